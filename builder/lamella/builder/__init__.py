@@ -1,0 +1,1 @@
+"""The laptop: scan an environment, plan and build its layers, push them."""

@@ -1,0 +1,137 @@
+"""The nouns of the builder: an environment, its packages and their files, as they are on this disk.
+
+`scan` makes these; the plan, canonical content and pack read them. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from lamella.layers.oci import Platform
+
+Origin = Literal["conda", "pypi", "python", "local", "system", "unowned"]
+Holds = Literal["", "text", "binary"]
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file or symlink of a package, as it is on this disk. Directories are not files: layers make them.
+
+    A symlink that leads outside the environment is already resolved: it is a regular file whose `source` is what it
+    points to.
+    """
+
+    path: str
+    """Where it belongs, relative to the environment's prefix, '/' between parts; undecodable bytes surrogate-escaped."""
+    source: str
+    """The absolute path, on this disk, of the bytes (a symlink: of the link itself)."""
+    mode: int
+    """0o755 where its owner may execute it, else 0o644; a symlink has 0o777."""
+    size: int
+    """Bytes on this disk; 0 for a symlink."""
+    digest: str = ""
+    """sha256 of the bytes on this disk, 64 hex digits; empty for a symlink."""
+    target: str | None = None
+    """A symlink's target, relative to the folder it is in; None for a regular file."""
+    holds: Holds = ""
+    """Whether the bytes hold one of the environment's prefixes, and as what they can be rewritten."""
+    mtime_ns: int = 0
+    """With `size` and `ctime_ns`: what a second look compares, to notice that the file changed since."""
+    ctime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One unit that was installed."""
+
+    origin: Origin
+    name: str
+    """Normalised (PEP 503) for pip distributions; conda's name for conda packages; `python` for the interpreter."""
+    version: str
+    """As its metadata says; empty where it has none (`system`, `unowned`)."""
+    files: tuple[File, ...]
+    """Sorted by path. No path is in two packages."""
+    build: str = ""
+    """conda's build string."""
+    source: str = ""
+    """Where it was installed from, without credentials; empty where its records don't say."""
+    records: str = ""
+    """The folder of its metadata relative to the prefix (`lib/python3.12/site-packages/x-1.dist-info`), or empty."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files on this disk."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file or folder of the environment that is in no package, and why."""
+
+    path: str
+    """Relative to the prefix where it is in it, else absolute. A folder stands for all that is below it."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about the environment that its user should know."""
+
+    severity: Severity
+    kind: str
+    """One word of the reference page of findings, such as `patched`, `missing`, `unowned`, `secret`, `links`."""
+    subject: str
+    """The package or file it is about."""
+    message: str
+    """One sentence: what is so, and what follows or what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """The Python that runs the environment, as it says of itself."""
+
+    executable: str
+    """Absolute path of the environment's own `python` (a venv's link, not resolved)."""
+    version: str
+    """Such as 3.12.4."""
+    implementation: str
+    """sys.implementation.name: `cpython`."""
+    cache_tag: str
+    """Of byte code files: `cpython-312`."""
+    magic: str
+    """The byte code's magic number, 8 hex digits."""
+    base_prefix: str
+    """Of the interpreter that a venv borrows; the prefix itself where the environment owns its interpreter."""
+    stdlib: str
+    """The folder of the standard library relative to the image prefix: `lib/python3.12`."""
+    purelib: str
+    """The folder of site-packages relative to the image prefix: `lib/python3.12/site-packages`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the environment needs of a node."""
+
+    glibc: str = ""
+    """The newest GLIBC_ symbol version that any of its ELF files asks for, such as 2.28; empty for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """An interpreter, its prefix, its platform, and its packages. Every file is in one package or in `left_out`."""
+
+    prefix: str
+    """Absolute, as the user named it, without a trailing slash."""
+    prefixes: tuple[bytes, ...]
+    """Every spelling of the environment's own prefixes that its files may hold (as given, resolved, the base
+    interpreter's), longest first. A prefix that others share, such as /usr, is never among them."""
+    interpreter: Interpreter
+    platform: Platform
+    packages: tuple[Package, ...]
+    """Sorted by (name, origin)."""
+    left_out: tuple[LeftOut, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    needs: Needs = field(default_factory=Needs)

@@ -1,0 +1,1 @@
+"""The node: OCI values, storage, registry, pull, unpack, store, mount."""

@@ -1,0 +1,41 @@
+"""The errors of `lamella.layers`: what happened, to what, and what to do next, in one sentence."""
+
+
+class LayersError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class InvalidReference(LayersError):
+    """A reference that no registry and no layout folder could have."""
+
+
+class InvalidContent(LayersError):
+    """Bytes that are not what their descriptor, or the specification, says they are."""
+
+
+class NotFound(LayersError):
+    """A tag, manifest or blob that is certainly absent (never: one that could not be asked for)."""
+
+
+class Unreachable(LayersError):
+    """A registry that could not be asked: down, timed out, or answering 5xx for as long as was tried."""
+
+
+class Denied(LayersError):
+    """A registry that refuses these credentials, or wants some."""
+
+
+class UnsafeLayer(LayersError):
+    """A layer whose unpacking would leave its folder, or hold what no environment needs."""
+
+
+class StoreError(LayersError):
+    """A store or layout that can't be read or written: full, read-only, not ours."""
+
+
+class MountError(LayersError):
+    """No way to assemble the environment at the place that was asked for."""
+
+
+class Unsupported(LayersError):
+    """Something that this machine can't do, such as mounting where there is no Linux."""

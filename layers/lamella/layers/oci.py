@@ -1,0 +1,395 @@
+"""The nouns of the OCI image specification, as frozen values.
+
+`to_json` gives canonical bytes (sorted keys, no spaces), so that equal values have equal digests; `parse` accepts
+any valid document and refuses what could be read in two ways. Source: image-spec v1.1, descriptor.md, manifest.md,
+image-index.md, config.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform as _platform
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lamella.layers.errors import InvalidContent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
+LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+MANIFEST_TYPES = frozenset({MANIFEST, DOCKER_MANIFEST})
+INDEX_TYPES = frozenset({INDEX, DOCKER_INDEX})
+
+MAX_DOCUMENT = 4 << 20
+"""Bytes that a manifest, index or config may have: Harbor and distribution refuse larger manifests."""
+
+_HEX_LENGTH = {"sha256": 64, "sha512": 128}
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """`algorithm:hex`, validated, so that it can be a file's name. Source: descriptor.md, "Digests"."""
+
+    algorithm: str
+    hex: str
+
+    def __post_init__(self) -> None:
+        if len(self.hex) != _HEX_LENGTH.get(self.algorithm) or not _HEX.fullmatch(self.hex):
+            raise InvalidContent(
+                f"{f'{self.algorithm}:{self.hex}'[:100]!r} is not a digest: want sha256: or sha512: and lower-case hex"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+    @property
+    def short(self) -> str:
+        """The first 12 characters of the hex, for people."""
+        return self.hex[:12]
+
+    @classmethod
+    def parse(cls, text: object) -> Digest:
+        """`text` as a digest; `InvalidContent` if it is none."""
+        if not isinstance(text, str):
+            raise InvalidContent(f"{str(text)[:100]!r} is not a digest: want a string such as sha256:…")
+        algorithm, _, value = text.partition(":")
+        return cls(algorithm, value)
+
+    @classmethod
+    def of(cls, content: bytes) -> Digest:
+        """The sha256 digest of `content`."""
+        return cls("sha256", hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image runs on: Go's names for systems and architectures. Source: image-index.md."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """`linux/amd64` or `linux/arm/v7` as a platform."""
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(parts):
+            raise InvalidContent(f"{text!r} is not a platform: want os/architecture, such as linux/amd64")
+        return cls(*parts)
+
+    @classmethod
+    def here(cls) -> Platform:
+        """This machine's."""
+        machine = _platform.machine().lower()
+        names = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+        return cls(sys.platform, names.get(machine, machine), "v7" if machine == "armv7l" else "")
+
+    def to_value(self) -> dict[str, str]:
+        """The document's `platform` object."""
+        value = {"architecture": self.architecture, "os": self.os}
+        return value | {"variant": self.variant} if self.variant else value
+
+
+UNKNOWN_PLATFORM = Platform("unknown", "unknown")
+"""What engines skip in an index; build attestations and package manifests are marked so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Names content by type, digest and size in bytes. Source: descriptor.md."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    platform: Platform | None = None
+    artifact_type: str = ""
+
+    def to_value(self) -> dict[str, Any]:
+        """The document's descriptor object."""
+        value: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
+        if self.annotations:
+            value["annotations"] = dict(self.annotations)
+        if self.platform:
+            value["platform"] = self.platform.to_value()
+        if self.artifact_type:
+            value["artifactType"] = self.artifact_type
+        return value
+
+    @classmethod
+    def of(cls, media_type: str, content: bytes, annotations: Mapping[str, str] | None = None) -> Descriptor:
+        """The descriptor of `content`."""
+        return cls(media_type, Digest.of(content), len(content), annotations or {})
+
+    @classmethod
+    def from_value(cls, value: object) -> Descriptor:
+        """A parsed JSON object as a descriptor; `InvalidContent` names the field that is wrong."""
+        document = _object(value, "a descriptor")
+        size = document.get("size")
+        # bool is an int to Python and is none to JSON.
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise InvalidContent(f"a descriptor's size is {str(size)[:40]!r}: want a whole number of bytes, 0 or more")
+        if document.get("urls"):
+            raise InvalidContent("a descriptor has 'urls': foreign layers are not fetched from elsewhere")
+        platform = document.get("platform")
+        return cls(
+            _string(document, "mediaType"),
+            Digest.parse(document.get("digest")),
+            size,
+            _strings(document.get("annotations"), "annotations"),
+            None if platform is None else _platform_from(platform),
+            _string(document, "artifactType", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A blob and the digest of the tar in it. `diff_id` names what is unpacked, `descriptor.digest` what is moved."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An image manifest. Source: manifest.md."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = MANIFEST
+    artifact_type: str = ""
+    subject: Descriptor | None = None
+
+    def to_json(self) -> bytes:
+        """Canonical bytes; their digest is the manifest's name."""
+        value: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": self.media_type,
+            "config": self.config.to_value(),
+            "layers": [layer.to_value() for layer in self.layers],
+        }
+        if self.artifact_type:
+            value["artifactType"] = self.artifact_type
+        if self.subject:
+            value["subject"] = self.subject.to_value()
+        if self.annotations:
+            value["annotations"] = dict(self.annotations)
+        return canonical_json(value)
+
+    @classmethod
+    def parse(cls, content: bytes) -> Manifest:
+        """The bytes of an image manifest as a value; `InvalidContent` if they are none."""
+        document = _document(content, "an image manifest")
+        # A document that is a manifest and an index at once is how two readers are made to see two images.
+        if "manifests" in document or "fsLayers" in document:
+            raise InvalidContent("the image manifest is also an index or of schema 1: refused as ambiguous")
+        subject = document.get("subject")
+        media_type = _string(document, "mediaType", MANIFEST)
+        if media_type not in MANIFEST_TYPES:
+            raise InvalidContent(f"an image manifest calls itself {media_type[:100]!r}")
+        return cls(
+            Descriptor.from_value(document.get("config")),
+            tuple(Descriptor.from_value(layer) for layer in _list(document, "layers")),
+            _strings(document.get("annotations"), "annotations"),
+            media_type,
+            _string(document, "artifactType", ""),
+            None if subject is None else Descriptor.from_value(subject),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An image index. Source: image-index.md."""
+
+    manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = INDEX
+    artifact_type: str = ""
+    subject: Descriptor | None = None
+
+    def to_json(self) -> bytes:
+        """Canonical bytes; their digest is the index's name."""
+        value: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": self.media_type,
+            "manifests": [manifest.to_value() for manifest in self.manifests],
+        }
+        if self.artifact_type:
+            value["artifactType"] = self.artifact_type
+        if self.subject:
+            value["subject"] = self.subject.to_value()
+        if self.annotations:
+            value["annotations"] = dict(self.annotations)
+        return canonical_json(value)
+
+    @classmethod
+    def parse(cls, content: bytes) -> Index:
+        """The bytes of an image index as a value; `InvalidContent` if they are none."""
+        document = _document(content, "an image index")
+        if "layers" in document or "config" in document or "fsLayers" in document:
+            raise InvalidContent("the image index is also a manifest: refused as ambiguous")
+        subject = document.get("subject")
+        media_type = _string(document, "mediaType", INDEX)
+        if media_type not in INDEX_TYPES:
+            raise InvalidContent(f"an image index calls itself {media_type[:100]!r}")
+        return cls(
+            tuple(Descriptor.from_value(manifest) for manifest in _list(document, "manifests")),
+            _strings(document.get("annotations"), "annotations"),
+            media_type,
+            _string(document, "artifactType", ""),
+            None if subject is None else Descriptor.from_value(subject),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What an image runs as, and the diff_ids of its layers in order. Source: config.md."""
+
+    platform: Platform
+    diff_ids: tuple[Digest, ...]
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    history: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Canonical bytes. `history` holds one `created_by` for each layer, so that `docker history` names packages."""
+        run: dict[str, Any] = {}
+        if self.env:
+            run["Env"] = list(self.env)
+        if self.entrypoint:
+            run["Entrypoint"] = list(self.entrypoint)
+        if self.cmd:
+            run["Cmd"] = list(self.cmd)
+        if self.working_dir:
+            run["WorkingDir"] = self.working_dir
+        if self.user:
+            run["User"] = self.user
+        if self.labels:
+            run["Labels"] = dict(self.labels)
+        value: dict[str, Any] = self.platform.to_value() | {
+            "config": run,
+            "rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in self.diff_ids]},
+        }
+        if self.created:
+            value["created"] = self.created
+        if self.history:
+            stamp = {"created": self.created} if self.created else {}
+            value["history"] = [stamp | {"created_by": line} for line in self.history]
+        return canonical_json(value)
+
+    @classmethod
+    def parse(cls, content: bytes) -> ImageConfig:
+        """The bytes of an image configuration as a value; `InvalidContent` if they are none."""
+        document = _document(content, "an image configuration")
+        run = _object(document.get("config") or {}, "the image configuration's config")
+        rootfs = _object(document.get("rootfs"), "the image configuration's rootfs")
+        history = document.get("history") or []
+        if not isinstance(history, list):
+            raise InvalidContent("an image configuration's history is not a list")
+        return cls(
+            Platform(_string(document, "os"), _string(document, "architecture"), _string(document, "variant", "")),
+            tuple(Digest.parse(item) for item in _list(rootfs, "diff_ids")),
+            _texts(run, "Env"),
+            _texts(run, "Entrypoint"),
+            _texts(run, "Cmd"),
+            _string(run, "WorkingDir", ""),
+            _string(run, "User", ""),
+            _strings(run.get("Labels"), "Labels"),
+            _string(document, "created", ""),
+            tuple(_string(_object(item, "a history entry"), "created_by", "") for item in history),
+        )
+
+
+def layers_of(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
+    """A manifest's layers with their diff_ids; `InvalidContent` if the two disagree on how many there are."""
+    if len(manifest.layers) != len(config.diff_ids):
+        raise InvalidContent(f"the manifest has {len(manifest.layers)} layers and its config {len(config.diff_ids)}")
+    return tuple(Layer(descriptor, diff_id) for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True))
+
+
+def canonical_json(value: Mapping[str, Any]) -> bytes:
+    """`value` as JSON that is the same on every machine: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _document(content: bytes, what: str) -> dict[str, Any]:
+    if len(content) > MAX_DOCUMENT:
+        raise InvalidContent(f"{what} of {len(content)} bytes is larger than {MAX_DOCUMENT}")
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        raise InvalidContent(f"{what} is not JSON: it begins with {content[:60]!r}") from None
+    return _object(value, what)
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidContent(f"{what} is not a JSON object")
+    return value
+
+
+def _list(document: dict[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
+    if not isinstance(value, list):
+        raise InvalidContent(f"{key!r} is missing or not a list")
+    return value
+
+
+def _string(document: dict[str, Any], key: str, default: str | None = None) -> str:
+    value = document.get(key)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise InvalidContent(f"{key!r} is missing or not a string")
+    return value
+
+
+def _strings(value: object, what: str) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise InvalidContent(f"{what!r} is not an object of strings")
+    return value
+
+
+def _texts(document: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = document.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidContent(f"{key!r} is not a list of strings")
+    return tuple(value)
+
+
+def _platform_from(value: object) -> Platform:
+    document = _object(value, "a platform")
+    return Platform(
+        _string(document, "os", "unknown"),
+        _string(document, "architecture", "unknown"),
+        _string(document, "variant", ""),
+    )

@@ -1,0 +1,133 @@
+"""The interfaces between the engine and where bytes are: an OCI layout folder or a registry.
+
+The engine never knows which of the two it talks to. `open_storage` gives the one that a reference names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from lamella.layers.errors import InvalidContent
+from lamella.layers.oci import MAX_DOCUMENT, Descriptor
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from lamella.layers.reference import Reference
+
+Content = Callable[[], BinaryIO]
+"""Opens the same bytes again at every call, so that an upload can be tried again. The caller closes each."""
+
+
+class Reader(Protocol):
+    """What can be read from, in chunks."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; b"" at the end."""
+
+
+class Fetcher(Protocol):
+    """Gives blobs and manifests by descriptor."""
+
+    def fetch(self, descriptor: Descriptor) -> AbstractContextManager[Reader]:
+        """A verified stream of the content: the read that meets its end raises `InvalidContent` on a wrong digest or size.
+
+        Broken connections are resumed inside. Raises `NotFound`, `Unreachable`, `Denied`.
+        """
+
+
+class Pusher(Protocol):
+    """Takes blobs and manifests. Every call is idempotent; nothing is visible before it is whole."""
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Whether the content is there. False means certainly absent; raises when that could not be asked."""
+
+    def push(self, descriptor: Descriptor, content: Content, *, tag: str = "") -> None:
+        """Stores the content, to manifests or blobs by its media type; `tag` names a manifest or index as well.
+
+        Does not ask whether it is there: that is `exists`, and the plan's business.
+        """
+
+    def mount(self, descriptor: Descriptor, repository: str) -> bool:
+        """Takes a blob over from another repository of the same registry; False where that was not done."""
+
+
+class Resolver(Protocol):
+    """Turns names into descriptors."""
+
+    def resolve(self, name: str) -> Descriptor:
+        """The descriptor of the manifest or index that a tag or digest names; `NotFound` when it names nothing."""
+
+    def tags(self) -> list[str]:
+        """Every tag, sorted."""
+
+
+class Storage(Fetcher, Pusher, Resolver, Protocol):
+    """All of it: what `OciLayout` and `Registry` are."""
+
+    def close(self) -> None:
+        """Gives connections back; the storage is not used again."""
+
+
+class VerifiedReader:
+    """Reads `stream` as what `descriptor` names: bounded by its size, its digest checked at its end, once.
+
+    Source of the idea: umoci, pkg/hardening/verified_reader.go.
+    """
+
+    def __init__(self, stream: Reader, descriptor: Descriptor) -> None:
+        self._stream = stream
+        self._descriptor = descriptor
+        self._hash = hashlib.new(descriptor.digest.algorithm)
+        self._left = descriptor.size
+        self._checked = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; raises `InvalidContent` instead of handing out the end of wrong content."""
+        want = self._left if size < 0 else min(size, self._left)
+        chunk = self._stream.read(want) if want else b""
+        if want and not chunk:
+            raise InvalidContent(
+                f"{self._descriptor.digest} ended {self._left} bytes before its {self._descriptor.size} bytes"
+            )
+        self._hash.update(chunk)
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise InvalidContent(f"{self._descriptor.digest} is longer than its {self._descriptor.size} bytes")
+        if self._left == 0 and not self._checked:
+            self._check_end()
+        return chunk
+
+    def _check_end(self) -> None:
+        if self._stream.read(1):
+            raise InvalidContent(f"{self._descriptor.digest} is longer than its {self._descriptor.size} bytes")
+        if self._hash.hexdigest() != self._descriptor.digest.hex:
+            raise InvalidContent(
+                f"{self._descriptor.digest} has other content: its bytes have the digest "
+                f"{self._descriptor.digest.algorithm}:{self._hash.hexdigest()}"
+            )
+        self._checked = True
+
+
+def fetch_document(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
+    """The verified bytes of a manifest, index or config, of at most 4 MiB."""
+    if descriptor.size > MAX_DOCUMENT:
+        raise InvalidContent(f"{descriptor.digest} is a document of {descriptor.size} bytes: at most {MAX_DOCUMENT}")
+    with fetcher.fetch(descriptor) as stream:
+        parts = []
+        while part := stream.read(1 << 20):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def open_storage(reference: Reference, *, insecure: bool = False, create: bool = False) -> Storage:
+    """The storage that `reference` names. `insecure`: plain HTTP also beyond loopback. `create`: make a layout folder."""
+    if reference.is_layout:
+        from lamella.layers.layout import OciLayout
+
+        return OciLayout(reference.folder, create=create)
+    from lamella.layers.registry import Registry
+
+    return Registry(reference.registry, reference.repository, insecure=insecure)
