@@ -20,9 +20,9 @@ DEBIAN_PACKAGE = {
 def need(program: str) -> str:
     """The path of `program`; without it the test fails in CI and is skipped elsewhere."""
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
-    if found:
-        return found
-    missing(f"{program} is not here: apt-get install {DEBIAN_PACKAGE.get(program, program)}")
+    if not found:
+        missing(f"{program} is not here: apt-get install {DEBIAN_PACKAGE.get(program, program)}")
+    return found
 
 
 def need_root() -> None:

@@ -329,7 +329,9 @@ def layers_of(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
     """A manifest's layers with their diff_ids; `InvalidContent` if the two disagree on how many there are."""
     if len(manifest.layers) != len(config.diff_ids):
         raise InvalidContent(f"the manifest has {len(manifest.layers)} layers and its config {len(config.diff_ids)}")
-    return tuple(Layer(descriptor, diff_id) for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True))
+    return tuple(
+        Layer(descriptor, diff_id) for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+    )
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
