@@ -1,0 +1,145 @@
+"""From one environment to a machine that has no Python: what the project promises, end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.engines import need_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.once import Lamella
+
+LIBRARIES = "import numpy, pandas, sklearn, ssl, sqlite3, ctypes, lzma, bz2, hashlib, uuid, readline; print(numpy.ones(3).sum())"
+
+
+def value(result: subprocess.CompletedProcess[str]) -> Any:
+    """What a verb printed with --json; the test fails, with what it said, where the verb did."""
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def packages(document: Any) -> dict[str, str]:
+    """Package name to digest, of an inspected reference."""
+    (platform,) = document["platforms"]
+    return {package["name"]: package["digest"] for package in platform["packages"]}
+
+
+@pytest.fixture
+def published(science: Path, shared: Path, lamella: Lamella, tmp_path: Path) -> str:
+    """The scientific environment, pushed to a layout folder."""
+    reference = f"oci:{tmp_path}/layout:science"
+    value(lamella("push", reference, science, "--json"))
+    return reference
+
+
+@pytest.fixture
+def mounted(published: str, debian: Path, lamella: Lamella, tmp_path: Path) -> Iterator[Path]:
+    """A minimal Debian's root, with the environment mounted at the image prefix."""
+    root = tmp_path / "root"
+    root.mkdir()
+    subprocess.run(["mount", "--bind", debian, root], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", root / "opt"], check=True)
+    subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
+    (root / "opt/env").mkdir()
+    result = lamella("mount", published, root / "opt/env")
+    try:
+        assert result.returncode == 0, result.stderr
+        yield root
+    finally:
+        lamella("umount", root / "opt/env")
+        subprocess.run(["umount", root / "opt", root / "proc", root], check=True)
+
+
+def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Runs `command` with `root` as its root, and nothing of this process's environment."""
+    return subprocess.run(
+        ["/usr/sbin/chroot", root, *command],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/opt/env/bin:/usr/bin:/bin", "HOME": "/tmp"},
+    )
+
+
+def test_the_environment_runs_where_there_is_no_python(mounted: Path) -> None:
+    need_root()
+    result = inside(mounted, "/opt/env/bin/python", "-c", LIBRARIES)
+    assert (result.stdout, result.stderr) == ("3.0\n", "")
+
+
+def test_console_scripts_and_pip_run_where_there_is_no_python(mounted: Path, science: Path) -> None:
+    assert inside(mounted, "/opt/env/bin/httpx", "--help").returncode in (0, 1)
+    assert "numpy" in inside(mounted, "/opt/env/bin/f2py").stdout
+    here = subprocess.run([science / "bin/pip", "list", "--format=json"], check=True, capture_output=True, text=True)
+    there = inside(mounted, "/opt/env/bin/pip", "list", "--format=json")
+    assert there.returncode == 0, there.stderr
+    assert json.loads(there.stdout) == json.loads(here.stdout)
+
+
+def test_byte_code_is_shipped_and_used(mounted: Path) -> None:
+    result = inside(mounted, "/opt/env/bin/python", "-v", "-c", "import pandas")
+    compiled = [line for line in result.stderr.splitlines() if "code object from '/opt/env" in line]
+    assert result.returncode == 0
+    assert "/opt/env/lib" in result.stderr
+    assert compiled == []
+
+
+def test_an_unchanged_environment_uploads_nothing(published: str, science: Path, lamella: Lamella) -> None:
+    first = value(lamella("inspect", published, "--json"))
+    again = value(lamella("push", published, science, "--json"))
+    assert again["uploaded"]["layers"] == 0
+    assert again["uploaded"]["bytes"] == 0
+    assert value(lamella("inspect", published, "--json")) == first
+
+
+def test_one_changed_package_moves_its_layer_alone(
+    science: Path, lamella: Lamella, tmp_path: Path, published: str
+) -> None:
+    value(lamella("pull", published, "--json"))
+    before = packages(value(lamella("inspect", published, "--json")))
+    changed = tmp_path / "changed"
+    shutil.copytree(science, changed, symlinks=True, copy_function=os.link)
+    module = next(changed.glob("lib/python3*/site-packages/six.py"))
+    text = module.read_bytes() + b"\nPATCHED = True\n"
+    module.unlink()
+    module.write_bytes(text)
+    for script in (changed / "bin").iterdir():
+        if script.is_file() and not script.is_symlink() and script.read_bytes().startswith(b"#!" + bytes(science)):
+            moved = script.read_bytes().replace(bytes(science), bytes(changed))
+            script.unlink()
+            script.write_bytes(moved)
+            script.chmod(0o755)
+
+    reference = published.replace(":science", ":changed")
+    pushed = value(lamella("push", reference, changed, "--json"))
+    after = packages(value(lamella("inspect", reference, "--json")))
+    pulled = value(lamella("pull", reference, "--json"))
+
+    assert {name for name in after if after[name] != before[name]} == {"six"}
+    assert pushed["uploaded"]["layers"] <= 2, "six's own layer and the bundle that it is in"
+    assert pulled["downloaded"]["layers"] == 1
+    result = lamella("run", reference, "--", "python", "-c", "import six; print(six.PATCHED)")
+    assert (result.stdout, result.returncode) == ("True\n", 0)
+
+
+def test_run_passes_arguments_output_and_exit_codes_through(published: str, lamella: Lamella) -> None:
+    result = lamella(
+        "run", published, "--", "python", "-c", "import sys; print(sys.prefix, sys.argv[1:]); sys.exit(7)", "a b", "-c"
+    )
+    assert (result.stdout, result.returncode) == ("/opt/env ['a b', '-c']\n", 7)
+
+
+def test_run_leaves_nothing_on_the_host(published: str, lamella: Lamella) -> None:
+    there_before = Path("/opt/env").exists()
+    assert lamella("run", published, "--", "python", "-c", "import numpy").returncode == 0
+    assert Path("/opt/env").exists() == there_before
+    assert "/opt/env" not in Path("/proc/self/mountinfo").read_text()
