@@ -1,0 +1,306 @@
+"""An OCI image layout: a folder that holds what a registry's repository holds.
+
+Blobs and manifests are files named by their digests; `index.json` names those that have a tag. Every file is written
+beside its name, synced and renamed, and `index.json` is changed under a lock, so that a layout is whole at any
+moment and any number of pushers succeed. Source: image-spec v1.1, image-layout.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from lamella.layers.errors import InvalidContent, LayersError, NotFound, StoreError
+from lamella.layers.oci import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
+from lamella.layers.storage import VerifiedReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lamella.layers.storage import Content, Reader
+
+REF_NAME = "org.opencontainers.image.ref.name"
+"""The annotation that holds a tag in `index.json`. Source: annotations.md."""
+
+_MARKER = canonical_json({"imageLayoutVersion": "1.0.0"})
+_EMPTY_INDEX = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
+_PARTIAL = ".partial-"
+_STALE = 24 * 3600
+"""Seconds after which a partial file belongs to nobody: no upload of one blob takes a day."""
+
+
+class OciLayout:
+    """A layout as a `Storage`. `create`: the first push may make the folder; nothing is made before it."""
+
+    def __init__(self, folder: str, *, create: bool = False) -> None:
+        self._folder = os.path.abspath(folder)
+        self._create = create
+        self._whole = False
+        if not os.path.lexists(self._folder) and create:
+            return
+        self._check()
+
+    def fetch(self, descriptor: Descriptor) -> contextlib.AbstractContextManager[Reader]:
+        """See `Fetcher`."""
+        return self._fetch(descriptor)
+
+    @contextlib.contextmanager
+    def _fetch(self, descriptor: Descriptor) -> Iterator[Reader]:
+        try:
+            stream = open(self._blob(descriptor.digest), "rb")  # noqa: SIM115 - closed below, after its own errors
+        except FileNotFoundError:
+            raise NotFound(f"{descriptor.digest} is not in the layout {self._folder}") from None
+        except OSError as error:
+            raise _failure(error, f"can't read {descriptor.digest} in the layout {self._folder}") from error
+        with stream:
+            yield VerifiedReader(_Translating(stream, self._folder), descriptor)
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """See `Pusher`. A file of another size is not the content: a push replaces it."""
+        try:
+            return os.stat(self._blob(descriptor.digest)).st_size == descriptor.size
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _failure(error, f"can't look for {descriptor.digest} in the layout {self._folder}") from error
+
+    def push(self, descriptor: Descriptor, content: Content, *, tag: str = "") -> None:
+        """See `Pusher`. Refuses content that is not the descriptor's while it writes it."""
+        blob = self._blob(descriptor.digest)
+        try:
+            os.makedirs(os.path.dirname(blob), exist_ok=True)
+            with contextlib.closing(content()) as stream:
+                self._write(blob, lambda file: _copy_verified(stream, file, descriptor))
+            self._make()
+            if tag:
+                self._tag(descriptor, tag)
+        except OSError as error:
+            self._take_back()
+            raise _failure(error, f"can't write {descriptor.digest} to the layout {self._folder}") from error
+        except LayersError:
+            self._take_back()
+            raise
+
+    def mount(self, descriptor: Descriptor, repository: str) -> bool:  # noqa: ARG002 - a layout has one repository
+        """See `Pusher`. A layout has no other repositories."""
+        return False
+
+    def resolve(self, name: str) -> Descriptor:
+        """See `Resolver`."""
+        if ":" in name:
+            return self._by_digest(Digest.parse(name))
+        entries = self._entries()
+        named = [entry for entry in entries if _tag_of(entry) == name]
+        if not named:
+            tags = _tags(entries)
+            there = f"it has {_listed(tags)}" if tags else "it has no tags"
+            raise NotFound(f"the layout {self._folder} has no tag {name!r}: {there}")
+        # Tools that append instead of replacing leave the newest last.
+        return _without_tag(Descriptor.from_value(named[-1]))
+
+    def tags(self) -> list[str]:
+        """See `Resolver`."""
+        return _tags(self._entries())
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _check(self) -> None:
+        folder = self._folder
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            raise NotFound(f"there is no OCI layout at {folder}") from None
+        except NotADirectoryError:
+            raise StoreError(f"{folder} is a file, where the folder of an OCI layout should be") from None
+        except OSError as error:
+            raise _failure(error, f"can't read the layout {folder}") from error
+        if "oci-layout" not in names:
+            # A first push that is under way, here or in another process, has blobs but no marker yet.
+            begun = all(name in {"blobs", "index.json"} or name.startswith(_PARTIAL) for name in names)
+            if not (self._create and begun):
+                raise StoreError(f"{folder} is not an OCI layout: it has no file 'oci-layout'; name another folder")
+            return
+        version = _json(os.path.join(folder, "oci-layout")).get("imageLayoutVersion")
+        if version != "1.0.0":
+            raise InvalidContent(f"{folder} is an OCI layout of version {str(version)[:40]!r}: only 1.0.0 is known")
+        self._whole = True
+
+    def _make(self) -> None:
+        """The two files of a layout, where they are not there yet; another process may do the same now."""
+        if self._whole:
+            return
+        for name, content in (("index.json", _EMPTY_INDEX), ("oci-layout", _MARKER)):
+            path = os.path.join(self._folder, name)
+            if not os.path.lexists(path):
+                self._write(path, _writer(content), replace=False)
+        self._check()
+
+    def _take_back(self) -> None:
+        """After a push that failed: the folders that it made, where nothing is in them."""
+        if not self._whole:
+            blobs = os.path.join(self._folder, "blobs")
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(blobs, "sha256"))
+                os.rmdir(blobs)
+                os.rmdir(self._folder)
+
+    def _write(self, path: str, fill: Callable[[BinaryIO], object], *, replace: bool = True) -> None:
+        handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=self._folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                fill(file)
+                file.flush()
+                # Without it a crash soon after may leave an empty file under the final name.
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o644)
+            if replace:
+                os.replace(partial, path)
+            else:
+                with contextlib.suppress(FileExistsError):
+                    os.link(partial, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+
+    def _tag(self, descriptor: Descriptor, tag: str) -> None:
+        entry = descriptor.to_value()
+        entry["annotations"] = dict(descriptor.annotations) | {REF_NAME: tag}
+        with self._locked():
+            index = self._index()
+            # Entries stay as they were written: other tools keep fields there that Descriptor does not know.
+            others = [other for other in index["manifests"] if _tag_of(other) != tag]
+            index["manifests"] = [*others, entry]
+            self._write(os.path.join(self._folder, "index.json"), _writer(canonical_json(index)))
+            self._sweep()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        import fcntl
+
+        # index.json itself is replaced at every change; a lock on it would lock yesterday's file.
+        with open(os.path.join(self._folder, "oci-layout"), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _sweep(self) -> None:
+        """Removes what pushers that were killed left behind."""
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(_PARTIAL) and entry.stat().st_mtime < time.time() - _STALE:
+                    os.unlink(entry.path)
+
+    def _index(self) -> dict[str, Any]:
+        document = _json(os.path.join(self._folder, "index.json"))
+        manifests = document.get("manifests")
+        if not isinstance(manifests, list) or not all(isinstance(entry, dict) for entry in manifests):
+            raise InvalidContent(f"{self._folder}/index.json has no list of manifests")
+        return document
+
+    def _entries(self) -> list[dict[str, Any]]:
+        if not os.path.lexists(self._folder):
+            raise NotFound(f"there is no OCI layout at {self._folder}")
+        manifests: list[dict[str, Any]] = self._index()["manifests"]
+        return manifests
+
+    def _by_digest(self, digest: Digest) -> Descriptor:
+        for entry in self._entries():
+            if entry.get("digest") == str(digest):
+                return _without_tag(Descriptor.from_value(entry))
+        # A child of an index: only its own bytes tell what it is.
+        path = self._blob(digest)
+        try:
+            size = os.stat(path).st_size
+        except FileNotFoundError:
+            raise NotFound(f"the layout {self._folder} has no {digest}") from None
+        except OSError as error:
+            raise _failure(error, f"can't look for {digest} in the layout {self._folder}") from error
+        media_type = _json(path).get("mediaType")
+        if not isinstance(media_type, str):
+            raise InvalidContent(f"{digest} in the layout {self._folder} does not say what it is: no mediaType")
+        return Descriptor(media_type, digest, size)
+
+    def _blob(self, digest: Digest) -> str:
+        return os.path.join(self._folder, "blobs", digest.algorithm, digest.hex)
+
+
+class _Translating:
+    """A file whose failing reads are this package's errors."""
+
+    def __init__(self, stream: BinaryIO, folder: str) -> None:
+        self._stream = stream
+        self._folder = folder
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            raise _failure(error, f"can't read the layout {self._folder}") from error
+
+
+def _copy_verified(stream: BinaryIO, file: BinaryIO, descriptor: Descriptor) -> None:
+    reader = VerifiedReader(stream, descriptor)
+    while chunk := reader.read(1 << 20):
+        file.write(chunk)
+
+
+def _writer(content: bytes) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write(content)
+
+
+def _json(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_DOCUMENT + 1)
+    except FileNotFoundError:
+        raise InvalidContent(f"{path} is missing: the layout is damaged") from None
+    except OSError as error:
+        raise _failure(error, f"can't read {path}") from error
+    if len(content) > MAX_DOCUMENT:
+        raise InvalidContent(f"{path} is larger than {MAX_DOCUMENT} bytes")
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        raise InvalidContent(f"{path} is not JSON: the layout is damaged") from None
+    if not isinstance(value, dict):
+        raise InvalidContent(f"{path} is not a JSON object: the layout is damaged")
+    return value
+
+
+def _tag_of(entry: dict[str, Any]) -> str:
+    annotations = entry.get("annotations")
+    tag = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return tag if isinstance(tag, str) else ""
+
+
+def _tags(entries: list[dict[str, Any]]) -> list[str]:
+    return sorted({tag for entry in entries if (tag := _tag_of(entry))})
+
+
+def _without_tag(descriptor: Descriptor) -> Descriptor:
+    # The tag is the layout's, not the content's: the same image under two tags is one descriptor.
+    return replace(descriptor, annotations={k: v for k, v in descriptor.annotations.items() if k != REF_NAME})
+
+
+def _listed(tags: list[str]) -> str:
+    more = f" and {len(tags) - 10} more" if len(tags) > 10 else ""
+    return ", ".join(tags[:10]) + more
+
+
+def _failure(error: OSError, action: str) -> StoreError:
+    advice = {
+        errno.ENOSPC: "the disk is full; free some space and push again, what is whole is kept",
+        errno.EDQUOT: "the quota is used up; free some space and push again, what is whole is kept",
+        errno.EACCES: "permission denied; change the folder's permissions or name another",
+        errno.EPERM: "permission denied; change the folder's permissions or name another",
+        errno.EROFS: "the file system is read-only; name another folder",
+        errno.ENOTDIR: "a file is where a folder should be; name another folder",
+        errno.EEXIST: "a file is where a folder should be; name another folder",
+    }
+    return StoreError(f"{action}: {advice.get(error.errno or 0, error.strerror or str(error))}")
