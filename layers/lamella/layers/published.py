@@ -1,0 +1,117 @@
+"""What a reference names: the environments of one index, by platform.
+
+An index holds, for each platform, a runnable image for engines and a package manifest for nodes; this reads the
+latter, and remembers the former's descriptor. See docs/concepts.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamella.layers.annotations import GLIBC, IMAGE, PREFIX, PYTHON
+from lamella.layers.errors import InvalidContent, LayersError
+from lamella.layers.oci import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Layer,
+    Manifest,
+    Platform,
+    layers_of,
+)
+from lamella.layers.storage import fetch_document
+
+if TYPE_CHECKING:
+    from lamella.layers.reference import Reference
+    from lamella.layers.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedEnvironment:
+    """One environment as nodes see it. Each layer's descriptor carries the annotations of `annotations`."""
+
+    platform: Platform
+    descriptor: Descriptor
+    """The package manifest's."""
+    manifest: Manifest
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    image: Descriptor | None
+    """The runnable image's, where the index has one."""
+
+    @property
+    def prefix(self) -> str:
+        """The image prefix, such as /opt/env."""
+        return self.manifest.annotations[PREFIX]
+
+    @property
+    def python(self) -> str:
+        """The interpreter's version; empty where it was not recorded."""
+        return self.manifest.annotations.get(PYTHON, "")
+
+    @property
+    def glibc(self) -> str:
+        """The newest glibc symbol version that the environment needs; empty for none."""
+        return self.manifest.annotations.get(GLIBC, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One index, read and verified."""
+
+    reference: Reference
+    """Pinned to the index's digest."""
+    descriptor: Descriptor
+    index: Index
+    environments: tuple[PublishedEnvironment, ...]
+    """At least one, in the index's order."""
+
+
+def read(storage: Storage, reference: Reference) -> Published:
+    """The environments that `reference` names in `storage`; its digest goes before its tag.
+
+    Raises `NotFound`, `InvalidContent` where there is no environment, and what `fetch` raises.
+    """
+    descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
+    if descriptor.media_type not in INDEX_TYPES:
+        raise InvalidContent(f"{reference} is no environment that lamella pushed: it is a {descriptor.media_type}")
+    index = Index.parse(fetch_document(storage, descriptor))
+    environments = tuple(_environment(storage, entry, index) for entry in index.manifests if IMAGE in entry.annotations)
+    if not environments:
+        raise InvalidContent(f"{reference} is an image without packages: push the environment with lamella push")
+    return Published(reference.at(descriptor.digest), descriptor, index, environments)
+
+
+def for_platform(published: Published, platform: Platform) -> PublishedEnvironment:
+    """The environment for `platform`, one without a variant serving any; else a `LayersError` naming those there are."""
+    for environment in published.environments:
+        if environment.platform == platform:
+            return environment
+    for environment in published.environments:
+        if environment.platform == Platform(platform.os, platform.architecture):
+            return environment
+    there = ", ".join(str(environment.platform) for environment in published.environments)
+    raise LayersError(f"{published.reference} has no environment for {platform}: it has {there}")
+
+
+def _environment(storage: Storage, descriptor: Descriptor, index: Index) -> PublishedEnvironment:
+    if descriptor.media_type not in MANIFEST_TYPES:
+        raise InvalidContent(f"{descriptor.digest} is marked as a package manifest and is a {descriptor.media_type}")
+    manifest = Manifest.parse(fetch_document(storage, descriptor))
+    config = ImageConfig.parse(fetch_document(storage, manifest.config))
+    prefix = manifest.annotations.get(PREFIX, "")
+    # Nodes join it to a folder of their own and mount there: it may not lead out of it.
+    if not prefix.startswith("/") or any(part in {"", ".", ".."} for part in prefix.split("/")[1:]):
+        raise InvalidContent(f"{descriptor.digest} has {prefix[:100]!r} as its image prefix: want an absolute path")
+    image = descriptor.annotations[IMAGE]
+    return PublishedEnvironment(
+        config.platform,
+        descriptor,
+        manifest,
+        config,
+        layers_of(manifest, config),
+        next((entry for entry in index.manifests if str(entry.digest) == image), None),
+    )
