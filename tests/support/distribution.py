@@ -1,0 +1,62 @@
+"""Debian's `docker-registry` on a free loopback port, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+import threading
+from typing import TYPE_CHECKING
+
+from support.engines import need
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USER, PASSWORD = "user", "password"
+"""Who may use a registry that was started with `auth=True`."""
+
+_HTPASSWD = f"{USER}:$2b$05$LhayLxezLhK1LhWvKxCyLO4XRFevcDuwbjkfQgCC06agHN7E/gQhm\n"
+
+_CONFIG = """\
+version: 0.1
+log: {{level: info, accesslog: {{disabled: true}}}}
+storage:
+  filesystem: {{rootdirectory: {folder}, maxthreads: 100}}
+  delete: {{enabled: true}}
+http: {{addr: "127.0.0.1:0", secret: tests}}
+{auth}
+"""
+
+
+@contextlib.contextmanager
+def distribution(*, auth: bool = False, folder: str = "") -> Iterator[str]:
+    """Runs a registry over plain HTTP and gives its `localhost:PORT`; its files go with it unless `folder` is given."""
+    program = need("docker-registry")
+    with tempfile.TemporaryDirectory(prefix="lamella-registry-") as own:
+        users = os.path.join(own, "htpasswd")
+        with open(users, "w", encoding="ascii") as file:
+            file.write(_HTPASSWD)
+        config = os.path.join(own, "config.yml")
+        with open(config, "w", encoding="utf-8") as file:
+            basic = f"auth: {{htpasswd: {{realm: tests, path: {users}}}}}" if auth else ""
+            file.write(_CONFIG.format(folder=folder or os.path.join(own, "data"), auth=basic))
+        with subprocess.Popen([program, "serve", config], stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr
+            try:
+                # The kernel gives the port; one that was free a moment ago may be taken now.
+                said = []
+                for line in process.stderr:
+                    said.append(line)
+                    if found := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
+                        break
+                else:
+                    raise AssertionError(f"docker-registry did not start: {''.join(said)}")
+                drain = threading.Thread(target=process.stderr.read)
+                drain.start()
+                yield f"localhost:{found[1]}"
+            finally:
+                process.terminate()
+            drain.join()
