@@ -1,1 +1,1 @@
-"""The command line: one module per verb, progress, tables; the only place that prints."""
+"""The command: one module per verb, progress and tables. The only place that prints."""

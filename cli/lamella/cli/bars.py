@@ -1,0 +1,44 @@
+"""How a bar looks: apart from `progress`, since rich's columns must be imported to be subclassed."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from lamella.cli.output import size
+
+
+class Amount(ProgressColumn):
+    """`118 MB of 500 MB`, or `12 of 228 files`."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        unit = task.fields["unit"]
+        done = size(task.completed) if unit == "B" else f"{int(task.completed):,}"
+        if task.total is None:
+            return Text(done if unit == "B" else f"{done} {unit}")
+        total = size(task.total) if unit == "B" else f"{int(task.total):,} {unit}"
+        return Text(f"{done} of {total}")
+
+
+class Rate(ProgressColumn):
+    """Bytes per second; nothing for other units, whose rate tells nobody anything."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{size(speed)}/s" if speed and task.fields["unit"] == "B" else "", style="dim")
+
+
+def progress() -> Progress:
+    """rich's progress with these columns, on stderr, gone when it stops."""
+    return Progress(
+        TextColumn("{task.description}", markup=True),
+        BarColumn(bar_width=32, complete_style="cyan", finished_style="green", pulse_style="cyan"),
+        Amount(),
+        Rate(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=False),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,137 @@
+"""What is printed: results to stdout, everything else to stderr; tables, sizes and counts as people read them.
+
+rich draws on a terminal and is not imported elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. Styles are rich's, and seen on a terminal only."""
+
+    title: str
+    align: Literal["left", "right"] = "left"
+    style: str = ""
+    styles: Mapping[str, str] = field(default_factory=dict)
+    """Styles for single words, such as the severities."""
+    shrinks: bool = False
+    """Long text that is broken over lines; the others stay whole."""
+    bar: bool = False
+    """A share from 0 to 1 that is drawn as a bar. It is on a terminal only, and says nothing that another column doesn't."""
+
+
+def result(line: str) -> None:
+    """A line of the result, to stdout."""
+    print(printable(line))
+
+
+def result_json(value: Mapping[str, Any]) -> None:
+    """The result as one JSON document, to stdout. Keys keep their order; it is for machines and for `jq`."""
+    print(json.dumps(value, indent=2))
+
+
+def remark(line: str, *, quiet: bool = False) -> None:
+    """A line about what was done, to stderr."""
+    if not quiet:
+        print(printable(line), file=sys.stderr)
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """A table of the result, to stdout: by rich on a terminal, aligned text elsewhere, the same words in both."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(columns, cells)
+        return
+    kept = [at for at, column in enumerate(columns) if not column.bar]
+    for line in aligned([columns[at] for at in kept], [[row[at] for at in kept] for row in cells]):
+        print(line)
+
+
+def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table of plain text: columns as wide as what they hold, two spaces apart."""
+    lines = [[column.title for column in columns], *rows]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column.align == "right" else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim", pad_edge=False)
+    for column in columns:
+        drawn.add_column(
+            # As Text, and below too: a package may be called `[red]`.
+            Text(column.title),
+            justify=column.align,
+            no_wrap=not column.shrinks,
+            overflow="fold" if column.shrinks else "ellipsis",
+        )
+    for row in rows:
+        drawn.add_row(
+            *(
+                Text(_blocks(float(cell)), style="cyan")
+                if column.bar
+                else Text(cell, style=column.styles.get(cell, column.style))
+                for cell, column in zip(row, columns, strict=True)
+            )
+        )
+    Console(highlight=False).print(drawn)
+
+
+def _blocks(share: float, width: int = 12) -> str:
+    eighths = max(1, round(min(share, 1) * width * 8)) if share > 0 else 0
+    whole, part = divmod(eighths, 8)
+    return "█" * whole + (" ▏▎▍▌▋▊▉"[part] if part else "")
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, in decimal units as registries and disks count: `118 MB`, `1.9 GB`, `812 B`."""
+    value = float(count)
+    for unit in _UNITS:
+        if value < 999.5 or unit == _UNITS[-1]:
+            break
+        value /= 1000
+    return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
+
+
+def seconds(duration: float) -> str:
+    """A duration as people read it: `0.42 s`, `12.3 s`, `2 min 5 s`."""
+    if duration < 10:
+        return f"{duration:.2f} s"
+    if duration < 60:
+        return f"{duration:.1f} s"
+    return f"{int(duration // 60)} min {int(duration % 60)} s"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 layer`, `12 layers`, `12,000 layers`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """`text` with control characters as escapes: names come from registries and disks, and must not drive a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
+        for letter in text
+    )

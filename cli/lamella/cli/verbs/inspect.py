@@ -1,0 +1,126 @@
+"""`lamella inspect`: what a reference holds, package by package."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from lamella.cli.output import Column, counted, result, result_json, size, table
+from lamella.cli.settings import INSECURE
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lamella.layers.oci import Layer
+    from lamella.layers.published import Published, PublishedEnvironment
+
+SETTINGS = (INSECURE,)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Reads the manifests, no layer, and shows them."""
+    from lamella.layers.published import read
+    from lamella.layers.reference import Reference
+    from lamella.layers.storage import open_storage
+
+    reference = Reference.parse(arguments.reference)
+    with closing(open_storage(reference, insecure=arguments.insecure)) as storage:
+        published = read(storage, reference)
+    if arguments.json:
+        result_json(document(published))
+    else:
+        _show(published)
+    return 0
+
+
+def document(published: Published) -> dict[str, Any]:
+    """What is in it as JSON."""
+    return {
+        "reference": str(published.reference),
+        "digest": str(published.descriptor.digest),
+        "platforms": [
+            {
+                "platform": str(environment.platform),
+                "python": environment.python,
+                "prefix": environment.prefix,
+                "glibc": environment.glibc,
+                "manifest": str(environment.descriptor.digest),
+                "image": str(environment.image.digest) if environment.image else None,
+                "size": sum(layer.descriptor.size for layer in environment.layers),
+                "packages": [_package(layer) for layer in environment.layers],
+            }
+            for environment in published.environments
+        ],
+    }
+
+
+def unpacked(layer: Layer) -> int:
+    """Bytes of a layer's files, unpacked; 0 where that was not recorded."""
+    from lamella.layers.annotations import UNPACKED
+
+    recorded = layer.descriptor.annotations.get(UNPACKED, "")
+    return int(recorded) if recorded.isdecimal() else 0
+
+
+def _package(layer: Layer) -> dict[str, Any]:
+    from lamella.layers.annotations import KEY, ORIGIN, PACKAGE, VERSION
+
+    about = layer.descriptor.annotations
+    return {
+        "name": about.get(PACKAGE, ""),
+        "version": about.get(VERSION, ""),
+        "origin": about.get(ORIGIN, ""),
+        "digest": str(layer.descriptor.digest),
+        "diff_id": str(layer.diff_id),
+        "size": layer.descriptor.size,
+        "unpacked": unpacked(layer),
+        "key": about.get(KEY, ""),
+    }
+
+
+def _show(published: Published) -> None:
+    result(str(published.reference))
+    for environment in published.environments:
+        result("")
+        _show_environment(environment)
+
+
+def _show_environment(environment: PublishedEnvironment) -> None:
+    packages = sorted((_package(layer) for layer in environment.layers), key=lambda item: (-item["size"], item["name"]))
+    needs = f", needs glibc {environment.glibc}" if environment.glibc else ""
+    result(f"Python {environment.python} at {environment.prefix} on {environment.platform}{needs}")
+    result("")
+    table(
+        (
+            Column("Package", style="bold"),
+            Column("Version"),
+            Column("Origin", style="cyan"),
+            Column("Layer", style="dim"),
+            Column("Unpacked", "right"),
+            Column("Size", "right"),
+            Column("", bar=True),
+        ),
+        [
+            (
+                item["name"],
+                item["version"],
+                item["origin"],
+                item["digest"].partition(":")[2][:12],
+                size(item["unpacked"]),
+                size(item["size"]),
+                str(item["size"] / max(1, packages[0]["size"])),
+            )
+            for item in packages
+        ],
+    )
+    result("")
+    moved = sum(item["size"] for item in packages)
+    on_disk = sum(item["unpacked"] for item in packages)
+    result(f"{counted(len(packages), 'layer')}, {size(moved)} to download, {size(on_disk)} unpacked")

@@ -1,0 +1,82 @@
+"""Progress where there is no terminal: a CI log shows life, and short work says nothing."""
+
+from __future__ import annotations
+
+import threading
+
+from lamella.cli.progress import Lines
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_short_work_says_nothing() -> None:
+    said: list[str] = []
+    lines = Lines(said.append, Clock())
+    lines.begin("upload", 1000, "B")
+    lines.advance("upload", 1000)
+    lines.end("upload")
+    assert said == []
+
+
+def test_long_work_says_amount_share_rate_and_time_left_at_most_each_five_seconds() -> None:
+    said: list[str] = []
+    clock = Clock()
+    lines = Lines(said.append, clock)
+    lines.begin("upload", 100_000_000, "B")
+    for _ in range(10):
+        clock.now += 1
+        lines.advance("upload", 5_000_000)
+    lines.end("upload")
+    assert said == [
+        "upload: 25 MB of 100 MB (25 %), 5.0 MB/s, 15.0 s left",
+        "upload: 50 MB of 100 MB (50 %), 5.0 MB/s, 10.0 s left",
+        "upload: 50 MB in 10.0 s",
+    ]
+
+
+def test_work_of_unknown_size_says_what_is_done() -> None:
+    said: list[str] = []
+    clock = Clock()
+    lines = Lines(said.append, clock)
+    lines.begin("scan", None, "files")
+    clock.now += 6
+    lines.advance("scan", 1)
+    clock.now += 6
+    lines.advance("scan", 4999)
+    assert said == ["scan: 1 file", "scan: 5,000 files"]
+
+
+def test_amounts_of_many_threads_add_up() -> None:
+    said: list[str] = []
+    clock = Clock()
+    lines = Lines(said.append, clock)
+    lines.begin("upload", None, "B")
+
+    def work() -> None:
+        for _ in range(1000):
+            lines.advance("upload", 1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    clock.now += 10
+    lines.advance("upload", 0)
+    assert said == ["upload: 8.0 kB, 800 B/s"]
+
+
+def test_a_task_that_was_never_begun_is_nobodys_problem() -> None:
+    said: list[str] = []
+    lines = Lines(said.append, Clock())
+    lines.advance("upload", 1)
+    lines.end("upload")
+    assert said == []

@@ -1,0 +1,116 @@
+"""What may import what, and what must be documented."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("layers", "builder", "cli")
+MAY_IMPORT = {
+    "layers": {"lamella.layers"},
+    "builder": {"lamella.layers", "lamella.builder"},
+    "cli": {"lamella.layers", "lamella.builder", "lamella.cli"},
+}
+NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools", "docker"}
+
+
+def modules(package: str) -> list[Path]:
+    """Every module of a package."""
+    return sorted((ROOT / package / "lamella" / package).rglob("*.py"))
+
+
+def imports(path: Path, *, at_start: bool = False) -> set[str]:
+    """Dotted names that a module imports: all of them, or those alone that are imported when it is."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import: name the package"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif at_start and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return
+        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for other in node.orelse:
+                visit(other)
+            return
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def package_of(name: str) -> str:
+    """`lamella.layers` for `lamella.layers.oci.Digest`."""
+    return ".".join(name.split(".")[:2])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str) -> None:
+    ours = {
+        (path.name, name) for path in modules(package) for name in imports(path) if name.split(".", 1)[0] == "lamella"
+    }
+    assert ours or package == "layers"
+    assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
+
+
+def test_the_node_imports_the_standard_library_and_four_packages_where_they_are_used() -> None:
+    for path in modules("layers"):
+        foreign = {name.split(".", 1)[0] for name in imports(path)} - sys.stdlib_module_names - {"lamella"}
+        assert foreign <= NODE_MAY_IMPORT_LAZILY, path
+
+
+def test_nothing_of_the_node_loads_a_foreign_package_when_it_is_imported() -> None:
+    names = [".".join(path.relative_to(ROOT / "layers").with_suffix("").parts) for path in modules("layers")]
+    statements = "; ".join(f"import {name.removesuffix('.__init__')}" for name in names)
+    assert loaded_by(["-c", f"{statements}; {LOADED}"]).isdisjoint(NODE_MAY_IMPORT_LAZILY | {"requests", "rich"})
+
+
+LOADED = "import sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+
+
+def loaded_by(arguments: list[str]) -> set[str]:
+    """What a fresh interpreter has imported, beyond what it starts with, when it has run `arguments`."""
+    done = subprocess.run(
+        [sys.executable, *arguments], check=True, capture_output=True, text=True, env=dict(os.environ)
+    )
+    return set(done.stdout.split())
+
+
+def test_lamella_is_a_namespace_without_an_init() -> None:
+    assert [path for path in ROOT.glob("*/lamella/__init__.py") if ".venv" not in path.parts] == []
+
+
+def test_only_the_command_prints() -> None:
+    for package in ("layers", "builder"):
+        for path in modules(package):
+            calls = [
+                node
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            ]
+            assert not calls, path
+
+
+def test_no_module_is_longer_than_500_lines() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for package in PACKAGES for path in modules(package)}
+    assert {path: length for path, length in lengths.items() if length > 500} == {}
+
+
+def test_the_top_level_holds_what_was_chosen() -> None:
+    known = {
+        ".ci", ".dockerignore", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile.test", "LICENSE", "Makefile",
+        "README.md", "builder", "cli", "docs", "layers", "pyproject.toml", "tests",
+    }  # fmt: skip
+    tracked = subprocess.run(["git", "ls-files"], check=False, capture_output=True, text=True, cwd=ROOT)
+    if tracked.returncode != 0:
+        pytest.skip("not a git work tree")
+    assert {line.partition("/")[0] for line in tracked.stdout.splitlines()} <= known
