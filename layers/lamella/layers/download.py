@@ -1,0 +1,86 @@
+"""One blob from a registry as one stream, however often the connection breaks."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import InvalidContent
+from lamella.layers.retry import Interrupted, Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lamella.layers.http import Response
+    from lamella.layers.oci import Descriptor
+
+_SKIP = 1 << 20
+
+
+class Download:
+    """Reads a blob and goes on after a broken connection, where the registry knows Range, or else from the start.
+
+    `ask` makes the request with the given headers. What was read before is never read again from here, so a reader
+    that hashes what it is given stays right.
+    """
+
+    def __init__(self, descriptor: Descriptor, ask: Callable[[dict[str, str]], Response], patience: Patience) -> None:
+        self._descriptor = descriptor
+        self._ask = ask
+        self._patience = patience
+        self._offset = 0
+        self._failures = 0
+        self._response: Response | None = None
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; b"" at the end."""
+        while True:
+            try:
+                if self._response is None:
+                    self._response = self._open()
+                chunk = self._response.read(size)
+                if not chunk and size and self._offset < self._descriptor.size:
+                    raise Interrupted(f"{self._response.host} ended {self._descriptor.digest} early; try again later")
+            except Interrupted as failure:  # noqa: PERF203 - trying again is the point
+                self.close()
+                # In a row: a long blob over a poor line may break often, as long as it gets on.
+                self._failures += 1
+                self._patience.wait(self._failures, failure)
+            else:
+                self._failures = 0 if chunk else self._failures
+                self._offset += len(chunk)
+                return chunk
+
+    def close(self) -> None:
+        """Gives the connection back."""
+        if self._response:
+            self._response.close()
+            self._response = None
+
+    def _open(self) -> Response:
+        response = self._ask({"Range": f"bytes={self._offset}-"} if self._offset else {})
+        try:
+            if response.content_type == "text/html":
+                raise InvalidContent(
+                    f"{response.host} answered with a web page for {self._descriptor.digest}: "
+                    "is a proxy or a login page in between?"
+                )
+            if response.status == 206:
+                start = re.match(r"bytes (\d+)-", response.header("Content-Range"))
+                if not start or int(start[1]) != self._offset:
+                    raise InvalidContent(f"{response.host} answered with another part than was asked for")
+            else:
+                self._skip(response)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _skip(self, response: Response) -> None:
+        # A registry without Range begins again; what was handed out already is not handed out twice.
+        left = self._offset
+        while left:
+            chunk = response.read(min(left, _SKIP))
+            if not chunk:
+                raise Interrupted(f"{response.host} ended {self._descriptor.digest} early; try again later")
+            left -= len(chunk)

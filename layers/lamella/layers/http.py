@@ -1,0 +1,315 @@
+"""HTTP as registries need it: kept connections, signed requests, and no secret to a stranger.
+
+A `Client` talks to one endpoint. It follows redirects without carrying the signature to another host, and turns every
+failure into one of this package's errors; those that another try may mend are `Interrupted`. Source: distribution-spec
+v1.1, RFC 9110.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import re
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
+from lamella.layers.retry import Interrupted, Refused, retry_after
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    import urllib3
+    from typing_extensions import Self
+
+    from lamella.layers.storage import Reader
+    from lamella.layers.tokens import Tokens
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for a connection; a host that is up answers in much less, also across an ocean."""
+READ_TIMEOUT = 60.0
+"""Seconds without a single byte. Registries that copy a blob when an upload ends are silent for a while."""
+
+_CONNECTIONS = 32
+_BLOCK = 256 << 10
+_REDIRECTS = 5
+_SMALL = 16 << 10
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request sends. `open` gives the same bytes at every call, so that the request can be tried again."""
+
+    open: Callable[[], contextlib.AbstractContextManager[Reader]]
+    size: int
+
+
+class Response:
+    """A response whose body is not read yet. Reading translates what can break; whoever has it closes it."""
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str) -> None:
+        self._raw = raw
+        self.url = url
+        self.host = urlsplit(url).netloc
+        self.status = raw.status
+
+    def header(self, name: str) -> str:
+        """The header's value, or an empty string."""
+        return self._raw.headers.get(name) or ""
+
+    def headers(self, name: str) -> list[str]:
+        """Every value of a header that may come more than once."""
+        return self._raw.headers.getlist(name)
+
+    @property
+    def content_type(self) -> str:
+        """The media type without its parameters, in lower case."""
+        return self.header("Content-Type").partition(";")[0].strip().lower()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes as they came; `Interrupted` where the body ends before its Content-Length."""
+        with _translated(self.host):
+            return self._raw.read(None if size < 0 else size, decode_content=False)
+
+    def body(self, limit: int) -> bytes:
+        """The whole body, of at most `limit` bytes; more is `InvalidContent`. Closes the response."""
+        with self:
+            parts, left = [], limit + 1
+            while left and (part := self.read(left)):
+                parts.append(part)
+                left -= len(part)
+        if not left:
+            raise InvalidContent(f"{self.host} answered with more than {limit} bytes where a small document belongs")
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Gives the connection back, for reuse where that costs less than a new one."""
+        left = self._raw.length_remaining
+        if left is None or left > _SMALL:
+            self._raw.close()
+        else:
+            with contextlib.suppress(Unreachable):
+                self.read()
+        self._raw.release_conn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Client:
+    """Requests to one endpoint, such as https://ghcr.io/v2, from any number of threads."""
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        tokens: Callable[[Client], Tokens] | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.base = base
+        self.host = urlsplit(base).netloc
+        self._tokens = tokens(self) if tokens else None
+        self._tls = tls
+        self._headers = dict(headers or {})
+        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
+        self._lock = threading.Lock()
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        what: str,
+        expect: Collection[int],
+        *,
+        scopes: Collection[str] = (),
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+    ) -> Response:
+        """One signed attempt, signed anew where the signature was too old.
+
+        `target` is below the base (it begins with a slash) or a URL. A status outside `expect` is raised as the error
+        that it stands for, with `what` as its subject.
+        """
+        url = self.base + target if target.startswith("/") else target
+        sent = self._headers | dict(headers or {})
+        ours = self._tokens if _origin(url) == _origin(self.base) else None
+        signature = ours.signature(scopes) if ours else ""
+        response = self.send(method, url, _signed(sent, signature), body)
+        if response.status == 401 and ours:
+            challenges = response.headers("WWW-Authenticate")
+            response.close()
+            signature = ours.answer(challenges, scopes, signature, what)
+            response = self.send(method, url, _signed(sent, signature), body)
+        if response.status not in expect:
+            raise failure_of(response, what)
+        return response
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None = None) -> Response:
+        """One attempt with these very headers, following redirects. They go to the URL's own host only."""
+        here = url
+        for _ in range(_REDIRECTS + 1):
+            response = self._send(method, here, headers, body)
+            location = response.header("Location")
+            if response.status not in {301, 302, 303, 307, 308} or not location:
+                return response
+            response.close()
+            if method not in {"GET", "HEAD"} and response.status < 307:
+                raise InvalidContent(f"{self.host} redirects a {method}, which would lose what it sends")
+            there = urljoin(here, location)
+            if urlsplit(there).scheme not in {"https", urlsplit(here).scheme}:
+                raise Denied(f"{self.host} redirects to {_shown(there)}, out of HTTPS: refused")
+            if _origin(there) != _origin(here):
+                headers = {name: value for name, value in headers.items() if name in {"Accept", "Range"}}
+            here = there
+        raise InvalidContent(f"{self.host} redirects in a circle, last to {_shown(here)}")
+
+    def close(self) -> None:
+        """Closes every connection."""
+        with self._lock:
+            for pool in self._pools.values():
+                pool.clear()
+            self._pools.clear()
+
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
+        # identity: a digest is of the bytes as they are, not of what a proxy makes of them.
+        sent = {"User-Agent": "lamella", "Accept-Encoding": "identity", **headers}
+        host = urlsplit(url).netloc
+        with contextlib.ExitStack() as stack:
+            chunks: Iterator[bytes] | None = None
+            if body:
+                sent["Content-Length"] = str(body.size)
+                chunks = _chunks(stack.enter_context(body.open()))
+            elif method in {"POST", "PUT", "PATCH"}:
+                sent["Content-Length"] = "0"
+            with _translated(host):
+                raw = self._pool(url).urlopen(
+                    method, url, body=chunks, headers=sent, redirect=False, retries=False, preload_content=False
+                )
+        return Response(raw, url)
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        scheme, proxy = urlsplit(url).scheme, _proxy(url)
+        with self._lock:
+            if (scheme, proxy) not in self._pools:
+                context = self._tls() if self._tls and scheme == "https" else None
+                self._pools[scheme, proxy] = _manager(proxy, context)
+            return self._pools[scheme, proxy]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, with or without a port, is this machine by name or address."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(name).is_loopback
+    return False
+
+
+def failure_of(response: Response, what: str) -> LayersError:
+    """The error that a response stands for; closes it."""
+    host, status = response.host, response.status
+    said = _said(response)
+    if status in _RETRIED:
+        wait = retry_after(response.header("Retry-After"))
+        return Interrupted(f"{host} could not be asked for {what}: it answered {status}{said}; try again later", wait)
+    if status == 401:
+        return Denied(f"{host} refuses the credentials for {what}{said}; log in with lamella login {host}")
+    if status == 403:
+        return Denied(f"{host} denies {what}{said}; log in with lamella login {host}, or ask for the right to it")
+    if status == 404:
+        return NotFound(f"{host} has no {what}{said}")
+    return InvalidContent(f"{host} answered {status} for {what}{said}")
+
+
+def _said(response: Response) -> str:
+    """What the registry's error document says, as far as it is fit to be shown. Source: distribution-spec, Error Codes."""
+    try:
+        errors = json.loads(response.body(_SMALL))["errors"]
+        texts = [f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors]
+    except (LayersError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
+    text = re.sub(r"[^\x20-\x7e]+", " ", ", ".join(texts))[:200]
+    return f" ({text})" if text else ""
+
+
+def _signed(headers: Mapping[str, str], signature: str) -> dict[str, str]:
+    return {**headers, "Authorization": signature} if signature else dict(headers)
+
+
+def _chunks(stream: Reader) -> Iterator[bytes]:
+    while chunk := stream.read(_BLOCK):
+        yield chunk
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    with contextlib.suppress(ValueError):
+        return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, parts.netloc, -1
+
+
+def _shown(url: str) -> str:
+    # Signed URLs keep their secret in the query, careless ones before the host.
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200]
+
+
+def _proxy(url: str) -> str:
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    proxies = getproxies()
+    if not proxies or is_loopback(parts.netloc) or proxy_bypass(parts.netloc):
+        return ""
+    return proxies.get(parts.scheme) or proxies.get("all") or ""
+
+
+def _manager(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+    import urllib3
+
+    options: dict[str, Any] = {
+        "num_pools": 8,
+        "maxsize": _CONNECTIONS,
+        "blocksize": _BLOCK,
+        "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT),
+    }
+    if context:
+        options["ssl_context"] = context
+    if not proxy:
+        return urllib3.PoolManager(**options)
+    parts = urlsplit(proxy)
+    login = f"{parts.username}:{parts.password or ''}" if parts.username else None
+    return urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **options)
+
+
+@contextlib.contextmanager
+def _translated(host: str) -> Iterator[None]:
+    from urllib3 import exceptions
+
+    try:
+        yield
+    except exceptions.NewConnectionError as error:
+        reason = str(error).partition(": ")[2] or "no connection"
+        raise Refused(f"{host} can't be reached: {reason}; is the registry up, and its name right?") from error
+    except exceptions.ProxyError as error:
+        raise Refused(f"{host} can't be reached through the proxy: look at HTTPS_PROXY and NO_PROXY") from error
+    except exceptions.SSLError as error:
+        raise Unreachable(
+            f"{host} can't be trusted: {error}; name its authority in LAMELLA_CA_FILE, or use --insecure for plain HTTP"
+        ) from error
+    except exceptions.TimeoutError as error:
+        raise Interrupted(f"{host} did not answer in time; try again later") from error
+    except (exceptions.LocationValueError, exceptions.InvalidHeader) as error:
+        raise InvalidContent(f"{host} gave an address that is none: {error}") from error
+    except (exceptions.HTTPError, OSError) as error:
+        raise Interrupted(f"the connection to {host} broke: {error}; try again later") from error
