@@ -39,3 +39,12 @@ class MountError(LayersError):
 
 class Unsupported(LayersError):
     """Something that this machine can't do, such as mounting where there is no Linux."""
+
+
+class CannotRun(LayersError):
+    """A command that is not there, or that can't be executed."""
+
+    def __init__(self, message: str, exit_code: int = 127) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        """What a shell would give: 127 for not found, 126 for not executable."""

@@ -1,0 +1,90 @@
+"""What activating an environment sets, without a shell: variables, and the scripts that conda packages bring.
+
+Sources: venv's activate script; conda's `conda.activate` (environment variables of packages and of `conda-meta/state`,
+scripts in name order); PEP 405.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def variables(prefix: str, before: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of a process in the environment at `prefix`, started by one that had `before`.
+
+    An environment that was active there is left first: its bin folder goes from PATH, its packages from PYTHONPATH.
+    PYTHONHOME names another interpreter's library, so it always goes.
+    """
+    after = dict(before)
+    left = [path for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if (path := after.pop(name, ""))]
+    for name in ("PYTHONHOME", "VIRTUAL_ENV_PROMPT", "CONDA_DEFAULT_ENV", "CONDA_PROMPT_MODIFIER", "CONDA_SHLVL"):
+        after.pop(name, None)
+    search = [path for path in after.get("PATH", os.defpath).split(os.pathsep) if not _is_below(path, left)]
+    after["PATH"] = os.pathsep.join([f"{prefix}/bin", *search])
+    if "PYTHONPATH" in after:
+        modules = [path for path in after["PYTHONPATH"].split(os.pathsep) if not _is_below(path, left)]
+        after["PYTHONPATH"] = os.pathsep.join(modules)
+        if not after["PYTHONPATH"]:
+            del after["PYTHONPATH"]
+    if not os.path.isdir(f"{prefix}/conda-meta"):
+        after["VIRTUAL_ENV"] = prefix
+        return after
+    after |= {"CONDA_PREFIX": prefix, "CONDA_DEFAULT_ENV": prefix, "CONDA_SHLVL": "1"}
+    return after | _conda_variables(prefix)
+
+
+def command(prefix: str, command: Sequence[str]) -> list[str]:
+    """`command`, behind a shell that sources the environment's activation scripts first, where it has any."""
+    scripts = _activation_scripts(prefix)
+    if not scripts:
+        return list(command)
+    # Most of these scripts were only ever tried with bash; /bin/sh is what every machine has.
+    shell = next((path for path in (f"{prefix}/bin/bash", "/bin/bash") if os.access(path, os.X_OK)), "/bin/sh")
+    quoted = [script.replace("'", "'\\''") for script in scripts]
+    source = "".join(f". '{script}'\n" for script in quoted)
+    return [shell, "-c", source + 'exec "$@"', "lamella", *command]
+
+
+def _activation_scripts(prefix: str) -> list[str]:
+    folder = f"{prefix}/etc/conda/activate.d"
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [f"{folder}/{name}" for name in names if name.endswith(".sh")]
+
+
+def _conda_variables(prefix: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    folder = f"{prefix}/etc/conda/env_vars.d"
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    for name in names:
+        if name.endswith(".json"):
+            found |= _strings(_read(f"{folder}/{name}"))
+    state = _read(f"{prefix}/conda-meta/state")
+    # `conda env config vars set` wins over what packages bring.
+    return found | _strings(state.get("env_vars"))
+
+
+def _read(path: str) -> dict[str, object]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return {}  # as conda does: an environment with a broken state file still activates
+    return value if isinstance(value, dict) else {}
+
+
+def _strings(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {str(name): text for name, text in value.items() if isinstance(text, str)}
+
+
+def _is_below(path: str, folders: Sequence[str]) -> bool:
+    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)

@@ -1,0 +1,96 @@
+"""The ladder: every way to make one environment out of layers' folders, the best that works here first.
+
+A rung is probed by trying it, never by reading a version number: a container, a kernel's configuration or a security
+module can take away what a version promises.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lamella.layers import overlay, tree
+from lamella.layers.errors import MountError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamella.layers.kernel import Kernel
+    from lamella.layers.overlay import Upper
+
+Method = Literal["overlay", "options", "hardlinks", "reflinks", "copies"]
+
+MOUNTS: tuple[Method, ...] = ("overlay", "options")
+"""Rungs that are mounts: nothing is written, and a privilege or a user namespace is needed."""
+TREES: tuple[Method, ...] = ("hardlinks", "reflinks", "copies")
+"""Rungs that write a folder: anybody may, anywhere on the store's file system (copies: everywhere)."""
+METHODS: tuple[Method, ...] = (*MOUNTS, *TREES)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way that was looked at."""
+
+    method: Method
+    why_not: str = ""
+    """Empty for the rung that was taken."""
+
+
+def assemble(
+    kernel: Kernel,
+    lowers: Sequence[str],
+    target: str,
+    methods: Sequence[Method] = METHODS,
+    upper: Upper | None = None,
+) -> tuple[Rung, ...]:
+    """Makes `lowers` (lowest first) one environment at `target`, an empty folder, by the first of `methods` that works.
+
+    Gives what was looked at, the rung that was taken last. Without an `upper` a mount is read-only; a tree with an
+    `upper` is never one of hardlinks, so that who writes to it can't write into the store. Raises `MountError`, with
+    every rung's reason, when none works; then nothing is left at `target`.
+    """
+    rungs: list[Rung] = []
+    for method in methods:
+        why_not = _try(kernel, method, lowers, target, upper)
+        rungs.append(Rung(method, why_not))
+        if not why_not:
+            return tuple(rungs)
+    reasons = "; ".join(f"{rung.method}: {rung.why_not}" for rung in rungs)
+    raise MountError(f"the environment can't be put at {target}: {reasons}")
+
+
+def _try(kernel: Kernel, method: Method, lowers: Sequence[str], target: str, upper: Upper | None) -> str:
+    if method == "hardlinks" and upper:
+        return "what is written to the environment would be written into the store"
+    try:
+        if method in ("hardlinks", "reflinks", "copies"):
+            tree.lay(lowers, target, method)
+        elif len(lowers) == 1 and not upper:
+            overlay.bind(kernel, lowers[0], target)
+        elif method == "overlay":
+            overlay.by_descriptors(kernel, lowers, target, upper)
+        else:
+            overlay.by_options(kernel, lowers, target, upper)
+    except OSError as error:
+        return _explained(error)
+    except MountError as error:
+        _empty(target)
+        return str(error)
+    return ""
+
+
+def _explained(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "only root may mount where others see it: `lamella run` needs no privilege"
+    return error.strerror or str(error)
+
+
+def _empty(folder: str) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)

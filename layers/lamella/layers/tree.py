@@ -1,0 +1,109 @@
+"""One environment out of many layers' folders, without the kernel's help: a tree of links or copies.
+
+Folders are given lowest first, as a manifest lists layers; where two hold one path, the later one's is taken.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from typing import TYPE_CHECKING, Literal
+
+from lamella.layers.errors import MountError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+How = Literal["hardlinks", "reflinks", "copies"]
+
+_FICLONE = 0x40049409  # ioctl_ficlone(2)
+
+
+def lay(folders: Sequence[str], target: str, how: How) -> int:
+    """Puts the files of `folders` into `target`, an existing folder; gives their number.
+
+    Hardlinks share the bytes with the layers, so that who writes into one writes into the layer: they are for trees
+    that nobody writes to. Raises `MountError` when the way is not open here, and leaves what it made to the caller.
+    """
+    place = _PLACE[how]
+    try:
+        return sum(_lay_folder(folder, target, place) for folder in folders)
+    except OSError as error:
+        raise MountError(_why(error, how, target)) from error
+
+
+def _lay_folder(folder: str, target: str, place: Callable[[str, str], None]) -> int:
+    count = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            there = f"{target}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                _make_folder(there)
+                count += _lay_folder(entry.path, there, place)
+                continue
+            count += 1
+            try:
+                place(entry.path, there)
+            except FileExistsError:
+                _remove(there)
+                place(entry.path, there)
+    return count
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            os.mkdir(path, 0o755)
+
+
+def _remove(path: str) -> None:
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def _hardlink(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        # One empty __init__.py can be in more trees than an inode has links to give.
+        if error.errno != errno.EMLINK:
+            raise
+        _copy(source, target)
+
+
+def _reflink(source: str, target: str) -> None:
+    import fcntl
+
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), target)
+        return
+    with open(source, "rb") as content, open(target, "xb") as copy:
+        os.fchmod(copy.fileno(), os.fstat(content.fileno()).st_mode & 0o777)
+        fcntl.ioctl(copy.fileno(), _FICLONE, content.fileno())
+
+
+def _copy(source: str, target: str) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    # Times go with the bytes: a tool that compares them sees one file, not a newer one.
+    shutil.copy2(source, target, follow_symlinks=False)
+
+
+_PLACE: dict[How, Callable[[str, str], None]] = {"hardlinks": _hardlink, "reflinks": _reflink, "copies": _copy}
+
+
+def _why(error: OSError, how: How, target: str) -> str:
+    if error.errno == errno.EXDEV:
+        return f"{how} can't reach from the store to {target}: both must be on one file system"
+    if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL) and how == "reflinks":
+        return f"the file system of {target} has no reflinks"
+    if error.errno == errno.EPERM and how == "hardlinks":
+        return f"this user may not make hardlinks to the store's files, which others own, in {target}"
+    return f"no tree of {how} in {target}: {error.strerror}{f' ({error.filename})' if error.filename else ''}"
