@@ -26,7 +26,7 @@ from lamella.layers.storage import fetch_document
 
 if TYPE_CHECKING:
     from lamella.layers.reference import Reference
-    from lamella.layers.storage import Storage
+    from lamella.layers.storage import ReadOnlyStorage
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Published:
     """At least one, in the index's order."""
 
 
-def read(storage: Storage, reference: Reference) -> Published:
+def read(storage: ReadOnlyStorage, reference: Reference) -> Published:
     """The environments that `reference` names in `storage`; its digest goes before its tag.
 
     Raises `NotFound`, `InvalidContent` where there is no environment, and what `fetch` raises.
@@ -97,7 +97,7 @@ def for_platform(published: Published, platform: Platform) -> PublishedEnvironme
     raise LayersError(f"{published.reference} has no environment for {platform}: it has {there}")
 
 
-def _environment(storage: Storage, descriptor: Descriptor, index: Index) -> PublishedEnvironment:
+def _environment(storage: ReadOnlyStorage, descriptor: Descriptor, index: Index) -> PublishedEnvironment:
     if descriptor.media_type not in MANIFEST_TYPES:
         raise InvalidContent(f"{descriptor.digest} is marked as a package manifest and is a {descriptor.media_type}")
     manifest = Manifest.parse(fetch_document(storage, descriptor))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import MAX_DOCUMENT, Descriptor
@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 
     from lamella.layers.reference import Reference
 
-Content = Callable[[], BinaryIO]
-"""Opens the same bytes again at every call, so that an upload can be tried again. The caller closes each."""
-
 
 class Reader(Protocol):
     """What can be read from, in chunks."""
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes; b"" at the end."""
+
+
+class Opened(Reader, Protocol):
+    """A stream that whoever opened it closes."""
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+
+
+Content = Callable[[], Opened]
+"""Opens the same bytes again at every call, so that an upload can be tried again. The caller closes each."""
 
 
 class Fetcher(Protocol):
@@ -64,7 +72,11 @@ class Resolver(Protocol):
         """Every tag, sorted."""
 
 
-class Storage(Fetcher, Pusher, Resolver, Protocol):
+class ReadOnlyStorage(Fetcher, Resolver, Protocol):
+    """What can be read from: a storage, or what stands before one."""
+
+
+class Storage(ReadOnlyStorage, Pusher, Protocol):
     """All of it: what `OciLayout` and `Registry` are."""
 
     def close(self) -> None:
