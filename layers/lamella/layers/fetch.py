@@ -1,0 +1,142 @@
+"""Fetches layers into the store, several at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from lamella.layers.partial import Claim, claim, commit, receive
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamella.layers.oci import Layer
+    from lamella.layers.progress import Progress
+    from lamella.layers.storage import Fetcher, Reader
+    from lamella.layers.store import Store
+
+_TASK = "pull"
+
+
+def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress) -> int:
+    """Brings each of `layers` into the store, in about this order; bytes of blobs that were moved.
+
+    Layers that another process is fetching come last, and are waited for. The first error stops all; what was
+    committed by then stays.
+    """
+    store.prepare()
+    run = _Run(layers, fetcher, store, progress)
+    progress.begin(_TASK, sum(layer.descriptor.size for layer in layers), "B")
+    threads = [
+        threading.Thread(target=run.work, name=f"lamella-pull-{number}", daemon=True)
+        for number in range(min(len(layers), 2 * (os.cpu_count() or 1)))
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        run.stop()
+        raise
+    finally:
+        for thread in threads:
+            thread.join()
+        progress.end(_TASK)
+    if run.error:
+        raise run.error
+    return run.moved
+
+
+class _Stopped(Exception):
+    """Another layer has failed: this one is given up."""
+
+
+class _Run:
+    """What the threads of one fetch share."""
+
+    def __init__(self, layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress) -> None:
+        self._fetcher = fetcher
+        self._store = store
+        self._progress = progress
+        self._todo = deque((layer, False) for layer in layers)
+        self._unpacked: list[Claim] = []
+        self._lock = threading.Lock()
+        self._committing = threading.Lock()
+        self._stopped = False
+        self.error: BaseException | None = None
+        self.moved = 0
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def work(self) -> None:
+        try:
+            while not self._stopped:
+                try:
+                    layer, wait = self._todo.popleft()
+                except IndexError:
+                    return
+                self._bring(layer, wait=wait)
+        except _Stopped:
+            return
+        except BaseException as error:
+            with self._lock:
+                self.error = self.error or error
+            self.stop()
+
+    def _bring(self, layer: Layer, *, wait: bool) -> None:
+        claimed = claim(self._store, layer.diff_id, wait=wait)
+        if claimed is None:
+            self._todo.append((layer, True))
+            return
+        try:
+            if self._store.has(layer.diff_id):
+                self._progress.advance(_TASK, layer.descriptor.size)
+            else:
+                with self._store.explained(), self._fetcher.fetch(layer.descriptor) as stream:
+                    receive(_Counted(stream, self), layer, claimed.path)
+                self._commit(claimed)
+                return
+        except BaseException:
+            claimed.close()
+            raise
+        claimed.close()
+
+    def _commit(self, claimed: Claim) -> None:
+        with self._lock:
+            self._unpacked.append(claimed)
+        # Whoever commits takes what others finish meanwhile along, so that the disk is waited for once for many.
+        while self._unpacked and self._committing.acquire(blocking=False):
+            try:
+                with self._lock:
+                    batch, self._unpacked = self._unpacked, []
+                try:
+                    commit(self._store, batch)
+                finally:
+                    for each in batch:
+                        each.close()
+            finally:
+                self._committing.release()
+
+    def count(self, size: int) -> None:
+        if self._stopped:
+            raise _Stopped
+        with self._lock:
+            self.moved += size
+        self._progress.advance(_TASK, size)
+
+
+class _Counted:
+    """Tells the run what is read, and ends where the run was stopped."""
+
+    def __init__(self, stream: Reader, run: _Run) -> None:
+        self._stream = stream
+        self._run = run
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self._stream.read(size)
+        self._run.count(len(piece))
+        return piece

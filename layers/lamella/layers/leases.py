@@ -1,0 +1,119 @@
+"""What `gc` must not remove: leases of running processes, and holds of mounts, which outlive them.
+
+A lease is a file of diff_ids that its process keeps locked, so that a crash frees it; a hold is such a file without a
+lock. The store's one lock orders them against `gc`: whoever leases shares it while the file is made, `gc` has it alone
+while it decides and renames. A layer that is seen after its lease was made is therefore there until the lease ends.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from lamella.layers import locks
+from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.oci import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lamella.layers.store import Store
+
+_MAX_LEASE = 4 << 20
+"""Bytes of one lease: other users write them, and 50,000 layers are enough."""
+
+
+@contextmanager
+def lease(store: Store, diff_ids: Iterable[Digest], owner: str) -> Iterator[int]:
+    """Keeps layers until the block ends. `owner` says who, for people who look.
+
+    Gives the descriptor that is the lease: a process that inherits it keeps the lease as long as it lives.
+    """
+    text = "".join(f"{line}\n" for line in (f"# {owner}", *diff_ids))
+    store.prepare()
+    path = f"{store.path}/leases/{os.getpid()}-{os.urandom(6).hex()}"
+    with store.explained(), locks.shared(f"{store.path}/lock"):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        locks.try_lock(file)
+        os.write(file, text.encode())
+    try:
+        yield file
+    finally:
+        try:
+            os.unlink(path)
+        finally:
+            os.close(file)
+
+
+def hold(store: Store, name: str, diff_ids: Iterable[Digest]) -> None:
+    """Keeps layers until `release`; a second hold of one name replaces the first."""
+    text = "".join(f"{diff_id}\n" for diff_id in diff_ids)
+    path = _hold_path(store, name)
+    store.prepare()
+    temporary = f"{store.path}/holds/.{os.urandom(6).hex()}"
+    with store.explained(), locks.shared(f"{store.path}/lock"):
+        try:
+            with open(temporary, "x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+def release(store: Store, name: str) -> None:
+    """Ends a hold; no error where there is none."""
+    with store.explained():
+        try:
+            os.unlink(_hold_path(store, name))
+        except FileNotFoundError:
+            return
+
+
+def kept(store: Store) -> set[Digest]:
+    """Every layer that is leased or held. The caller has the store's lock; leases of the dead are removed."""
+    layers: set[Digest] = set()
+    for name in os.listdir(f"{store.path}/leases"):
+        layers |= _living(f"{store.path}/leases/{name}")
+    for name in os.listdir(f"{store.path}/holds"):
+        # A hold that is being written waits for the lock; one that is here now was left by a crash.
+        if not name.startswith("."):
+            with open(f"{store.path}/holds/{name}", encoding="utf-8") as file:
+                layers |= _parse(file.read())
+    return layers
+
+
+def _living(path: str) -> set[Digest]:
+    # Any user of the node may have put anything here: a link, a FIFO, a file without an end.
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return set()
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return set()
+        if locks.try_lock(file):
+            os.unlink(path)
+            return set()
+        return _parse(os.read(file, _MAX_LEASE).decode("utf-8", "replace"))
+    finally:
+        os.close(file)
+
+
+def _parse(text: str) -> set[Digest]:
+    layers = set()
+    for line in text.splitlines():
+        with suppress(InvalidContent):
+            layers.add(Digest.parse(line))
+    return layers
+
+
+def _hold_path(store: Store, name: str) -> str:
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise StoreError(f"{name!r} can't name a hold: want a file's name that begins with no dot")
+    return f"{store.path}/holds/{name}"
