@@ -244,7 +244,7 @@ class _Translating:
             raise _failure(error, f"can't read the layout {self._folder}") from error
 
 
-def _copy_verified(stream: BinaryIO, file: BinaryIO, descriptor: Descriptor) -> None:
+def _copy_verified(stream: Reader, file: BinaryIO, descriptor: Descriptor) -> None:
     reader = VerifiedReader(stream, descriptor)
     while chunk := reader.read(1 << 20):
         file.write(chunk)
