@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(list(argv))
         sys.stdout.flush()
+    except SystemExit:
+        raise  # Help, a usage error or a signal: no need to import what the errors below are.
     except KeyboardInterrupt:
         _complain("interrupted; nothing half-made was left behind")
         return INTERRUPTED

@@ -1,0 +1,200 @@
+"""The command as a person meets it: what it says, what it exits with, and what it does not load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamella.cli.main import VERBS, main, module, parser_of
+
+
+def lamella(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
+    """Runs `lamella` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lamella.cli", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | options,
+    )
+
+
+def loaded(*arguments: str) -> set[str]:
+    """The modules that a run of the command line loads."""
+    program = (
+        "import sys; from lamella.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('\\n' + ' '.join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_help_names_every_verb_and_goes_to_stdout() -> None:
+    done = lamella("--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for verb in VERBS:
+        assert f"    {verb} " in done.stdout
+
+
+def test_the_script_and_the_module_are_one_command() -> None:
+    script = Path(sys.executable).with_name("lamella")
+    done = subprocess.run([script, "--help"], check=True, capture_output=True, text=True)
+    assert done.stdout == lamella("--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("scan", "--help"), ("no-such-verb",)])
+def test_help_loads_neither_layers_nor_builder_nor_anything_foreign(arguments: tuple[str, ...]) -> None:
+    names = loaded(*arguments)
+    roots = {name.partition(".")[0] for name in names}
+    assert roots.isdisjoint({"rich", "urllib3", "zstandard", "docker", "cachetools", "ssl", "tomllib", "asyncio"})
+    assert not [name for name in names if name.startswith(("lamella.layers.", "lamella.builder."))]
+
+
+def test_a_verb_loads_no_other_verb() -> None:
+    verbs = {name for name in loaded("scan", "--help") if name.startswith("lamella.cli.verbs.")}
+    assert verbs == {"lamella.cli.verbs.scan"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_json_and_one_meaning_of_it(verb: str) -> None:
+    text = parser_of(verb).format_help() + lamella(verb, "--help").stdout
+    assert "--json" in text
+    assert f"usage: lamella {verb} " in text
+    for setting in module(verb).SETTINGS:
+        assert f"--{setting.name}" in text
+
+
+def test_no_verb_is_a_usage_error_that_shows_the_verbs() -> None:
+    done = lamella()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "inspect" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("no-such-verb",), "invalid choice: 'no-such-verb'"),
+        (("inspect",), "the following arguments are required: REFERENCE"),
+        (("inspect", "x", "--no-such-flag"), "unrecognized arguments: --no-such-flag"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(arguments: tuple[str, ...], words: str) -> None:
+    done = lamella(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+def test_a_wrong_variable_exits_with_2_and_one_sentence() -> None:
+    done = lamella("inspect", "oci:x:y", LAMELLA_INSECURE="perhaps")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "lamella: LAMELLA_INSECURE is 'perhaps': want true or false\n"
+
+
+def test_an_error_is_one_sentence_on_stderr_and_exit_code_1(tmp_path: Path) -> None:
+    done = lamella("inspect", f"oci:{tmp_path}/absent:tag")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("lamella: ")
+    assert done.stderr.count("\n") == 1
+    assert str(tmp_path / "absent") in done.stderr
+
+
+def test_an_error_shows_its_traceback_to_those_who_ask(tmp_path: Path) -> None:
+    done = lamella("inspect", f"oci:{tmp_path}/absent:tag", LAMELLA_DEBUG="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_bug_says_so_and_how_to_see_where(tmp_path: Path) -> None:
+    # The smallest bug there is: a verb that is listed and has no module.
+    program = (
+        "import sys; from lamella.cli import main as m; m.VERBS['gone'] = m.Verb('is not there'); "
+        "sys.argv = ['lamella', 'gone']; sys.exit(m.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lamella: this is a bug in lamella: ModuleNotFoundError: ")
+    assert "LAMELLA_DEBUG=1" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("platform", "name"), [("darwin", "macOS"), ("win32", "Windows")])
+@pytest.mark.parametrize("verb", sorted(verb for verb, about in VERBS.items() if about.needs_linux))
+def test_elsewhere_than_on_linux_a_verb_that_needs_it_says_so(
+    verb: str, platform: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    arguments = {"run": ["oci:x:y", "--", "python"], "mount": ["oci:x:y", "target"], "umount": ["target"]}
+    code = main([verb, *arguments.get(verb, ["oci:x:y"])])
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (1, "")
+    assert (
+        printed.err
+        == f"lamella: {verb} needs Linux, and this is {name}: run it in a Linux container or virtual machine\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "absent"),
+    [("darwin", []), ("win32", ["fcntl", "pwd", "grp", "resource", "termios"])],
+)
+def test_every_module_imports_elsewhere_than_on_linux(platform: str, absent: list[str]) -> None:
+    # A subprocess, since nothing that this one has imported would be imported again.
+    root = Path(__file__).parents[2]
+    names = [
+        ".".join(path.relative_to(root / part).with_suffix("").parts).removesuffix(".__init__")
+        for part in ("layers", "builder", "cli")
+        for path in sorted((root / part).rglob("*.py"))
+        if path.name != "__main__.py"
+    ]
+    program = (
+        "import sys, importlib, argparse, subprocess, tempfile, threading, asyncio, multiprocessing, shutil\n"
+        f"for name in {absent!r}: sys.modules[name] = None\n"
+        f"sys.platform = {platform!r}\n"
+        f"for name in {names!r}: importlib.import_module(name)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lamella.cli", "--version"], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    _, errors = process.communicate()
+    assert errors == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int, code: int, tmp_path: Path) -> None:
+    # A reference's layout that is a FIFO: reading it waits until somebody writes, which is where the signal meets it.
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    os.mkfifo(layout / "oci-layout")
+    os.mkfifo(layout / "index.json")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lamella.cli", "inspect", f"oci:{layout}:tag"], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    # Opening the writing end waits for the reader, so that the signal comes when the command is at work.
+    first = layout / "oci-layout"
+    descriptor = os.open(first, os.O_WRONLY)
+    try:
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        os.close(descriptor)
+    assert (process.returncode, output) == (code, "")
+    assert errors == ("lamella: interrupted; nothing half-made was left behind\n" if number == signal.SIGINT else "")
