@@ -12,6 +12,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from lamella.layers import locks
 from lamella.layers.errors import StoreError
 from lamella.layers.oci import (
     CONFIG,
@@ -101,7 +102,8 @@ def _recall(store: Store, digest: Digest) -> bytes | None:
 def _remember(store: Store, digest: Digest, content: bytes) -> None:
     path = _path(store, digest)
     store.prepare()
-    with store.explained():
+    # Under the lock, so that `gc`, which has it alone, knows any such file that it finds to be left by a crash.
+    with store.explained(), locks.shared(f"{store.path}/lock"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{store.path}/partial/document-{os.urandom(6).hex()}"
         try:

@@ -98,7 +98,8 @@ def _living(path: str) -> set[Digest]:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             return set()
         if locks.try_lock(file):
-            os.unlink(path)
+            with suppress(OSError):
+                os.unlink(path)
             return set()
         return _parse(os.read(file, _MAX_LEASE).decode("utf-8", "replace"))
     finally:

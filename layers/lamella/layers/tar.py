@@ -75,11 +75,13 @@ class Archive:
     """Iterates over the entries of a tar stream, once; `content()` gives the current file's bytes.
 
     The stream is read to its end, so that a verifying reader below has seen everything. Raises `UnsafeLayer` for
-    what a layer must not hold and `InvalidContent` for what is no tar.
+    what a layer must not hold and `InvalidContent` for what is no tar. A `skeleton` is a tar without the content
+    and padding of its files, as the store keeps it.
     """
 
-    def __init__(self, stream: Reader) -> None:
+    def __init__(self, stream: Reader, *, skeleton: bool = False) -> None:
         self._stream = stream
+        self._skeleton = skeleton
         self._buffer = b""
         self._at = 0
         self._left = 0
@@ -122,7 +124,7 @@ class Archive:
             block = self._take(BLOCK)
             self.raw += block
         entry = _entry(block, records)
-        if entry.kind == "file":
+        if entry.kind == "file" and not self._skeleton:
             self._left = entry.size
             self._padding = -entry.size % BLOCK
         return entry
