@@ -38,6 +38,8 @@ class Verb:
 
 VERBS = {
     "scan": Verb("show the environment: packages, origin, size, findings", needs_linux=False),
+    "pull": Verb("download and unpack the layers that are missing here"),
+    "run": Verb("run one command in the environment; needs no privilege"),
     "inspect": Verb("show what a reference holds, package by package", needs_linux=False),
 }
 
@@ -78,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("LAMELLA_DEBUG"):
             raise
         _complain(_sentence(error))
-        return FAILED
+        # A command that can't be run has the exit code that shells give it.
+        return getattr(error, "exit_code", FAILED)
     return code
 
 

@@ -110,7 +110,6 @@ class Bars:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ids: dict[str, TaskID] = {}
-        self._units: dict[str, str] = {}
         self._drawn: RichProgress | None = None
 
     def close(self) -> None:
@@ -122,10 +121,7 @@ class Bars:
         """See `lamella.layers.progress.Progress`."""
         with self._lock:
             drawn = self._draw()
-            self._ids[task] = drawn.add_task(
-                printable(task).replace("[", r"\["), total=total, unit=unit, amount=_amount(0, unit), speed=""
-            )
-            self._units[task] = unit
+            self._ids[task] = drawn.add_task(printable(task).replace("[", r"\["), total=total, unit=unit)
 
     def advance(self, task: str, amount: int) -> None:
         """See `lamella.layers.progress.Progress`."""
@@ -138,6 +134,10 @@ class Bars:
         with self._lock:
             if task in self._ids and self._drawn:
                 self._drawn.remove_task(self._ids.pop(task))
+                if not self._ids:
+                    # rich refreshes from a thread; a process that has threads may not enter a user namespace.
+                    self._drawn.stop()
+                    self._drawn = None
 
     def _draw(self) -> RichProgress:
         # Made at the first task: a verb with nothing long to do imports nothing and draws nothing.

@@ -1,0 +1,112 @@
+"""`lamella pull`: the layers that this machine's store lacks, downloaded and unpacked."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
+from lamella.cli.settings import INSECURE, PLATFORM, STORE
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lamella.layers.oci import Layer
+    from lamella.layers.pull import Pulled
+
+SETTINGS = (STORE, PLATFORM, INSECURE)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; change nothing")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pulls; the reference, pinned to its digest, is the result."""
+    from lamella.cli.progress import shown
+    from lamella.layers.oci import Platform
+    from lamella.layers.pull import pull
+    from lamella.layers.store import Store
+
+    store = Store(arguments.store)
+    began = time.monotonic()
+    with shown(quiet=arguments.quiet) as progress:
+        pulled = pull(
+            arguments.reference,
+            store=store,
+            platform=Platform.parse(arguments.platform) if arguments.platform else None,
+            insecure=arguments.insecure,
+            dry_run=arguments.dry_run,
+            progress=progress,
+        )
+    took = time.monotonic() - began
+    if arguments.json:
+        result_json(document(pulled, store.path, took, dry_run=arguments.dry_run))
+        return 0
+    plan = pulled.plan
+    if arguments.dry_run:
+        show_plan(plan.fetch)
+    result(pulled.reference)
+    there = f"{len(plan.present)} of {counted(len(plan.present) + len(plan.fetch), 'layer')} in {store.path} already"
+    if arguments.dry_run:
+        remark(f"{there}; {counted(len(plan.fetch), 'layer')} to download, {size(plan.bytes)}", quiet=arguments.quiet)
+    else:
+        remark(
+            f"{there}; {counted(len(plan.fetch), 'layer')} downloaded, {size(pulled.moved)} in {seconds(took)}",
+            quiet=arguments.quiet,
+        )
+    return 0
+
+
+def show_plan(layers: tuple[Layer, ...]) -> None:
+    """The layers that would be fetched, largest first."""
+    from lamella.layers.annotations import PACKAGE, VERSION
+
+    if layers:
+        table(
+            (
+                Column("To download", style="bold"),
+                Column("Version"),
+                Column("Layer", style="dim"),
+                Column("Size", "right"),
+            ),
+            [
+                (
+                    layer.descriptor.annotations.get(PACKAGE, ""),
+                    layer.descriptor.annotations.get(VERSION, ""),
+                    layer.descriptor.digest.short,
+                    size(layer.descriptor.size),
+                )
+                for layer in layers
+            ],
+        )
+
+
+def document(pulled: Pulled, store: str, took: float, *, dry_run: bool) -> dict[str, Any]:
+    """What was pulled, or would be, as JSON."""
+    from lamella.layers.annotations import PACKAGE, VERSION
+
+    plan = pulled.plan
+    return {
+        "reference": pulled.reference,
+        "platform": str(pulled.environment.platform),
+        "store": store,
+        "dry_run": dry_run,
+        "downloaded": {"layers": 0 if dry_run else len(plan.fetch), "bytes": pulled.moved},
+        "present": {"layers": len(plan.present), "bytes": sum(layer.descriptor.size for layer in plan.present)},
+        "missing": [
+            {
+                "name": layer.descriptor.annotations.get(PACKAGE, ""),
+                "version": layer.descriptor.annotations.get(VERSION, ""),
+                "digest": str(layer.descriptor.digest),
+                "diff_id": str(layer.diff_id),
+                "size": layer.descriptor.size,
+            }
+            for layer in plan.fetch
+        ],
+        "seconds": round(took, 3),
+    }

@@ -1,0 +1,67 @@
+"""`lamella run`: one command in the environment; this process becomes it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import remark
+from lamella.cli.settings import INSECURE, STORE, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+SETTINGS = (STORE, INSECURE)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments; main takes the command, behind --, off the line."""
+    parser.usage = "lamella run [options] REFERENCE -- COMMAND [ARGUMENT ...]"
+    parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; run nothing")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs; stdin, stdout, signals and the exit code are the command's own, so --json goes to stderr."""
+    if not arguments.command:
+        raise UsageError("run needs a command behind --, such as: lamella run REFERENCE -- python script.py")
+    if arguments.dry_run:
+        from lamella.cli.verbs import pull
+
+        arguments.platform = None
+        return pull.run(arguments)
+    from lamella.cli.progress import shown
+    from lamella.layers.run import replace
+    from lamella.layers.run import run as run_and_wait
+    from lamella.layers.store import Store
+
+    store = Store(arguments.store)
+
+    def notify(sentence: str) -> None:
+        remark(f"lamella: {sentence}", quiet=arguments.quiet)
+
+    with shown(quiet=arguments.quiet) as progress:
+        if not arguments.json:
+            replace(
+                arguments.reference,
+                arguments.command,
+                store=store,
+                insecure=arguments.insecure,
+                progress=progress,
+                notify=notify,
+            )
+        code = run_and_wait(
+            arguments.reference,
+            arguments.command,
+            store=store,
+            insecure=arguments.insecure,
+            progress=progress,
+            notify=notify,
+        )
+    print(
+        json.dumps({"reference": arguments.reference, "command": arguments.command, "exit_code": code}), file=sys.stderr
+    )
+    return code
