@@ -58,6 +58,9 @@ class RecordingKernel:
     def pivot_root(self, new: str, old: str) -> None:
         self._record("pivot_root", new, old)
 
+    def mount_points(self) -> list[str]:
+        return list(self.mounts)
+
     def close(self, descriptor: int) -> None:
         self.open.remove(descriptor)
 

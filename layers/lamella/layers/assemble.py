@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -38,30 +39,26 @@ class Rung:
     """Empty for the rung that was taken."""
 
 
-def assemble(
-    kernel: Kernel,
-    lowers: Sequence[str],
-    target: str,
-    methods: Sequence[Method] = METHODS,
-    upper: Upper | None = None,
-) -> tuple[Rung, ...]:
+def assemble(kernel: Kernel, lowers: Sequence[str], target: str, methods: Sequence[Method]) -> tuple[Rung, ...]:
     """Makes `lowers` (lowest first) one environment at `target`, an empty folder, by the first of `methods` that works.
 
-    Gives what was looked at, the rung that was taken last. Without an `upper` a mount is read-only; a tree with an
-    `upper` is never one of hardlinks, so that who writes to it can't write into the store. Raises `MountError`, with
-    every rung's reason, when none works; then nothing is left at `target`.
+    Gives what was looked at, the rung that was taken last. Raises `MountError`, with every rung's reason, when none
+    works; then nothing is left at `target`.
     """
     rungs: list[Rung] = []
     for method in methods:
-        why_not = _try(kernel, method, lowers, target, upper)
-        rungs.append(Rung(method, why_not))
-        if not why_not:
+        rungs.append(Rung(method, attempt(kernel, method, lowers, target)))
+        if not rungs[-1].why_not:
             return tuple(rungs)
-    reasons = "; ".join(f"{rung.method}: {rung.why_not}" for rung in rungs)
-    raise MountError(f"the environment can't be put at {target}: {reasons}")
+    raise MountError(explanation(target, rungs))
 
 
-def _try(kernel: Kernel, method: Method, lowers: Sequence[str], target: str, upper: Upper | None) -> str:
+def attempt(kernel: Kernel, method: Method, lowers: Sequence[str], target: str, upper: Upper | None = None) -> str:
+    """Tries one rung: nothing when the environment is at `target` now, else why it is not, with nothing left there.
+
+    Without an `upper` a mount is read-only. With one, a tree is never of hardlinks, so that who writes to it can't
+    write into the store.
+    """
     if method == "hardlinks" and upper:
         return "what is written to the environment would be written into the store"
     try:
@@ -73,22 +70,25 @@ def _try(kernel: Kernel, method: Method, lowers: Sequence[str], target: str, upp
             overlay.by_descriptors(kernel, lowers, target, upper)
         else:
             overlay.by_options(kernel, lowers, target, upper)
+    except PermissionError:
+        return "only root may mount where others see it: lamella run needs no privilege"
     except OSError as error:
-        return _explained(error)
+        return error.strerror or str(error)
     except MountError as error:
-        _empty(target)
+        empty(target)
         return str(error)
     return ""
 
 
-def _explained(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "only root may mount where others see it: `lamella run` needs no privilege"
-    return error.strerror or str(error)
+def explanation(target: str, rungs: Sequence[Rung]) -> str:
+    """One sentence for somebody whose every rung failed."""
+    reasons = "; ".join(f"{rung.method}: {rung.why_not}" for rung in rungs)
+    return f"the environment can't be put at {target} ({reasons})"
 
 
-def _empty(folder: str) -> None:
-    with os.scandir(folder) as entries:
+def empty(folder: str) -> None:
+    """Removes all that is in `folder`, which stays; no error where there is none."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)

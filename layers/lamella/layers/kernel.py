@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -81,6 +82,9 @@ class Kernel(Protocol):
     def pivot_root(self, new: str, old: str) -> None:
         """Makes the mount at `new` this namespace's root and leaves the old root at `old`."""
 
+    def mount_points(self) -> list[str]:
+        """Every mount's target that this process sees, in the order in which they were mounted."""
+
     def close(self, descriptor: int) -> None:
         """Closes what `fsopen` or `fsmount` gave."""
 
@@ -131,6 +135,11 @@ class LinuxKernel:
         number = _PIVOT_ROOT.get(os.uname().machine, _PIVOT_ROOT_GENERIC)
         self._call(number, os.fsencode(new), os.fsencode(old))
 
+    def mount_points(self) -> list[str]:
+        """See `Kernel`. Source: proc_pid_mountinfo(5)."""
+        with open("/proc/self/mountinfo", "rb") as lines:
+            return [_unescaped(line.split(b" ")[4]) for line in lines]
+
     def close(self, descriptor: int) -> None:
         """See `Kernel`."""
         os.close(descriptor)
@@ -157,6 +166,11 @@ def here() -> Kernel:
     if sys.platform != "linux":
         raise Unsupported("mounting an environment needs Linux: use it in a container or a virtual machine")
     return LinuxKernel()
+
+
+def _unescaped(field: bytes) -> str:
+    # Blank, tab, newline and backslash are written as three octal digits.
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
 
 
 def _messages(log: int) -> str:

@@ -1,0 +1,47 @@
+"""An environment's folders in the store, lowest first, and no more of them than the kernel takes.
+
+The caller has a lease on the environment's layers.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lamella.layers import derived, tree
+from lamella.layers.overlay import MAX_LOWERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lamella.layers.oci import Digest
+    from lamella.layers.published import PublishedEnvironment
+    from lamella.layers.store import Store
+
+
+def folders(store: Store, environment: PublishedEnvironment) -> dict[Digest, str]:
+    """By diff_id, in the manifest's order, the folder that belongs at the image prefix; layers without one are left out."""
+    found = {layer.diff_id: store.layer_path(layer.diff_id) + environment.prefix for layer in environment.layers}
+    return {diff_id: folder for diff_id, folder in found.items() if os.path.isdir(folder)}
+
+
+def merged(store: Store, parts: Mapping[Digest, str], *, limit: int = MAX_LOWERS) -> list[str]:
+    """The folders `parts`, the smallest of them merged into one tree of hardlinks where there are more than `limit`.
+
+    Merging moves these below the others. Packages don't share paths, so that nobody sees a difference.
+    """
+    small = smallest({diff_id: store.size(diff_id) for diff_id in parts}, limit) if len(parts) > limit else ()
+    if not small:
+        return list(parts.values())
+    lowest = derived.make(
+        store, "merged", small, lambda target: tree.lay([parts[diff_id] for diff_id in small], target, "hardlinks")
+    )
+    return [lowest, *(folder for diff_id, folder in parts.items() if diff_id not in set(small))]
+
+
+def smallest(sizes: Mapping[Digest, int], limit: int) -> Sequence[Digest]:
+    """Which layers to merge into one, in their order, so that `limit` are left of them."""
+    if len(sizes) <= limit:
+        return ()
+    small = set(sorted(sizes, key=lambda diff_id: (sizes[diff_id], diff_id))[: len(sizes) - limit + 1])
+    return tuple(diff_id for diff_id in sizes if diff_id in small)
