@@ -1,0 +1,154 @@
+"""The distributions in a folder of packages: name, version, where each came from.
+
+Sources: PyPA specifications, "Recording installed projects", "Core metadata", "Direct URL data structure"; PEP 503 for
+names. importlib.metadata is not used: it takes five times as long, and raises on what is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from lamella.builder.records import recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_MOST = 1 << 20
+"""Bytes of METADATA that are read: the headers stand first, the long description after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """One installed distribution, by its metadata."""
+
+    name: str
+    """Normalised."""
+    version: str
+    folder: str
+    """Of its metadata (or the one egg-info file), relative to the prefix."""
+    source: str
+    """Where it was installed from, without credentials; empty for an index."""
+    editable: bool
+    """Whether its direct_url.json says that it is."""
+    files: Mapping[str, str] | None
+    """`records.recorded`; None where its installer kept no list."""
+    tops: tuple[str, ...] = ()
+    """Top-level names, of one that kept no list of files and says them (top_level.txt)."""
+    requires: tuple[str, ...] = ()
+    """Requires-Dist, as written."""
+    requires_python: str = ""
+    trouble: str = ""
+    """What is wrong with its metadata, as the end of a sentence; empty for nothing."""
+
+
+def normalised(name: str) -> str:
+    """`Foo.Bar` as `foo-bar`. Source: PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def distributions(source: str, site: str, prefixes: Iterable[str]) -> list[Distribution]:
+    """Those in the folder `source`, which belongs at `site` (relative to the prefix), sorted by folder name."""
+    try:
+        names = sorted(os.listdir(source))
+    except OSError:
+        return []
+    return [
+        _read(os.path.join(source, name), site, tuple(prefixes))
+        for name in names
+        if name.endswith((".dist-info", ".egg-info")) and not name.startswith("~")
+    ]
+
+
+def without_credentials(url: str) -> str:
+    """`url` without user, password, query or fragment, and without the token of a conda channel (`/t/<token>/`)."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        # A VCS URL's user is not a secret, and says nothing either: `ssh://git@host/…`.
+        return urlunsplit((parts.scheme, host, re.sub(r"/t/[^/]*/", "/", parts.path), "", ""))
+    except ValueError:
+        return ""
+
+
+def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
+    base = os.path.basename(folder)
+    named, _, rest = base.rpartition(".")[0].partition("-")
+    version = re.split(r"-py\d", rest)[0]
+    metadata = next(
+        (path for path in (f"{folder}/METADATA", f"{folder}/PKG-INFO", folder) if os.path.isfile(path)), None
+    )
+    headers: dict[str, list[str]] = {}
+    trouble = "has no METADATA"
+    if metadata:
+        try:
+            headers = _headers(metadata)
+            trouble = "" if "name" in headers and "version" in headers else "has METADATA without a name and version"
+        except OSError as error:
+            trouble = f"has METADATA that can't be read ({error.strerror})"
+    url, editable, url_trouble = _direct_url(folder)
+    files = recorded(folder, site, prefixes)
+    return Distribution(
+        normalised(headers.get("name", [named])[0] or named),
+        headers.get("version", [version])[0] or version,
+        f"{site}/{base}",
+        url,
+        editable,
+        files,
+        _tops(folder) if files is None else (),
+        tuple(headers.get("requires-dist", ())),
+        headers.get("requires-python", [""])[0],
+        trouble or url_trouble,
+    )
+
+
+def _tops(folder: str) -> tuple[str, ...]:
+    try:
+        with open(os.path.join(folder, "top_level.txt"), encoding="utf-8", errors="surrogateescape") as lines:
+            return tuple(line.strip() for line in lines if line.strip())
+    except OSError:
+        return ()
+
+
+def _headers(path: str) -> dict[str, list[str]]:
+    """The header fields, names in lower case. Continued lines are joined."""
+    with open(path, "rb") as file:
+        text = file.read(_MOST).decode("utf-8", "replace")
+    headers: dict[str, list[str]] = {}
+    last: list[str] | None = None
+    for line in text.splitlines():
+        if not line:
+            break
+        if line[0] in " \t":
+            if last:
+                last[-1] += " " + line.strip()
+            continue
+        name, colon, value = line.partition(":")
+        if colon:
+            last = headers.setdefault(name.strip().lower(), [])
+            last.append(value.strip())
+    return headers
+
+
+def _direct_url(folder: str) -> tuple[str, bool, str]:
+    """Source without credentials, editable, trouble."""
+    try:
+        with open(os.path.join(folder, "direct_url.json"), encoding="utf-8") as file:
+            value = json.load(file)
+        url = without_credentials(str(value["url"]))
+        vcs = value.get("vcs_info") or {}
+        if vcs:
+            url = f"{vcs.get('vcs', 'git')}+{url}"
+            if vcs.get("commit_id") or vcs.get("requested_revision"):
+                url += f"@{vcs.get('commit_id') or vcs.get('requested_revision')}"
+        if value.get("subdirectory"):
+            url += f"#subdirectory={value['subdirectory']}"
+        return url, bool((value.get("dir_info") or {}).get("editable")), ""
+    except (FileNotFoundError, NotADirectoryError):
+        return "", False, ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", False, "has a direct_url.json that can't be read"

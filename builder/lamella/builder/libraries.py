@@ -1,0 +1,75 @@
+"""The libraries of this system that ship with the environment, and what all of its ELF files need of a node."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamella.builder import system
+from lamella.builder.elf import Elf
+from lamella.builder.environment import Finding, Needs
+from lamella.builder.places import in_environment
+from lamella.builder.walk import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from lamella.builder.contents import Content
+    from lamella.builder.places import Place
+
+FOLDER = "lib/system"
+
+
+class Libraries(NamedTuple):
+    """What the environment takes from this system, and what it asks of a node's."""
+
+    entries: list[Entry]
+    contents: dict[str, Content]
+    """By source, of the entries."""
+    findings: list[Finding]
+    needs: Needs
+
+
+def libraries(
+    prefix: str,
+    entries: Mapping[str, Entry],
+    contents: Mapping[str, Content],
+    places: Sequence[Place],
+    read: Callable[[Mapping[str, os.stat_result]], Mapping[str, Content]],
+) -> Libraries:
+    """Those that the ELF files among `entries` (by path) need, in `FOLDER`; `read` gives the content of more files."""
+    # The loader expands $ORIGIN to the folder by which it came, not to where a link leads: so by path, not by source.
+    files = {
+        f"{prefix}/{path}": Elf.load(content.elf)
+        for path, entry in entries.items()
+        if entry.target is None and (content := contents[entry.source]).elf
+    }
+    machine = Counter(elf.machine for elf in files.values()).most_common(1)
+    found: dict[str, Content] = {}
+
+    def inside(source: str) -> bool:
+        return any(path in entries for path in in_environment(source, places))
+
+    def more(sources: Iterable[str]) -> dict[str, Elf]:
+        contents = read({source: os.stat(source) for source in sources})
+        found.update(contents)
+        return {source: Elf.load(content.elf) for source, content in contents.items() if content.elf}
+
+    needed = system.needed(files, inside, f"{prefix}/lib", machine[0][0] if machine else "", more)
+    shipped = [
+        Entry(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
+    ]
+    everything = [*files.values(), *(Elf.load(content.elf) for content in found.values() if content.elf)]
+    glibc = max((elf.glibc for elf in everything), default=())
+    return Libraries(shipped, found, _findings(needed, prefix), Needs(glibc=".".join(map(str, glibc))))
+
+
+def _findings(needed: system.Needed, prefix: str) -> list[Finding]:
+    findings = []
+    for soname, sources in sorted(needed.missing.items()):
+        by = sorted(source.removeprefix(prefix + "/") for source in sources)
+        more = f" and {len(by) - 1} more" if len(by) > 1 else ""
+        message = f"{soname} is needed by {by[0]}{more} and is neither in the environment nor on this system"
+        findings.append(Finding("warning", "libraries", soname, message))
+    return findings
