@@ -1,0 +1,183 @@
+"""Byte code for a package's modules, made by the environment's own interpreter, the same bytes on every run.
+
+The files are `unchecked-hash` pycs (PEP 552): nodes neither compile at import nor look at a source's time. Each block of
+modules is compiled in a fresh process, so that neither order nor parallelism shows in the bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import struct
+import subprocess
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, cast
+
+from lamella.builder.canonical import changed, read
+from lamella.builder.environment import File
+from lamella.builder.errors import CannotBuild
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lamella.builder.canonical import Entry
+    from lamella.builder.environment import Interpreter
+
+BLOCK = 64
+"""Modules that one process compiles. Part of the layer format: another number gives other bytes."""
+
+_WORKER = os.path.join(os.path.dirname(__file__), "_compile_worker.py")
+# A frozenset's order follows the hash seed. Nothing of the user's own settings reaches the compiler.
+_CLEAN = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A source of the layer and the path that its byte code has there."""
+
+    path: str
+    """Of the byte code, as `Entry.path`."""
+    source: Entry
+
+
+def modules(entries: Sequence[Entry], interpreter: Interpreter, image_prefix: str) -> list[Module]:
+    """The sources among `entries` that Python can import by name, sorted by their byte code's path."""
+    root = f"{image_prefix.strip('/')}/{interpreter.stdlib}/"
+    there = {entry.path for entry in entries}
+    found = []
+    for entry in entries:
+        if entry.target is None and entry.path.endswith(".py") and entry.path.startswith(root):
+            folder, _, name = entry.path.rpartition("/")
+            path = f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
+            if path not in there:
+                found.append(Module(path, entry))
+    return sorted(found, key=lambda module: module.path.encode("utf-8", "surrogateescape"))
+
+
+class Compiler:
+    """Processes of one interpreter, started when they are first needed, until `close`.
+
+    `compile` may be called from several threads, each of which then has a process of its own.
+    """
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._interpreter = interpreter
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+    def compile(self, wanted: Sequence[Module]) -> Iterator[bytes | None]:
+        """For each of `wanted`, in order, its byte code's file; None for a source that does not compile.
+
+        `EnvironmentChanged` for a source that is not what its entry says.
+        """
+        for start in range(0, len(wanted), BLOCK):
+            yield from self._block(wanted[start : start + BLOCK])
+
+    def _block(self, block: Sequence[Module]) -> Iterator[bytes | None]:
+        try:
+            worker = self._idle.get_nowait()
+        except queue.Empty:
+            worker = _Worker(self._interpreter)
+        healthy = False
+        done = 0
+        try:
+            for made in worker.compile(block):
+                done += 1
+                yield made
+            healthy = True
+        except _Died:
+            pass
+        finally:
+            if healthy:
+                self._idle.put(worker)
+            else:
+                worker.close()
+        if not healthy:
+            # A source that kills the compiler is passed over as one that does not compile is; the rest is another block.
+            yield None
+            if done + 1 < len(block):
+                yield from self._block(block[done + 1 :])
+
+
+class _Died(Exception):
+    pass
+
+
+class _Worker:
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._name = interpreter.executable
+        try:
+            self._process = subprocess.Popen(
+                [interpreter.executable, "-s", "-S", "-B", _WORKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_CLEAN,
+                cwd="/",
+                bufsize=1 << 16,
+            )
+        except OSError as error:
+            raise CannotBuild(
+                f"{self._name} can't be run to compile the environment's modules: {error.strerror}"
+            ) from None
+        self._stdin = cast("IO[bytes]", self._process.stdin)
+        self._stdout = cast("IO[bytes]", self._process.stdout)
+        self._stderr = cast("IO[bytes]", self._process.stderr)
+        if self._stdout.read(1) != b"K":
+            said = (self._stderr.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+            self.close()
+            raise CannotBuild(f"{self._name} can't be run to compile the environment's modules: {said}")
+
+    def compile(self, block: Sequence[Module]) -> Iterator[bytes | None]:
+        """One answer for each of `block`; `_Died` at the source that ended the process."""
+        request = []
+        for module in block:
+            own = module.source.content
+            path = own.source if isinstance(own, File) else None
+            request.append(("/" + module.source.path, path, 0 if path else module.source.size))
+        encoded = json.dumps(request).encode()
+        try:
+            self._stdin.write(b"R" + struct.pack(">I", len(encoded)) + encoded)
+            self._stdin.flush()
+            for module, (_, path, _) in zip(block, request, strict=True):
+                if path is None:
+                    # Written when its turn comes: the other side reads nothing while its answers are not read.
+                    self._stdin.writelines(read(module.source))
+                    self._stdin.flush()
+                yield self._answer(module)
+        except BrokenPipeError:
+            raise _Died from None
+
+    def _answer(self, module: Module) -> bytes | None:
+        status = self._stdout.read(1)
+        if status not in (b"C", b"S"):
+            raise _Died
+        digest, length = self._take(32), struct.unpack(">I", self._take(4))[0]
+        if digest.hex() != module.source.digest:
+            if isinstance(module.source.content, File):
+                raise changed(module.source.content)
+            raise CannotBuild(f"{module.source.path} reached the compiler with other bytes than it ships with")
+        made = self._take(length)
+        return made if status == b"C" else None
+
+    def _take(self, size: int) -> bytes:
+        data = self._stdout.read(size)
+        if len(data) != size:
+            raise _Died
+        return data
+
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
+        # Its children end when they find the pipe closed; only an idle or a dead worker is waited for.
+        self._process.kill()
+        for stream in (self._stdin, self._stdout, self._stderr):
+            with contextlib.suppress(OSError):
+                stream.close()
+        self._process.wait()

@@ -1,0 +1,75 @@
+"""What is already where a push goes to: read from the tag as it is now, in at most five requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lamella.builder.cache import Built
+from lamella.layers import published
+from lamella.layers.annotations import KEY, UNPACKED
+from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.oci import Manifest
+from lamella.layers.storage import fetch_document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamella.layers.oci import Descriptor, Layer, Platform
+    from lamella.layers.reference import Reference
+    from lamella.layers.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What a tag names now."""
+
+    index: Descriptor | None = None
+    """None where there is no such tag."""
+    digests: frozenset[str] = frozenset()
+    """Of blobs that are there for certain, since a tag only ever names what is whole."""
+    known: dict[str, Built] = field(default_factory=dict)
+    """What layer keys are, as the tag's package manifest says."""
+
+
+def current(storage: Storage, reference: Reference) -> Descriptor | None:
+    """The descriptor that the tag names now; one request."""
+    try:
+        return storage.resolve(reference.tag)
+    except NotFound:
+        return None
+
+
+def read(storage: Storage, reference: Reference, index: Descriptor, platform: Platform) -> Destination:
+    """What the index that the tag names holds for `platform`; nothing where Lamella did not push it."""
+    try:
+        found = published.read(storage, reference.at(index.digest))
+    except InvalidContent:
+        return Destination(index)
+    digests: set[str] = set()
+    known: dict[str, Built] = {}
+    for environment in found.environments:
+        if environment.platform != platform:
+            continue
+        known |= built_layers(environment.layers)
+        digests |= {str(environment.manifest.config.digest), *_digests(environment.manifest.layers)}
+        if environment.image:
+            image = Manifest.parse(fetch_document(storage, environment.image))
+            digests |= {str(image.config.digest), *_digests(image.layers)}
+    return Destination(index, frozenset(digests), known)
+
+
+def built_layers(layers: Iterable[Layer]) -> dict[str, Built]:
+    """What layer keys are, from the annotations of a package manifest's layers."""
+    known = {}
+    for layer in layers:
+        about = layer.descriptor.annotations
+        key, unpacked = about.get(KEY, ""), about.get(UNPACKED, "")
+        if len(key) == 64 and unpacked.isdigit():
+            descriptor = layer.descriptor
+            known[key] = Built(descriptor.digest, descriptor.size, layer.diff_id, int(unpacked), descriptor.media_type)
+    return known
+
+
+def _digests(layers: Iterable[Descriptor]) -> set[str]:
+    return {str(layer.digest) for layer in layers}

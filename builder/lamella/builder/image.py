@@ -1,0 +1,241 @@
+"""The documents of a pushed environment: package manifest, runnable image, and the index that names both.
+
+Everything here is a function of its arguments: the same environment and flags give the same index digest on any machine.
+Sources: image-spec v1.1 (manifest.md, config.md, annotations.md); buildkit's attestation storage, for how the package
+manifest is marked so that engines pass over it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from lamella.layers.annotations import (
+    DOCKER_REFERENCE_DIGEST,
+    DOCKER_REFERENCE_TYPE,
+    GLIBC,
+    IMAGE,
+    KEY,
+    ORIGIN,
+    PACKAGE,
+    PREFIX,
+    PYTHON,
+    UNPACKED,
+    VERSION,
+)
+from lamella.layers.oci import (
+    CONFIG,
+    DOCKER_LAYER_GZIP,
+    INDEX,
+    LAYER_GZIP,
+    MANIFEST,
+    UNKNOWN_PLATFORM,
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Index,
+    Layer,
+    Manifest,
+    Platform,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lamella.builder.cache import Built
+
+CREATED = "1980-01-01T00:00:00Z"
+"""When every image was made: the time of its files, so that its digest says only what is in it."""
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CREATED = "org.opencontainers.image.created"
+_TITLE = "org.opencontainers.image.title"
+_BASE_NAME = "org.opencontainers.image.base.name"
+_BASE_DIGEST = "org.opencontainers.image.base.digest"
+
+
+@dataclass(frozen=True, slots=True)
+class PackageLayer:
+    """One package as it was built."""
+
+    name: str
+    version: str
+    origin: str
+    key: str
+    built: Built
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLayer:
+    """One layer of the runnable image: a package's own, or a bundle's. `members` are its packages' names and versions."""
+
+    members: tuple[str, ...]
+    key: str
+    built: Built
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An image that others are put on top of."""
+
+    name: str
+    """As it was asked for, without a digest."""
+    digest: Digest
+    layers: tuple[Layer, ...]
+    config: ImageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the runnable image does when nothing else is said; empty fields are the base's, or Python."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    """NAME=value."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: str = CREATED
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A manifest, config or index, and its descriptor."""
+
+    descriptor: Descriptor
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What is pushed after the layers: blobs, then manifests, then the index that the tag names."""
+
+    configs: tuple[Document, ...]
+    manifests: tuple[Document, ...]
+    index: Document
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What an environment's manifests say of it."""
+
+    platform: Platform
+    image_prefix: str
+    python: str
+    glibc: str
+
+
+def documents(
+    about: About, packages: Sequence[PackageLayer], image: Sequence[ImageLayer], base: Base | None, settings: Settings
+) -> Documents:
+    """Every document of one environment."""
+    image_config, image_manifest = _image(about, image, base, settings)
+    package_config, package_manifest = _packages(about, packages, settings)
+    named = _named(base, settings)
+    index = Index(
+        (
+            replace(image_manifest.descriptor, platform=about.platform),
+            replace(
+                package_manifest.descriptor,
+                platform=UNKNOWN_PLATFORM,
+                annotations={
+                    IMAGE: str(image_manifest.descriptor.digest),
+                    DOCKER_REFERENCE_TYPE: "attestation-manifest",
+                    DOCKER_REFERENCE_DIGEST: str(image_manifest.descriptor.digest),
+                },
+            ),
+        ),
+        named,
+    ).to_json()
+    return Documents(
+        (image_config, package_config),
+        (image_manifest, package_manifest),
+        Document(Descriptor.of(INDEX, index), index),
+    )
+
+
+def _packages(about: About, packages: Sequence[PackageLayer], settings: Settings) -> tuple[Document, Document]:
+    config = ImageConfig(
+        about.platform,
+        tuple(package.built.diff_id for package in packages),
+        created=settings.created,
+        history=tuple(_created_by([f"{package.name} {package.version}".rstrip()]) for package in packages),
+    ).to_json()
+    config_document = Document(Descriptor.of(CONFIG, config), config)
+    about_it = {PREFIX: about.image_prefix, PYTHON: about.python}
+    if about.glibc:
+        about_it[GLIBC] = about.glibc
+    manifest = Manifest(
+        config_document.descriptor, tuple(_package_descriptor(package) for package in packages), about_it
+    ).to_json()
+    return config_document, Document(Descriptor.of(MANIFEST, manifest), manifest)
+
+
+def _package_descriptor(package: PackageLayer) -> Descriptor:
+    about = {
+        PACKAGE: package.name,
+        ORIGIN: package.origin,
+        KEY: package.key,
+        UNPACKED: str(package.built.unpacked),
+    }
+    if package.version:
+        about[VERSION] = package.version
+    return Descriptor(package.built.media_type, package.built.digest, package.built.size, about)
+
+
+def _image(
+    about: About, layers: Sequence[ImageLayer], base: Base | None, settings: Settings
+) -> tuple[Document, Document]:
+    under = base.config if base else ImageConfig(about.platform, ())
+    config = replace(
+        under,
+        platform=about.platform,
+        diff_ids=(*under.diff_ids, *(layer.built.diff_id for layer in layers)),
+        env=_env(under.env, about.image_prefix, settings.env),
+        # As in a Dockerfile, an entrypoint of one's own does away with the base's arguments.
+        entrypoint=settings.entrypoint or under.entrypoint,
+        cmd=settings.cmd or (() if settings.entrypoint else under.cmd) or _python(about, under, settings),
+        labels={**under.labels, **settings.labels},
+        created=settings.created,
+        history=(*_history(under), *(_created_by(layer.members) for layer in layers)),
+    ).to_json()
+    config_document = Document(Descriptor.of(CONFIG, config), config)
+    descriptors = [_oci_typed(layer.descriptor) for layer in base.layers] if base else []
+    for layer in layers:
+        about_it = {KEY: layer.key, _TITLE: ", ".join(layer.members)[:200]}
+        descriptors.append(Descriptor(layer.built.media_type, layer.built.digest, layer.built.size, about_it))
+    manifest = Manifest(config_document.descriptor, tuple(descriptors), _named(base, settings)).to_json()
+    return config_document, Document(Descriptor.of(MANIFEST, manifest), manifest)
+
+
+def _python(about: About, under: ImageConfig, settings: Settings) -> tuple[str, ...]:
+    return () if settings.entrypoint or under.entrypoint else (f"{about.image_prefix}/bin/python",)
+
+
+def _history(config: ImageConfig) -> tuple[str, ...]:
+    # `docker history` wants a line for each layer, and bases have lines without one: those name no layer here.
+    count = len(config.diff_ids)
+    return (config.history + ("",) * count)[:count] if len(config.history) <= count else config.history[-count:]
+
+
+def _env(under: Sequence[str], image_prefix: str, own: Sequence[str]) -> tuple[str, ...]:
+    values = dict(item.partition("=")[::2] for item in under)
+    values["PATH"] = f"{image_prefix}/bin:{values.get('PATH', _PATH)}"
+    values.update(dict(item.partition("=")[::2] for item in own))
+    return tuple(f"{name}={value}" for name, value in values.items())
+
+
+def _oci_typed(layer: Descriptor) -> Descriptor:
+    # An OCI manifest names layers by OCI's media types; Docker's name the same bytes.
+    media_type = LAYER_GZIP if layer.media_type == DOCKER_LAYER_GZIP else layer.media_type
+    return Descriptor(media_type, layer.digest, layer.size)
+
+
+def _created_by(members: Sequence[str]) -> str:
+    return f"lamella: {', '.join(members)}"
+
+
+def _named(base: Base | None, settings: Settings) -> dict[str, str]:
+    about_it = {_CREATED: settings.created}
+    if base:
+        about_it |= {_BASE_NAME: base.name, _BASE_DIGEST: str(base.digest)}
+    return about_it

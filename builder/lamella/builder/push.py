@@ -1,0 +1,277 @@
+"""Push: an environment becomes layers, the layers that are missing go to the registry, a tag names them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamella.builder import base as bases
+from lamella.builder import destination, wanted
+from lamella.builder.build import build
+from lamella.builder.bytecode import Compiler
+from lamella.builder.cache import LayerCache
+from lamella.builder.errors import BuilderError
+from lamella.builder.image import About, Documents, ImageLayer, PackageLayer, Settings, documents
+from lamella.builder.plan import PlannedLayer, PushPlan, plan
+from lamella.builder.upload import Uploads
+from lamella.layers.oci import Descriptor
+from lamella.layers.progress import Silent
+from lamella.layers.reference import Reference
+from lamella.layers.storage import open_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from lamella.builder.cache import Built
+    from lamella.builder.environment import Environment, Interpreter
+    from lamella.builder.image import Base
+    from lamella.builder.pack import Compression
+    from lamella.builder.wanted import Layers
+    from lamella.layers.progress import Progress
+    from lamella.layers.storage import Storage
+
+_QUESTIONS = 8
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\s:]+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push did; with `dry_run`, what it found: then nothing was built or moved."""
+
+    reference: str
+    """Pinned to the index's digest; of a dry run that would build, the tag alone."""
+    environment: Environment
+    plan: PushPlan
+    built: int
+    """Layers that were built."""
+    reused: int
+    """Layers that were neither built nor uploaded."""
+    uploaded: int
+    """Layers that were uploaded."""
+    moved: int
+    """Bytes that were uploaded, manifests included."""
+
+
+def push(
+    reference: str,
+    prefix: str | None = None,
+    *,
+    image_prefix: str = "/opt/env",
+    base: str | None = None,
+    settings: Settings | None = None,
+    compression: Compression = "zstd",
+    max_layers: int = 100,
+    insecure: bool = False,
+    dry_run: bool = False,
+    cache: LayerCache | None = None,
+    progress: Progress | None = None,
+) -> Pushed:
+    """Pushes the environment at `prefix` (by default the active one) as `reference`, a tag in a registry or layout.
+
+    `base` is a reference to an image to put it on. Raises `BuilderError` and `LayersError`.
+    """
+    from lamella.builder.scan import scan
+
+    _target(reference, image_prefix)
+    environment = scan(prefix, progress=progress or Silent())
+    return push_environment(
+        environment,
+        reference,
+        image_prefix=image_prefix,
+        base=base,
+        settings=settings,
+        compression=compression,
+        max_layers=max_layers,
+        insecure=insecure,
+        dry_run=dry_run,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def push_environment(
+    environment: Environment,
+    reference: str,
+    *,
+    image_prefix: str = "/opt/env",
+    base: str | None = None,
+    settings: Settings | None = None,
+    compression: Compression = "zstd",
+    max_layers: int = 100,
+    insecure: bool = False,
+    dry_run: bool = False,
+    cache: LayerCache | None = None,
+    progress: Progress | None = None,
+) -> Pushed:
+    """`push` for an environment that was scanned already."""
+    target = _target(reference, image_prefix)
+    cache = cache or LayerCache()
+    progress = progress or Silent()
+    settings = settings or Settings()
+    with contextlib.closing(open_storage(target, insecure=insecure, create=True)) as storage:
+        under = _base(base, environment, insecure)
+        image_layers = max_layers - (len(under.layers) if under else 0)
+        if image_layers < 1:
+            raise BuilderError(
+                f"the base {base} has {len(under.layers) if under else 0} layers, and {max_layers} are all there may be: "
+                "raise --max-layers, or take a smaller base"
+            )
+        layers = wanted.layers(
+            environment,
+            image_prefix=image_prefix,
+            compression=compression,
+            image_layers=image_layers,
+            measurements=cache,
+        )
+        about = About(environment.platform, image_prefix, environment.interpreter.version, environment.needs.glibc)
+        cached = {item.key: built for item in layers.all if (built := cache.find(item.key))}
+        now = destination.current(storage, target)
+        if len(cached) == len(layers.all):
+            made = _documents(about, layers, cached, under, settings)
+            if now and now.digest == made.index.descriptor.digest:
+                return _unchanged(environment, target, layers, cached, made)
+        found = destination.read(storage, target, now, environment.platform) if now else destination.Destination()
+        known = {**found.known, **cached}
+        there = found.digests | _there(storage, known, layers, found.digests)
+        decided = plan(str(target), layers.all, known, lambda built: cache.blob_path(built) is not None, there)
+        if dry_run:
+            return Pushed(str(target), environment, decided, 0, len(decided.chosen("reuse")), 0, 0)
+        for key, built in found.known.items():
+            if key not in cached:
+                cache.learn(key, built)
+        with contextlib.ExitStack() as stack:
+            uploads = stack.enter_context(contextlib.closing(Uploads(storage, there, progress)))
+            if under and base:
+                _take_base(stack, uploads, under, Reference.parse(base), target, insecure=insecure)
+            tools = _Tools(storage, cache, progress, uploads)
+            known = _build(
+                decided, layers, known, interpreter=environment.interpreter, compression=compression, tools=tools
+            )
+            uploads.wait()
+        made = _documents(about, layers, known, under, settings)
+        for document in (*made.configs, *made.manifests):
+            uploads.document(document)
+        uploads.document(made.index, tag=target.tag)
+    pinned = str(target.at(made.index.descriptor.digest))
+    built_count, reused = len(decided.chosen("build")), len(decided.chosen("reuse"))
+    return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved)
+
+
+def _target(reference: str, image_prefix: str) -> Reference:
+    target = Reference.parse(reference)
+    if target.digest or not target.tag:
+        raise BuilderError(f"{reference} names a digest, and a push makes a new one: name a tag")
+    if not _PREFIX.fullmatch(image_prefix):
+        raise BuilderError(
+            f"{image_prefix!r} can't be the image prefix: want an absolute path without spaces, such as /opt/env"
+        )
+    return target
+
+
+def _base(base: str | None, environment: Environment, insecure: bool) -> Base | None:
+    if not base:
+        return None
+    reference = Reference.parse(base)
+    with contextlib.closing(open_storage(reference, insecure=insecure)) as storage:
+        return bases.read(storage, reference, environment.platform)
+
+
+def _there(storage: Storage, known: Mapping[str, Built], layers: Layers, sure: Collection[str]) -> set[str]:
+    """The digests of known layers that `storage` has, besides those that are `sure` to be there."""
+    asked = {known[item.key] for item in layers.all if item.key in known}
+    asked = {built for built in asked if str(built.digest) not in sure}
+    if not asked:
+        return set()
+
+    def exists(built: Built) -> bool:
+        return storage.exists(Descriptor(built.media_type, built.digest, built.size))
+
+    with ThreadPoolExecutor(_QUESTIONS, "lamella-ask") as pool:
+        return {str(built.digest) for built, found in zip(asked, pool.map(exists, asked), strict=True) if found}
+
+
+def _take_base(
+    stack: contextlib.ExitStack,
+    uploads: Uploads,
+    under: Base,
+    reference: Reference,
+    target: Reference,
+    *,
+    insecure: bool,
+) -> None:
+    source = stack.enter_context(contextlib.closing(open_storage(reference, insecure=insecure)))
+    same = reference.registry and reference.registry == target.registry
+    for layer in under.layers:
+        uploads.borrowed(layer.descriptor, source, reference.repository if same else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    storage: Storage
+    cache: LayerCache
+    progress: Progress
+    uploads: Uploads
+
+
+def _build(
+    decided: PushPlan,
+    layers: Layers,
+    known: Mapping[str, Built],
+    *,
+    interpreter: Interpreter,
+    compression: Compression,
+    tools: _Tools,
+) -> dict[str, Built]:
+    """Builds and uploads as `decided`; gives what every key is."""
+    results = dict(known)
+    cache, uploads = tools.cache, tools.uploads
+
+    def done(key: str, built: Built) -> None:
+        results[key] = built
+        uploads.layer(built, cache)
+
+    for layer in decided.chosen("upload"):
+        if layer.built:
+            uploads.layer(layer.built, cache)
+    wanted_keys = {layer.wanted.key for layer in decided.chosen("build")}
+    with contextlib.closing(Compiler(interpreter)) as compiler:
+        build(
+            [content for content in layers.contents if content.wanted.key in wanted_keys],
+            [bundle for bundle in layers.bundles if bundle.key in wanted_keys],
+            known=results,
+            cache=cache,
+            compiler=compiler,
+            compression=compression,
+            storage=tools.storage,
+            progress=tools.progress,
+            done=done,
+        )
+    return results
+
+
+def _documents(
+    about: About, layers: Layers, known: Mapping[str, Built], under: Base | None, settings: Settings
+) -> Documents:
+    packages = [
+        PackageLayer(
+            content.package.name,
+            content.package.version,
+            content.package.origin,
+            content.wanted.key,
+            known[content.wanted.key],
+        )
+        for content in layers.contents
+    ]
+    image = [ImageLayer(item.packages, item.key, known[item.key]) for item in layers.image]
+    return documents(about, packages, image, under, settings)
+
+
+def _unchanged(
+    environment: Environment, target: Reference, layers: Layers, known: Mapping[str, Built], made: Documents
+) -> Pushed:
+    decided = tuple(PlannedLayer(item, "reuse", known[item.key]) for item in layers.all)
+    pinned = str(target.at(made.index.descriptor.digest))
+    return Pushed(pinned, environment, PushPlan(str(target), decided, unchanged=True), 0, len(decided), 0, 0)

@@ -1,0 +1,80 @@
+"""Console scripts and shebangs in one canonical form, whoever wrote them.
+
+pip, old pip, uv, poetry, installer and conda each write another text for one entry point; the entry point itself is in
+the wheel's entry_points.txt. Source: PyPA's entry points specification, and distlib's script writer.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+
+_OBJECT = re.compile(r"\s*(?P<module>[\w.]+)\s*:\s*(?P<attr>[\w.]+)\s*(?:\[[^\]]*\]\s*)?(?:#.*)?")
+# `#!/path/python -E`, and what installers write where that is too long or has spaces:
+#     #!/bin/sh
+#     '''exec' "/path with spaces/python" "$0" "$@"
+#     ' '''
+_DIRECT = re.compile(rb"#![ \t]*(?P<python>/[^\s]*/(?:python|pypy)[0-9.]*[a-z]*)(?P<args>[ \t][^\r\n]*)?\r?\n")
+_TRAMPOLINE = re.compile(
+    rb"#![ \t]*/bin/sh[ \t]*\r?\n'''exec'[ \t]+(?P<quote>[\"']?)(?P<python>/[^\r\n]*?/(?:python|pypy)[0-9.]*[a-z]*)(?P=quote)"
+    rb"(?P<args>[ \t][^\r\n]*?)?[ \t]+\"\$0\"[ \t]+\"\$@\"[ \t]*\r?\n'[ ]'''[ \t]*\r?\n"
+)
+LONGEST_SHEBANG = 127
+"""Bytes of a first line that every Linux since 2.6 reads (BINPRM_BUF_SIZE is 128 up to 5.0)."""
+LOOK = 1024
+"""Bytes that show whether a file begins with a shebang for Python."""
+
+
+def entry_points(content: bytes) -> dict[str, tuple[str, str]]:
+    """The scripts of an entry_points.txt: name -> (module, attribute). A line that is none is passed over."""
+    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
+    # Names are case-sensitive; configparser's own default is lower case.
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    try:
+        parser.read_string(content.decode("utf-8-sig", "replace"))
+    except configparser.Error:
+        return {}
+    found = {}
+    for section in ("console_scripts", "gui_scripts"):
+        for name, value in parser.items(section) if parser.has_section(section) else ():
+            match = _OBJECT.fullmatch(value)
+            if match and "/" not in name:
+                found[name] = match["module"], match["attr"]
+    return found
+
+
+def script(module: str, attribute: str, image_prefix: str) -> bytes:
+    """The one text of a console script."""
+    imported = attribute.partition(".")[0]
+    return (
+        shebang(image_prefix)
+        + (
+            f"import sys\nfrom {module} import {imported}\nif __name__ == '__main__':\n    sys.exit({attribute}())\n"
+        ).encode()
+    )
+
+
+def shebang(image_prefix: str, args: bytes = b"") -> bytes:
+    """The first line (or the three of a trampoline) of a Python script in an environment at `image_prefix`."""
+    python = f"{image_prefix}/bin/python".encode("utf-8", "surrogateescape")
+    line = b"#!" + python + (b" " + args if args else b"") + b"\n"
+    if len(line) <= LONGEST_SHEBANG and not re.search(rb"\s", python):
+        return line
+    # The shell reads a quoted word that happens to be 'exec', and Python a string that spans the lines.
+    return b"#!/bin/sh\n'''exec' \"" + python + b'"' + (b" " + args if args else b"") + b" \"$0\" \"$@\"\n' '''\n"
+
+
+def names_python(head: bytes) -> bool:
+    """Whether a file that begins so is a script for a Python at an absolute path (`#!/usr/bin/env` is not)."""
+    return bool(_DIRECT.match(head) or _TRAMPOLINE.match(head))
+
+
+def with_shebang(content: bytes, image_prefix: str) -> bytes:
+    """`content` with its first line naming the environment's Python, in one form: installers write
+    `python`, `python3` or `python3.12` after how they were called themselves.
+    """
+    match = _DIRECT.match(content) or _TRAMPOLINE.match(content)
+    if not match:
+        return content
+    args = (match["args"] or b"").strip()
+    return shebang(image_prefix, args) + content[match.end() :]

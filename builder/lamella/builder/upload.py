@@ -1,0 +1,125 @@
+"""Uploads what a destination lacks, several blobs at once, while other layers are still being built."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO
+
+from lamella.builder.errors import CacheError
+from lamella.layers.errors import InvalidContent
+from lamella.layers.oci import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+
+    from lamella.builder.cache import Built, LayerCache
+    from lamella.builder.image import Document
+    from lamella.layers.progress import Progress
+    from lamella.layers.storage import ReadOnlyStorage, Storage
+
+_THREADS = 8
+TASK = "upload"
+
+
+class Uploads:
+    """Blobs on their way to `storage`. `there` holds the digests that need not go; each blob goes once."""
+
+    def __init__(self, storage: Storage, there: Iterable[str], progress: Progress) -> None:
+        self._storage = storage
+        self._there = set(there)
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._futures: list[Future[None]] = []
+        self._pool = ThreadPoolExecutor(_THREADS, "lamella-upload")
+        self.count = 0
+        """Blobs that were uploaded."""
+        self.moved = 0
+        """Bytes that were uploaded."""
+        progress.begin(TASK, None, "B")
+
+    def wait(self) -> None:
+        """Returns when everything is there, and raises the first error."""
+        for future in self._futures:
+            future.result()
+        self._progress.end(TASK)
+
+    def close(self) -> None:
+        """Ends: what has not begun never does."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def layer(self, built: Built, cache: LayerCache) -> None:
+        """Sends a layer from the cache."""
+
+        def send() -> None:
+            path = cache.blob_path(built)
+            if path is None:
+                raise CacheError(f"layer {built.digest.short} left the cache while it was pushed: push again")
+            descriptor = Descriptor(built.media_type, built.digest, built.size)
+            if self._storage.exists(descriptor):
+                return
+            try:
+                self._storage.push(descriptor, partial(_opened, path))
+            except InvalidContent as error:
+                cache.forget(built)
+                raise CacheError(f"layer {built.digest.short} in the cache is damaged ({error}): push again") from error
+            self._sent(built.size)
+
+        self._submit(str(built.digest), send)
+
+    def borrowed(self, descriptor: Descriptor, source: ReadOnlyStorage, repository: str) -> None:
+        """Takes a base image's layer over from `source`: mounted where `repository` is of the same registry."""
+
+        def send() -> None:
+            if self._storage.exists(descriptor) or (repository and self._storage.mount(descriptor, repository)):
+                return
+            self._storage.push(descriptor, lambda: _Fetched(source, descriptor))
+            self._sent(descriptor.size)
+
+        self._submit(str(descriptor.digest), send)
+
+    def document(self, document: Document, *, tag: str = "") -> None:
+        """Sends a config, manifest or index now."""
+        with self._lock:
+            if str(document.descriptor.digest) in self._there and not tag:
+                return
+        self._storage.push(document.descriptor, lambda: BytesIO(document.content), tag=tag)
+        with self._lock:
+            self.moved += document.descriptor.size
+
+    def _submit(self, digest: str, send: Callable[[], None]) -> None:
+        with self._lock:
+            if digest in self._there:
+                return
+            self._there.add(digest)
+            self._futures.append(self._pool.submit(send))
+
+    def _sent(self, size: int) -> None:
+        with self._lock:
+            self.count += 1
+            self.moved += size
+        self._progress.advance(TASK, size)
+
+
+def _opened(path: str) -> BinaryIO:
+    return open(path, "rb")
+
+
+class _Fetched:
+    """A fetch as the stream that a push reads and closes."""
+
+    def __init__(self, storage: ReadOnlyStorage, descriptor: Descriptor) -> None:
+        self._stack = contextlib.ExitStack()
+        self._stream = self._stack.enter_context(storage.fetch(descriptor))
+
+    def read(self, size: int = -1, /) -> bytes:
+        """See `Reader`."""
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        """Ends the fetch."""
+        self._stack.close()
