@@ -41,7 +41,7 @@ class Download:
                 chunk = self._response.read(size)
                 if not chunk and size and self._offset < self._descriptor.size:
                     raise Interrupted(f"{self._response.host} ended {self._descriptor.digest} early; try again later")
-            except Interrupted as failure:  # noqa: PERF203 - trying again is the point
+            except Interrupted as failure:
                 self.close()
                 # In a row: a long blob over a poor line may break often, as long as it gets on.
                 self._failures += 1

@@ -48,3 +48,7 @@ class CannotRun(LayersError):
         super().__init__(message)
         self.exit_code = exit_code
         """What a shell would give: 127 for not found, 126 for not executable."""
+
+
+class CredentialsError(LayersError):
+    """A credentials file or helper that can't be used as it is."""

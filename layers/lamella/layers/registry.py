@@ -6,20 +6,23 @@ import contextlib
 import io
 import json
 import threading
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode, urljoin, urlsplit
 
-from lamella.layers import credentials
+from lamella.layers import certificates, credentials
 from lamella.layers.download import Download
-from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound
+from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
 from lamella.layers.http import Body, Client, is_loopback
+from lamella.layers.mirrors import Mirror, mirrors_of
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest
 from lamella.layers.retry import Patience, patiently
 from lamella.layers.storage import VerifiedReader
 from lamella.layers.tokens import Tokens
+from lamella.layers.upload import PART, TooLarge, Upload, location_of, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from lamella.layers.http import Response
     from lamella.layers.storage import Content, Reader
@@ -27,6 +30,22 @@ if TYPE_CHECKING:
 _DOCUMENTS = MANIFEST_TYPES | INDEX_TYPES
 _ACCEPT = ", ".join(sorted(_DOCUMENTS))
 _MAX_PAGES = 1000
+
+
+def endpoint(registry: str, *, insecure: bool = False) -> str:
+    """The base URL of a registry's API: HTTPS, but where plain HTTP was asked for, and on loopback without certificates."""
+    host = "registry-1.docker.io" if registry == "docker.io" else registry
+    plain = insecure or (is_loopback(host) and not certificates.known(host))
+    return f"{'http' if plain else 'https'}://{host}/v2"
+
+
+def client_of(registry: str, find: Callable[[], credentials.Credentials | None], *, insecure: bool = False) -> Client:
+    """A client of the registry itself; `find` gives the credentials when they are asked for."""
+    return Client(
+        endpoint(registry, insecure=insecure),
+        tokens=lambda client: Tokens(client, registry, find),
+        tls=partial(certificates.context, registry),
+    )
 
 
 class Registry:
@@ -43,15 +62,12 @@ class Registry:
         self._name = registry
         self._repository = repository
         self._patience = patience
-        host = "registry-1.docker.io" if registry == "docker.io" else registry
-        scheme = "http" if insecure or is_loopback(host) else "https"
-        self._client = Client(
-            f"{scheme}://{host}/v2",
-            tokens=lambda client: Tokens(client, registry, lambda: credentials.find(registry)),
-        )
+        self._client = client_of(registry, partial(credentials.find, registry, repository), insecure=insecure)
         self._lock = threading.Lock()
         self._sessions: dict[Digest, str] = {}
+        self._in_parts = False
         self._read: dict[Digest, bytes] = {}
+        self._dead: set[str] = set()
 
     def fetch(self, descriptor: Descriptor) -> contextlib.AbstractContextManager[Reader]:
         """See `Fetcher`."""
@@ -67,11 +83,15 @@ class Registry:
             yield VerifiedReader(io.BytesIO(content), descriptor)
             return
         target = f"/{self._repository}/blobs/{descriptor.digest}"
+        left = [pair for pair in self._mirrors if pair[0].base not in self._dead]
 
         def ask(headers: dict[str, str]) -> Response:
-            return self._client.request(
-                "GET", target, self._what(descriptor.digest), {200, 206}, scopes=self._pulling(), headers=headers
-            )
+            # Each is asked once: what breaks off at a mirror goes on at the next, and in the end at the registry.
+            while left:
+                mirror, client = left.pop(0)
+                with self._forgiving(mirror):
+                    return self._get(client, target + self._namespace, descriptor.digest, headers)
+            return self._get(self._client, target, descriptor.digest, headers)
 
         with contextlib.closing(Download(descriptor, ask, self._patience)) as download:
             yield VerifiedReader(download, descriptor)
@@ -94,23 +114,29 @@ class Registry:
             self._push_document(descriptor, content, tag)
             return
 
-        def upload() -> None:
-            with self._lock:
-                location = self._sessions.pop(descriptor.digest, "")
-            location = location or self._begin()
-            glue = "&" if "?" in location else "?"
-            body = Body(lambda: self._opened(descriptor, content), descriptor.size)
-            self._client.request(
-                "PUT",
-                f"{location}{glue}{urlencode({'digest': str(descriptor.digest)})}",
-                self._what(descriptor.digest),
-                {201},
-                scopes=self._pushing(),
-                headers={"Content-Type": "application/octet-stream"},
-                body=body,
-            ).close()
+        upload = Upload(self._client, self._repository, descriptor, content)
+        tried = False
 
-        patiently(self._patience, upload)
+        def attempt() -> None:
+            nonlocal tried
+            # What broke last may have been the answer alone.
+            if tried and self.exists(descriptor):
+                return
+            tried = True
+            with self._lock:
+                session, in_parts = self._sessions.pop(descriptor.digest, ""), self._in_parts
+            if not in_parts or descriptor.size <= PART:
+                try:
+                    upload.whole(session)
+                    return
+                except TooLarge:
+                    if descriptor.size <= PART:
+                        raise
+                    with self._lock:
+                        self._in_parts = True
+            upload.in_parts()
+
+        patiently(self._patience, attempt)
 
     def mount(self, descriptor: Descriptor, repository: str) -> bool:
         """See `Pusher`."""
@@ -121,7 +147,7 @@ class Registry:
             with self._patiently("POST", target, {201, 202}, scopes=scopes) as response:
                 if response.status == 202:
                     with self._lock:
-                        self._sessions[descriptor.digest] = self._location(response)
+                        self._sessions[descriptor.digest] = location_of(response)
                 return response.status == 201
         except (Denied, NotFound):
             return False
@@ -139,8 +165,6 @@ class Registry:
             there = f"it has {', '.join(tags[:10])}" if tags else "it has no tags"
             raise NotFound(f"{self._name}/{self._repository} has no tag {name!r}: {there}") from error
         descriptor = Descriptor.of(media_type, content)
-        if ":" in name and name != str(descriptor.digest):
-            raise InvalidContent(f"{self._name} answered with {descriptor.digest} where {name} was asked for")
         with self._lock:
             self._read = {descriptor.digest: content}
         return descriptor
@@ -163,50 +187,71 @@ class Registry:
 
     def close(self) -> None:
         """See `Storage`."""
-        self._client.close()
+        for client in [self._client, *(client for _, client in self._mirrors)]:
+            client.close()
 
     def _document(self, name: str) -> tuple[str, bytes]:
         target = f"/{self._repository}/manifests/{name}"
+        for mirror, client in self._mirrors:
+            if (mirror.resolves or ":" in name) and mirror.base not in self._dead:
+                with self._forgiving(mirror):
+                    return self._get_document(client, target + self._namespace, name)
+        return patiently(self._patience, lambda: self._get_document(self._client, target, name))
 
-        def get() -> tuple[str, bytes]:
-            response = self._client.request(
-                "GET", target, self._what(name), {200}, scopes=self._pulling(), headers={"Accept": _ACCEPT}
+    def _get_document(self, client: Client, target: str, name: str) -> tuple[str, bytes]:
+        response = self._get(client, target, name, {"Accept": _ACCEPT})
+        content = response.body(MAX_DOCUMENT)
+        if response.content_type not in _DOCUMENTS:
+            raise InvalidContent(
+                f"{client.host} answered with {response.content_type[:100]!r} where the manifest {name} of "
+                f"{self._repository} belongs: is a proxy or a login page in between?"
             )
-            if response.content_type not in _DOCUMENTS:
-                response.close()
-                raise InvalidContent(
-                    f"{self._name} answered with {response.content_type[:100]!r} where the manifest {name} of "
-                    f"{self._repository} belongs: is a proxy or a login page in between?"
-                )
-            return response.content_type, response.body(MAX_DOCUMENT)
+        if ":" in name and Digest.of(content) != Digest.parse(name):
+            raise InvalidContent(f"{client.host} answered with {Digest.of(content)} where {name} was asked for")
+        return response.content_type, content
 
-        return patiently(self._patience, get)
+    def _get(self, client: Client, target: str, name: object, headers: dict[str, str]) -> Response:
+        what = f"{self._repository} {name}"
+        return client.request("GET", target, what, {200, 206}, scopes=self._pulling(), headers=headers)
+
+    @cached_property
+    def _mirrors(self) -> list[tuple[Mirror, Client]]:
+        return [(mirror, self._mirror_client(mirror)) for mirror in mirrors_of(self._name)]
+
+    def _mirror_client(self, mirror: Mirror) -> Client:
+        host = urlsplit(mirror.base).netloc
+        return Client(
+            mirror.base,
+            # A mirror is another host: it is shown its own credentials, never the registry's.
+            tokens=lambda client: Tokens(client, host, partial(credentials.find, host)),
+            tls=partial(certificates.context, host, mirror.authorities, verify=mirror.verify),
+            headers=dict(mirror.headers),
+        )
+
+    @property
+    def _namespace(self) -> str:
+        # One mirror may serve many registries, and is told whose content is meant. Source: containerd, docs/hosts.md.
+        return f"?ns={self._name}"
+
+    @contextlib.contextmanager
+    def _forgiving(self, mirror: Mirror) -> Iterator[None]:
+        """A mirror that fails is passed over; one that can't be reached is not asked again by this storage."""
+        try:
+            yield
+        except Unreachable:
+            self._dead.add(mirror.base)
+        except LayersError:
+            pass
 
     def _push_document(self, descriptor: Descriptor, content: Content, tag: str) -> None:
         target = f"/{self._repository}/manifests/{tag or descriptor.digest}"
-        body = Body(lambda: self._opened(descriptor, content), descriptor.size)
+        body = Body(lambda: opened(descriptor, content), descriptor.size)
         with self._patiently(
             "PUT", target, {201}, scopes=self._pushing(), headers={"Content-Type": descriptor.media_type}, body=body
         ) as response:
             there = response.header("Docker-Content-Digest")
             if there and there != str(descriptor.digest):
                 raise InvalidContent(f"{self._name} took {descriptor.digest} for {there[:100]}")
-
-    def _begin(self) -> str:
-        target = f"/{self._repository}/blobs/uploads/"
-        with self._client.request("POST", target, self._repository, {202}, scopes=self._pushing()) as response:
-            return self._location(response)
-
-    def _location(self, response: Response) -> str:
-        location = response.header("Location")
-        if not location:
-            raise InvalidContent(f"{self._name} began an upload without saying where")
-        return urljoin(response.url, location)
-
-    @contextlib.contextmanager
-    def _opened(self, descriptor: Descriptor, content: Content) -> Iterator[Reader]:
-        with contextlib.closing(content()) as stream:
-            yield VerifiedReader(stream, descriptor)
 
     def _patiently(
         self,
@@ -230,9 +275,6 @@ class Registry:
             )
 
         return patiently(self._patience, ask)
-
-    def _what(self, name: object) -> str:
-        return f"{self._repository} {name}"
 
     def _pulling(self) -> set[str]:
         return {f"repository:{self._repository}:pull"}

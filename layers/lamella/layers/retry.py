@@ -58,7 +58,7 @@ def patiently(patience: Patience, action: Callable[[], _Result]) -> _Result:
     while True:
         try:
             return action()
-        except Interrupted as failure:  # noqa: PERF203 - trying again is the point
+        except Interrupted as failure:
             failures += 1
             patience.wait(failures, failure)
 

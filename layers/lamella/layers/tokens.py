@@ -109,8 +109,6 @@ class Tokens:
     def _signature(self, scopes: frozenset[str]) -> str:
         assert self._challenge
         credentials = self._credentials
-        if credentials and credentials.registry_token:
-            return f"Bearer {credentials.registry_token}"
         if self._challenge.scheme == "basic":
             return _basic(credentials) if credentials and credentials.password else ""
         known = self._kept().get(scopes)
