@@ -59,13 +59,21 @@ def borrowed(facts: Facts) -> Tree:
     """The base interpreter's files, each where it belongs in an environment that owns its interpreter."""
     stdlib = f"lib/python{facts.short}"
     tree = walk(facts.stdlib, stdlib, stdlib_skip(stdlib, sites=True), borrowed=True)
-    tree.entries.extend(_executables(facts))
     tree.entries.extend(_libraries(facts))
     if os.path.isdir(facts.include):
         tree.entries.extend(walk(facts.include, f"include/python{facts.short}", borrowed=True).entries)
     if facts.base_prefix not in SHARED:
         tree.entries.extend(_beside(facts.base_prefix))
     return tree
+
+
+def executables(prefix: str, facts: Facts) -> list[Entry]:
+    """A venv's `python`: the base interpreter's file under its full name, and the two short names as links to it."""
+    name = f"python{facts.short}"
+    real = os.path.realpath(facts.base_executable)
+    seen = os.stat(real)
+    short = [Entry(f"bin/{link}", os.path.join(prefix, "bin", link), seen, name) for link in ("python", "python3")]
+    return [Entry(f"bin/{name}", real, seen), *short]
 
 
 def owns(path: str, facts: Facts) -> bool:
@@ -85,14 +93,6 @@ def owns(path: str, facts: Facts) -> bool:
             rest.startswith("pkgconfig/python") or any(fnmatch.fnmatchcase(first, shape) for shape in _BESIDE)
         )
     return path.startswith((f"include/python{short}/", "share/man/man1/python", "share/terminfo/"))
-
-
-def _executables(facts: Facts) -> list[Entry]:
-    name = f"python{facts.short}"
-    real = os.path.realpath(facts.base_executable)
-    seen = os.stat(real)
-    links = [Entry(f"bin/{link}", facts.base_executable, seen, name) for link in ("python", "python3")]
-    return [Entry(f"bin/{name}", real, seen), *links]
 
 
 def _libraries(facts: Facts) -> list[Entry]:

@@ -47,8 +47,11 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
     site = f"{stdlib}/site-packages"
     own, base = _trees(located, facts)
     left_out = [*own.left_out, *base.left_out]
-    # The environment's own file stands before one of its base interpreter at the same path.
-    merged = {entry.path: entry for entry in (*base.entries, *own.entries)}
+    # The environment's own file stands before one of its base interpreter at the same path, but for `python` itself.
+    python = runtime.executables(located.prefix, facts) if located.kind == "venv" else []
+    borrowed = {entry.path for entry in base.entries} - {entry.path for entry in own.entries}
+    borrowed |= {entry.path for entry in python}
+    merged = {entry.path: entry for entry in (*base.entries, *own.entries, *python)}
     resolved = links.resolve(merged.values(), found_places, left_out)
     left_out += resolved.left_out
     entries = {entry.path: entry for entry in resolved.entries}
@@ -58,7 +61,6 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
 
     contents = read({entry.source: entry.seen for entry in resolved.entries if entry.target is None})
     digests = {path: contents[entry.source].digest for path, entry in entries.items() if entry.target is None}
-    borrowed = {entry.path for entry in base.entries} - {entry.path for entry in own.entries}
     python = [
         entry
         for path, entry in entries.items()

@@ -16,7 +16,6 @@ _ROOT = {
     ".gitignore": "made with the venv, for git",
 }
 _ACTIVATION = re.compile(r"bin/([Aa]ctivate(\.\w+|_this\.py)?|deactivate(\.\w+)?|pydoc\.bat)")
-_INTERPRETER = re.compile(r"bin/python(3(\.\d+)?)?")
 _VIRTUALENV = re.compile(r"lib/python3\.\d+/site-packages/(_virtualenv\.(py|pth)|[^/]+\.virtualenv)")
 
 
@@ -28,12 +27,9 @@ def venv_skip(prefix: str) -> Callable[[str, str], str | None]:
             return _ROOT[path]
         if path == "lib64" and os.path.islink(os.path.join(prefix, path)):
             return "a second name of lib"
-        if path.startswith("bin/"):
-            if _INTERPRETER.fullmatch(path):
-                return "the venv's name of its base interpreter, which ships in its place"
-            if _ACTIVATION.fullmatch(path):
-                return "activates the venv where it was made"
-        elif name.endswith((".virtualenv", "virtualenv.py", "virtualenv.pth")) and _VIRTUALENV.fullmatch(path):
+        if path.startswith("bin/") and _ACTIVATION.fullmatch(path):
+            return "activates the venv where it was made"
+        if name.endswith((".virtualenv", "virtualenv.py", "virtualenv.pth")) and _VIRTUALENV.fullmatch(path):
             return "made by virtualenv for itself"
         return None
 
