@@ -161,6 +161,10 @@ def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_pr
     rpath, strip = _run_path(file, package)
     shebang = _names_python(file) if package.origin != "system" else False
     holds = file.holds if prefixes else ""
+    if holds == "binary" and package.origin != "conda":
+        # Only conda builds with a placeholder for a prefix. Elsewhere linkers share the tails of strings, so that the
+        # end of a prefix can be another string as well: CPython's version "3.11.7" is the end of /opt/python/3.11.7.
+        holds = ""
     if not (holds or shebang or strip or rpath is not None):
         return None
     return Rewritten(
