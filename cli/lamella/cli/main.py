@@ -38,8 +38,11 @@ class Verb:
 
 VERBS = {
     "scan": Verb("show the environment: packages, origin, size, findings", needs_linux=False),
+    "push": Verb("build the layers that nobody has, upload what is missing, tag it"),
     "pull": Verb("download and unpack the layers that are missing here"),
     "run": Verb("run one command in the environment; needs no privilege"),
+    "mount": Verb("put the environment at a folder, until umount"),
+    "umount": Verb("take an environment away from a folder"),
     "inspect": Verb("show what a reference holds, package by package", needs_linux=False),
 }
 

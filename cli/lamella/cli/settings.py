@@ -96,7 +96,12 @@ MAX_LAYERS = Setting(
     "max-layers", "of the runnable image; the smallest packages share one", default=100, kind=int, metavar="NUMBER"
 )
 CACHE = Setting("cache", "the cache of built layers (default: in the user's cache folder)", metavar="FOLDER")
-METHOD = Setting("method", "how to assemble the environment", default="auto", metavar="METHOD")
+METHOD = Setting(
+    "method",
+    "how to assemble the environment: mounts, then folders of links, then copies; auto takes the first that works",
+    default="auto",
+    choices=("auto", "overlay", "options", "hardlinks", "reflinks", "copies"),
+)
 FAIL_ON = Setting(
     "fail-on",
     "end with exit code 1 where a finding is as bad as this",

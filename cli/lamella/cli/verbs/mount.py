@@ -1,0 +1,69 @@
+"""`lamella mount`: the environment at a folder, for every process, until `lamella umount`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import Column, remark, result, result_json, table
+from lamella.cli.settings import INSECURE, METHOD, STORE
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from lamella.layers.assemble import Rung
+
+SETTINGS = (STORE, METHOD, INSECURE)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
+    parser.add_argument("target", metavar="TARGET", help="an empty folder; it is made if it is missing")
+    parser.add_argument("--writable", action="store_true", help="take changes, and throw them away with umount")
+    parser.add_argument("--changes", metavar="FOLDER", default="", help="take changes and keep them in FOLDER")
+    parser.add_argument("--explain", action="store_true", help="say which way was taken, and why not the better ones")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; mount nothing")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Mounts; the folder is the result."""
+    if arguments.dry_run:
+        from lamella.cli.verbs import pull
+
+        arguments.platform = None
+        return pull.run(arguments)
+    from lamella.cli.progress import shown
+    from lamella.layers.mount import mount
+    from lamella.layers.store import Store
+
+    with shown(quiet=arguments.quiet) as progress:
+        mounted = mount(
+            arguments.reference,
+            arguments.target,
+            store=Store(arguments.store),
+            method=None if arguments.method == "auto" else arguments.method,
+            writable=arguments.writable or bool(arguments.changes),
+            changes=arguments.changes,
+            insecure=arguments.insecure,
+            progress=progress,
+        )
+    if arguments.json:
+        result_json(asdict(mounted))
+        return 0
+    if arguments.explain:
+        explain(mounted.rungs)
+    result(mounted.target)
+    remark(f"{mounted.reference} by {mounted.method}", quiet=arguments.quiet)
+    return 0
+
+
+def explain(rungs: Sequence[Rung]) -> None:
+    """What was tried, the way that was taken last."""
+    table(
+        (Column("Method", style="bold"), Column("", styles={"taken": "green"}, shrinks=True)),
+        [(rung.method, rung.why_not or "taken") for rung in rungs],
+    )

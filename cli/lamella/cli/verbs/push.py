@@ -1,0 +1,180 @@
+"""`lamella push`: the environment as layers in a registry or a layout folder, under a tag."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING, Any
+
+from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
+from lamella.cli.settings import BASE, CACHE, COMPRESSION, FAIL_ON, IMAGE_PREFIX, INSECURE, MAX_LAYERS, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from lamella.builder.environment import Environment
+    from lamella.builder.image import Settings
+    from lamella.builder.push import Pushed
+
+SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, CACHE, FAIL_ON, INSECURE)
+_DOES = {"build": "build and upload", "upload": "upload", "reuse": "nothing: it is there"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument(
+        "reference", metavar="REFERENCE", help="registry/repository:tag, or oci:FOLDER:tag for a folder"
+    )
+    parser.add_argument("prefix", nargs="?", metavar="PREFIX", help="the environment's folder (default: as for scan)")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be built and uploaded; change nothing")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+    image = parser.add_argument_group("what the runnable image does")
+    image.add_argument("--entrypoint", metavar="COMMAND", help="its entry point, as one shell-quoted string")
+    image.add_argument("--cmd", metavar="COMMAND", help="its command, as one shell-quoted string (default: python)")
+    image.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="a variable; may be repeated")
+    image.add_argument("--label", metavar="NAME=VALUE", action="append", default=[], help="a label; may be repeated")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pushes; the reference, pinned to its digest, is the result."""
+    from lamella.builder.cache import LayerCache
+    from lamella.builder.push import push_environment
+    from lamella.builder.scan import scan
+    from lamella.cli.progress import shown
+    from lamella.layers.reference import Reference
+
+    settings = _image_settings(arguments)
+    # A reference that can't be is said before an environment is looked at for seconds.
+    Reference.parse(arguments.reference)
+    began = time.monotonic()
+    with shown(quiet=arguments.quiet) as progress:
+        environment = scan(arguments.prefix, progress=progress)
+        _stop_on_findings(environment, arguments.fail_on)
+        pushed = push_environment(
+            environment,
+            arguments.reference,
+            image_prefix=arguments.image_prefix,
+            base=arguments.base,
+            settings=settings,
+            compression=arguments.compression,
+            max_layers=arguments.max_layers,
+            insecure=arguments.insecure,
+            dry_run=arguments.dry_run,
+            cache=LayerCache(arguments.cache),
+            progress=progress,
+        )
+    took = time.monotonic() - began
+    if arguments.json:
+        result_json(document(pushed, took, dry_run=arguments.dry_run))
+        return 0
+    if arguments.dry_run:
+        _show_plan(pushed)
+    result(pushed.reference)
+    for line in _remarks(pushed, took, dry_run=arguments.dry_run):
+        remark(line, quiet=arguments.quiet)
+    return 0
+
+
+def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
+    """What was pushed, or would be, as JSON."""
+    severities = [finding.severity for finding in pushed.environment.findings]
+    return {
+        "reference": pushed.reference,
+        "dry_run": dry_run,
+        "unchanged": pushed.plan.unchanged,
+        "platform": str(pushed.environment.platform),
+        "packages": len(pushed.environment.packages),
+        "built": {"layers": pushed.built},
+        "reused": {"layers": pushed.reused},
+        "uploaded": {"layers": pushed.uploaded, "bytes": pushed.moved},
+        "findings": {severity: severities.count(severity) for severity in ("error", "warning", "note")},
+        "layers": [
+            {
+                "packages": list(layer.wanted.packages),
+                "key": layer.wanted.key,
+                "action": layer.action,
+                "digest": str(layer.built.digest) if layer.built else None,
+                "size": layer.built.size if layer.built else None,
+            }
+            for layer in pushed.plan.layers
+        ],
+        "seconds": round(took, 3),
+    }
+
+
+def _remarks(pushed: Pushed, took: float, *, dry_run: bool) -> list[str]:
+    packages = counted(len(pushed.environment.packages), "package")
+    if dry_run:
+        build, upload = pushed.plan.chosen("build"), pushed.plan.chosen("upload")
+        lines = [
+            (
+                f"{packages}: {counted(len(build), 'layer')} to build and upload, {counted(len(upload), 'layer')} to upload "
+                f"({size(pushed.plan.upload_size)}), {counted(pushed.reused, 'layer')} there already"
+            )
+        ]
+    elif pushed.plan.unchanged:
+        lines = [f"{packages}: nothing changed, nothing uploaded; {seconds(took)}"]
+    else:
+        lines = [
+            (
+                f"{packages}: {counted(pushed.built, 'layer')} built, {counted(pushed.uploaded, 'layer')} uploaded, "
+                f"{counted(pushed.reused, 'layer')} there already; {size(pushed.moved)} in {seconds(took)}"
+            )
+        ]
+    serious = [finding.severity for finding in pushed.environment.findings if finding.severity != "note"]
+    if serious:
+        counts = [counted(serious.count(kind), kind) for kind in ("error", "warning") if kind in serious]
+        lines.append(f"{' and '.join(counts)} about this environment: lamella scan shows them")
+    return lines
+
+
+def _show_plan(pushed: Pushed) -> None:
+    planned = [layer for layer in pushed.plan.layers if layer.action != "reuse"]
+    if not planned:
+        return
+    table(
+        (Column("Layer of", style="bold", shrinks=True), Column("To do"), Column("Files", "right")),
+        [
+            (_named(layer.wanted.packages), _DOES[layer.action], size(layer.wanted.size))
+            for layer in sorted(planned, key=lambda layer: -layer.wanted.size)
+        ],
+    )
+    result("")
+
+
+def _named(packages: Sequence[str]) -> str:
+    return packages[0] if len(packages) == 1 else f"{counted(len(packages), 'package')} in one, for the image"
+
+
+def _stop_on_findings(environment: Environment, severity: str) -> None:
+    from lamella.builder.errors import BuilderError
+    from lamella.cli.verbs.scan import fails
+
+    if fails(environment, severity):
+        raise BuilderError(
+            f"nothing was pushed: the environment has findings as bad as --fail-on {severity}; lamella scan shows them"
+        )
+
+
+def _image_settings(arguments: argparse.Namespace) -> Settings:
+    from lamella.builder.image import Settings
+
+    for flag, pairs in (("--env", arguments.env), ("--label", arguments.label)):
+        for pair in pairs:
+            if not pair.partition("=")[0] or "=" not in pair:
+                raise UsageError(f"{flag} is {pair!r}: want NAME=VALUE")
+    return Settings(
+        entrypoint=_words("--entrypoint", arguments.entrypoint),
+        cmd=_words("--cmd", arguments.cmd),
+        env=tuple(arguments.env),
+        labels=dict(pair.split("=", 1) for pair in arguments.label),
+    )
+
+
+def _words(flag: str, text: str | None) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text or ""))
+    except ValueError as error:
+        raise UsageError(f"{flag} is {text!r}: {error}") from None

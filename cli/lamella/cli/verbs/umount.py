@@ -1,0 +1,46 @@
+"""`lamella umount`: takes an environment away from a folder, and what a crash left of one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import remark, result_json
+from lamella.cli.settings import STORE
+
+if TYPE_CHECKING:
+    import argparse
+
+SETTINGS = (STORE,)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("target", metavar="TARGET", help="the folder that was given to mount")
+    parser.add_argument("--lazy", action="store_true", help="also while programs use it; they go on until they end")
+    parser.add_argument("--dry-run", action="store_true", help="show what is mounted there; change nothing")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Unmounts."""
+    import os
+
+    from lamella.layers.errors import MountError
+    from lamella.layers.mount import mounts, umount
+    from lamella.layers.store import Store
+
+    store = Store(arguments.store)
+    if arguments.dry_run:
+        target = os.path.realpath(arguments.target)
+        mounted = next((found for found in mounts(store) if found.target == target), None)
+        if mounted is None:
+            raise MountError(f"there is no environment of the store {store.path} at {target}")
+    else:
+        mounted = umount(arguments.target, store=store, lazy=arguments.lazy)
+    if arguments.json:
+        result_json(asdict(mounted) | {"dry_run": arguments.dry_run})
+    else:
+        remark(f"{mounted.reference} at {mounted.target}", quiet=arguments.quiet)
+    return 0
