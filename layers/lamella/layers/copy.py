@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _THREADS = 8
 _MAX_DEPTH = 4
-"""Indexes within indexes: the specification allows them, nobody needs more, and one may not contain itself."""
+"""Levels of indexes within indexes: the specification sets no limit, and nobody needs more."""
 
 How = Literal["sent", "mounted", "present"]
 
@@ -76,9 +76,14 @@ def copy(source: str, destination: str, *, insecure: bool = False, progress: Pro
         if goal.digest and goal.digest != root.digest:
             raise InvalidContent(f"{source} is {root.digest} and can't become {goal}: name a tag alone")
         documents = list(walk(here, root))
-        blobs = {blob.digest: blob for document in documents for blob in document.blobs}
-        neighbour = origin.repository if goal.registry and goal.registry == origin.registry else ""
-        outcomes = _move_all(here, there, blobs.values(), neighbour, progress)
+        blobs = list({blob.digest: blob for document in documents for blob in document.blobs}.values())
+        outcomes: list[tuple[Descriptor, How]]
+        # A registry takes a manifest only after what it names, and keeps them together.
+        if goal.registry and there.exists(root):
+            outcomes, documents = [(blob, "present") for blob in blobs], documents[:1]
+        else:
+            neighbour = origin.repository if goal.registry and goal.registry == origin.registry else ""
+            outcomes = _move_all(here, there, blobs, neighbour, progress)
         for document in reversed(documents):
             tag = goal.tag if document.descriptor == root else ""
             there.push(document.descriptor, partial(BytesIO, document.content), tag=tag)
@@ -87,17 +92,23 @@ def copy(source: str, destination: str, *, insecure: bool = False, progress: Pro
     return Copied(str(goal.at(root.digest)), hows.count("sent"), hows.count("mounted"), hows.count("present"), moved)
 
 
-def walk(storage: ReadOnlyStorage, descriptor: Descriptor, depth: int = 0) -> Iterator[Document]:
-    """The document that `descriptor` names and all below it, parents before children."""
-    if depth > _MAX_DEPTH:
-        raise InvalidContent(f"{descriptor.digest} is an index within {depth} others: at most {_MAX_DEPTH}")
-    if descriptor.media_type not in INDEX_TYPES | MANIFEST_TYPES:
-        raise InvalidContent(f"{descriptor.digest} is a {descriptor.media_type}, neither an image nor an index")
-    document = Document(descriptor, fetch_document(storage, descriptor))
-    yield document
-    if descriptor.media_type in INDEX_TYPES:
-        for child in Index.parse(document.content).manifests:
-            yield from walk(storage, child, depth + 1)
+def walk(storage: ReadOnlyStorage, root: Descriptor) -> Iterator[Document]:
+    """The document that `root` names and all below it, each once, parents before children."""
+    seen = {root.digest}
+    level = [root]
+    for _ in range(_MAX_DEPTH):
+        below: list[Descriptor] = []
+        for descriptor in level:
+            if descriptor.media_type not in INDEX_TYPES | MANIFEST_TYPES:
+                raise InvalidContent(f"{descriptor.digest} is a {descriptor.media_type}, neither an image nor an index")
+            document = Document(descriptor, fetch_document(storage, descriptor))
+            yield document
+            if descriptor.media_type in INDEX_TYPES:
+                below += Index.parse(document.content).manifests
+        level = list({entry.digest: entry for entry in below if entry.digest not in seen}.values())
+        seen.update(entry.digest for entry in level)
+    if level:
+        raise InvalidContent(f"{root.digest} holds indexes within indexes, more than {_MAX_DEPTH} deep")
 
 
 class _Fetched:

@@ -52,3 +52,7 @@ class CannotRun(LayersError):
 
 class CredentialsError(LayersError):
     """A credentials file or helper that can't be used as it is."""
+
+
+class SignatureError(LayersError):
+    """Content that was not signed by the key that it had to be, or a key that can't be used."""

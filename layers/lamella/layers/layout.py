@@ -108,6 +108,10 @@ class OciLayout:
         """See `Resolver`."""
         return _tags(self._entries())
 
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:  # noqa: ARG002 - for none of them
+        """See `Storage`. A layout has no such index of its own."""
+        return None
+
     def close(self) -> None:
         """Nothing is held open."""
 

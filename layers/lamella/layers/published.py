@@ -22,6 +22,7 @@ from lamella.layers.oci import (
     Platform,
     layers_of,
 )
+from lamella.layers.signature import check_if_required
 from lamella.layers.storage import fetch_document
 
 if TYPE_CHECKING:
@@ -73,9 +74,11 @@ class Published:
 def read(storage: ReadOnlyStorage, reference: Reference) -> Published:
     """The environments that `reference` names in `storage`; its digest goes before its tag.
 
-    Raises `NotFound`, `InvalidContent` where there is no environment, and what `fetch` raises.
+    Where LAMELLA_REQUIRE_SIGNATURE names a public key, what it did not sign is a `SignatureError`. Raises `NotFound`,
+    `InvalidContent` where there is no environment, and what `fetch` raises.
     """
     descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
+    check_if_required(storage, descriptor.digest)
     if descriptor.media_type not in INDEX_TYPES:
         raise InvalidContent(f"{reference} is no environment that lamella pushed: it is a {descriptor.media_type}")
     index = Index.parse(fetch_document(storage, descriptor))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import threading
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from lamella.layers.download import Download
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
 from lamella.layers.http import Body, Client, is_loopback
 from lamella.layers.mirrors import Mirror, mirrors_of
-from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest
+from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest, Index
 from lamella.layers.retry import Patience, patiently
 from lamella.layers.storage import VerifiedReader
 from lamella.layers.tokens import Tokens
@@ -157,12 +158,13 @@ class Registry:
         try:
             media_type, content = self._document(name)
         except NotFound as error:
-            if ":" in name:
+            # A digest has no namesakes, and nobody asked for a tag that is made of one.
+            if ":" in name or name.startswith("sha256-"):
                 raise
             tags: list[str] = []
             with contextlib.suppress(LayersError):
-                tags = self.tags()
-            there = f"it has {', '.join(tags[:10])}" if tags else "it has no tags"
+                tags = self._page(f"/{self._repository}/tags/list?n=10")[0]
+            there = f"it has {', '.join(tags)}" if tags else "it has no tags"
             raise NotFound(f"{self._name}/{self._repository} has no tag {name!r}: {there}") from error
         descriptor = Descriptor.of(media_type, content)
         with self._lock:
@@ -174,21 +176,42 @@ class Registry:
         found: set[str] = set()
         target = f"/{self._repository}/tags/list?n=1000"
         for _ in range(_MAX_PAGES):
-            with self._patiently("GET", target, {200}) as response:
-                links = response.header("Link")
-                try:
-                    found.update(str(tag) for tag in json.loads(response.body(MAX_DOCUMENT))["tags"] or ())
-                except (ValueError, LookupError, TypeError):
-                    raise InvalidContent(f"{self._name} answered with no list of tags") from None
-            if 'rel="next"' not in links:
+            tags, target = self._page(target)
+            found.update(tags)
+            if not target:
                 break
-            target = urljoin(response.url, links[links.index("<") + 1 : links.index(">")])
         return sorted(found)
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """See `Storage`."""
+        found: list[Descriptor] = []
+        target = f"/{self._repository}/referrers/{digest}"
+        for _ in range(_MAX_PAGES):
+            with self._patiently("GET", target, {200, 404}) as response:
+                # Some answer 200 to everything, with a page of their own.
+                if response.status == 404 or response.content_type not in INDEX_TYPES:
+                    return None
+                found += Index.parse(response.body(MAX_DOCUMENT)).manifests
+                target = _next(response)
+            if not target:
+                break
+        return tuple(found)
 
     def close(self) -> None:
         """See `Storage`."""
         for client in [self._client, *(client for _, client in self._mirrors)]:
             client.close()
+
+    def _page(self, target: str) -> tuple[list[str], str]:
+        with self._patiently("GET", target, {200}) as response:
+            try:
+                tags = json.loads(response.body(MAX_DOCUMENT))["tags"]
+            except (ValueError, LookupError, TypeError):
+                tags = ""
+            # distribution says null for none.
+            if tags is not None and not isinstance(tags, list):
+                raise InvalidContent(f"{self._name} answered with no list of tags: is a proxy in between?")
+            return [str(tag) for tag in tags or ()], _next(response)
 
     def _document(self, name: str) -> tuple[str, bytes]:
         target = f"/{self._repository}/manifests/{name}"
@@ -281,3 +304,9 @@ class Registry:
 
     def _pushing(self) -> set[str]:
         return {f"repository:{self._repository}:pull,push"}
+
+
+def _next(response: Response) -> str:
+    """The URL of the next page, or an empty string. Source: RFC 8288."""
+    link = re.search(r'<([^>]*)>\s*;[^,]*\brel="?next"?', response.header("Link"))
+    return urljoin(response.url, link[1]) if link else ""

@@ -15,6 +15,7 @@ from lamella.layers.oci import MAX_DOCUMENT, Descriptor
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from lamella.layers.oci import Digest
     from lamella.layers.reference import Reference
 
 
@@ -78,6 +79,9 @@ class ReadOnlyStorage(Fetcher, Resolver, Protocol):
 
 class Storage(ReadOnlyStorage, Pusher, Protocol):
     """All of it: what `OciLayout` and `Registry` are."""
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """What is attached to `digest`; None where there is no such API, and a tag lists it (see `referrers`)."""
 
     def close(self) -> None:
         """Gives connections back; the storage is not used again."""
