@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from lamella.builder import metadata, scripts
 from lamella.builder.canonical import WHOLE, Entry, Rewritten, head, measured, read_file, read_rewritten
+from lamella.builder.environment import File
 from lamella.builder.errors import CannotBuild
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lamella.builder.environment import Environment, File, Package
+    from lamella.builder.environment import Environment, Package
 
 RPATH = "$ORIGIN/../lib:$ORIGIN/../lib/system"
 """Of the interpreter's executable: its own libraries, then those that a bare system lacks."""
@@ -40,84 +41,113 @@ def entries(
     environment: Environment, package: Package, image_prefix: str, measurements: Measurements | None = None
 ) -> tuple[Entry, ...]:
     """What ships of `package`, sorted by path, without byte code and folders. `CannotBuild` names what OCI can't hold."""
-    root = image_prefix.strip("/")
-    conda = package.origin == "conda"
-    dist_info = package.records if package.records.endswith(".dist-info") else ""
-    points = {} if package.origin in ("python", "system") else _entry_points(package)
-    prefixes = () if package.origin == "system" else environment.prefixes
-    made: dict[str, Entry] = {}
-    relocated: list[dict[str, str]] = []
-    rewritten_records: list[File] = []
-    has_record = False
-    pip_scripts = False
-
-    def add(path: str, mode: int, content: File | Rewritten | bytes, measure: tuple[str, int]) -> None:
-        digest, size = measure
-        target = content.target if not isinstance(content, (bytes, Rewritten)) else None
-        made[path] = Entry(f"{root}/{path}", mode, size, digest, content, target)
-
+    layer = _Layer(environment, package, image_prefix, measurements)
     for file in package.files:
-        path = file.path
-        _check_name(path, package)
-        if file.target is not None:
-            add(path, 0o777, file, ("", 0))
-            continue
-        folder, _, name = path.rpartition("/")
-        if dist_info and folder == dist_info:
-            # The same wheel gets other ones of these from every installer.
-            if name in metadata.DROPPED and not conda:
-                continue
-            if name == metadata.RECORD and not conda:
-                has_record = True
-                continue
-            if name == metadata.DIRECT_URL:
-                url = metadata.direct_url(b"".join(read_file(file)))
-                if url is not None:
-                    add(path, 0o644, url, _of(url))
-                continue
+        _check_name(file.path, package)
+        if file.target is not None or not (layer.metadata(file) or layer.script(file)):
+            layer.file(file)
+    return layer.finished()
+
+
+class _Layer:
+    """One package's entries while they are collected, by their path relative to the image prefix."""
+
+    def __init__(
+        self, environment: Environment, package: Package, image_prefix: str, measurements: Measurements | None
+    ) -> None:
+        self._environment = environment
+        self._package = package
+        self._image_prefix = image_prefix
+        self._measurements = measurements
+        self._made: dict[str, Entry] = {}
+        self._relocated: list[dict[str, str]] = []
+        self._conda_records: list[File] = []
+        self._dist_info = package.records if package.records.endswith(".dist-info") else ""
+        self._record = False
+        self._points = _entry_points(package)
+        self._versioned = False
+
+    def metadata(self, file: File) -> bool:
+        """Takes the file if it is one that every installer writes in its own way."""
+        folder, _, name = file.path.rpartition("/")
+        conda = self._package.origin == "conda"
         if conda and folder == "conda-meta" and name.endswith(".json"):
-            rewritten_records.append(file)
-            continue
-        if folder == "bin" and name in points:
-            content = scripts.script(*points[name], image_prefix)
-            add(path, 0o755, content, _of(content))
-            relocated.append({"path": path, "kind": "text"})
-            continue
-        if folder == "bin" and points and not conda and _is_versioned(package.name, name):
-            # pip writes these beside what entry_points.txt says, uv does not.
-            pip_scripts = True
-            continue
-        rewritten = _rewritten(file, package, prefixes, image_prefix)
+            self._conda_records.append(file)
+            return True
+        if not self._dist_info or folder != self._dist_info:
+            return False
+        if name == metadata.DIRECT_URL:
+            url = metadata.direct_url(b"".join(read_file(file)))
+            if url is not None:
+                self._generated(file.path, url)
+            return True
+        # In a conda package these are content: conda-build put them there, the same for everybody.
+        if conda or name not in (metadata.RECORD, *metadata.DROPPED):
+            return False
+        self._record = self._record or name == metadata.RECORD
+        return True
+
+    def script(self, file: File) -> bool:
+        """Takes the file if it is what an installer wrote for an entry point."""
+        folder, _, name = file.path.rpartition("/")
+        if folder != "bin" or not self._points:
+            return False
+        if name in self._points:
+            self._generated_script(name, self._points[name])
+            return True
+        if self._package.origin != "conda" and _is_versioned(self._package.name, name):
+            # pip writes these besides what entry_points.txt says, uv does not.
+            self._versioned = True
+            return True
+        return False
+
+    def file(self, file: File) -> None:
+        """Takes any file or symlink, rewritten where it has to be."""
+        rewritten = _rewritten(file, self._package, self._environment.prefixes, self._image_prefix)
         if rewritten is None:
-            add(path, file.mode, file, (file.digest, file.size))
-            continue
-        digest, size = _measured(rewritten, measurements)
-        if digest == file.digest:
-            add(path, file.mode, file, (digest, size))
-        else:
-            add(path, file.mode, rewritten, (digest, size))
-        if rewritten.shebang or (rewritten.prefixes and digest != file.digest):
-            relocated.append({"path": path, "kind": "binary" if rewritten.holds == "binary" else "text"})
-    if pip_scripts or (points and package.name == "pip" and any(path.startswith("bin/") for path in made)):
-        for name, point in _versioned(package.name, points, environment.interpreter.version):
-            content = scripts.script(*point, image_prefix)
-            add(f"bin/{name}", 0o755, content, _of(content))
-            relocated.append({"path": f"bin/{name}", "kind": "text"})
-    for file in rewritten_records:
-        shown = metadata.conda_record(b"".join(read_file(file)), made)
-        if shown is not None:
-            add(file.path, 0o644, shown, _of(shown))
-    if has_record:
-        path = f"{dist_info}/{metadata.RECORD}"
-        rows = [(name, entry.digest, entry.size) for name, entry in made.items()]
-        content = metadata.record(posixpath.dirname(dist_info), path, rows)
-        add(path, 0o644, content, _of(content))
-    if relocated:
-        path = f".lamella/relocate/{package.origin}-{package.name}.json"
-        relocated.sort(key=lambda item: item["path"])
-        content = json.dumps({"prefix": image_prefix, "files": relocated}, sort_keys=True).encode() + b"\n"
-        add(path, 0o644, content, _of(content))
-    return tuple(sorted(made.values(), key=lambda entry: entry.path.encode("utf-8", "surrogateescape")))
+            self._add(file.path, file.mode, file, (file.digest, file.size))
+            return
+        measure = _measured(rewritten, self._measurements)
+        changed = measure[0] != file.digest
+        self._add(file.path, file.mode, rewritten if changed else file, measure)
+        if rewritten.shebang or (rewritten.holds and changed):
+            self._relocate(file.path, "binary" if rewritten.holds == "binary" else "text")
+
+    def finished(self) -> tuple[Entry, ...]:
+        """Everything, with the records that name it."""
+        pip = self._package.name == "pip" and any(name in self._points for name in ("pip", "pip3"))
+        if self._versioned or (pip and any(path.startswith("bin/") for path in self._made)):
+            for name, point in _versioned(self._package.name, self._points, self._environment.interpreter.version):
+                if f"bin/{name}" not in self._made:
+                    self._generated_script(name, point)
+        for file in self._conda_records:
+            shown = metadata.conda_record(b"".join(read_file(file)), self._made)
+            if shown is not None:
+                self._generated(file.path, shown)
+        if self._record:
+            path = f"{self._dist_info}/{metadata.RECORD}"
+            rows = [(name, entry.digest, entry.size) for name, entry in self._made.items()]
+            self._generated(path, metadata.record(posixpath.dirname(self._dist_info), path, rows))
+        if self._relocated:
+            listed = sorted(self._relocated, key=lambda item: item["path"])
+            content = json.dumps({"prefix": self._image_prefix, "files": listed}, sort_keys=True).encode() + b"\n"
+            self._generated(f".lamella/relocate/{self._package.origin}-{self._package.name}.json", content)
+        return tuple(sorted(self._made.values(), key=lambda entry: entry.path.encode("utf-8", "surrogateescape")))
+
+    def _add(self, path: str, mode: int, content: File | Rewritten | bytes, measure: tuple[str, int]) -> None:
+        digest, size = measure
+        target = content.target if isinstance(content, File) else None
+        self._made[path] = Entry(f"{self._image_prefix[1:]}/{path}", mode, size, digest, content, target)
+
+    def _generated(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        self._add(path, mode, content, _of(content))
+
+    def _generated_script(self, name: str, point: tuple[str, str]) -> None:
+        self._generated(f"bin/{name}", scripts.script(*point, self._image_prefix), 0o755)
+        self._relocate(f"bin/{name}", "text")
+
+    def _relocate(self, path: str, kind: Literal["text", "binary"]) -> None:
+        self._relocated.append({"path": path, "kind": kind})
 
 
 def _of(content: bytes) -> tuple[str, int]:
@@ -133,7 +163,7 @@ def _check_name(path: str, package: Package) -> None:
 
 
 def _entry_points(package: Package) -> dict[str, tuple[str, str]]:
-    if not package.records:
+    if not package.records or package.origin in ("python", "system"):
         return {}
     wanted = f"{package.records}/entry_points.txt"
     for file in package.files:

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+from base64 import urlsafe_b64encode
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.canonical import read
+from lamella.builder.content import RPATH, entries
+from lamella.builder.errors import CannotBuild
+from lamella.builder.rpath import patchelf
+from support.engines import need
+from support.packages import SITE, environment, package
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamella.builder.canonical import Entry
+    from lamella.builder.environment import Environment, Package
+
+INFO = f"{SITE}/tool-1.0.dist-info"
+ENTRY_POINTS = "[console_scripts]\ntool = tool:main\n"
+PIP = "#!{python}\n# -*- coding: utf-8 -*-\nimport re\nimport sys\nfrom tool import main\nsys.exit(main())\n"
+
+
+def shipped(env: Environment, one: Package, image_prefix: str = "/opt/env") -> dict[str, Entry]:
+    made = entries(env, one, image_prefix)
+    assert [entry.path for entry in made] == sorted(entry.path for entry in made)
+    return {entry.path.removeprefix(f"{image_prefix[1:]}/"): entry for entry in made}
+
+
+def text(entry: Entry) -> str:
+    content = b"".join(read(entry))
+    assert hashlib.sha256(content).hexdigest() == entry.digest
+    assert len(content) == entry.size
+    return content.decode()
+
+
+def installed(prefix: Path, **changes: str) -> dict[str, Entry]:
+    """One wheel as some installer left it; `changes` are what that installer does its own way."""
+    files = {
+        f"{SITE}/tool.py": "def main(): return 0\n",
+        f"{INFO}/METADATA": "Name: tool\n",
+        f"{INFO}/entry_points.txt": ENTRY_POINTS,
+        f"{INFO}/RECORD": changes.pop("record", "whatever"),
+        "bin/tool*": changes.pop("script", PIP.format(python=f"{prefix}/bin/python")),
+    }
+    for name, content in changes.items():
+        files[f"{INFO}/{name.replace('__', '.')}"] = content
+    tool = package(prefix, "tool", files, records=INFO)
+    return shipped(environment(prefix, tool), tool)
+
+
+def test_what_installers_write_differently_ships_the_same(tmp_path: Path) -> None:
+    by_pip = installed(tmp_path / "a", INSTALLER="pip\n", REQUESTED="", record="a,,\n")
+    by_uv = installed(
+        tmp_path / "elsewhere/b",
+        INSTALLER="uv",
+        uv_cache__json="{}",
+        script="#!/bin/sh\n'''exec' \"/x y/python\" \"$0\" \"$@\"\n' '''\nimport sys\n",
+    )
+    assert {path: entry.digest for path, entry in by_pip.items()} == {
+        path: entry.digest for path, entry in by_uv.items()
+    }
+    assert text(by_pip["bin/tool"]).startswith("#!/opt/env/bin/python\nimport sys\nfrom tool import main\n")
+    assert by_pip["bin/tool"].mode == 0o755
+    assert not {f"{INFO}/INSTALLER", f"{INFO}/REQUESTED"} & set(by_pip)
+
+
+def test_record_names_what_ships_with_its_hash_and_size(tmp_path: Path) -> None:
+    made = installed(tmp_path)
+    rows = {row[0]: row[1:] for row in csv.reader(io.StringIO(text(made[f"{INFO}/RECORD"])))}
+    assert set(rows) == {
+        "tool.py",
+        "tool-1.0.dist-info/METADATA",
+        "tool-1.0.dist-info/entry_points.txt",
+        "tool-1.0.dist-info/RECORD",
+        "../../../bin/tool",
+    }
+    script = made["bin/tool"]
+    hashed = urlsafe_b64encode(bytes.fromhex(script.digest)).decode().rstrip("=")
+    assert rows["../../../bin/tool"] == [f"sha256={hashed}", str(script.size)]
+    assert rows["tool-1.0.dist-info/RECORD"] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("written", "ships"),
+    [
+        (
+            {"url": "https://me:secret@host/x.git", "vcs_info": {"vcs": "git", "commit_id": "abc", "x": 1}},
+            {"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+        ),
+        (
+            {"url": "ssh://git@host/x.git", "subdirectory": "a", "vcs_info": {"vcs": "git"}},
+            {"url": "ssh://git@host/x.git", "subdirectory": "a", "vcs_info": {"vcs": "git"}},
+        ),
+        (
+            {
+                "url": "https://token@host/x.whl?sig=secret",
+                "archive_info": {"hash": "sha256=ab", "hashes": {"sha256": "ab"}},
+            },
+            {"url": "https://host/x.whl", "archive_info": {"hashes": {"sha256": "ab"}}},
+        ),
+        (
+            {"url": "https://host/x.whl", "archive_info": {"hash": "sha256=ab"}},
+            {"url": "https://host/x.whl", "archive_info": {"hashes": {"sha256": "ab"}}},
+        ),
+        ({"url": "file:///home/me/x.whl", "archive_info": {}}, None),
+        ({"url": "file:///home/me/project", "dir_info": {"editable": True}}, None),
+        ({"url": 3}, None),
+        ([], None),
+    ],
+)
+def test_direct_url_ships_without_secrets_and_local_paths(tmp_path: Path, written: object, ships: object) -> None:
+    made = installed(tmp_path, direct_url__json=json.dumps(written))
+    path = f"{INFO}/direct_url.json"
+    assert (json.loads(text(made[path])) if path in made else None) == ships
+
+
+def test_a_password_in_direct_url_does_not_change_what_ships(tmp_path: Path) -> None:
+    url = '{{"url": "https://u:{}@host/x.git", "vcs_info": {{"vcs": "git", "commit_id": "abc"}}}}'
+    made = [installed(tmp_path / word, direct_url__json=url.format(word)) for word in ("old", "new")]
+    assert made[0][f"{INFO}/RECORD"].digest == made[1][f"{INFO}/RECORD"].digest
+
+
+def test_the_prefix_is_rewritten_and_listed_for_relocation(tmp_path: Path) -> None:
+    thing = package(
+        tmp_path,
+        "thing",
+        {
+            "lib/pkgconfig/x.pc": f"prefix={tmp_path}\n",
+            "lib/plain.txt": "no prefix",
+            "bin/run*": f"#!{tmp_path}/bin/python3\nx",
+        },
+    )
+    made = shipped(environment(tmp_path, thing), thing, "/srv/app")
+    assert text(made["lib/pkgconfig/x.pc"]) == "prefix=/srv/app\n"
+    assert text(made["bin/run"]) == "#!/srv/app/bin/python\nx"
+    listed = json.loads(text(made[".lamella/relocate/pypi-thing.json"]))
+    assert listed == {
+        "prefix": "/srv/app",
+        "files": [{"kind": "text", "path": "bin/run"}, {"kind": "text", "path": "lib/pkgconfig/x.pc"}],
+    }
+
+
+def test_a_package_without_the_prefix_has_no_relocation_list(tmp_path: Path) -> None:
+    thing = package(tmp_path, "thing", {"lib/plain.txt": "no prefix"})
+    assert set(shipped(environment(tmp_path, thing), thing)) == {"lib/plain.txt"}
+
+
+def test_a_conda_packages_binary_is_padded_and_anothers_is_left_alone(tmp_path: Path) -> None:
+    content = b"\x7fELF\0" + bytes(tmp_path) + b"/lib" + bytes(40)
+    for origin in ("conda", "pypi"):
+        thing = package(tmp_path, f"thing-{origin}", {f"lib/{origin}.so": content}, origin=origin)
+        entry = shipped(environment(tmp_path, thing), thing)[f"lib/{origin}.so"]
+        expected = (b"\x7fELF\0/opt/env/lib").ljust(len(content), b"\0") if origin == "conda" else content
+        assert b"".join(read(entry)) == expected
+
+
+def test_a_conda_record_ships_the_package_and_nothing_of_this_machine(tmp_path: Path) -> None:
+    def record(token: str, cache: str) -> str:
+        return json.dumps(
+            {
+                "name": "zlib", "version": "1.3", "build": "h1_0", "build_number": 0, "subdir": "linux-64", "sha256": "ab",
+                "channel": f"https://conda.host/t/{token}/main", "url": f"https://me:{token}@conda.host/t/{token}/main/zlib.conda",
+                "extracted_package_dir": cache, "link": {"source": cache, "type": 1}, "requested_spec": "zlib",
+                "paths_data": {"paths": [{"_path": "lib/libz.so", "sha256_in_prefix": cache}]},
+            }
+        )  # fmt: skip
+
+    made = []
+    for number, token in enumerate(("tk-one", "tk-two")):
+        prefix = tmp_path / token
+        files = {"lib/libz.so": "z", "conda-meta/zlib-1.3-h1_0.json": record(token, f"/home/{number}")}
+        zlib = package(prefix, "zlib", files, origin="conda")
+        made.append(text(shipped(environment(prefix, zlib), zlib)["conda-meta/zlib-1.3-h1_0.json"]))
+    assert made[0] == made[1]
+    assert "tk-" not in made[0]
+    assert "/home/" not in made[0]
+    shown = json.loads(made[0])
+    assert shown["url"] == "https://conda.host/main/zlib.conda"
+    assert shown["files"] == ["lib/libz.so"]
+
+
+def test_pips_scripts_are_the_same_whoever_installed_it(tmp_path: Path) -> None:
+    info = f"{SITE}/pip-26.0.dist-info"
+    points = "[console_scripts]\npip = pip._internal:main\npip3 = pip._internal:main\n"
+    made = []
+    for number, names in enumerate((["pip", "pip3"], ["pip", "pip3", "pip3.9"], ["pip3", "pip3.12"])):
+        prefix = tmp_path / str(number)
+        files = {f"{info}/entry_points.txt": points, f"{info}/RECORD": ""} | {f"bin/{name}*": "x" for name in names}
+        pip = package(prefix, "pip", files, version="26.0", records=info)
+        made.append({path: entry.digest for path, entry in shipped(environment(prefix, pip), pip).items()})
+    assert made[0] == made[1] == made[2]
+
+
+def test_a_symlink_ships_as_it_is(tmp_path: Path) -> None:
+    thing = package(tmp_path, "thing", {"lib/a.so.1": "a", "lib/a.so": "->a.so.1"})
+    entry = shipped(environment(tmp_path, thing), thing)["lib/a.so"]
+    assert (entry.target, entry.mode, entry.digest) == ("a.so.1", 0o777, "")
+
+
+def test_a_name_that_means_deletion_in_an_image_is_refused(tmp_path: Path) -> None:
+    thing = package(tmp_path, "thing", {"lib/.wh.x": "a"})
+    with pytest.raises(CannotBuild, match=r"lib/\.wh\.x of thing can't be in an image"):
+        shipped(environment(tmp_path, thing), thing)
+
+
+def test_the_interpreter_looks_for_its_libraries_beside_itself(tmp_path: Path) -> None:
+    """And what it loads has no run path of its own into folders of the machine that built it."""
+    gcc = need("gcc")
+    source = tmp_path / "x.c"
+    source.write_text("int main(void) { return 0; }\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib").mkdir()
+    subprocess.run([gcc, source, "-o", tmp_path / "bin/python3.12", "-Wl,-rpath,/build/lib"], check=True)
+    subprocess.run([gcc, source, "-shared", "-o", tmp_path / "lib/m.so", "-Wl,-rpath,/build/lib:$ORIGIN/x"], check=True)
+    python = package(
+        tmp_path,
+        "python",
+        {
+            "bin/python3.12*": (tmp_path / "bin/python3.12").read_bytes(),
+            "lib/m.so*": (tmp_path / "lib/m.so").read_bytes(),
+        },
+        origin="python",
+    )
+    made = shipped(environment(tmp_path, python), python)
+    for path, expected, tag in (("bin/python3.12", RPATH, "RPATH"), ("lib/m.so", "$ORIGIN/x", "RUNPATH")):
+        out = tmp_path / "out"
+        out.write_bytes(b"".join(read(made[path])))
+        shown = subprocess.run([patchelf(), "--print-rpath", out], check=True, capture_output=True, text=True).stdout
+        assert shown == f"{expected}\n"
+        assert (
+            f"({tag})"
+            in subprocess.run([need("readelf"), "-d", out], check=True, capture_output=True, text=True).stdout
+        )
