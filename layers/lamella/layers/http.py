@@ -168,6 +168,9 @@ class Client:
             if urlsplit(there).scheme not in {"https", urlsplit(here).scheme}:
                 raise Denied(f"{self.host} redirects to {_shown(there)}, out of HTTPS: refused")
             if _origin(there) != _origin(here):
+                if body:
+                    # It may be a token that buys others.
+                    raise Denied(f"{self.host} redirects what is sent to it to {_shown(there)}: refused")
                 headers = {name: value for name, value in headers.items() if name in {"Accept", "Range"}}
             here = there
         raise InvalidContent(f"{self.host} redirects in a circle, last to {_shown(here)}")

@@ -59,6 +59,7 @@ class Registry:
         *,
         insecure: bool = False,
         patience: Patience = Patience(),  # noqa: B008 - a frozen value
+        part: int = PART,
     ) -> None:
         self._name = registry
         self._repository = repository
@@ -67,6 +68,7 @@ class Registry:
         self._lock = threading.Lock()
         self._sessions: dict[Digest, str] = {}
         self._in_parts = False
+        self._part = part
         self._read: dict[Digest, bytes] = {}
         self._dead: set[str] = set()
 
@@ -115,7 +117,7 @@ class Registry:
             self._push_document(descriptor, content, tag)
             return
 
-        upload = Upload(self._client, self._repository, descriptor, content)
+        upload = Upload(self._client, self._repository, descriptor, content, self._part)
         tried = False
 
         def attempt() -> None:
@@ -126,12 +128,12 @@ class Registry:
             tried = True
             with self._lock:
                 session, in_parts = self._sessions.pop(descriptor.digest, ""), self._in_parts
-            if not in_parts or descriptor.size <= PART:
+            if not in_parts or descriptor.size <= self._part:
                 try:
                     upload.whole(session)
                     return
                 except TooLarge:
-                    if descriptor.size <= PART:
+                    if descriptor.size <= self._part:
                         raise
                     with self._lock:
                         self._in_parts = True

@@ -58,7 +58,8 @@ def challenges(headers: Iterable[str]) -> list[Challenge]:
         # Commas part challenges as well as parameters; a quoted scope holds both commas and spaces.
         masked = re.sub(r'"(?:[^"\\]|\\.)*"', lambda match: '"' + "x" * (len(match[0]) - 2) + '"', header)
         starts = list(_SCHEME.finditer(masked))
-        for start, end in zip(starts, [match.start() for match in starts[1:]] + [len(header)], strict=True):
+        ends = [match.start() for match in starts[1:]] + [len(header)]
+        for start, end in zip(starts, ends, strict=False):
             parameters = {
                 match[1].lower(): re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
                 for match in _PARAMETER.finditer(header[start.end() : end])

@@ -35,11 +35,12 @@ class TooLarge(InvalidContent):
 class Upload:
     """Attempts to upload one blob to `/{repository}/blobs/`. A failed one leaves a session that registries clear away."""
 
-    def __init__(self, client: Client, repository: str, descriptor: Descriptor, content: Content) -> None:
+    def __init__(self, client: Client, repository: str, descriptor: Descriptor, content: Content, part: int) -> None:
         self._client = client
         self._repository = repository
         self._descriptor = descriptor
         self._content = content
+        self._part = part
         self._scopes = {f"repository:{repository}:pull,push"}
         self._what = f"{repository} {descriptor.digest}"
 
@@ -61,7 +62,7 @@ class Upload:
         with self._begin() as response:
             location = location_of(response)
             least = response.header("OCI-Chunk-Min-Length")
-        part = max(PART, int(least) if least.isdigit() else 0)
+        part = max(self._part, int(least) if least.isdigit() else 0)
         with opened(self._descriptor, self._content) as stream:
             for start in range(0, self._descriptor.size, part):
                 size = min(part, self._descriptor.size - start)

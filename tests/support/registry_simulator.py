@@ -1,0 +1,419 @@
+"""A registry in memory behind a real HTTP server, with any fault of a poor or hostile network, on demand.
+
+It implements distribution-spec v1.1 as strictly as a test needs: a manifest is taken only when what it names is there,
+and an upload only when its digest is right. What it was asked is in `requests`; what goes wrong is in `faults`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import ssl
+import struct
+import threading
+import uuid
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+USER, PASSWORD = "user", "password"
+INDEX = "application/vnd.oci.image.index.v1+json"
+
+_SMALL = 1 << 16
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    size: int
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests whose `METHOD path` the pattern is found in."""
+
+    pattern: str
+    times: int = 1
+    status: int = 0
+    """Answered in place of what would be done."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Added to the answer, or put in the place of its own."""
+    body: bytes | None = None
+    """The answer's, in place of its own; its Content-Length fits."""
+    cut: int | None = None
+    """Bytes of the answer's body after which the connection ends, though Content-Length promises them all."""
+    reset: bool = False
+    """The connection ends with a reset and not in good order."""
+    take: int | None = None
+    """Bytes of the request's body that are read before the connection ends without an answer."""
+    lost: bool = False
+    """The request is done and its answer never sent."""
+
+
+class RegistrySimulator:
+    """See above. Change its attributes before it is asked; `serving` runs it."""
+
+    def __init__(self) -> None:
+        self.host = ""
+        self.blobs: dict[str, dict[str, bytes]] = {}
+        """By repository and digest."""
+        self.manifests: dict[str, dict[str, tuple[str, bytes]]] = {}
+        """By repository and digest: media type and bytes."""
+        self.tags: dict[str, dict[str, str]] = {}
+        self.requests: list[Request] = []
+        self.faults: list[Fault] = []
+        self.ranges = True
+        self.referrers_api = True
+        self.mounts = True
+        self.largest_request = 1 << 40
+        """Bytes that one upload request may have; more is answered 413."""
+        self.least_part = 0
+        """OCI-Chunk-Min-Length, and a refusal of smaller parts but the last."""
+        self.page = 1000
+        self.auth = ""
+        """`basic` or `bearer`, or neither."""
+        self.realm = ""
+        """The token server's URL where it is not this server's own."""
+        self.token_uses = 1 << 40
+        """Requests that one token is good for."""
+        self.tokens: dict[str, tuple[frozenset[str], int]] = {}
+        """By token: the scopes that it was given for and the uses that are left."""
+        self.elsewhere = ""
+        """The URL of a server to which requests for blobs are redirected."""
+        self.lock = threading.RLock()
+        self._uploads: dict[str, bytearray] = {}
+
+    def asked(self, pattern: str) -> list[Request]:
+        """The requests whose `METHOD path` the pattern is found in."""
+        with self.lock:
+            return [request for request in self.requests if re.search(pattern, f"{request.method} {request.path}")]
+
+    def add_blob(self, repository: str, content: bytes) -> str:
+        """Puts a blob there, and returns its digest."""
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self.blobs.setdefault(repository, {})[digest] = content
+        return digest
+
+    def forget_uploads(self) -> None:
+        """Loses every upload session that is open."""
+        with self.lock:
+            self._uploads.clear()
+
+    @contextlib.contextmanager
+    def serving(self, tls: ssl.SSLContext | None = None) -> Iterator[RegistrySimulator]:
+        """Serves on a free loopback port: `host` is `localhost:PORT`."""
+        simulator = self
+
+        class Handler(_Handler):
+            registry = simulator
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        self.host = f"localhost:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    registry: RegistrySimulator
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self.fault: Fault | None = None
+        self.left = 0
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+        """Says nothing."""
+
+    def handle(self) -> None:
+        # A client that goes away is a client's right.
+        with contextlib.suppress(ConnectionError, ssl.SSLError, ValueError):
+            super().handle()
+
+    def do_GET(self) -> None:
+        self._begin()
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the library's names
+
+    def _begin(self) -> None:
+        registry = self.registry
+        self.left = int(self.headers.get("Content-Length") or 0)
+        asked = f"{self.command} {self.path}"
+        with registry.lock:
+            registry.requests.append(Request(self.command, self.path, dict(self.headers), self.left))
+            self.fault = next((f for f in registry.faults if f.times > 0 and re.search(f.pattern, asked)), None)
+            if self.fault:
+                self.fault.times -= 1
+        if self.fault and self.fault.take is not None:
+            self.rfile.read(min(self.fault.take, self.left))
+            self._end_connection()
+        elif self.fault and self.fault.status:
+            self._answer(self.fault.status)
+        else:
+            self._route()
+
+    def _route(self) -> None:
+        parts = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        if parts.path == "/token":
+            self._give_token(parse_qs(parts.query))
+            return
+        if not self._allowed(parts.path):
+            return
+        if parts.path in {"/v2", "/v2/"}:
+            self._answer(200, body=b"{}", headers={"Content-Type": "application/json"})
+        elif found := re.fullmatch(r"/v2/(.+)/blobs/uploads/([^/]*)", parts.path):
+            self._upload(found[1], found[2], query)
+        elif found := re.fullmatch(r"/v2/(.+)/blobs/([^/]+)", parts.path):
+            self._blob(found[1], found[2])
+        elif found := re.fullmatch(r"/v2/(.+)/manifests/([^/]+)", parts.path):
+            self._manifest(found[1], found[2])
+        elif found := re.fullmatch(r"/v2/(.+)/tags/list", parts.path):
+            self._tags(found[1], query)
+        elif found := re.fullmatch(r"/v2/(.+)/referrers/([^/]+)", parts.path):
+            self._referrers(found[1], found[2])
+        else:
+            self._fail(404, "UNSUPPORTED")
+
+    # Who may
+
+    def _allowed(self, path: str) -> bool:
+        registry = self.registry
+        header = self.headers.get("Authorization", "")
+        if registry.auth == "basic" and header != _basic():
+            self._fail(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="tests"'})
+            return False
+        if registry.auth == "bearer":
+            scope = self._scope(path)
+            with registry.lock:
+                granted, uses = registry.tokens.get(header.removeprefix("Bearer "), (frozenset(), 0))
+                if uses > 0 and (not scope or _covers(granted, scope)):
+                    registry.tokens[header.removeprefix("Bearer ")] = (granted, uses - 1)
+                    return True
+            realm = registry.realm or f"http://{registry.host}/token"
+            challenge = f'Bearer realm="{realm}",service="tests"' + (f',scope="{scope}"' if scope else "")
+            self._fail(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
+            return False
+        return True
+
+    def _scope(self, path: str) -> str:
+        found = re.match(r"/v2/(.+)/(blobs|manifests|tags|referrers)/", path)
+        if not found:
+            return ""
+        return f"repository:{found[1]}:{'pull' if self.command in {'GET', 'HEAD'} else 'pull,push'}"
+
+    def _give_token(self, query: Mapping[str, list[str]]) -> None:
+        registry = self.registry
+        if self.command == "POST":
+            form = parse_qs(self._body().decode())
+            scopes = form.get("scope", [""])[0].split()
+            known = form.get("refresh_token") == ["identity"] and form.get("grant_type") == ["refresh_token"]
+        else:
+            scopes = query.get("scope", [])
+            known = self.headers.get("Authorization") in {_basic(), None}
+        if not known:
+            self._fail(401, "UNAUTHORIZED")
+            return
+        token = uuid.uuid4().hex
+        with registry.lock:
+            registry.tokens[token] = (frozenset(scopes), registry.token_uses)
+        self._answer_json(200, {"token": token, "expires_in": 300})
+
+    # What is there
+
+    def _blob(self, repository: str, digest: str) -> None:
+        content = self.registry.blobs.get(repository, {}).get(digest)
+        if content is None:
+            self._fail(404, "BLOB_UNKNOWN")
+            return
+        if self.registry.elsewhere and self.command == "GET":
+            self._answer(307, {"Location": f"{self.registry.elsewhere}{self.path}"})
+            return
+        headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest}
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if asked and self.registry.ranges:
+            start = int(asked[1])
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self._answer(206, headers, content[start:])
+        else:
+            self._answer(200, headers, content)
+
+    def _manifest(self, repository: str, name: str) -> None:
+        registry = self.registry
+        if self.command == "PUT":
+            self._take_manifest(repository, name, self._body())
+            return
+        digest = registry.tags.get(repository, {}).get(name, name)
+        if digest not in registry.manifests.get(repository, {}):
+            self._fail(404, "MANIFEST_UNKNOWN")
+            return
+        media_type, content = registry.manifests[repository][digest]
+        self._answer(200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, content)
+
+    def _take_manifest(self, repository: str, name: str, content: bytes) -> None:
+        registry = self.registry
+        document = json.loads(content)
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        blobs = [entry["digest"] for entry in document.get("layers", [])]
+        blobs += [document["config"]["digest"]] if "config" in document else []
+        children = [entry["digest"] for entry in document.get("manifests", [])]
+        with registry.lock:
+            whole = all(blob in registry.blobs.get(repository, {}) for blob in blobs)
+            if not whole or not all(child in registry.manifests.get(repository, {}) for child in children):
+                self._fail(400, "MANIFEST_BLOB_UNKNOWN")
+                return
+            if ":" in name and name != digest:
+                self._fail(400, "DIGEST_INVALID")
+                return
+            registry.manifests.setdefault(repository, {})[digest] = (self.headers["Content-Type"], content)
+            if ":" not in name:
+                registry.tags.setdefault(repository, {})[name] = digest
+        self._answer(201, {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest})
+
+    def _tags(self, repository: str, query: Mapping[str, str]) -> None:
+        tags = sorted(self.registry.tags.get(repository, {}))
+        later = [tag for tag in tags if tag > query.get("last", "")]
+        page = later[: min(int(query.get("n", "1000")), self.registry.page)]
+        headers = {}
+        if len(page) < len(later):
+            headers["Link"] = f'</v2/{repository}/tags/list?n={self.registry.page}&last={page[-1]}>; rel="next"'
+        self._answer_json(200, {"name": repository, "tags": page or None}, headers)
+
+    def _referrers(self, repository: str, digest: str) -> None:
+        if not self.registry.referrers_api:
+            self._fail(404, "UNSUPPORTED")
+            return
+        found = []
+        for own, (media_type, content) in self.registry.manifests.get(repository, {}).items():
+            document = json.loads(content)
+            if document.get("subject", {}).get("digest") == digest:
+                entry = {"mediaType": media_type, "digest": own, "size": len(content)}
+                found.append(entry | {"artifactType": document.get("artifactType", "")})
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": found}
+        self._answer_json(200, index, {"Content-Type": INDEX})
+
+    # What comes
+
+    def _upload(self, repository: str, session: str, query: Mapping[str, str]) -> None:
+        registry = self.registry
+        if self.command == "POST":
+            self._begin_upload(repository, query)
+            return
+        if self.left > registry.largest_request:
+            # As proxies do it: without waiting for the body.
+            self._answer(413, {"Connection": "close"})
+            return
+        content = self._body()
+        with registry.lock:
+            upload = registry._uploads.get(session)
+            if upload is None:
+                self._fail(404, "BLOB_UPLOAD_UNKNOWN")
+                return
+            if self.command == "PATCH" and self.headers.get("Content-Range", "").partition("-")[0] != str(len(upload)):
+                self._fail(416, "BLOB_UPLOAD_INVALID")
+                return
+            upload += content
+            if self.command == "PATCH":
+                where = {"Location": f"/v2/{repository}/blobs/uploads/{session}", "Range": f"0-{len(upload) - 1}"}
+                self._answer(202, where)
+                return
+            if f"sha256:{hashlib.sha256(upload).hexdigest()}" != query.get("digest"):
+                self._fail(400, "DIGEST_INVALID")
+                return
+            registry.blobs.setdefault(repository, {})[query["digest"]] = bytes(upload)
+            del registry._uploads[session]
+        self._answer(201, {"Location": f"/v2/{repository}/blobs/{query['digest']}"})
+
+    def _begin_upload(self, repository: str, query: Mapping[str, str]) -> None:
+        registry = self.registry
+        there = registry.blobs.get(query.get("from", ""), {}).get(query.get("mount", ""))
+        if there is not None and registry.mounts:
+            registry.blobs.setdefault(repository, {})[query["mount"]] = there
+            self._answer(201, {"Location": f"/v2/{repository}/blobs/{query['mount']}"})
+            return
+        session = uuid.uuid4().hex
+        with registry.lock:
+            registry._uploads[session] = bytearray()
+        headers = {"Location": f"/v2/{repository}/blobs/uploads/{session}?state=opaque"}
+        if registry.least_part:
+            headers["OCI-Chunk-Min-Length"] = str(registry.least_part)
+        self._answer(202, headers)
+
+    # How it answers
+
+    def _body(self) -> bytes:
+        content = self.rfile.read(self.left)
+        if len(content) < self.left:
+            raise ConnectionResetError
+        self.left = 0
+        return content
+
+    def _fail(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
+        self._answer_json(status, {"errors": [{"code": code, "message": code.lower().replace("_", " ")}]}, headers)
+
+    def _answer_json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
+        self._answer(status, {"Content-Type": "application/json"} | dict(headers or {}), json.dumps(value).encode())
+
+    def _answer(self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+        fault = self.fault or Fault("")
+        if self.left and self.left <= _SMALL:
+            self._body()
+        elif self.left:
+            self.close_connection = True
+        if fault.lost:
+            self._end_connection()
+            return
+        body = body if fault.body is None else fault.body
+        self.send_response(status)
+        for name, value in {**(headers or {}), **fault.headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body if fault.cut is None else body[: fault.cut])
+        if fault.cut is not None:
+            self._end_connection()
+
+    def _end_connection(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        if self.fault and self.fault.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _basic() -> str:
+    return "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+def _covers(granted: frozenset[str], scope: str) -> bool:
+    name, _, actions = scope.rpartition(":")
+    for other in granted:
+        theirs, _, allowed = other.rpartition(":")
+        if theirs == name and set(actions.split(",")) <= set(allowed.split(",")):
+            return True
+    return False
