@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import importlib.util
+import marshal
+import os
+import random
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.bytecode import BLOCK, Compiler, modules
+from lamella.builder.content import entries
+from lamella.builder.errors import CannotBuild, EnvironmentChanged
+from support.packages import SITE, environment, interpreter, package
+
+if TYPE_CHECKING:
+    from lamella.builder.bytecode import Module
+    from lamella.builder.environment import Interpreter
+
+SOURCE = """
+import os
+names = {"alpha", "beta", "gamma", "path", "source"}
+def f(path=names, *, size={"a", "b"} | {1}):
+    return path in frozenset(("alpha", "beta", "gamma")), "interned_%d", os.path
+class C:
+    alpha = beta = "a constant with spaces"
+"""
+
+
+def others() -> list[str]:
+    """Other interpreters of this machine, on PATH or as pyenv keeps them, besides the one that runs the tests."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    found = [
+        *pyenv.glob("3.1?.*/bin/python3"),
+        *(Path(shutil.which(f"python3.{minor}") or "") for minor in range(10, 15)),
+    ]
+    ours = Path(sys.executable).resolve()
+    runnable = {path.resolve() for path in found if path.is_file() and "shims" not in path.parts}
+    return sorted(map(str, runnable - {ours}))
+
+
+def sources(prefix: Path, contents: list[str], name: str = "thing") -> list[Module]:
+    files = {f"{SITE}/{name}/m{number:03}.py": content for number, content in enumerate(contents)}
+    one = package(prefix, name, files)
+    return modules(entries(environment(prefix, one), one, "/opt/env"), interpreter(), "/opt/env")
+
+
+def compiled(wanted: list[Module], by: Interpreter | None = None) -> list[bytes | None]:
+    with closing(Compiler(by or interpreter())) as compiler:
+        return list(compiler.compile(wanted))
+
+
+def test_byte_code_is_what_python_looks_for_and_does_not_look_at_times(tmp_path: Path) -> None:
+    wanted = sources(tmp_path, [SOURCE])
+    assert wanted[0].path == f"opt/env/{SITE}/thing/__pycache__/m000.{sys.implementation.cache_tag}.pyc"
+    made = compiled(wanted)[0]
+    assert made
+    assert made[:4] == importlib.util.MAGIC_NUMBER
+    assert int.from_bytes(made[4:8], "little") == 0b01, "PEP 552: hash-based, unchecked"
+    assert made[8:16] == importlib.util.source_hash(SOURCE.encode())
+    assert marshal.loads(made[16:]).co_filename == f"/opt/env/{SITE}/thing/m000.py"
+
+
+def test_modules_that_python_does_not_import_by_name_are_not_compiled(tmp_path: Path) -> None:
+    one = package(tmp_path, "thing", {"bin/x.py*": "a = 1", "share/x.py": "a = 1", f"{SITE}/a.py": "a = 1"})
+    made = modules(entries(environment(tmp_path, one), one, "/opt/env"), interpreter(), "/opt/env")
+    assert [module.source.path for module in made] == [f"opt/env/{SITE}/a.py"]
+
+
+@pytest.mark.parametrize("executable", [sys.executable, *others()])
+def test_bytes_depend_on_the_package_alone(executable: str, tmp_path: Path) -> None:
+    """Not on what the process compiled before, nor on how many compile at once, nor on the prefix."""
+    by = replace(interpreter(), executable=executable)
+    noise = [
+        f"{name} = frozenset(('{name}', 'x{number}'))\nclass {name}: pass\n" for number, name in enumerate("abcdefgh")
+    ]
+    first = sources(tmp_path / "one", [SOURCE, *noise])
+    alone = compiled(first, by)
+    with closing(Compiler(by)) as compiler, ThreadPoolExecutor(4) as threads:
+        jobs = [sources(tmp_path / f"noise{number}", noise, f"noise{number}") for number in range(6)]
+        jobs += [sources(tmp_path / f"again{number}", [SOURCE, *noise]) for number in range(4)]
+        random.Random(1).shuffle(jobs)
+        results = list(threads.map(lambda job: list(compiler.compile(job)), jobs))
+    again = [made for job, made in zip(jobs, results, strict=True) if "/thing/" in job[0].path]
+    assert again == [alone] * 4
+
+
+def test_a_source_that_does_not_compile_has_none_and_stops_nothing(tmp_path: Path) -> None:
+    made = compiled(sources(tmp_path, ["a = 1", "def", "\0", "# coding: nowhere\n", "b = 2"]))
+    assert [one is not None for one in made] == [True, False, False, False, True]
+
+
+def test_a_source_that_kills_the_compiler_has_none_and_stops_nothing(tmp_path: Path) -> None:
+    wanted = sources(tmp_path, ["a = 1", "kill", "b = 2"])
+    killer = tmp_path / "python"
+    hook = "import os,builtins;c=compile;builtins.compile=lambda s,*a:os.abort() if s==b'kill' else c(s,*a);"
+    killer.write_text(
+        f"#!/bin/sh\nfor last; do :; done\nexec {sys.executable} -s -S -B -c \"{hook}exec(c(open('$last').read(),'x','exec'))\"\n"
+    )
+    killer.chmod(0o755)
+    made = compiled(wanted, replace(interpreter(), executable=str(killer)))
+    assert [one is not None for one in made] == [True, False, True]
+
+
+def test_more_modules_than_one_process_compiles_come_in_order(tmp_path: Path) -> None:
+    wanted = sources(tmp_path, [f"a = {number}" for number in range(BLOCK * 2 + 3)])
+    found: dict[str, int] = {}
+    for number, made in enumerate(compiled(wanted)):
+        assert made
+        exec(marshal.loads(made[16:]), found)
+        assert found["a"] == number
+
+
+def test_a_rewritten_module_is_compiled_as_it_ships(tmp_path: Path) -> None:
+    made = compiled(sources(tmp_path, [f"where = '{tmp_path}/share'"]))[0]
+    assert made
+    assert b"/opt/env/share" in made
+    assert bytes(tmp_path) not in made
+
+
+def test_a_module_that_changed_after_the_scan_is_noticed(tmp_path: Path) -> None:
+    wanted = sources(tmp_path, ["a = 1"])
+    (tmp_path / SITE / "thing/m000.py").write_text("a = 2")
+    with pytest.raises(EnvironmentChanged, match=r"m000\.py changed while it was being packed"):
+        compiled(wanted)
+
+
+def test_an_interpreter_that_does_not_start_is_named(tmp_path: Path) -> None:
+    wanted = sources(tmp_path, ["a = 1"])
+    broken = tmp_path / "python"
+    with pytest.raises(CannotBuild, match=r"python can't be run .*: No such file"):
+        compiled(wanted, replace(interpreter(), executable=str(broken)))
+    broken.write_text("#!/bin/sh\necho wrong machine >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(CannotBuild, match=r"python can't be run .*: wrong machine"):
+        compiled(wanted, replace(interpreter(), executable=str(broken)))
