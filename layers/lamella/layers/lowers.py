@@ -9,7 +9,9 @@ import os
 from typing import TYPE_CHECKING
 
 from lamella.layers import derived, tree
+from lamella.layers.errors import MountError
 from lamella.layers.overlay import MAX_LOWERS
+from lamella.layers.relocate import CannotRelocate, lists, relocate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +25,33 @@ def folders(store: Store, environment: PublishedEnvironment) -> dict[Digest, str
     """By diff_id, in the manifest's order, the folder that belongs at the image prefix; layers without one are left out."""
     found = {layer.diff_id: store.layer_path(layer.diff_id) + environment.prefix for layer in environment.layers}
     return {diff_id: folder for diff_id, folder in found.items() if os.path.isdir(folder)}
+
+
+def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str) -> list[str]:
+    """The environment's folders, so that it works at `prefix`: where that is another than the image prefix, the topmost
+    folder holds the files that name the image prefix, rewritten. Raises `MountError` with the name of a file that can't be.
+    """
+    parts = folders(store, environment)
+    listed = {diff_id: folder for diff_id, folder in parts.items() if prefix != environment.prefix and lists(folder)}
+    if not listed:
+        return merged(store, parts)
+    top = derived.make(store, f"relocated to {prefix}", tuple(listed), lambda target: _rewrite(listed, prefix, target))
+    return [*merged(store, parts, limit=MAX_LOWERS - 1), top]
+
+
+def linked(store: Store, environment: PublishedEnvironment) -> str:
+    """The environment as a tree beside the store, made once, of hardlinks where the file system has them, and for that place."""
+    diff_ids = tuple(folders(store, environment))
+    place = derived.path(store, "links", diff_ids)
+
+    def build(target: str) -> None:
+        sources = for_prefix(store, environment, place)
+        try:
+            tree.lay(sources, target, "hardlinks")
+        except MountError:
+            tree.lay(sources, target, "copies")
+
+    return derived.make(store, "links", diff_ids, build)
 
 
 def merged(store: Store, parts: Mapping[Digest, str], *, limit: int = MAX_LOWERS) -> list[str]:
@@ -45,3 +74,18 @@ def smallest(sizes: Mapping[Digest, int], limit: int) -> Sequence[Digest]:
         return ()
     small = set(sorted(sizes, key=lambda diff_id: (sizes[diff_id], diff_id))[: len(sizes) - limit + 1])
     return tuple(diff_id for diff_id in sizes if diff_id in small)
+
+
+def _rewrite(listed: Mapping[Digest, str], prefix: str, target: str) -> None:
+    def write(path: str, content: bytes, mode: int) -> None:
+        there = f"{target}/{path}"
+        os.makedirs(os.path.dirname(there), exist_ok=True)
+        with open(there, "wb") as file:
+            file.write(content)
+        os.chmod(there, mode)
+
+    try:
+        for folder in listed.values():
+            relocate(folder, prefix, write)
+    except CannotRelocate as error:
+        raise MountError(f"the environment can't be moved to {prefix}: {error}") from error

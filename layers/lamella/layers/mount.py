@@ -68,6 +68,7 @@ def mount(
     method: Method | None = None,
     writable: bool = False,
     changes: str = "",
+    prefix: str = "",
     insecure: bool = False,
     progress: Progress = _SILENT,
     kernel: Kernel = _LINUX,
@@ -75,8 +76,9 @@ def mount(
     """Pulls what is missing of `reference` and puts the environment at `target`, an empty folder, made if it is missing.
 
     `method`: one rung of the ladder; None takes the best that works. `writable`: what is written goes to a layer of its
-    own, thrown away by `umount`, or kept in the folder `changes` and found there by the next mount with it. Raises
-    `MountError`, and what `pull` raises; then everything is as it was.
+    own, thrown away by `umount`, or kept in the folder `changes` and found there by the next mount with it. `prefix`: the
+    path by which programs will see the environment, if not `seen_at`. Raises `MountError`, and what `pull` raises; then
+    everything is as it was.
     """
     from lamella.layers import pull
 
@@ -94,12 +96,12 @@ def mount(
             covers=kernel.mount_points().count(target),
         )
         _check_empty(state)
-        parts = lowers.folders(store, pulled.environment)
-        folders = lowers.merged(store, parts)
+        at = prefix or seen_at(target, pulled.environment.prefix)
+        folders = lowers.for_prefix(store, pulled.environment, at)
         rungs: tuple[Rung, ...] = ()
         try:
             _write(store, state)
-            store.hold(_key(target), parts)
+            store.hold(_key(target), [layer.diff_id for layer in pulled.environment.layers])
             upper = _make_folders(state)
             for rung in (method,) if method else METHODS:
                 state = replace(state, method=rung, rungs=rungs)
@@ -130,6 +132,16 @@ def umount(target: str, *, store: Store | None = None, lazy: bool = False, kerne
     with _alone(store, target):
         _undo(store, state, kernel, lazy=lazy)
     return state
+
+
+def seen_at(target: str, image_prefix: str) -> str:
+    """The path by which programs see what is mounted at `target`: that, or the image prefix inside another root's folder.
+
+    `/srv/root/opt/env` is `/opt/env` to those who chroot to `/srv/root`, if that is the root of a system.
+    """
+    root = target.removesuffix(image_prefix)
+    inside = root != target and root and all(os.path.isdir(f"{root}/{name}") for name in ("usr", "etc"))
+    return image_prefix if inside else target
 
 
 def mounts(store: Store | None = None) -> tuple[Mounted, ...]:

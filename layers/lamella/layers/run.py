@@ -75,7 +75,7 @@ def replace(
     store: Store | None = None,
     insecure: bool = False,
     progress: Progress = _SILENT,
-    notify: Callable[[str], None] = _ignore,  # noqa: ARG001
+    notify: Callable[[str], None] = _ignore,
 ) -> NoReturn:
     """As `run`, but this process becomes the command, so that signals, terminal and standard streams are the command's own.
 
@@ -91,7 +91,7 @@ def replace(
             # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
             lease = leases.enter_context(store.lease(diff_ids, f"run {pulled.reference}"))
         os.set_inheritable(lease, True)
-        execute(_enter(kernel.here(), store, pulled.environment), command)
+        execute(_enter(kernel.here(), store, pulled.environment, notify), command)
 
 
 def execute(prefix: str, command: Sequence[str]) -> NoReturn:
@@ -130,11 +130,13 @@ def enter(kernel: Kernel, folders: Sequence[str], prefix: str) -> None:
         os.chdir(here)
 
 
-def _enter(kernel: Kernel, store: Store, environment: PublishedEnvironment) -> str:
+def _enter(kernel: Kernel, store: Store, environment: PublishedEnvironment, notify: Callable[[str], None]) -> str:
     obstacle = namespace.obstacle(kernel)
     if obstacle:
-        raise MountError(f"this machine grants no namespaces: {obstacle}")
-    enter(kernel, lowers.merged(store, lowers.folders(store, environment)), environment.prefix)
+        tree = lowers.linked(store, environment)
+        notify(f"no namespace for {environment.prefix} here ({obstacle}): the environment runs as links in {tree}")
+        return tree
+    enter(kernel, lowers.for_prefix(store, environment, environment.prefix), environment.prefix)
     return environment.prefix
 
 

@@ -1,0 +1,201 @@
+"""Moves an environment's files to another prefix than the one that they hold.
+
+Each package lists its files that hold the prefix in `.lamella/relocate/<origin>-<name>.json`, below the prefix:
+`{"prefix": "/opt/env", "files": [{"path": "bin/pip", "kind": "text"}]}`, paths relative to the prefix. Text is
+replaced as text. In binaries a C string keeps its place and ends in more NULs; it can grow only into room that the
+packer knows of: `"room"`, the bytes that the prefix itself may have, or `"padded": true`, all NULs behind the string
+(conda's placeholders).
+
+This file goes into exported environments as it is, and runs there with whatever Python they hold: it imports the
+standard library alone, and reads on Python 3.7.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LISTS = ".lamella/relocate"
+INTERPRETER = "python-python.json"
+"""The interpreter's list. It finds its prefix by where it is, so that one in its binaries may stay wrong."""
+
+# A shebang line that Linux reads whole on every version; longer ones are cut, and blanks end the program's name.
+_MAX_SHEBANG = 127
+_MOVING = ".lamella/moving"
+
+
+class CannotRelocate(Exception):
+    """A file or a prefix that can't be changed to what was asked for; the message names it."""
+
+
+def pattern(prefix: bytes) -> re.Pattern[bytes]:
+    """Matches `prefix` as a whole path: the packer's rule (lamella.builder.occurrences), which a test holds equal."""
+    before = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://))"
+    after = rb"(?![\w.~+@%\-\x80-\xff])"
+    return re.compile(before + b"(?:" + re.escape(prefix) + b")" + after)
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises `CannotRelocate` for a folder's name that scripts can't quote."""
+    if re.search("[\"'$`\\\\\x00-\x1f]", prefix):
+        raise CannotRelocate(
+            f"{prefix!r} can't be an environment's folder: scripts would misread its quotes, $, backslashes or line ends"
+        )
+
+
+def lists(folder: str) -> list[str]:
+    """The names of the lists in an environment's, or a layer's, folder, sorted."""
+    try:
+        return sorted(name for name in os.listdir(os.path.join(folder, LISTS)) if name.endswith(".json"))
+    except OSError:
+        return []
+
+
+def relocate(folder: str, prefix: str, write: Callable[[str, bytes, int], object]) -> str:
+    """Gives `write` each file of `folder` that holds another prefix, as (path, content, mode) for `prefix`.
+
+    The lists are among them: they name the new prefix then. Gives the prefix that was held, the last list's.
+    """
+    check_prefix(prefix)
+    held = prefix
+    for name in lists(folder):
+        path = LISTS + "/" + name
+        listed = _read_list(os.path.join(folder, path))
+        held = listed["prefix"]
+        if held == prefix:
+            continue
+        for entry in listed["files"]:
+            source = _inside(folder, entry["path"])
+            with open(source, "rb") as file:
+                content = file.read()
+                mode = os.fstat(file.fileno()).st_mode & 0o777
+            try:
+                changed = rewrite(content, entry, os.fsencode(held), os.fsencode(prefix))
+            except CannotRelocate as error:
+                if name != INTERPRETER:
+                    raise CannotRelocate(f"{entry['path']} {error}: choose a shorter path than {prefix}") from None
+                continue
+            write(entry["path"], changed, mode)
+        listed["prefix"] = prefix
+        write(path, json.dumps(listed, sort_keys=True).encode() + b"\n", 0o644)
+    return held
+
+
+def rewrite(content: bytes, entry: Mapping[str, object], old: bytes, new: bytes) -> bytes:
+    """One listed file's bytes with `new` where they hold `old`."""
+    if entry["kind"] == "binary":
+        return _rewrite_strings(content, entry, old, new)
+    find = pattern(old)
+    first, end, rest = content.partition(b"\n")
+    return _shebang(first, find, old, new) + end + find.sub(lambda _: new, rest)
+
+
+def move(folder: str, prefix: str) -> int:
+    """Makes the environment in `folder` one for `prefix`, in place; gives the number of files that were changed.
+
+    New files are written whole beside the old ones before the first of these is replaced: a crash leaves what the
+    next call finishes, or what it begins again.
+    """
+    moving = os.path.join(folder, _MOVING)
+    complete = os.path.join(moving, "complete")
+    if not os.path.exists(complete):
+        shutil.rmtree(moving, ignore_errors=True)
+        os.makedirs(moving)
+        paths: list[str] = []
+
+        def write(path: str, content: bytes, mode: int) -> None:
+            beside = os.path.join(moving, str(len(paths)))
+            with open(beside, "wb") as file:
+                file.write(content)
+            os.chmod(beside, mode)
+            paths.append(path)
+
+        relocate(folder, prefix, write)
+        with open(complete + ".new", "w", encoding="utf-8") as file:
+            json.dump(paths, file)
+        os.rename(complete + ".new", complete)
+    with open(complete, encoding="utf-8") as file:
+        paths = json.load(file)
+    for number, path in enumerate(paths):
+        beside = os.path.join(moving, str(number))
+        if os.path.exists(beside):
+            os.replace(beside, os.path.join(folder, path))
+    shutil.rmtree(moving)
+    return len(paths)
+
+
+def _read_list(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            listed = json.load(file)
+        if not str(listed["prefix"]).startswith("/") or not all(
+            isinstance(entry["path"], str) and entry["kind"] in ("text", "binary") for entry in listed["files"]
+        ):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise CannotRelocate(f"{path} is no list of files that hold a prefix") from None
+    return listed  # type: ignore[no-any-return]
+
+
+def _inside(folder: str, path: str) -> str:
+    # A list comes from whoever published the layer: neither .. nor a link may make this read what is elsewhere.
+    found = os.path.join(folder, path)
+    if os.path.realpath(found) != os.path.join(os.path.realpath(folder), path) or not os.path.isfile(found):
+        raise CannotRelocate(f"{path}, in a list of files that hold the prefix, is no file of the environment")
+    return found
+
+
+def _shebang(line: bytes, find: re.Pattern[bytes], old: bytes, new: bytes) -> bytes:
+    if not line.startswith(b"#!"):
+        return find.sub(lambda _: new, line)
+    program, _, arguments = line[2:].strip().partition(b" ")
+    if not program.startswith(old + b"/"):
+        return find.sub(lambda _: new, line)
+    program = new + program[len(old) :]
+    simple = b" ".join(filter(None, (b"#!" + program, arguments)))
+    if len(simple) <= _MAX_SHEBANG and b" " not in program:
+        return simple
+    if os.path.basename(program).startswith(b"python"):
+        # For sh a command, for Python a string: the form that pip writes.
+        call = b" ".join(filter(None, (b'"' + program + b'"', arguments)))
+        return b"#!/bin/sh\n'''exec' " + call + b' "$0" "$@"\n' + b"' '''"
+    return b"#!/usr/bin/env " + os.path.basename(program)
+
+
+def _rewrite_strings(content: bytes, entry: Mapping[str, object], old: bytes, new: bytes) -> bytes:
+    find = pattern(old)
+    room = entry.get("room")
+    parts = []
+    at = 0
+    for match in find.finditer(content):
+        if match.start() < at:
+            continue
+        start = content.rfind(b"\0", at, match.start()) + 1 or at
+        end = content.find(b"\0", match.end())
+        end = len(content) if end < 0 else end
+        string = content[start:end]
+        changed, count = find.subn(lambda _: new, string)
+        capacity = len(string)
+        if entry.get("padded"):
+            capacity += max(0, _nuls(content, end) - 1)
+        elif isinstance(room, int) and room > len(old):
+            capacity += max(0, min(count * (room - len(old)), _nuls(content, end) - 1))
+        if len(changed) > capacity:
+            raise CannotRelocate(f"holds the prefix in {capacity} bytes, where it needs {len(changed)}")
+        size = max(len(changed), len(string))
+        parts += [content[at:start], changed.ljust(size, b"\0")]
+        at = start + size
+    return b"".join([*parts, content[at:]])
+
+
+def _nuls(content: bytes, at: int) -> int:
+    end = at
+    while end < len(content) and not content[end]:
+        end += 1
+    return end - at

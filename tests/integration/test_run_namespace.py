@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.layers import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
+from lamella.layers.errors import CannotRun, MountError
+from lamella.layers.kernel import LinuxKernel
+from lamella.layers.run import run
+from lamella.layers.store import Store
+from support.engines import need_root
+from support.environments import publish
+from support.people import NOBODY, as_user, folder_of, give
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ENVIRONMENT = [
+    {"bin/hello*": "#!/bin/sh\necho hello from $0\n", "bin/broken*": "#!/no/such/program\n", "bin/notes": "x"},
+    {"lib/python3.12/site-packages/one.py": "1"},
+    {"lib/python3.12/site-packages/two.py": "2"},
+]
+
+
+class Node:
+    """A node's store with one environment in it, and the user who runs commands there."""
+
+    def __init__(self, folder: Path, uid: int) -> None:
+        self.folder, self.uid = folder, uid
+        self.store = Store(str(folder / "store"))
+
+    def publish(self, *layers: dict[str, str], prefix: str = "/opt/env") -> str:
+        reference = publish(self.folder / "layout", layers or ENVIRONMENT, prefix=prefix)
+        pull.pull(reference, store=self.store)
+        if self.uid:
+            give(self.folder, self.uid)
+        return reference
+
+    def run(self, reference: str, *command: str, notify: Callable[[str], None] = lambda _: None) -> int:
+        action = partial(run, reference, command, store=self.store, notify=notify)
+        return as_user(self.uid, action) if self.uid else action()
+
+
+@pytest.fixture(params=[0, NOBODY], ids=["root", "ordinary user"])
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    need_root()
+    with folder_of(request.param) as folder:
+        yield Node(folder, request.param)
+
+
+def test_a_command_sees_the_environment_at_its_prefix_and_the_machine_does_not(
+    node: Node, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = Path("/proc/self/mountinfo").read_text(), sorted(os.listdir("/opt"))
+
+    assert node.run(node.publish(), "sh", "-c", "hello; ls /opt/env/lib/python3.12/site-packages") == 0
+
+    assert capfd.readouterr().out == "hello from /opt/env/bin/hello\none.py\ntwo.py\n"
+    assert (Path("/proc/self/mountinfo").read_text(), sorted(os.listdir("/opt"))) == before
+
+
+@pytest.mark.parametrize("prefix", ["/opt/env", "/opt/a/b/c", "/nowhere/at/all", "/srv/env", "/usr/lib/env"])
+def test_what_is_beside_the_prefix_stays_visible_wherever_the_prefix_is(
+    node: Node, capfd: pytest.CaptureFixture[str], prefix: str
+) -> None:
+    above = prefix
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+    beside = set(os.listdir(above))
+
+    command = f"hello && pwd && id -u && stat -c %u {node.folder} && test -r /proc/self/status && ls -A1 {above}"
+    assert node.run(node.publish(prefix=prefix), "sh", "-c", command) == 0
+
+    hello, here, user, owner, *seen = capfd.readouterr().out.splitlines()
+    assert hello == f"hello from {prefix}/bin/hello"
+    assert (here, user, owner) == (os.getcwd(), str(node.uid), str(node.uid))
+    assert beside <= set(seen)
+    assert not os.path.lexists(prefix)
+
+
+def test_files_that_the_command_writes_are_the_users_own(node: Node) -> None:
+    assert node.run(node.publish(), "sh", "-c", f"echo x > {node.folder}/made") == 0
+
+    made = (node.folder / "made").stat()
+    assert (made.st_uid, made.st_gid) == (node.uid, node.uid)
+
+
+def test_the_environment_is_read_only(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    assert node.run(node.publish(), "sh", "-c", "echo x > /opt/env/bin/hello") != 0
+
+    assert "Read-only file system" in capfd.readouterr().err
+
+
+def test_the_exit_code_is_the_commands(node: Node) -> None:
+    assert node.run(node.publish(), "sh", "-c", "exit 7") == 7
+
+
+def test_a_command_that_dies_of_a_signal_gives_what_a_shell_would_say(node: Node) -> None:
+    assert node.run(node.publish(), "sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
+
+
+def test_a_closed_pipe_ends_the_command_as_it_does_elsewhere(node: Node) -> None:
+    assert node.run(node.publish(), "sh", "-c", "kill -PIPE $$") == 128 + signal.SIGPIPE
+
+
+def test_a_command_that_is_not_there_is_named(node: Node) -> None:
+    with pytest.raises(CannotRun, match="no command 'nothing-like-it'") as raised:
+        node.run(node.publish(), "nothing-like-it")
+
+    assert raised.value.exit_code == 127
+
+
+@pytest.mark.parametrize(("command", "code"), [("/opt/env/bin/notes", 126), ("broken", 127)])
+def test_a_command_that_can_not_be_executed_is_named(node: Node, command: str, code: int) -> None:
+    with pytest.raises(CannotRun, match=r"/opt/env/bin/\w+ can't be executed") as raised:
+        node.run(node.publish(), command)
+
+    assert raised.value.exit_code == code
+
+
+def test_arguments_pass_through_as_they_are(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    node.run(node.publish(), "printf", "%s|", "a b", "", "-c", "$HOME", "ü")
+
+    assert capfd.readouterr().out == "a b||-c|$HOME|ü|"
+
+
+def test_activation_scripts_and_variables_are_there(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    conda = {
+        "conda-meta/history": "",
+        "conda-meta/state": '{"env_vars": {"GREETING": "hello"}}',
+        "etc/conda/activate.d/b.sh": 'export SECOND="$FIRST and more"\n',
+        "etc/conda/activate.d/a.sh": "export FIRST=$CONDA_PREFIX\n",
+    }
+
+    node.run(node.publish(conda, {"bin/x*": ""}), "sh", "-c", 'echo "$GREETING $SECOND"')
+
+    assert capfd.readouterr().out == "hello /opt/env and more\n"
+
+
+def test_five_hundred_layers_and_more_run(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    layers = [{f"lib/{number}": str(number)} for number in range(620)]
+
+    assert node.run(node.publish(*layers), "sh", "-c", "ls /opt/env/lib | wc -l") == 0
+
+    assert capfd.readouterr().out.strip() == "620"
+
+
+def test_layers_are_kept_from_gc_as_long_as_the_command_lives(node: Node) -> None:
+    from lamella.layers.gc import gc
+
+    reference = node.publish()
+    from_command, to_test = os.pipe()
+    from_test, to_command = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(from_test, 0)
+        os.dup2(to_test, 1)
+        os.close(to_command)
+        os._exit(node.run(reference, "sh", "-c", "echo; read line; hello"))
+    os.close(to_test)
+    os.close(from_test)
+    assert os.read(from_command, 1) == b"\n"
+
+    freed = gc(node.store, keep_bytes=0)
+    os.write(to_command, b"\n")
+    _, status = os.waitpid(child, 0)
+
+    assert freed.layers == ()
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert len(gc(node.store, keep_bytes=0).layers) == len(ENVIRONMENT)
+    os.close(from_command)
+    os.close(to_command)
+
+
+def test_a_reference_with_a_digest_needs_no_source_any_more(node: Node) -> None:
+    reference = node.publish()
+    (node.folder / "layout").rename(node.folder / "gone")
+
+    assert node.run(reference, "hello") == 0
+
+
+class Forbidding(LinuxKernel):
+    """A machine that grants no namespaces."""
+
+    def unshare(self, flags: int) -> None:  # noqa: ARG002
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_without_namespaces_the_command_runs_in_a_tree_of_links_and_that_is_said(
+    node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", Forbidding)
+    listed = '{"prefix": "/opt/env", "files": [{"path": "bin/where", "kind": "text"}]}'
+    script = {"bin/where*": "#!/bin/sh\necho /opt/env $0\n", ".lamella/relocate/pypi-where.json": listed}
+    reference = node.publish(script, {"lib/x": ""})
+
+    code = node.run(reference, "where", notify=print)
+
+    sentence, shown = capfd.readouterr().out.splitlines()
+    tree = shown.split()[0]
+    assert code == 0
+    assert sentence.startswith("no namespace for /opt/env here (Operation not permitted)")
+    assert tree.startswith(node.store.path)
+    assert shown == f"{tree} {tree}/bin/where"
+
+
+def test_a_file_where_the_prefix_has_a_folder_is_named(node: Node) -> None:
+    (node.folder / "file").write_text("")
+
+    with pytest.raises(MountError, match=f"{node.folder}/file is a file on this machine"):
+        node.run(node.publish(prefix=f"{node.folder}/file/env"), "hello")
+
+
+def test_the_process_becomes_the_command(tmp_path: Path) -> None:
+    need_root()
+    reference = publish(tmp_path / "layout", ENVIRONMENT)
+    program = "import sys; from lamella.layers.run import replace; replace(sys.argv[1], sys.argv[2:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, reference, "sh", "-c", "echo $$; read line; echo got $line; exit 3"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"LAMELLA_STORE": str(tmp_path / "store")},
+    )
+
+    output, _ = process.communicate("a line\n", timeout=60)
+
+    assert output == f"{process.pid}\ngot a line\n"
+    assert process.returncode == 3

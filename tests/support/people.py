@@ -1,0 +1,74 @@
+"""Other users than the one who runs the tests."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from support.engines import need_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+NOBODY = 65534
+_PR_SET_DUMPABLE = 4
+
+
+@contextmanager
+def folder_of(uid: int) -> Iterator[Path]:
+    """A folder that belongs to `uid`, where that user can reach it: pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="lamella-test-"))
+    os.chown(folder, uid, uid)
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def give(folder: Path, uid: int) -> None:
+    """Makes `uid` the owner of all that is in `folder`."""
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, uid, uid, follow_symlinks=False)
+
+
+def as_user(uid: int, do: Callable[[], T]) -> T:
+    """What `do` gives, or raises, in a child that is `uid`, without any privilege; imports must be done by then."""
+    need_root()
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            # Else /proc/self is root's, as it is of any process that changed its user and executed nothing since.
+            _be_dumpable()
+            said: tuple[bool, object] = (True, do())
+        except BaseException as error:  # the parent raises it
+            said = (False, error)
+        os.write(writer, pickle.dumps(said))
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as answer:
+        good, value = pickle.loads(answer.read())
+    os.waitpid(child, 0)
+    if good:
+        return value  # type: ignore[no-any-return]
+    raise value
+
+
+def _be_dumpable() -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
