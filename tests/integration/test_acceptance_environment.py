@@ -79,8 +79,8 @@ def test_the_environment_runs_where_there_is_no_python(mounted: Path) -> None:
 def test_console_scripts_and_pip_run_where_there_is_no_python(mounted: Path, science: Path) -> None:
     assert inside(mounted, "/opt/env/bin/httpx", "--help").returncode in (0, 1)
     assert "numpy" in inside(mounted, "/opt/env/bin/f2py").stdout
-    here = subprocess.run([science / "bin/pip", "list", "--format=json"], check=True, capture_output=True, text=True)
-    there = inside(mounted, "/opt/env/bin/pip", "list", "--format=json")
+    here = subprocess.run([science / "bin/pip", "--disable-pip-version-check", "list", "--format=json"], check=True, capture_output=True, text=True)
+    there = inside(mounted, "/opt/env/bin/pip", "--disable-pip-version-check", "list", "--format=json")
     assert there.returncode == 0, there.stderr
     assert json.loads(there.stdout) == json.loads(here.stdout)
 
