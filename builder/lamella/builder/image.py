@@ -212,7 +212,8 @@ def _python(about: About, under: ImageConfig, settings: Settings) -> tuple[str, 
 
 
 def _history(config: ImageConfig) -> tuple[str, ...]:
-    # `docker history` wants a line for each layer, and bases have lines without one: those name no layer here.
+    # One line for each layer, or engines refuse the config. Which of a base's lines made no layer is not kept: the last
+    # ones are taken, or empty ones added.
     count = len(config.diff_ids)
     return (config.history + ("",) * count)[:count] if len(config.history) <= count else config.history[-count:]
 

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from lamella.builder.cache import Built
+from lamella.builder.image import About, Base, Documents, ImageLayer, PackageLayer, Settings, documents
+from lamella.layers import annotations as names
+from lamella.layers.oci import (
+    DOCKER_LAYER_GZIP,
+    LAYER_GZIP,
+    LAYER_ZSTD,
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Index,
+    Layer,
+    Manifest,
+    Platform,
+)
+
+ABOUT = About(Platform("linux", "amd64"), "/opt/env", "3.12.4", "2.28")
+
+
+def built(name: str) -> Built:
+    return Built(Digest.of(name.encode()), 10, Digest.of(f"{name} tar".encode()), 20, LAYER_ZSTD)
+
+
+PACKAGES = [
+    PackageLayer("numpy", "2.1", "pypi", "a" * 64, built("numpy")),
+    PackageLayer("unowned", "", "unowned", "b" * 64, built("unowned")),
+]
+IMAGE = [
+    ImageLayer(("numpy 2.1",), "a" * 64, built("numpy")),
+    ImageLayer(("x 1", "unowned"), "c" * 64, built("bundle")),
+]
+BASE = Base(
+    "registry.example/debian:12",
+    Digest.of(b"base"),
+    (Layer(Descriptor(DOCKER_LAYER_GZIP, Digest.of(b"rootfs"), 5), Digest.of(b"rootfs tar")),),
+    ImageConfig(
+        Platform("linux", "amd64"),
+        (Digest.of(b"rootfs tar"),),
+        env=("PATH=/bin", "LANG=C.UTF-8"),
+        cmd=("bash",),
+        labels={"a": "b"},
+        user="nobody",
+        history=("ADD rootfs",),
+    ),
+)
+
+
+def made(base: Base | None = None, settings: Settings | None = None) -> Documents:
+    return documents(ABOUT, PACKAGES, IMAGE, base, settings or Settings())
+
+
+def image_config(documents: Documents) -> ImageConfig:
+    return ImageConfig.parse(documents.configs[0].content)
+
+
+def test_one_index_names_image_and_package_manifest_as_engines_and_nodes_expect() -> None:
+    result = made()
+    image, packages = Index.parse(result.index.content).manifests
+    assert image.platform == Platform("linux", "amd64")
+    assert str(packages.platform) == "unknown/unknown"
+    assert packages.annotations == {
+        names.IMAGE: str(image.digest),
+        names.DOCKER_REFERENCE_TYPE: "attestation-manifest",
+        names.DOCKER_REFERENCE_DIGEST: str(image.digest),
+    }
+    assert [image.digest, packages.digest] == [document.descriptor.digest for document in result.manifests]
+
+
+def test_the_package_manifest_says_what_each_layer_is() -> None:
+    manifest = Manifest.parse(made().manifests[1].content)
+    assert manifest.annotations == {names.PREFIX: "/opt/env", names.PYTHON: "3.12.4", names.GLIBC: "2.28"}
+    numpy, unowned = manifest.layers
+    assert numpy.annotations == {
+        names.PACKAGE: "numpy", names.VERSION: "2.1", names.ORIGIN: "pypi", names.KEY: "a" * 64, names.UNPACKED: "20"
+    }  # fmt: skip
+    assert names.VERSION not in unowned.annotations
+    assert ImageConfig.parse(made().configs[1].content).diff_ids == tuple(layer.built.diff_id for layer in PACKAGES)
+
+
+def test_the_same_environment_and_flags_have_the_same_digest() -> None:
+    assert made().index.descriptor.digest.hex == "8b7cb4e9572801ada8df104f40b53f5f9c67ca7fbd5e276ef0417aa740fd3746"
+    assert made() == made()
+    assert made(settings=Settings(labels={"a": "b"})).index != made().index
+
+
+def test_an_image_without_a_base_runs_its_own_python() -> None:
+    config = image_config(made())
+    assert config.env == ("PATH=/opt/env/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
+    assert (config.entrypoint, config.cmd) == ((), ("/opt/env/bin/python",))
+    assert config.created == "1980-01-01T00:00:00Z"
+    assert config.history == ("lamella: numpy 2.1", "lamella: x 1, unowned")
+
+
+def test_a_base_lies_below_and_its_config_is_inherited() -> None:
+    result = made(BASE)
+    config, manifest = image_config(result), Manifest.parse(result.manifests[0].content)
+    assert config.diff_ids[0] == Digest.of(b"rootfs tar")
+    assert manifest.layers[0] == Descriptor(LAYER_GZIP, Digest.of(b"rootfs"), 5), (
+        "an OCI manifest has OCI's media types"
+    )
+    assert config.env == ("PATH=/opt/env/bin:/bin", "LANG=C.UTF-8")
+    assert (config.cmd, config.user, config.labels) == (("bash",), "nobody", {"a": "b"})
+    assert config.history == ("ADD rootfs", "lamella: numpy 2.1", "lamella: x 1, unowned")
+    assert manifest.annotations["org.opencontainers.image.base.name"] == "registry.example/debian:12"
+    assert manifest.annotations["org.opencontainers.image.base.digest"] == str(Digest.of(b"base"))
+
+
+def test_a_bases_history_of_steps_without_layers_still_names_every_layer() -> None:
+    base = replace(BASE, config=replace(BASE.config, history=("ADD rootfs", "ENV x", "CMD y")))
+    assert len(image_config(made(base)).history) == len(image_config(made(base)).diff_ids)
+
+
+def test_an_entrypoint_does_away_with_the_bases_command_as_in_a_dockerfile() -> None:
+    config = image_config(made(BASE, Settings(entrypoint=("serve",), env=("A=1", "LANG=de"), labels={"a": "c"})))
+    assert (config.entrypoint, config.cmd) == (("serve",), ())
+    assert config.env == ("PATH=/opt/env/bin:/bin", "LANG=de", "A=1")
+    assert config.labels == {"a": "c"}
+
+
+def test_documents_are_canonical_json() -> None:
+    for document in (*made().configs, *made().manifests, made().index):
+        value = json.loads(document.content)
+        assert json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == document.content
