@@ -18,30 +18,37 @@ from lamella.builder.records import recorded
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from lamella.builder.environment import Origin
+
 _MOST = 1 << 20
 """Bytes of METADATA that are read: the headers stand first, the long description after them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """One installed distribution, by its metadata."""
+    """One unit that an installer put there, by its metadata: a pip distribution, or a conda package."""
 
+    origin: Origin
     name: str
-    """Normalised."""
+    """Normalised for a pip distribution."""
     version: str
-    folder: str
-    """Of its metadata (or the one egg-info file), relative to the prefix."""
-    source: str
-    """Where it was installed from, without credentials; empty for an index."""
-    editable: bool
-    """Whether its direct_url.json says that it is."""
+    records: str
+    """The folder (or the one file) of its metadata, relative to the prefix."""
     files: Mapping[str, str] | None
-    """`records.recorded`; None where its installer kept no list."""
+    """Path relative to the prefix to sha256, or to nothing where none is recorded; None where there is no list."""
+    build: str = ""
+    source: str = ""
+    """Where it was installed from, without credentials; empty for an index."""
+    direct: bool = False
+    """Whether it was installed from a URL, a repository or a folder, and not from an index."""
+    editable: bool = False
+    """Whether its direct_url.json says that it is."""
     tops: tuple[str, ...] = ()
-    """Top-level names, of one that kept no list of files and says them (top_level.txt)."""
+    """Top-level names, of one without a list of files."""
     requires: tuple[str, ...] = ()
-    """Requires-Dist, as written."""
+    """Requires-Dist or conda's depends, as written."""
     requires_python: str = ""
+    installer: str = ""
     trouble: str = ""
     """What is wrong with its metadata, as the end of a sentence; empty for nothing."""
 
@@ -93,22 +100,25 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
     url, editable, url_trouble = _direct_url(folder)
     files = recorded(folder, site, prefixes)
     return Distribution(
-        normalised(headers.get("name", [named])[0] or named),
-        headers.get("version", [version])[0] or version,
-        f"{site}/{base}",
-        url,
-        editable,
-        files,
-        _tops(folder) if files is None else (),
-        tuple(headers.get("requires-dist", ())),
-        headers.get("requires-python", [""])[0],
-        trouble or url_trouble,
+        origin="pypi",
+        name=normalised(headers.get("name", [named])[0] or named),
+        version=headers.get("version", [version])[0] or version,
+        records=f"{site}/{base}",
+        files=files,
+        source=url,
+        direct=bool(url),
+        editable=editable,
+        tops=_lines(os.path.join(folder, "top_level.txt")) if files is None else (),
+        requires=tuple(headers.get("requires-dist", ())),
+        requires_python=headers.get("requires-python", [""])[0],
+        installer="".join(_lines(os.path.join(folder, "INSTALLER"))),
+        trouble=trouble or url_trouble,
     )
 
 
-def _tops(folder: str) -> tuple[str, ...]:
+def _lines(path: str) -> tuple[str, ...]:
     try:
-        with open(os.path.join(folder, "top_level.txt"), encoding="utf-8", errors="surrogateescape") as lines:
+        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
             return tuple(line.strip() for line in lines if line.strip())
     except OSError:
         return ()

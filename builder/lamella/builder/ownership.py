@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.environment import Finding, LeftOut
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lamella.builder.distributions import Distribution
     from lamella.builder.walk import Entry
@@ -20,7 +19,6 @@ class Ownership(NamedTuple):
     """Who owns what."""
 
     owned: list[tuple[Distribution, list[Entry]]]
-    """Each distribution that Python would import, and its files; by name."""
     unowned: list[Entry]
     left_out: list[LeftOut]
     findings: list[Finding]
@@ -30,49 +28,53 @@ def own(
     found: Sequence[Distribution],
     entries: Mapping[str, Entry],
     digests: Mapping[str, str],
-    omitted: frozenset[str],
+    omitted: Callable[[str], bool],
 ) -> Ownership:
-    """Gives each of `entries` (by path) to one of `found` (in the order of sys.path), or to nobody.
+    """Gives each of `entries` (by path) to one of `found`, or to nobody.
 
-    `digests` has the sha256 of each path that is a regular file; `omitted` are the paths that are left out.
+    `digests` has the sha256 of each path that is a regular file; `omitted` says whether a path is left out.
     """
     result = Ownership([], [], [], [])
-    winners = _imported(found, digests, result)
+    winners = _in_use(found, digests, result)
     owners = _by_metadata(winners, entries) | _by_record(winners, entries, digests, result)
     owners |= _by_name(winners, entries, owners)
-    files: dict[str, list[Entry]] = defaultdict(list)
-    loser = tuple(item.path + "/" for item in result.left_out)
+    files: list[list[Entry]] = [[] for _ in winners]
+    replaced = tuple(item.path + "/" for item in result.left_out)
     for path, entry in entries.items():
         owner = owners.get(path)
         if owner is not None:
             files[owner].append(entry)
-        elif not (loser and (path + "/").startswith(loser)):
+        elif not (replaced and (path + "/").startswith(replaced)):
             result.unowned.append(entry)
-    for distribution in winners:
-        result.owned.append((distribution, files[distribution.name]))
+    for index, distribution in enumerate(winners):
+        result.owned.append((distribution, files[index]))
+        if distribution.trouble:
+            message = f"{distribution.records} {distribution.trouble}: its files ship as they are; reinstall it"
+            result.findings.append(Finding("warning", "record", distribution.name, message))
         result.findings.extend(_missing(distribution, entries, omitted))
-        result.findings.extend(_patched(distribution, owners, digests))
+        result.findings.extend(_patched(distribution, index, owners, digests))
     return result
 
 
-def _imported(found: Sequence[Distribution], digests: Mapping[str, str], result: Ownership) -> list[Distribution]:
-    """One distribution per name, by name. The others' metadata is left out: it describes what Python does not import."""
-    groups: dict[str, list[Distribution]] = defaultdict(list)
+def _in_use(found: Sequence[Distribution], digests: Mapping[str, str], result: Ownership) -> list[Distribution]:
+    """One distribution per origin and name. The others' metadata is left out: it describes what is not imported."""
+    groups: dict[tuple[bool, str], list[Distribution]] = defaultdict(list)
     for distribution in found:
-        groups[distribution.name].append(distribution)
+        groups[distribution.origin == "conda", distribution.name].append(distribution)
     winners = []
-    for name, group in sorted(groups.items()):
-        site = os.path.dirname(group[0].folder)
-        first = [each for each in group if os.path.dirname(each.folder) == site]
-        winner = max(first, key=lambda each: (_matches(each, digests), each.version)) if len(first) > 1 else first[0]
+    for (_, name), group in sorted(groups.items()):
+        winner = group[0]
+        if len(group) > 1:
+            # Two in one folder: an upgrade that did not remove the old one. The files tell which one it is.
+            winner = max(group, key=lambda each: (_matches(each, digests), _numbers(each.version)))
         winners.append(winner)
         for loser in group:
             if loser is winner:
                 continue
-            result.left_out.append(LeftOut(loser.folder, f"metadata of {name} that is not the one in use"))
+            result.left_out.append(LeftOut(loser.records, f"metadata of {name} that is not the one in use"))
             message = (
-                f"{name} is here as {winner.version} and as {loser.version}: Python imports {winner.version}, "
-                f"which ships; remove {loser.folder}"
+                f"{name} is here as {winner.version} and as {loser.version}: the files are those of {winner.version}, "
+                f"which ships; remove {loser.records}"
             )
             result.findings.append(Finding("warning", "duplicate", name, message))
     return winners
@@ -80,62 +82,65 @@ def _imported(found: Sequence[Distribution], digests: Mapping[str, str], result:
 
 def _matches(distribution: Distribution, digests: Mapping[str, str]) -> int:
     """How many of its files are on this disk as it recorded them."""
-    files = distribution.files or {}
-    return sum(hash_ == _recorded_form(digests[path]) for path, hash_ in files.items() if path in digests)
+    return sum(1 for path, digest in (distribution.files or {}).items() if digest and digests.get(path) == digest)
 
 
-def _by_metadata(winners: Sequence[Distribution], entries: Mapping[str, Entry]) -> dict[str, str]:
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in version.split("."))
+
+
+def _by_metadata(winners: Sequence[Distribution], entries: Mapping[str, Entry]) -> dict[str, int]:
     """A metadata folder's files are its distribution's, recorded or not."""
-    folders = {distribution.folder: distribution.name for distribution in winners}
+    folders = {distribution.records: index for index, distribution in enumerate(winners) if distribution.records}
     owners = {}
     for path in entries:
         at = path.find("-info/")
-        folder = path[: at + 5] if at >= 0 else path
-        if folder in folders:
-            owners[path] = folders[folder]
+        index = folders.get(path[: at + 5] if at >= 0 else path)
+        if index is not None:
+            owners[path] = index
     return owners
 
 
 def _by_record(
     winners: Sequence[Distribution], entries: Mapping[str, Entry], digests: Mapping[str, str], result: Ownership
-) -> dict[str, str]:
-    owners: dict[str, str] = {}
-    contested: dict[str, list[tuple[str, str]]] = {}
-    recorded: dict[str, str] = {}
-    for distribution in winners:
-        name = distribution.name
-        for path, hash_ in (distribution.files or {}).items():
-            if path not in entries:
-                continue
-            if path in owners and owners[path] != name:
-                contested.setdefault(path, [(owners[path], recorded[path])]).append((name, hash_))
-            else:
-                owners[path], recorded[path] = name, hash_
+) -> dict[str, int]:
+    owners: dict[str, int] = {}
+    contested: dict[str, list[int]] = {}
+    for index, distribution in enumerate(winners):
+        for path in distribution.files or ():
+            if path in entries and owners.setdefault(path, index) != index:
+                contested.setdefault(path, [owners[path]]).append(index)
     for path, claims in sorted(contested.items()):
-        actual = _recorded_form(digests[path]) if path in digests else ""
-        right = [name for name, hash_ in claims if hash_ == actual]
-        owners[path] = right[0] if right else claims[-1][0]
-        same = len({hash_ for _, hash_ in claims}) == 1
-        others = ", ".join(name for name, _ in claims if name != owners[path])
-        message = f"{path} is also claimed by {others}: its bytes are those of {owners[path]}, in whose layer it ships"
-        result.findings.append(Finding("note" if same else "warning", "owners", owners[path], message))
+        recorded = [(winners[index].files or {})[path] for index in claims]
+        right = [index for index, digest in zip(claims, recorded, strict=True) if digest == digests.get(path)]
+        # pip over conda is not worth a word here: `replaced` says it once for the package.
+        owners[path] = (right or claims)[0]
+        others = [winners[index] for index in claims if index != owners[path]]
+        owner = winners[owners[path]]
+        if owner.origin != "conda" and all(other.origin != "conda" for other in others):
+            same = len(set(recorded)) == 1
+            message = (
+                f"{path} is claimed by {owner.name} and by {', '.join(other.name for other in others)}: "
+                f"it ships with {owner.name}" + ("" if same else ", whose bytes it has")
+            )
+            result.findings.append(Finding("note" if same else "warning", "owners", owner.name, message))
     return owners
 
 
 def _by_name(
-    winners: Sequence[Distribution], entries: Mapping[str, Entry], owners: Mapping[str, str]
-) -> dict[str, str]:
+    winners: Sequence[Distribution], entries: Mapping[str, Entry], owners: Mapping[str, int]
+) -> dict[str, int]:
     """Files of distributions without a list of them: what is under the names that they say they have."""
-    tops: dict[str, str] = {}
-    for distribution in winners:
+    tops: dict[str, int] = {}
+    for index, distribution in enumerate(winners):
         if distribution.files is None:
-            site = os.path.dirname(distribution.folder)
+            site = os.path.dirname(distribution.records)
             for top in distribution.tops or (distribution.name.replace("-", "_"), distribution.name):
-                tops.setdefault(f"{site}/{top}", distribution.name)
-    named: dict[str, str] = {}
+                tops.setdefault(f"{site}/{top}", index)
     if not tops:
-        return named
-    sites = {os.path.dirname(distribution.folder) + "/" for distribution in winners if distribution.files is None}
+        return {}
+    sites = {os.path.dirname(top) + "/" for top in tops}
+    named: dict[str, int] = {}
     for path in entries:
         for site in sites:
             if path.startswith(site) and path not in owners:
@@ -145,11 +150,11 @@ def _by_name(
     return named
 
 
-def _missing(distribution: Distribution, entries: Mapping[str, Entry], omitted: frozenset[str]) -> list[Finding]:
+def _missing(distribution: Distribution, entries: Mapping[str, Entry], omitted: Callable[[str], bool]) -> list[Finding]:
     gone = [
         path
         for path in distribution.files or ()
-        if path not in entries and path not in omitted and not path.endswith((".pyc", ".pyo"))
+        if path not in entries and not path.endswith((".pyc", ".pyo")) and not omitted(path)
     ]
     if not gone:
         return []
@@ -157,14 +162,13 @@ def _missing(distribution: Distribution, entries: Mapping[str, Entry], omitted: 
     return [Finding("warning", "missing", distribution.name, message)]
 
 
-def _patched(distribution: Distribution, owners: Mapping[str, str], digests: Mapping[str, str]) -> list[Finding]:
+def _patched(
+    distribution: Distribution, index: int, owners: Mapping[str, int], digests: Mapping[str, str]
+) -> list[Finding]:
     changed = [
         path
-        for path, hash_ in (distribution.files or {}).items()
-        if hash_.startswith("sha256=")
-        and owners.get(path) == distribution.name
-        and path in digests
-        and hash_ != _recorded_form(digests[path])
+        for path, digest in (distribution.files or {}).items()
+        if digest and owners.get(path) == index and digests.get(path, digest) != digest
     ]
     if not changed:
         return []
@@ -172,11 +176,6 @@ def _patched(distribution: Distribution, owners: Mapping[str, str], digests: Map
         f"{_some(changed)} of {distribution.name} {distribution.version} changed since the install: ships as it is"
     )
     return [Finding("warning", "patched", distribution.name, message)]
-
-
-def _recorded_form(digest: str) -> str:
-    """A hex digest as RECORD writes it."""
-    return "sha256=" + base64.urlsafe_b64encode(bytes.fromhex(digest)).decode().rstrip("=")
 
 
 def _some(paths: list[str]) -> str:

@@ -5,6 +5,7 @@ Sources: PyPA specifications, "Recording installed projects"; setuptools' instal
 
 from __future__ import annotations
 
+import binascii
 import csv
 import os
 import posixpath
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] | None:
-    """The files of the distribution whose metadata is in `folder`: path relative to the prefix to RECORD's hash.
+    """The files of the distribution whose metadata is in `folder`: path relative to the prefix to sha256.
 
     `site` is the path, relative to the prefix, of the folder that `folder` is in. A path that leads out of the prefix
-    stays absolute. A hash is `sha256=…`, or empty where none is recorded. None where the installer kept no list.
+    stays absolute or begins with `..`. A hash has 64 hex digits, and is empty where none is recorded, or not sha256.
+    None where the installer kept no list.
     """
     try:
         with open(os.path.join(folder, "RECORD"), encoding="utf-8", errors="surrogateescape", newline="") as lines:
@@ -37,7 +39,18 @@ def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     for row in csv.reader(lines):
         if row and row[0]:
-            yield row[0], row[1] if len(row) > 1 else ""
+            yield row[0], _hex(row[1]) if len(row) > 1 and row[1] else ""
+
+
+def _hex(recorded: str) -> str:
+    """RECORD's `sha256=` and URL-safe base64 without padding as hex digits."""
+    try:
+        algorithm, _, value = recorded.partition("=")
+        if algorithm == "sha256":
+            return binascii.a2b_base64(value.replace("-", "+").replace("_", "/") + "=").hex()
+    except ValueError:
+        pass
+    return ""
 
 
 def _resolved(rows: Iterable[tuple[str, str]], base: str, prefixes: Iterable[str]) -> Iterator[tuple[str, str]]:

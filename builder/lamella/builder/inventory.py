@@ -1,0 +1,140 @@
+"""An environment by names, times and records: every file that may ship, before any is read."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamella.builder import links, runtime
+from lamella.builder.conda import conda_packages, conda_skip
+from lamella.builder.distributions import distributions
+from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.places import in_environment, places
+from lamella.builder.projects import projects
+from lamella.builder.sites import is_system, sites
+from lamella.builder.venv import venv_skip
+from lamella.builder.walk import Entry, Tree, look, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamella.builder.distributions import Distribution
+    from lamella.builder.interpreter import Facts
+    from lamella.builder.places import Place
+    from lamella.builder.prefix import Located
+    from lamella.builder.sites import Site
+
+
+class Inventory(NamedTuple):
+    """What is there."""
+
+    entries: dict[str, Entry]
+    """By path. Every symlink among them leads to another one."""
+    places: tuple[Place, ...]
+    conda: list[Distribution]
+    pip: list[Distribution]
+    """In the order of sys.path, local projects among them."""
+    python: frozenset[str]
+    """Paths of the interpreter's files, where no conda package has them."""
+    left_out: list[LeftOut]
+    findings: list[Finding]
+
+
+def inventory(located: Located, facts: Facts) -> Inventory:
+    """Everything below the prefix and what it borrows. `CannotBuild` for a folder that can't be listed."""
+    stdlib = f"lib/python{facts.short}"
+    own, base = _trees(located, facts, stdlib)
+    conda, findings = conda_packages(located.prefix) if located.kind == "conda" else ([], [])
+    # The environment's own file stands before one of its base interpreter at the same path, but for `python` itself.
+    borrowed = {entry.path for entry in base.entries} - {entry.path for entry in own.entries}
+    executables = [] if located.kind == "conda" or not base.entries else runtime.executables(located.prefix, facts)
+    merged = {entry.path: entry for entry in (*base.entries, *own.entries, *executables)}
+    python = borrowed | {entry.path for entry in executables}
+    if located.kind == "plain" and not base.entries:
+        python = {path for path in merged if runtime.owns(path, facts)}
+    gathered = Inventory(
+        merged, places(located, facts), conda, [], frozenset(python), [*own.left_out, *base.left_out], findings
+    )
+    for site in sites(located, facts):
+        gathered = _add_site(gathered, site, f"{stdlib}/site-packages")
+    resolved = links.resolve(gathered.entries.values(), gathered.places, gathered.left_out)
+    entries = {entry.path: entry for entry in resolved.entries}
+    if facts.debian and base.entries:
+        # Debian's site module looks there where there is no pyvenv.cfg.
+        path = f"{stdlib}/dist-packages"
+        entries[path] = Entry(path, facts.stdlib, os.stat(facts.stdlib), "site-packages")
+        python.add(path)
+    return gathered._replace(
+        entries=entries,
+        python=frozenset(python),
+        left_out=[*gathered.left_out, *resolved.left_out],
+        findings=[*gathered.findings, *resolved.findings],
+    )
+
+
+def _trees(located: Located, facts: Facts, stdlib: str) -> tuple[Tree, Tree]:
+    """The environment's own files, and the base interpreter's."""
+    if located.kind == "venv":
+        return walk(located.prefix, skip=venv_skip(located.prefix)), runtime.borrowed(facts)
+    if is_system(located):
+        return Tree([], []), runtime.borrowed(facts)
+    skip_stdlib = runtime.stdlib_skip(stdlib, sites=False)
+    if located.kind == "plain":
+        return walk(located.prefix, skip=skip_stdlib), Tree([], [])
+    return walk(located.prefix, skip=conda_skip), Tree([], [])
+
+
+def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
+    """`gathered` with the distributions of one more folder of packages, and with the projects that it points to."""
+    spelled = [place.source for place in gathered.places if not place.path]
+
+    def inside(source: str) -> bool:
+        return any(True for _ in in_environment(source, gathered.places))
+
+    found = distributions(site.source, path, spelled)
+    entries = dict(gathered.entries)
+    left_out, findings = list(gathered.left_out), list(gathered.findings)
+    if site.borrowed:
+        # An earlier folder's distribution is the one that is imported; this one's files of that name are not.
+        earlier = {each.name: each for each in gathered.pip}
+        shadowed = [each for each in found if each.name in earlier]
+        found = [each for each in found if each.name not in earlier]
+        hidden = {file for each in shadowed for file in each.files or ()}
+        folders = tuple(f"{each.records}/" for each in shadowed)
+        for each in shadowed:
+            where = os.path.join(site.source, os.path.basename(each.records))
+            left_out.append(LeftOut(where, f"{each.name} {earlier[each.name].version} is imported before it"))
+        tree = walk(site.source, path, borrowed=True)
+        left_out += tree.left_out
+        for entry in tree.entries:
+            if entry.path in hidden or entry.path.startswith(folders):
+                left_out.append(LeftOut(entry.source, "of a distribution that another one hides"))
+            elif entry.path in entries:
+                left_out.append(LeftOut(entry.source, "another file is imported before it"))
+            else:
+                entries[entry.path] = entry
+        entries |= _scripts(found, site, entries)
+    brought = projects(site, path, found, inside)
+    for item in brought.left_out:
+        entries.pop(path + "/" + os.path.basename(item.path), None)
+    for entry in brought.entries:
+        entries.setdefault(entry.path, entry)
+    return gathered._replace(
+        entries=entries,
+        places=(*brought.places, *gathered.places),
+        pip=[*gathered.pip, *brought.distributions],
+        left_out=[*left_out, *brought.left_out],
+        findings=[*findings, *brought.findings],
+    )
+
+
+def _scripts(found: Iterable[Distribution], site: Site, known: dict[str, Entry]) -> dict[str, Entry]:
+    """What the distributions of a borrowed folder record outside of it: scripts, manual pages, data."""
+    scripts = {}
+    for each in found:
+        for path in each.files or ():
+            if path not in known and not path.startswith(("/", "..", "lib/")):
+                entry = look(path, os.path.join(site.root, path))
+                if entry:
+                    scripts[path] = entry
+    return scripts

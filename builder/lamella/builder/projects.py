@@ -1,0 +1,112 @@
+"""Projects whose code an environment imports from elsewhere on this disk, as packages of local origin."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamella.builder.distributions import Distribution, distributions, normalised
+from lamella.builder.editable import Pointer, egg_links, pointers
+from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.local import project_tree, too_broad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from lamella.builder.places import Place
+    from lamella.builder.sites import Site
+    from lamella.builder.walk import Entry
+
+_POINTER = "names folders of this machine; what it names ships in its place"
+
+
+class Projects(NamedTuple):
+    """What editable installs and `.pth` files bring."""
+
+    distributions: list[Distribution]
+    """Those of `found`, with the projects' files for those that are editable; and projects without metadata."""
+    entries: list[Entry]
+    places: list[Place]
+    left_out: list[LeftOut]
+    findings: list[Finding]
+
+
+def projects(site: Site, path: str, found: Sequence[Distribution], inside: Callable[[str], bool]) -> Projects:
+    """The projects that the files of `site` (which belongs at `path`) point to; `found` are its distributions."""
+    result = Projects(list(found), [], [], [], [])
+    linked = _linked(site, path, result)
+    for pointer in pointers(site.source, path, inside):
+        _leave_out(pointer, site, path, result)
+        for gone in pointer.gone:
+            message = f"{pointer.file} names {gone}, which is not there: nothing of it can ship"
+            result.findings.append(Finding("warning", "editable", pointer.file, message))
+        for root in pointer.roots:
+            if too_broad(root.source):
+                message = f"{pointer.file} names {root.source}, which is far more than a project: it does not ship"
+                result.findings.append(Finding("error", "editable", pointer.file, message))
+                continue
+            _ship(root, _owner(pointer, root, path, result.distributions, linked), result)
+    return result
+
+
+def _linked(site: Site, path: str, result: Projects) -> dict[str, str]:
+    """Folder to the name of the project that `python setup.py develop` linked to it; their metadata is beside them."""
+    linked = {}
+    for name, folder in egg_links(site.source):
+        result.left_out.append(_left(site, path, name))
+        project = normalised(name.removesuffix(".egg-link"))
+        for each in distributions(folder, path, ()):
+            if each.name == project:
+                result.distributions.append(replace(each, origin="local", files={}, editable=True))
+                linked[os.path.realpath(folder)] = project
+    return linked
+
+
+def _leave_out(pointer: Pointer, site: Site, path: str, result: Projects) -> None:
+    names = (pointer.file, *(f"{module}.py" for module in pointer.companions))
+    result.left_out.extend(_left(site, path, name) for name in names)
+
+
+def _left(site: Site, path: str, name: str) -> LeftOut:
+    return LeftOut(os.path.join(site.source, name) if site.borrowed else f"{path}/{name}", _POINTER)
+
+
+def _owner(
+    pointer: Pointer, root: Place, path: str, found: Iterable[Distribution], linked: Mapping[str, str]
+) -> Distribution:
+    """The distribution that `pointer` belongs to; a new one where it has none."""
+    by_name = {each.name: each for each in found}
+    for each in found:
+        if f"{path}/{pointer.file}" in (each.files or ()):
+            return each
+    real = os.path.realpath(root.source)
+    if real in linked:
+        return by_name[linked[real]]
+    stem = pointer.file.removesuffix(".pth").removeprefix("__editable__.")
+    for candidate in (stem, re.sub(r"-\d.*$", "", stem), stem.removesuffix("-editable").removesuffix("_editable")):
+        name = normalised(candidate.lstrip("_"))
+        if name in by_name:
+            return by_name[name]
+    name = normalised(
+        os.path.basename(real) if os.path.basename(real) != "src" else os.path.basename(os.path.dirname(real))
+    )
+    return by_name.get(name) or Distribution("local", name, "", "", {})
+
+
+def _ship(root: Place, owner: Distribution, result: Projects) -> None:
+    """Adds the files of `root` to those of `owner`."""
+    keep = frozenset({os.path.basename(owner.records)}) if owner.records.endswith(".egg-info") else frozenset()
+    tree = project_tree(root, keep)
+    taken = {entry.path for entry in result.entries}
+    entries = [entry for entry in tree.entries if entry.path not in taken]
+    result.entries.extend(entries)
+    result.places.append(root)
+    result.left_out.extend(tree.left_out)
+    files = dict(owner.files or {}) | {entry.path: "" for entry in entries}
+    shipped = replace(owner, origin="local", files=files, source=owner.source or f"file://{root.source}", editable=True)
+    if owner in result.distributions:
+        result.distributions[result.distributions.index(owner)] = shipped
+    else:
+        result.distributions.append(shipped)
