@@ -9,13 +9,12 @@ remove the tree with it (`sweep`).
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import shutil
 from typing import TYPE_CHECKING
 
+from lamella.layers import locks
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import Digest
 
@@ -35,50 +34,40 @@ def path(store: Store, kind: str, diff_ids: Sequence[Digest]) -> str:
 def make(store: Store, kind: str, diff_ids: Sequence[Digest], build: Callable[[str], object]) -> str:
     """The path of that tree, made by `build` (which gets an empty folder) unless it is there. The layers are leased.
 
-    Many processes may make it at once: the first to end wins. A crash leaves nothing that is found.
+    One process makes it, others wait for it. A crash leaves nothing that is found.
     """
     tree = path(store, kind, diff_ids)
     final = os.path.dirname(tree)
     if os.path.isdir(final):
         return tree
     store.prepare()
-    partial = f"{store.path}/partial/derived-{os.urandom(6).hex()}"
+    key = os.path.basename(final)
+    lock_path = f"{store.path}/locks/{key}"
     with store.explained():
-        os.makedirs(f"{store.path}/derived", exist_ok=True)
-        os.mkdir(partial, 0o755)
-        folder = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Named as a layer's are, so that gc knows that somebody is at work here, or was.
+        lock = locks.acquire(lock_path)
+        partial = f"{store.path}/partial/{key}-{os.urandom(6).hex()}"
         try:
-            # Tells whoever removes leftovers that this is none.
-            fcntl.flock(folder, fcntl.LOCK_SH)
-            os.mkdir(f"{partial}/tree", 0o755)
-            build(f"{partial}/tree")
-            with open(f"{partial}/layers", "x", encoding="ascii") as file:
-                file.writelines(f"{diff_id}\n" for diff_id in diff_ids)
-            try:
+            if not os.path.isdir(final):
+                os.makedirs(f"{partial}/tree", 0o755)
+                build(f"{partial}/tree")
+                with open(f"{partial}/layers", "x", encoding="ascii") as file:
+                    file.writelines(f"{diff_id}\n" for diff_id in diff_ids)
+                os.makedirs(os.path.dirname(final), exist_ok=True)
                 os.rename(partial, final)
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise
         finally:
-            os.close(folder)
             shutil.rmtree(partial, ignore_errors=True)
+            if lock is not None:
+                locks.release(lock, lock_path)
     return tree
 
 
-def sweep(store: Store, removed: Iterable[Digest]) -> int:
-    """Removes every derived tree of which a layer was `removed`; gives their number. The caller has the store's lock."""
+def made_of(store: Store, removed: Iterable[Digest]) -> list[str]:
+    """The folders of all trees of which a layer is among `removed`: what else goes when these go."""
     gone = set(removed)
-    count = 0
-    try:
-        names = os.listdir(f"{store.path}/derived")
-    except FileNotFoundError:
-        return 0
-    for name in names:
-        folder = f"{store.path}/derived/{name}"
-        if gone & _layers(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            count += 1
-    return count
+    folder = f"{store.path}/derived"
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [path for path in (f"{folder}/{name}" for name in sorted(names)) if gone & _layers(path)]
 
 
 def _layers(folder: str) -> set[Digest]:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers import locks
+from lamella.layers import derived, locks
 from lamella.layers.leases import kept
 from lamella.layers.partial import remove, remove_left
 
@@ -73,6 +73,8 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
                 chosen = _choose(store, keep_bytes, older_than)
                 for item in chosen:
                     trash.add(item.path)
+                for path in derived.made_of(store, (item.diff_id for item in chosen if item.diff_id)):
+                    trash.add(path)
                 _remove_unfinished(store)
             _remove_abandoned(store)
     return Freed(tuple(item.diff_id for item in chosen if item.diff_id), sum(item.bytes for item in chosen))
