@@ -145,8 +145,8 @@ def _read_list(path: str) -> dict[str, Any]:
 
 def _inside(folder: str, path: str) -> str:
     # A list comes from whoever published the layer: neither .. nor a link may make this read what is elsewhere.
-    found = os.path.join(folder, path)
-    if os.path.realpath(found) != os.path.join(os.path.realpath(folder), path) or not os.path.isfile(found):
+    found = folder + "/" + path
+    if os.path.realpath(found) != os.path.realpath(folder) + "/" + path or not os.path.isfile(found):
         raise CannotRelocate(f"{path}, in a list of files that hold the prefix, is no file of the environment")
     return found
 
