@@ -1,0 +1,259 @@
+"""The verbs as a person types them: what goes to stdout, what to stderr, and what --json and --dry-run mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.engines import need_root
+from support.installed import install, venv, wheel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = {"alpha/__init__.py": "VALUE = 41\n", "alpha/more.py": "import alpha\n" * 500}
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with two small packages."""
+    folder = tmp_path_factory.mktemp("verbs")
+    alpha = wheel(folder, "alpha", "1.0", FILES, entry_points="[console_scripts]\nalpha = alpha:main\n")
+    beta = wheel(folder, "beta", "2.0", {"beta.py": "import alpha\n"}, requires=["alpha>=1"])
+    return install(venv(folder / "env", by="uv"), alpha, beta, by="uv")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A store of this module, and the cache of the whole run, so that the interpreter's layer is made once."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    return {"LAMELLA_STORE": str(tmp_path_factory.mktemp("node") / "store"), "LAMELLA_CACHE": str(shared / "cache")}
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry") / "layout"
+
+
+class Command:
+    """Runs `lamella` with the module's store and cache."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        self.settings = settings
+
+    def __call__(
+        self, *arguments: object, cwd: Path | None = None, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lamella.cli", *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            input=stdin,
+            env=os.environ | self.settings,
+            cwd=cwd,
+        )
+
+    def json(self, *arguments: object) -> Any:
+        done = self(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def lamella(settings: dict[str, str]) -> Command:
+    return Command(settings)
+
+
+@pytest.fixture(scope="module")
+def reference(lamella: Command, prefix: Path, layout: Path) -> str:
+    """The environment, pushed to a layout, as the push's own result names it."""
+    done = lamella("push", f"oci:{layout}:v1", prefix)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_scan_shows_packages_with_origin_files_and_size_and_their_sum(lamella: Command, prefix: Path) -> None:
+    done = lamella("scan", prefix)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(prefix)
+    assert f"cpython {sys.version.split()[0]} on linux/" in lines[1]
+    assert lines[3].split() == ["Package", "Version", "Origin", "Files", "Size"]
+    words = {line.split()[0]: line.split()[1:4] for line in lines[4:] if line.split()[1:2]}
+    assert words["alpha"][:2] == ["1.0", "pypi"]
+    assert words["python"][1] == "python"
+    assert any(" packages, " in line and " files, " in line for line in lines)
+
+
+def test_scan_as_json_has_every_package_finding_and_path_left_out(lamella: Command, prefix: Path) -> None:
+    document = lamella.json("scan", prefix)
+    alpha = next(package for package in document["packages"] if package["name"] == "alpha")
+    assert (alpha["version"], alpha["origin"]) == ("1.0", "pypi")
+    assert alpha["files"] >= 2
+    assert alpha["size"] >= len(FILES["alpha/more.py"])
+    assert document["prefix"] == str(prefix)
+    assert all(left["reason"] for left in document["left_out"])
+    assert isinstance(document["findings"], list)
+
+
+def test_scan_lists_what_is_left_out_when_asked(lamella: Command, prefix: Path) -> None:
+    assert "pyvenv.cfg" not in lamella("scan", prefix).stdout
+    assert "pyvenv.cfg" in lamella("scan", prefix, "--left-out").stdout
+
+
+def test_scan_on_a_terminal_says_the_same_words_in_colour(
+    prefix: Path, settings: dict[str, str], lamella: Command
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "lamella.cli", "scan", str(prefix)]
+    environment = os.environ | settings | {"TERM": "xterm-256color", "COLUMNS": "200"}
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # the other end is closed: the command has ended
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"\x1b[" in shown
+    plain = lamella("scan", prefix).stdout
+    for word in plain.split():
+        assert word.encode() in shown
+
+
+def test_push_prints_the_pinned_reference_alone_and_remarks_elsewhere(
+    lamella: Command, prefix: Path, layout: Path, reference: str
+) -> None:
+    again = lamella("push", f"oci:{layout}:v1", prefix)
+    assert again.stdout == f"{reference}\n"
+    assert reference.startswith(f"oci:{layout}:v1@sha256:")
+    assert "nothing changed, nothing uploaded" in again.stderr
+    assert lamella("push", f"oci:{layout}:v1", prefix, "--quiet").stderr == ""
+
+
+def test_push_dry_run_shows_the_plan_and_changes_nothing(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    done = lamella("push", f"oci:{tmp_path}/new:v1", prefix, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "alpha 1.0" in done.stdout
+    assert not (tmp_path / "new").exists()
+    document = lamella.json("push", f"oci:{tmp_path}/new:v1", prefix, "--dry-run")
+    assert document["dry_run"] is True
+    assert document["uploaded"] == {"layers": 0, "bytes": 0}
+    assert {layer["action"] for layer in document["layers"]} <= {"build", "upload"}
+
+
+def test_push_refuses_a_settings_pair_without_a_value(lamella: Command, prefix: Path, layout: Path) -> None:
+    done = lamella("push", f"oci:{layout}:v1", prefix, "--env", "NAME")
+    assert (done.returncode, done.stderr) == (2, "lamella: --env is 'NAME': want NAME=VALUE\n")
+
+
+def test_inspect_as_json_gives_every_package_with_what_names_and_sizes_it(lamella: Command, reference: str) -> None:
+    document = lamella.json("inspect", reference)
+    assert document["reference"] == reference
+    (platform,) = document["platforms"]
+    assert platform["prefix"] == "/opt/env"
+    assert platform["python"] == sys.version.split()[0]
+    packages = {package["name"]: package for package in platform["packages"]}
+    assert {"alpha", "beta", "python"} <= set(packages)
+    alpha = packages["alpha"]
+    assert (alpha["version"], alpha["origin"]) == ("1.0", "pypi")
+    assert alpha["digest"].startswith("sha256:")
+    assert alpha["diff_id"].startswith("sha256:")
+    assert alpha["digest"] != alpha["diff_id"]
+    assert 0 < alpha["size"] < alpha["unpacked"]
+    assert platform["size"] == sum(package["size"] for package in platform["packages"])
+
+
+def test_inspect_shows_packages_largest_first(lamella: Command, reference: str) -> None:
+    lines = lamella("inspect", reference).stdout.splitlines()
+    assert lines[0] == reference
+    names = [line.split()[0] for line in lines if " pypi " in line or " python " in line]
+    assert names.index("python") < names.index("alpha") < names.index("beta")
+
+
+def test_pull_says_what_it_would_download_then_downloads_it_then_has_nothing_to_do(
+    lamella: Command, reference: str, tmp_path: Path
+) -> None:
+    store = ("--store", tmp_path / "store")
+    planned = lamella("pull", reference, *store, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "alpha" in planned.stdout
+    assert list((tmp_path / "store").glob("layers/*/*")) == []
+
+    first = lamella.json("pull", reference, *store)
+    again = lamella.json("pull", reference, *store)
+    assert first["reference"] == again["reference"] == reference
+    assert first["downloaded"]["layers"] == again["present"]["layers"] > 3
+    assert first["downloaded"]["bytes"] > 0
+    assert again["downloaded"] == {"layers": 0, "bytes": 0}
+    assert lamella("pull", reference, *store).stdout == f"{reference}\n"
+
+
+def test_run_gives_the_commands_output_input_and_exit_code(lamella: Command, reference: str) -> None:
+    program = "import alpha, sys; print(alpha.VALUE, sys.stdin.read(), sys.prefix); sys.exit(5)"
+    done = lamella("run", reference, "--quiet", "--", "python", "-c", program, stdin="typed")
+    assert (done.stdout, done.stderr, done.returncode) == ("41 typed /opt/env\n", "", 5)
+
+
+def test_run_as_json_leaves_stdout_to_the_command(lamella: Command, reference: str) -> None:
+    done = lamella("run", reference, "--json", "--quiet", "--", "python", "-c", "print('mine')")
+    assert done.stdout == "mine\n"
+    assert json.loads(done.stderr)["exit_code"] == 0
+
+
+def test_run_without_a_command_is_a_usage_error_that_shows_how(lamella: Command, reference: str) -> None:
+    done = lamella("run", reference)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "lamella: run needs a command behind --, such as: lamella run REFERENCE -- python script.py\n"
+    )
+
+
+def test_run_of_a_command_that_is_not_there_exits_as_a_shell_does(lamella: Command, reference: str) -> None:
+    done = lamella("run", reference, "--", "no-such-command")
+    assert (done.returncode, done.stdout) == (127, "")
+    assert done.stderr.startswith("lamella: there is no command 'no-such-command'")
+
+
+def test_mount_prints_the_folder_and_umount_takes_it_away(lamella: Command, reference: str, tmp_path: Path) -> None:
+    need_root()
+    target = tmp_path / "target"
+    done = lamella("mount", reference, target, "--explain")
+    try:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == str(target)
+        assert "taken" in done.stdout
+        assert (target / "bin/python").exists()
+        assert lamella.json("umount", target, "--dry-run")["reference"] == reference
+    finally:
+        gone = lamella("umount", target)
+    assert gone.returncode == 0, gone.stderr
+    assert not target.exists()
+
+
+def test_umount_of_a_folder_without_an_environment_says_so(lamella: Command, tmp_path: Path) -> None:
+    done = lamella("umount", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"lamella: there is no environment of the store {lamella.settings['LAMELLA_STORE']} at {tmp_path}\n"
+    )
+
+
+def test_a_projects_settings_count_where_no_flag_says_otherwise(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.lamella]\nimage-prefix = '/srv/here'\n")
+    assert lamella("push", "oci:layout:v1", prefix, cwd=tmp_path).returncode == 0
+    document = json.loads(lamella("inspect", "oci:layout:v1", "--json", cwd=tmp_path).stdout)
+    assert document["platforms"][0]["prefix"] == "/srv/here"
