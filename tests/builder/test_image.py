@@ -83,7 +83,7 @@ def test_the_package_manifest_says_what_each_layer_is() -> None:
 
 
 def test_the_same_environment_and_flags_have_the_same_digest() -> None:
-    assert made().index.descriptor.digest.hex == "8b7cb4e9572801ada8df104f40b53f5f9c67ca7fbd5e276ef0417aa740fd3746"
+    assert made().index.descriptor.digest.hex == "89116ac68a8f01a5a360eecd156236c53bd8e51a865cb54533b57ece42051b10"
     assert made() == made()
     assert made(settings=Settings(labels={"a": "b"})).index != made().index
 

@@ -1,4 +1,4 @@
-"""What is already where a push goes to: read from the tag as it is now, in at most five requests."""
+"""What is already where a push goes to: read from the tag as it is now, in at most six requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lamella.builder.cache import Built
 from lamella.layers import published
 from lamella.layers.annotations import KEY, UNPACKED
 from lamella.layers.errors import InvalidContent, NotFound
-from lamella.layers.oci import Manifest
+from lamella.layers.oci import ImageConfig, Manifest, layers_of
 from lamella.layers.storage import fetch_document
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Destination:
     digests: frozenset[str] = frozenset()
     """Of blobs that are there for certain, since a tag only ever names what is whole."""
     known: dict[str, Built] = field(default_factory=dict)
-    """What layer keys are, as the tag's package manifest says."""
+    """What layer keys are, as the tag's manifests say."""
 
 
 def current(storage: Storage, reference: Reference) -> Descriptor | None:
@@ -52,15 +52,18 @@ def read(storage: Storage, reference: Reference, index: Descriptor, platform: Pl
         if environment.platform != platform:
             continue
         known |= built_layers(environment.layers)
-        digests |= {str(environment.manifest.config.digest), *_digests(environment.manifest.layers)}
+        digests |= _digests([environment.descriptor, environment.manifest.config, *environment.manifest.layers])
         if environment.image:
             image = Manifest.parse(fetch_document(storage, environment.image))
-            digests |= {str(image.config.digest), *_digests(image.layers)}
+            config = ImageConfig.parse(fetch_document(storage, image.config))
+            # Bundles have keys as well, so that nobody has to merge one that somebody merged.
+            known |= built_layers(layers_of(image, config))
+            digests |= _digests([environment.image, image.config, *image.layers])
     return Destination(index, frozenset(digests), known)
 
 
 def built_layers(layers: Iterable[Layer]) -> dict[str, Built]:
-    """What layer keys are, from the annotations of a package manifest's layers."""
+    """What layer keys are, from the annotations of a manifest's layers."""
     known = {}
     for layer in layers:
         about = layer.descriptor.annotations

@@ -201,7 +201,11 @@ def _image(
     config_document = Document(Descriptor.of(CONFIG, config), config)
     descriptors = [_oci_typed(layer.descriptor) for layer in base.layers] if base else []
     for layer in layers:
-        about_it = {KEY: layer.key, _TITLE: ", ".join(layer.members)[:200]}
+        about_it = {
+            KEY: layer.key,
+            UNPACKED: str(layer.built.unpacked),
+            _TITLE: ", ".join(layer.members)[:200],
+        }
         descriptors.append(Descriptor(layer.built.media_type, layer.built.digest, layer.built.size, about_it))
     manifest = Manifest(config_document.descriptor, tuple(descriptors), _named(base, settings)).to_json()
     return config_document, Document(Descriptor.of(MANIFEST, manifest), manifest)

@@ -152,9 +152,10 @@ def push_environment(
             )
             uploads.wait()
         made = _documents(about, layers, known, under, settings)
-        for document in (*made.configs, *made.manifests):
-            uploads.document(document)
-        uploads.document(made.index, tag=target.tag)
+        if not now or now.digest != made.index.descriptor.digest:
+            for document in (*made.configs, *made.manifests):
+                uploads.document(document)
+            uploads.document(made.index, tag=target.tag)
     pinned = str(target.at(made.index.descriptor.digest))
     built_count, reused = len(decided.chosen("build")), len(decided.chosen("reuse"))
     return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved)

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.cache import LayerCache
+from lamella.builder.errors import BuilderError, CacheError, EnvironmentChanged
+from lamella.builder.image import Settings
+from lamella.builder.push import push_environment
+from lamella.layers import published
+from lamella.layers.errors import LayersError, NotFound
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci import CONFIG, MANIFEST, Descriptor, ImageConfig, Index, Manifest
+from lamella.layers.reference import Reference
+from lamella.layers.storage import fetch_document, open_storage
+from support.engines import need
+from support.environments import archive
+from support.images import AMD64, Thing, blob
+from support.packages import SITE, environment, package
+from support.registry_simulator import Fault, RegistrySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lamella.builder.environment import Environment
+
+
+@pytest.fixture
+def registry() -> Iterator[RegistrySimulator]:
+    with RegistrySimulator().serving() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> LayerCache:
+    return LayerCache(str(tmp_path / "cache"))
+
+
+def small(prefix: Path, *, count: int = 6, changed: str = "") -> Environment:
+    """Packages p0, p1 and so on, each larger than the next; one of them may be `changed`."""
+    packages = []
+    for number in range(count):
+        name = f"p{number}"
+        text = f"value = {number}\n" + "# padding\n" * (count - number) * 100 + ("new = 1\n" if name == changed else "")
+        info = f"{SITE}/{name}-1.0.dist-info"
+        files = {
+            f"{SITE}/{name}.py": text,
+            f"{info}/METADATA": f"Name: {name}\n",
+            f"{info}/RECORD": "",
+            f"{info}/INSTALLER": str(prefix),
+            f"share/{name}.cfg": f"root={prefix}\n",
+        }
+        packages.append(package(prefix, name, files, records=info))
+    return environment(prefix, *packages)
+
+
+def base_image(reference: str, layers: list[dict[str, str | bytes]], env: tuple[str, ...] = ()) -> None:
+    """Pushes an image of `layers` as `reference`."""
+    place = Reference.parse(reference)
+    storage = open_storage(place, create=True)
+    blobs = [blob(archive(files, "/root")).pushed(storage) for files in layers]
+    config = ImageConfig(AMD64, tuple(one.descriptor.digest for one in blobs), env=env).to_json()
+    made = Thing(Descriptor.of(CONFIG, config), config).pushed(storage)
+    manifest = Manifest(made.descriptor, tuple(one.descriptor for one in blobs)).to_json()
+    Thing(Descriptor.of(MANIFEST, manifest), manifest).pushed(storage, place.tag)
+    storage.close()
+
+
+def digests(reference: str) -> dict[str, str]:
+    """Package name to blob digest, as a node reads it."""
+    place = Reference.parse(reference)
+    storage = open_storage(place)
+    try:
+        (found,) = published.read(storage, place).environments
+    finally:
+        storage.close()
+    return {layer.descriptor.annotations["dev.lamella.package"]: str(layer.descriptor.digest) for layer in found.layers}
+
+
+def image_of(storage: OciLayout, tag: str) -> tuple[Manifest, ImageConfig]:
+    index = Index.parse(fetch_document(storage, storage.resolve(tag)))
+    manifest = Manifest.parse(fetch_document(storage, index.manifests[0]))
+    return manifest, ImageConfig.parse(fetch_document(storage, manifest.config))
+
+
+def test_the_same_environment_has_the_same_index_on_any_machine(tmp_path: Path) -> None:
+    pushed = []
+    for number in range(2):
+        prefix = tmp_path / f"somewhere-{number}" / ("deeper" * number) / "env"
+        cache = LayerCache(str(tmp_path / f"cache{number}"))
+        pushed.append(push_environment(small(prefix), f"oci:{tmp_path}/out{number}:x", cache=cache).reference)
+    assert pushed[0].partition("@")[2] == pushed[1].partition("@")[2] != ""
+
+
+def test_pushing_again_asks_once_and_uploads_nothing(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    reference = f"{registry.host}/team/envs:x"
+    env = small(tmp_path / "env")
+    first = push_environment(env, reference, cache=cache)
+    assert (first.built, first.uploaded, first.reused) == (6, 6, 0)
+    registry.requests.clear()
+    again = push_environment(env, reference, cache=cache)
+    assert (again.reference, again.built, again.uploaded, again.reused, again.moved) == (first.reference, 0, 0, 6, 0)
+    assert again.plan.unchanged
+    assert len(registry.requests) == 1
+
+
+def test_pushing_again_reads_no_blob(tmp_path: Path, cache: LayerCache) -> None:
+    reference = f"oci:{tmp_path}/out:x"
+    env = small(tmp_path / "env")
+    first = push_environment(env, reference, cache=cache)
+    for path in (tmp_path / "cache/layers/blobs/sha256").iterdir():
+        path.unlink()
+    assert push_environment(env, reference, cache=cache).reference == first.reference
+
+
+def test_a_colleague_builds_and_uploads_nothing_of_what_a_tag_has(tmp_path: Path, registry: RegistrySimulator) -> None:
+    reference = f"{registry.host}/team/envs:x"
+    first = push_environment(small(tmp_path / "mine"), reference, cache=LayerCache(str(tmp_path / "a")))
+    registry.requests.clear()
+    theirs = push_environment(small(tmp_path / "theirs"), reference, cache=LayerCache(str(tmp_path / "b")))
+    assert theirs.reference == first.reference
+    assert (theirs.built, theirs.uploaded, theirs.reused, theirs.moved) == (0, 0, 6, 0)
+    assert not registry.asked("POST|PUT|PATCH")
+    assert len(registry.requests) == 6
+
+
+def test_one_changed_package_uploads_its_layer_alone(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    reference = f"{registry.host}/team/envs:x"
+    push_environment(small(tmp_path / "env"), reference, cache=cache)
+    before = digests(reference)
+    changed = push_environment(small(tmp_path / "new", changed="p3"), reference, cache=cache)
+    after = digests(reference)
+    assert {name for name in after if after[name] != before[name]} == {"p3"}
+    assert (changed.built, changed.uploaded, changed.reused) == (1, 1, 5)
+
+
+def test_more_packages_than_layers_are_bundled_and_a_change_moves_one_bundle(tmp_path: Path, cache: LayerCache) -> None:
+    reference = f"oci:{tmp_path}/out:x"
+    first = push_environment(small(tmp_path / "env", count=20), reference, cache=cache, max_layers=12)
+    storage = OciLayout(f"{tmp_path}/out")
+    manifest, config = image_of(storage, "x")
+    assert len(manifest.layers) == len(config.diff_ids) <= 12
+    assert (first.built, first.uploaded) == (22, 22), "20 packages, 2 bundles of what has no layer of its own"
+    assert "p19" in "".join(config.history)
+    changed = push_environment(small(tmp_path / "new", count=20, changed="p19"), reference, cache=cache, max_layers=12)
+    assert (changed.built, changed.uploaded, changed.reused) == (2, 2, 20)
+
+
+def test_a_bundle_is_built_from_the_registrys_blobs_where_they_are_not_here(
+    tmp_path: Path, registry: RegistrySimulator
+) -> None:
+    reference = f"{registry.host}/team/envs:x"
+    push_environment(small(tmp_path / "a", count=20), reference, cache=LayerCache(str(tmp_path / "one")), max_layers=12)
+    other = LayerCache(str(tmp_path / "two"))
+    theirs = push_environment(small(tmp_path / "b", count=20, changed="p19"), reference, cache=other, max_layers=12)
+    assert (theirs.built, theirs.uploaded) == (2, 2)
+
+
+def test_every_file_is_in_the_image_as_it_is_in_the_packages(tmp_path: Path, cache: LayerCache) -> None:
+    push_environment(small(tmp_path / "env", count=20), f"oci:{tmp_path}/out:x", cache=cache, max_layers=8)
+    subprocess.run([need("skopeo"), "copy", "-q", f"oci:{tmp_path}/out:x", f"dir:{tmp_path}/dir"], check=True)
+    manifest = json.loads((tmp_path / "dir/manifest.json").read_text())
+    for layer in manifest["layers"]:
+        blob = tmp_path / "dir" / layer["digest"].partition(":")[2]
+        subprocess.run([need("tar"), "--zstd", "-xf", blob, "-C", tmp_path / "dir"], check=True)
+    site = tmp_path / "dir/opt/env" / SITE
+    assert sorted(path.name for path in site.glob("*.py")) == sorted(f"p{number}.py" for number in range(20))
+    assert len(list(site.glob("__pycache__/*.pyc"))) == 20
+    assert (tmp_path / "dir/opt/env/share/p3.cfg").read_text() == "root=/opt/env\n"
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    reference = f"{registry.host}/team/envs:x"
+    push_environment(small(tmp_path / "env"), reference, cache=cache)
+    registry.requests.clear()
+    planned = push_environment(small(tmp_path / "new", changed="p3"), reference, cache=cache, dry_run=True)
+    assert [layer.wanted.packages for layer in planned.plan.chosen("build")] == [("p3 1.0",)]
+    assert (planned.built, planned.reused, planned.uploaded, planned.moved) == (0, 5, 0, 0)
+    assert not registry.asked("POST|PUT|PATCH")
+    fresh = push_environment(small(tmp_path / "env2"), f"oci:{tmp_path}/never:x", dry_run=True, cache=cache)
+    assert len(fresh.plan.chosen("upload")) == 6
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_layer_that_is_known_but_out_of_reach_is_built_again(tmp_path: Path, registry: RegistrySimulator) -> None:
+    push_environment(small(tmp_path / "a"), f"{registry.host}/team/envs:x", cache=LayerCache(str(tmp_path / "one")))
+    other = LayerCache(str(tmp_path / "two"))
+    push_environment(small(tmp_path / "b"), f"{registry.host}/team/envs:x", cache=other)
+    elsewhere = push_environment(small(tmp_path / "b"), f"oci:{tmp_path}/out:x", cache=other)
+    assert (elsewhere.built, elsewhere.uploaded) == (6, 6)
+
+
+def test_a_push_that_fails_leaves_the_tag_as_it_was(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    reference = f"{registry.host}/team/envs:x"
+    first = push_environment(small(tmp_path / "env"), reference, cache=cache)
+    registry.faults.append(Fault("PUT .*/blobs/", times=100, status=403))
+    with pytest.raises(LayersError):
+        push_environment(small(tmp_path / "new", changed="p1"), reference, cache=cache)
+    assert str(Reference.parse(first.reference).digest) == registry.tags["team/envs"]["x"]
+    registry.faults.clear()
+    changed = push_environment(small(tmp_path / "again", changed="p1"), reference, cache=cache)
+    assert (changed.built, changed.uploaded) == (0, 1), "what was built is not built again"
+
+
+def test_a_blob_that_rotted_in_the_cache_is_not_pushed_and_built_again(tmp_path: Path, cache: LayerCache) -> None:
+    env = small(tmp_path / "env", count=1)
+    first = push_environment(env, f"oci:{tmp_path}/one:x", cache=cache)
+    (blob,) = (tmp_path / "cache/layers/blobs/sha256").iterdir()
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    with pytest.raises(CacheError, match=r"in the cache is damaged .*: push again"):
+        push_environment(env, f"oci:{tmp_path}/two:x", cache=cache)
+    with pytest.raises(NotFound):
+        OciLayout(f"{tmp_path}/two").resolve("x")
+    again = push_environment(env, f"oci:{tmp_path}/two:x", cache=cache)
+    assert again.reference.partition("@")[2] == first.reference.partition("@")[2]
+
+
+def test_an_environment_that_changes_meanwhile_is_not_pushed(tmp_path: Path, cache: LayerCache) -> None:
+    env = small(tmp_path / "env")
+    (tmp_path / "env" / SITE / "p2.py").write_text("value = 0\n")
+    with pytest.raises(EnvironmentChanged, match=r"p2\.py changed while it was being packed"):
+        push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
+    with pytest.raises(NotFound):
+        OciLayout(f"{tmp_path}/out").resolve("x")
+
+
+def test_many_push_one_environment_at_once(tmp_path: Path, registry: RegistrySimulator, cache: LayerCache) -> None:
+    env = small(tmp_path / "env")
+    with ThreadPoolExecutor(4) as threads:
+        results = threads.map(
+            lambda number: push_environment(env, f"{registry.host}/team/envs:x{number % 2}", cache=cache), range(4)
+        )
+        assert len({result.reference.partition("@")[2] for result in results}) == 1
+    assert set(registry.tags["team/envs"]) == {"x0", "x1"}
+
+
+@pytest.mark.parametrize("where", ["layout", "repository"])
+def test_a_base_lies_below_and_its_layers_are_taken_over(
+    where: str, tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    base = f"oci:{tmp_path}/base:b" if where == "layout" else f"{registry.host}/library/base:b"
+    base_image(base, [{"etc/os-release": "ID=test\n"}], ("PATH=/bin",))
+    reference = f"{registry.host}/team/envs:x"
+    pushed = push_environment(small(tmp_path / "env"), reference, base=base, cache=cache)
+    assert pushed.uploaded == (7 if where == "layout" else 6)
+    assert bool(registry.asked("POST .*mount=.*from=library")) == (where == "repository")
+    subprocess.run(
+        [
+            need("skopeo"),
+            "copy",
+            "-q",
+            "--all",
+            "--src-tls-verify=false",
+            f"docker://{reference}",
+            f"oci:{tmp_path}/copy:x",
+        ],
+        check=True,
+    )
+    manifest, config = image_of(OciLayout(f"{tmp_path}/copy"), "x")
+    assert len(manifest.layers) == 7
+    assert config.env[0] == "PATH=/opt/env/bin:/bin"
+
+
+def test_a_base_that_leaves_no_room_is_refused(tmp_path: Path, cache: LayerCache) -> None:
+    base_image(f"oci:{tmp_path}/base:b", [{"a": "1"}, {"b": "2"}])
+    with pytest.raises(BuilderError, match="has 2 layers, and 2 are all there may be: raise --max-layers"):
+        push_environment(
+            small(tmp_path / "env"), f"oci:{tmp_path}/out:x", base=f"oci:{tmp_path}/base:b", max_layers=2, cache=cache
+        )
+
+
+def test_settings_of_the_image_change_no_layer(tmp_path: Path, cache: LayerCache) -> None:
+    env = small(tmp_path / "env")
+    push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
+    other = push_environment(env, f"oci:{tmp_path}/out:y", settings=Settings(env=("A=1",)), cache=cache)
+    assert (other.built, other.uploaded) == (0, 0)
+    assert "A=1" in image_of(OciLayout(f"{tmp_path}/out"), "y")[1].env
+
+
+def test_gzip_layers_are_other_layers_of_the_same_content(tmp_path: Path, cache: LayerCache) -> None:
+    env = small(tmp_path / "env")
+    push_environment(env, f"oci:{tmp_path}/out:zstd", cache=cache)
+    made = push_environment(env, f"oci:{tmp_path}/out:gzip", compression="gzip", cache=cache)
+    assert made.built == 6
+    storage = OciLayout(f"{tmp_path}/out")
+    manifests = [image_of(storage, tag) for tag in ("zstd", "gzip")]
+    assert manifests[0][1].diff_ids == manifests[1][1].diff_ids
+    assert {layer.media_type.rpartition("+")[2] for layer in manifests[1][0].layers} == {"gzip"}
+
+
+@pytest.mark.parametrize("prefix", ["opt/env", "/", "/opt/../etc", "/opt/my env", "/opt/env/", ""])
+def test_an_image_prefix_that_cannot_be_is_refused(prefix: str, tmp_path: Path, cache: LayerCache) -> None:
+    with pytest.raises(BuilderError, match="can't be the image prefix"):
+        push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x", image_prefix=prefix, cache=cache)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_with_a_digest_is_refused(tmp_path: Path, cache: LayerCache) -> None:
+    with pytest.raises(BuilderError, match="names a digest, and a push makes a new one: name a tag"):
+        push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x@sha256:{'0' * 64}", cache=cache)
+
+
+def test_an_index_of_somebody_else_is_written_over(tmp_path: Path, cache: LayerCache) -> None:
+    base_image(f"oci:{tmp_path}/out:x", [{"a": "1"}])
+    pushed = push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x", cache=cache)
+    assert pushed.uploaded == 6
