@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.layers import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
+from lamella.layers.errors import MountError
+from lamella.layers.gc import gc
+from lamella.layers.kernel import LinuxKernel
+from lamella.layers.mount import mount, mounts, umount
+from lamella.layers.store import Store
+from support.engines import need_root
+from support.environments import publish
+from support.people import NOBODY, as_user, folder_of, give
+from support.recording_kernel import RecordingKernel
+from support.trees import content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lamella.layers.assemble import Method
+
+LAYERS = [{"bin/tool*": "#!/bin/sh\n", "a": "1"}, {"b": "2"}, {"lib/c": "3"}]
+SHOWN = {"bin/tool": "#!/bin/sh\n", "a": "1", "b": "2", "lib/c": "3"}
+EVERY: list[Method] = ["overlay", "options", "hardlinks", "copies"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    need_root()
+    store = Store(str(tmp_path / "store"))
+    yield store
+    for mounted in mounts(store):
+        umount(mounted.target, store=store, lazy=True)
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> str:
+    return publish(tmp_path / "layout", LAYERS)
+
+
+def left_over(store: Store) -> list[str]:
+    """What mounting left in the store, beyond layers and documents."""
+    return [
+        name
+        for folder in ("mounts", "holds", "leases", "partial", "locks")
+        for name in os.listdir(f"{store.path}/{folder}")
+    ]
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_every_rung_shows_the_environment_and_umount_leaves_nothing(
+    store: Store, reference: str, tmp_path: Path, method: Method
+) -> None:
+    target = tmp_path / "new" / "target"
+
+    mounted = mount(reference, str(target), store=store, method=method)
+
+    assert content(target) == SHOWN
+    assert mounted.method == method
+    assert [state.target for state in mounts(store)] == [str(target)]
+    assert umount(str(target), store=store) == mounted
+    assert not target.exists()
+    assert left_over(store) == []
+
+
+def test_the_best_rung_that_works_is_taken(store: Store, reference: str, tmp_path: Path) -> None:
+    mounted = mount(reference, str(tmp_path / "target"), store=store)
+
+    assert [(rung.method, rung.why_not) for rung in mounted.rungs] == [("overlay", "")]
+
+
+class WithoutDescriptors(LinuxKernel):
+    """A kernel older than 6.7, or a container's filter that knows no fsopen."""
+
+    def fsopen(self, fstype: str) -> int:  # noqa: ARG002
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+class WithoutOverlay(WithoutDescriptors):
+    """A kernel that has no overlayfs."""
+
+    def mount(self, *_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+
+def test_each_rung_says_why_it_was_not_taken(store: Store, reference: str, tmp_path: Path) -> None:
+    older = mount(reference, str(tmp_path / "older"), store=store, kernel=WithoutDescriptors())
+    without = mount(reference, str(tmp_path / "without"), store=store, kernel=WithoutOverlay())
+
+    assert [(rung.method, rung.why_not) for rung in older.rungs] == [
+        ("overlay", "Function not implemented"),
+        ("options", ""),
+    ]
+    assert [(rung.method, rung.why_not) for rung in without.rungs] == [
+        ("overlay", "Function not implemented"),
+        ("options", "No such device"),
+        ("hardlinks", ""),
+    ]
+    assert content(tmp_path / "older") == content(tmp_path / "without") == SHOWN
+
+
+def test_when_no_rung_works_everything_is_as_it_was(store: Store, reference: str, tmp_path: Path) -> None:
+    with pytest.raises(MountError, match=r"can't be put at .*target \(options: No such device\)"):
+        mount(reference, str(tmp_path / "target"), store=store, method="options", kernel=WithoutOverlay())
+
+    assert not (tmp_path / "target").exists()
+    assert left_over(store) == []
+
+
+def test_an_environment_of_one_layer_mounts(store: Store, tmp_path: Path) -> None:
+    mount(publish(tmp_path / "layout", [{"only": "1"}]), str(tmp_path / "target"), store=store)
+
+    assert content(tmp_path / "target") == {"only": "1"}
+    with pytest.raises(OSError, match="Read-only"):
+        (tmp_path / "target/new").touch()
+
+
+def test_twelve_hundred_layers_mount(store: Store, tmp_path: Path) -> None:
+    layers = [{f"lib/{number}": str(number)} for number in range(1200)]
+
+    mount(publish(tmp_path / "layout", layers), str(tmp_path / "target"), store=store)
+
+    assert len(os.listdir(tmp_path / "target/lib")) == 1200
+
+
+@pytest.mark.parametrize("method", ["overlay", "options", "copies"])
+def test_what_is_written_is_thrown_away_and_the_store_stays(
+    store: Store, reference: str, tmp_path: Path, method: Method
+) -> None:
+    target = tmp_path / "target"
+    mount(reference, str(target), store=store, method=method, writable=True)
+
+    (target / "a").write_text("changed")
+    (target / "new").write_text("new")
+    umount(str(target), store=store)
+    mount(reference, str(target), store=store)
+
+    assert content(target) == SHOWN
+
+
+def test_changes_are_kept_where_they_were_asked_to_be(store: Store, reference: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    kept = str(tmp_path / "kept")
+    for expected in (SHOWN, {"a": "changed", "b": "2", "lib/c": "3"}):
+        mount(reference, str(target), store=store, changes=kept)
+        assert content(target) == expected
+        (target / "a").write_text("changed")
+        (target / "bin/tool").unlink(missing_ok=True)
+        umount(str(target), store=store)
+
+
+def test_a_writable_tree_is_never_of_hardlinks(store: Store, reference: str, tmp_path: Path) -> None:
+    with pytest.raises(MountError, match="would be written into the store"):
+        mount(reference, str(tmp_path / "target"), store=store, method="hardlinks", writable=True)
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(store: Store, reference: str, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/mine").write_text("mine")
+
+    with pytest.raises(MountError, match="target is not empty"):
+        mount(reference, str(tmp_path / "target"), store=store)
+
+    assert content(tmp_path / "target") == {"mine": "mine"}
+    assert left_over(store) == []
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_one_folder_holds_one_environment(store: Store, reference: str, tmp_path: Path, method: Method) -> None:
+    mount(reference, str(tmp_path / "target"), store=store, method=method)
+
+    with pytest.raises(MountError, match=r"holds an environment already: take it away with lamella umount"):
+        mount(reference, str(tmp_path / "target"), store=store, method=method)
+
+    assert content(tmp_path / "target") == SHOWN
+
+
+def test_only_what_was_mounted_can_be_unmounted(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(MountError, match="there is no environment of the store"):
+        umount(str(tmp_path), store=store)
+
+
+def test_a_mount_in_use_is_named_and_can_be_taken_away_lazily(store: Store, reference: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    mount(reference, str(target), store=store)
+
+    with (target / "a").open() as file:
+        with pytest.raises(MountError, match="is in use: stop the programs"):
+            umount(str(target), store=store)
+        umount(str(target), store=store, lazy=True)
+        assert file.read() == "1"
+    assert not target.exists()
+
+
+def test_gc_leaves_what_is_mounted(store: Store, reference: str, tmp_path: Path) -> None:
+    mount(reference, str(tmp_path / "target"), store=store)
+
+    assert gc(store, keep_bytes=0).layers == ()
+    umount(str(tmp_path / "target"), store=store)
+    assert len(gc(store, keep_bytes=0).layers) == len(LAYERS)
+
+
+def test_after_a_restart_of_the_machine_the_same_mount_can_be_made(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    mount(reference, str(target), store=store, writable=True)
+    subprocess.run(["umount", target], check=True)
+
+    mount(reference, str(target), store=store)
+
+    assert content(target) == SHOWN
+
+
+CALLS = ["fsopen", "fsconfig", "fscreate", "fsmount", "move_mount"]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_is_there_is_claimed_before_the_kernel_is_asked(
+    store: Store, reference: str, tmp_path: Path, call: str
+) -> None:
+    claims: list[object] = []
+
+    class Watching(RecordingKernel):
+        def _record(self, name: str, *arguments: object) -> None:
+            if name == call:
+                [state] = mounts(store)
+                claims.append((state.method, state.whole, len(os.listdir(f"{store.path}/holds"))))
+            super()._record(name, *arguments)
+
+    mount(reference, str(tmp_path / "target"), store=store, kernel=Watching())
+
+    assert claims[0] == ("overlay", False, 1)
+    umount(str(tmp_path / "target"), store=store, kernel=RecordingKernel())
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("afterwards", ["umount", "mount"])
+def test_what_a_crash_left_is_cleared_away(
+    store: Store, reference: str, tmp_path: Path, call: str, afterwards: str
+) -> None:
+    target = tmp_path / "target"
+
+    class Crashing(LinuxKernel):
+        def __getattribute__(self, name: str) -> object:
+            if name == call:
+                os._exit(9)
+            return super().__getattribute__(name)
+
+    child = os.fork()
+    if child == 0:
+        mount(reference, str(target), store=store, writable=True, kernel=Crashing())
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+    if afterwards == "mount":
+        mount(reference, str(target), store=store)
+        assert content(target) == SHOWN
+    umount(str(target), store=store)
+    gc(store)
+    assert not target.exists()
+    assert left_over(store) == []
+
+
+def test_a_crash_right_after_the_mount_is_cleared_away(store: Store, reference: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+
+    class Crashing(LinuxKernel):
+        def move_mount(self, mount: int, target: str) -> None:
+            super().move_mount(mount, target)
+            os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        mount(reference, str(target), store=store, kernel=Crashing())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.path.ismount(target)
+
+    umount(str(target), store=store)
+
+    assert not target.exists()
+
+
+def test_a_mount_that_was_at_the_target_before_stays(store: Store, reference: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "volume", target], check=True)
+    try:
+        mount(reference, str(target), store=store)
+        assert content(target) == SHOWN
+        umount(str(target), store=store)
+        assert content(target) == {}
+        assert os.path.ismount(target)
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+def test_of_many_who_mount_at_one_folder_at_once_one_does(store: Store, reference: str, tmp_path: Path) -> None:
+    pull.pull(reference, store=store)
+    outcomes: list[str] = []
+
+    def attempt() -> None:
+        try:
+            outcomes.append(mount(reference, str(tmp_path / "target"), store=store).method)
+        except MountError as error:
+            outcomes.append(str(error).partition(":")[0])
+
+    threads = [threading.Thread(target=attempt) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(outcomes) == sorted(["overlay", *[f"{tmp_path}/target holds an environment already"] * 5])
+    assert LinuxKernel().mount_points().count(str(tmp_path / "target")) == 1
+
+
+def test_files_that_hold_the_image_prefix_name_the_target(store: Store, tmp_path: Path) -> None:
+    listed = json.dumps({"prefix": "/opt/env", "files": [{"path": "bin/where", "kind": "text"}]})
+    script = {"bin/where*": "#!/opt/env/bin/sh\necho /opt/env\n", ".lamella/relocate/pypi-where.json": listed}
+    reference = publish(tmp_path / "layout", [script, {"bin/sh": "->/bin/sh"}])
+    target = tmp_path / "t"
+
+    mount(reference, str(target), store=store)
+
+    assert subprocess.run([target / "bin/where"], check=True, capture_output=True, text=True).stdout == f"{target}\n"
+
+
+def test_what_another_root_sees_at_the_image_prefix_names_that(store: Store, tmp_path: Path) -> None:
+    listed = json.dumps({"prefix": "/opt/env", "files": [{"path": "x", "kind": "text"}]})
+    reference = publish(tmp_path / "layout", [{"x": "/opt/env", ".lamella/relocate/pypi-x.json": listed}, {"y": ""}])
+    for folder in ("root/usr", "root/etc"):
+        (tmp_path / folder).mkdir(parents=True)
+
+    mount(reference, str(tmp_path / "root/opt/env"), store=store)
+    mount(reference, str(tmp_path / "home/opt/env"), store=store)
+    mount(reference, str(tmp_path / "told"), store=store, prefix="/elsewhere")
+
+    assert (tmp_path / "root/opt/env/x").read_text() == "/opt/env"
+    assert (tmp_path / "home/opt/env/x").read_text() == f"{tmp_path}/home/opt/env"
+    assert (tmp_path / "told/x").read_text() == "/elsewhere"
+
+
+def test_a_file_that_can_not_name_the_target_is_named(store: Store, tmp_path: Path) -> None:
+    listed = json.dumps({"prefix": "/opt/env", "files": [{"path": "lib/x.so", "kind": "binary"}]})
+    layers = [{"lib/x.so": "\0/opt/env/share\0", ".lamella/relocate/conda-x.json": listed}, {"y": ""}]
+
+    with pytest.raises(MountError, match=r"can't be moved to .*: lib/x\.so holds the prefix in 14 bytes"):
+        mount(publish(tmp_path / "layout", layers), str(tmp_path / "target"), store=store)
+
+    assert left_over(store) == []
+
+
+def test_an_ordinary_user_gets_a_tree_and_is_told_why_it_is_no_mount() -> None:
+    need_root()
+    with folder_of(NOBODY) as folder:
+        reference = publish(folder / "layout", LAYERS)
+        own = Store(str(folder / "store"))
+        pull.pull(reference, store=own)
+        give(folder, NOBODY)
+
+        mounted = as_user(NOBODY, partial(mount, reference, str(folder / "target"), store=own))
+
+        assert mounted.method == "hardlinks"
+        assert mounted.rungs[0].why_not == "only root may mount where others see it: lamella run needs no privilege"
+        assert content(folder / "target") == SHOWN
+        with pytest.raises(MountError, match="only root may mount where others see it: lamella run needs no privilege"):
+            as_user(NOBODY, partial(mount, reference, str(folder / "other"), store=own, method="overlay"))
+        as_user(NOBODY, partial(umount, str(folder / "target"), store=own))
+        assert not (folder / "target").exists()
