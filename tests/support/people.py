@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import shutil
@@ -69,6 +70,4 @@ def as_user(uid: int, do: Callable[[], T]) -> T:
 
 
 def _be_dumpable() -> None:
-    import ctypes
-
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)

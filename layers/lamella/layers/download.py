@@ -65,11 +65,16 @@ class Download:
                     f"{response.host} answered with a web page for {self._descriptor.digest}: "
                     "is a proxy or a login page in between?"
                 )
-            if response.status == 206:
-                start = re.match(r"bytes (\d+)-", response.header("Content-Range"))
-                if not start or int(start[1]) != self._offset:
-                    raise InvalidContent(f"{response.host} answered with another part than was asked for")
-            else:
+            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.header("Content-Range"))
+            if response.status == 206 and (not part or int(part[1]) != self._offset):
+                raise InvalidContent(f"{response.host} answered with another part than was asked for")
+            length = part[2] if part else response.header("Content-Length")
+            if length.isdigit() and int(length) != self._descriptor.size:
+                raise InvalidContent(
+                    f"{response.host} has {length} bytes for {self._descriptor.digest}, which should have "
+                    f"{self._descriptor.size}"
+                )
+            if response.status != 206:
                 self._skip(response)
         except BaseException:
             response.close()

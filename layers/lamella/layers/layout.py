@@ -197,8 +197,10 @@ class OciLayout:
         """Removes what pushers that were killed left behind."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if entry.name.startswith(_PARTIAL) and entry.stat().st_mtime < time.time() - _STALE:
-                    os.unlink(entry.path)
+                # Those that are being written vanish while they are looked at.
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.name.startswith(_PARTIAL) and entry.stat().st_mtime < time.time() - _STALE:
+                        os.unlink(entry.path)
 
     def _index(self) -> dict[str, Any]:
         document = _json(os.path.join(self._folder, "index.json"))

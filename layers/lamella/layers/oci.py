@@ -343,10 +343,20 @@ def _document(content: bytes, what: str) -> dict[str, Any]:
     if len(content) > MAX_DOCUMENT:
         raise InvalidContent(f"{what} of {len(content)} bytes is larger than {MAX_DOCUMENT}")
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise InvalidContent(f"{what} is not JSON: it begins with {content[:60]!r}") from None
     return _object(value, what)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        # Of two values under one key, one reader takes the first and another the last.
+        if key in document:
+            raise InvalidContent(f"a document has {key[:100]!r} twice in one object: refused as ambiguous")
+        document[key] = value
+    return document
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

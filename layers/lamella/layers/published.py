@@ -107,7 +107,7 @@ def _environment(storage: ReadOnlyStorage, descriptor: Descriptor, index: Index)
     config = ImageConfig.parse(fetch_document(storage, manifest.config))
     prefix = manifest.annotations.get(PREFIX, "")
     # Nodes join it to a folder of their own and mount there: it may not lead out of it.
-    if not prefix.startswith("/") or any(part in {"", ".", ".."} for part in prefix.split("/")[1:]):
+    if not prefix.startswith("/") or "\0" in prefix or any(part in {"", ".", ".."} for part in prefix.split("/")[1:]):
         raise InvalidContent(f"{descriptor.digest} has {prefix[:100]!r} as its image prefix: want an absolute path")
     image = descriptor.annotations[IMAGE]
     return PublishedEnvironment(

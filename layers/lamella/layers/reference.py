@@ -69,9 +69,10 @@ def _layout(text: str, rest: str, digest: Digest | None) -> Reference:
     folder, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
         folder, tag = rest, "" if digest else "latest"
-    if not folder:
+        colon = ""
+    if not folder or "\0" in folder:
         raise InvalidReference(f"{text!r} names no folder: write oci:FOLDER:tag")
-    if tag and not _TAG.fullmatch(tag):
+    if (tag or colon) and not _TAG.fullmatch(tag):
         raise InvalidReference(f"{tag!r} in {text!r} is not a tag: use letters, digits, '.', '_' and '-', at most 128")
     return Reference(folder=folder, tag=tag, digest=digest)
 

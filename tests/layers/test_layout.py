@@ -1,0 +1,278 @@
+"""A layout folder: what others can read, whole at any moment, with many pushers, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamella.layers.errors import InvalidContent, NotFound, StoreError
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci import MANIFEST, Descriptor, Digest
+from support.engines import need, need_root
+from support.images import Thing, blob, push_environment, push_image
+from support.people import NOBODY, as_user, folder_of
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_layout_holds_its_marker_its_index_and_its_blobs(tmp_path: Path) -> None:
+    folder = tmp_path / "layout"
+    manifest = push_image(OciLayout(str(folder), create=True), [b"content"], "v1")
+    assert json.loads((folder / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    index = json.loads((folder / "index.json").read_text())
+    assert index["manifests"] == [
+        manifest.descriptor.to_value() | {"annotations": {"org.opencontainers.image.ref.name": "v1"}}
+    ]
+    assert len(files(folder / "blobs" / "sha256")) == 3
+    assert not [name for name in files(folder) if "partial" in name]
+    assert all(stat.S_IMODE((folder / name).stat().st_mode) == 0o644 for name in files(folder))
+
+
+def test_skopeo_reads_what_was_pushed(tmp_path: Path) -> None:
+    folder = tmp_path / "layout"
+    push_environment(OciLayout(str(folder), create=True))
+    command = [need("skopeo"), "inspect", "--raw", f"oci:{folder}:v1"]
+    assert len(json.loads(subprocess.check_output(command))["manifests"]) == 2
+
+
+def test_a_tag_names_the_last_that_was_pushed_with_it(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    push_image(layout, [b"one"], "v1")
+    second = push_image(layout, [b"two"], "v1")
+    push_image(layout, [b"two"], "v2")
+    assert layout.resolve("v1") == layout.resolve("v2") == second.descriptor
+    assert layout.tags() == ["v1", "v2"]
+
+
+def test_what_other_tools_wrote_into_the_index_stays(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    push_image(layout, [b"one"], "v1")
+    index = json.loads((tmp_path / "index.json").read_text())
+    index["annotations"] = {"theirs": "1"}
+    index["manifests"][0]["data"] = "e30="
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    push_image(layout, [b"two"], "v2")
+    after = json.loads((tmp_path / "index.json").read_text())
+    assert after["annotations"] == {"theirs": "1"}
+    assert after["manifests"][0]["data"] == "e30="
+
+
+def test_a_child_of_an_index_is_found_by_its_digest(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    manifest = push_image(layout, [b"one"])
+    assert layout.resolve(str(manifest.descriptor.digest)) == manifest.descriptor
+    with pytest.raises(NotFound, match="has no sha256:"):
+        layout.resolve(str(Digest.of(b"other")))
+
+
+def test_exists_is_false_for_a_file_of_another_size_and_a_push_mends_it(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    thing = blob(b"content").pushed(layout)
+    path = tmp_path / "blobs" / "sha256" / thing.descriptor.digest.hex
+    path.chmod(0o644)
+    path.write_bytes(b"cont")
+    assert not layout.exists(thing.descriptor)
+    thing.pushed(layout)
+    assert layout.exists(thing.descriptor)
+    assert path.read_bytes() == b"content"
+
+
+def test_a_damaged_blob_is_not_handed_out(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    thing = blob(b"content").pushed(layout)
+    (tmp_path / "blobs" / "sha256" / thing.descriptor.digest.hex).write_bytes(b"CONTENT")
+    with layout.fetch(thing.descriptor) as stream, pytest.raises(InvalidContent, match="has other content"):
+        stream.read()
+
+
+def test_a_missing_blob_is_told(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    blob(b"content").pushed(layout)
+    with pytest.raises(NotFound, match="is not in the layout"), layout.fetch(blob(b"other").descriptor):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"CONTENT", b"conten", b"content and more"])
+def test_content_that_is_not_the_descriptors_is_refused_and_leaves_nothing(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "layout"
+    layout = OciLayout(str(folder), create=True)
+    with pytest.raises(InvalidContent):
+        Thing(blob(b"content").descriptor, content).pushed(layout)
+    assert not folder.exists()
+
+
+def test_a_missing_tag_is_told_with_those_that_are_there(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    for number in range(12):
+        push_image(layout, [b"one"], f"v{number:02}")
+    with pytest.raises(NotFound, match=r"has no tag 'nope': it has v00, v01, .*v09 and 2 more"):
+        layout.resolve("nope")
+
+
+def test_a_layout_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> None:
+    folder = tmp_path / "layout"
+    with pytest.raises(NotFound, match=f"there is no OCI layout at {folder}"):
+        OciLayout(str(folder))
+    layout = OciLayout(str(folder), create=True)
+    assert not layout.exists(blob(b"content").descriptor)
+    for ask in (layout.tags, lambda: layout.resolve("v1")):
+        with pytest.raises(NotFound, match="there is no OCI layout at"):
+            ask()
+    assert not folder.exists()
+
+
+def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="is a file, where the folder of an OCI layout should be"):
+        OciLayout(str(tmp_path / "file"), create=True)
+    layout = OciLayout(str(tmp_path / "file" / "below"), create=True)
+    with pytest.raises(StoreError, match="a file is where a folder should be; name another folder"):
+        blob(b"content").pushed(layout)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is not an OCI layout: it has no file 'oci-layout'; name another folder"):
+        OciLayout(str(tmp_path), create=True)
+    assert files(tmp_path) == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("oci-layout", '{"imageLayoutVersion": "2.0.0"}', "of version '2.0.0': only 1.0.0 is known"),
+        ("oci-layout", "{", "is not JSON: the layout is damaged"),
+        ("index.json", "[]", "is not a JSON object: the layout is damaged"),
+        ("index.json", '{"manifests": 5}', "has no list of manifests"),
+        ("index.json", None, "is missing: the layout is damaged"),
+    ],
+)
+def test_a_damaged_layout_is_told(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    push_image(OciLayout(str(tmp_path), create=True), [b"one"], "v1")
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidContent, match=message):
+        OciLayout(str(tmp_path)).resolve("v1")
+
+
+def test_a_digest_can_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    push_image(layout, [b"one"], "v1")
+    index = json.loads((tmp_path / "index.json").read_text())
+    index["manifests"][0]["digest"] = "sha256:../../../etc/passwd"
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InvalidContent, match="is not a digest"):
+        layout.resolve("v1")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+    need_root()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run([need("mount"), "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
+    try:
+        layout = OciLayout(str(disk / "layout"), create=True)
+        with pytest.raises(
+            StoreError, match=r"can't write sha256:.* to the layout .*: the disk is full; free some space"
+        ):
+            blob(os.urandom(1 << 20)).pushed(layout)
+        assert os.listdir(disk) == []
+        push_image(layout, [b"small"], "v1")
+        with pytest.raises(StoreError, match="the disk is full"):
+            push_image(layout, [os.urandom(1 << 20)], "v2")
+        assert layout.tags() == ["v1"]
+        assert not [name for name in files(disk) if "partial" in name]
+    finally:
+        subprocess.run([need("umount"), str(disk)], check=True)
+
+
+def test_a_layout_that_may_not_be_written_is_told() -> None:
+    with folder_of(0) as folder:
+        push_image(OciLayout(str(folder), create=True), [b"one"], "v1")
+
+        def push() -> None:
+            blob(b"two").pushed(OciLayout(str(folder)))
+
+        with pytest.raises(StoreError, match="permission denied; change the folder's permissions or name another"):
+            as_user(NOBODY, push)
+
+
+def test_many_pushers_of_one_layout_all_succeed(tmp_path: Path) -> None:
+    folder = str(tmp_path / "layout")
+    code = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from lamella.layers.layout import OciLayout
+from support.images import push_image
+layout = OciLayout(sys.argv[1], create=True)
+for number in range(5):
+    push_image(layout, [b"shared", sys.argv[2].encode()], f"v{sys.argv[2]}-{number}")
+"""
+    tests = str(Path(__file__).parents[1])
+    pushers = [subprocess.Popen([sys.executable, "-c", code, folder, str(number), tests]) for number in range(6)]
+    assert [pusher.wait() for pusher in pushers] == [0] * 6
+    layout = OciLayout(folder)
+    assert len(layout.tags()) == 30
+    for tag in layout.tags():
+        descriptor = layout.resolve(tag)
+        with layout.fetch(descriptor) as stream:
+            assert len(stream.read()) == descriptor.size
+
+
+def test_what_a_killed_pusher_left_is_swept_away_later(tmp_path: Path) -> None:
+    folder = tmp_path / "layout"
+    push_image(OciLayout(str(folder), create=True), [b"one"], "v1")
+    code = f"""
+import os, signal
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci import Descriptor
+class Deadly:
+    def read(self, size=-1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    def close(self):
+        pass
+OciLayout({str(folder)!r}).push(Descriptor.of("a/b", b"two"), Deadly)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    (left,) = [name for name in files(folder) if "partial" in name]
+    layout = OciLayout(str(folder))
+    push_image(layout, [b"two"], "v2")
+    assert left in files(folder)
+    os.utime(folder / left, (0, 0))
+    push_image(layout, [b"three"], "v3")
+    assert left not in files(folder)
+    assert layout.tags() == ["v1", "v2", "v3"]
+
+
+def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:  # noqa: ARG002 - it gives nothing
+            raise OSError(errno.EIO, "Input/output error")
+
+    folder = tmp_path / "layout"
+    with pytest.raises(StoreError, match="Input/output error"):
+        OciLayout(str(folder), create=True).push(blob(b"content").descriptor, Failing)
+    assert not folder.exists()
+
+
+def test_a_layout_has_no_neighbours_to_mount_from(tmp_path: Path) -> None:
+    assert not OciLayout(str(tmp_path / "layout"), create=True).mount(blob(b"content").descriptor, "team/other")
+
+
+def test_a_manifest_that_does_not_say_what_it_is_is_told(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    thing = Thing(Descriptor.of(MANIFEST, b"{}"), b"{}").pushed(layout)
+    with pytest.raises(InvalidContent, match="does not say what it is: no mediaType"):
+        layout.resolve(str(thing.descriptor.digest))
