@@ -132,7 +132,13 @@ def test_elsewhere_than_on_linux_a_verb_that_needs_it_says_so(
     verb: str, platform: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
-    arguments = {"run": ["oci:x:y", "--", "python"], "mount": ["oci:x:y", "target"], "umount": ["target"]}
+    arguments = {
+        "run": ["oci:x:y", "--", "python"],
+        "mount": ["oci:x:y", "target"],
+        "umount": ["target"],
+        "verify": [],
+        "gc": [],
+    }
     code = main([verb, *arguments.get(verb, ["oci:x:y"])])
     printed = capsys.readouterr()
     assert (code, printed.out) == (1, "")

@@ -44,6 +44,12 @@ VERBS = {
     "mount": Verb("put the environment at a folder, until umount"),
     "umount": Verb("take an environment away from a folder"),
     "inspect": Verb("show what a reference holds, package by package", needs_linux=False),
+    "tags": Verb("list the tags of a repository or folder", needs_linux=False),
+    "copy": Verb("copy an environment from one registry or folder to another", needs_linux=False),
+    "verify": Verb("check the store's layers against their digests"),
+    "gc": Verb("free space in the store, never from under a mount"),
+    "login": Verb("keep a registry's credentials, as Docker's clients do", needs_linux=False),
+    "logout": Verb("forget a registry's credentials", needs_linux=False),
 }
 
 

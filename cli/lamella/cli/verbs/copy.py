@@ -1,0 +1,52 @@
+"""`lamella copy`: an environment from one registry or folder to another, with every platform."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import counted, remark, result, result_json, seconds, size
+from lamella.cli.settings import INSECURE
+
+if TYPE_CHECKING:
+    import argparse
+
+SETTINGS = (INSECURE,)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("source", metavar="SOURCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
+    parser.add_argument("destination", metavar="DESTINATION", help="registry/repository:tag, or oci:FOLDER:tag")
+    parser.add_argument("--dry-run", action="store_true", help="show what is in it; copy nothing")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Copies; the destination, pinned to its digest, is the result."""
+    from lamella.cli.progress import shown
+    from lamella.layers.copy import copy
+
+    if arguments.dry_run:
+        from lamella.cli.verbs import inspect
+        from lamella.layers.reference import Reference
+
+        Reference.parse(arguments.destination)
+        arguments.reference = arguments.source
+        return inspect.run(arguments)
+    began = time.monotonic()
+    with shown(quiet=arguments.quiet) as progress:
+        copied = copy(arguments.source, arguments.destination, insecure=arguments.insecure, progress=progress)
+    took = time.monotonic() - began
+    if arguments.json:
+        result_json(asdict(copied) | {"seconds": round(took, 3)})
+        return 0
+    result(copied.reference)
+    remark(
+        f"{counted(copied.sent, 'blob')} sent, {size(copied.moved)} in {seconds(took)}; {copied.mounted} taken over by the "
+        f"registry, {copied.present} there already",
+        quiet=arguments.quiet,
+    )
+    return 0

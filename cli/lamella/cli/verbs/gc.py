@@ -1,0 +1,72 @@
+"""`lamella gc`: free space in the store, least recently used first, never from under a mount."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import counted, remark, result_json, size
+from lamella.cli.settings import STORE, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+SETTINGS = (STORE,)
+_BYTES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("--keep", metavar="SIZE", help="free until the store has at most this, such as 20GB")
+    parser.add_argument("--older-than", metavar="AGE", help="free what was not used for this long, such as 30d or 12h")
+    parser.add_argument("--all", action="store_true", help="free all that is not mounted or in use")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be freed; change nothing")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Frees; what was freed is the result."""
+    from lamella.layers.gc import gc
+    from lamella.layers.store import Store
+
+    if not (arguments.all or arguments.keep or arguments.older_than):
+        raise UsageError("gc needs to know what may go: --older-than 30d, --keep 20GB, or --all")
+    store = Store(arguments.store)
+    freed = gc(
+        store,
+        keep_bytes=0 if arguments.all else size_of(arguments.keep),
+        older_than=age_of(arguments.older_than),
+        dry_run=arguments.dry_run,
+    )
+    if arguments.json:
+        layers = [str(diff_id) for diff_id in freed.layers]
+        result_json(
+            {"store": store.path, "dry_run": arguments.dry_run, "freed": {"layers": layers, "bytes": freed.bytes}}
+        )
+    else:
+        would = "would free" if arguments.dry_run else "freed"
+        layers_text = counted(len(freed.layers), "layer")
+        remark(f"{would} {size(freed.bytes)}, {layers_text} of {store.path}", quiet=arguments.quiet)
+    return 0
+
+
+def size_of(text: str | None) -> int | None:
+    """`20GB`, `1.5TB` or `512MiB` in bytes."""
+    return None if text is None else int(_amount("--keep", text, _BYTES, "20GB"))
+
+
+def age_of(text: str | None) -> float | None:
+    """`30d`, `2w` or `12h` in seconds."""
+    return None if text is None else _amount("--older-than", text, _SECONDS, "30d")
+
+
+def _amount(flag: str, text: str, units: dict[str, int], example: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text, re.ASCII)
+    if not match or match[2] not in units:
+        raise UsageError(
+            f"{flag} is {text!r}: want a number and one of {', '.join(filter(None, units))}, as in {example}"
+        )
+    return float(match[1]) * units[match[2]]

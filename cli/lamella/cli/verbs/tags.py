@@ -1,0 +1,36 @@
+"""`lamella tags`: the tags of a repository or a layout folder."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import result, result_json
+from lamella.cli.settings import INSECURE
+
+if TYPE_CHECKING:
+    import argparse
+
+SETTINGS = (INSECURE,)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("repository", metavar="REPOSITORY", help="registry/repository, or oci:FOLDER")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Lists them, one on each line."""
+    from lamella.layers.reference import Reference
+    from lamella.layers.storage import open_storage
+
+    with closing(open_storage(Reference.parse(arguments.repository), insecure=arguments.insecure)) as storage:
+        tags = storage.tags()
+    if arguments.json:
+        result_json({"repository": arguments.repository, "tags": tags})
+    else:
+        for tag in tags:
+            result(tag)
+    return 0

@@ -1,0 +1,52 @@
+"""`lamella verify`: every layer of the store against its diff_id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import Column, counted, remark, result_json, table
+from lamella.cli.settings import STORE
+
+if TYPE_CHECKING:
+    import argparse
+
+SETTINGS = (STORE,)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="keep damaged layers; without it the next pull mends them"
+    )
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verifies; exit code 1 where a layer is damaged."""
+    from lamella.cli.progress import shown
+    from lamella.layers.store import Store
+    from lamella.layers.verify import verify
+
+    store = Store(arguments.store)
+    with shown(quiet=arguments.quiet) as progress:
+        verified = verify(store, remove=not arguments.dry_run, progress=progress)
+    if arguments.json:
+        result_json(
+            {
+                "store": store.path,
+                "layers": verified.layers,
+                "damaged": [
+                    {"diff_id": str(damage.diff_id), "reason": damage.reason, "removed": damage.removed}
+                    for damage in verified.damaged
+                ],
+            }
+        )
+    elif verified.damaged:
+        table(
+            (Column("Damaged", style="red"), Column("Removed"), Column("Reason", shrinks=True)),
+            [(damage.diff_id.short, "yes" if damage.removed else "no", damage.reason) for damage in verified.damaged],
+        )
+    damaged = counted(len(verified.damaged), "damaged one") if verified.damaged else "all whole"
+    remark(f"{counted(verified.layers, 'layer')} in {store.path}: {damaged}", quiet=arguments.quiet or arguments.json)
+    return 1 if verified.damaged else 0

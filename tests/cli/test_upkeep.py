@@ -1,0 +1,151 @@
+"""The verbs that keep stores, registries and credentials in order, on small hand-made environments."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lamella.cli.settings import UsageError
+from lamella.cli.verbs.gc import age_of, size_of
+from support.distribution import distribution
+from support.environments import publish
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Node:
+    """A machine with a store and a home of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = folder / "store"
+        self.docker = folder / "docker"
+        self.reference = publish(folder / "layout", [{"a.txt": "a" * 1000}, {"b.txt": "b" * 1000}], tag="v1")
+        self.layout = folder / "layout"
+
+    def __call__(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lamella.cli", *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            input=stdin,
+            env=os.environ | {"LAMELLA_STORE": str(self.store), "DOCKER_CONFIG": str(self.docker)},
+        )
+
+    def json(self, *arguments: object, stdin: str = "") -> Any:
+        done = self(*arguments, "--json", stdin=stdin)
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def test_verify_names_a_layer_that_was_changed_removes_it_and_the_next_pull_mends_it(node: Node) -> None:
+    assert node("pull", node.reference).returncode == 0
+    assert node("verify").returncode == 0
+    (damaged,) = node.store.glob("layers/*/*/tree/opt/env/a.txt")
+    damaged.chmod(0o644)
+    damaged.write_text("c" * 1000)
+
+    seen = node("verify", "--dry-run")
+    assert seen.returncode == 1
+    assert damaged.exists()
+    document = node.json("verify")
+    assert document["layers"] == 2
+    assert [damage["removed"] for damage in document["damaged"]] == [True]
+    assert not damaged.exists()
+
+    assert node.json("pull", node.reference)["downloaded"]["layers"] == 1
+    assert node("verify").returncode == 0
+
+
+def test_gc_frees_what_it_is_told_to_and_says_how_much(node: Node) -> None:
+    assert node("pull", node.reference).returncode == 0
+    assert node.json("gc", "--older-than", "1d")["freed"] == {"layers": [], "bytes": 0}
+    planned = node.json("gc", "--all", "--dry-run")
+    assert len(list(node.store.glob("layers/*/*"))) == 2
+    freed = node.json("gc", "--all")
+    assert freed["freed"]["layers"] == planned["freed"]["layers"]
+    assert len(freed["freed"]["layers"]) == 2
+    assert freed["freed"]["bytes"] >= 2000
+    assert list(node.store.glob("layers/*/*")) == []
+
+
+def test_gc_without_a_limit_asks_for_one(node: Node) -> None:
+    done = node("gc")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "lamella: gc needs to know what may go: --older-than 30d, --keep 20GB, or --all\n"
+
+
+@pytest.mark.parametrize(("text", "count"), [("20GB", 20 * 10**9), ("1.5 MB", 1_500_000), ("2KiB", 2048), ("7", 7)])
+def test_sizes_are_decimal_unless_they_say_otherwise(text: str, count: int) -> None:
+    assert size_of(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"), [("30d", 2_592_000), ("12h", 43_200), ("90min", 5400), ("2w", 1_209_600)]
+)
+def test_ages_are_in_days_hours_or_weeks(text: str, duration: float) -> None:
+    assert age_of(text) == duration
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-5GB", "5XB", "5 d d", "1e9"])
+def test_a_size_that_is_none_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match=r"want a number and one of .*, as in 20GB"):
+        size_of(text)
+
+
+def test_copy_moves_an_environment_and_tags_lists_what_is_there(node: Node, tmp_path: Path) -> None:
+    there = f"oci:{tmp_path}/there"
+    done = node("copy", node.reference, f"{there}:v2")
+    digest = node.reference.partition("@")[2]
+    assert (done.returncode, done.stdout) == (0, f"{there}:v2@{digest}\n")
+    again = node.json("copy", node.reference, f"{there}:v3")
+    assert again["sent"] == again["moved"] == 0
+    assert node("tags", there).stdout == "v2\nv3\n"
+    assert node.json("tags", there)["tags"] == ["v2", "v3"]
+
+
+def test_copy_dry_run_copies_nothing(node: Node, tmp_path: Path) -> None:
+    done = node("copy", node.reference, f"oci:{tmp_path}/there:v2", "--dry-run")
+    assert done.returncode == 0
+    assert not (tmp_path / "there").exists()
+
+
+def test_login_takes_the_password_from_standard_input_and_keeps_it_as_docker_does(node: Node) -> None:
+    with distribution() as registry:
+        done = node("login", registry, "--username", "ada", stdin="open sesame\n")
+        assert done.returncode == 0, done.stderr
+        assert "sesame" not in done.stdout + done.stderr
+        kept = json.loads((node.docker / "config.json").read_text())
+        assert kept["auths"][registry] == {"auth": "YWRhOm9wZW4gc2VzYW1l"}
+        assert node.json("logout", registry)["forgotten"] is True
+        assert node.json("logout", registry)["forgotten"] is False
+    assert registry not in json.loads((node.docker / "config.json").read_text()).get("auths", {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "words"),
+    [
+        ((), "secret\n", "login needs a user's name: --username NAME"),
+        (("--username", "ada"), "", "login needs a password: type it, or pipe it to standard input"),
+    ],
+)
+def test_login_says_what_it_needs(arguments: tuple[str, ...], stdin: str, words: str, node: Node) -> None:
+    done = node("login", "localhost:1", *arguments, stdin=stdin)
+    assert (done.returncode, done.stderr) == (2, f"lamella: {words}\n")
+
+
+def test_login_has_no_option_for_the_password(node: Node) -> None:
+    done = node("login", "localhost:1", "--username", "ada", "--password", "secret")
+    assert done.returncode == 2
+    assert not (node.docker / "config.json").exists()
