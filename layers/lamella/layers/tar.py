@@ -79,8 +79,9 @@ class Archive:
     and padding of its files, as the store keeps it.
     """
 
-    def __init__(self, stream: Reader, *, skeleton: bool = False) -> None:
+    def __init__(self, stream: Reader, *, skeleton: bool = False, max_entries: int = MAX_ENTRIES) -> None:
         self._stream = stream
+        self._max_entries = max_entries
         self._skeleton = skeleton
         self._buffer = b""
         self._at = 0
@@ -93,8 +94,8 @@ class Archive:
         count = 0
         while (entry := self._next()) is not None:
             count += 1
-            if count > MAX_ENTRIES:
-                raise UnsafeLayer(f"it has more than {MAX_ENTRIES} entries: split the package")
+            if count > self._max_entries:
+                raise UnsafeLayer(f"it has more than {self._max_entries} entries: split the package")
             yield entry
 
     def content(self) -> Iterator[memoryview]:
@@ -130,7 +131,7 @@ class Archive:
         return entry
 
     def _pax(self, block: bytes) -> dict[bytes, bytes]:
-        size = _octal(_HEADER.unpack(block)[2], "a PAX header's size")
+        size = _octal(_HEADER.unpack(block)[2], "size", b"a PAX header")
         _check_sum(block)
         if size > _MAX_PAX:
             raise UnsafeLayer(f"a PAX header has {size} bytes: at most {_MAX_PAX}")
@@ -201,7 +202,7 @@ def _entry(block: bytes, records: dict[bytes, bytes]) -> Entry:
     if kind == "folder":
         path = path.rstrip(b"/") or path
     path = _checked_path(path, kind)
-    mode = _octal(mode_field, f"the mode of {shown(path)}")
+    mode = _octal(mode_field, "mode", path)
     if mode & 0o7000:
         raise UnsafeLayer(f"{shown(path)} has mode {mode:o}: setuid, setgid and sticky bits are refused")
     size = _size(size_field, records, path)
@@ -261,7 +262,7 @@ def _checked_target(path: bytes, target: bytes) -> bytes:
 
 
 def _size(field: bytes, records: dict[bytes, bytes], path: bytes) -> int:
-    size = _octal(field, f"the size of {shown(path)}")
+    size = _octal(field, "size", path)
     stated = records.get(b"size")
     if stated is None:
         return size
@@ -277,27 +278,27 @@ def _size(field: bytes, records: dict[bytes, bytes], path: bytes) -> int:
 def _mtime(field: bytes, records: dict[bytes, bytes], path: bytes) -> int:
     stated = records.get(b"mtime")
     if stated is None:
-        return _octal(field, f"the time of {shown(path)}")
+        return _octal(field, "time", path)
     match = _TIME.fullmatch(stated)
     if not match:
         raise UnsafeLayer(f"{shown(path)} has the time {shown(stated)}: want seconds since 1970")
     return int(match[1])
 
 
-def _octal(field: bytes, what: str) -> int:
+def _octal(field: bytes, what: str, path: bytes) -> int:
     digits = field.strip(b" \0")
     # int() would also take signs, underscores and spaces between; base-256 has the high bit set.
     if not digits.isdigit() or b"8" in digits or b"9" in digits:
         if not digits:
             return 0
-        raise UnsafeLayer(f"{what} is {field!r}: want octal digits")
+        raise UnsafeLayer(f"the {what} of {shown(path)} is {field!r}: want octal digits")
     return int(digits, 8)
 
 
 def _check_sum(block: bytes) -> None:
     # Adler-32's lower half is one more than the sum of the bytes, modulo 65521: 20 times as fast as sum().
     total = zlib.adler32(block[:148] + b"        " + block[156:]) & 0xFFFF
-    if (_octal(block[148:156], "a header's checksum") + 1) % 65521 != total:
+    if (_octal(block[148:156], "checksum", b"a header") + 1) % 65521 != total:
         raise InvalidContent("a tar header has a wrong checksum: this is no tar, or it is damaged")
 
 
