@@ -35,7 +35,7 @@ def variables(prefix: str, before: Mapping[str, str]) -> dict[str, str]:
         after["VIRTUAL_ENV"] = prefix
         return after
     after |= {"CONDA_PREFIX": prefix, "CONDA_DEFAULT_ENV": prefix, "CONDA_SHLVL": "1"}
-    return after | _conda_variables(prefix)
+    return after | conda_variables(prefix)
 
 
 def command(prefix: str, command: Sequence[str]) -> list[str]:
@@ -50,16 +50,8 @@ def command(prefix: str, command: Sequence[str]) -> list[str]:
     return [shell, "-c", source + 'exec "$@"', "lamella", *command]
 
 
-def _activation_scripts(prefix: str) -> list[str]:
-    folder = f"{prefix}/etc/conda/activate.d"
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    return [f"{folder}/{name}" for name in names if name.endswith(".sh")]
-
-
-def _conda_variables(prefix: str) -> dict[str, str]:
+def conda_variables(prefix: str) -> dict[str, str]:
+    """The variables that conda packages, and `conda env config vars set`, ask for."""
     found: dict[str, str] = {}
     folder = f"{prefix}/etc/conda/env_vars.d"
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -69,6 +61,15 @@ def _conda_variables(prefix: str) -> dict[str, str]:
     state = _read(f"{prefix}/conda-meta/state")
     # `conda env config vars set` wins over what packages bring.
     return found | _strings(state.get("env_vars"))
+
+
+def _activation_scripts(prefix: str) -> list[str]:
+    folder = f"{prefix}/etc/conda/activate.d"
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [f"{folder}/{name}" for name in names if name.endswith(".sh")]
 
 
 def _read(path: str) -> dict[str, object]:

@@ -37,6 +37,10 @@ class MountError(LayersError):
     """No way to assemble the environment at the place that was asked for."""
 
 
+class ExportError(LayersError):
+    """A copy of an environment that can't be written where, or as what, it was asked for."""
+
+
 class Unsupported(LayersError):
     """Something that this machine can't do, such as mounting where there is no Linux."""
 

@@ -1,0 +1,109 @@
+"""Archives of an environment: the same environment gives the same bytes, wherever and whenever it is exported."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+TIME = 315532800
+"""1980-01-01, the oldest that zip can hold."""
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+_GZIP_LEVEL = 6
+_ZSTD_LEVEL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or link of the environment: bytes at `source`, or `content` where there is no such file."""
+
+    path: str
+    source: str = ""
+    content: bytes = b""
+    mode: int = 0o644
+
+    def open(self) -> IO[bytes]:
+        """Its bytes."""
+        return open(self.source, "rb") if self.source else io.BytesIO(self.content)
+
+
+def entries(folders: Sequence[str], more: dict[str, tuple[bytes, int]]) -> list[Entry]:
+    """What `folders` (lowest first) and `more` hold together, sorted; where two hold one path, the later one's."""
+    found: dict[str, Entry] = {}
+    for folder in folders:
+        _walk(folder, "", found)
+    found |= {path: Entry(path, content=content, mode=mode) for path, (content, mode) in more.items()}
+    return [found[path] for path in sorted(found)]
+
+
+def write_tar(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
+    """A PAX tar of `listed`, without folders' own entries; `done` hears of bytes."""
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
+        for entry in listed:
+            header = tarfile.TarInfo(entry.path)
+            header.mtime, header.mode = TIME, entry.mode
+            if entry.source and os.path.islink(entry.source):
+                header.type, header.linkname, header.mode = tarfile.SYMTYPE, os.readlink(entry.source), 0o777
+                tar.addfile(header)
+                continue
+            with entry.open() as content:
+                header.size = content.seek(0, os.SEEK_END)
+                content.seek(0)
+                tar.addfile(header, content)
+            done(header.size)
+
+
+def write_gzip(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
+    """The tar, compressed with gzip."""
+    with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as compressed:
+        write_tar(compressed, listed, done)  # type: ignore[arg-type] # GzipFile writes bytes
+
+
+def write_zstd(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
+    """The tar, compressed with zstd on all processors."""
+    import zstandard
+
+    with ExitStack() as stack:
+        compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, threads=os.cpu_count() or 1)
+        write_tar(stack.enter_context(compressor.stream_writer(file, closefd=False)), listed, done)
+
+
+def write_zip(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
+    """A zip of `listed`, with modes and links as Info-ZIP keeps them."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_GZIP_LEVEL) as archive:
+        for entry in listed:
+            header = zipfile.ZipInfo(entry.path, _ZIP_TIME)
+            header.create_system = 3  # Unix: the attributes are a mode
+            if entry.source and os.path.islink(entry.source):
+                header.external_attr = (stat.S_IFLNK | 0o777) << 16
+                archive.writestr(header, os.fsencode(os.readlink(entry.source)))
+                continue
+            header.external_attr = (stat.S_IFREG | entry.mode) << 16
+            header.compress_type = zipfile.ZIP_DEFLATED
+            with entry.open() as content:
+                header.file_size = content.seek(0, os.SEEK_END)
+                content.seek(0)
+                with archive.open(header, "w") as written:
+                    while block := content.read(1 << 20):
+                        written.write(block)
+            done(header.file_size)
+
+
+def _walk(folder: str, below: str, found: dict[str, Entry]) -> None:
+    with os.scandir(f"{folder}/{below}") as listed:
+        for item in listed:
+            path = f"{below}{item.name}"
+            if item.is_dir(follow_symlinks=False):
+                _walk(folder, f"{path}/", found)
+            else:
+                mode = 0o755 if item.stat(follow_symlinks=False).st_mode & 0o100 else 0o644
+                found[path] = Entry(path, item.path, mode=mode)

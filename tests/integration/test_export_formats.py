@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.layers.errors import ExportError
+from lamella.layers.export import FORMATS, export, format_of
+from lamella.layers.store import Store
+from support.engines import need, need_root
+from support.environments import publish
+from support.trees import content
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamella.layers.export import Format
+
+SHELLS = ["bash", "dash"]
+
+
+def listing(*paths: str) -> str:
+    return json.dumps({"prefix": "/opt/env", "files": [{"path": path, "kind": "text"} for path in paths]})
+
+
+TOOL = {
+    "bin/tool*": "#!/opt/env/bin/python\nimport sys; print('tool', sys.argv[1:])\n",
+    "bin/also": "->tool",
+    "share/where": "/opt/env\n",
+    "lib/empty": "",
+    "lib/ü": "a name",
+    ".lamella/relocate/pypi-tool.json": listing("bin/tool", "share/where"),
+}
+# Stands for the environment's interpreter: what is tested here is everything around it.
+PYTHON = {"bin/python*": f'#!/bin/sh\nexec {sys.executable} "$@"\n'}
+CONDA = {
+    "conda-meta/state": '{"env_vars": {"GREETING": "it\'s $HOME"}}',
+    "etc/conda/activate.d/a.sh": "export ACTIVE=$CONDA_PREFIX\n",
+    "etc/conda/deactivate.d/a.sh": "unset ACTIVE\n",
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> str:
+    return publish(tmp_path / "layout", [PYTHON, TOOL])
+
+
+def unpack(archive: Path, folder: Path, format: Format) -> Path:  # noqa: A002
+    """`archive` unpacked by the program that people have."""
+    folder.mkdir(parents=True)
+    if format == "tar.zst":
+        # GNU tar asks for the zstd program, which not every machine has.
+        import zstandard
+
+        with archive.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            subprocess.run(["tar", "-x", "-C", folder], check=True, input=stream.read())
+    elif format == "tar.gz":
+        subprocess.run(["tar", "-xzf", archive, "-C", folder], check=True)
+    elif format == "zip":
+        subprocess.run([need("unzip"), "-q", archive, "-d", folder], check=True)
+    else:
+        subprocess.run([need("unsquashfs"), "-q", "-no-progress", "-f", "-d", folder, archive], check=True, stdout=-3)
+    return folder
+
+
+def sh(shell: str, script: str) -> str:
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root"}
+    ran = subprocess.run([need(shell), "-c", script], check=False, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_a_folder_works_where_it_was_exported_to(store: Store, reference: str, tmp_path: Path) -> None:
+    made = export(reference, str(tmp_path / "env"), store=store)
+
+    assert made.prefix == made.path == f"{tmp_path}/env"
+    assert sh("sh", f"{tmp_path}/env/bin/tool 1 && cat {tmp_path}/env/share/where") == f"tool ['1']\n{tmp_path}/env\n"
+    assert (tmp_path / "env/lib/ü").read_text() == "a name"
+
+
+def test_a_linked_folder_takes_no_bytes_but_for_what_names_its_place(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    export(reference, str(tmp_path / "env"), store=store, link=True)
+
+    assert (tmp_path / "env/lib/ü").stat().st_nlink > 1
+    assert (tmp_path / "env/bin/tool").stat().st_nlink == 1
+    [stored] = (tmp_path / "store").glob("layers/*/*/tree/opt/env/bin/tool")
+    assert stored.read_text() == TOOL["bin/tool*"]
+
+
+@pytest.mark.parametrize("format", ["tar.gz", "tar.zst", "zip"])
+def test_an_archive_works_wherever_it_is_unpacked(
+    store: Store,
+    reference: str,
+    tmp_path: Path,
+    format: Format,  # noqa: A002
+) -> None:
+    made = export(reference, str(tmp_path / f"env.{format}"), store=store)
+    place = unpack(tmp_path / f"env.{format}", tmp_path / "some where", format)
+
+    assert made.format == format
+    assert sh("bash", f". '{place}/bin/activate' && tool 'a b' && also") == "tool ['a b']\ntool []\n"
+    assert (place / "share/where").read_text() == f"{place}\n"
+
+
+@pytest.mark.parametrize("format", ["tar.gz", "tar.zst", "zip", "squashfs"])
+def test_an_archive_is_the_same_every_time(
+    store: Store,
+    reference: str,
+    tmp_path: Path,
+    format: Format,  # noqa: A002
+) -> None:
+    if format == "squashfs":
+        need("mksquashfs")
+    for name in ("one", "two"):
+        export(reference, str(tmp_path / name), format=format, store=Store(f"{store.path}-{name}"))
+
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_activating_and_leaving_changes_back_what_it_changed(store: Store, tmp_path: Path, shell: str) -> None:
+    place = tmp_path / "env"
+    export(publish(tmp_path / "layout", [PYTHON, TOOL, CONDA]), str(place), store=store)
+
+    shown = sh(
+        shell,
+        f"""before=$(export -p); . '{place}/bin/activate'
+        echo "$CONDA_PREFIX|$ACTIVE|$GREETING|$(command -v tool)"
+        deactivate; [ "$before" = "$(export -p)" ] && echo same""",
+    )
+
+    assert shown == f"{place}|{place}|it's $HOME|{place}/bin/tool\nsame\n"
+
+
+def test_what_was_moved_can_be_moved_again(store: Store, reference: str, tmp_path: Path) -> None:
+    export(reference, str(tmp_path / "first"), store=store)
+
+    for name in ("second", "a third place", "4"):
+        [place] = [folder for folder in tmp_path.iterdir() if (folder / "bin/tool").exists()]
+        place = place.rename(tmp_path / name)
+        assert sh("sh", f"'{place}/bin/lamella-unpack' && '{place}/bin/tool'") == "tool []\n"
+        assert (place / "share/where").read_text() == f"{place}\n"
+
+
+def test_relative_use_needs_no_activation(store: Store, reference: str, tmp_path: Path) -> None:
+    export(reference, str(tmp_path / "env.tar.gz"), store=store)
+    unpack(tmp_path / "env.tar.gz", tmp_path / "work" / "environment", "tar.gz")
+
+    assert sh("sh", f"cd {tmp_path}/work && ./environment/bin/python -c 'print(1)'") == "1\n"
+
+
+def test_a_folder_that_can_not_be_written_still_activates_and_says_what_is_wrong(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    export(reference, str(tmp_path / "env"), store=store)
+    place = (tmp_path / "env").rename(tmp_path / "it$moved")
+
+    shown = sh("bash", f". '{place}/bin/activate' 2>&1; command -v tool")
+
+    assert "lamella: scripts of" in shown
+    assert shown.endswith(f"{place}/bin/tool\n")
+
+
+def test_a_squashfs_image_is_made_for_the_path_at_which_it_is_mounted(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    need_root()
+    need("mksquashfs")
+    export(reference, str(tmp_path / "env.squashfs"), store=store, prefix=f"{tmp_path}/m")
+    (tmp_path / "m").mkdir()
+    mounted = subprocess.run(
+        ["mount", "-o", "loop,ro", tmp_path / "env.squashfs", tmp_path / "m"], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        unpack(tmp_path / "env.squashfs", tmp_path / "m", "squashfs")
+    try:
+        assert sh("sh", f"{tmp_path}/m/bin/tool") == "tool []\n"
+    finally:
+        subprocess.run(["umount", tmp_path / "m"], check=not mounted.returncode, capture_output=True)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_there_already_is_left_alone(
+    store: Store,
+    reference: str,
+    tmp_path: Path,
+    format: Format,  # noqa: A002
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+
+    with pytest.raises(ExportError, match="is there already: remove it, or choose another name"):
+        export(reference, str(tmp_path / "mine"), format=format, store=store)
+
+    assert content(tmp_path / "mine") == {"file": "mine"}
+
+
+@pytest.mark.parametrize("format", ["dir", "tar.gz", "squashfs"])
+def test_an_export_that_fails_leaves_nothing(
+    store: Store,
+    tmp_path: Path,
+    format: Format,  # noqa: A002
+) -> None:
+    layers = [
+        PYTHON,
+        {"x.so": "/opt/env\0", ".lamella/relocate/conda-x.json": listing("x.so").replace("text", "binary")},
+    ]
+    reference = publish(tmp_path / "layout", layers)
+    (tmp_path / "out").mkdir()
+    where = "out/env" if format != "tar.gz" else "layout/index.json/env"
+
+    with pytest.raises(ExportError, match=r"x\.so holds the prefix in 8 bytes|can't be written: File exists"):
+        export(reference, str(tmp_path / where), format=format, prefix="/longer/than/that", store=store)
+
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_without_mksquashfs_the_message_says_what_to_install(
+    store: Store, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(ExportError, match="no mksquashfs on PATH: install squashfs-tools"):
+        export(reference, str(tmp_path / "env"), format="squashfs", store=store)
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("env", "dir"), ("a.tgz", "tar.gz"), ("a.tar.gz", "tar.gz"), ("a.tar.zst", "tar.zst"), ("a.sqfs", "squashfs")],
+)
+def test_the_name_says_the_format(name: str, format: Format) -> None:  # noqa: A002
+    assert format_of(name) == format
+
+
+def test_archives_hold_modes_and_links_and_no_owner(store: Store, reference: str, tmp_path: Path) -> None:
+    export(reference, str(tmp_path / "env.tar.gz"), store=store)
+    export(reference, str(tmp_path / "env.zip"), store=store)
+
+    with tarfile.open(tmp_path / "env.tar.gz") as tar:
+        tool, also = tar.getmember("bin/tool"), tar.getmember("bin/also")
+        assert (tool.mode, tool.uid, tool.gid, tool.uname, tool.mtime) == (0o755, 0, 0, "", 315532800)
+        assert also.linkname == "tool"
+    with zipfile.ZipFile(tmp_path / "env.zip") as archive:
+        assert archive.getinfo("bin/tool").external_attr >> 16 == 0o100755
+        assert archive.read("bin/also") == b"tool"
