@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci import CONFIG, LAYER_TAR, MANIFEST, Descriptor, Digest, ImageConfig, Manifest, Platform
 from support.distribution import distribution
-from support.engines import need, need_root
+from support.engines import need
 from support.once import once
 
 if TYPE_CHECKING:
@@ -28,21 +32,22 @@ def registry() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def base(debian: Path, shared: Path) -> str:
-    """The minimal Debian as an image in a layout folder, made by podman and skopeo."""
-    need_root()
-    layout = shared / "base-image" / "layout"
-    with once(layout) as mine:
+    """The minimal Debian as an image of one layer, uncompressed, in a layout folder."""
+    folder = shared / "base-image" / "layout"
+    with once(folder) as mine:
         if mine:
-            archive = layout.parent / "debian.tar"
+            archive = folder.parent / "debian.tar"
             subprocess.run(["tar", "-C", debian, "-cf", archive, "."], check=True)
-            name = "localhost/lamella-test-debian:bookworm"
-            subprocess.run([need("podman"), "import", "-q", archive, name], check=True, capture_output=True)
-            subprocess.run(
-                [need("skopeo"), "copy", "-q", f"containers-storage:{name}", f"oci:{layout}:bookworm"], check=True
-            )
-            subprocess.run([need("podman"), "rmi", name], check=True, capture_output=True)
+            diff_id = Digest.of(archive.read_bytes())
+            layer = Descriptor(LAYER_TAR, diff_id, archive.stat().st_size)
+            config = ImageConfig(Platform.here(), (diff_id,), env=("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)).to_json()
+            manifest = Manifest(Descriptor.of(CONFIG, config), (layer,)).to_json()
+            layout = OciLayout(str(folder), create=True)
+            layout.push(layer, lambda: archive.open("rb"))
+            layout.push(Descriptor.of(CONFIG, config), lambda: io.BytesIO(config))
+            layout.push(Descriptor.of(MANIFEST, manifest), lambda: io.BytesIO(manifest), tag="bookworm")
             archive.unlink()
-    return f"oci:{layout}:bookworm"
+    return f"oci:{folder}:bookworm"
 
 
 def test_skopeo_inspects_and_copies_what_was_pushed(
@@ -91,14 +96,9 @@ def test_podman_runs_the_environment_on_a_base_image(
 
     limits = tmp_path / "containers.conf"
     limits.write_text('[containers]\ndefault_ulimits = ["nofile=4096:4096","nproc=4096:4096"]\n')
-    storage = [
-        "--root",
-        str(tmp_path / "podman"),
-        "--runroot",
-        str(tmp_path / "podman-run"),
-        "--storage-driver",
-        "overlay",
-    ]
+    # podman takes no more than 50 characters for the second of these.
+    run_root = tempfile.mkdtemp(prefix="lamella-")
+    storage = ["--root", str(tmp_path / "podman"), "--runroot", run_root, "--storage-driver", "overlay"]
     try:
         run = subprocess.run(
             [
