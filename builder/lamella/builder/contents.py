@@ -7,7 +7,7 @@ import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder import elf, occurrences
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
@@ -24,9 +24,8 @@ _BATCH = 64
 """Files per task, so that handing out work costs less than the work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What one file holds."""
+class Content(NamedTuple):
+    """What one file holds. A NamedTuple, since a scan makes one for every file of the environment."""
 
     digest: str
     """sha256, 64 hex digits."""

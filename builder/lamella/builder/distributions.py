@@ -127,13 +127,11 @@ def _lines(path: str) -> tuple[str, ...]:
 def _headers(path: str) -> dict[str, list[str]]:
     """The header fields, names in lower case. Continued lines are joined."""
     with open(path, "rb") as file:
-        text = file.read(_MOST).decode("utf-8", "replace")
+        text = re.split(rb"\r?\n\r?\n", file.read(_MOST), maxsplit=1)[0].decode("utf-8", "replace")
     headers: dict[str, list[str]] = {}
     last: list[str] | None = None
     for line in text.splitlines():
-        if not line:
-            break
-        if line[0] in " \t":
+        if line[:1] in ("", " ", "\t"):
             if last:
                 last[-1] += " " + line.strip()
             continue

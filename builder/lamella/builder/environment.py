@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from lamella.layers.oci import Platform
@@ -16,12 +16,12 @@ Holds = Literal["", "text", "binary"]
 Severity = Literal["error", "warning", "note"]
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """One file or symlink of a package, as it is on this disk. Directories are not files: layers make them.
 
     A symlink that leads outside the environment is already resolved: it is a regular file whose `source` is what it
-    points to.
+    points to. A NamedTuple, since 66,000 of them are made within a second, and a frozen dataclass takes four times as
+    long.
     """
 
     path: str

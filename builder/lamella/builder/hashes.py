@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Holds
     from lamella.layers.progress import Progress
 
-    _Row = tuple[int, int, int, str, Holds, str]
+    _Row = tuple[int, int, int, int, int, str, Holds, str]
 
 VERSION = 1
 """Of the rows' meaning: raise it with any change of what is looked for in a file."""
@@ -77,9 +77,9 @@ class Hashes:
         found: dict[str, Content] = {}
         unknown: dict[str, os.stat_result] = {}
         for path, seen in files.items():
-            row = rows.get((seen.st_dev, seen.st_ino))
-            if row is not None and row[0] == seen.st_size and row[1] == seen.st_mtime_ns and row[2] == seen.st_ctime_ns:
-                found[path] = Content(row[3], row[4], row[5])
+            row = rows.get((seen.st_ino, seen.st_dev))
+            if row is not None and row[2:5] == (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns):
+                found[path] = Content._make(row[5:])
             else:
                 unknown[path] = seen
         if unknown:
@@ -124,8 +124,9 @@ class Hashes:
             return self._loaded.get(searched, {})
         rows: dict[tuple[int, int], _Row] = {}
         with contextlib.suppress(sqlite3.Error):
-            for row in self._database.execute(f"SELECT * FROM content_{VERSION} WHERE searched = ?", (searched,)):
-                rows[row[1], row[2]] = row[3:]
+            columns = "inode, device, size, mtime, ctime, digest, holds, elf"
+            select = f"SELECT {columns} FROM content_{VERSION} WHERE searched = ?"
+            rows = {row[:2]: row for row in self._database.execute(select, (searched,))}
             with self._database:
                 # Rows of files that are gone: more than this many are not worth loading again.
                 if len(rows) > 4 * expected + 10_000:

@@ -57,7 +57,7 @@ def inventory(located: Located, facts: Facts) -> Inventory:
     )
     for site in sites(located, facts):
         gathered = _add_site(gathered, site, f"{stdlib}/site-packages")
-    resolved = links.resolve(gathered.entries.values(), gathered.places, gathered.left_out)
+    resolved = links.resolve(gathered.entries, gathered.places, gathered.left_out)
     entries = {entry.path: entry for entry in resolved.entries}
     if facts.debian and base.entries:
         # Debian's site module looks there where there is no pyvenv.cfg.
@@ -75,7 +75,8 @@ def inventory(located: Located, facts: Facts) -> Inventory:
 def _trees(located: Located, facts: Facts, stdlib: str) -> tuple[Tree, Tree]:
     """The environment's own files, and the base interpreter's."""
     if located.kind == "venv":
-        return walk(located.prefix, skip=venv_skip(located.prefix)), runtime.borrowed(facts)
+        where = frozenset({"", "bin", f"{stdlib}/site-packages"})
+        return walk(located.prefix, skip=venv_skip(located.prefix), only_in=where), runtime.borrowed(facts)
     if is_system(located):
         return Tree([], []), runtime.borrowed(facts)
     skip_stdlib = runtime.stdlib_skip(stdlib, sites=False)

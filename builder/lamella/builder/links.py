@@ -12,7 +12,7 @@ from lamella.builder.places import Place, in_environment
 from lamella.builder.walk import Entry, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 class Resolved(NamedTuple):
@@ -23,21 +23,20 @@ class Resolved(NamedTuple):
     findings: list[Finding]
 
 
-def resolve(entries: Iterable[Entry], places: Sequence[Place], left_out: Iterable[LeftOut]) -> Resolved:
-    """`entries` with their symlinks relative, or replaced by what is outside of every one of `places`."""
-    entries = list(entries)
-    paths = {entry.path for entry in entries}
+def resolve(entries: Mapping[str, Entry], places: Sequence[Place], left_out: Iterable[LeftOut]) -> Resolved:
+    """`entries` (by path) with their symlinks relative, or replaced by what is outside of every one of `places`."""
     omitted = {item.path: item.reason for item in left_out}
     folders: set[str] = set()
     resolved = Resolved([], [], [])
-    for entry in entries:
+    for entry in entries.values():
         if entry.target is None:
             resolved.entries.append(entry)
             continue
-        folders = folders or set(_folders(paths))
         target, reason = None, None
         for inside in _candidates(entry, places):
-            if inside in paths or inside in folders:
+            if inside not in entries:
+                folders = folders or set(_folders(entries))
+            if inside in entries or inside in folders:
                 target = posixpath.relpath(inside or ".", posixpath.dirname(entry.path) or ".")
                 break
             reason = reason or _omission(inside, omitted)
@@ -80,7 +79,8 @@ def _follow(entry: Entry, places: Sequence[Place], resolved: Resolved) -> None:
         real.rstrip("/") + "/"
     ):
         tree = walk(real, entry.path)
-        below = resolve(tree.entries, (*places, Place(real, entry.path)), tree.left_out)
+        inner = {each.path: each for each in tree.entries}
+        below = resolve(inner, (*places, Place(real, entry.path)), tree.left_out)
         resolved.entries.extend(below.entries)
         resolved.left_out.extend((*tree.left_out, *below.left_out))
         resolved.findings.extend(below.findings)

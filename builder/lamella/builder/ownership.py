@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.environment import Finding, LeftOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from lamella.builder.contents import Content
     from lamella.builder.distributions import Distribution
     from lamella.builder.walk import Entry
 
@@ -27,16 +28,21 @@ class Ownership(NamedTuple):
 def own(
     found: Sequence[Distribution],
     entries: Mapping[str, Entry],
-    digests: Mapping[str, str],
+    contents: Mapping[str, Content],
     omitted: Callable[[str], bool],
 ) -> Ownership:
     """Gives each of `entries` (by path) to one of `found`, or to nobody.
 
-    `digests` has the sha256 of each path that is a regular file; `omitted` says whether a path is left out.
+    `contents` has what each entry's source holds, if it is a regular file; `omitted` says whether a path is left out.
     """
     result = Ownership([], [], [], [])
-    winners = _in_use(found, digests, result)
-    owners = _by_metadata(winners, entries) | _by_record(winners, entries, digests, result)
+    claims = _Claims(entries, contents)
+    winners = _in_use(found, claims, result)
+    for index, distribution in enumerate(winners):
+        claims.add(index, distribution)
+    _settle(winners, claims, result)
+    owners = claims.owners
+    owners |= _by_metadata(winners, entries, owners)
     owners |= _by_name(winners, entries, owners)
     files: list[list[Entry]] = [[] for _ in winners]
     replaced = tuple(item.path + "/" for item in result.left_out)
@@ -48,15 +54,41 @@ def own(
             result.unowned.append(entry)
     for index, distribution in enumerate(winners):
         result.owned.append((distribution, files[index]))
-        if distribution.trouble:
-            message = f"{distribution.records} {distribution.trouble}: its files ship as they are; reinstall it"
-            result.findings.append(Finding("warning", "record", distribution.name, message))
-        result.findings.extend(_missing(distribution, entries, omitted))
-        result.findings.extend(_patched(distribution, index, owners, digests))
+        result.findings.extend(_findings(index, distribution, claims, omitted))
     return result
 
 
-def _in_use(found: Sequence[Distribution], digests: Mapping[str, str], result: Ownership) -> list[Distribution]:
+class _Claims:
+    """What all records together say of the files on this disk, gathered in one pass over them."""
+
+    def __init__(self, entries: Mapping[str, Entry], contents: Mapping[str, Content]) -> None:
+        self.owners: dict[str, int] = {}
+        self.contested: dict[str, list[int]] = {}
+        self.missing: dict[int, list[str]] = defaultdict(list)
+        self.changed: dict[int, list[str]] = defaultdict(list)
+        self._entries = entries
+        self._contents = contents
+
+    def add(self, index: int, distribution: Distribution) -> None:
+        """Adds what the distribution with this index records."""
+        owners, entries = self.owners, self._entries
+        for path, digest in (distribution.files or {}).items():
+            entry = entries.get(path)
+            if entry is None:
+                self.missing[index].append(path)
+                continue
+            if owners.setdefault(path, index) != index:
+                self.contested.setdefault(path, [owners[path]]).append(index)
+            if digest and entry.target is None and self._contents[entry.source].digest != digest:
+                self.changed[index].append(path)
+
+    def digest(self, path: str) -> str:
+        """sha256 on this disk; empty for a link, and for what is not there."""
+        entry = self._entries.get(path)
+        return self._contents[entry.source].digest if entry and entry.target is None else ""
+
+
+def _in_use(found: Sequence[Distribution], claims: _Claims, result: Ownership) -> list[Distribution]:
     """One distribution per origin and name. The others' metadata is left out: it describes what is not imported."""
     groups: dict[tuple[bool, str], list[Distribution]] = defaultdict(list)
     for distribution in found:
@@ -66,7 +98,7 @@ def _in_use(found: Sequence[Distribution], digests: Mapping[str, str], result: O
         winner = group[0]
         if len(group) > 1:
             # Two in one folder: an upgrade that did not remove the old one. The files tell which one it is.
-            winner = max(group, key=lambda each: (_matches(each, digests), _numbers(each.version)))
+            winner = max(group, key=lambda each: (_matches(each, claims), _numbers(each.version)))
         winners.append(winner)
         for loser in group:
             if loser is winner:
@@ -80,51 +112,46 @@ def _in_use(found: Sequence[Distribution], digests: Mapping[str, str], result: O
     return winners
 
 
-def _matches(distribution: Distribution, digests: Mapping[str, str]) -> int:
+def _matches(distribution: Distribution, claims: _Claims) -> int:
     """How many of its files are on this disk as it recorded them."""
-    return sum(1 for path, digest in (distribution.files or {}).items() if digest and digests.get(path) == digest)
+    return sum(1 for path, digest in (distribution.files or {}).items() if digest and claims.digest(path) == digest)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else -1 for part in version.split("."))
 
 
-def _by_metadata(winners: Sequence[Distribution], entries: Mapping[str, Entry]) -> dict[str, int]:
-    """A metadata folder's files are its distribution's, recorded or not."""
-    folders = {distribution.records: index for index, distribution in enumerate(winners) if distribution.records}
-    owners = {}
-    for path in entries:
-        at = path.find("-info/")
-        index = folders.get(path[: at + 5] if at >= 0 else path)
-        if index is not None:
-            owners[path] = index
-    return owners
-
-
-def _by_record(
-    winners: Sequence[Distribution], entries: Mapping[str, Entry], digests: Mapping[str, str], result: Ownership
-) -> dict[str, int]:
-    owners: dict[str, int] = {}
-    contested: dict[str, list[int]] = {}
-    for index, distribution in enumerate(winners):
-        for path in distribution.files or ():
-            if path in entries and owners.setdefault(path, index) != index:
-                contested.setdefault(path, [owners[path]]).append(index)
-    for path, claims in sorted(contested.items()):
-        recorded = [(winners[index].files or {})[path] for index in claims]
-        right = [index for index, digest in zip(claims, recorded, strict=True) if digest == digests.get(path)]
+def _settle(winners: Sequence[Distribution], claims: _Claims, result: Ownership) -> None:
+    """Gives each contested path to the one whose recorded hash it has."""
+    for path, rivals in sorted(claims.contested.items()):
+        recorded = [(winners[index].files or {})[path] for index in rivals]
+        actual = claims.digest(path)
+        right = [index for index, digest in zip(rivals, recorded, strict=True) if digest == actual]
+        claims.owners[path] = (right or rivals)[0]
+        others = [winners[index] for index in rivals if index != claims.owners[path]]
+        owner = winners[claims.owners[path]]
         # pip over conda is not worth a word here: `replaced` says it once for the package.
-        owners[path] = (right or claims)[0]
-        others = [winners[index] for index in claims if index != owners[path]]
-        owner = winners[owners[path]]
-        if owner.origin != "conda" and all(other.origin != "conda" for other in others):
+        if all(each.origin != "conda" for each in (owner, *others)):
             same = len(set(recorded)) == 1
             message = (
                 f"{path} is claimed by {owner.name} and by {', '.join(other.name for other in others)}: "
                 f"it ships with {owner.name}" + ("" if same else ", whose bytes it has")
             )
             result.findings.append(Finding("note" if same else "warning", "owners", owner.name, message))
-    return owners
+
+
+def _by_metadata(
+    winners: Sequence[Distribution], entries: Mapping[str, Entry], owners: Mapping[str, int]
+) -> dict[str, int]:
+    """A metadata folder's files are its distribution's, recorded or not."""
+    folders = {distribution.records: index for index, distribution in enumerate(winners) if distribution.records}
+    found = {}
+    for path in entries.keys() - owners.keys():
+        at = path.find("-info/")
+        index = folders.get(path[: at + 5] if at >= 0 else path)
+        if index is not None:
+            found[path] = index
+    return found
 
 
 def _by_name(
@@ -141,41 +168,30 @@ def _by_name(
         return {}
     sites = {os.path.dirname(top) + "/" for top in tops}
     named: dict[str, int] = {}
-    for path in entries:
+    for path in entries.keys() - owners.keys():
         for site in sites:
-            if path.startswith(site) and path not in owners:
+            if path.startswith(site):
                 top = site + path[len(site) :].partition("/")[0].partition(".")[0]
                 if top in tops:
                     named[path] = tops[top]
     return named
 
 
-def _missing(distribution: Distribution, entries: Mapping[str, Entry], omitted: Callable[[str], bool]) -> list[Finding]:
-    gone = [
-        path
-        for path in distribution.files or ()
-        if path not in entries and not path.endswith((".pyc", ".pyo")) and not omitted(path)
-    ]
-    if not gone:
-        return []
-    message = f"{distribution.name} {distribution.version} records {_some(gone)}, not on this disk: reinstall it"
-    return [Finding("warning", "missing", distribution.name, message)]
-
-
-def _patched(
-    distribution: Distribution, index: int, owners: Mapping[str, int], digests: Mapping[str, str]
-) -> list[Finding]:
-    changed = [
-        path
-        for path, digest in (distribution.files or {}).items()
-        if digest and owners.get(path) == index and digests.get(path, digest) != digest
-    ]
-    if not changed:
-        return []
-    message = (
-        f"{_some(changed)} of {distribution.name} {distribution.version} changed since the install: ships as it is"
-    )
-    return [Finding("warning", "patched", distribution.name, message)]
+def _findings(
+    index: int, distribution: Distribution, claims: _Claims, omitted: Callable[[str], bool]
+) -> Iterator[Finding]:
+    name = f"{distribution.name} {distribution.version}"
+    if distribution.trouble:
+        message = f"{distribution.records} {distribution.trouble}: its files ship as they are; reinstall it"
+        yield Finding("warning", "record", distribution.name, message)
+    gone = [path for path in claims.missing[index] if not path.endswith((".pyc", ".pyo")) and not omitted(path)]
+    if gone:
+        message = f"{name} records {_some(gone)}, not on this disk: reinstall it"
+        yield Finding("warning", "missing", distribution.name, message)
+    changed = [path for path in claims.changed[index] if claims.owners[path] == index]
+    if changed:
+        message = f"{_some(changed)} of {name} changed since the install: ships as it is"
+        yield Finding("warning", "patched", distribution.name, message)
 
 
 def _some(paths: list[str]) -> str:

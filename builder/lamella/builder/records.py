@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import binascii
 import csv
+import io
 import os
 import posixpath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
+
+
+_LENGTH = len("sha256=") + 43
+_NO_HASH = "A" * 43
+"""Decodes to zeros, which are no file's sha256."""
 
 
 def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] | None:
@@ -23,43 +29,54 @@ def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] 
     None where the installer kept no list.
     """
     try:
-        with open(os.path.join(folder, "RECORD"), encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            return dict(_resolved(_rows(lines), site, prefixes))
+        with open(os.path.join(folder, "RECORD"), encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return _resolved(_rows(file.read()), site, prefixes)
     except FileNotFoundError:
         pass
     try:
         with open(os.path.join(folder, "installed-files.txt"), encoding="utf-8", errors="surrogateescape") as lines:
             # Paths here are relative to the metadata's own folder, unlike RECORD's.
             base = f"{site}/{os.path.basename(folder)}"
-            return dict(_resolved(((line.rstrip("\r\n"), "") for line in lines), base, prefixes))
+            return _resolved([(path, "") for line in lines if (path := line.rstrip("\r\n"))], base, prefixes)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _rows(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for row in csv.reader(lines):
-        if row and row[0]:
-            yield row[0], _hex(row[1]) if len(row) > 1 and row[1] else ""
+def _rows(text: str) -> list[tuple[str, str]]:
+    if '"' in text:
+        rows = [(row[0], row[1] if len(row) > 1 else "") for row in csv.reader(io.StringIO(text)) if row and row[0]]
+    else:
+        # Nothing is quoted: splitting takes a fifth of the time, and a large environment has 60,000 rows.
+        split = [line.rstrip("\r").split(",") for line in text.split("\n")]
+        rows = [(row[0], row[1] if len(row) > 1 else "") for row in split if row[0]]
+    return list(zip([path for path, _ in rows], _hex([recorded for _, recorded in rows]), strict=True))
 
 
-def _hex(recorded: str) -> str:
-    """RECORD's `sha256=` and URL-safe base64 without padding as hex digits."""
+def _hex(recorded: list[str]) -> list[str]:
+    """RECORD's `sha256=` and URL-safe base64 without padding as hex digits; any other as nothing."""
+    values = [each[7:] if len(each) == _LENGTH and each.startswith("sha256=") else _NO_HASH for each in recorded]
+    # All at once: 43 characters and an `A`, which stands for six zero bits, are exactly 33 bytes.
+    joined = ("A".join(values) + "A").translate({ord("-"): "+", ord("_"): "/"})
     try:
-        algorithm, _, value = recorded.partition("=")
-        if algorithm == "sha256":
-            return binascii.a2b_base64(value.replace("-", "+").replace("_", "/") + "=").hex()
+        digits = binascii.a2b_base64(joined).hex()
     except ValueError:
-        pass
-    return ""
+        digits = ""
+    if len(digits) != 66 * len(values):
+        return [""] * len(values)
+    none = "00" * 32
+    found = [digits[at : at + 64] for at in range(0, len(digits), 66)]
+    return [each if each != none else "" for each in found]
 
 
-def _resolved(rows: Iterable[tuple[str, str]], base: str, prefixes: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _resolved(rows: Iterable[tuple[str, str]], base: str, prefixes: Iterable[str]) -> dict[str, str]:
     known = [prefix.rstrip("/") + "/" for prefix in prefixes]
+    found = {}
     for path, digest in rows:
         if path[0] == "/":
             inside = next((path[len(prefix) :] for prefix in known if path.startswith(prefix)), path)
-            yield posixpath.normpath(inside), digest
-        elif ".." in path or "//" in path or path[0] == ".":
-            yield posixpath.normpath(f"{base}/{path}"), digest
+            found[posixpath.normpath(inside)] = digest
+        elif path[0] == "." or ".." in path or "//" in path or "/./" in path:
+            found[posixpath.normpath(f"{base}/{path}")] = digest
         else:
-            yield f"{base}/{path}", digest
+            found[f"{base}/{path}"] = digest
+    return found

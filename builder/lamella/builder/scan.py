@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import stat
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from lamella.layers.progress import Silent
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lamella.builder.contents import Content
     from lamella.builder.environment import LeftOut
@@ -37,7 +38,7 @@ def scan(prefix: str | None = None, *, progress: Progress | None = None, cache: 
     `EnvironmentChanged` where something writes to it meanwhile; `CannotBuild` for files that can't be read.
     """
     located = locate(prefix)
-    with contextlib.closing(Hashes(cache)) as hashes:
+    with contextlib.closing(Hashes(cache)) as hashes, _no_collection():
         return _scan(located, ask(located.executable, hashes), hashes, progress or Silent())
 
 
@@ -49,11 +50,15 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
         return hashes.contents(files, searched, progress)
 
     contents = read({entry.source: entry.seen for entry in entries.values() if entry.target is None})
-    digests = {path: contents[entry.source].digest for path, entry in entries.items() if entry.target is None}
-    by_pip, replaced = conda_owned(seen.conda, seen.pip, lambda path: digests.get(path, ""))
+
+    def digest(path: str) -> str:
+        entry = entries.get(path)
+        return contents[entry.source].digest if entry and entry.target is None else ""
+
+    by_pip, replaced = conda_owned(seen.conda, seen.pip, digest)
     python = [entry for path, entry in entries.items() if path in seen.python]
     others = {path: entry for path, entry in entries.items() if path not in seen.python}
-    owned = own([*by_pip, *seen.conda], others, digests, _covered(seen.left_out))
+    owned = own([*by_pip, *seen.conda], others, contents, _covered(seen.left_out))
     system = libraries(located.prefix, entries, contents, seen.places, read)
     contents |= system.contents
 
@@ -89,6 +94,18 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
     )
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without garbage collection: hundreds of thousands of values are made here, none is garbage, and none is a cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _covered(left_out: Iterable[LeftOut]) -> Callable[[str], bool]:
     """Whether a path, or a folder that it is in, is left out."""
     omitted = {item.path for item in left_out}
@@ -104,7 +121,8 @@ def _covered(left_out: Iterable[LeftOut]) -> Callable[[str], bool]:
 
 
 def _files(entries: Iterable[Entry], contents: Mapping[str, Content]) -> tuple[File, ...]:
-    return tuple(sorted((_file(entry, contents) for entry in entries), key=lambda file: file.path))
+    # As tuples they sort by their first field, the path, which no two of them share.
+    return tuple([_file(entry, contents) for entry in sorted(entries)])
 
 
 def _file(entry: Entry, contents: Mapping[str, Content]) -> File:
