@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ from lamella.layers.registry import Registry
 from lamella.layers.retry import Patience
 from lamella.layers.tokens import Challenge, challenges
 from support.distribution import distribution
+from support.homes import auth_of, fresh_home, know
 from support.images import blob, push_image
 from support.registry_simulator import PASSWORD, USER, Fault, RegistrySimulator
 
@@ -39,23 +38,15 @@ def registry(simulator: RegistrySimulator) -> Iterator[Registry]:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees the credentials of whoever runs it."""
-    for name in ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+    return fresh_home(tmp_path, monkeypatch)
 
 
-def know(home: Path, host: str, entry: dict[str, str] | None = None) -> None:
-    auth = entry or {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
-    folder = home / ".docker"
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"auths": {host: auth}}))
+KNOWN = auth_of(USER, PASSWORD)
 
 
 def test_a_registry_with_basic_authentication_takes_what_docker_knows(home: Path) -> None:
     with distribution(auth=True) as host:
-        know(home, host)
+        know(home, host, KNOWN)
         registry = Registry(host, "team/envs")
         manifest = push_image(registry, [b"content"], "v1")
         assert registry.resolve("v1") == manifest.descriptor
@@ -67,7 +58,7 @@ def test_a_registry_that_wants_a_user_says_how_to_log_in(home: Path) -> None:
         registry = Registry(host, "team/envs")
         with pytest.raises(Denied, match=rf"{host} wants to know who asks for team/envs v1; log in with lamella login"):
             registry.resolve("v1")
-        know(home, host, {"auth": base64.b64encode(b"user:wrong").decode()})
+        know(home, host, auth_of(USER, "wrong"))
         other = Registry(host, "team/envs")
         with pytest.raises(Denied, match=rf"{host} refuses the credentials") as caught:
             other.resolve("v1")
@@ -79,7 +70,7 @@ def test_a_registry_that_wants_a_user_says_how_to_log_in(home: Path) -> None:
 def test_nothing_is_signed_for_a_registry_that_does_not_ask(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:
-    know(home, simulator.host)
+    know(home, simulator.host, KNOWN)
     push_image(registry, [b"content"], "v1")
     assert not [request for request in simulator.requests if "Authorization" in request.headers]
 
@@ -88,7 +79,7 @@ def test_one_token_serves_every_request_of_its_scope(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:
     simulator.auth = "bearer"
-    know(home, simulator.host)
+    know(home, simulator.host, KNOWN)
     things = [blob(b"%d" % number) for number in range(40)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda thing: thing.pushed(registry), things))
@@ -118,7 +109,7 @@ def test_a_token_that_ends_while_blobs_are_sent_is_renewed(
 ) -> None:
     simulator.auth = "bearer"
     simulator.token_uses = 3
-    know(home, simulator.host)
+    know(home, simulator.host, KNOWN)
     content = b"x" * (3 << 20)
     for number in range(5):
         blob(content + b"%d" % number).pushed(registry)
@@ -130,7 +121,7 @@ def test_a_token_that_ends_between_two_parts_begins_the_upload_anew(simulator: R
     simulator.auth = "bearer"
     simulator.token_uses = 6
     simulator.largest_request = 1 << 20
-    know(home, simulator.host)
+    know(home, simulator.host, KNOWN)
     registry = Registry(simulator.host, "team/envs", patience=SOON, part=1 << 20)
     thing = blob(b"x" * (3 << 20)).pushed(registry)
     thing = blob(b"y" * (3 << 20)).pushed(registry)
@@ -140,7 +131,7 @@ def test_a_token_that_ends_between_two_parts_begins_the_upload_anew(simulator: R
 
 def test_a_busy_token_server_is_asked_again(simulator: RegistrySimulator, registry: Registry, home: Path) -> None:
     simulator.auth = "bearer"
-    know(home, simulator.host)
+    know(home, simulator.host, KNOWN)
     simulator.faults = [Fault("GET /token", 1, 503)]
     blob(b"content").pushed(registry)
 
@@ -150,7 +141,7 @@ def test_an_answer_without_a_token_is_told(
     simulator: RegistrySimulator, registry: Registry, home: Path, body: bytes
 ) -> None:
     simulator.auth = "bearer"
-    know(home, simulator.host)
+    know(home, simulator.host, KNOWN)
     simulator.faults = [Fault("GET /token", 1, 200, body=body)]
     with pytest.raises(InvalidContent, match="answered without a token"):
         registry.resolve("v1")
@@ -170,7 +161,7 @@ def test_a_hostile_token_server_is_refused(
     simulator: RegistrySimulator, registry: Registry, home: Path, realm: str, why: str
 ) -> None:
     simulator.auth = "bearer"
-    know(home, simulator.host)
+    know(home, simulator.host, KNOWN)
     simulator.faults = [
         Fault("GET .*/manifests/", 1, 401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="tests"'})
     ]
@@ -183,7 +174,7 @@ def test_credentials_stay_with_the_host_that_they_are_for(
 ) -> None:
     thing = blob(b"content").pushed(registry)
     simulator.auth = "basic"
-    know(home, simulator.host)
+    know(home, simulator.host, KNOWN)
     with RegistrySimulator().serving() as other:
         other.add_blob("team/envs", b"content")
         simulator.elsewhere = f"http://{other.host}"

@@ -43,7 +43,10 @@ def distribution(*, auth: bool = False, folder: str = "") -> Iterator[str]:
         with open(config, "w", encoding="utf-8") as file:
             basic = f"auth: {{htpasswd: {{realm: tests, path: {users}}}}}" if auth else ""
             file.write(_CONFIG.format(folder=folder or os.path.join(own, "data"), auth=basic))
-        with subprocess.Popen([program, "serve", config], stderr=subprocess.PIPE, text=True) as process:
+        # It takes every REGISTRY_* variable for a setting of its own.
+        settings = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+        command = [program, "serve", config]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=settings) as process:
             assert process.stderr
             try:
                 # The kernel gives the port; one that was free a moment ago may be taken now.
