@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from lamella.builder.push import push_environment
 from lamella.layers import published
 from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import CONFIG, MANIFEST, Descriptor, ImageConfig, Index, Manifest
+from lamella.layers.oci import CONFIG, MANIFEST, Descriptor, Digest, ImageConfig, Index, Manifest
 from lamella.layers.reference import Reference
 from lamella.layers.storage import fetch_document, open_storage
 from support.engines import need
@@ -317,3 +318,58 @@ def test_an_index_of_somebody_else_is_written_over(tmp_path: Path, cache: LayerC
     base_image(f"oci:{tmp_path}/out:x", [{"a": "1"}])
     pushed = push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x", cache=cache)
     assert pushed.uploaded == 6
+
+
+def test_what_a_colleague_pushed_under_another_tag_is_neither_built_nor_uploaded(
+    tmp_path: Path, registry: RegistrySimulator
+) -> None:
+    push_environment(
+        small(tmp_path / "a"), f"{registry.host}/team/envs:theirs", cache=LayerCache(str(tmp_path / "one"))
+    )
+    mine = LayerCache(str(tmp_path / "two"))
+    pushed = push_environment(small(tmp_path / "b", changed="p2"), f"{registry.host}/team/envs:mine", cache=mine)
+    assert (pushed.built, pushed.uploaded, pushed.reused) == (1, 1, 5)
+
+
+def test_answers_are_believed_for_a_day_and_cost_no_request(tmp_path: Path, registry: RegistrySimulator) -> None:
+    push_environment(
+        small(tmp_path / "a"), f"{registry.host}/team/envs:theirs", cache=LayerCache(str(tmp_path / "one"))
+    )
+    mine = LayerCache(str(tmp_path / "two"))
+    push_environment(small(tmp_path / "b", changed="p2"), f"{registry.host}/team/envs:mine", cache=mine)
+    registry.requests.clear()
+    push_environment(small(tmp_path / "c", changed="p3"), f"{registry.host}/team/envs:third", cache=mine)
+    assert not registry.asked("manifests/theirs")
+    assert len(registry.asked("HEAD .*/blobs/")) <= 1, "p3's, which was built"
+
+
+def test_an_answer_that_is_no_longer_true_is_noticed_and_made_good(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    first = push_environment(small(tmp_path / "a"), f"{registry.host}/team/envs:x", cache=cache)
+    gone = str(first.plan.layers[0].wanted.key)
+    built = cache.find(gone)
+    assert built
+    del registry.blobs["team/envs"][str(built.digest)]
+    registry.tags["team/envs"].clear()
+    again = push_environment(small(tmp_path / "b"), f"{registry.host}/team/envs:y", cache=cache)
+    assert again.uploaded == 1
+    assert str(built.digest) in registry.blobs["team/envs"]
+
+
+def test_blobs_of_another_pythons_patch_release_are_taken_as_they_are(
+    tmp_path: Path, registry: RegistrySimulator
+) -> None:
+    """The key is the same and the bytes are not: the first one's are everybody's."""
+    reference = f"{registry.host}/team/envs:x"
+    env = small(tmp_path / "env")
+    mine = LayerCache(str(tmp_path / "mine"))
+    first = push_environment(env, reference, cache=LayerCache(str(tmp_path / "theirs")))
+    push_environment(env, f"oci:{tmp_path}/out:x", cache=mine)
+    key = first.plan.layers[0].wanted.key
+    built = mine.find(key)
+    assert built
+    mine.learn(key, replace(built, digest=Digest.of(b"other byte code"), diff_id=Digest.of(b"other tar")))
+    again = push_environment(env, reference, cache=mine)
+    assert again.reference == first.reference
+    assert (again.built, again.uploaded, again.moved) == (0, 0, 0)

@@ -1,6 +1,6 @@
 """The layers that this user built: layer key -> blob, so that nothing is packed or compressed twice.
 
-Folders of `LayerCache.path`: `blobs/sha256/<hex>`, `keys/<2>/<key>.json`, `measured/<2>/<name>`, `partial/`. Every file
+Folders of `LayerCache.path`: `blobs/sha256/<hex>`, `keys/<2>/<key>.json`, `notes/<2>/<hash of a name>`, `partial/`. Every file
 appears by rename, whole: any number of processes use one cache, and one that is killed leaves only what the next removes.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -114,17 +115,28 @@ class LayerCache:
     def measured(self, name: str) -> tuple[str, int] | None:
         """sha256 and size of a rewritten file, as they were remembered."""
         try:
-            with open(os.path.join(self.path, "measured", name[:2], name), "rb") as stream:
-                digest, size = stream.read().decode().split()
+            digest, size = (self.note(name) or b"").decode().split()
             return digest, int(size)
-        except (FileNotFoundError, ValueError):
+        except ValueError:
+            return None
+
+    def remember(self, name: str, digest: str, size: int) -> None:
+        """Remembers sha256 and size of a rewritten file."""
+        self.keep_note(name, f"{digest} {size}".encode())
+
+    def note(self, name: str) -> bytes | None:
+        """What was kept under `name`, or None."""
+        try:
+            with open(self._note_path(name), "rb") as stream:
+                return stream.read()
+        except FileNotFoundError:
             return None
         except OSError as error:
             raise _error(self.path, error, "read") from None
 
-    def remember(self, name: str, digest: str, size: int) -> None:
-        """Remembers sha256 and size of a rewritten file."""
-        self._write(os.path.join(self.path, "measured", name[:2], name), f"{digest} {size}".encode())
+    def keep_note(self, name: str, content: bytes) -> None:
+        """Keeps a few bytes for later pushes, of this process or another."""
+        self._write(self._note_path(name), content)
 
     def scratch(self) -> str:
         """A folder for files without a name, on the disk that the layers go to."""
@@ -134,6 +146,10 @@ class LayerCache:
         except OSError as error:
             raise _error(self.path, error, "written") from None
         return folder
+
+    def _note_path(self, name: str) -> str:
+        hashed = hashlib.sha256(name.encode()).hexdigest()
+        return os.path.join(self.path, "notes", hashed[:2], hashed)
 
     def _key_path(self, key: str) -> str:
         return os.path.join(self.path, "keys", key[:2], f"{key}.json")

@@ -5,9 +5,9 @@ Sources: PyPA's "Recording installed projects" and "Direct URL" specifications; 
 
 from __future__ import annotations
 
-import base64
 import json
 import re
+from binascii import b2a_base64
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -43,6 +43,7 @@ _CONDA_KEYS = (
     "url",
     "version",
 )
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _CONDA_TOKEN = re.compile(r"/t/[^/]*(?=/)")
 
 
@@ -56,15 +57,19 @@ def record(site_packages: str, name: str, rows: Iterable[tuple[str, str, int]]) 
     lines = [f"{_quoted(name[len(inside) :])},,\n"]
     for path, digest, size in rows:
         shown = path[len(inside) :] if path.startswith(inside) else "../" * depth + path
-        hashed = base64.urlsafe_b64encode(bytes.fromhex(digest)).decode().rstrip("=")
-        lines.append(f"{_quoted(shown)},sha256={hashed},{size}\n" if digest else f"{_quoted(shown)},,\n")
-    return "".join(sorted(lines)).encode("utf-8", "surrogateescape")
+        if "," in shown or '"' in shown or "\n" in shown or "\r" in shown:
+            shown = _quoted(shown)
+        if digest:
+            hashed = b2a_base64(bytes.fromhex(digest), newline=False).translate(_URL_SAFE, b"=").decode()
+            lines.append(f"{shown},sha256={hashed},{size}\n")
+        else:
+            lines.append(f"{shown},,\n")
+    lines.sort()
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def _quoted(text: str) -> str:
-    if any(character in text for character in ',"\n\r'):
-        return '"' + text.replace('"', '""') + '"'
-    return text
+    return '"' + text.replace('"', '""') + '"' if any(character in text for character in ',"\n\r') else text
 
 
 def direct_url(content: bytes) -> bytes | None:

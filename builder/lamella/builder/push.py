@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder import base as bases
-from lamella.builder import destination, wanted
+from lamella.builder import destination, team, wanted
 from lamella.builder.build import build
 from lamella.builder.bytecode import Compiler
 from lamella.builder.cache import LayerCache
@@ -17,19 +18,21 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.image import About, Documents, ImageLayer, PackageLayer, Settings, documents
 from lamella.builder.plan import PlannedLayer, PushPlan, plan
 from lamella.builder.upload import Uploads
+from lamella.layers.errors import LayersError
 from lamella.layers.oci import Descriptor
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
 from lamella.layers.storage import open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from lamella.builder.cache import Built
     from lamella.builder.environment import Environment, Interpreter
     from lamella.builder.image import Base
     from lamella.builder.pack import Compression
     from lamella.builder.wanted import Layers
+    from lamella.layers.oci import Platform
     from lamella.layers.progress import Progress
     from lamella.layers.storage import Storage
 
@@ -133,17 +136,13 @@ def push_environment(
             made = _documents(about, layers, cached, under, settings)
             if now and now.digest == made.index.descriptor.digest:
                 return _unchanged(environment, target, layers, cached, made)
-        found = destination.read(storage, target, now, environment.platform) if now else destination.Destination()
-        known = {**found.known, **cached}
-        there = found.digests | _there(storage, known, layers, found.digests)
-        decided = plan(str(target), layers.all, known, lambda built: cache.blob_path(built) is not None, there)
+        survey = _survey(storage, target, layers, environment.platform, now=now, cache=cache, cached=cached)
+        known = survey.known
+        decided = plan(str(target), layers.all, known, lambda built: cache.blob_path(built) is not None, survey.there)
         if dry_run:
             return Pushed(str(target), environment, decided, 0, len(decided.chosen("reuse")), 0, 0)
-        for key, built in found.known.items():
-            if key not in cached:
-                cache.learn(key, built)
         with contextlib.ExitStack() as stack:
-            uploads = stack.enter_context(contextlib.closing(Uploads(storage, there, progress)))
+            uploads = stack.enter_context(contextlib.closing(Uploads(storage, survey.there, progress)))
             if under and base:
                 _take_base(stack, uploads, under, Reference.parse(base), target, insecure=insecure)
             tools = _Tools(storage, cache, progress, uploads)
@@ -153,9 +152,16 @@ def push_environment(
             uploads.wait()
         made = _documents(about, layers, known, under, settings)
         if not now or now.digest != made.index.descriptor.digest:
-            for document in (*made.configs, *made.manifests):
-                uploads.document(document)
-            uploads.document(made.index, tag=target.tag)
+            try:
+                _send(uploads, made, target)
+            except LayersError:
+                # A blob that was there within a day may be gone: then the registry refuses what names it.
+                if not survey.believed:
+                    raise
+                team.remember(cache, survey.place, team.Answers())
+                uploads.make_sure([known[item.key] for item in layers.all], cache)
+                _send(uploads, made, target)
+        survey.remember(cache, [known[item.key] for item in layers.all])
     pinned = str(target.at(made.index.descriptor.digest))
     built_count, reused = len(decided.chosen("build")), len(decided.chosen("reuse"))
     return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved)
@@ -180,10 +186,55 @@ def _base(base: str | None, environment: Environment, insecure: bool) -> Base | 
         return bases.read(storage, reference, environment.platform)
 
 
-def _there(storage: Storage, known: Mapping[str, Built], layers: Layers, sure: Collection[str]) -> set[str]:
-    """The digests of known layers that `storage` has, besides those that are `sure` to be there."""
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What layers are known to be, and which of them the destination has."""
+
+    known: dict[str, Built]
+    there: frozenset[str]
+    believed: bool
+    """Whether some of `there` was said within a day and not asked for now."""
+    place: str
+    answers: team.Answers
+
+    def remember(self, cache: LayerCache, layers: Iterable[Built]) -> None:
+        """Everything was there just now."""
+        if self.place:
+            self.answers.digests.update(dict.fromkeys((str(built.digest) for built in layers), time.time()))
+            team.remember(cache, self.place, self.answers)
+
+
+def _survey(
+    storage: Storage,
+    target: Reference,
+    layers: Layers,
+    platform: Platform,
+    *,
+    now: Descriptor | None,
+    cache: LayerCache,
+    cached: Mapping[str, Built],
+) -> _Survey:
+    place = "" if target.is_layout else f"{target.registry}/{target.repository}"
+    answers = team.recall(cache, place) if place else team.Answers()
+    found = destination.read(storage, target, now, platform) if now else destination.Destination()
+    missing = {item.key for item in layers.all} - set(cached) - set(found.known)
+    others = team.learn(storage, target, missing, platform, answers) if place else destination.Destination()
+    # Two builders' byte code may differ by a patch release of Python: what is there goes before what is here.
+    known = {**others.known, **cached, **found.known}
+    for key, built in known.items():
+        if cached.get(key) != built:
+            cache.learn(key, built)
+    sure = found.digests | others.digests
+    wanted_digests = {str(known[item.key].digest) for item in layers.all if item.key in known}
+    believed = (wanted_digests & set(answers.digests)) - sure
     asked = {known[item.key] for item in layers.all if item.key in known}
-    asked = {built for built in asked if str(built.digest) not in sure}
+    asked = {built for built in asked if str(built.digest) not in sure | believed}
+    there = sure | believed | _existing(storage, asked)
+    answers.digests.update(dict.fromkeys(sure, time.time()))
+    return _Survey(known, frozenset(there), bool(believed), place, answers)
+
+
+def _existing(storage: Storage, asked: Collection[Built]) -> set[str]:
     if not asked:
         return set()
 
@@ -192,6 +243,12 @@ def _there(storage: Storage, known: Mapping[str, Built], layers: Layers, sure: C
 
     with ThreadPoolExecutor(_QUESTIONS, "lamella-ask") as pool:
         return {str(built.digest) for built, found in zip(asked, pool.map(exists, asked), strict=True) if found}
+
+
+def _send(uploads: Uploads, made: Documents, target: Reference) -> None:
+    for document in (*made.configs, *made.manifests):
+        uploads.document(document)
+    uploads.document(made.index, tag=target.tag)
 
 
 def _take_base(

@@ -82,6 +82,18 @@ class Uploads:
 
         self._submit(str(descriptor.digest), send)
 
+    def make_sure(self, layers: Iterable[Built], cache: LayerCache) -> None:
+        """Asks for each of `layers`, and sends from the cache what is not there after all."""
+        for built in layers:
+            descriptor = Descriptor(built.media_type, built.digest, built.size)
+            if self._storage.exists(descriptor):
+                continue
+            path = cache.blob_path(built)
+            if path is None:
+                raise CacheError(f"layer {built.digest.short} is gone from the registry and from the cache: push again")
+            self._storage.push(descriptor, partial(_opened, path))
+            self._sent(built.size)
+
     def document(self, document: Document, *, tag: str = "") -> None:
         """Sends a config, manifest or index now."""
         with self._lock:

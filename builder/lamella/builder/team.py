@@ -1,0 +1,88 @@
+"""The team's cache: what others pushed to a repository, found by layer key and neither built nor uploaded again.
+
+The images that are there are the cache: every layer of a package manifest carries its key. See
+docs/adr/a-teams-cache-is-the-images-that-are-there.md for what else was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lamella.builder import destination
+from lamella.layers.errors import InvalidContent, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from lamella.builder.cache import Built, LayerCache
+    from lamella.builder.destination import Destination
+    from lamella.layers.oci import Platform
+    from lamella.layers.reference import Reference
+    from lamella.layers.storage import Storage
+
+REMEMBERED = 24 * 3600
+"""Seconds for which an answer of a registry is believed without asking again."""
+MOST_TAGS = 64
+"""Tags of a repository that are looked at: the last ones by name, since dates and versions grow."""
+
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one repository said, and when (seconds since 1970)."""
+
+    digests: dict[str, float] = field(default_factory=dict)
+    """Blobs that it has."""
+    tags: dict[str, float] = field(default_factory=dict)
+    """Tags whose layers were learned."""
+
+
+def recall(cache: LayerCache, place: str) -> Answers:
+    """The answers of `place` that are still believed."""
+    oldest = time.time() - REMEMBERED
+    try:
+        value = json.loads(cache.note(_note(place)) or b"{}")
+        return Answers(*({name: at for name, at in value[part].items() if at > oldest} for part in ("digests", "tags")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Answers()
+
+
+def remember(cache: LayerCache, place: str, answers: Answers) -> None:
+    """Keeps `answers` for other pushes; two at once keep those of one, which costs the other requests and nothing else."""
+    cache.keep_note(_note(place), json.dumps({"digests": answers.digests, "tags": answers.tags}).encode())
+
+
+def learn(
+    storage: Storage, reference: Reference, missing: Collection[str], platform: Platform, answers: Answers
+) -> Destination:
+    """What the other tags of the repository have of the keys `missing`, and everything else that they have.
+
+    Tags that were looked at within a day are not looked at again; those that were are added to `answers`.
+    """
+    if not missing:
+        return destination.Destination()
+    names = [tag for tag in storage.tags() if tag != reference.tag and tag not in answers.tags][-MOST_TAGS:]
+
+    def look(tag: str) -> Destination:
+        try:
+            return destination.read(storage, reference, storage.resolve(tag), platform)
+        except (NotFound, InvalidContent):
+            return destination.Destination()  # moved meanwhile, or somebody's other image
+
+    known: dict[str, Built] = {}
+    digests: set[str] = set()
+    with ThreadPoolExecutor(_THREADS, "lamella-learn") as pool:
+        for tag, found in zip(names, pool.map(look, names), strict=True):
+            known |= found.known
+            digests |= found.digests
+            answers.tags[tag] = time.time()
+    return destination.Destination(None, frozenset(digests), known)
+
+
+def _note(place: str) -> str:
+    return f"answers {place}"
