@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lamella.layers.store import Store
 
 _TASK = "pull"
+_POLL = 0.02
+"""Seconds between two looks at a layer that another process has in hand."""
 
 
 def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress) -> int:
@@ -44,6 +46,7 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
     finally:
         for thread in threads:
             thread.join()
+        run.close()
         progress.end(_TASK)
     if run.error:
         raise run.error
@@ -65,21 +68,26 @@ class _Run:
         self._unpacked: list[Claim] = []
         self._lock = threading.Lock()
         self._committing = threading.Lock()
-        self._stopped = False
+        self._stopped = threading.Event()
         self.error: BaseException | None = None
         self.moved = 0
 
     def stop(self) -> None:
-        self._stopped = True
+        self._stopped.set()
+
+    def close(self) -> None:
+        for claimed in self._unpacked:
+            claimed.close()
 
     def work(self) -> None:
         try:
-            while not self._stopped:
-                try:
-                    layer, wait = self._todo.popleft()
-                except IndexError:
-                    return
-                self._bring(layer, wait=wait)
+            while (task := self._take()) is not None:
+                layer, elsewhere = task
+                claimed = self._claim(layer, elsewhere=elsewhere)
+                if claimed is None:
+                    self._todo.append((layer, True))
+                elif self._receive(layer, claimed):
+                    self._commit(claimed)
         except _Stopped:
             return
         except BaseException as error:
@@ -87,23 +95,35 @@ class _Run:
                 self.error = self.error or error
             self.stop()
 
-    def _bring(self, layer: Layer, *, wait: bool) -> None:
-        claimed = claim(self._store, layer.diff_id, wait=wait)
-        if claimed is None:
-            self._todo.append((layer, True))
-            return
+    def _take(self) -> tuple[Layer, bool] | None:
+        if self._stopped.is_set():
+            return None
+        try:
+            return self._todo.popleft()
+        except IndexError:
+            return None
+
+    def _claim(self, layer: Layer, *, elsewhere: bool) -> Claim | None:
+        while (claimed := claim(self._store, layer.diff_id, wait=False)) is None and elsewhere:
+            # A process that blocks in flock(2) hears no Ctrl-C, and not that another thread has failed.
+            if self._stopped.wait(_POLL):
+                raise _Stopped
+        return claimed
+
+    def _receive(self, layer: Layer, claimed: Claim) -> bool:
+        """Whether there is something to commit now; the claim is closed if not."""
+        received = False
         try:
             if self._store.has(layer.diff_id):
                 self._progress.advance(_TASK, layer.descriptor.size)
             else:
                 with self._store.explained(), self._fetcher.fetch(layer.descriptor) as stream:
                     receive(_Counted(stream, self), layer, claimed.path)
-                self._commit(claimed)
-                return
-        except BaseException:
-            claimed.close()
-            raise
-        claimed.close()
+                received = True
+        finally:
+            if not received:
+                claimed.close()
+        return received
 
     def _commit(self, claimed: Claim) -> None:
         with self._lock:
@@ -122,7 +142,7 @@ class _Run:
                 self._committing.release()
 
     def count(self, size: int) -> None:
-        if self._stopped:
+        if self._stopped.is_set():
             raise _Stopped
         with self._lock:
             self.moved += size

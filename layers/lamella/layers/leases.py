@@ -7,6 +7,7 @@ while it decides and renames. A layer that is seen after its lease was made is t
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -35,16 +36,22 @@ def lease(store: Store, diff_ids: Iterable[Digest], owner: str) -> Iterator[int]
     store.prepare()
     path = f"{store.path}/leases/{os.getpid()}-{os.urandom(6).hex()}"
     with store.explained(), locks.shared(f"{store.path}/lock"):
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        locks.try_lock(file)
-        os.write(file, text.encode())
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            # Of a disk that is read-only nothing can be removed, either.
+            if error.errno != errno.EROFS:
+                raise
+            file = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        else:
+            locks.try_lock(file)
+            os.write(file, text.encode())
     try:
         yield file
     finally:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(path)
-        finally:
-            os.close(file)
+        os.close(file)
 
 
 def hold(store: Store, name: str, diff_ids: Iterable[Digest]) -> None:
