@@ -13,11 +13,11 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers import assemble, locks, lowers
+from lamella.layers import assemble, locks, lowers, preflight
 from lamella.layers.assemble import METHODS, TREES, Rung
 from lamella.layers.errors import MountError
 from lamella.layers.kernel import MNT_DETACH, LinuxKernel
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lamella.layers.assemble import Method
     from lamella.layers.kernel import Kernel
     from lamella.layers.progress import Progress
+    from lamella.layers.published import PublishedEnvironment
 
 _SILENT = Silent()
 _LINUX = LinuxKernel()
@@ -82,10 +83,15 @@ def mount(
     """
     from lamella.layers import pull
 
+    def check(environment: PublishedEnvironment) -> None:
+        # What another root's programs, or those behind `prefix`, have for a C library is not known here.
+        if not prefix and seen_at(target, environment.prefix) == target:
+            preflight.check(environment)
+
     store = store or Store()
     target = os.path.realpath(target)
-    with ExitStack() as undo, pull.leased(reference, store=store, insecure=insecure, progress=progress) as pulled:
-        undo.enter_context(_alone(store, target))
+    pulling = pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check)
+    with pulling as pulled, _alone(store, target):
         _finish(store, target, kernel)
         state = Mounted(
             pulled.reference,

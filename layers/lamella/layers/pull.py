@@ -18,7 +18,7 @@ from lamella.layers.storage import open_storage
 from lamella.layers.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from lamella.layers.oci import Digest, Layer
     from lamella.layers.published import PublishedEnvironment
@@ -91,14 +91,20 @@ def leased(
     insecure: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
+    check: Callable[[PublishedEnvironment], object] | None = None,
 ) -> Iterator[Pulled]:
-    """`pull`, with the environment's layers leased until the block ends."""
+    """`pull`, with the environment's layers leased until the block ends.
+
+    `check` sees the environment before anything of it is fetched, and raises to have nothing fetched.
+    """
     store = store or Store()
     parsed = Reference.parse(reference)
     source = Remembered(store, lambda: open_storage(parsed, insecure=insecure))
     try:
         found = published.read(source, parsed)
         environment = published.for_platform(found, platform or Platform.here())
+        if check:
+            check(environment)
         diff_ids = tuple(layer.diff_id for layer in environment.layers)
         if dry_run:
             todo = plan(environment.layers, {diff_id for diff_id in diff_ids if store.has(diff_id)})

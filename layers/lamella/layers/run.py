@@ -14,7 +14,7 @@ import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from lamella.layers import activation, assemble, errors, kernel, lowers, namespace
+from lamella.layers import activation, assemble, errors, kernel, lowers, namespace, preflight
 from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.progress import Silent
 from lamella.layers.store import Store
@@ -86,7 +86,7 @@ def replace(
 
     store = store or Store()
     with ExitStack() as leases:
-        with pull.leased(reference, store=store, insecure=insecure, progress=progress) as pulled:
+        with pull.leased(reference, store=store, insecure=insecure, progress=progress, check=preflight.check) as pulled:
             diff_ids = [layer.diff_id for layer in pulled.environment.layers]
             # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
             lease = leases.enter_context(store.lease(diff_ids, f"run {pulled.reference}"))
