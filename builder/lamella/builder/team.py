@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = 24 * 3600
 """Seconds for which an answer of a registry is believed without asking again."""
-MOST_TAGS = 64
+MOST_TAGS = 16
 """Tags of a repository that are looked at: the last ones by name, since dates and versions grow."""
 
 _THREADS = 8
@@ -62,7 +62,8 @@ def learn(
 ) -> Destination:
     """What the other tags of the repository have of the keys `missing`, and everything else that they have.
 
-    Tags that were looked at within a day are not looked at again; those that were are added to `answers`.
+    The last tags first, until nothing is missing. Those that were looked at are added to `answers`, and within a day not
+    looked at again.
     """
     if not missing:
         return destination.Destination()
@@ -77,10 +78,13 @@ def learn(
     known: dict[str, Built] = {}
     digests: set[str] = set()
     with ThreadPoolExecutor(_THREADS, "lamella-learn") as pool:
-        for tag, found in zip(names, pool.map(look, names), strict=True):
-            known |= found.known
-            digests |= found.digests
-            answers.tags[tag] = time.time()
+        while names and not known.keys() >= set(missing):
+            some = names[-_THREADS:]
+            del names[-_THREADS:]
+            for tag, found in zip(some, pool.map(look, some), strict=True):
+                known |= found.known
+                digests |= found.digests
+                answers.tags[tag] = time.time()
     return destination.Destination(None, frozenset(digests), known)
 
 
