@@ -10,13 +10,14 @@ unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 ENGINES := docker-registry skopeo umoci podman catatonit runc docker.io containerd mmdebstrap squashfs-tools uidmap unzip
 TOOLS := python3 python3-venv git gcc libc6-dev ca-certificates
 
-.PHONY: help test check bench demo install system clean
+.PHONY: help test check bench demo docs install system clean
 
 help:
 	@echo "make test    everything: ruff, mypy and the tests, in a virtual environment that it makes"
 	@echo "make check   ruff and mypy alone"
 	@echo "make demo    a real environment pushed, pulled, mounted, upgraded: what moves, and how long it takes"
 	@echo "make bench   the budgets as ratios; PREFIX=/path/to/environment for another than the demo's"
+	@echo "make docs    docs/reference/cli.md from the command's own parsers"
 	@echo "make clean   remove what these targets made"
 
 # In a folder of its own: a mount that a killed run left in pytest's usual one would fail this run's cleanup.
@@ -35,6 +36,9 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	PYTHONPATH=tests $(VENV)/bin/python -m bench $(if $(PREFIX),--prefix $(PREFIX))
+
+docs: $(STAMP)
+	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md
 
 install: $(STAMP)
 

@@ -43,6 +43,7 @@ VERBS = {
     "run": Verb("run one command in the environment; needs no privilege"),
     "mount": Verb("put the environment at a folder, until umount"),
     "umount": Verb("take an environment away from a folder"),
+    "export": Verb("write an ordinary copy, for machines without Lamella"),
     "inspect": Verb("show what a reference holds, package by package", needs_linux=False),
     "tags": Verb("list the tags of a repository or folder", needs_linux=False),
     "copy": Verb("copy an environment from one registry or folder to another", needs_linux=False),

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from lamella.layers.published import Published, PublishedEnvironment
 
 SETTINGS = (INSECURE,)
+LARGEST = 20
+"""Packages that are shown without --all: the rest is most of the lines and little of the size."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
+    parser.add_argument("--all", action="store_true", help="every package, not the largest ones alone")
     for setting in SETTINGS:
         setting.add_to(parser)
 
@@ -36,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         result_json(document(published))
     else:
-        _show(published)
+        _show(published, everything=arguments.all)
     return 0
 
 
@@ -85,15 +88,16 @@ def _package(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _show(published: Published) -> None:
+def _show(published: Published, *, everything: bool) -> None:
     result(str(published.reference))
     for environment in published.environments:
         result("")
-        _show_environment(environment)
+        _show_environment(environment, everything=everything)
 
 
-def _show_environment(environment: PublishedEnvironment) -> None:
+def _show_environment(environment: PublishedEnvironment, *, everything: bool) -> None:
     packages = sorted((_package(layer) for layer in environment.layers), key=lambda item: (-item["size"], item["name"]))
+    count = len(packages) if everything else LARGEST
     needs = f", needs glibc {environment.glibc}" if environment.glibc else ""
     result(f"Python {environment.python} at {environment.prefix} on {environment.platform}{needs}")
     result("")
@@ -117,9 +121,11 @@ def _show_environment(environment: PublishedEnvironment) -> None:
                 size(item["size"]),
                 str(item["size"] / max(1, packages[0]["size"])),
             )
-            for item in packages
+            for item in packages[:count]
         ],
     )
+    if rest := packages[count:]:
+        result(f"… and {len(rest)} more of {size(sum(item['size'] for item in rest))} together: --all lists them")
     result("")
     moved = sum(item["size"] for item in packages)
     on_disk = sum(item["unpacked"] for item in packages)

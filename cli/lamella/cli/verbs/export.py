@@ -1,0 +1,73 @@
+"""`lamella export`: an ordinary copy of the environment, for machines without Lamella."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import counted, remark, result, result_json, seconds, size
+from lamella.cli.settings import INSECURE, STORE
+
+if TYPE_CHECKING:
+    import argparse
+
+SETTINGS = (STORE, INSECURE)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
+    parser.add_argument("path", metavar="PATH", help="a folder, or an archive by its name's ending; it must not exist")
+    parser.add_argument(
+        "--format",
+        choices=("dir", "tar.gz", "tar.zst", "zip", "squashfs"),
+        help="what to write (default: what the name's ending asks for, else a folder)",
+    )
+    parser.add_argument(
+        "--link", action="store_true", help="make a folder of hard links into the store; don't write to it"
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="PATH",
+        default="",
+        help="the path that the files are to name (default: a folder's own; an archive finds it when it is activated)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; write nothing")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exports; the path is the result."""
+    if arguments.dry_run:
+        from lamella.cli.verbs import pull
+
+        arguments.platform = None
+        return pull.run(arguments)
+    from lamella.cli.progress import shown
+    from lamella.layers.export import export
+    from lamella.layers.store import Store
+
+    began = time.monotonic()
+    with shown(quiet=arguments.quiet) as progress:
+        exported = export(
+            arguments.reference,
+            arguments.path,
+            format=arguments.format,
+            link=arguments.link,
+            prefix=arguments.prefix,
+            store=Store(arguments.store),
+            insecure=arguments.insecure,
+            progress=progress,
+        )
+    took = time.monotonic() - began
+    if arguments.json:
+        result_json(asdict(exported) | {"seconds": round(took, 3)})
+        return 0
+    result(exported.path)
+    form = "a folder" if exported.format == "dir" else exported.format
+    remark(
+        f"{counted(exported.files, 'file')}, {size(exported.bytes)} as {form} in {seconds(took)}", quiet=arguments.quiet
+    )
+    return 0
