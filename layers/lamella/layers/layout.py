@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -156,14 +155,13 @@ class OciLayout:
                 os.rmdir(self._folder)
 
     def _write(self, path: str, fill: Callable[[BinaryIO], object], *, replace: bool = True) -> None:
-        handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=self._folder)
+        partial = os.path.join(self._folder, f"{_PARTIAL}{os.urandom(8).hex()}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(partial, "xb") as file:
                 fill(file)
                 file.flush()
                 # Without it a crash soon after may leave an empty file under the final name.
                 os.fsync(file.fileno())
-                os.fchmod(file.fileno(), 0o644)
             if replace:
                 os.replace(partial, path)
             else:

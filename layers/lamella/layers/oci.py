@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform as _platform
 import re
 import sys
 from dataclasses import dataclass, field
@@ -99,7 +98,9 @@ class Platform:
     @classmethod
     def here(cls) -> Platform:
         """This machine's."""
-        machine = _platform.machine().lower()
+        import platform
+
+        machine = platform.machine().lower()
         names = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
         return cls(sys.platform, names.get(machine, machine), "v7" if machine == "armv7l" else "")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, TypeVar
 
 from lamella.layers.errors import Unreachable
@@ -67,5 +66,9 @@ def retry_after(header: str) -> float:
     """The seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0 for none."""
     if header.strip().isdigit():
         return float(header)
+    if not header:
+        return 0.0
+    from email.utils import mktime_tz, parsedate_tz
+
     date = parsedate_tz(header)
     return max(0.0, mktime_tz(date) - time.time()) if date else 0.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
-REQUIRED = "LAMELLA_REQUIRE_SIGNATURE"
-"""Names a file with a public key: then nothing is read that it did not sign."""
 
 _TYPE = "cosign container image signature"
 
@@ -78,12 +75,6 @@ def check(storage: ReadOnlyStorage, digest: Digest, key: str) -> None:
         raise SignatureError(f"{digest} is not signed: sign it with lamella push --sign KEY")
     if not any(_signs(public, storage, layer, digest) for layer in layers):
         raise SignatureError(f"{digest} is signed, and not by the key in {key}: ask who pushed it")
-
-
-def check_if_required(storage: ReadOnlyStorage, digest: Digest) -> None:
-    """`check` with the key that LAMELLA_REQUIRE_SIGNATURE names; nothing where it names none."""
-    if key := os.environ.get(REQUIRED):
-        check(storage, digest, key)
 
 
 def _signs(key: PublicKey, storage: ReadOnlyStorage, layer: Descriptor, digest: Digest) -> bool:
