@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.builder.scan import scan
 from support.installed import By, base_python, install, venv, wheel
+from support.scanned import SITE, file, package, paths, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lamella.builder.environment import Environment, File, Package
+    from lamella.builder.environment import Environment
 
-SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 ALPHA = {
     "alpha/__init__.py": "VALUE = 1\n",
     "alpha/data/table.csv": "a,b\n",
@@ -27,20 +26,6 @@ ALPHA = {
     "{data}/data/share/alpha/page.html": "<p>\n",
     "{data}/headers/alpha.h": "int alpha;\n",
 }
-
-
-def package(environment: Environment, name: str) -> Package:
-    (found,) = [each for each in environment.packages if each.name == name]
-    return found
-
-
-def paths(package: Package) -> set[str]:
-    return {file.path for file in package.files}
-
-
-def file(environment: Environment, path: str) -> File:
-    (found,) = [each for package in environment.packages for each in package.files if each.path == path]
-    return found
 
 
 def unaccounted(environment: Environment) -> list[str]:
@@ -140,8 +125,7 @@ def test_the_interpreter_ships_as_a_prefix_of_its_own(environment: Path) -> None
 
 def test_what_a_venv_is_made_of_does_not_ship(environment: Path) -> None:
     scanned = scan(str(environment))
-    reasons = {item.path: item.reason for item in scanned.left_out}
-    assert {"pyvenv.cfg", "bin/activate"} <= set(reasons)
+    assert {"pyvenv.cfg", "bin/activate"} <= set(reasons(scanned))
     assert "pyvenv.cfg" not in {path for each in scanned.packages for path in paths(each)}
 
 

@@ -47,7 +47,16 @@ def pointers(folder: str, site: str, inside: Callable[[str], bool]) -> list[Poin
     except OSError:
         return []
     found = [_pth(folder, name, site, inside) for name in names if name.endswith(".pth")]
-    return [pointer for pointer in found if pointer is not None]
+    links = [_link(folder, name, site, inside) for name in names]
+    return [pointer for pointer in (*found, *links) if pointer is not None]
+
+
+def _link(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Pointer | None:
+    """A link to a package's folder elsewhere, as `flit install --symlink` makes it."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path) or not os.path.isdir(path) or inside(os.path.realpath(path)):
+        return None
+    return Pointer(name, (), (Place(os.path.realpath(path), f"{site}/{name}"),), ())
 
 
 def egg_links(folder: str) -> list[tuple[str, str]]:
@@ -74,7 +83,7 @@ def _pth(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Po
             continue
         if line.startswith(("import ", "import\t")):
             found = [(module, _finder(os.path.join(folder, f"{module}.py"), site)) for module in _imported(line)]
-            modules = [(f"{module}.py", places) for module, places in found if places]
+            modules = [(module, places) for module, places in found if places]
             stays = stays or not modules
             companions += [module for module, _ in modules]
             roots += [place for _, places in modules for place in places]
@@ -125,8 +134,9 @@ def _finder(path: str, site: str) -> list[Place]:
                 found += _modules({values[0]: values[1]}, site)
             elif called == "install" and values and isinstance(values[0], dict):
                 found += _modules(values[0], site)
-            elif called == "install" and len(values) >= 4 and isinstance(values[3], str):
-                found += _meson(values[3], site)
+            elif called == "MesonpyMetaFinder":
+                # The build folder's place among the arguments changed with meson-python's versions.
+                found += [place for value in values if isinstance(value, str) for place in _meson(value, site)]
     return found
 
 

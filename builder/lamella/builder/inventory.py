@@ -116,8 +116,8 @@ def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
                 entries[entry.path] = entry
         entries |= _scripts(found, site, entries)
     brought = projects(site, path, found, inside)
-    for item in brought.left_out:
-        entries.pop(path + "/" + os.path.basename(item.path), None)
+    for replaced in brought.replaced:
+        entries.pop(replaced, None)
     for entry in brought.entries:
         entries.setdefault(entry.path, entry)
     return gathered._replace(

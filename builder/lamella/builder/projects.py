@@ -29,16 +29,21 @@ class Projects(NamedTuple):
     """Those of `found`, with the projects' files for those that are editable; and projects without metadata."""
     entries: list[Entry]
     places: list[Place]
+    replaced: list[str]
+    """Paths of the files and links that named what ships now in their place."""
     left_out: list[LeftOut]
     findings: list[Finding]
 
 
 def projects(site: Site, path: str, found: Sequence[Distribution], inside: Callable[[str], bool]) -> Projects:
     """The projects that the files of `site` (which belongs at `path`) point to; `found` are its distributions."""
-    result = Projects(list(found), [], [], [], [])
+    result = Projects(list(found), [], [], [], [], [])
     linked = _linked(site, path, result)
     for pointer in pointers(site.source, path, inside):
-        _leave_out(pointer, site, path, result)
+        if [root.path for root in pointer.roots] == [f"{path}/{pointer.file}"]:
+            result.replaced.append(f"{path}/{pointer.file}")  # a link: what it leads to has its very name
+        else:
+            _leave_out([pointer.file, *(f"{module}.py" for module in pointer.companions)], site, path, result)
         for gone in pointer.gone:
             message = f"{pointer.file} names {gone}, which is not there: nothing of it can ship"
             result.findings.append(Finding("warning", "editable", pointer.file, message))
@@ -55,7 +60,7 @@ def _linked(site: Site, path: str, result: Projects) -> dict[str, str]:
     """Folder to the name of the project that `python setup.py develop` linked to it; their metadata is beside them."""
     linked = {}
     for name, folder in egg_links(site.source):
-        result.left_out.append(_left(site, path, name))
+        _leave_out([name], site, path, result)
         project = normalised(name.removesuffix(".egg-link"))
         for each in distributions(folder, path, ()):
             if each.name == project:
@@ -64,13 +69,11 @@ def _linked(site: Site, path: str, result: Projects) -> dict[str, str]:
     return linked
 
 
-def _leave_out(pointer: Pointer, site: Site, path: str, result: Projects) -> None:
-    names = (pointer.file, *(f"{module}.py" for module in pointer.companions))
-    result.left_out.extend(_left(site, path, name) for name in names)
-
-
-def _left(site: Site, path: str, name: str) -> LeftOut:
-    return LeftOut(os.path.join(site.source, name) if site.borrowed else f"{path}/{name}", _POINTER)
+def _leave_out(names: Iterable[str], site: Site, path: str, result: Projects) -> None:
+    for name in names:
+        where = os.path.join(site.source, name) if site.borrowed else f"{path}/{name}"
+        result.left_out.append(LeftOut(where, _POINTER))
+        result.replaced.append(f"{path}/{name}")
 
 
 def _owner(

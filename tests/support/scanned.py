@@ -1,0 +1,44 @@
+"""What tests ask of a scanned environment."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lamella.builder.environment import Environment, File, Finding, Package
+
+SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+"""site-packages of environments that are made with the tests' own interpreter."""
+
+
+def package(environment: Environment, name: str, origin: str = "") -> Package:
+    """The one package of that name (and origin)."""
+    (found,) = [each for each in environment.packages if each.name == name and origin in ("", each.origin)]
+    return found
+
+
+def paths(package: Package) -> set[str]:
+    """Where its files belong."""
+    return {file.path for file in package.files}
+
+
+def file(environment: Environment, path: str) -> File:
+    """The one file that belongs at `path`."""
+    (found,) = [each for package in environment.packages for each in package.files if each.path == path]
+    return found
+
+
+def shipped(environment: Environment) -> set[str]:
+    """Where every file of every package belongs."""
+    return {file.path for package in environment.packages for file in package.files}
+
+
+def findings(environment: Environment, kind: str) -> list[Finding]:
+    """Those of one kind."""
+    return [finding for finding in environment.findings if finding.kind == kind]
+
+
+def reasons(environment: Environment) -> dict[str, str]:
+    """Path to reason, of what is left out."""
+    return {item.path: item.reason for item in environment.left_out}
