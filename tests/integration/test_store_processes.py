@@ -1,0 +1,155 @@
+"""The store among processes: killed at any moment, shared by fifty, collected meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamella.layers.gc import gc
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci import LAYER_TAR, LAYER_ZSTD, Layer
+from lamella.layers.pull import pull
+from lamella.layers.store import Store
+from lamella.layers.verify import verify
+from support import tars
+
+TESTS = Path(__file__).parent.parent
+
+
+def program(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"support.{name}", *arguments]
+
+
+def packages(count: int, seed: int = 0) -> list[tuple[Layer, bytes]]:
+    """`count` layers with a few files each, the first ones larger than the last."""
+    chance = random.Random(seed)
+    return [
+        tars.layer(
+            tars.tree(
+                {
+                    f"opt/env/lib/p{number}/{name}.py": chance.randbytes(chance.randrange(30_000 // (number + 1)))
+                    for name in "abcdef"
+                }
+            ),
+            package=f"p{number}",
+        )
+        for number in range(count)
+    ]
+
+
+def test_a_pull_killed_at_200_random_moments_leaves_a_store_that_is_whole_and_goes_on(tmp_path: Path) -> None:
+    made = packages(8)
+    tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
+    reference = f"oci:{tmp_path}/layout:env"
+    ran = subprocess.run(
+        program("killed", reference, str(tmp_path / "store"), "200", "1"),
+        cwd=TESTS,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    result = json.loads(ran.stdout)
+    assert result["kills"] == 200
+    assert result["damaged"] == []
+    # The moments were within pulls, not all before or after the layers came.
+    assert result["between"] > 20
+    store = Store(str(tmp_path / "store"))
+    pulled = pull(reference, store=store)
+    for layer, _ in made:
+        assert store.has(layer.diff_id)
+    assert verify(store).damaged == ()
+    gc(store)
+    assert os.listdir(f"{store.path}/partial") == []
+    assert os.listdir(f"{store.path}/locks") == []
+    assert os.listdir(f"{store.path}/leases") == []
+    fresh = Store(str(tmp_path / "fresh"))
+    pull(pulled.reference, store=fresh)
+    assert tars.snapshot(f"{store.path}/layers") == tars.snapshot(f"{fresh.path}/layers")
+
+
+def test_50_processes_pull_5_overlapping_environments_while_gc_runs_in_a_loop(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    made = packages(20)
+    for number in range(5):
+        tars.publish(layout, f"env{number}", made[number * 2 : number * 2 + 12])
+    references = [f"oci:{tmp_path}/layout:env{number}" for number in range(5)]
+    store = Store(str(tmp_path / "store"))
+    collector = subprocess.Popen(
+        program("crowd", store.path, "--gc"), cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    chance = random.Random(2)
+    pullers = [
+        subprocess.Popen(
+            program("crowd", store.path, *chance.sample(references, 2)), cwd=TESTS, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(50)
+    ]
+    said = [puller.communicate()[1] for puller in pullers]
+    rounds, _ = collector.communicate("")
+    assert said == [""] * 50
+    assert [puller.returncode for puller in pullers] == [0] * 50
+    assert collector.returncode == 0
+    assert int(rounds) > 5
+    for reference in references:
+        pull(reference, store=store)
+    assert verify(store).damaged == ()
+    assert os.listdir(f"{store.path}/partial") == []
+    fresh = Store(str(tmp_path / "fresh"))
+    for reference in references:
+        pull(reference, store=fresh)
+    assert tars.snapshot(f"{store.path}/layers") == tars.snapshot(f"{fresh.path}/layers")
+
+
+def test_a_layer_is_fetched_once_among_processes_that_want_it_at_once(tmp_path: Path) -> None:
+    made = packages(8)
+    tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
+    say = (
+        "import sys; from lamella.layers.pull import pull; from lamella.layers.store import Store; sys.stdin.read(1); "
+        "print(pull(sys.argv[1], store=Store(sys.argv[2])).moved)"
+    )
+    pullers = [
+        subprocess.Popen(
+            [sys.executable, "-c", say, f"oci:{tmp_path}/layout:env", str(tmp_path / "store")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(6)
+    ]
+    for puller in pullers:
+        assert puller.stdin is not None
+        puller.stdin.write("x")
+        puller.stdin.flush()
+    moved = [int(puller.communicate()[0]) for puller in pullers]
+    assert sum(moved) == sum(layer.descriptor.size for layer, _ in made)
+
+
+@pytest.mark.parametrize("kind", ["random", "zeros"])
+def test_memory_does_not_grow_with_a_layer(tmp_path: Path, kind: str) -> None:
+    size = 300 << 20
+    (tmp_path / "layout").mkdir()
+    content = random.Random(3).randbytes(1 << 20) * (size >> 20) if kind == "random" else bytes(size)
+    tar = tars.header(b"large", size=size) + content + tars.END
+    media_type = LAYER_TAR if kind == "random" else LAYER_ZSTD
+    made = tars.layer(tar, media_type, unpacked=size)
+    tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", [made])
+    del tar, content
+    say = (
+        "import sys; from lamella.layers.pull import pull; from lamella.layers.store import Store; "
+        "pull(sys.argv[1], store=Store(sys.argv[2])); print(open('/proc/self/status').read())"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", say, f"oci:{tmp_path}/layout:env", str(tmp_path / "store")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    # Not ru_maxrss, which begins with what the parent had when it forked.
+    (peak,) = (int(line.split()[1]) for line in ran.stdout.splitlines() if line.startswith("VmHWM:"))
+    assert peak < 80 << 10
