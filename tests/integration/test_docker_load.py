@@ -1,0 +1,58 @@
+"""A pushed environment in Docker's own engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.cache import LayerCache
+from lamella.builder.docker_load import load
+from lamella.builder.errors import BuilderError
+from lamella.builder.push import push, push_environment
+from support.docker_engine import docker_engine
+from support.engines import need
+from support.installed import install, venv, wheel
+from support.packages import environment, package
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> str:
+    """An environment of one package, on no base: it has an interpreter and what that needs, but no libc."""
+    prefix = venv(tmp_path / "env")
+    install(prefix, wheel(tmp_path, "greet", files={"greet.py": "def main(): print('hello')"}))
+    return push(f"oci:{tmp_path}/Envs:greet", str(prefix), cache=LayerCache(str(tmp_path / "cache"))).reference
+
+
+def test_docker_runs_what_was_loaded(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = need("docker")
+    with docker_engine(tmp_path / "engine") as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        assert load(reference) == "envs:greet"
+        assert load(reference, name="team/other:1") == "team/other:1"
+        shown = subprocess.run([docker, "image", "ls", "-q"], check=True, capture_output=True, text=True).stdout.split()
+        assert len(shown) == 2
+        assert len(set(shown)) == 1
+        # The libc is the machine's: an image without a base has none.
+        mounts = [f"--volume={path}:{path}:ro" for path in ("/lib", "/lib64", "/usr/lib") if os.path.exists(path)]
+        command = ["docker", "run", "--rm", "--network", "none", *mounts, "envs:greet"]
+        done = subprocess.run(
+            [*command, "/opt/env/bin/python", "-c", "import greet, sys; greet.main(); print(sys.prefix)"],
+            check=False, capture_output=True, text=True, executable=docker,
+        )  # fmt: skip
+        assert (done.stdout, done.returncode) == ("hello\n/opt/env\n", 0), done.stderr
+
+
+def test_an_engine_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = package(tmp_path / "env", "thing", {"lib/x": "x"})
+    cache = LayerCache(str(tmp_path / "cache"))
+    reference = push_environment(environment(tmp_path / "env", one), f"oci:{tmp_path}/out:x", cache=cache).reference
+    # Nobody may listen on port 1 without a reason to.
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    with pytest.raises(BuilderError, match=r"no Docker engine answers: .*; start it, or set DOCKER_HOST"):
+        load(reference)

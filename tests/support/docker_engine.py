@@ -1,0 +1,54 @@
+"""Debian's dockerd with a containerd of its own, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import threading
+from typing import TYPE_CHECKING
+
+from support.engines import need, need_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def docker_engine(folder: Path) -> Iterator[str]:
+    """Runs an engine whose files are in `folder`, and gives its DOCKER_HOST. It has no network of its own."""
+    need_root()
+    # A socket's path has room for 107 bytes, and a test's folder often more.
+    with tempfile.TemporaryDirectory(prefix="lamella-") as short, contextlib.ExitStack() as stack:
+        containerd = os.path.join(short, "containerd.sock")
+        config = folder / "containerd.toml"
+        folder.mkdir(parents=True, exist_ok=True)
+        config.write_text(
+            f'version = 2\nroot = "{folder}/containerd"\nstate = "{short}/state"\n'
+            f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{containerd}"\n'
+        )
+        _run(stack, [need("containerd"), "--config", str(config)], "containerd successfully booted")
+        engine = [need("dockerd"), "--containerd", containerd, "--host", f"unix://{short}/docker.sock"]
+        engine += ["--data-root", f"{folder}/docker", "--exec-root", f"{short}/exec", "--pidfile", f"{short}/pid"]
+        engine += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        _run(stack, engine, "API listen on")
+        yield f"unix://{short}/docker.sock"
+
+
+def _run(stack: contextlib.ExitStack, command: list[str], ready: str) -> None:
+    """Starts `command`, waits until it says that it is `ready`, and ends it when `stack` is left."""
+    process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    assert process.stderr
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if ready in line:
+            break
+    else:
+        raise AssertionError(f"{command[0]} did not start: {''.join(said[-5:])}")
+    rest = threading.Thread(target=process.stderr.read)
+    rest.start()
+    stack.callback(rest.join)
+    stack.callback(process.terminate)
