@@ -111,6 +111,16 @@ def test_fetch_gets_on_however_often_a_long_blob_breaks(simulator: RegistrySimul
     assert read(registry, thing.descriptor) == BIG
 
 
+def test_fetch_breaks_off_what_drips_and_goes_on(simulator: RegistrySimulator) -> None:
+    registry = Registry(simulator.host, "team/envs", patience=Patience(first=0.001, window=0.05))
+    thing = blob(BIG).pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 1, drip=0.005)]
+    assert read(registry, thing.descriptor) == BIG
+    _, second = simulator.asked("GET .*/blobs/")
+    assert second.headers["Range"].startswith("bytes=")
+    registry.close()
+
+
 def test_fetch_refuses_another_part_than_it_asked_for(simulator: RegistrySimulator, registry: Registry) -> None:
     thing = blob(BIG).pushed(registry)
     simulator.faults = [

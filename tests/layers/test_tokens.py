@@ -185,6 +185,20 @@ def test_credentials_stay_with_the_host_that_they_are_for(
     assert "Authorization" in simulator.asked("GET .*/blobs/")[-1].headers
 
 
+def test_whom_a_redirect_leads_to_is_not_told_who_asks(
+    simulator: RegistrySimulator, registry: Registry, home: Path
+) -> None:
+    thing = blob(b"content").pushed(registry)
+    simulator.auth = "bearer"
+    know(home, simulator.host, KNOWN)
+    with RegistrySimulator().serving() as other:
+        other.auth = "bearer"
+        simulator.elsewhere = f"http://{other.host}"
+        with pytest.raises(Denied), registry.fetch(thing.descriptor) as stream:
+            stream.read()
+        assert not other.asked("/token")
+
+
 def test_what_is_sent_is_not_redirected_to_another_host(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:

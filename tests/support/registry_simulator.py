@@ -54,6 +54,8 @@ class Fault:
     """The answer's, in place of its own; its Content-Length fits."""
     cut: int | None = None
     """Bytes of the answer's body after which the connection ends, though Content-Length promises them all."""
+    drip: float = 0.0
+    """Seconds between single bytes of the answer's body."""
     reset: bool = False
     """The connection ends with a reset and not in good order."""
     take: int | None = None
@@ -390,7 +392,11 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**(headers or {}), **fault.headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if fault.drip:
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                threading.Event().wait(fault.drip)
+        elif self.command != "HEAD":
             self.wfile.write(body if fault.cut is None else body[: fault.cut])
         if fault.cut is not None:
             self._end_connection()

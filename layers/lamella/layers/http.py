@@ -12,12 +12,13 @@ import ipaddress
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
-from lamella.layers.retry import Interrupted, Refused, retry_after
+from lamella.layers.retry import SLOWEST, Interrupted, Patience, Refused, retry_after
 
 if TYPE_CHECKING:
     import ssl
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from lamella.layers.storage import Reader
     from lamella.layers.tokens import Tokens
 
-CONNECT_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 15.0
 """Seconds for a connection; a host that is up answers in much less, also across an ocean."""
 READ_TIMEOUT = 60.0
 """Seconds without a single byte. Registries that copy a blob when an upload ends are silent for a while."""
 
 _CONNECTIONS = 32
-_BLOCK = 256 << 10
+_BLOCK = 64 << 10
+"""Bytes of one send, for which the system has CONNECT_TIMEOUT: 16 uploads at once over a poor line must get through."""
 _REDIRECTS = 5
 _SMALL = 16 << 10
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
@@ -52,8 +54,11 @@ class Body:
 class Response:
     """A response whose body is not read yet. Reading translates what can break; whoever has it closes it."""
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str) -> None:
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, window: float) -> None:
         self._raw = raw
+        self._window = window
+        self._waited = 0.0
+        self._came = 0
         self.url = url
         self.host = urlsplit(url).netloc
         self.status = raw.status
@@ -72,9 +77,19 @@ class Response:
         return self.header("Content-Type").partition(";")[0].strip().lower()
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes as they came; `Interrupted` where the body ends before its Content-Length."""
+        """What has come, at most `size` bytes; `Interrupted` where the body ends before its Content-Length, or drips."""
+        begin = time.monotonic()
         with _translated(self.host):
-            return self._raw.read(None if size < 0 else size, decode_content=False)
+            # read1: read() would wait until all of `size` is there, however slowly it comes.
+            chunk = self._raw.read1(None if size < 0 else size, decode_content=False) or b""
+        # Only waiting counts: whoever unpacks what came may take their time.
+        self._waited += time.monotonic() - begin
+        self._came += len(chunk)
+        if self._waited > self._window:
+            if self._came < SLOWEST * self._waited:
+                raise Interrupted(f"{self.host} sends less than {SLOWEST} bytes a second; try again later")
+            self._waited, self._came = 0.0, 0
+        return chunk
 
     def body(self, limit: int) -> bytes:
         """The whole body, of at most `limit` bytes; more is `InvalidContent`. Closes the response."""
@@ -94,7 +109,8 @@ class Response:
             self._raw.close()
         else:
             with contextlib.suppress(Unreachable):
-                self.read()
+                while self.read():
+                    pass
         self._raw.release_conn()
 
     def __enter__(self) -> Self:
@@ -114,8 +130,10 @@ class Client:
         tokens: Callable[[Client], Tokens] | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
         headers: Mapping[str, str] | None = None,
+        patience: Patience = Patience(),  # noqa: B008 - a frozen value
     ) -> None:
         self.base = base
+        self.patience = patience
         self.host = urlsplit(base).netloc
         self._tokens = tokens(self) if tokens else None
         self._tls = tls
@@ -140,11 +158,14 @@ class Client:
         that it stands for, with `what` as its subject.
         """
         url = self.base + target if target.startswith("/") else target
+        if urlsplit(self.base).scheme == "https" != urlsplit(url).scheme:
+            raise Denied(f"{self.host} goes on at {_shown(url)}, out of HTTPS: tell its proxy to say X-Forwarded-Proto")
         sent = self._headers | dict(headers or {})
         ours = self._tokens if _origin(url) == _origin(self.base) else None
         signature = ours.signature(scopes) if ours else ""
         response = self.send(method, url, _signed(sent, signature), body)
-        if response.status == 401 and ours:
+        # Whom a redirect led to is not answered: its token server would be shown the registry's credentials.
+        if response.status == 401 and ours and _origin(response.url) == _origin(self.base):
             challenges = response.headers("WWW-Authenticate")
             response.close()
             signature = ours.answer(challenges, scopes, signature, what)
@@ -197,7 +218,7 @@ class Client:
                 raw = self._pool(url).urlopen(
                     method, url, body=chunks, headers=sent, redirect=False, retries=False, preload_content=False
                 )
-        return Response(raw, url)
+        return Response(raw, url, self.patience.window)
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         scheme, proxy = urlsplit(url).scheme, _proxy(url)
@@ -283,7 +304,6 @@ def _manager(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
     options: dict[str, Any] = {
         "num_pools": 8,
         "maxsize": _CONNECTIONS,
-        "blocksize": _BLOCK,
         "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT),
     }
     if context:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.layers.credentials import Credentials, docker_file, helper_of, key_of, read_file
 from lamella.layers.errors import CredentialsError
 from lamella.layers.registry import client_of
-from lamella.layers.retry import Patience, patiently
+from lamella.layers.retry import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def login(registry: str, username: str, password: str, *, insecure: bool = False
     known = Credentials(username, password)
     client = client_of(registry, lambda: known, insecure=insecure)
     with contextlib.closing(client):
-        patiently(Patience(), lambda: client.request("GET", "/", "this login", {200})).close()
+        patiently(client.patience, lambda: client.request("GET", "/", "this login", {200})).close()
     path = _path()
     document = read_file(path)
     helper = helper_of(document, registry, path)

@@ -40,12 +40,19 @@ def endpoint(registry: str, *, insecure: bool = False) -> str:
     return f"{'http' if plain else 'https'}://{host}/v2"
 
 
-def client_of(registry: str, find: Callable[[], credentials.Credentials | None], *, insecure: bool = False) -> Client:
+def client_of(
+    registry: str,
+    find: Callable[[], credentials.Credentials | None],
+    *,
+    insecure: bool = False,
+    patience: Patience = Patience(),  # noqa: B008 - a frozen value
+) -> Client:
     """A client of the registry itself; `find` gives the credentials when they are asked for."""
     return Client(
         endpoint(registry, insecure=insecure),
         tokens=lambda client: Tokens(client, registry, find),
         tls=partial(certificates.context, registry),
+        patience=patience,
     )
 
 
@@ -64,7 +71,8 @@ class Registry:
         self._name = registry
         self._repository = repository
         self._patience = patience
-        self._client = client_of(registry, partial(credentials.find, registry, repository), insecure=insecure)
+        find = partial(credentials.find, registry, repository)
+        self._client = client_of(registry, find, insecure=insecure, patience=patience)
         self._lock = threading.Lock()
         self._sessions: dict[Digest, str] = {}
         self._in_parts = False
@@ -251,6 +259,7 @@ class Registry:
             tokens=lambda client: Tokens(client, host, partial(credentials.find, host)),
             tls=partial(certificates.context, host, mirror.authorities, verify=mirror.verify),
             headers=dict(mirror.headers),
+            patience=self._patience,
         )
 
     @property

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 120.0
 """Seconds of Retry-After that are obeyed; a registry that wants more time is one that could not be asked."""
 
+SLOWEST = 1 << 10
+"""Bytes a second; what drips slower than this is a connection that may as well be broken."""
+
 _REFUSED_TRIES = 3
 """A wrong name or a registry that is down is told soon; one that restarts is given a moment."""
 
@@ -40,6 +43,8 @@ class Patience:
     tries: int = 7
     first: float = 0.2
     longest: float = 10.0
+    window: float = 60.0
+    """Seconds of waiting for a body in which at least `SLOWEST` times as many bytes must come."""
 
     def wait(self, failures: int, failure: Interrupted) -> None:
         """Waits after the given number of failures in a row; raises the last of them when it is one too many."""

@@ -22,7 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 from lamella.layers.errors import Denied, InvalidContent
 from lamella.layers.http import Body, failure_of
-from lamella.layers.retry import Patience, patiently
+from lamella.layers.retry import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -114,7 +114,7 @@ class Tokens:
             return _basic(credentials) if credentials and credentials.password else ""
         known = self._kept().get(scopes)
         if known is None:
-            token, life = patiently(Patience(), lambda: self._ask(scopes))
+            token, life = patiently(self._client.patience, lambda: self._ask(scopes))
             known = self._kept()[scopes] = (f"Bearer {token}", life)
         return known[0]
 
