@@ -36,22 +36,32 @@ def lease(store: Store, diff_ids: Iterable[Digest], owner: str) -> Iterator[int]
     store.prepare()
     path = f"{store.path}/leases/{os.getpid()}-{os.urandom(6).hex()}"
     with store.explained(), locks.shared(f"{store.path}/lock"):
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            # Of a disk that is read-only nothing can be removed, either.
-            if error.errno != errno.EROFS:
-                raise
-            file = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        else:
-            locks.try_lock(file)
-            os.write(file, text.encode())
+        file = _write_lease(path, text.encode())
     try:
         yield file
     finally:
-        with suppress(FileNotFoundError):
+        # One that can't be removed is seen to be nobody's.
+        with suppress(OSError):
             os.unlink(path)
         os.close(file)
+
+
+def _write_lease(path: str, content: bytes) -> int:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        # Of a disk that is read-only nothing can be removed, either.
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        locks.try_lock(file)
+        os.write(file, content)
+    except OSError:
+        os.close(file)
+        os.unlink(path)
+        raise
+    return file
 
 
 def hold(store: Store, name: str, diff_ids: Iterable[Digest]) -> None:

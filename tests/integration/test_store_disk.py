@@ -1,0 +1,155 @@
+"""The store on disks that refuse: full, read-only, somebody else's. One clear sentence, nothing lost, nothing left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.layers.errors import StoreError
+from lamella.layers.gc import gc
+from lamella.layers.layout import OciLayout
+from lamella.layers.pull import pull
+from lamella.layers.store import Store
+from lamella.layers.verify import verify
+from support import tars
+from support.engines import need, need_root
+from support.people import NOBODY, as_user, folder_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def disk(where: Path, options: str) -> Iterator[None]:
+    """A file system of its own at `where`."""
+    need_root()
+    where.mkdir(exist_ok=True)
+    subprocess.run([need("mount"), "-t", "tmpfs", "-o", options, "tmpfs", where], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([need("umount"), where], check=True)
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> list[str]:
+    """A small environment, and one that has it and 3 MB more; what the latter unpacks to is not announced."""
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    small = tars.layer(tars.tree({"opt/env/small": os.urandom(50_000)}))
+    large = [tars.layer(tars.tree({f"opt/env/{name}": bytes(1 << 20)})) for name in "abc"]
+    tars.publish(layout, "small", [small])
+    tars.publish(layout, "large", [small, *large])
+    return [f"oci:{tmp_path}/layout:{tag}" for tag in ("small", "large")]
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, references: list[str]) -> None:
+    with disk(tmp_path / "disk", "size=1900k"):
+        store = Store(str(tmp_path / "disk" / "store"))
+        first = pull(references[0], store=store)
+        with pytest.raises(StoreError, match=r"disk/store is full: free space with lamella gc, or choose another disk"):
+            pull(references[1], store=store)
+        assert verify(store).damaged == ()
+        assert pull(first.reference, store=store).moved == 0
+        gc(store)
+        left = {name: os.listdir(f"{store.path}/{name}") for name in ("partial", "locks", "leases")}
+        assert left == {"partial": [], "locks": [], "leases": []}
+        subprocess.run([need("mount"), "-o", "remount,size=8m", tmp_path / "disk"], check=True)
+        pull(references[1], store=store)
+        assert verify(store).damaged == ()
+
+
+def test_a_disk_without_inodes_is_full(tmp_path: Path, references: list[str]) -> None:
+    with disk(tmp_path / "disk", "size=8m,nr_inodes=25"):
+        store = Store(str(tmp_path / "disk" / "store"))
+        with pytest.raises(StoreError, match="is full"):
+            pull(references[1], store=store)
+        gc(store)
+        assert os.listdir(f"{store.path}/partial") == []
+
+
+def test_an_environment_that_announces_more_than_there_is_room_for_is_refused_before_it_is_fetched(
+    tmp_path: Path,
+) -> None:
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    content = bytes(3 << 20)
+    tars.publish(layout, "env", [tars.layer(tars.tree({"opt/env/zeros": content}), unpacked=len(content))])
+    with disk(tmp_path / "disk", "size=2m"):
+        store = Store(str(tmp_path / "disk" / "store"))
+        with pytest.raises(StoreError, match=r"has room for \d+ bytes and the environment needs 3145728 more"):
+            pull(f"oci:{tmp_path}/layout:env", store=store)
+        assert list(store.layers()) == []
+
+
+def test_a_read_only_disk_serves_what_is_there_and_says_that_it_takes_nothing(
+    tmp_path: Path, references: list[str]
+) -> None:
+    with disk(tmp_path / "disk", "size=8m"):
+        store = Store(str(tmp_path / "disk" / "store"))
+        first = pull(references[0], store=store)
+        subprocess.run([need("mount"), "-o", "remount,ro", tmp_path / "disk"], check=True)
+        assert pull(first.reference, store=store).moved == 0
+        with pytest.raises(StoreError, match=r"is on a read-only disk: choose another with LAMELLA_STORE"):
+            pull(references[1], store=store)
+        with pytest.raises(StoreError, match=r"is on a read-only disk"):
+            gc(store, keep_bytes=0)
+        with pytest.raises(StoreError, match=r"is on a read-only disk"):
+            Store(str(tmp_path / "disk" / "another")).prepare()
+
+
+def test_a_user_reads_roots_store_and_can_not_write_it(references: list[str]) -> None:
+    need_root()
+    with folder_of(0) as folder:
+        store = Store(str(folder / "store"))
+        # Also imports what the other user's process needs.
+        first = pull(references[0], store=store)
+        verify(store)
+        layer = first.environment.layers[0].diff_id
+        with pytest.raises(StoreError, match="can't be written by this user: choose another with LAMELLA_STORE"):
+            as_user(NOBODY, lambda: gc(store, keep_bytes=0))
+        assert as_user(NOBODY, lambda: pull(first.reference, store=store).moved) == 0
+        assert as_user(NOBODY, lambda: verify(store).damaged) == ()
+        assert store.has(layer)
+
+
+def test_what_a_user_leases_in_roots_store_stays(references: list[str]) -> None:
+    need_root()
+    with folder_of(0) as folder:
+        store = Store(str(folder / "store"))
+        layers = [layer.diff_id for layer in pull(references[0], store=store).environment.layers]
+
+        def lease() -> None:
+            with store.lease(layers, "a user's command"):
+                ready.write(b"x")
+                ready.flush()
+                done.read(1)
+
+        reader, writer = os.pipe()
+        waiting, ending = os.pipe()
+        with os.fdopen(writer, "wb") as ready, os.fdopen(waiting, "rb") as done:
+            child = os.fork()
+            if not child:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+                lease()
+                os._exit(0)
+            assert os.read(reader, 1) == b"x"
+            assert gc(store, keep_bytes=0).layers == ()
+            os.write(ending, b"x")
+            os.waitpid(child, 0)
+        os.close(reader)
+        os.close(ending)
+        assert set(gc(store, keep_bytes=0).layers) == set(layers)
+
+
+def test_a_folder_in_which_nothing_may_be_made(tmp_path: Path, references: list[str]) -> None:
+    pull(references[0], store=Store(str(tmp_path / "imports")))
+    with folder_of(0) as folder:
+        store = Store(str(folder / "store"))
+        with pytest.raises(StoreError, match="store can't be written by this user"):
+            as_user(NOBODY, store.prepare)
