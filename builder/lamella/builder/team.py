@@ -67,7 +67,11 @@ def learn(
     """
     if not missing:
         return destination.Destination()
-    names = [tag for tag in storage.tags() if tag != reference.tag and tag not in answers.tags][-MOST_TAGS:]
+    try:
+        tags = storage.tags()
+    except NotFound:
+        tags = []  # a registry has no repository before something is pushed to it
+    names = [tag for tag in tags if tag != reference.tag and tag not in answers.tags][-MOST_TAGS:]
 
     def look(tag: str) -> Destination:
         try:
