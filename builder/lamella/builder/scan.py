@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.conda import conda_owned
 from lamella.builder.environment import Environment, File, Interpreter, Package
+from lamella.builder.findings import unowned, without_secrets
 from lamella.builder.hashes import Hashes
 from lamella.builder.interpreter import ask
 from lamella.builder.inventory import inventory
 from lamella.builder.libraries import libraries
-from lamella.builder.ownership import own
+from lamella.builder.ownership import Ownership, own
 from lamella.builder.places import prefixes
 from lamella.builder.prefix import locate
+from lamella.builder.requirements import unmet
 from lamella.layers.oci import Platform
 from lamella.layers.progress import Silent
 
@@ -56,9 +58,19 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
         return contents[entry.source].digest if entry and entry.target is None else ""
 
     by_pip, replaced = conda_owned(seen.conda, seen.pip, digest)
+    # Metadata that conda packages bring: their names and requirements count, though the files are the conda package's.
+    installed = {each.records for each in by_pip}
+    brought = [each for each in seen.pip if each.records not in installed]
     python = [entry for path, entry in entries.items() if path in seen.python]
     others = {path: entry for path, entry in entries.items() if path not in seen.python}
     owned = own([*by_pip, *seen.conda], others, contents, _covered(seen.left_out))
+    site = f"lib/python{facts.short}/site-packages"
+    owned = _without_secrets(owned)
+    findings = [
+        *(*seen.findings, *replaced, *owned.findings),
+        *unowned(owned.unowned, site),
+        *unmet([each for each, _ in owned.owned] + brought, facts, located.executable, hashes),
+    ]
     system = libraries(located.prefix, entries, contents, seen.places, read)
     contents |= system.contents
 
@@ -72,7 +84,7 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
         packages.append(Package("system", "system-libraries", "", _files(system.entries, contents)))
     if owned.unowned:
         packages.append(Package("unowned", "unowned", "", _files(owned.unowned, contents)))
-    stdlib = f"lib/python{facts.short}"
+    left_out = {*seen.left_out, *owned.left_out}
     return Environment(
         prefix=located.prefix,
         prefixes=searched,
@@ -83,15 +95,27 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
             cache_tag=facts.cache_tag,
             magic=facts.magic,
             base_prefix=facts.base_prefix,
-            stdlib=stdlib,
-            purelib=f"{stdlib}/site-packages",
+            stdlib=f"lib/python{facts.short}",
+            purelib=site,
         ),
         platform=Platform.here(),
         packages=tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
-        left_out=tuple(sorted({*seen.left_out, *owned.left_out}, key=lambda each: (each.path, each.reason))),
-        findings=(*seen.findings, *replaced, *owned.findings, *system.findings),
+        left_out=tuple(sorted(left_out, key=lambda each: (each.path, each.reason))),
+        findings=(*findings, *system.findings),
         needs=system.needs,
     )
+
+
+def _without_secrets(owned: Ownership) -> Ownership:
+    """`owned` without what holds credentials. A wheel from an index is public: what it brings is nobody's secret."""
+    kept, left_out, findings = without_secrets(owned.unowned)
+    packages = []
+    for each, files in owned.owned:
+        if each.direct or each.editable:
+            files, hidden, told = without_secrets(files)  # noqa: PLW2901
+            left_out, findings = [*left_out, *hidden], [*findings, *told]
+        packages.append((each, files))
+    return Ownership(packages, kept, [*owned.left_out, *left_out], [*owned.findings, *findings])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,110 @@
+"""Requirements that the environment does not meet, as `pip check` and conda would say.
+
+Sources: PEP 508 and PyPA's version specifiers, by `packaging`; conda's `depends`, of which the names are checked here and
+the versions by conda, which alone knows its order of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+from lamella.builder.distributions import normalised
+from lamella.builder.environment import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from lamella.builder.distributions import Distribution
+    from lamella.builder.hashes import Hashes
+    from lamella.builder.interpreter import Facts
+
+
+def unmet(found: Sequence[Distribution], facts: Facts, executable: str, hashes: Hashes) -> list[Finding]:
+    """A finding for each requirement that is missing (error) or out of range (warning).
+
+    Parsing a thousand requirements takes a tenth of a second: the answer is remembered for the same set of packages.
+    """
+    said = json.dumps(
+        [
+            facts.version,
+            sorted((each.origin, each.name, each.version, each.requires, each.requires_python) for each in found),
+        ]
+    )
+    question = "requirements " + hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    subject = os.stat(os.path.realpath(executable))
+    answer = hashes.answer(question, subject)
+    if answer is None:
+        findings = [*_pip(found, facts), *_conda(found)]
+        answer = json.dumps([[each.severity, each.kind, each.subject, each.message] for each in findings])
+        hashes.remember_answer(question, subject, answer)
+    return [Finding(*fields) for fields in json.loads(answer)]
+
+
+def _pip(found: Iterable[Distribution], facts: Facts) -> Iterator[Finding]:
+    from packaging.markers import default_environment
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    here = {normalised(each.name): each for each in found if each.origin != "conda" or not each.files}
+    # A conda package may stand for a distribution of its name, or bring one of another name along.
+    here |= {normalised(each.name): each for each in found if normalised(each.name) not in here}
+    environment = {name: str(value) for name, value in default_environment().items()}
+    environment |= {
+        "python_version": facts.short,
+        "python_full_version": facts.version,
+        "implementation_version": facts.version,
+        "extra": "",
+    }
+    for each in found:
+        if each.origin == "conda":
+            continue
+        who = f"{each.name} {each.version}"
+        try:
+            if each.requires_python and not SpecifierSet(each.requires_python).contains(
+                facts.version, prereleases=True
+            ):
+                message = f"{who} wants Python {each.requires_python}, and this is {facts.version}"
+                yield Finding("warning", "requires", each.name, message)
+        except InvalidSpecifier:
+            pass  # as pip has it: what nobody can read requires nothing
+        for text in each.requires:
+            try:
+                wanted = Requirement(text)
+            except InvalidRequirement:
+                continue
+            if wanted.marker and not wanted.marker.evaluate(environment):
+                continue
+            has = here.get(normalised(wanted.name))
+            if has is None:
+                message = f"{who} requires {wanted.name}{wanted.specifier}, which is not installed: install it"
+                yield Finding("error", "requires", each.name, message)
+            elif not _within(wanted.specifier, has.version):
+                message = f"{who} requires {wanted.name}{wanted.specifier}, and {has.version} is installed"
+                yield Finding("warning", "requires", each.name, message)
+
+
+def _within(specifier: object, version: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion
+
+    assert isinstance(specifier, SpecifierSet)
+    try:
+        return specifier.contains(version, prereleases=True)
+    except InvalidVersion:
+        return True  # a version from before PEP 440 compares with nothing
+
+
+def _conda(found: Iterable[Distribution]) -> Iterator[Finding]:
+    packages = [each for each in found if each.origin == "conda"]
+    names = {each.name for each in packages}
+    for each in packages:
+        for text in each.requires:
+            name = text.split("::")[-1].replace("[", " ").split(" ")[0]
+            for operator in "<>=!~":
+                name = name.partition(operator)[0]
+            if name and not name.startswith("__") and name not in names:
+                message = f"{each.name} {each.version} depends on {text}, which is not installed: install it"
+                yield Finding("error", "requires", each.name, message)

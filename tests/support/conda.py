@@ -1,0 +1,165 @@
+"""Real conda environments, made by rattler from a channel of packages that is made on the spot."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import zstandard
+
+from support.engines import missing, need
+from support.installed import base_python
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_MAKE = """
+import asyncio, os, pathlib, sys
+import rattler, rattler.index
+channel, prefix, cache = map(pathlib.Path, sys.argv[1:4])
+async def make():
+    await rattler.index.index_fs(channel)
+    records = await rattler.solve([rattler.Channel(channel.as_uri())], sys.argv[4:],
+        virtual_packages=rattler.VirtualPackage.detect())
+    await rattler.install(records, prefix, cache_dir=cache, show_progress=False, execute_link_scripts=True)
+asyncio.run(make())
+os._exit(0)
+"""
+PLACEHOLDER = "/placeholder" + "_placehold" * 24 + "_pl"
+SHORT = ".".join(map(str, sys.version_info[:2]))
+VERSION = ".".join(map(str, sys.version_info[:3]))
+
+
+def conda_package(
+    channel: Path,
+    name: str,
+    files: Mapping[str, str | bytes],
+    *,
+    version: str = "1.0",
+    build: str = "0",
+    subdir: str = "linux-64",
+    depends: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
+    noarch: str = "",
+    entry_points: Sequence[str] = (),
+    executables: Sequence[str] = (),
+) -> Path:
+    """Writes one `.conda` file to `channel`: a stored zip of metadata and two tar archives.
+
+    Source: conda's CEP "conda v2 package format". Files that hold `PLACEHOLDER` are marked for replacement.
+    """
+    content = {path: data.encode() if isinstance(data, str) else data for path, data in files.items()}
+    paths = [_path(path, data) for path, data in sorted(content.items())]
+    paths += [_path(path, b"", "softlink") for path in sorted(links or {})]
+    index: dict[str, Any] = {"name": name, "version": version, "build": build, "build_number": 0}
+    index |= {"depends": list(depends), "arch": "x86_64", "platform": "linux", "subdir": subdir}
+    if noarch:
+        index |= {"noarch": noarch, "subdir": "noarch", "arch": None, "platform": None}
+    info: dict[str, str | bytes] = {
+        "info/index.json": json.dumps(index),
+        "info/paths.json": json.dumps({"paths_version": 1, "paths": paths}),
+        "info/files": "".join(f"{each['_path']}\n" for each in paths),
+    }
+    if noarch:
+        link = {"noarch": {"type": noarch, "entry_points": list(entry_points)}, "package_metadata_version": 1}
+        info["info/link.json"] = json.dumps(link)
+    stem = f"{name}-{version}-{build}"
+    folder = channel / str(index["subdir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / f"{stem}.conda", "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("metadata.json", '{"conda_pkg_format_version": 2}')
+        archive.writestr(f"pkg-{stem}.tar.zst", _tar(content, links or {}, executables))
+        archive.writestr(f"info-{stem}.tar.zst", _tar(info, {}, ()))
+    return folder / f"{stem}.conda"
+
+
+def python_package(channel: Path) -> None:
+    """The tests' own interpreter as conda's `python`, relocatable as conda's is."""
+    files: dict[str, str | bytes] = {}
+    prefix = os.path.dirname(os.path.dirname(base_python()))
+    stdlib = sysconfig.get_path("stdlib")
+    for folder, folders, names in os.walk(stdlib):
+        left_out = {
+            "__pycache__",
+            "test",
+            "tests",
+            "idlelib",
+            "site-packages",
+            "dist-packages",
+            "ensurepip",
+            "turtledemo",
+        }
+        folders[:] = [name for name in folders if name not in left_out and not name.startswith("config-")]
+        for name in names:
+            path = os.path.join(folder, name)
+            inside = f"lib/python{SHORT}/{os.path.relpath(path, stdlib)}"
+            files[inside] = _relocatable(path, prefix, "$ORIGIN/../..")
+    executable = f"bin/python{SHORT}"
+    files[executable] = _relocatable(base_python(), prefix, "$ORIGIN/../lib")
+    library = os.path.join(prefix, "lib", f"libpython{SHORT}.so.1.0")
+    if os.path.exists(library):
+        files[f"lib/libpython{SHORT}.so.1.0"] = _relocatable(library, prefix, "$ORIGIN")
+    links = {"bin/python": f"python{SHORT}", "bin/python3": f"python{SHORT}", "lib/python3.1": f"python{SHORT}"}
+    conda_package(channel, "python", files, version=VERSION, links=links, executables=[executable])
+
+
+def conda_environment(prefix: Path, channel: Path, specs: Sequence[str]) -> Path:
+    """Solves `specs` from `channel` and installs them at `prefix`, link scripts run."""
+    if importlib.util.find_spec("rattler") is None:
+        missing("py-rattler is not here: install the project with its test extra")
+    # In a process of its own that ends without clean-up: rattler's threads may crash an interpreter that shuts down.
+    command = [sys.executable, "-c", _MAKE, str(channel), str(prefix), str(channel.parent / "cache"), *specs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return prefix
+
+
+def _path(path: str, data: bytes, kind: str = "hardlink") -> dict[str, object]:
+    found: dict[str, object] = {"_path": path, "path_type": kind, "size_in_bytes": len(data)}
+    found["sha256"] = hashlib.sha256(data).hexdigest()
+    if PLACEHOLDER.encode() in data:
+        found |= {"prefix_placeholder": PLACEHOLDER, "file_mode": "binary" if b"\0" in data else "text"}
+    return found
+
+
+def _tar(files: Mapping[str, str | bytes], links: Mapping[str, str], executables: Sequence[str]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for path, data in sorted(files.items()):
+            content = data.encode() if isinstance(data, str) else data
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(content), 0o755 if path in executables else 0o644
+            archive.addfile(member, io.BytesIO(content))
+        for path, target in sorted(links.items()):
+            member = tarfile.TarInfo(path)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            archive.addfile(member)
+    return zstandard.ZstdCompressor(level=1).compress(out.getvalue())
+
+
+def _relocatable(path: str, prefix: str, to_library: str) -> bytes:
+    """The bytes of a file of the interpreter, with the placeholder where its prefix is."""
+    with open(path, "rb") as file:
+        data = file.read()
+    if data[:4] == b"\x7fELF" and prefix.encode() in data:
+        rpath = f"{PLACEHOLDER}/lib:{to_library}"
+        with tempfile.NamedTemporaryFile() as copy:
+            copy.write(data)
+            copy.flush()
+            subprocess.run([need("patchelf"), "--force-rpath", "--set-rpath", rpath, copy.name], check=True)
+            with open(copy.name, "rb") as file:
+                return file.read()
+    if b"\0" in data:
+        return data
+    return data.replace(prefix.encode(), PLACEHOLDER.encode()) if prefix not in {"/usr", "/usr/local"} else data
