@@ -4,39 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder import base as bases
-from lamella.builder import destination, team, wanted
+from lamella.builder import destination, wanted
 from lamella.builder.build import build
 from lamella.builder.bytecode import Compiler
 from lamella.builder.cache import LayerCache
 from lamella.builder.errors import BuilderError
 from lamella.builder.image import About, Documents, ImageLayer, PackageLayer, Settings, documents
 from lamella.builder.plan import PlannedLayer, PushPlan, plan
+from lamella.builder.survey import look
 from lamella.builder.upload import Uploads
 from lamella.layers.errors import LayersError
-from lamella.layers.oci import Descriptor
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
 from lamella.layers.storage import open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Mapping
 
     from lamella.builder.cache import Built
     from lamella.builder.environment import Environment, Interpreter
     from lamella.builder.image import Base
     from lamella.builder.pack import Compression
     from lamella.builder.wanted import Layers
-    from lamella.layers.oci import Platform
     from lamella.layers.progress import Progress
     from lamella.layers.storage import Storage
 
-_QUESTIONS = 8
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\s:]+)+")
 
 
@@ -69,12 +65,13 @@ def push(
     max_layers: int = 100,
     insecure: bool = False,
     dry_run: bool = False,
+    sbom: bool = False,
     cache: LayerCache | None = None,
     progress: Progress | None = None,
 ) -> Pushed:
     """Pushes the environment at `prefix` (by default the active one) as `reference`, a tag in a registry or layout.
 
-    `base` is a reference to an image to put it on. Raises `BuilderError` and `LayersError`.
+    `base` is a reference to an image to put it on. `sbom` attaches a bill of materials to the index. Raises `BuilderError` and `LayersError`.
     """
     from lamella.builder.scan import scan
 
@@ -90,6 +87,7 @@ def push(
         max_layers=max_layers,
         insecure=insecure,
         dry_run=dry_run,
+        sbom=sbom,
         cache=cache,
         progress=progress,
     )
@@ -106,6 +104,7 @@ def push_environment(
     max_layers: int = 100,
     insecure: bool = False,
     dry_run: bool = False,
+    sbom: bool = False,
     cache: LayerCache | None = None,
     progress: Progress | None = None,
 ) -> Pushed:
@@ -135,8 +134,10 @@ def push_environment(
         if len(cached) == len(layers.all):
             made = _documents(about, layers, cached, under, settings)
             if now and now.digest == made.index.descriptor.digest:
+                if sbom and not dry_run:
+                    _attach_sbom(storage, layers, cached, made)
                 return _unchanged(environment, target, layers, cached, made)
-        survey = _survey(storage, target, layers, environment.platform, now=now, cache=cache, cached=cached)
+        survey = look(storage, target, layers.all, environment.platform, now=now, cache=cache, cached=cached)
         known = survey.known
         decided = plan(str(target), layers.all, known, lambda built: cache.blob_path(built) is not None, survey.there)
         if dry_run:
@@ -158,9 +159,11 @@ def push_environment(
                 # A blob that was there within a day may be gone: then the registry refuses what names it.
                 if not survey.believed:
                     raise
-                team.remember(cache, survey.place, team.Answers())
+                survey.doubt(cache)
                 uploads.make_sure([known[item.key] for item in layers.all], cache)
                 _send(uploads, made, target)
+        if sbom:
+            _attach_sbom(storage, layers, known, made)
         survey.remember(cache, [known[item.key] for item in layers.all])
     pinned = str(target.at(made.index.descriptor.digest))
     built_count, reused = len(decided.chosen("build")), len(decided.chosen("reuse"))
@@ -184,65 +187,6 @@ def _base(base: str | None, environment: Environment, insecure: bool) -> Base | 
     reference = Reference.parse(base)
     with contextlib.closing(open_storage(reference, insecure=insecure)) as storage:
         return bases.read(storage, reference, environment.platform)
-
-
-@dataclass(frozen=True, slots=True)
-class _Survey:
-    """What layers are known to be, and which of them the destination has."""
-
-    known: dict[str, Built]
-    there: frozenset[str]
-    believed: bool
-    """Whether some of `there` was said within a day and not asked for now."""
-    place: str
-    answers: team.Answers
-
-    def remember(self, cache: LayerCache, layers: Iterable[Built]) -> None:
-        """Everything was there just now."""
-        if self.place:
-            self.answers.digests.update(dict.fromkeys((str(built.digest) for built in layers), time.time()))
-            team.remember(cache, self.place, self.answers)
-
-
-def _survey(
-    storage: Storage,
-    target: Reference,
-    layers: Layers,
-    platform: Platform,
-    *,
-    now: Descriptor | None,
-    cache: LayerCache,
-    cached: Mapping[str, Built],
-) -> _Survey:
-    place = "" if target.is_layout else f"{target.registry}/{target.repository}"
-    answers = team.recall(cache, place) if place else team.Answers()
-    found = destination.read(storage, target, now, platform) if now else destination.Destination()
-    missing = {item.key for item in layers.all} - set(cached) - set(found.known)
-    others = team.learn(storage, target, missing, platform, answers) if place else destination.Destination()
-    # Two builders' byte code may differ by a patch release of Python: what is there goes before what is here.
-    known = {**others.known, **cached, **found.known}
-    for key, built in known.items():
-        if cached.get(key) != built:
-            cache.learn(key, built)
-    sure = found.digests | others.digests
-    wanted_digests = {str(known[item.key].digest) for item in layers.all if item.key in known}
-    believed = (wanted_digests & set(answers.digests)) - sure
-    asked = {known[item.key] for item in layers.all if item.key in known}
-    asked = {built for built in asked if str(built.digest) not in sure | believed}
-    there = sure | believed | _existing(storage, asked)
-    answers.digests.update(dict.fromkeys(sure, time.time()))
-    return _Survey(known, frozenset(there), bool(believed), place, answers)
-
-
-def _existing(storage: Storage, asked: Collection[Built]) -> set[str]:
-    if not asked:
-        return set()
-
-    def exists(built: Built) -> bool:
-        return storage.exists(Descriptor(built.media_type, built.digest, built.size))
-
-    with ThreadPoolExecutor(_QUESTIONS, "lamella-ask") as pool:
-        return {str(built.digest) for built, found in zip(asked, pool.map(exists, asked), strict=True) if found}
 
 
 def _send(uploads: Uploads, made: Documents, target: Reference) -> None:
@@ -310,10 +254,24 @@ def _build(
     return results
 
 
+def _attach_sbom(storage: Storage, layers: Layers, known: Mapping[str, Built], made: Documents) -> None:
+    from lamella.builder import sbom
+    from lamella.layers.referrers import Artifact, attach
+
+    packages = [content.package for content in layers.contents]
+    content = sbom.sbom(zip(packages, _packages(layers, known), strict=True))
+    attach(storage, made.index.descriptor, Artifact(sbom.MEDIA_TYPE, content))
+
+
 def _documents(
     about: About, layers: Layers, known: Mapping[str, Built], under: Base | None, settings: Settings
 ) -> Documents:
-    packages = [
+    image = [ImageLayer(item.packages, item.key, known[item.key]) for item in layers.image]
+    return documents(about, _packages(layers, known), image, under, settings)
+
+
+def _packages(layers: Layers, known: Mapping[str, Built]) -> list[PackageLayer]:
+    return [
         PackageLayer(
             content.package.name,
             content.package.version,
@@ -323,8 +281,6 @@ def _documents(
         )
         for content in layers.contents
     ]
-    image = [ImageLayer(item.packages, item.key, known[item.key]) for item in layers.image]
-    return documents(about, packages, image, under, settings)
 
 
 def _unchanged(
