@@ -145,6 +145,19 @@ def test_activating_and_leaving_changes_back_what_it_changed(store: Store, tmp_p
     assert shown == f"{place}|{place}|it's $HOME|{place}/bin/tool\nsame\n"
 
 
+def test_a_program_called_deactivate_is_not_taken_for_another_environment(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "deactivate").write_text("#!/bin/sh\necho called; exit 1\n")
+    (programs / "deactivate").chmod(0o755)
+    folder = export(reference, str(tmp_path / "env"), store=store).path
+    assert (
+        sh("bash", f'PATH={programs}:$PATH; set -e; . {folder}/bin/activate; echo "${{PATH%%:*}}"') == f"{folder}/bin\n"
+    )
+
+
 def test_what_was_moved_can_be_moved_again(store: Store, reference: str, tmp_path: Path) -> None:
     export(reference, str(tmp_path / "first"), store=store)
 

@@ -50,7 +50,8 @@ else
 fi
 _lamella_prefix=$(CDPATH= cd -P -- "$(dirname -- "$_lamella_prefix")/.." && pwd -P)
 
-if command -v deactivate > /dev/null 2>&1; then
+# Another environment's is a function; a program of that name (pyenv has one) is nobody's to call.
+if [ "$(command -v deactivate 2> /dev/null)" = deactivate ]; then
     deactivate
 fi
 
