@@ -18,7 +18,7 @@ from lamella.layers.mount import mount, mounts, umount
 from lamella.layers.store import Store
 from support.engines import need_root
 from support.environments import publish
-from support.people import NOBODY, as_user, folder_of, give
+from support.people import NOBODY, as_user, folder_of, fork, give
 from support.recording_kernel import RecordingKernel
 from support.trees import content
 
@@ -256,7 +256,7 @@ def test_what_a_crash_left_is_cleared_away(
                 os._exit(9)
             return super().__getattribute__(name)
 
-    child = os.fork()
+    child = fork()
     if child == 0:
         mount(reference, str(target), store=store, writable=True, kernel=Crashing())
         os._exit(0)
@@ -279,7 +279,7 @@ def test_a_crash_right_after_the_mount_is_cleared_away(store: Store, reference: 
             super().move_mount(mount, target)
             os._exit(9)
 
-    child = os.fork()
+    child = fork()
     if child == 0:
         mount(reference, str(target), store=store, kernel=Crashing())
         os._exit(0)

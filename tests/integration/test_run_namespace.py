@@ -5,23 +5,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.layers import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
-from lamella.layers.errors import CannotRun, MountError
+from lamella.layers.errors import CannotRun
 from lamella.layers.kernel import LinuxKernel
-from lamella.layers.run import run
+from lamella.layers.run import replace, run
 from lamella.layers.store import Store
 from support.engines import need_root
 from support.environments import publish
-from support.people import NOBODY, as_user, folder_of, give
+from support.people import NOBODY, as_user, folder_of, fork, give
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 ENVIRONMENT = [
     {"bin/hello*": "#!/bin/sh\necho hello from $0\n", "bin/broken*": "#!/no/such/program\n", "bin/notes": "x"},
@@ -59,12 +60,13 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
 def test_a_command_sees_the_environment_at_its_prefix_and_the_machine_does_not(
     node: Node, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = Path("/proc/self/mountinfo").read_text(), sorted(os.listdir("/opt"))
+    before = sorted(os.listdir("/opt"))
 
     assert node.run(node.publish(), "sh", "-c", "hello; ls /opt/env/lib/python3.12/site-packages") == 0
 
     assert capfd.readouterr().out == "hello from /opt/env/bin/hello\none.py\ntwo.py\n"
-    assert (Path("/proc/self/mountinfo").read_text(), sorted(os.listdir("/opt"))) == before
+    assert sorted(os.listdir("/opt")) == before
+    assert [point for point in LinuxKernel().mount_points() if point.startswith("/opt")] == []
 
 
 @pytest.mark.parametrize("prefix", ["/opt/env", "/opt/a/b/c", "/nowhere/at/all", "/srv/env", "/usr/lib/env"])
@@ -159,7 +161,7 @@ def test_layers_are_kept_from_gc_as_long_as_the_command_lives(node: Node) -> Non
     reference = node.publish()
     from_command, to_test = os.pipe()
     from_test, to_command = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         os.dup2(from_test, 0)
         os.dup2(to_test, 1)
@@ -207,16 +209,62 @@ def test_without_namespaces_the_command_runs_in_a_tree_of_links_and_that_is_said
     sentence, shown = capfd.readouterr().out.splitlines()
     tree = shown.split()[0]
     assert code == 0
-    assert sentence.startswith("no namespace for /opt/env here (Operation not permitted)")
+    assert sentence == (
+        "this machine grants no namespaces (Operation not permitted): "
+        f"the environment runs as links in {tree} instead of /opt/env"
+    )
     assert tree.startswith(node.store.path)
     assert shown == f"{tree} {tree}/bin/where"
 
 
-def test_a_file_where_the_prefix_has_a_folder_is_named(node: Node) -> None:
+class WithoutOverlay(LinuxKernel):
+    """A kernel before 5.11: it knows namespaces, and gives users no overlay in them."""
+
+    def fsopen(self, fstype: str) -> int:  # noqa: ARG002
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def mount(self, source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+        if fstype == "overlay":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        super().mount(source, target, fstype, flags, data)
+
+
+def test_without_overlays_a_tree_of_links_is_bound_at_the_prefix(
+    node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", WithoutOverlay)
+
+    assert node.run(node.publish(), "sh", "-c", "hello; ls /opt/env/lib/python3.12/site-packages", notify=print) == 0
+
+    assert capfd.readouterr().out == "hello from /opt/env/bin/hello\none.py\ntwo.py\n"
+
+
+def test_a_file_where_the_prefix_has_a_folder_is_named(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     (node.folder / "file").write_text("")
 
-    with pytest.raises(MountError, match=f"{node.folder}/file is a file on this machine"):
-        node.run(node.publish(prefix=f"{node.folder}/file/env"), "hello")
+    assert node.run(node.publish(prefix=f"{node.folder}/file/env"), "hello", notify=print) == 0
+
+    assert f"{node.folder}/file is a file on this machine: the environment runs as links in" in capfd.readouterr().out
+
+
+def test_a_process_with_other_threads_runs_commands_too(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    reference = node.publish()
+
+    def replace_beside_a_thread() -> object:
+        stop = threading.Event()
+        thread = threading.Thread(target=stop.wait, daemon=True)
+        thread.start()
+        try:
+            replace(reference, ["sh", "-c", "hello; exit 5"], store=node.store)
+        except SystemExit as ended:
+            return ended.code
+        finally:
+            stop.set()
+            thread.join()
+
+    code = as_user(node.uid, replace_beside_a_thread)
+
+    assert (code, capfd.readouterr().out) == (5, "hello from /opt/env/bin/hello\n")
 
 
 def test_the_process_becomes_the_command(tmp_path: Path) -> None:

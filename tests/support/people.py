@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sys
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -46,7 +47,7 @@ def as_user(uid: int, do: Callable[[], T]) -> T:
     need_root()
     reader, writer = os.pipe()
     sys.stdout.flush()
-    child = os.fork()
+    child = fork()
     if child == 0:
         os.close(reader)
         try:
@@ -67,6 +68,13 @@ def as_user(uid: int, do: Callable[[], T]) -> T:
     if good:
         return value  # type: ignore[no-any-return]
     raise value
+
+
+def fork() -> int:
+    """os.fork, also beside the test runner's own threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _be_dumpable() -> None:

@@ -7,7 +7,6 @@ module can take away what a version promises.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -88,6 +87,8 @@ def explanation(target: str, rungs: Sequence[Rung]) -> str:
 
 def empty(folder: str) -> None:
     """Removes all that is in `folder`, which stays; no error where there is none."""
+    import shutil
+
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from lamella.layers import locks
@@ -40,6 +39,8 @@ def make(store: Store, kind: str, diff_ids: Sequence[Digest], build: Callable[[s
     final = os.path.dirname(tree)
     if os.path.isdir(final):
         return tree
+    import shutil
+
     store.prepare()
     key = os.path.basename(final)
     lock_path = f"{store.path}/locks/{key}"

@@ -40,18 +40,16 @@ def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str) -> 
 
 
 def linked(store: Store, environment: PublishedEnvironment) -> str:
-    """The environment as a tree beside the store, made once, of hardlinks where the file system has them, and for that place."""
+    """The environment as a tree beside the store, made once, that works where it is."""
     diff_ids = tuple(folders(store, environment))
     place = derived.path(store, "links", diff_ids)
+    return derived.make(store, "links", diff_ids, lambda target: _lay(for_prefix(store, environment, place), target))
 
-    def build(target: str) -> None:
-        sources = for_prefix(store, environment, place)
-        try:
-            tree.lay(sources, target, "hardlinks")
-        except MountError:
-            tree.lay(sources, target, "copies")
 
-    return derived.make(store, "links", diff_ids, build)
+def whole(store: Store, environment: PublishedEnvironment) -> str:
+    """The environment as a tree beside the store, made once, that works at the image prefix."""
+    parts = folders(store, environment)
+    return derived.make(store, "whole", tuple(parts), lambda target: _lay(list(parts.values()), target))
 
 
 def merged(store: Store, parts: Mapping[Digest, str], *, limit: int = MAX_LOWERS) -> list[str]:
@@ -89,3 +87,10 @@ def _rewrite(listed: Mapping[Digest, str], prefix: str, target: str) -> None:
             relocate(folder, prefix, write)
     except CannotRelocate as error:
         raise MountError(f"the environment can't be moved to {prefix}: {error}") from error
+
+
+def _lay(sources: Sequence[str], target: str) -> None:
+    try:
+        tree.lay(sources, target, "hardlinks")
+    except MountError:
+        tree.lay(sources, target, "copies")

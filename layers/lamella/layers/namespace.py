@@ -34,33 +34,45 @@ def enter(kernel: Kernel) -> None:
     """Moves this process into a mount namespace of its own, and into a user namespace first where it must.
 
     In the user namespace this user and group stay what they are, so that files keep their owners; the capabilities
-    that it brings are gone with the next exec. The process must have one thread.
+    that it brings are gone with the next exec. The process must have one thread. Raises `MountError` where the machine
+    refuses; this process can still do then whatever it could before.
     """
-    uid, gid = os.geteuid(), os.getegid()
     try:
         kernel.unshare(CLONE_NEWNS)
+        _separate(kernel)
     except PermissionError:
-        kernel.unshare(CLONE_NEWUSER | CLONE_NEWNS)
-        # Without it, gid_map is refused to an ordinary user (user_namespaces(7)).
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{uid} {uid} 1")
-        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+        obstacle = _obstacle(kernel)
+        if obstacle:
+            raise MountError(f"this machine grants no namespaces ({obstacle})") from None
+        _enter_user_namespace(kernel)
+    except OSError as error:
+        raise MountError(f"this machine grants no namespaces ({error.strerror})") from error
+
+
+def _enter_user_namespace(kernel: Kernel) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    kernel.unshare(CLONE_NEWUSER | CLONE_NEWNS)
+    # Without it, gid_map is refused to an ordinary user (user_namespaces(7)).
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{uid} {uid} 1")
+    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    _separate(kernel)
+
+
+def _separate(kernel: Kernel) -> None:
     # What the machine mounts later is seen here; what is mounted here is never seen there.
     kernel.mount("", "/", flags=MS_REC | MS_SLAVE)
 
 
-def obstacle(kernel: Kernel) -> str:
-    """Why `enter` would fail, or nothing.
-
-    Tried in a child: where a machine grants a user namespace but no rights in it (AppArmor's restriction), a process
-    that entered one can't get out and can't even create files.
-    """
+def _obstacle(kernel: Kernel) -> str:
+    # Tried in a child: where a machine grants a user namespace but no rights in it (AppArmor's restriction), a process
+    # that entered one can't get out again and can't even create files.
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         why = ""
         try:
-            enter(kernel)
+            _enter_user_namespace(kernel)
         except OSError as error:
             why = error.strerror or str(error)
         finally:

@@ -8,8 +8,6 @@ Sources: Documentation/filesystems/overlayfs.rst, fsopen(2), mount(2).
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,6 +75,9 @@ def by_options(kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper 
 
     Changes the process's working directory for the time of the call.
     """
+    import shutil
+    import tempfile
+
     names = tempfile.mkdtemp(prefix="lamella-")
     before = os.open(".", os.O_PATH | os.O_DIRECTORY)
     target = os.path.abspath(target)

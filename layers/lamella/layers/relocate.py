@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ def move(folder: str, prefix: str) -> int:
     New files are written whole beside the old ones before the first of these is replaced: a crash leaves what the
     next call finishes, or what it begins again.
     """
+    import shutil
+
     moving = os.path.join(folder, _MOVING)
     complete = os.path.join(moving, "complete")
     if not os.path.exists(complete):

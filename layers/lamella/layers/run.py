@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
+import threading
+import warnings
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from lamella.layers import activation, assemble, errors, kernel, lowers, namespace, preflight
+from lamella.layers import activation, assemble, errors, kernel, lowers, namespace, overlay, preflight
 from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.progress import Silent
 from lamella.layers.store import Store
@@ -48,24 +49,9 @@ def run(
     not be taken. Raises `CannotRun` when there is no such command, `MountError` when the environment can't be assembled,
     and what `pull` raises.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _report(
-            writer,
-            lambda: replace(reference, command, store=store, insecure=insecure, progress=progress, notify=notify),
-        )
-    os.close(writer)
-    with open(reader, "rb") as answer:
-        said = answer.read()  # ends when the command's program has replaced the child's
-    code = _wait(child)
-    if said:
-        name, message, exit_code = json.loads(said)
-        raise CannotRun(message, exit_code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
-    return code
+    return _in_child(
+        lambda: replace(reference, command, store=store, insecure=insecure, progress=progress, notify=notify)
+    )
 
 
 def replace(
@@ -79,8 +65,8 @@ def replace(
 ) -> NoReturn:
     """As `run`, but this process becomes the command, so that signals, terminal and standard streams are the command's own.
 
-    The layers stay leased as long as the command lives: it inherits the lease's descriptor. This process must have one
-    thread.
+    The layers stay leased as long as the command lives: it inherits the lease's descriptor. A process that has other
+    threads can't enter a user namespace: it starts a child, and ends as that ends.
     """
     from lamella.layers import pull
 
@@ -91,14 +77,20 @@ def replace(
             # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
             lease = leases.enter_context(store.lease(diff_ids, f"run {pulled.reference}"))
         os.set_inheritable(lease, True)
-        execute(_enter(kernel.here(), store, pulled.environment, notify), command)
+
+        def become() -> NoReturn:
+            execute(_enter(kernel.here(), store, pulled.environment, notify), command)
+
+        if threading.active_count() > 1:
+            raise SystemExit(_in_child(become))
+        become()
 
 
 def execute(prefix: str, command: Sequence[str]) -> NoReturn:
     """Replaces this process by `command` in the environment at `prefix`, activated. Raises `CannotRun`."""
     variables = activation.variables(prefix, os.environ)
     program = activation.command(prefix, command)
-    path = program[0] if "/" in program[0] else shutil.which(program[0], path=variables["PATH"])
+    path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
     if not path:
         raise CannotRun(
             f"there is no command {program[0]!r}, neither in the environment nor on PATH: try lamella scan on it"
@@ -113,31 +105,61 @@ def execute(prefix: str, command: Sequence[str]) -> NoReturn:
         raise CannotRun(f"{path} can't be executed: {error.strerror}", code) from error
 
 
-def enter(kernel: Kernel, folders: Sequence[str], prefix: str) -> None:
-    """Puts the folders (lowest first) together at `prefix`, for this process and its children alone.
-
-    Raises `MountError`. After it, this process may be in namespaces that it can't leave.
-    """
-    here = os.getcwd()
+def _enter(kernel: Kernel, store: Store, environment: PublishedEnvironment, notify: Callable[[str], None]) -> str:
+    """Puts the environment where only this process sees it, and gives its prefix there."""
+    folders = lowers.for_prefix(store, environment, environment.prefix)
     try:
         namespace.enter(kernel)
-        place = namespace.make_place(kernel, prefix)
+        _assemble(kernel, store, environment, folders)
+    except MountError as error:
+        tree = lowers.linked(store, environment)
+        notify(f"{error}: the environment runs as links in {tree} instead of {environment.prefix}")
+        return tree
+    return environment.prefix
+
+
+def _assemble(kernel: Kernel, store: Store, environment: PublishedEnvironment, folders: Sequence[str]) -> None:
+    here = os.getcwd()
+    try:
+        place = namespace.make_place(kernel, environment.prefix)
+        try:
+            assemble.assemble(kernel, folders, place, assemble.MOUNTS)
+        except MountError:
+            # Kernels before 5.11 let users bind folders, and make no overlay.
+            overlay.bind(kernel, lowers.whole(store, environment), place)
     except OSError as error:
-        raise MountError(f"no namespace for {prefix}: {error.strerror or error}") from error
-    assemble.assemble(kernel, folders, place, assemble.MOUNTS)
+        raise MountError(f"nothing can be mounted at {environment.prefix} ({error.strerror or error})") from error
     # By name again: what was covered is another folder now. One that this user can't reach stays what it was.
     with suppress(OSError):
         os.chdir(here)
 
 
-def _enter(kernel: Kernel, store: Store, environment: PublishedEnvironment, notify: Callable[[str], None]) -> str:
-    obstacle = namespace.obstacle(kernel)
-    if obstacle:
-        tree = lowers.linked(store, environment)
-        notify(f"no namespace for {environment.prefix} here ({obstacle}): the environment runs as links in {tree}")
-        return tree
-    enter(kernel, lowers.for_prefix(store, environment, environment.prefix), environment.prefix)
-    return environment.prefix
+def _in_child(replaced: Callable[[], NoReturn]) -> int:
+    """The exit code of a child that `replaced` turns into a command; raises what that raises instead."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _report(writer, replaced)
+    os.close(writer)
+    with open(reader, "rb") as answer:
+        said = answer.read()  # ends when the command's program has replaced the child's
+    code = _wait(child)
+    if said:
+        name, message, exit_code = json.loads(said)
+        raise CannotRun(message, exit_code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
+    return code
+
+
+def _found(name: str, search: str) -> str:
+    # shutil.which would do, and its module takes as long to import as all of the mounting.
+    paths = (os.path.join(folder or ".", name) for folder in search.split(os.pathsep))
+    return next((path for path in paths if os.access(path, os.X_OK) and not os.path.isdir(path)), "")
 
 
 def _report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:

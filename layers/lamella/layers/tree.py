@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from typing import TYPE_CHECKING, Literal
 
@@ -62,6 +61,8 @@ def _make_folder(path: str) -> None:
 
 
 def _remove(path: str) -> None:
+    import shutil
+
     if stat.S_ISDIR(os.lstat(path).st_mode):
         shutil.rmtree(path)
     else:
@@ -90,6 +91,8 @@ def _reflink(source: str, target: str) -> None:
 
 
 def _copy(source: str, target: str) -> None:
+    import shutil
+
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     # Times go with the bytes: a tool that compares them sees one file, not a newer one.
