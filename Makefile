@@ -8,7 +8,7 @@ unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 # Real registries, engines and mounts: what the tests drive. One Debian package name each.
 ENGINES := docker-registry skopeo umoci podman catatonit runc docker.io containerd mmdebstrap squashfs-tools uidmap unzip
-TOOLS := python3 python3-venv git gcc libc6-dev ca-certificates
+TOOLS := python3 python3-venv git gcc libc6-dev binutils openssl unzip zstd ca-certificates
 
 .PHONY: help test check bench demo docs install system clean
 
@@ -23,7 +23,7 @@ help:
 # In a folder of its own: a mount that a killed run left in pytest's usual one would fail this run's cleanup.
 test: check
 	@scratch=$$(mktemp -d) && { \
-		TMPDIR=$$scratch $(VENV)/bin/python -m pytest -n auto --dist worksteal $(TESTS); code=$$?; \
+		PATH=$(CURDIR)/$(VENV)/bin:$$PATH TMPDIR=$$scratch $(VENV)/bin/python -m pytest -n auto --dist worksteal $(TESTS); code=$$?; \
 		rm -rf --one-file-system $$scratch; exit $$code; }
 
 check: $(STAMP)

@@ -1,0 +1,119 @@
+"""What is written down is so: commands run, links lead somewhere, the reference is the parsers' own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.cli.main import VERBS
+from lamella.cli.reference import markdown
+from support.distribution import distribution
+from support.installed import install, venv, wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)")
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's console blocks that a person would type."""
+    lines = [line for block in _BLOCK.findall(page.read_text()) for line in block.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    with distribution() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's `.venv`."""
+    folder = tmp_path_factory.mktemp("documented")
+    return install(venv(folder / ".venv", by="uv"), wheel(folder, "alpha", "1.0", {"alpha.py": "X = 1\n"}), by="uv")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=named)
+def test_every_documented_command_runs(
+    page: Path, registry: str, prefix: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "CONDA_PREFIX"}} | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "LAMELLA_CACHE": str(shared / "cache"),
+        "LAMELLA_STORE": str(prefix.parent / "store"),
+        "DOCKER_CONFIG": str(tmp_path / "docker"),
+        "REGISTRY_PASSWORD": "open sesame",
+    }
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / ".venv").symlink_to(prefix)
+    # Guides begin where an environment was pushed already.
+    lines = ["lamella push --quiet localhost:5000/team/envs:v1", *commands(page)]
+    script = "\n".join(["set -euo pipefail", *lines]).replace("localhost:5000", registry)
+    done = subprocess.run(
+        ["bash", "-x", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=project,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_shows_every_verb() -> None:
+    shown = {line.split()[1] for line in commands(ROOT / "README.md") if line.startswith("lamella ")}
+    told = (ROOT / "README.md").read_text()
+    assert {verb for verb in VERBS if verb not in shown and f"`{verb}`" not in told} == set()
+
+
+def test_the_reference_of_the_command_line_is_what_the_parsers_say() -> None:
+    assert (ROOT / "docs/reference/cli.md").read_text() == markdown(), "run: make docs"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_documented(verb: str) -> None:
+    assert f"\n## lamella {verb}\n" in (ROOT / "docs/reference/cli.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    assert [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []
+
+
+def test_every_decision_is_in_the_index_and_says_what_was_rejected() -> None:
+    index = (ROOT / "docs/adr/README.md").read_text()
+    for page in ROOT.glob("docs/adr/*.md"):
+        if page.name != "README.md":
+            assert f"({page.name})" in index, page
+            assert "reject" in page.read_text().lower(), page
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    waiting = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    while waiting:
+        page = waiting.pop().resolve()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        waiting += [page.parent / link for link in _LINK.findall(page.read_text())]
+    assert set(PAGES) - reached == set()
