@@ -370,3 +370,40 @@ def test_the_media_type_of_an_index_is_what_the_registry_says(registry: Registry
     content = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % INDEX.encode()
     simulator.faults = [Fault("GET .*/manifests/", 1, 200, {"Content-Type": INDEX}, content)]
     assert registry.resolve("v1").media_type == INDEX
+
+
+# Proxies
+
+
+def test_a_proxy_is_used_where_the_environment_names_one(
+    simulator: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://ada:secret@{simulator.host}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    digest = simulator.add_blob("team/envs", b"content")
+    registry = Registry("registry.invalid", "team/envs", insecure=True, patience=SOON)
+    assert read(registry, blob(b"content").descriptor) == b"content"
+    registry.close()
+    (request,) = simulator.requests
+    assert request.path == f"http://registry.invalid/v2/team/envs/blobs/{digest}"
+    assert request.headers["proxy-authorization"].startswith("Basic ")
+
+
+def test_no_proxy_stands_between_us_and_loopback(
+    simulator: RegistrySimulator, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    thing = blob(b"content").pushed(registry)
+    assert read(registry, thing.descriptor) == b"content"
+
+
+def test_a_proxy_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://ada:secret@localhost:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    registry = Registry("registry.invalid", "team/envs", insecure=True, patience=SOON)
+    with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached through the proxy: look at") as caught:
+        registry.tags()
+    assert "secret" not in str(caught.value)
+    registry.close()

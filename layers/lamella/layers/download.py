@@ -69,7 +69,7 @@ class Download:
             if response.status == 206 and (not part or int(part[1]) != self._offset):
                 raise InvalidContent(f"{response.host} answered with another part than was asked for")
             length = part[2] if part else response.header("Content-Length")
-            if length.isdigit() and int(length) != self._descriptor.size:
+            if length.isdecimal() and int(length) != self._descriptor.size:
                 raise InvalidContent(
                     f"{response.host} has {length} bytes for {self._descriptor.digest}, which should have "
                     f"{self._descriptor.size}"

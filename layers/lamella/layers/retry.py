@@ -69,7 +69,7 @@ def patiently(patience: Patience, action: Callable[[], _Result]) -> _Result:
 
 def retry_after(header: str) -> float:
     """The seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0 for none."""
-    if header.strip().isdigit():
+    if header.strip().isdecimal():
         return float(header)
     if not header:
         return 0.0

@@ -62,7 +62,7 @@ class Upload:
         with self._begin() as response:
             location = location_of(response)
             least = response.header("OCI-Chunk-Min-Length")
-        part = max(self._part, int(least) if least.isdigit() else 0)
+        part = max(self._part, int(least) if least.isdecimal() else 0)
         with opened(self._descriptor, self._content) as stream:
             for start in range(0, self._descriptor.size, part):
                 size = min(part, self._descriptor.size - start)
