@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from lamella.layers.partial import Claim, claim, commit, receive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lamella.layers.oci import Layer
     from lamella.layers.progress import Progress
     from lamella.layers.storage import Fetcher, Reader
     from lamella.layers.store import Store
+    from lamella.layers.unpack import Unpacked
+
+    Receive = Callable[[Reader, Layer, str], Unpacked]
 
 _TASK = "pull"
+_LARGE = 64 << 20
+"""Bytes of blobs from which on workers save more than the tenth of a second that they take to start."""
+_MAX_WORKERS = 4
+"""Each has 20 MB; a disk seldom takes more files than these make."""
 _POLL = 0.02
 """Seconds between two looks at a layer that another process has in hand."""
 
@@ -29,11 +38,15 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
     committed by then stays.
     """
     store.prepare()
-    run = _Run(layers, fetcher, store, progress)
-    progress.begin(_TASK, sum(layer.descriptor.size for layer in layers), "B")
+    total = sum(layer.descriptor.size for layer in layers)
+    processors = len(os.sched_getaffinity(0))
+    workers = total >= _LARGE and processors > 1 and bool(sys.executable)
+    count = min(processors, _MAX_WORKERS) if workers else 2 * processors
+    run = _Run(layers, fetcher, store, progress, workers=workers)
+    progress.begin(_TASK, total, "B")
     threads = [
         threading.Thread(target=run.work, name=f"lamella-pull-{number}", daemon=True)
-        for number in range(min(len(layers), 2 * (os.cpu_count() or 1)))
+        for number in range(min(len(layers), count))
     ]
     try:
         for thread in threads:
@@ -60,10 +73,13 @@ class _Stopped(Exception):
 class _Run:
     """What the threads of one fetch share."""
 
-    def __init__(self, layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress, *, workers: bool
+    ) -> None:
         self._fetcher = fetcher
         self._store = store
         self._progress = progress
+        self._workers = workers
         self._todo = deque((layer, False) for layer in layers)
         self._unpacked: list[Claim] = []
         self._lock = threading.Lock()
@@ -81,19 +97,28 @@ class _Run:
 
     def work(self) -> None:
         try:
-            while (task := self._take()) is not None:
-                layer, elsewhere = task
-                claimed = self._claim(layer, elsewhere=elsewhere)
-                if claimed is None:
-                    self._todo.append((layer, True))
-                elif self._receive(layer, claimed):
-                    self._commit(claimed)
+            if self._workers:
+                from lamella.layers.worker import Worker
+
+                with closing(Worker()) as worker:
+                    self._bring(worker.receive)
+            else:
+                self._bring(receive)
         except _Stopped:
             return
         except BaseException as error:
             with self._lock:
                 self.error = self.error or error
             self.stop()
+
+    def _bring(self, unpack: Receive) -> None:
+        while (task := self._take()) is not None:
+            layer, elsewhere = task
+            claimed = self._claim(layer, elsewhere=elsewhere)
+            if claimed is None:
+                self._todo.append((layer, True))
+            elif self._receive(layer, claimed, unpack):
+                self._commit(claimed)
 
     def _take(self) -> tuple[Layer, bool] | None:
         if self._stopped.is_set():
@@ -110,7 +135,7 @@ class _Run:
                 raise _Stopped
         return claimed
 
-    def _receive(self, layer: Layer, claimed: Claim) -> bool:
+    def _receive(self, layer: Layer, claimed: Claim, unpack: Receive) -> bool:
         """Whether there is something to commit now; the claim is closed if not."""
         received = False
         try:
@@ -118,7 +143,7 @@ class _Run:
                 self._progress.advance(_TASK, layer.descriptor.size)
             else:
                 with self._store.explained(), self._fetcher.fetch(layer.descriptor) as stream:
-                    receive(_Counted(stream, self), layer, claimed.path)
+                    unpack(_Counted(stream, self), layer, claimed.path)
                 received = True
         finally:
             if not received:
