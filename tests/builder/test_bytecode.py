@@ -108,6 +108,28 @@ def test_a_source_that_kills_the_compiler_has_none_and_stops_nothing(tmp_path: P
     assert [one is not None for one in made] == [True, False, True]
 
 
+def test_a_compiler_that_dies_by_accident_changes_no_bytes(tmp_path: Path) -> None:
+    wanted = sources(tmp_path, ["a = 'x'", "b = ('x', 'y')", "c = 'y'"])
+    once = tmp_path / "once"
+    dying = tmp_path / "python"
+    hook = (
+        f"import os,builtins;c=compile\n"
+        f"def f(s,*a):\n"
+        f"    if s.startswith(b'c') and not os.path.exists('{once}'):\n"
+        f"        os.mkdir('{once}'); os.abort()\n"
+        f"    return c(s,*a)\n"
+        f"builtins.compile=f\n"
+    )
+    (tmp_path / "hook.py").write_text(hook + "import sys\nexec(c(open(sys.argv[1]).read(),'x','exec'))\n")
+    dying.write_text(f"#!/bin/sh\nfor last; do :; done\nexec {sys.executable} -s -S -B {tmp_path}/hook.py $last\n")
+    dying.chmod(0o755)
+    by = replace(interpreter(), executable=str(dying))
+    interrupted = compiled(wanted, by)
+    assert once.exists()
+    assert interrupted == compiled(wanted, by)
+    assert None not in interrupted
+
+
 def test_more_modules_than_one_process_compiles_come_in_order(tmp_path: Path) -> None:
     wanted = sources(tmp_path, [f"a = {number}" for number in range(BLOCK * 2 + 3)])
     found: dict[str, int] = {}

@@ -81,29 +81,40 @@ class Compiler:
             yield from self._block(wanted[start : start + BLOCK])
 
     def _block(self, block: Sequence[Module]) -> Iterator[bytes | None]:
+        start = given = 0
+        died_at = -1
+        while start < len(block):
+            at = start
+            try:
+                for made in self._once(block[start:]):
+                    if at >= given:
+                        yield made
+                        given = at + 1
+                    at += 1
+            except _Died:
+                # Who ends the process by accident (a machine short of memory) is not the source: once more, from the
+                # start, for the bytes depend on it. Twice at one source is the source's doing: it is passed over.
+                if at == died_at:
+                    yield None
+                    start = given = at + 1
+                died_at = at
+            else:
+                return
+
+    def _once(self, block: Sequence[Module]) -> Iterator[bytes | None]:
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
             worker = _Worker(self._interpreter)
         healthy = False
-        done = 0
         try:
-            for made in worker.compile(block):
-                done += 1
-                yield made
+            yield from worker.compile(block)
             healthy = True
-        except _Died:
-            pass
         finally:
             if healthy:
                 self._idle.put(worker)
             else:
                 worker.close()
-        if not healthy:
-            # A source that kills the compiler is passed over as one that does not compile is; the rest is another block.
-            yield None
-            if done + 1 < len(block):
-                yield from self._block(block[done + 1 :])
 
 
 class _Died(Exception):
@@ -122,6 +133,8 @@ class _Worker:
                 env=_CLEAN,
                 cwd="/",
                 bufsize=1 << 16,
+                # A terminal's interrupt is for whoever waits: a compiler that it ends would look like a bad source.
+                start_new_session=True,
             )
         except OSError as error:
             raise CannotBuild(

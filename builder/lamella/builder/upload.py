@@ -109,6 +109,10 @@ class Uploads:
                 return
             self._there.add(digest)
             self._futures.append(self._pool.submit(send))
+            failed = [future for future in self._futures if future.done() and future.exception()]
+        # Whoever builds layers for minutes learns at the next one that the registry takes none.
+        for future in failed[:1]:
+            future.result()
 
     def _sent(self, size: int) -> None:
         with self._lock:
