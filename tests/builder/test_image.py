@@ -51,7 +51,7 @@ BASE = Base(
 
 
 def made(base: Base | None = None, settings: Settings | None = None) -> Documents:
-    return documents(ABOUT, PACKAGES, IMAGE, base, settings or Settings())
+    return documents(ABOUT, PACKAGES, IMAGE, base=base, settings=settings)
 
 
 def image_config(documents: Documents) -> ImageConfig:

@@ -15,7 +15,7 @@ from lamella.builder.push import push_environment
 from lamella.layers import published
 from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import CONFIG, MANIFEST, Descriptor, Digest, ImageConfig, Index, Manifest
+from lamella.layers.oci import CONFIG, MANIFEST, Descriptor, Digest, ImageConfig, Index, Manifest, Platform
 from lamella.layers.reference import Reference
 from lamella.layers.storage import fetch_document, open_storage
 from support.engines import need
@@ -289,6 +289,22 @@ def test_settings_of_the_image_change_no_layer(tmp_path: Path, cache: LayerCache
     other = push_environment(env, f"oci:{tmp_path}/out:y", settings=Settings(env=("A=1",)), cache=cache)
     assert (other.built, other.uploaded) == (0, 0)
     assert "A=1" in image_of(OciLayout(f"{tmp_path}/out"), "y")[1].env
+
+
+def test_a_tag_keeps_other_platforms_where_it_is_asked_to(tmp_path: Path, cache: LayerCache) -> None:
+    amd64 = small(tmp_path / "env")
+    arm64 = replace(amd64, platform=Platform("linux", "arm64"))
+    references = []
+    for name, order in (("one", (amd64, arm64)), ("two", (arm64, amd64))):
+        for env in order:
+            pushed = push_environment(env, f"oci:{tmp_path}/{name}:x", append=True, cache=cache)
+        assert push_environment(env, f"oci:{tmp_path}/{name}:x", append=True, cache=cache).plan.unchanged
+        references.append(pushed.reference)
+        found = published.read(OciLayout(f"{tmp_path}/{name}"), Reference.parse(pushed.reference))
+        assert [str(one.platform) for one in found.environments] == ["linux/amd64", "linux/arm64"]
+    assert references[0].partition("@")[2] == references[1].partition("@")[2]
+    alone = push_environment(amd64, f"oci:{tmp_path}/one:x", cache=cache)
+    assert len(published.read(OciLayout(f"{tmp_path}/one"), Reference.parse(alone.reference)).environments) == 1
 
 
 def test_gzip_layers_are_other_layers_of_the_same_content(tmp_path: Path, cache: LayerCache) -> None:

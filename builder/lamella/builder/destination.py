@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.cache import Built
+from lamella.builder.image import Pair
 from lamella.layers import published
-from lamella.layers.annotations import KEY, UNPACKED
+from lamella.layers.annotations import IMAGE, KEY, UNPACKED
 from lamella.layers.errors import InvalidContent, NotFound
-from lamella.layers.oci import ImageConfig, Manifest, layers_of
+from lamella.layers.oci import INDEX_TYPES, ImageConfig, Index, Manifest, layers_of
 from lamella.layers.storage import fetch_document
 
 if TYPE_CHECKING:
@@ -60,6 +61,18 @@ def read(storage: Storage, reference: Reference, index: Descriptor, platform: Pl
             known |= built_layers(layers_of(image, config))
             digests |= _digests([environment.image, image.config, *image.layers])
     return Destination(index, frozenset(digests), known)
+
+
+def others(storage: Storage, index: Descriptor, platform: Platform) -> tuple[Pair, ...]:
+    """What the index names for other platforms than `platform`; nothing where Lamella did not push it."""
+    if index.media_type not in INDEX_TYPES:
+        return ()
+    entries = Index.parse(fetch_document(storage, index)).manifests
+    images = {str(entry.digest): entry for entry in entries if IMAGE not in entry.annotations}
+    pairs = [
+        Pair(images[entry.annotations[IMAGE]], entry) for entry in entries if entry.annotations.get(IMAGE) in images
+    ]
+    return tuple(pair for pair in pairs if pair.image.platform not in (None, platform))
 
 
 def built_layers(layers: Iterable[Layer]) -> dict[str, Built]:

@@ -115,6 +115,16 @@ class Documents:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """What an index names for one platform."""
+
+    image: Descriptor
+    """The runnable image's; its platform is the real one."""
+    packages: Descriptor
+    """The package manifest's."""
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """What an environment's manifests say of it."""
 
@@ -125,26 +135,34 @@ class About:
 
 
 def documents(
-    about: About, packages: Sequence[PackageLayer], image: Sequence[ImageLayer], base: Base | None, settings: Settings
+    about: About,
+    packages: Sequence[PackageLayer],
+    image: Sequence[ImageLayer],
+    *,
+    base: Base | None = None,
+    settings: Settings | None = None,
+    others: Sequence[Pair] = (),
 ) -> Documents:
-    """Every document of one environment."""
+    """Every document of one environment; its index names `others`, of other platforms, as well."""
+    settings = settings or Settings()
     image_config, image_manifest = _image(about, image, base, settings)
     package_config, package_manifest = _packages(about, packages, settings)
-    named = _named(base, settings)
-    index = Index(
-        (
-            replace(image_manifest.descriptor, platform=about.platform),
-            replace(
-                package_manifest.descriptor,
-                platform=UNKNOWN_PLATFORM,
-                annotations={
-                    IMAGE: str(image_manifest.descriptor.digest),
-                    DOCKER_REFERENCE_TYPE: "attestation-manifest",
-                    DOCKER_REFERENCE_DIGEST: str(image_manifest.descriptor.digest),
-                },
-            ),
+    ours = Pair(
+        replace(image_manifest.descriptor, platform=about.platform),
+        replace(
+            package_manifest.descriptor,
+            platform=UNKNOWN_PLATFORM,
+            annotations={
+                IMAGE: str(image_manifest.descriptor.digest),
+                DOCKER_REFERENCE_TYPE: "attestation-manifest",
+                DOCKER_REFERENCE_DIGEST: str(image_manifest.descriptor.digest),
+            },
         ),
-        named,
+    )
+    # In the order of platforms, so that it does not matter which was pushed last.
+    pairs = sorted((ours, *others), key=lambda pair: str(pair.image.platform))
+    index = Index(
+        tuple(descriptor for pair in pairs for descriptor in (pair.image, pair.packages)), {_CREATED: settings.created}
     ).to_json()
     return Documents(
         (image_config, package_config),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,13 +66,15 @@ def push(
     max_layers: int = 100,
     insecure: bool = False,
     dry_run: bool = False,
+    append: bool = False,
     sbom: bool = False,
     cache: LayerCache | None = None,
     progress: Progress | None = None,
 ) -> Pushed:
     """Pushes the environment at `prefix` (by default the active one) as `reference`, a tag in a registry or layout.
 
-    `base` is a reference to an image to put it on. `sbom` attaches a bill of materials to the index. Raises `BuilderError` and `LayersError`.
+    `base` is a reference to an image to put it on. `append` keeps what the tag names for
+    other platforms. `sbom` attaches a bill of materials to the index. Raises `BuilderError` and `LayersError`.
     """
     from lamella.builder.scan import scan
 
@@ -87,6 +90,7 @@ def push(
         max_layers=max_layers,
         insecure=insecure,
         dry_run=dry_run,
+        append=append,
         sbom=sbom,
         cache=cache,
         progress=progress,
@@ -104,6 +108,7 @@ def push_environment(
     max_layers: int = 100,
     insecure: bool = False,
     dry_run: bool = False,
+    append: bool = False,
     sbom: bool = False,
     cache: LayerCache | None = None,
     progress: Progress | None = None,
@@ -131,8 +136,10 @@ def push_environment(
         about = About(environment.platform, image_prefix, environment.interpreter.version, environment.needs.glibc)
         cached = {item.key: built for item in layers.all if (built := cache.find(item.key))}
         now = destination.current(storage, target)
+        others = destination.others(storage, now, environment.platform) if append and now else ()
+        document = functools.partial(documents, about, base=under, settings=settings, others=others)
         if len(cached) == len(layers.all):
-            made = _documents(about, layers, cached, under, settings)
+            made = document(*_described(layers, cached))
             if now and now.digest == made.index.descriptor.digest:
                 if sbom and not dry_run:
                     _attach_sbom(storage, layers, cached, made)
@@ -151,7 +158,7 @@ def push_environment(
                 decided, layers, known, interpreter=environment.interpreter, compression=compression, tools=tools
             )
             uploads.wait()
-        made = _documents(about, layers, known, under, settings)
+        made = document(*_described(layers, known))
         if not now or now.digest != made.index.descriptor.digest:
             try:
                 _send(uploads, made, target)
@@ -263,11 +270,8 @@ def _attach_sbom(storage: Storage, layers: Layers, known: Mapping[str, Built], m
     attach(storage, made.index.descriptor, Artifact(sbom.MEDIA_TYPE, content))
 
 
-def _documents(
-    about: About, layers: Layers, known: Mapping[str, Built], under: Base | None, settings: Settings
-) -> Documents:
-    image = [ImageLayer(item.packages, item.key, known[item.key]) for item in layers.image]
-    return documents(about, _packages(layers, known), image, under, settings)
+def _described(layers: Layers, known: Mapping[str, Built]) -> tuple[list[PackageLayer], list[ImageLayer]]:
+    return _packages(layers, known), [ImageLayer(item.packages, item.key, known[item.key]) for item in layers.image]
 
 
 def _packages(layers: Layers, known: Mapping[str, Built]) -> list[PackageLayer]:

@@ -1,0 +1,108 @@
+"""How long a push takes: of everything, of nothing, of one changed package; beside tar and zstd of the same tree.
+
+    python tests/bench/push.py PREFIX
+
+Needs GNU tar and zstd. PREFIX is only read: what is changed is a copy made of hard links. Prints seconds, ratios, bytes and memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+
+from support.engines import need
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command: how long it took, the largest of its processes, what it printed."""
+
+    seconds: float
+    cpu: float
+    memory: int
+    """Bytes."""
+    value: dict[str, Any]
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("prefix", type=Path)
+    prefix = parser.parse_args().prefix.absolute()
+    # Beside the environment: hard links don't cross file systems.
+    with tempfile.TemporaryDirectory(prefix="lamella-bench-", dir=prefix.parent) as name:
+        folder = Path(name)
+        began = time.monotonic()
+        subprocess.run(
+            f'"{need("tar")}" cf - . | "{need("zstd")}" -q -3 -T1 -o "{folder}/tar.zst"',
+            shell=True,
+            check=True,
+            cwd=prefix,
+        )
+        plain = time.monotonic() - began
+        runs = {
+            "everything": push(folder, prefix),
+            "nothing changed": push(folder, prefix),
+            "one package changed": push(folder, changed(prefix, folder / "copy")),
+        }
+        base = os.path.getsize(folder / "tar.zst")
+    print(f"{'tar and zstd -3, one thread':28} {plain:7.2f} s {'':21} {base / 1e6:8.1f} MB")
+    for title, run in runs.items():
+        moved = run.value["uploaded"]["bytes"] / 1e6
+        print(
+            f"{'push: ' + title:28} {run.seconds:7.2f} s  {run.cpu:7.2f} s of CPU  {moved:8.1f} MB moved  "
+            f"{run.memory / 1e6:6.0f} MB of memory  {run.value['built']['layers']:4} layers built"
+        )
+    print()
+    whole = runs["everything"].seconds
+    print(f"{'push of everything / tar and zstd':44} {whole / plain:8.2f}")
+    for title in ("nothing changed", "one package changed"):
+        print(f"{'push of everything / ' + title:44} {whole / runs[title].seconds:8.1f}")
+
+
+def push(folder: Path, prefix: Path) -> Run:
+    """One push to a layout in `folder`, with a cache there, in a process of its own."""
+    environment = os.environ | {"LAMELLA_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "lamella.cli", "push", f"oci:{folder}/layout:bench", str(prefix), "--json"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout
+        printed = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - began
+    if process.returncode:
+        sys.exit(f"the push failed: {process.returncode}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(seconds, cpu, used.ru_maxrss * 1024, json.loads(printed))
+
+
+def changed(prefix: Path, copy: Path) -> Path:
+    """A copy of hard links in which one module of the package with the fewest files is another."""
+    shutil.copytree(prefix, copy, symlinks=True, copy_function=os.link)
+    modules = sorted(
+        copy.glob("lib/python3*/site-packages/*/__init__.py"), key=lambda path: len(list(path.parent.iterdir()))
+    )
+    module = next(path for path in modules if path.stat().st_size)
+    text = module.read_bytes() + b"\n# changed\n"
+    module.unlink()
+    module.write_bytes(text)
+    return copy
+
+
+if __name__ == "__main__":
+    main()
