@@ -117,6 +117,10 @@ class Needs:
 
     glibc: str = ""
     """The newest GLIBC_ symbol version that any of its ELF files asks for, such as 2.28; empty for none."""
+    level: int = 1
+    """The x86-64 level, 1 to 4, that its ELF files are marked to need; 1 on any other architecture."""
+    drivers: tuple[str, ...] = ()
+    """Sonames of a GPU driver's libraries that must be the node's own, such as libcuda.so.1; sorted."""
 
 
 @dataclass(frozen=True, slots=True)

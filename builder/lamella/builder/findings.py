@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from lamella.builder.environment import Finding, LeftOut
-from lamella.builder.secrets import VCS, secret
+from lamella.builder.secrets import REASONS, VCS, VCS_FOLDER, secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,22 +14,27 @@ if TYPE_CHECKING:
     from lamella.builder.walk import Entry
 
 
-def without_secrets(entries: Iterable[Entry]) -> tuple[list[Entry], list[LeftOut], list[Finding]]:
-    """Those of `entries` that may ship, and what is said of the others."""
+def without_secrets(entries: Iterable[Entry]) -> tuple[list[Entry], list[LeftOut]]:
+    """Those of `entries` that may ship, and the others."""
     kept: list[Entry] = []
     left_out: list[LeftOut] = []
-    findings: list[Finding] = []
     for entry in entries:
-        name = entry.path.rpartition("/")[2]
-        reason = secret(entry.path, name, entry.source)
+        reason = secret(entry.path, entry.path.rpartition("/")[2], entry.source)
         if reason is None and not VCS.isdisjoint(entry.path.split("/")):
-            reason = "of a version control system's folder"
+            reason = VCS_FOLDER
         if reason is None:
             kept.append(entry)
-            continue
-        left_out.append(LeftOut(entry.path, reason))
-        findings.append(Finding("warning", "secret", entry.path, f"{entry.path} does not ship: it is {reason}"))
-    return kept, left_out, findings
+        else:
+            left_out.append(LeftOut(entry.path, reason))
+    return kept, left_out
+
+
+def secrets(left_out: Iterable[LeftOut]) -> list[Finding]:
+    """One finding for each file that is left out because it holds credentials."""
+    hidden = sorted((item for item in left_out if item.reason in REASONS), key=lambda item: item.path)
+    return [
+        Finding("warning", "secret", item.path, f"{item.path} does not ship: it is {item.reason}") for item in hidden
+    ]
 
 
 def unowned(entries: Iterable[Entry], site: str) -> list[Finding]:

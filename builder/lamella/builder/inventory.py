@@ -14,6 +14,7 @@ from lamella.builder.projects import projects
 from lamella.builder.sites import is_system, sites
 from lamella.builder.venv import venv_skip
 from lamella.builder.walk import Entry, Tree, look, walk
+from lamella.builder.working import Local, working
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,8 +41,8 @@ class Inventory(NamedTuple):
     findings: list[Finding]
 
 
-def inventory(located: Located, facts: Facts) -> Inventory:
-    """Everything below the prefix and what it borrows. `CannotBuild` for a folder that can't be listed."""
+def inventory(located: Located, facts: Facts, local: Local) -> Inventory:
+    """Everything below the prefix, what it borrows, and local code. `CannotBuild` for a folder that can't be listed."""
     stdlib = f"lib/python{facts.short}"
     own, base = _trees(located, facts, stdlib)
     conda, findings = conda_packages(located.prefix) if located.kind == "conda" else ([], [])
@@ -57,6 +58,7 @@ def inventory(located: Located, facts: Facts) -> Inventory:
     )
     for site in sites(located, facts):
         gathered = _add_site(gathered, site, f"{stdlib}/site-packages")
+    gathered = _add_local(gathered, local, f"{stdlib}/site-packages")
     resolved = links.resolve(gathered.entries, gathered.places, gathered.left_out)
     entries = {entry.path: entry for entry in resolved.entries}
     if facts.debian and base.entries:
@@ -126,6 +128,21 @@ def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
         pip=[*gathered.pip, *brought.distributions],
         left_out=[*left_out, *brought.left_out],
         findings=[*findings, *brought.findings],
+    )
+
+
+def _add_local(gathered: Inventory, local: Local, site: str) -> Inventory:
+    """`gathered` with the code that no installer knows of."""
+    editable = [place.source for place in gathered.places if place.path.startswith(site)]
+    added = working(local, site, gathered.entries.keys(), editable)
+    if added.distribution is None:
+        return gathered._replace(left_out=[*gathered.left_out, *added.left_out])
+    return gathered._replace(
+        entries=gathered.entries | {entry.path: entry for entry in added.entries},
+        places=(*added.places, *gathered.places),
+        pip=[*gathered.pip, added.distribution],
+        left_out=[*gathered.left_out, *added.left_out],
+        findings=[*gathered.findings, *added.findings],
     )
 
 

@@ -62,7 +62,12 @@ def libraries(
     ]
     everything = [*files.values(), *(Elf.load(content.elf) for content in found.values() if content.elf)]
     glibc = max((elf.glibc for elf in everything), default=())
-    return Libraries(shipped, found, _findings(needed, prefix), Needs(glibc=".".join(map(str, glibc))))
+    needs = Needs(
+        glibc=".".join(map(str, glibc)),
+        level=max((elf.level for elf in everything), default=1),
+        drivers=tuple(sorted(needed.driver)),
+    )
+    return Libraries(shipped, found, _findings(needed, prefix), needs)
 
 
 def _findings(needed: system.Needed, prefix: str) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Code of this disk that no installer copied: editable projects, and the working directory. It ships as it is."""
+"""Which files of a project on this disk are its code. It ships as it is."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from lamella.builder.secrets import VCS, secret
+from lamella.builder.secrets import VCS, VCS_FOLDER, secret
 from lamella.builder.walk import Tree, look, walk
 
 if TYPE_CHECKING:
     from lamella.builder.places import Place
-
-LIMIT = 100 << 20
-"""Bytes of local files that ship without having been asked for: more is rather data, or a mistake."""
 
 _NEVER = frozenset(
     {
@@ -115,7 +112,7 @@ def project_tree(root: Place, keep: frozenset[str] = frozenset()) -> Tree:
         if reason is None and is_project and is_import_root and path == f"{root.path}/{name}":
             stem = name.partition(".")[0]
             if os.path.isdir(source):
-                if name in _BESIDE_CODE or not name.isidentifier() or not _has_code(source):
+                if name in _BESIDE_CODE or not name.isidentifier() or not has_code(source):
                     return "beside the project's code"
             elif stem in _MODULES_BESIDE_CODE or not _MODULE.fullmatch(name):
                 return "beside the project's code"
@@ -129,7 +126,7 @@ def never(path: str, name: str, source: str) -> str | None:
     if name in _NEVER:
         return "made by a tool for itself"
     if name in VCS:
-        return "a version control system's folder"
+        return VCS_FOLDER
     if os.path.isdir(source) and (
         os.path.exists(os.path.join(source, "pyvenv.cfg")) or os.path.isdir(os.path.join(source, "conda-meta"))
     ):
@@ -144,7 +141,8 @@ def too_broad(folder: str) -> bool:
     return real == home or home.startswith(real.rstrip("/") + "/") or real in {"/", "/usr", "/etc", "/var", "/tmp"}
 
 
-def _has_code(folder: str) -> bool:
+def has_code(folder: str) -> bool:
+    """Whether there is a Python module anywhere below `folder`."""
     for _, folders, names in os.walk(folder):
         if any(name.endswith((".py", ".so")) for name in names):
             return True

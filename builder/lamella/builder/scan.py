@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.conda import conda_owned
-from lamella.builder.environment import Environment, File, Interpreter, Package
-from lamella.builder.findings import unowned, without_secrets
+from lamella.builder.distributions import normalised
+from lamella.builder.environment import Environment, File, Finding, Interpreter, LeftOut, Package
+from lamella.builder.findings import secrets, unowned, without_secrets
 from lamella.builder.hashes import Hashes
 from lamella.builder.interpreter import ask
 from lamella.builder.inventory import inventory
@@ -18,34 +19,60 @@ from lamella.builder.ownership import Ownership, own
 from lamella.builder.places import prefixes
 from lamella.builder.prefix import locate
 from lamella.builder.requirements import unmet
+from lamella.builder.working import Local
 from lamella.layers.oci import Platform
 from lamella.layers.progress import Silent
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lamella.builder.contents import Content
-    from lamella.builder.environment import LeftOut
     from lamella.builder.interpreter import Facts
     from lamella.builder.prefix import Located
     from lamella.builder.walk import Entry
     from lamella.layers.progress import Progress
 
 
-def scan(prefix: str | None = None, *, progress: Progress | None = None, cache: str | None = None) -> Environment:
+def scan(
+    prefix: str | None = None,
+    *,
+    local: str | None = None,
+    include: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    allow_large: bool = False,
+    system_libraries: bool = True,
+    progress: Progress | None = None,
+    cache: str | None = None,
+) -> Environment:
     """The environment at `prefix`; without one, the active one, the one of this folder, or that of `python` on PATH.
 
-    `cache` is the file of known hashes, by default `hashes.default_path()`. `NotAnEnvironment` where there is none;
-    `EnvironmentChanged` where something writes to it meanwhile; `CannotBuild` for files that can't be read.
+    `local` is a folder whose code ships, too, as one local package with the files and folders `include`; more than
+    `working.LIMIT` bytes of it only where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the
+    file of known hashes, by default `hashes.default_path()`.
+
+    `NotAnEnvironment` where there is none; `EnvironmentChanged` where something writes to it meanwhile; `CannotBuild` for
+    what can't be read, and for local code that is too much.
     """
     located = locate(prefix)
+    wanted = _Wanted(
+        Local(local or "", tuple(include), allow_large), frozenset(map(normalised, ignore)), system_libraries
+    )
     with contextlib.closing(Hashes(cache)) as hashes, _no_collection():
-        return _scan(located, ask(located.executable, hashes), hashes, progress or Silent())
+        return _scan(located, ask(located.executable, hashes), wanted, hashes, progress or Silent())
 
 
-def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) -> Environment:
-    seen, searched = inventory(located, facts), prefixes(located, facts)
+class _Wanted(NamedTuple):
+    """What of the environment its user wants."""
+
+    local: Local
+    ignore: frozenset[str]
+    """Normalised names."""
+    system_libraries: bool
+
+
+def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progress: Progress) -> Environment:
+    seen, searched = inventory(located, facts, wanted.local), prefixes(located, facts)
     entries = seen.entries
 
     def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:
@@ -65,9 +92,10 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
     others = {path: entry for path, entry in entries.items() if path not in seen.python}
     owned = own([*by_pip, *seen.conda], others, contents, _covered(seen.left_out))
     site = f"lib/python{facts.short}/site-packages"
-    owned = _without_secrets(owned)
+    owned = _without_ignored(_without_secrets(owned), wanted.ignore)
+    left_out = {*seen.left_out, *owned.left_out}
     findings = [
-        *(*seen.findings, *replaced, *owned.findings),
+        *(*seen.findings, *replaced, *owned.findings, *secrets(left_out)),
         *unowned(owned.unowned, site),
         *unmet([each for each, _ in owned.owned] + brought, facts, located.executable, hashes),
     ]
@@ -80,11 +108,10 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
     ]
     if python:
         packages.append(Package("python", "python", facts.version, _files(python, contents)))
-    if system.entries:
+    if system.entries and wanted.system_libraries:
         packages.append(Package("system", "system-libraries", "", _files(system.entries, contents)))
     if owned.unowned:
         packages.append(Package("unowned", "unowned", "", _files(owned.unowned, contents)))
-    left_out = {*seen.left_out, *owned.left_out}
     return Environment(
         prefix=located.prefix,
         prefixes=searched,
@@ -108,14 +135,29 @@ def _scan(located: Located, facts: Facts, hashes: Hashes, progress: Progress) ->
 
 def _without_secrets(owned: Ownership) -> Ownership:
     """`owned` without what holds credentials. A wheel from an index is public: what it brings is nobody's secret."""
-    kept, left_out, findings = without_secrets(owned.unowned)
+    kept, left_out = without_secrets(owned.unowned)
     packages = []
     for each, files in owned.owned:
         if each.direct or each.editable:
-            files, hidden, told = without_secrets(files)  # noqa: PLW2901
-            left_out, findings = [*left_out, *hidden], [*findings, *told]
-        packages.append((each, files))
-    return Ownership(packages, kept, [*owned.left_out, *left_out], [*owned.findings, *findings])
+            checked, hidden = without_secrets(files)
+            left_out += hidden
+            packages.append((each, checked))
+        else:
+            packages.append((each, files))
+    return owned._replace(owned=packages, unowned=kept, left_out=[*owned.left_out, *left_out])
+
+
+def _without_ignored(owned: Ownership, ignore: frozenset[str]) -> Ownership:
+    """`owned` without the packages of those names, exactly; who needs them is what `unmet` says then."""
+    kept = [(each, files) for each, files in owned.owned if normalised(each.name) not in ignore]
+    dropped = [(each, files) for each, files in owned.owned if normalised(each.name) in ignore]
+    left_out = [LeftOut(entry.path, f"of {each.name}, as was asked") for each, files in dropped for entry in files]
+    unknown = ignore - {normalised(each.name) for each, _ in dropped}
+    findings = [
+        Finding("warning", "ignore", name, f"{name} is to be left out, and is not in the environment: correct the name")
+        for name in sorted(unknown)
+    ]
+    return Ownership(kept, owned.unowned, [*owned.left_out, *left_out], [*owned.findings, *findings])
 
 
 @contextlib.contextmanager

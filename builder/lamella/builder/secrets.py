@@ -39,6 +39,16 @@ _KEY_SUFFIXES = (".pem", ".key", ".p12", ".pfx", ".jks", ".keystore")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
 _MOST = 1 << 20
 
+VCS_FOLDER = "a version control system's folder"
+FILE, PLACE, CONFIGURATION, KEY = (
+    "a file for credentials",
+    "a place for credentials",
+    "a configuration with credentials",
+    "a private key",
+)
+REASONS = frozenset({FILE, PLACE, CONFIGURATION, KEY})
+"""Why something does not ship that its user may have wanted to ship."""
+
 
 def secret(path: str, name: str, source: str) -> str | None:
     """Why the file or folder `path` (its last part: `name`) must not ship; None where it may.
@@ -49,16 +59,16 @@ def secret(path: str, name: str, source: str) -> str | None:
     if not (name[0] in ".i_cpumCP" or name.endswith(_KEY_SUFFIXES)):
         return None
     if name in VCS:
-        return "a version control system's folder"
+        return VCS_FOLDER
     if name in _NAMES or _ENV.fullmatch(name):
-        return "a file for credentials"
+        return FILE
     if any((path == known or path.endswith("/" + known)) for known in _FOLDERS):
-        return "a place for credentials"
+        return PLACE
     if name in _CONFIGURATION:
-        return "a configuration with credentials" if _CREDENTIAL.search(_head(source)) else None
+        return CONFIGURATION if _CREDENTIAL.search(_head(source)) else None
     if name.endswith(_KEY_SUFFIXES):
         binary = name.endswith((".p12", ".pfx", ".jks", ".keystore"))
-        return "a private key" if binary or _PRIVATE_KEY.search(_head(source)) else None
+        return KEY if binary or _PRIVATE_KEY.search(_head(source)) else None
     return None
 
 
