@@ -193,6 +193,18 @@ def test_exists_tells_absent_from_could_not_ask(simulator: RegistrySimulator, re
         registry.exists(thing.descriptor)
 
 
+def test_exists_does_not_believe_what_answers_200_to_everything(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    descriptor = blob(b"content").descriptor
+    simulator.faults = [Fault("HEAD", 1, 200, {"Content-Type": "text/html"})]
+    with pytest.raises(InvalidContent, match="answered with a web page: is a proxy or a login page in between"):
+        registry.exists(descriptor)
+    simulator.faults = [Fault("HEAD", 1, 200, {"Docker-Content-Digest": "sha256:0"})]
+    with pytest.raises(InvalidContent, match=r"has sha256:0 where sha256:.* was asked for"):
+        registry.exists(descriptor)
+
+
 def test_a_registry_that_is_down_is_told_in_one_sentence() -> None:
     with RegistrySimulator().serving() as simulator:
         host = simulator.host

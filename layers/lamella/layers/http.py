@@ -60,7 +60,8 @@ class Response:
         self._waited = 0.0
         self._came = 0
         self.url = url
-        self.host = urlsplit(url).netloc
+        # As references and logins write it.
+        self.host = urlsplit(url).netloc.replace("registry-1.docker.io", "docker.io")
         self.status = raw.status
 
     def header(self, name: str) -> str:

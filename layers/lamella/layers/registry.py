@@ -7,7 +7,7 @@ import io
 import json
 import re
 import threading
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -78,6 +78,7 @@ class Registry:
         self._in_parts = False
         self._part = part
         self._read: dict[Digest, bytes] = {}
+        self._known_mirrors: list[tuple[Mirror, Client]] | None = None
         self._dead: set[str] = set()
 
     def fetch(self, descriptor: Descriptor) -> contextlib.AbstractContextManager[Reader]:
@@ -112,12 +113,14 @@ class Registry:
         kind = "manifests" if descriptor.media_type in _DOCUMENTS else "blobs"
         target = f"/{self._repository}/{kind}/{descriptor.digest}"
         with self._patiently("HEAD", target, {200, 404}, headers={"Accept": _ACCEPT}) as response:
+            if response.status == 404:
+                return False
             there = response.header("Docker-Content-Digest")
-            if response.status == 200 and there and there != str(descriptor.digest):
+            if there and there != str(descriptor.digest):
                 raise InvalidContent(f"{self._name} has {there[:100]} where {descriptor.digest} was asked for")
-            if response.status == 200 and response.content_type == "text/html":
+            if response.content_type == "text/html":
                 raise InvalidContent(f"{self._name} answered with a web page: is a proxy or a login page in between?")
-            return response.status == 200
+            return True
 
     def push(self, descriptor: Descriptor, content: Content, *, tag: str = "") -> None:
         """See `Pusher`."""
@@ -209,7 +212,7 @@ class Registry:
 
     def close(self) -> None:
         """See `Storage`."""
-        for client in [self._client, *(client for _, client in self._mirrors)]:
+        for client in [self._client, *(client for _, client in self._known_mirrors or ())]:
             client.close()
 
     def _page(self, target: str) -> tuple[list[str], str]:
@@ -247,9 +250,12 @@ class Registry:
         what = f"{self._repository} {name}"
         return client.request("GET", target, what, {200, 206}, scopes=self._pulling(), headers=headers)
 
-    @cached_property
+    @property
     def _mirrors(self) -> list[tuple[Mirror, Client]]:
-        return [(mirror, self._mirror_client(mirror)) for mirror in mirrors_of(self._name)]
+        with self._lock:
+            if self._known_mirrors is None:
+                self._known_mirrors = [(mirror, self._mirror_client(mirror)) for mirror in mirrors_of(self._name)]
+            return self._known_mirrors
 
     def _mirror_client(self, mirror: Mirror) -> Client:
         host = urlsplit(mirror.base).netloc
