@@ -6,6 +6,7 @@ names. importlib.metadata is not used: it takes five times as long, and raises o
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -98,7 +99,10 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
         except OSError as error:
             trouble = f"has METADATA that can't be read ({error.strerror})"
     url, editable, url_trouble = _direct_url(folder)
-    files = recorded(folder, site, prefixes)
+    try:
+        files = recorded(folder, site, prefixes)
+    except (OSError, csv.Error) as error:
+        files, trouble = None, f"has a RECORD that can't be read ({error})"
     return Distribution(
         origin="pypi",
         name=normalised(headers.get("name", [named])[0] or named),

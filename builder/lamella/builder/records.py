@@ -26,12 +26,12 @@ def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] 
 
     `site` is the path, relative to the prefix, of the folder that `folder` is in. A path that leads out of the prefix
     stays absolute or begins with `..`. A hash has 64 hex digits, and is empty where none is recorded, or not sha256.
-    None where the installer kept no list.
+    None where the installer kept no list. `OSError` and `csv.Error` for a list that can't be read.
     """
     try:
         with open(os.path.join(folder, "RECORD"), encoding="utf-8", errors="surrogateescape", newline="") as file:
             return _resolved(_rows(file.read()), site, prefixes)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     try:
         with open(os.path.join(folder, "installed-files.txt"), encoding="utf-8", errors="surrogateescape") as lines:
