@@ -223,7 +223,7 @@ def test_run_without_a_command_is_a_usage_error_that_shows_how(lamella: Command,
 
 
 def test_run_of_a_command_that_is_not_there_exits_as_a_shell_does(lamella: Command, reference: str) -> None:
-    done = lamella("run", reference, "--", "no-such-command")
+    done = lamella("run", reference, "--quiet", "--", "no-such-command")
     assert (done.returncode, done.stdout) == (127, "")
     assert done.stderr.startswith("lamella: there is no command 'no-such-command'")
 
@@ -257,3 +257,54 @@ def test_a_projects_settings_count_where_no_flag_says_otherwise(lamella: Command
     assert lamella("push", "oci:layout:v1", prefix, cwd=tmp_path).returncode == 0
     document = json.loads(lamella("inspect", "oci:layout:v1", "--json", cwd=tmp_path).stdout)
     assert document["platforms"][0]["prefix"] == "/srv/here"
+
+
+def test_what_is_strict_must_be_there(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    assert lamella("scan", prefix, "--strict", "Alpha").returncode == 0
+    done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--strict", "gamma", "--quiet")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "lamella: nothing was pushed: gamma is not in the environment, and --strict wants it\n"
+    assert not (tmp_path / "layout").exists()
+
+
+def test_a_warning_fails_the_scan_that_is_told_so(lamella: Command, prefix: Path) -> None:
+    # beta needs alpha, which is left out here.
+    done = lamella("scan", prefix, "--ignore", "alpha", "--fail-on", "warning", "--json")
+    document = json.loads(done.stdout)
+    assert "alpha" not in {package["name"] for package in document["packages"]}
+    bad = [finding for finding in document["findings"] if finding["severity"] != "note"]
+    assert done.returncode == (1 if bad else 0)
+    assert bad, "that beta needs alpha is no finding"
+
+
+def test_local_code_ships_when_it_is_asked_for(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'mine'\nversion = '3'\n")
+    (tmp_path / "mine.py").write_text("X = 1\n")
+    packages = lamella.json("scan", prefix, "--local", tmp_path)["packages"]
+    assert [(package["name"], package["version"]) for package in packages if package["origin"] == "local"] == [
+        ("mine", "3")
+    ]
+    without = lamella.json("scan", prefix, "--local", tmp_path, "--no-local")["packages"]
+    assert [package for package in without if package["origin"] == "local"] == []
+
+
+def test_a_bill_of_materials_is_attached_when_it_is_asked_for(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    place = f"oci:{tmp_path}/layout:v1"
+    assert lamella("push", place, prefix, "--sbom").returncode == 0
+    document = json.loads(lamella("inspect", place, "--sbom").stdout)
+    assert document["bomFormat"] == "CycloneDX"
+    assert "alpha" in {component["name"] for component in document["components"]}
+
+
+def test_an_environment_without_a_bill_of_materials_says_how_to_get_one(lamella: Command, reference: str) -> None:
+    done = lamella("inspect", reference, "--sbom")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"lamella: {reference} has no bill of materials: push it with --sbom\n"
+
+
+def test_export_writes_what_the_name_asks_for(lamella: Command, reference: str, tmp_path: Path) -> None:
+    done = lamella("export", reference, tmp_path / "copy", "--link")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/copy\n"), done.stderr
+    run = subprocess.run([tmp_path / "copy/bin/python", "-c", "import alpha"], check=False, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    assert lamella("export", reference).returncode == 2

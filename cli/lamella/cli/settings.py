@@ -108,8 +108,9 @@ FAIL_ON = Setting(
     default="never",
     choices=("never", "warning", "error"),
 )
+LOCAL = Setting("local", "ship the code of this folder, too, such as . for the current one", metavar="FOLDER")
 
-EVERY = (STORE, INSECURE, PLATFORM, IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, CACHE, METHOD, FAIL_ON)
+EVERY = (STORE, INSECURE, PLATFORM, IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, CACHE, METHOD, FAIL_ON, LOCAL)
 
 
 def fill(arguments: argparse.Namespace, settings: Iterable[Setting], folder: str = ".") -> None:

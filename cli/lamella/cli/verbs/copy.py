@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         from lamella.layers.reference import Reference
 
         Reference.parse(arguments.destination)
-        arguments.reference, arguments.all = arguments.source, False
+        arguments.reference, arguments.all, arguments.sbom, arguments.verify = arguments.source, False, False, None
         return inspect.run(arguments)
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:

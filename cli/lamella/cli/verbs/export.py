@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result, result_json, seconds, size
-from lamella.cli.settings import INSECURE, STORE
+from lamella.cli.settings import INSECURE, STORE, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,10 @@ SETTINGS = (STORE, INSECURE)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
-    parser.add_argument("path", metavar="PATH", help="a folder, or an archive by its name's ending; it must not exist")
+    parser.add_argument(
+        "path", nargs="?", metavar="PATH", help="a folder, or an archive by its name's ending; it must not exist"
+    )
+    parser.add_argument("--to-docker", action="store_true", help="load the runnable image into the local Docker engine")
     parser.add_argument(
         "--format",
         choices=("dir", "tar.gz", "tar.zst", "zip", "squashfs"),
@@ -40,6 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exports; the path is the result."""
+    if bool(arguments.path) == arguments.to_docker:
+        raise UsageError("export needs a PATH, or --to-docker")
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 
@@ -49,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.layers.export import export
     from lamella.layers.store import Store
 
+    if arguments.to_docker:
+        return _to_docker(arguments)
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
         exported = export(
@@ -70,4 +77,17 @@ def run(arguments: argparse.Namespace) -> int:
     remark(
         f"{counted(exported.files, 'file')}, {size(exported.bytes)} as {form} in {seconds(took)}", quiet=arguments.quiet
     )
+    return 0
+
+
+def _to_docker(arguments: argparse.Namespace) -> int:
+    from lamella.builder.docker_load import load
+    from lamella.cli.progress import shown
+
+    with shown(quiet=arguments.quiet) as progress:
+        name = load(arguments.reference, insecure=arguments.insecure, progress=progress)
+    if arguments.json:
+        result_json({"reference": arguments.reference, "image": name})
+    else:
+        result(name)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
 
     from lamella.layers.oci import Layer
     from lamella.layers.published import Published, PublishedEnvironment
+    from lamella.layers.storage import Storage
 
 SETTINGS = (INSECURE,)
+SBOM = "application/vnd.cyclonedx+json"
 LARGEST = 20
 """Packages that are shown without --all: the rest is most of the lines and little of the size."""
 
@@ -22,6 +25,8 @@ LARGEST = 20
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
+    parser.add_argument("--sbom", action="store_true", help="print the bill of materials that was attached")
+    parser.add_argument("--verify", metavar="KEY", help="check first that the holder of this public key signed it")
     parser.add_argument("--all", action="store_true", help="every package, not the largest ones alone")
     for setting in SETTINGS:
         setting.add_to(parser)
@@ -34,13 +39,29 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.layers.storage import open_storage
 
     reference = Reference.parse(arguments.reference)
+    if arguments.verify:
+        from lamella.layers.signature import verify
+
+        reference = Reference.parse(verify(arguments.reference, arguments.verify, insecure=arguments.insecure))
     with closing(open_storage(reference, insecure=arguments.insecure)) as storage:
         published = read(storage, reference)
+        if arguments.sbom:
+            return _show_sbom(storage, published)
     if arguments.json:
         result_json(document(published))
     else:
         _show(published, everything=arguments.all)
     return 0
+
+
+def _show_sbom(storage: Storage, published: Published) -> int:
+    from lamella.layers.errors import NotFound
+    from lamella.layers.referrers import content_of, referrers
+
+    for referrer in referrers(storage, published.descriptor, SBOM):
+        sys.stdout.write(content_of(storage, referrer).decode())
+        return 0
+    raise NotFound(f"{published.reference} has no bill of materials: push it with --sbom")
 
 
 def document(published: Published) -> dict[str, Any]:

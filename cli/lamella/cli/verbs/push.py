@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
+from lamella.cli import environment
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
-from lamella.cli.settings import BASE, CACHE, COMPRESSION, FAIL_ON, IMAGE_PREFIX, INSECURE, MAX_LAYERS, UsageError
+from lamella.cli.settings import BASE, CACHE, COMPRESSION, IMAGE_PREFIX, INSECURE, MAX_LAYERS, UsageError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder.environment import Environment
     from lamella.builder.image import Settings
     from lamella.builder.push import Pushed
 
-SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, CACHE, FAIL_ON, INSECURE)
+SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, CACHE, *environment.SETTINGS, INSECURE)
 _DOES = {"build": "build and upload", "upload": "upload", "reuse": "nothing: it is there"}
 
 
@@ -26,8 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "reference", metavar="REFERENCE", help="registry/repository:tag, or oci:FOLDER:tag for a folder"
     )
-    parser.add_argument("prefix", nargs="?", metavar="PREFIX", help="the environment's folder (default: as for scan)")
+    environment.add_to(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would be built and uploaded; change nothing")
+    parser.add_argument("--sbom", action="store_true", help="attach a CycloneDX bill of materials")
+    parser.add_argument(
+        "--sign", metavar="KEY", help="sign it with this private key, as cosign does; its password is COSIGN_PASSWORD"
+    )
     for setting in SETTINGS:
         setting.add_to(parser)
     image = parser.add_argument_group("what the runnable image does")
@@ -40,20 +45,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pushes; the reference, pinned to its digest, is the result."""
     from lamella.builder.cache import LayerCache
+    from lamella.builder.errors import BuilderError
     from lamella.builder.push import push_environment
-    from lamella.builder.scan import scan
     from lamella.cli.progress import shown
     from lamella.layers.reference import Reference
+    from lamella.layers.signature import sign
 
     settings = _image_settings(arguments)
     # A reference that can't be is said before an environment is looked at for seconds.
     Reference.parse(arguments.reference)
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
-        environment = scan(arguments.prefix, progress=progress)
-        _stop_on_findings(environment, arguments.fail_on)
+        found = environment.scanned(arguments, progress)
+        if objection := environment.objection(found, arguments.fail_on, arguments.strict):
+            raise BuilderError(f"nothing was pushed: {objection}")
         pushed = push_environment(
-            environment,
+            found,
             arguments.reference,
             image_prefix=arguments.image_prefix,
             base=arguments.base,
@@ -62,9 +69,17 @@ def run(arguments: argparse.Namespace) -> int:
             max_layers=arguments.max_layers,
             insecure=arguments.insecure,
             dry_run=arguments.dry_run,
+            sbom=arguments.sbom,
             cache=LayerCache(arguments.cache),
             progress=progress,
         )
+        if arguments.sign and not arguments.dry_run:
+            sign(
+                pushed.reference,
+                arguments.sign,
+                password=os.environ.get("COSIGN_PASSWORD"),
+                insecure=arguments.insecure,
+            )
     took = time.monotonic() - began
     if arguments.json:
         result_json(document(pushed, took, dry_run=arguments.dry_run))
@@ -146,16 +161,6 @@ def _show_plan(pushed: Pushed) -> None:
 
 def _named(packages: Sequence[str]) -> str:
     return packages[0] if len(packages) == 1 else f"{counted(len(packages), 'package')} in one, for the image"
-
-
-def _stop_on_findings(environment: Environment, severity: str) -> None:
-    from lamella.builder.errors import BuilderError
-    from lamella.cli.verbs.scan import fails
-
-    if fails(environment, severity):
-        raise BuilderError(
-            f"nothing was pushed: the environment has findings as bad as --fail-on {severity}; lamella scan shows them"
-        )
 
 
 def _image_settings(arguments: argparse.Namespace) -> Settings:

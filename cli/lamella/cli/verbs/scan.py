@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from lamella.cli import environment
 from lamella.cli.output import Column, counted, remark, result, result_json, size, table
-from lamella.cli.settings import FAIL_ON
 
 if TYPE_CHECKING:
     import argparse
 
     from lamella.builder.environment import Environment, Finding
 
-SETTINGS = (FAIL_ON,)
+SETTINGS = environment.SETTINGS
 LARGEST = 20
 """Packages that are shown without --all: the rest is most of the lines and little of the size."""
 OF_ONE_KIND = 5
@@ -23,13 +23,7 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument(
-        "prefix",
-        nargs="?",
-        metavar="PREFIX",
-        help="the environment's folder (default: VIRTUAL_ENV, CONDA_PREFIX, .venv or .pixi/envs/default here, "
-        "or that of the python on PATH)",
-    )
+    environment.add_to(parser)
     parser.add_argument("--all", action="store_true", help="every package and every finding, not the first ones alone")
     parser.add_argument("--left-out", action="store_true", help="list the files that no layer will hold, and why")
     for setting in SETTINGS:
@@ -38,37 +32,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scans and shows."""
-    from lamella.builder.scan import scan
     from lamella.cli.progress import shown
 
     with shown(quiet=arguments.quiet) as progress:
-        environment = scan(arguments.prefix, progress=progress)
+        found = environment.scanned(arguments, progress)
     if arguments.json:
-        result_json(document(environment))
+        result_json(document(found))
     else:
-        _show(environment, everything=arguments.all, left_out=arguments.left_out)
-        if environment.left_out and not arguments.left_out:
+        _show(found, everything=arguments.all, left_out=arguments.left_out)
+        if found.left_out and not arguments.left_out:
             remark(
-                f"{counted(len(environment.left_out), 'path')} left out: --left-out lists them, with the reasons",
+                f"{counted(len(found.left_out), 'path')} left out: --left-out lists them, with the reasons",
                 quiet=arguments.quiet,
             )
-    return 1 if fails(environment, arguments.fail_on) else 0
+    if objection := environment.objection(found, arguments.fail_on, arguments.strict):
+        remark(f"lamella: {objection}")
+        return 1
+    return 0
 
 
-def fails(environment: Environment, severity: str) -> bool:
-    """Whether there is a finding at least as bad as `severity` (`error`, `warning` or `never`)."""
-    bad = {"error": {"error"}, "warning": {"error", "warning"}}.get(severity, set())
-    return any(finding.severity in bad for finding in environment.findings)
-
-
-def document(environment: Environment) -> dict[str, Any]:
+def document(found: Environment) -> dict[str, Any]:
     """The scan as JSON."""
     return {
-        "prefix": environment.prefix,
-        "platform": str(environment.platform),
-        "python": environment.interpreter.version,
-        "implementation": environment.interpreter.implementation,
-        "glibc": environment.needs.glibc,
+        "prefix": found.prefix,
+        "platform": str(found.platform),
+        "python": found.interpreter.version,
+        "implementation": found.interpreter.implementation,
+        "glibc": found.needs.glibc,
         "packages": [
             {
                 "name": package.name,
@@ -79,7 +69,7 @@ def document(environment: Environment) -> dict[str, Any]:
                 "files": len(package.files),
                 "size": package.size,
             }
-            for package in environment.packages
+            for package in found.packages
         ],
         "findings": [
             {
@@ -88,20 +78,18 @@ def document(environment: Environment) -> dict[str, Any]:
                 "subject": finding.subject,
                 "message": finding.message,
             }
-            for finding in environment.findings
+            for finding in found.findings
         ],
-        "left_out": [{"path": left.path, "reason": left.reason} for left in environment.left_out],
+        "left_out": [{"path": left.path, "reason": left.reason} for left in found.left_out],
     }
 
 
-def _show(environment: Environment, *, everything: bool, left_out: bool) -> None:
-    packages = sorted(environment.packages, key=lambda package: (-package.size, package.name))
+def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
+    packages = sorted(found.packages, key=lambda package: (-package.size, package.name))
     total = sum(package.size for package in packages)
-    needs = f", needs glibc {environment.needs.glibc}" if environment.needs.glibc else ""
-    result(os.path.abspath(environment.prefix))
-    result(
-        f"{environment.interpreter.implementation} {environment.interpreter.version} on {environment.platform}{needs}"
-    )
+    needs = f", needs glibc {found.needs.glibc}" if found.needs.glibc else ""
+    result(os.path.abspath(found.prefix))
+    result(f"{found.interpreter.implementation} {found.interpreter.version} on {found.platform}{needs}")
     result("")
     count = len(packages) if everything else LARGEST
     table(
@@ -130,14 +118,14 @@ def _show(environment: Environment, *, everything: bool, left_out: bool) -> None
     result("")
     files = sum(len(package.files) for package in packages)
     result(f"{counted(len(packages), 'package')}, {counted(files, 'file')}, {size(total)}")
-    if environment.findings:
+    if found.findings:
         result("")
-        _show_findings(environment.findings, everything=everything)
-    if left_out and environment.left_out:
+        _show_findings(found.findings, everything=everything)
+    if left_out and found.left_out:
         result("")
         table(
             (Column("Left out", shrinks=True), Column("Reason", shrinks=True)),
-            [(left.path, left.reason) for left in environment.left_out],
+            [(left.path, left.reason) for left in found.left_out],
         )
 
 

@@ -1,0 +1,83 @@
+"""The options that say what belongs to an environment: `scan` and `push` have the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lamella.cli.settings import FAIL_ON, LOCAL
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from lamella.builder.environment import Environment
+    from lamella.layers.progress import Progress
+
+SETTINGS = (LOCAL, FAIL_ON)
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Adds them."""
+    parser.add_argument(
+        "prefix",
+        nargs="?",
+        metavar="PREFIX",
+        help="the environment's folder (default: VIRTUAL_ENV, CONDA_PREFIX, .venv or .pixi/envs/default here, "
+        "or that of the python on PATH)",
+    )
+    parser.add_argument(
+        "--no-local", dest="local", action="store_const", const="", help="without it, whatever the settings say"
+    )
+    parser.add_argument(
+        "--include", metavar="PATH", action="append", default=[], help="a file or folder that ships besides; repeatable"
+    )
+    parser.add_argument("--allow-large", action="store_true", help="more than 100 MiB of local code may ship")
+    parser.add_argument(
+        "--ignore", metavar="NAME", action="append", default=[], help="a package that does not ship; repeatable"
+    )
+    parser.add_argument(
+        "--strict",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="end with exit code 1 where this package is missing, or has a warning or error; repeatable",
+    )
+    parser.add_argument(
+        "--no-system-libraries", action="store_true", help="without the shared libraries of this system"
+    )
+
+
+def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
+    """The environment that `arguments` name."""
+    from lamella.builder.scan import scan
+
+    return scan(
+        arguments.prefix,
+        local=arguments.local or None,
+        include=arguments.include,
+        ignore=arguments.ignore,
+        allow_large=arguments.allow_large,
+        system_libraries=not arguments.no_system_libraries,
+        progress=progress,
+    )
+
+
+def objection(environment: Environment, fail_on: str, strict: Sequence[str]) -> str:
+    """Why `--fail-on` and `--strict` do not let `environment` pass, as a clause; empty where they do."""
+    for name in strict:
+        package = next((each.name for each in environment.packages if _same(each.name, name)), None)
+        if package is None:
+            return f"{name} is not in the environment, and --strict wants it"
+        for finding in environment.findings:
+            if finding.severity != "note" and _same(finding.subject, package):
+                return f"--strict wants {name} without a finding: {finding.message}"
+    bad = {"error": {"error"}, "warning": {"error", "warning"}}.get(fail_on, set())
+    if any(finding.severity in bad for finding in environment.findings):
+        return f"the environment has findings as bad as --fail-on {fail_on}: lamella scan shows them"
+    return ""
+
+
+def _same(one: str, other: str) -> bool:
+    from lamella.builder.distributions import normalised
+
+    return normalised(one) == normalised(other)

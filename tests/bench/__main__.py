@@ -1,0 +1,262 @@
+"""`make bench`: the budgets, as ratios taken in one run on one environment, beside what people do without Lamella.
+
+    python -m bench [--prefix /path/to/environment] [--no-engine]
+
+Seconds depend on the machine and on what else it does; ratios are what to read. `make bench` runs the parts that are
+about one layer of the code (transport.py, pull.py and the like) by themselves: `python tests/bench/pull.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import others
+from bench.measure import Failed, Took, lamella, run
+from demo.environment import IMPORTED, make
+from lamella.cli.output import Column, aligned, counted, size
+from support.distribution import distribution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 5
+"""For what takes less than a second; the least counts, since noise only adds."""
+MOUNT = """
+import json, sys, time
+from lamella.layers.mount import mount, umount
+from lamella.layers.store import Store
+store, least = Store(), 1e9
+for _ in range(5):
+    begin = time.perf_counter()
+    mount(sys.argv[1], sys.argv[2], store=store)
+    least = min(least, time.perf_counter() - begin)
+    umount(sys.argv[2], store=store)
+print(json.dumps({"seconds": least}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One comparison: Lamella's figure, the other's, and what the budget allows of their ratio."""
+
+    what: str
+    ours: str
+    beside: str = ""
+    theirs: str = ""
+    ratio: float | None = None
+    budget: str = ""
+    met: bool | None = None
+
+
+def main() -> int:
+    """Measures everything and prints the table."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--prefix", type=Path, default=ROOT / "demo/env")
+    parser.add_argument("--no-engine", action="store_true", help="without docker build, push and pull")
+    arguments = parser.parse_args()
+    prefix = arguments.prefix.absolute()
+    if not prefix.exists():
+        if prefix != ROOT / "demo/env":
+            parser.error(f"{prefix} is not there")
+        note("making the demo's environment")
+        make(prefix)
+    # On one file system with the environment, so that uv may make hard links and cp is not a copy between disks.
+    with tempfile.TemporaryDirectory(prefix="lamella-bench-", dir=prefix.parent) as scratch, distribution() as registry:
+        lines = list(measure(prefix, Path(scratch), registry, with_engine=not arguments.no_engine))
+    print()
+    show(lines)
+    return 1 if any(line.met is False for line in lines) else 0
+
+
+def measure(prefix: Path, folder: Path, registry: str, *, with_engine: bool) -> Iterator[Line]:
+    """Every comparison, in the order of a first day: all new, nothing changed, one change."""
+    settings = {"LAMELLA_STORE": str(folder / "store"), "LAMELLA_CACHE": str(folder / "cache")}
+    reference = f"{registry}/bench/lamella:v1"
+    note("lamella push, pull, mount: everything new")
+    push = lamella("push", reference, prefix, settings=settings)
+    pull = lamella("pull", reference, settings=settings)
+    pinned = str(push.value["reference"])
+    mount = mounting(pinned, folder, settings)
+    note("lamella push: nothing changed")
+    again = least(lambda: lamella("push", reference, prefix, settings=settings))
+    note("lamella push and pull: one file of one package changed")
+    path, content = a_module(prefix)
+    with changed(prefix / path, content):
+        second = lamella("push", reference.replace(":v1", ":v2"), prefix, settings=settings)
+    repull = lamella("pull", str(second.value["reference"]), settings=settings)
+    remount = mounting(str(second.value["reference"]), folder, settings)
+    print(
+        f"{prefix}: {counted(push.value['packages'], 'package')}, {size(push.value['uploaded']['bytes'])} compressed; "
+        f"{os.cpu_count()} processors"
+    )
+
+    note("GNU tar, cp -a, uv pip install")
+    yield beside("push, everything new", push, "tar --zstd", others.tar_create(prefix, folder))
+    yield beside("pull and mount, everything new", plus(pull, mount), "tar -x", others.tar_extract(folder))
+    yield beside("pull and mount, everything new", plus(pull, mount), "cp -a", others.copy(prefix, folder))
+    try:
+        install = others.uv_install(prefix, folder)
+    except Failed as error:
+        note(f"without uv: {error}")
+    else:
+        yield beside("pull and mount, everything new", plus(pull, mount), "uv pip install, warm", install)
+        yield beside("mount, everything in the store", mount, "uv pip install, warm", install, budget=1 / 100)
+    yield absolute("push, nothing changed", again.seconds, 1.5, "s")
+    yield absolute(f"mount of {counted(len(pull.value['missing']), 'layer')}", mount.seconds * 1000, 10, "ms")
+    yield from running(pinned, folder, settings)
+    own = next(layer["size"] for layer in repull.value["missing"])
+    moved = repull.value["downloaded"]["bytes"]
+    yield Line(
+        "one package changed: bytes pulled",
+        size(moved),
+        "its layer",
+        size(own),
+        moved / own,
+        "1.05",
+        moved <= 1.05 * own,
+    )
+    yield from memory({"push": push, "pull": pull})
+    if with_engine:
+        with contextlib.suppress(Failed):
+            yield from docker(
+                prefix, folder, registry, (push, plus(pull, mount), plus(second, repull, remount)), path, content
+            )
+
+
+def docker(
+    prefix: Path, folder: Path, registry: str, ours: tuple[Took, Took, Took], path: str, content: bytes
+) -> Iterator[Line]:
+    """The Docker image workflow."""
+    push, pull, change = ours
+    try:
+        with others.engine(folder) as host:
+            image = others.Docker(host, prefix, folder, registry)
+            note("docker build, push, pull: everything new")
+            built, pushed, pulled = image.build("v1"), image.push("v1"), image.pull("v1")
+            yield beside("push, everything new", push, "docker build, push", plus(built, pushed), budget=1 / 4)
+            yield beside("pull and mount, everything new", pull, "docker pull", pulled, budget=1 / 4)
+            note("docker build, push, pull: one file changed")
+            image.change(path, content)
+            whole = plus(image.build("v2"), image.push("v2"), image.pull("v2"))
+            yield beside("one package changed, to mounted", change, "docker build, push, pull", whole, budget=1 / 50)
+    except Failed as error:
+        note(f"without Docker: {error}")
+
+
+def running(reference: str, folder: Path, settings: Mapping[str, str]) -> Iterator[Line]:
+    """What `lamella run` adds to a command, and how long imports take in a mount."""
+    note("lamella run, and imports in the mount")
+    target = folder / "mounted"
+    lamella("mount", reference, target, settings=settings)
+    try:
+        python = target / "bin/python"
+        bare = least(lambda: run([python, "-c", "pass"]))
+        inside = least(lambda: lamella("run", reference, "--", "python", "-c", "pass", settings=settings))
+        yield absolute("lamella run adds", (inside.seconds - bare.seconds) * 1000, 150, "ms")
+        program = ["-c", f"import {', '.join(IMPORTED)}"]
+        plain = folder / "measured"
+        if plain.exists():
+            with contextlib.suppress(Failed):
+                # In turns, so that both meet the same noise; byte code of the other one is written by its first run.
+                pairs = [(run([python, *program]), run([plain / "bin/python", *program])) for _ in range(ROUNDS + 1)][
+                    1:
+                ]
+                mounted, venv = (
+                    statistics.median(took.seconds for took in column) for column in zip(*pairs, strict=True)
+                )
+                yield Line(
+                    "imports in the mount, warm", f"{mounted:.2f} s", "plain venv", f"{venv:.2f} s", mounted / venv, "1.05",
+                    mounted <= 1.05 * venv,
+                )  # fmt: skip
+    finally:
+        lamella("umount", target, settings=settings)
+
+
+def mounting(reference: str, folder: Path, settings: Mapping[str, str]) -> Took:
+    """The mount alone, without the start of a process: what a node's agent would see."""
+    took = run([sys.executable, "-c", MOUNT, reference, folder / "target"], settings=settings)
+    return Took(float(took.value["seconds"]), took.peak)
+
+
+def memory(verbs: Mapping[str, Took]) -> Iterator[Line]:
+    """Peak memory of one process of each verb."""
+    for verb, took in verbs.items():
+        yield absolute(f"peak memory of {verb}", took.peak / 1e6, 200, "MB")
+
+
+def a_module(prefix: Path) -> tuple[str, bytes]:
+    """A module of an installed package, relative to the prefix, and what it is to become."""
+    modules = sorted(prefix.glob("lib/python3*/site-packages/*/__init__.py"), key=lambda each: each.stat().st_size)
+    chosen = modules[len(modules) // 2]
+    return str(chosen.relative_to(prefix)), chosen.read_bytes() + b"\n# changed\n"
+
+
+@contextlib.contextmanager
+def changed(path: Path, content: bytes) -> Iterator[None]:
+    """`path` with other content, and then itself again: renamed, never written to, since installers make hard links."""
+    aside = path.parents[4].with_name(f"{path.name}.lamella-bench-{os.getpid()}")
+    path.rename(aside)
+    try:
+        path.write_bytes(content)
+        yield
+    finally:
+        aside.replace(path)
+
+
+def least(action: Callable[[], Took]) -> Took:
+    """The fastest of some rounds."""
+    return min((action() for _ in range(ROUNDS)), key=lambda took: took.seconds)
+
+
+def plus(*parts: Took) -> Took:
+    """One after the other."""
+    return Took(sum(part.seconds for part in parts), max(part.peak for part in parts))
+
+
+def beside(what: str, ours: Took, name: str, theirs: Took, budget: float | None = None) -> Line:
+    """A ratio of seconds."""
+    ratio = ours.seconds / theirs.seconds
+    met = None if budget is None else ratio <= budget
+    allowed = "" if budget is None else f"1/{round(1 / budget)}"
+    return Line(what, f"{ours.seconds:.2f} s", name, f"{theirs.seconds:.2f} s", ratio, allowed, met)
+
+
+def absolute(what: str, value: float, budget: float, unit: str) -> Line:
+    """A figure with a budget of its own."""
+    return Line(what, f"{value:.3g} {unit}", budget=f"{budget:g} {unit}", met=value <= budget)
+
+
+def show(lines: list[Line]) -> None:
+    """The table: what is over its budget says so."""
+    columns = (
+        Column("what"), Column("lamella", "right"), Column("beside"), Column("", "right"), Column("ratio", "right"),
+        Column("budget", "right"), Column(""),
+    )  # fmt: skip
+    verdict = {None: "", True: "met", False: "OVER"}
+    rows = [
+        (
+            line.what, line.ours, line.beside, line.theirs, "" if line.ratio is None else f"{line.ratio:.3g}",
+            line.budget, verdict[line.met],
+        )
+        for line in lines
+    ]  # fmt: skip
+    for text in aligned(columns, rows):
+        print(text)
+
+
+def note(text: str) -> None:
+    """What is being measured now, to stderr: the table is the result."""
+    print(f"... {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What people do without Lamella, measured on the same environment: tar, cp, uv, Docker images."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.measure import Failed, Took, run
+from support.docker_engine import docker_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def tar_create(prefix: Path, folder: Path) -> Took:
+    """GNU tar and zstd, as one archive."""
+    return run(["tar", "--create", "--zstd", f"--file={folder}/env.tar.zst", f"--directory={prefix}", "."])
+
+
+def tar_extract(folder: Path) -> Took:
+    """That archive into a new folder."""
+    (folder / "extracted").mkdir()
+    return run(["tar", "--extract", "--zstd", f"--file={folder}/env.tar.zst", f"--directory={folder}/extracted"])
+
+
+def copy(prefix: Path, folder: Path) -> Took:
+    """`cp -a` into a new folder."""
+    return run(["cp", "-a", prefix, folder / "copied"])
+
+
+def uv_install(prefix: Path, folder: Path) -> Took:
+    """`uv pip install` of the same versions into a new virtual environment, from a cache that has them all."""
+    uv = Path(sys.executable).with_name("uv")
+    lock = folder / "lock.txt"
+    text = subprocess.run(
+        [uv, "pip", "freeze", "--quiet", "--python", prefix / "bin/python"], check=True, capture_output=True, text=True
+    ).stdout
+    lock.write_text("".join(f"{line}\n" for line in text.splitlines() if "==" in line))
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--requirements", lock, "--python"]
+    for name in ("warming", "measured"):
+        run([prefix / "bin/python", "-m", "venv", "--without-pip", folder / name])
+        took = run([*install, folder / name / "bin/python"])
+    return took
+
+
+@contextlib.contextmanager
+def engine(folder: Path) -> Iterator[str]:
+    """The host of a Docker engine: the one that answers here, or one that is started for this; `Failed` without any."""
+    if shutil.which("docker") is None:
+        raise Failed("no docker here")
+    try:
+        run(["docker", "info"])
+    except Failed:
+        if os.geteuid() != 0 or not shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin"):
+            raise
+        with docker_engine(folder / "engine") as host:
+            yield host
+    else:
+        yield os.environ.get("DOCKER_HOST", "")
+
+
+class Docker:
+    """The Docker image workflow: the environment copied into an image, pushed, pulled."""
+
+    def __init__(self, host: str, prefix: Path, folder: Path, registry: str) -> None:
+        self._settings = {"DOCKER_BUILDKIT": "0"} | ({"DOCKER_HOST": host} if host else {})
+        self._context = folder / "context"
+        self._context.mkdir()
+        run(["cp", "-a", prefix, self._context / "env"])
+        (self._context / "Dockerfile").write_text("FROM scratch\nCOPY env /opt/env\n")
+        self._name = f"{registry}/bench/docker"
+
+    def build(self, tag: str) -> Took:
+        """`docker build` with a COPY of the environment."""
+        return self._docker("build", "--tag", f"{self._name}:{tag}", str(self._context))
+
+    def push(self, tag: str) -> Took:
+        """`docker push`."""
+        return self._docker("push", f"{self._name}:{tag}")
+
+    def pull(self, tag: str) -> Took:
+        """`docker pull` where nothing of the image is there."""
+        self._docker("rmi", "--force", f"{self._name}:{tag}")
+        return self._docker("pull", f"{self._name}:{tag}")
+
+    def change(self, path: str, content: bytes) -> None:
+        """One file of the environment becomes `content`."""
+        (self._context / "env" / path).write_bytes(content)
+
+    def _docker(self, *arguments: str) -> Took:
+        return run(["docker", *arguments], settings=self._settings)
