@@ -69,12 +69,16 @@ def test_a_binary_grows_into_the_room_that_the_packer_knows_of() -> None:
         rewrite(content, BINARY | {"room": 12}, b"/opt/env", b"/opt/env-1.23")
 
 
-def test_a_placeholders_padding_is_room() -> None:
-    content = b"/opt/env/lib" + 9 * b"\0" + b"next"
+def test_the_place_of_condas_placeholder_is_room_and_no_more_than_that(tmp_path: Path) -> None:
+    listed = {"prefix": "/opt/env", "files": [{"path": "x.so", "kind": "binary"}]}
+    write(tmp_path, {".lamella/relocate/conda-x.json": json.dumps(listed)})
+    (tmp_path / "x.so").write_bytes(b"\0/opt/env/lib" + 400 * b"\0" + b"next")
 
-    assert (
-        rewrite(content, BINARY | {"padded": True}, b"/opt/env", b"/opt/env-1.2.345") == b"/opt/env-1.2.345/lib\0next"
-    )
+    with pytest.raises(CannotRelocate, match=r"x\.so holds the prefix in 259 bytes, where it needs 260"):
+        move(str(tmp_path), "/" + 255 * "x")
+    move(str(tmp_path), "/" + 254 * "x")
+
+    assert (tmp_path / "x.so").read_bytes() == b"\0/" + 254 * b"x" + b"/lib" + 153 * b"\0" + b"next"
 
 
 def test_what_was_moved_away_can_be_moved_back() -> None:
@@ -173,7 +177,7 @@ def test_a_move_that_crashed_is_finished_by_the_next(tmp_path: Path, monkeypatch
 def test_a_move_that_fails_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path, {"a": "/opt/env", "b": "/opt/env\0"})
     listed = {"prefix": "/opt/env", "files": [{"path": "a", "kind": "text"}, {"path": "b", "kind": "binary"}]}
-    write(tmp_path, {".lamella/relocate/conda-x.json": json.dumps(listed)})
+    write(tmp_path, {".lamella/relocate/pypi-x.json": json.dumps(listed)})
 
     with pytest.raises(CannotRelocate, match="b holds the prefix in 8 bytes, where it needs 14: choose a shorter path"):
         move(str(tmp_path), "/opt/elsewhere")

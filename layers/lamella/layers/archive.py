@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 TIME = 315532800
 """1980-01-01, the oldest that zip can hold."""
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-_GZIP_LEVEL = 6
+_GZIP_LEVEL = 4
+"""conda-pack's: 6 takes twice as long for a twentieth less."""
 _ZSTD_LEVEL = 3
 
 

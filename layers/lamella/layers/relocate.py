@@ -2,9 +2,8 @@
 
 Each package lists its files that hold the prefix in `.lamella/relocate/<origin>-<name>.json`, below the prefix:
 `{"prefix": "/opt/env", "files": [{"path": "bin/pip", "kind": "text"}]}`, paths relative to the prefix. Text is
-replaced as text. In binaries a C string keeps its place and ends in more NULs; it can grow only into room that the
-packer knows of: `"room"`, the bytes that the prefix itself may have, or `"padded": true`, all NULs behind the string
-(conda's placeholders).
+replaced as text. In binaries a C string keeps its place and ends in more NULs; it can grow only into the NULs that
+were put behind it when a longer prefix was replaced: conda's placeholder, or one of `"room"` bytes.
 
 This file goes into exported environments as it is, and runs there with whatever Python they hold: it imports the
 standard library alone, and reads on Python 3.7.
@@ -27,6 +26,8 @@ INTERPRETER = "python-python.json"
 # A shebang line that Linux reads whole on every version; longer ones are cut, and blanks end the program's name.
 _MAX_SHEBANG = 127
 _MOVING = ".lamella/moving"
+_PLACEHOLDER = 255
+"""Bytes of the prefix that conda-build builds with (conda_build.environ, PREFIX_LENGTH)."""
 
 
 class CannotRelocate(Exception):
@@ -70,6 +71,8 @@ def relocate(folder: str, prefix: str, write: Callable[[str, bytes, int], object
         if held == prefix:
             continue
         for entry in listed["files"]:
+            if name.startswith("conda-"):
+                entry.setdefault("room", _PLACEHOLDER)
             source = _inside(folder, entry["path"])
             with open(source, "rb") as file:
                 content = file.read()
@@ -183,9 +186,7 @@ def _rewrite_strings(content: bytes, entry: Mapping[str, object], old: bytes, ne
         string = content[start:end]
         changed, count = find.subn(lambda _: new, string)
         capacity = len(string)
-        if entry.get("padded"):
-            capacity += max(0, _nuls(content, end) - 1)
-        elif isinstance(room, int) and room > len(old):
+        if isinstance(room, int) and room > len(old):
             capacity += max(0, min(count * (room - len(old)), _nuls(content, end) - 1))
         if len(changed) > capacity:
             raise CannotRelocate(f"holds the prefix in {capacity} bytes, where it needs {len(changed)}")
