@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers import published
+from lamella.layers import published, referrers, signature
 from lamella.layers.copy import copy, walk
 from lamella.layers.errors import InvalidContent, NotFound, Unreachable
 from lamella.layers.layout import OciLayout
@@ -19,6 +19,7 @@ from lamella.layers.tags import list_tags
 from support.distribution import distribution
 from support.engines import need
 from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
+from support.keys import key_pair
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
@@ -80,6 +81,28 @@ def test_another_repository_of_the_registry_lends_its_blobs(simulator: RegistryS
     done = copy(f"{simulator.host}/team/envs:v1", f"{simulator.host}/team/other:v1")
     assert (done.sent, done.mounted, done.moved) == (0, 4, 0)
     assert not simulator.asked("PUT .*/blobs/|GET .*/blobs/")
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_signatures_and_referrers_come_along_before_the_tag(
+    tmp_path: Path, simulator: RegistrySimulator, layout: str, api: bool
+) -> None:
+    simulator.referrers_api = api
+    private, public = key_pair(tmp_path)
+    signature.sign(layout, private)
+    here = OciLayout(layout.split(":")[1])
+    subject = here.resolve("v1")
+    sbom = referrers.attach(here, subject, referrers.Artifact("application/vnd.cyclonedx+json", b"{}"))
+    copy(layout, f"{simulator.host}/team/envs:v1")
+    assert simulator.asked("PUT .*/manifests/")[-1].path.endswith("/manifests/v1")
+    assert signature.verify(f"{simulator.host}/team/envs:v1", public)
+    registry = Registry(simulator.host, "team/envs")
+    assert [entry.digest for entry in referrers.referrers(registry, subject)] == [sbom.digest]
+    registry.close()
+    # And on, from a registry.
+    copy(f"{simulator.host}/team/envs:v1", f"oci:{tmp_path}/carried:v1")
+    assert signature.verify(f"oci:{tmp_path}/carried:v1", public)
+    assert len(referrers.referrers(OciLayout(f"{tmp_path}/carried"), subject)) == 1
 
 
 def test_a_registry_that_does_not_mount_is_sent_the_blobs(simulator: RegistrySimulator, layout: str) -> None:

@@ -21,24 +21,10 @@ from lamella.layers.storage import fetch_document
 from support.distribution import distribution
 from support.engines import need
 from support.images import push_environment
+from support.keys import KINDS, key_pair
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-KINDS = {
-    "ecdsa": ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
-    "rsa": ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
-    "ed25519": ["ED25519"],
-}
-
-
-def pair(folder: Path, name: str, kind: str = "ecdsa") -> tuple[str, str]:
-    """A private and a public key's files, made by openssl."""
-    private, public = f"{folder}/{name}.pem", f"{folder}/{name}.pub"
-    openssl = need("openssl")
-    subprocess.run([openssl, "genpkey", "-algorithm", *KINDS[kind], "-out", private], check=True, capture_output=True)
-    subprocess.run([openssl, "pkey", "-in", private, "-pubout", "-out", public], check=True)
-    return private, public
 
 
 @pytest.fixture
@@ -49,20 +35,20 @@ def reference(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_signed_is_verified(tmp_path: Path, reference: str, kind: str) -> None:
-    private, public = pair(tmp_path, "ours", kind)
+    private, public = key_pair(tmp_path, "ours", kind)
     pinned = signature.sign(reference, private)
     assert signature.verify(reference, public) == signature.verify(pinned, public) == pinned
 
 
 def test_what_was_not_signed_is_refused(tmp_path: Path, reference: str) -> None:
-    _, public = pair(tmp_path, "ours")
+    _, public = key_pair(tmp_path, "ours")
     with pytest.raises(SignatureError, match="is not signed: sign it with lamella push --sign KEY"):
         signature.verify(reference, public)
 
 
 def test_another_s_signature_is_refused_and_both_may_sign(tmp_path: Path, reference: str) -> None:
-    ours, our_public = pair(tmp_path, "ours")
-    theirs, their_public = pair(tmp_path, "theirs")
+    ours, our_public = key_pair(tmp_path, "ours")
+    theirs, their_public = key_pair(tmp_path, "theirs")
     signature.sign(reference, theirs)
     with pytest.raises(SignatureError, match=r"is signed, and not by the key in .*ours\.pub: ask who pushed it"):
         signature.verify(reference, our_public)
@@ -72,7 +58,7 @@ def test_another_s_signature_is_refused_and_both_may_sign(tmp_path: Path, refere
 
 
 def test_signing_again_adds_nothing(tmp_path: Path, reference: str) -> None:
-    private, _ = pair(tmp_path, "ours")
+    private, _ = key_pair(tmp_path, "ours")
     pinned = signature.sign(reference, private)
     layout = OciLayout(f"{tmp_path}/layout")
     tag = pinned.partition("@")[2].replace(":", "-") + ".sig"
@@ -82,7 +68,7 @@ def test_signing_again_adds_nothing(tmp_path: Path, reference: str) -> None:
 
 
 def test_a_signature_of_something_else_does_not_count(tmp_path: Path, reference: str) -> None:
-    private, public = pair(tmp_path, "ours")
+    private, public = key_pair(tmp_path, "ours")
     layout = OciLayout(f"{tmp_path}/layout")
     other = push_environment(layout, "other", packages=[b"other"]).descriptor.digest
     signature.sign(f"oci:{tmp_path}/layout:other", private)
@@ -96,7 +82,7 @@ def test_a_signature_of_something_else_does_not_count(tmp_path: Path, reference:
 
 
 def test_openssl_verifies_what_cosign_would_read(tmp_path: Path, reference: str) -> None:
-    private, public = pair(tmp_path, "ours")
+    private, public = key_pair(tmp_path, "ours")
     with distribution() as host:
         copy(reference, f"{host}/team/envs:v1")
         pinned = signature.sign(f"{host}/team/envs:v1", private)
@@ -124,7 +110,7 @@ def test_openssl_verifies_what_cosign_would_read(tmp_path: Path, reference: str)
 def test_a_node_that_requires_a_signature_reads_nothing_else(
     tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    private, public = pair(tmp_path, "ours")
+    private, public = key_pair(tmp_path, "ours")
     parsed = Reference.parse(reference)
     layout = OciLayout(f"{tmp_path}/layout")
     monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", public)
@@ -135,7 +121,7 @@ def test_a_node_that_requires_a_signature_reads_nothing_else(
 
 
 def test_a_key_that_cant_be_used_is_told(tmp_path: Path, reference: str) -> None:
-    private, public = pair(tmp_path, "ours")
+    private, public = key_pair(tmp_path, "ours")
     with pytest.raises(SignatureError, match=r"can't read the key .*: No such file"):
         signature.sign(reference, f"{tmp_path}/none.pem")
     with pytest.raises(SignatureError, match="is no private key in PEM, or its password is another"):
@@ -151,7 +137,7 @@ def test_a_key_that_cant_be_used_is_told(tmp_path: Path, reference: str) -> None
 
 
 def test_a_key_with_a_password_is_opened_with_it(tmp_path: Path, reference: str) -> None:
-    private, public = pair(tmp_path, "ours")
+    private, public = key_pair(tmp_path, "ours")
     locked = f"{tmp_path}/locked.pem"
     command = [need("openssl"), "pkey", "-in", private, "-aes256", "-passout", "pass:hunter2", "-out", locked]
     subprocess.run(command, check=True)

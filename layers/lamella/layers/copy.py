@@ -1,4 +1,4 @@
-"""Copies an image or index with everything that it names, from any storage to any other."""
+"""Copies an image or index with everything that it names and all that is attached to it, between any two storages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
-from lamella.layers.errors import InvalidContent
+from lamella.layers import referrers, signature
+from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
 from lamella.layers.storage import fetch_document, open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from lamella.layers.progress import Progress
     from lamella.layers.storage import ReadOnlyStorage, Storage
@@ -43,6 +44,10 @@ class Document:
         manifest = Manifest.parse(self.content)
         return (manifest.config, *manifest.layers)
 
+    def push(self, storage: Storage, tag: str = "") -> None:
+        """Pushes it; what it names must be there."""
+        storage.push(self.descriptor, partial(BytesIO, self.content), tag=tag)
+
 
 @dataclass(frozen=True, slots=True)
 class Copied:
@@ -61,12 +66,11 @@ class Copied:
 
 
 def copy(source: str, destination: str, *, insecure: bool = False, progress: Progress | None = None) -> Copied:
-    """Copies what `source` names, with all platforms, to `destination`; both are references.
+    """Copies what `source` names, with all platforms, signatures and referrers, to `destination`; both are references.
 
     What is there is not sent, what another repository of the same registry has is mounted. The tag comes last: it
-    never names what is not whole. Raises what the storages raise.
+    never names what is not whole, or not signed yet. Raises what the storages raise.
     """
-    progress = progress or Silent()
     origin, goal = Reference.parse(source), Reference.parse(destination)
     with (
         contextlib.closing(open_storage(origin, insecure=insecure)) as here,
@@ -75,21 +79,32 @@ def copy(source: str, destination: str, *, insecure: bool = False, progress: Pro
         root = here.resolve(str(origin.digest) if origin.digest else origin.tag)
         if goal.digest and goal.digest != root.digest:
             raise InvalidContent(f"{source} is {root.digest} and can't become {goal}: name a tag alone")
+        neighbour = origin.repository if goal.registry and goal.registry == origin.registry else ""
+        move = _Move(here, there, neighbour, progress or Silent())
         documents = list(walk(here, root))
-        blobs = list({blob.digest: blob for document in documents for blob in document.blobs}.values())
-        outcomes: list[tuple[Descriptor, How]]
         # A registry takes a manifest only after what it names, and keeps them together.
         if goal.registry and there.exists(root):
-            outcomes, documents = [(blob, "present") for blob in blobs], documents[:1]
+            move.outcomes += [(blob, "present") for blob in _blobs(documents)]
         else:
-            neighbour = origin.repository if goal.registry and goal.registry == origin.registry else ""
-            outcomes = _move_all(here, there, blobs, neighbour, progress)
-        for document in reversed(documents):
-            tag = goal.tag if document.descriptor == root else ""
-            there.push(document.descriptor, partial(BytesIO, document.content), tag=tag)
-    hows = [how for _, how in outcomes]
-    moved = sum(blob.size for blob, how in outcomes if how == "sent")
+            move.below(documents)
+        for descriptor, tag in _attached(here, root):
+            move.below(attachment := list(walk(here, descriptor)))
+            attachment[0].push(there, tag)
+            if not tag and there.referrers(root.digest) is None:
+                referrers.add(there, root.digest, descriptor)
+        documents[0].push(there, goal.tag)
+    hows = [how for _, how in move.outcomes]
+    moved = sum(blob.size for blob, how in move.outcomes if how == "sent")
     return Copied(str(goal.at(root.digest)), hows.count("sent"), hows.count("mounted"), hows.count("present"), moved)
+
+
+def _attached(here: Storage, root: Descriptor) -> list[tuple[Descriptor, str]]:
+    """What is attached to `root`, each with the tag that it is found by, or none."""
+    found = [(referrer, "") for referrer in referrers.referrers(here, root)]
+    tag = signature.tag_of(root.digest)
+    with contextlib.suppress(NotFound):
+        found.append((here.resolve(tag), tag))
+    return found
 
 
 def walk(storage: ReadOnlyStorage, root: Descriptor) -> Iterator[Document]:
@@ -125,32 +140,42 @@ class _Fetched:
         self._stack.close()
 
 
-def _move_all(
-    here: ReadOnlyStorage, there: Storage, blobs: Iterable[Descriptor], neighbour: str, progress: Progress
-) -> list[tuple[Descriptor, How]]:
-    # Largest first, so that the last to end is a small one.
-    ordered = sorted(blobs, key=lambda blob: -blob.size)
-    progress.begin("copy", sum(blob.size for blob in ordered), "B")
+class _Move:
+    """Moves from one storage to another, and remembers what became of each blob."""
 
-    def move(blob: Descriptor) -> How:
-        how = _move(here, there, blob, neighbour)
-        progress.advance("copy", blob.size)
+    def __init__(self, here: ReadOnlyStorage, there: Storage, neighbour: str, progress: Progress) -> None:
+        self._here = here
+        self._there = there
+        self._neighbour = neighbour
+        self._progress = progress
+        self.outcomes: list[tuple[Descriptor, How]] = []
+
+    def below(self, documents: list[Document]) -> None:
+        """All that the first of `documents` names: blobs, then manifests, children before parents."""
+        # Largest first, so that the last to end is a small one.
+        blobs = sorted(_blobs(documents), key=lambda blob: -blob.size)
+        self._progress.begin("copy", sum(blob.size for blob in blobs), "B")
+        threads = ThreadPoolExecutor(_THREADS)
+        try:
+            self.outcomes += zip(blobs, threads.map(self._blob, blobs), strict=True)
+        finally:
+            # After a failure nothing new begins.
+            threads.shutdown(cancel_futures=True)
+        self._progress.end("copy")
+        for document in reversed(documents[1:]):
+            document.push(self._there)
+
+    def _blob(self, blob: Descriptor) -> How:
+        how: How = "sent"
+        if self._there.exists(blob):
+            how = "present"
+        elif self._neighbour and self._there.mount(blob, self._neighbour):
+            how = "mounted"
+        else:
+            self._there.push(blob, lambda: _Fetched(self._here, blob))
+        self._progress.advance("copy", blob.size)
         return how
 
-    threads = ThreadPoolExecutor(_THREADS)
-    try:
-        outcomes = list(threads.map(move, ordered))
-    finally:
-        # After a failure nothing new begins.
-        threads.shutdown(cancel_futures=True)
-    progress.end("copy")
-    return list(zip(ordered, outcomes, strict=True))
 
-
-def _move(here: ReadOnlyStorage, there: Storage, blob: Descriptor, neighbour: str) -> How:
-    if there.exists(blob):
-        return "present"
-    if neighbour and there.mount(blob, neighbour):
-        return "mounted"
-    there.push(blob, lambda: _Fetched(here, blob))
-    return "sent"
+def _blobs(documents: list[Document]) -> list[Descriptor]:
+    return list({blob.digest: blob for document in documents for blob in document.blobs}.values())

@@ -97,7 +97,8 @@ class OciLayout:
         entries = self._entries()
         named = [entry for entry in entries if _tag_of(entry) == name]
         if not named:
-            tags = _tags(entries)
+            # Nobody asked for a tag that is made of a digest.
+            tags = [tag for tag in _tags(entries) if not tag.startswith("sha256-")]
             there = f"it has {_listed(tags)}" if tags else "it has no tags"
             raise NotFound(f"the layout {self._folder} has no tag {name!r}: {there}")
         # Tools that append instead of replacing leave the newest last.

@@ -50,7 +50,7 @@ def attach(storage: Storage, subject: Descriptor, artifact: Artifact) -> Descrip
     storage.push(descriptor, partial(BytesIO, manifest))
     descriptor = replace(descriptor, annotations=artifact.annotations, artifact_type=artifact.artifact_type)
     if storage.referrers(subject.digest) is None:
-        _add(storage, subject.digest, descriptor)
+        add(storage, subject.digest, descriptor)
     return descriptor
 
 
@@ -70,6 +70,17 @@ def content_of(storage: Storage, referrer: Descriptor) -> bytes:
     return fetch_document(storage, manifest.layers[0])
 
 
+def add(storage: Storage, subject: Digest, referrer: Descriptor) -> None:
+    """Lists `referrer` under the tag that is made of `subject`, for registries without the API."""
+    others = tuple(entry for entry in _tagged(storage, subject) if entry.digest != referrer.digest)
+    index = Index((*others, referrer)).to_json()
+    storage.push(
+        Descriptor.of("application/vnd.oci.image.index.v1+json", index),
+        partial(BytesIO, index),
+        tag=_schema_tag(subject),
+    )
+
+
 def _schema_tag(digest: Digest) -> str:
     return f"{digest.algorithm}-{digest.hex}"[:128]
 
@@ -82,13 +93,3 @@ def _tagged(storage: Storage, digest: Digest) -> tuple[Descriptor, ...]:
     if descriptor.media_type not in INDEX_TYPES:
         return ()
     return Index.parse(fetch_document(storage, descriptor)).manifests
-
-
-def _add(storage: Storage, subject: Digest, referrer: Descriptor) -> None:
-    others = tuple(entry for entry in _tagged(storage, subject) if entry.digest != referrer.digest)
-    index = Index((*others, referrer)).to_json()
-    storage.push(
-        Descriptor.of("application/vnd.oci.image.index.v1+json", index),
-        partial(BytesIO, index),
-        tag=_schema_tag(subject),
-    )

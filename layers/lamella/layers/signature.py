@@ -54,7 +54,7 @@ def sign(reference: str, key: str, *, password: str | None = None, insecure: boo
         manifest = Manifest(Descriptor.of(CONFIG, config), tuple(layers)).to_json()
         for media_type, content in ((PAYLOAD, payload), (CONFIG, config)):
             storage.push(Descriptor.of(media_type, content), partial(BytesIO, content))
-        storage.push(Descriptor.of(MANIFEST, manifest), partial(BytesIO, manifest), tag=_tag(digest))
+        storage.push(Descriptor.of(MANIFEST, manifest), partial(BytesIO, manifest), tag=tag_of(digest))
     return str(parsed.at(digest))
 
 
@@ -100,13 +100,14 @@ def _names(payload: bytes, digest: Digest) -> bool:
         return False
 
 
-def _tag(digest: Digest) -> str:
+def tag_of(digest: Digest) -> str:
+    """The tag of the image that holds the signatures of `digest`."""
     return f"{digest.algorithm}-{digest.hex}.sig"
 
 
 def _signatures(storage: ReadOnlyStorage, digest: Digest) -> tuple[Descriptor, ...]:
     try:
-        descriptor = storage.resolve(_tag(digest))
+        descriptor = storage.resolve(tag_of(digest))
     except NotFound:
         return ()
     layers = Manifest.parse(fetch_document(storage, descriptor)).layers
