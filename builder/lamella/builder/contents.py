@@ -31,7 +31,7 @@ class Content(NamedTuple):
     """sha256, 64 hex digits."""
     holds: Holds
     elf: str
-    """`Elf.dump`'s line; empty for a file that is no ELF file."""
+    """`Elf.dump`, empty for a file that is no ELF file."""
 
 
 @dataclass(frozen=True, slots=True)

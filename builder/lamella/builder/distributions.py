@@ -46,6 +46,8 @@ class Distribution:
     """Whether its direct_url.json says that it is."""
     tops: tuple[str, ...] = ()
     """Top-level names, of one without a list of files."""
+    scripts: tuple[str, ...] = ()
+    """Names of its console scripts, of one without a list of files."""
     requires: tuple[str, ...] = ()
     """Requires-Dist or conda's depends, as written."""
     requires_python: str = ""
@@ -113,6 +115,7 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
         direct=bool(url),
         editable=editable,
         tops=_lines(os.path.join(folder, "top_level.txt")) if files is None else (),
+        scripts=_scripts(os.path.join(folder, "entry_points.txt")) if files is None else (),
         requires=tuple(headers.get("requires-dist", ())),
         requires_python=headers.get("requires-python", [""])[0],
         installer="".join(_lines(os.path.join(folder, "INSTALLER"))),
@@ -126,6 +129,17 @@ def _lines(path: str) -> tuple[str, ...]:
             return tuple(line.strip() for line in lines if line.strip())
     except OSError:
         return ()
+
+
+def _scripts(path: str) -> tuple[str, ...]:
+    """The names in entry_points.txt that installers make programs of."""
+    section, names = "", []
+    for line in _lines(path):
+        if line.startswith("["):
+            section = line.strip("[] ")
+        elif section in {"console_scripts", "gui_scripts"} and "=" in line:
+            names.append(line.partition("=")[0].strip())
+    return tuple(names)
 
 
 def _headers(path: str) -> dict[str, list[str]]:

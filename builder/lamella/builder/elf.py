@@ -5,9 +5,10 @@ A reader of its own, because nothing in the standard library reads ELF and a pro
 
 from __future__ import annotations
 
+import json
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,23 +44,13 @@ class Elf:
     """The x86-64 level that it is marked to need, 2 to 4; 1 where it says nothing."""
 
     def dump(self) -> str:
-        """One line for the cache; `load` reads it."""
-        lists = (",".join(self.needed), ":".join(self.rpath), ":".join(self.runpath))
-        return "\t".join((self.machine, self.soname, *lists, ".".join(map(str, self.glibc)), str(self.level)))
+        """Text for the cache; `load` reads it."""
+        return json.dumps([getattr(self, field.name) for field in fields(self)])
 
     @classmethod
-    def load(cls, line: str) -> Elf:
+    def load(cls, text: str) -> Elf:
         """The value that `dump` wrote."""
-        machine, soname, needed, rpath, runpath, glibc, level = line.split("\t")
-        return cls(
-            machine,
-            soname,
-            tuple(filter(None, needed.split(","))),
-            tuple(filter(None, rpath.split(":"))),
-            tuple(filter(None, runpath.split(":"))),
-            tuple(int(part) for part in glibc.split(".") if part),
-            int(level),
-        )
+        return cls(*(tuple(value) if isinstance(value, list) else value for value in json.loads(text)))
 
 
 def read(descriptor: int) -> Elf | None:
@@ -67,7 +58,7 @@ def read(descriptor: int) -> Elf | None:
     try:
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as image:
             return _parse(image)
-    except (ValueError, IndexError, OSError, struct.error):
+    except (ValueError, LookupError, ArithmeticError, OSError, struct.error):
         return None
 
 

@@ -150,7 +150,7 @@ def _scripts(found: Iterable[Distribution], site: Site, known: dict[str, Entry])
     """What the distributions of a borrowed folder record outside of it: scripts, manual pages, data."""
     scripts = {}
     for each in found:
-        for path in each.files or ():
+        for path in each.files or [f"bin/{name}" for name in each.scripts]:
             if path not in known and not path.startswith(("/", "..", "lib/")):
                 entry = look(path, os.path.join(site.root, path))
                 if entry:

@@ -104,6 +104,8 @@ def _in_use(found: Sequence[Distribution], claims: _Claims, result: Ownership) -
             if loser is winner:
                 continue
             result.left_out.append(LeftOut(loser.records, f"metadata of {name} that is not the one in use"))
+            if loser.version == winner.version:
+                continue  # two kinds of metadata for the same files, as Debian has them
             message = (
                 f"{name} is here as {winner.version} and as {loser.version}: the files are those of {winner.version}, "
                 f"which ships; remove {loser.records}"
@@ -167,7 +169,12 @@ def _by_name(
     if not tops:
         return {}
     sites = {os.path.dirname(top) + "/" for top in tops}
-    named: dict[str, int] = {}
+    named = {
+        f"bin/{script}": index
+        for index, distribution in enumerate(winners)
+        for script in distribution.scripts
+        if f"bin/{script}" in entries
+    }
     for path in entries.keys() - owners.keys():
         for site in sites:
             if path.startswith(site):
@@ -184,6 +191,8 @@ def _findings(
     if distribution.trouble:
         message = f"{distribution.records} {distribution.trouble}: its files ship as they are; reinstall it"
         yield Finding("warning", "record", distribution.name, message)
+    if distribution.installer == "debian":
+        return  # it strips libraries and moves scripts, and says so to its own database
     gone = [path for path in claims.missing[index] if not path.endswith((".pyc", ".pyo")) and not omitted(path)]
     if gone:
         message = f"{name} records {_some(gone)}, not on this disk: reinstall it"
