@@ -12,6 +12,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from lamella.layers.errors import InvalidContent, UnsafeLayer
@@ -286,13 +287,21 @@ def _mtime(field: bytes, records: dict[bytes, bytes], path: bytes) -> int:
 
 
 def _octal(field: bytes, what: str, path: bytes) -> int:
+    value = _digits(field)
+    if value < 0:
+        raise UnsafeLayer(f"the {what} of {shown(path)} is {field!r}: want octal digits")
+    return value
+
+
+# Most entries of a layer have one mode and one time.
+@lru_cache(1024)
+def _digits(field: bytes) -> int:
+    """An octal field's number, 0 for an empty one, -1 for anything else."""
     digits = field.strip(b" \0")
     # int() would also take signs, underscores and spaces between; base-256 has the high bit set.
-    if not digits.isdigit() or b"8" in digits or b"9" in digits:
-        if not digits:
-            return 0
-        raise UnsafeLayer(f"the {what} of {shown(path)} is {field!r}: want octal digits")
-    return int(digits, 8)
+    if digits.isdigit() and b"8" not in digits and b"9" not in digits:
+        return int(digits, 8)
+    return -1 if digits else 0
 
 
 def _check_sum(block: bytes) -> None:
