@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.errors import CredentialsError, Unreachable
+from lamella.layers.errors import CredentialsError, Denied, Unreachable
 from lamella.layers.registry import Registry, endpoint
 from lamella.layers.retry import Patience
 from support.authority import Authority, authority
 from support.homes import fresh_home
 from support.images import push_image
-from support.registry_simulator import RegistrySimulator
+from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +76,16 @@ def test_a_registry_that_cant_be_trusted_is_told_with_what_to_do(home: Path, sim
     certificates(home, simulator.host)
     with pytest.raises(Unreachable, match=r"can't be trusted: .*; name its authority in LAMELLA_CA_FILE"):
         use(simulator.host)
+
+
+def test_an_upload_does_not_go_on_in_the_clear(home: Path, simulator: RegistrySimulator, private: Authority) -> None:
+    shutil.copy(private.certificate, certificates(home, simulator.host) / "ca.crt")
+    # What a registry says whose proxy does not tell it that it was asked over TLS.
+    where = f"http://{simulator.host}/v2/team/envs/blobs/uploads/5?state=secret"
+    simulator.faults = [Fault("POST", 1, 202, {"Location": where})]
+    with pytest.raises(Denied, match=r"out of HTTPS: tell its proxy to say X-Forwarded-Proto") as caught:
+        use(simulator.host)
+    assert "secret" not in str(caught.value)
 
 
 def test_an_authority_that_is_none_is_told(

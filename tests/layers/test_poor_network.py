@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from functools import partial
 from typing import TYPE_CHECKING
@@ -172,6 +173,16 @@ def test_resolve_refuses_a_manifest_that_the_digest_does_not_name(
     simulator.faults = [Fault("GET .*/manifests/", 1, body=b"{}")]
     with pytest.raises(InvalidContent, match=r"where sha256:.* was asked for"):
         registry.resolve(str(manifest.descriptor.digest))
+
+
+def test_what_a_registry_says_is_shown_without_what_could_harm_a_terminal(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    said = json.dumps({"errors": [{"code": "DENIED", "message": "no\n\x1b[2Jright " + "x" * 1000}]}).encode()
+    simulator.faults = [Fault("GET .*/manifests/", 1, 403, body=said)]
+    with pytest.raises(Denied, match=r"denies team/envs v1 \(DENIED no \[2Jright x+\); log in with") as caught:
+        registry.resolve("v1")
+    assert len(str(caught.value)) < 400
 
 
 def test_a_manifest_without_end_is_not_read_to_it(simulator: RegistrySimulator, registry: Registry) -> None:

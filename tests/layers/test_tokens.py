@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.errors import Denied, InvalidContent
+from lamella.layers.errors import Denied, InvalidContent, Unreachable
 from lamella.layers.registry import Registry
 from lamella.layers.retry import Patience
 from lamella.layers.tokens import Challenge, challenges
@@ -197,6 +197,21 @@ def test_whom_a_redirect_leads_to_is_not_told_who_asks(
         with pytest.raises(Denied), registry.fetch(thing.descriptor) as stream:
             stream.read()
         assert not other.asked("/token")
+
+
+def test_an_upload_that_goes_on_at_another_host_is_not_signed(
+    simulator: RegistrySimulator, registry: Registry, home: Path
+) -> None:
+    simulator.auth = "basic"
+    know(home, simulator.host, KNOWN)
+    with RegistrySimulator().serving() as other:
+        where = f"http://{other.host}/v2/team/envs/blobs/uploads/5"
+        simulator.faults = [Fault("POST .*/blobs/uploads/$", 1, 401, {"WWW-Authenticate": 'Basic realm="tests"'})]
+        simulator.faults += [Fault("POST .*/blobs/uploads/$", 99, 202, {"Location": where})]
+        with pytest.raises(Unreachable, match="lost the upload"):
+            blob(b"content").pushed(registry)
+        assert other.asked("PUT")
+        assert not [request for request in other.requests if "Authorization" in request.headers]
 
 
 def test_what_is_sent_is_not_redirected_to_another_host(
