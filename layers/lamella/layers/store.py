@@ -8,7 +8,7 @@
     locks/, lock, leases/, holds/        who fetches what, and what may not be removed
 
 A layer is unpacked in `partial`, synced and renamed to its place, and renamed out of it before it is removed, so that
-a crash at any moment leaves only what the next pull or `gc` removes. See docs/adr/store.md.
+a crash at any moment leaves only what the next pull or `gc` removes. See docs/adr/the-store.md.
 """
 
 from __future__ import annotations

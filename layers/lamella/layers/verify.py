@@ -1,7 +1,7 @@
 """Checks a store against its diff_ids: each layer's tar is made again from its tree and its skeleton, and hashed.
 
 So nothing that a store keeps has to be believed: whoever changes a file, its mode, or the skeleton, changes the hash
-or is seen. What is damaged is removed, and the next pull brings it back. See docs/adr/store.md.
+or is seen. What is damaged is removed, and the next pull brings it back. See docs/adr/the-store.md.
 """
 
 from __future__ import annotations
