@@ -308,3 +308,18 @@ def test_export_writes_what_the_name_asks_for(lamella: Command, reference: str, 
     run = subprocess.run([tmp_path / "copy/bin/python", "-c", "import alpha"], check=False, capture_output=True)
     assert run.returncode == 0, run.stderr
     assert lamella("export", reference).returncode == 2
+
+
+def test_diff_compares_a_reference_with_the_environment_on_disk(
+    lamella: Command, reference: str, prefix: Path, tmp_path: Path
+) -> None:
+    alike = lamella.json("diff", reference, prefix)
+    assert (alike["added"], alike["removed"], alike["changed"], alike["bytes"]) == ([], [], [], 0)
+    assert alike["same"] > 2
+
+    place = f"oci:{tmp_path}/layout:v2"
+    assert lamella("push", place, prefix, "--ignore", "beta").returncode == 0
+    less = lamella.json("diff", reference, place)
+    assert [item["name"] for item in less["removed"]] == ["beta"]
+    shown = lamella("diff", place, prefix)
+    assert [line.split()[:2] for line in shown.stdout.splitlines()[1:2]] == [["added", "beta"]]

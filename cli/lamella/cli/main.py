@@ -45,6 +45,7 @@ VERBS = {
     "umount": Verb("take an environment away from a folder"),
     "export": Verb("write an ordinary copy, for machines without Lamella"),
     "inspect": Verb("show what a reference holds, package by package", needs_linux=False),
+    "diff": Verb("show what differs between two environments, and what would move", needs_linux=False),
     "tags": Verb("list the tags of a repository or folder", needs_linux=False),
     "copy": Verb("copy an environment from one registry or folder to another", needs_linux=False),
     "verify": Verb("check the store's layers against their digests"),

@@ -132,18 +132,17 @@ def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
 def _show_findings(findings: tuple[Finding, ...], *, everything: bool) -> None:
     order = {"error": 0, "warning": 1, "note": 2}
     ordered = sorted(findings, key=lambda finding: (order[finding.severity], finding.kind, finding.subject))
-    rows: list[tuple[str, str, str, str]] = []
+    rows: list[tuple[str, str, str]] = []
     seen: dict[tuple[str, str], int] = {}
     for finding in ordered:
         kind = (finding.severity, finding.kind)
         seen[kind] = seen.get(kind, 0) + 1
         if everything or seen[kind] <= OF_ONE_KIND:
-            rows.append((finding.severity, finding.kind, finding.subject, finding.message))
+            rows.append((finding.severity, finding.kind, finding.message))
     table(
         (
             Column("Finding", styles=STYLES),
             Column("Kind"),
-            Column("About", style="bold", shrinks=True),
             Column("What", shrinks=True),
         ),
         rows,

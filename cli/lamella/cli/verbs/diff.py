@@ -1,0 +1,91 @@
+"""`lamella diff`: what differs between two environments, and what would move."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lamella.cli.output import Column, counted, result, result_json, size, table
+from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, INSECURE, PLATFORM
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lamella.builder.difference import Difference, Item
+
+SETTINGS = (PLATFORM, IMAGE_PREFIX, COMPRESSION, INSECURE)
+_STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the verb's arguments."""
+    parser.add_argument("before", metavar="BEFORE", help="a reference, or the folder of an environment")
+    parser.add_argument("after", metavar="AFTER", help="a reference, or the folder of an environment")
+    for setting in SETTINGS:
+        setting.add_to(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compares; like diff(1), exit code 0 says nothing of whether they are alike: --json does."""
+    from lamella.builder.difference import difference
+
+    found = difference(_side(arguments.before, arguments), _side(arguments.after, arguments))
+    if arguments.json:
+        result_json(
+            {
+                "added": [asdict(item) for item in found.added],
+                "removed": [asdict(item) for item in found.removed],
+                "changed": [{"before": asdict(before), "after": asdict(after)} for before, after in found.changed],
+                "same": found.same,
+                "bytes": found.moves,
+            }
+        )
+    else:
+        _show(found, on_disk=os.path.isdir(arguments.after))
+    return 0
+
+
+def _side(text: str, arguments: argparse.Namespace) -> tuple[Item, ...]:
+    from lamella.builder import difference
+
+    if os.path.isdir(text):
+        from lamella.builder.scan import scan
+        from lamella.cli.progress import shown
+
+        with shown(quiet=arguments.quiet) as progress:
+            environment = scan(text, progress=progress)
+        return difference.scanned(environment, image_prefix=arguments.image_prefix, compression=arguments.compression)
+    from lamella.layers import published
+    from lamella.layers.oci import Platform
+    from lamella.layers.reference import Reference
+    from lamella.layers.storage import open_storage
+
+    reference = Reference.parse(text)
+    with closing(open_storage(reference, insecure=arguments.insecure)) as storage:
+        found = published.read(storage, reference)
+    platform = Platform.parse(arguments.platform) if arguments.platform else Platform.here()
+    return difference.published(published.for_platform(found, platform))
+
+
+def _show(found: Difference, *, on_disk: bool) -> None:
+    rows = [("added", item.name, "", item.version, size(item.size)) for item in found.added]
+    rows += [("removed", item.name, item.version, "", "") for item in found.removed]
+    rows += [
+        ("changed", after.name, before.version, after.version, size(after.size)) for before, after in found.changed
+    ]
+    if rows:
+        table(
+            (
+                Column("", styles=_STYLES),
+                Column("Package", style="bold"),
+                Column("Before"),
+                Column("After"),
+                Column("Size", "right"),
+            ),
+            rows,
+        )
+        result("")
+    moving = f"{size(found.moves)} of files to build and move" if on_disk else f"{size(found.moves)} to move"
+    result(f"{counted(found.same, 'package')} the same, {len(rows)} different, {moving}")

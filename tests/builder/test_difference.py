@@ -1,0 +1,50 @@
+"""What differs between two environments."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamella.builder.difference import Item, difference
+
+ITEMS = st.builds(
+    Item,
+    name=st.sampled_from("abcd"),
+    origin=st.sampled_from(["pypi", "conda"]),
+    version=st.sampled_from(["1", "2"]),
+    key=st.sampled_from(["k1", "k2", "k3"]),
+    size=st.integers(0, 1000),
+)
+SIDES = st.lists(ITEMS, unique_by=lambda item: (item.name, item.origin))
+
+
+def item(name: str, version: str = "1", key: str = "", size: int = 10) -> Item:
+    return Item(name, "pypi", version, key or f"{name}-{version}", size)
+
+
+def test_packages_are_added_removed_changed_or_the_same() -> None:
+    found = difference([item("a"), item("b"), item("c")], [item("b", "2", size=7), item("c"), item("d", size=5)])
+    assert found.added == (item("d", size=5),)
+    assert found.removed == (item("a"),)
+    assert found.changed == ((item("b"), item("b", "2", size=7)),)
+    assert found.same == 1
+    assert found.moves == 12
+
+
+def test_one_version_with_other_content_is_a_change() -> None:
+    found = difference([item("a", key="one")], [item("a", key="two")])
+    assert len(found.changed) == 1
+
+
+@given(SIDES, SIDES)
+def test_every_package_is_counted_once_and_the_order_means_nothing(before: list[Item], after: list[Item]) -> None:
+    found = difference(before, after)
+    assert len(found.added) + len(found.changed) + found.same == len(after)
+    assert len(found.removed) + len(found.changed) + found.same == len(before)
+    assert found == difference(before[::-1], after[::-1])
+
+
+@given(SIDES)
+def test_an_environment_does_not_differ_from_itself(side: list[Item]) -> None:
+    found = difference(side, side)
+    assert (found.added, found.removed, found.changed, found.moves) == ((), (), (), 0)
