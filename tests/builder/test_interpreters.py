@@ -141,3 +141,14 @@ def test_debian_s_site_module_finds_the_packages(tmp_path: Path) -> None:
             pytest.skip("the system's Python is not Debian's")
     scanned = scan(str(venv(tmp_path / "env", python=SYSTEM_PYTHON)))
     assert file(scanned, f"{scanned.interpreter.stdlib}/dist-packages").target == "site-packages"
+
+
+def test_what_the_user_s_site_hides_is_said_and_does_not_ship(
+    standalone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for site in (standalone / SITE, tmp_path / SITE):
+        (site / "both-1.0.dist-info").mkdir(parents=True)
+        (site / "both-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: both\nVersion: 1.0\n")
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
+    (found,) = [finding for finding in scan(str(standalone)).findings if finding.kind == "shadowed"]
+    assert found.message == f"Python imports both from {tmp_path / SITE} here; the environment's own ships"

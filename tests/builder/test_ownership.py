@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.distributions import normalised, without_credentials
+from lamella.builder.findings import against
 from lamella.builder.scan import scan
 from support.installed import venv
 from support.scanned import SITE, file, findings, package, paths, reasons, shipped
@@ -319,3 +320,17 @@ def test_links_inside_stay_relative_and_links_outside_become_what_they_lead_to(
     assert file(scanned, "share/folder/data.txt").source == str(tmp_path / "other" / "data.txt")
     assert f"{SITE}/gone" in reasons(scanned)
     assert any("gone leads to" in finding.message for finding in findings(scanned, "links"))
+
+
+def test_findings_from_a_severity_up_forbid_a_push_and_so_do_those_of_named_packages(made: Path, site: Path) -> None:
+    base = "Metadata-Version: 2.1\nName: {}\nVersion: 1\n"
+    dist(site, "lacks", "1", "", metadata=base.format("lacks") + "Requires-Dist: gone\n")
+    write(site, stray__dot__py="")
+    scanned = scan(str(made))
+    assert [finding.kind for finding in against(scanned, "error")] == ["requires"]
+    assert {finding.kind for finding in against(scanned, "warning")} == {"requires", "unowned"}
+    assert not against(scanned)
+    assert [finding.subject for finding in against(scanned, strict=["Lacks"])] == ["lacks"]
+    assert [finding.message for finding in against(scanned, strict=["torch"])] == [
+        "torch must ship, and is not in the environment: install it"
+    ]

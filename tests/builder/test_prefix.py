@@ -171,3 +171,11 @@ def test_a_venv_that_was_made_through_a_link_is_known_by_the_link_s_name(tmp_pat
     (tmp_path / "link").symlink_to(tmp_path / "real")
     venv(tmp_path / "link" / "env")
     assert os.fsencode(str(tmp_path / "link" / "env")) in scan(str(tmp_path / "real" / "env")).prefixes
+
+
+def test_a_venv_that_was_moved_is_said_so_and_its_old_name_is_rewritten_too(tmp_path: Path) -> None:
+    made = venv(tmp_path / "before")
+    made.rename(tmp_path / "after")
+    scanned = scan(str(tmp_path / "after"))
+    assert os.fsencode(str(made)) in scanned.prefixes
+    assert [finding.kind for finding in scanned.findings] == ["moved"]

@@ -50,7 +50,8 @@ class Elf:
     @classmethod
     def load(cls, text: str) -> Elf:
         """The value that `dump` wrote."""
-        return cls(*(tuple(value) if isinstance(value, list) else value for value in json.loads(text)))
+        machine, soname, needed, rpath, runpath, glibc, level = json.loads(text)
+        return cls(machine, soname, tuple(needed), tuple(rpath), tuple(runpath), tuple(glibc), level)
 
 
 def read(descriptor: int) -> Elf | None:

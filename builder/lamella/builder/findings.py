@@ -1,17 +1,21 @@
-"""What the user should know of files that no package owns, and of those that must not ship."""
+"""What the user should know of files that no package owns, of those that must not ship, and what forbids a push."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from lamella.builder.distributions import normalised
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.secrets import REASONS, VCS, VCS_FOLDER, secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
+    from lamella.builder.environment import Environment, Severity
     from lamella.builder.walk import Entry
+
+_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 def without_secrets(entries: Iterable[Entry]) -> tuple[list[Entry], list[LeftOut]]:
@@ -53,4 +57,23 @@ def unowned(entries: Iterable[Entry], site: str) -> list[Finding]:
             f"{top}{f' ({count} files)' if count > 1 else ''} belongs to no package: it ships with the unowned files",
         )
         for top, count in sorted(tops.items())
+    ]
+
+
+def against(environment: Environment, fail_on: Severity | None = None, strict: Collection[str] = ()) -> list[Finding]:
+    """The findings that forbid a push: all from `fail_on` up, and any that says that a package of `strict` is missing,
+    or does not get what it requires.
+    """
+    worst = _SEVERITIES[: _SEVERITIES.index(fail_on) + 1] if fail_on else ()
+    names = {normalised(name) for name in strict}
+    here = {normalised(package.name) for package in environment.packages}
+    broken = {"requires", "missing", "record", "replaced", "duplicate", "libraries", "ignore"}
+    absent = [
+        Finding("error", "strict", name, f"{name} must ship, and is not in the environment: install it")
+        for name in sorted(names - here)
+    ]
+    return absent + [
+        finding
+        for finding in environment.findings
+        if finding.severity in worst or (finding.kind in broken and normalised(finding.subject) in names)
     ]

@@ -9,9 +9,9 @@ from lamella.builder import links, runtime
 from lamella.builder.conda import conda_packages, conda_skip
 from lamella.builder.distributions import distributions
 from lamella.builder.environment import Finding, LeftOut
-from lamella.builder.places import in_environment, places
+from lamella.builder.places import in_environment, made_at, places
 from lamella.builder.projects import projects
-from lamella.builder.sites import is_system, sites
+from lamella.builder.sites import is_system, sites, user_base
 from lamella.builder.venv import venv_skip
 from lamella.builder.walk import Entry, Tree, look, walk
 from lamella.builder.working import Local, working
@@ -58,6 +58,8 @@ def inventory(located: Located, facts: Facts, local: Local) -> Inventory:
     )
     for site in sites(located, facts):
         gathered = _add_site(gathered, site, f"{stdlib}/site-packages")
+    said = [*gathered.findings, *_moved(located), *_shadowed(located, facts, gathered)]
+    gathered = gathered._replace(findings=said)
     gathered = _add_local(gathered, local, f"{stdlib}/site-packages")
     resolved = links.resolve(gathered.entries, gathered.places, gathered.left_out)
     entries = {entry.path: entry for entry in resolved.entries}
@@ -72,6 +74,29 @@ def inventory(located: Located, facts: Facts, local: Local) -> Inventory:
         left_out=[*gathered.left_out, *resolved.left_out],
         findings=[*gathered.findings, *resolved.findings],
     )
+
+
+def _moved(located: Located) -> list[Finding]:
+    made = made_at(located.prefix) if located.kind == "venv" else ""
+    if not made or os.path.exists(made):
+        return []
+    message = (
+        f"{located.prefix} was made as {made} and moved: what names the old place is rewritten as if it had stayed"
+    )
+    return [Finding("warning", "moved", located.prefix, message)]
+
+
+def _shadowed(located: Located, facts: Facts, gathered: Inventory) -> list[Finding]:
+    """What the user's own site hides of an environment that is not a venv, and does not ship with it."""
+    site = os.path.join(user_base(), "lib", f"python{facts.short}", "site-packages")
+    if located.kind == "venv" or is_system(located) or not os.path.isdir(site):
+        return []
+    here = {each.name for each in (*gathered.pip, *gathered.conda)}
+    hidden = sorted({each.name for each in distributions(site, "", ())} & here)
+    return [
+        Finding("warning", "shadowed", name, f"Python imports {name} from {site} here; the environment's own ships")
+        for name in hidden
+    ]
 
 
 def _trees(located: Located, facts: Facts, stdlib: str) -> tuple[Tree, Tree]:

@@ -74,10 +74,16 @@ def _spellings(folder: str) -> tuple[str, ...]:
 
 
 def _activation(prefix: str) -> Iterable[str]:
-    """The prefix as the venv's maker wrote it into `activate`, if it is another name of the same folder."""
+    """The prefix as the venv's maker wrote it into `activate`: another name of the same folder, or where it was once."""
+    made = made_at(prefix)
+    return (made,) if made and (not os.path.exists(made) or os.path.realpath(made) == os.path.realpath(prefix)) else ()
+
+
+def made_at(prefix: str) -> str:
+    """Where the venv at `prefix` was made, by its own word; empty where it says nothing."""
     try:
         with open(os.path.join(prefix, "bin", "activate"), encoding="utf-8", errors="surrogateescape") as file:
-            said = _ACTIVATE.findall(file.read(1 << 16))
+            said = _ACTIVATE.search(file.read(1 << 16))
     except OSError:
-        return ()
-    return tuple(spelling for _, spelling in said if os.path.realpath(spelling) == os.path.realpath(prefix))
+        return ""
+    return os.path.normpath(said[2]) if said else ""
