@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from lamella.layers.published import PublishedEnvironment
 
 PULL = """
-import sys
+import os, resource, sys
 from lamella.layers.pull import pull
 from lamella.layers.store import Store
 pull(sys.argv[1], store=Store(sys.argv[2]))
-print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+own = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+print(own + min(4, os.cpu_count()) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
@@ -139,7 +140,7 @@ def report(runs: list[dict[str, Took | int]]) -> None:
     print(f"{'lamella / (skopeo + tar + sync)':30} {ours.wall / (theirs + best['sync']).wall:6.2f}")
     print(f"{'the same, of processors':30} {ours.processor / theirs.processor:7.2f}")
     peak = max(run["memory"] for run in runs if isinstance(run["memory"], int))
-    print(f"{'peak memory of lamella':30} {peak / 1e6:7.0f} MB")
+    print(f"{'peak memory, with workers':30} {peak / 1e6:7.0f} MB")
 
 
 def timed(action: Callable[[], object]) -> Took:
