@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import tempfile
 import threading
@@ -17,20 +16,30 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def docker_engine(folder: Path) -> Iterator[str]:
-    """Runs an engine whose files are in `folder`, and gives its DOCKER_HOST. It has no network of its own."""
+def containerd(folder: Path) -> Iterator[str]:
+    """Runs containerd with its files in `folder`, and gives the address of its socket."""
     need_root()
     # A socket's path has room for 107 bytes, and a test's folder often more.
     with tempfile.TemporaryDirectory(prefix="lamella-") as short, contextlib.ExitStack() as stack:
-        containerd = os.path.join(short, "containerd.sock")
-        config = folder / "containerd.toml"
         folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "containerd.toml"
         config.write_text(
             f'version = 2\nroot = "{folder}/containerd"\nstate = "{short}/state"\n'
-            f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{containerd}"\n'
+            f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{short}/containerd.sock"\n'
         )
         _run(stack, [need("containerd"), "--config", str(config)], "containerd successfully booted")
-        engine = [need("dockerd"), "--containerd", containerd, "--host", f"unix://{short}/docker.sock"]
+        yield f"{short}/containerd.sock"
+
+
+@contextlib.contextmanager
+def docker_engine(folder: Path) -> Iterator[str]:
+    """Runs an engine whose files are in `folder`, and gives its DOCKER_HOST. It has no network of its own."""
+    with (
+        containerd(folder) as address,
+        tempfile.TemporaryDirectory(prefix="lamella-") as short,
+        contextlib.ExitStack() as stack,
+    ):
+        engine = [need("dockerd"), "--containerd", address, "--host", f"unix://{short}/docker.sock"]
         engine += ["--data-root", f"{folder}/docker", "--exec-root", f"{short}/exec", "--pidfile", f"{short}/pid"]
         engine += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
         _run(stack, engine, "API listen on")

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from lamella.builder.bytecode import Compiler
     from lamella.builder.cache import Built, LayerCache
+    from lamella.builder.environment import Package
     from lamella.builder.pack import Compression, Packed
     from lamella.builder.plan import Wanted
-    from lamella.builder.wanted import Content
+    from lamella.builder.wanted import Content, Shipped
     from lamella.layers.progress import Progress
     from lamella.layers.storage import Reader, Storage
 
@@ -27,6 +28,7 @@ def build(
     contents: Sequence[Content],
     bundles: Sequence[Wanted],
     *,
+    ship: Callable[[Package], Shipped],
     known: Mapping[str, Built],
     cache: LayerCache,
     compiler: Compiler,
@@ -35,7 +37,7 @@ def build(
     progress: Progress,
     done: Callable[[str, Built], object],
 ) -> None:
-    """Builds `contents`, then `bundles`, and calls `done(key, built)` for each, from several threads.
+    """Builds `contents`, of what `ship` says ships of each, then `bundles`, and calls `done(key, built)` for each, from several threads.
 
     `known` holds what the bundles' other members are; their blobs come from the cache, else from `storage`.
     Raises the first error, and nothing new begins after it.
@@ -48,10 +50,11 @@ def build(
         wanted = item.wanted
         made = cache.find(wanted.key)
         if made is None or cache.blob_path(made) is None:
+            what = ship(item.package)
             made = cache.add(
                 wanted.key,
                 MEDIA_TYPE[compression],
-                lambda out: pack(item.entries, item.modules, compiler, out, compression),
+                lambda out: pack(what.entries, what.modules, compiler, out, compression),
             )
         built[wanted.key] = made
         done(wanted.key, made)

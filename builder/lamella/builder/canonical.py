@@ -78,7 +78,7 @@ def read(entry: Entry) -> Iterator[bytes]:
     file = entry.content.file if isinstance(entry.content, Rewritten) else entry.content
     left = entry.size
     seen = hashlib.sha256()
-    for chunk in read_rewritten(entry.content) if isinstance(entry.content, Rewritten) else read_file(file):
+    for chunk in read_rewritten(entry.content) if isinstance(entry.content, Rewritten) else _chunks(file):
         left -= len(chunk)
         if left < 0:
             raise changed(file)
@@ -98,7 +98,17 @@ def changed(file: File) -> EnvironmentChanged:
 
 
 def read_file(file: File) -> Iterator[bytes]:
-    """A file's bytes as they are on this disk, with at most one chunk more than it had."""
+    """A file's bytes as they were scanned; `EnvironmentChanged` at their end when they are others by now."""
+    seen = hashlib.sha256()
+    for chunk in _chunks(file):
+        seen.update(chunk)
+        yield chunk
+    if seen.hexdigest() != file.digest:
+        raise changed(file)
+
+
+def _chunks(file: File) -> Iterator[bytes]:
+    """A file's bytes as they are now, with at most one more than it had."""
     try:
         handle = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lamella.builder.cache import Built
-    from lamella.builder.environment import Environment, Interpreter
+    from lamella.builder.environment import Environment
     from lamella.builder.image import Base
     from lamella.builder.pack import Compression
     from lamella.builder.wanted import Layers
@@ -131,7 +131,7 @@ def push_environment(
             image_prefix=image_prefix,
             compression=compression,
             image_layers=image_layers,
-            measurements=cache,
+            notes=cache,
         )
         about = About(environment.platform, image_prefix, environment.interpreter.version, environment.needs.glibc)
         cached = {item.key: built for item in layers.all if (built := cache.find(item.key))}
@@ -155,7 +155,13 @@ def push_environment(
                 _take_base(stack, uploads, under, Reference.parse(base), target, insecure=insecure)
             tools = _Tools(storage, cache, progress, uploads)
             known = _build(
-                decided, layers, known, interpreter=environment.interpreter, compression=compression, tools=tools
+                decided,
+                layers,
+                known,
+                environment=environment,
+                image_prefix=image_prefix,
+                compression=compression,
+                tools=tools,
             )
             uploads.wait()
         made = document(*_described(layers, known))
@@ -230,7 +236,8 @@ def _build(
     layers: Layers,
     known: Mapping[str, Built],
     *,
-    interpreter: Interpreter,
+    environment: Environment,
+    image_prefix: str,
     compression: Compression,
     tools: _Tools,
 ) -> dict[str, Built]:
@@ -246,10 +253,11 @@ def _build(
         if layer.built:
             uploads.layer(layer.built, cache)
     wanted_keys = {layer.wanted.key for layer in decided.chosen("build")}
-    with contextlib.closing(Compiler(interpreter)) as compiler:
+    with contextlib.closing(Compiler(environment.interpreter)) as compiler:
         build(
             [content for content in layers.contents if content.wanted.key in wanted_keys],
             [bundle for bundle in layers.bundles if bundle.key in wanted_keys],
+            ship=lambda package: wanted.shipped(environment, package, image_prefix, cache),
             known=results,
             cache=cache,
             compiler=compiler,

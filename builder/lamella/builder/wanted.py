@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from lamella.builder import bytecode, content
+from lamella.builder import bytecode, canonical, content, metadata, occurrences, rewrite, rpath, scripts
+from lamella.builder import key as key_module
 from lamella.builder.bundle import partition
+from lamella.builder.content import Measurements
 from lamella.builder.key import bundle_key, layer_key
 from lamella.builder.pack import compression_name
 from lamella.builder.plan import Wanted
@@ -16,19 +20,34 @@ if TYPE_CHECKING:
 
     from lamella.builder.bytecode import Module
     from lamella.builder.canonical import Entry
-    from lamella.builder.content import Measurements
     from lamella.builder.environment import Environment, Package
     from lamella.builder.pack import Compression
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """One package, ready to be packed."""
+class Notes(Measurements, Protocol):
+    """Remembers answers for later pushes, by question."""
 
-    package: Package
+    def note(self, name: str) -> bytes | None:
+        """The answer that was kept for `name`, or None."""
+
+    def keep_note(self, name: str, content: bytes) -> None:
+        """Keeps an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """What a package's layer is packed from."""
+
     entries: tuple[Entry, ...]
     modules: tuple[Module, ...]
     """Those that are compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One package, and the layer that it becomes."""
+
+    package: Package
     wanted: Wanted
 
 
@@ -59,14 +78,16 @@ def layers(
     image_prefix: str,
     compression: Compression,
     image_layers: int,
-    measurements: Measurements | None = None,
+    notes: Notes | None = None,
 ) -> Layers:
-    """Reads nothing but the few files that are rewritten. `image_layers`: how many the runnable image may have."""
-    contents = []
-    for package in environment.packages:
-        made = _content(environment, package, image_prefix, compression, measurements)
-        if made.entries:
-            contents.append(made)
+    """Reads nothing but the few files that are rewritten, and nothing of a package that `notes` know.
+
+    `image_layers`: how many the runnable image may have.
+    """
+    found = [
+        (package, _wanted(environment, package, image_prefix, compression, notes)) for package in environment.packages
+    ]
+    contents = [Content(package, wanted) for package, wanted in found if wanted]
     by_name = {f"{made.package.origin}:{made.package.name}": made.wanted for made in contents}
     alone, bundles = partition([(name, wanted.size) for name, wanted in by_name.items()], image_layers)
     # The interpreter changes least: engines that keep layers by their order keep it longest.
@@ -78,23 +99,61 @@ def layers(
     )
 
 
-def _content(
-    environment: Environment,
-    package: Package,
-    image_prefix: str,
-    compression: Compression,
-    measurements: Measurements | None,
-) -> Content:
-    entries = content.entries(environment, package, image_prefix, measurements)
-    modules = tuple(bytecode.modules(entries, environment.interpreter, image_prefix))
-    key = layer_key(
-        entries,
-        image_prefix=image_prefix,
-        magic=environment.interpreter.magic if modules else "",
-        compression=compression_name(compression),
-    )
+def shipped(environment: Environment, package: Package, image_prefix: str, notes: Notes | None = None) -> Shipped:
+    """What the layer of `package` is packed from."""
+    entries = content.entries(environment, package, image_prefix, notes)
+    return Shipped(entries, tuple(bytecode.modules(entries, environment.interpreter, image_prefix)))
+
+
+def _wanted(
+    environment: Environment, package: Package, image_prefix: str, compression: Compression, notes: Notes | None
+) -> Wanted | None:
+    """The layer of a package; None where nothing of it ships.
+
+    What it is follows from hashes that the scan knows and from the rules: whoever remembers the answer for these need
+    not make the content to know its key.
+    """
     name = f"{package.name} {package.version}".rstrip()
-    return Content(package, entries, modules, Wanted(key, (name,), sum(entry.size for entry in entries)))
+    question = _question(environment, package, image_prefix, compression) if notes else ""
+    answer = (notes.note(question) or b"").decode().split() if notes else []
+    if len(answer) != 2:
+        made = shipped(environment, package, image_prefix, notes)
+        key = layer_key(
+            made.entries,
+            image_prefix=image_prefix,
+            magic=environment.interpreter.magic if made.modules else "",
+            compression=compression_name(compression),
+        )
+        answer = [key if made.entries else "-", str(sum(entry.size for entry in made.entries))]
+        if notes:
+            notes.keep_note(question, " ".join(answer).encode())
+    key, size = answer
+    return None if key == "-" else Wanted(key, (name,), int(size))
+
+
+def _question(environment: Environment, package: Package, image_prefix: str, compression: Compression) -> str:
+    """Everything that a package's key depends on, as one line."""
+    files = hashlib.sha256()
+    for file in package.files:
+        line = f"{file.path}\0{file.mode:o}\0{file.size}\0{file.digest}\0{file.target}\0{file.holds}\n"
+        files.update(line.encode("utf-8", "surrogateescape"))
+    interpreter = environment.interpreter
+    about = (
+        _rules(), compression_name(compression), image_prefix, package.origin, package.name, package.records,
+        interpreter.version, interpreter.cache_tag, interpreter.magic, interpreter.stdlib,
+        b"\0".join(environment.prefixes).hex(), files.hexdigest(),
+    )  # fmt: skip
+    return f"key {' '.join(about)}"
+
+
+@functools.cache
+def _rules() -> str:
+    """Names the rules: a release that changes one of them asks anew."""
+    seen = hashlib.sha256()
+    for module in (bytecode, canonical, content, key_module, metadata, occurrences, rewrite, rpath, scripts):
+        with open(str(module.__file__), "rb") as source:
+            seen.update(source.read())
+    return seen.hexdigest()
 
 
 def _bundle(members: Sequence[Wanted]) -> Wanted:
