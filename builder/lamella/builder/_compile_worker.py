@@ -69,4 +69,5 @@ def _main() -> None:
             _write(b"X")
 
 
-_main()
+if __name__ == "__main__":
+    _main()
