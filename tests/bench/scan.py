@@ -11,7 +11,6 @@ import argparse
 import os
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING
@@ -29,6 +28,8 @@ def main() -> None:
     prefix = parser.parse_args().prefix
     environment = scan(prefix)  # the operating system's cache is warm for everything that follows
     sources = [file.source for package in environment.packages for file in package.files if file.target is None]
+    packages, size = len(environment.packages), sum(package.size for package in environment.packages)
+    del environment  # peak memory is that of one scan
     with tempfile.TemporaryDirectory(prefix="lamella-bench-") as folder:
         cache = os.path.join(folder, "hashes.sqlite")
         seconds = {
@@ -37,8 +38,7 @@ def main() -> None:
             "first scan": timed(lambda: scan(prefix, cache=cache)),
             "second scan": min(timed(lambda: scan(prefix, cache=cache)) for _ in range(3)),
         }
-    size = sum(package.size for package in environment.packages)
-    print(f"{len(environment.packages)} packages, {len(sources)} files that ship, {size / 1e6:.0f} MB")
+    print(f"{packages} packages, {len(sources)} files that ship, {size / 1e6:.0f} MB")
     for name, value in seconds.items():
         print(f"{name:16} {value:7.2f} s")
     print(f"first scan / sha256sum       {seconds['first scan'] / seconds['sha256sum']:.2f}")
@@ -72,4 +72,4 @@ def sha256sum(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
