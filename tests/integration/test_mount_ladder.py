@@ -16,7 +16,7 @@ from lamella.layers.gc import gc
 from lamella.layers.kernel import LinuxKernel
 from lamella.layers.mount import mount, mounts, umount
 from lamella.layers.store import Store
-from support.engines import need_root
+from support.engines import need, need_root
 from support.environments import publish
 from support.people import NOBODY, as_user, folder_of, fork, give
 from support.recording_kernel import RecordingKernel
@@ -68,8 +68,39 @@ def test_every_rung_shows_the_environment_and_umount_leaves_nothing(
     assert mounted.method == method
     assert [state.target for state in mounts(store)] == [str(target)]
     assert umount(str(target), store=store) == mounted
-    assert not target.exists()
+    assert not (tmp_path / "new").exists()
     assert left_over(store) == []
+
+
+@pytest.fixture
+def with_reflinks(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system that shares bytes between files."""
+    need_root()
+    disk, folder = tmp_path / "disk", tmp_path / "xfs"
+    folder.mkdir()
+    with disk.open("wb") as file:
+        file.truncate(320 << 20)
+    subprocess.run([need("mkfs.xfs"), "-q", "-m", "reflink=1", disk], check=True)
+    if subprocess.run(["mount", "-o", "loop", disk, folder], check=False, capture_output=True).returncode:
+        pytest.skip("no XFS can be mounted from a file here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_reflinks_share_bytes_and_nothing_else(with_reflinks: Path, reference: str) -> None:
+    store = Store(str(with_reflinks / "store"))
+    target = with_reflinks / "target"
+
+    mount(reference, str(target), store=store, method="reflinks", writable=True)
+
+    assert content(target) == SHOWN
+    assert os.access(target / "bin/tool", os.X_OK)
+    assert (target / "a").stat().st_nlink == 1
+    (target / "a").write_text("changed")
+    umount(str(target), store=store)
+    mount(reference, str(target), store=store, method="hardlinks")
+    assert content(target) == SHOWN
+    umount(str(target), store=store)
 
 
 def test_the_best_rung_that_works_is_taken(store: Store, reference: str, tmp_path: Path) -> None:

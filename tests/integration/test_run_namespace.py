@@ -182,6 +182,28 @@ def test_layers_are_kept_from_gc_as_long_as_the_command_lives(node: Node) -> Non
     os.close(to_command)
 
 
+def test_leases_of_commands_that_ended_do_not_pile_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lamella.layers.run._MANY_LEASES", 2)
+    reference = node.publish()
+
+    for _ in range(5):
+        node.run(reference, "hello")
+
+    assert len(os.listdir(f"{node.store.path}/leases")) <= 3
+
+
+def test_an_ordinary_user_runs_what_root_has_pulled(capfd: pytest.CaptureFixture[str]) -> None:
+    need_root()
+    with folder_of(0) as folder:
+        node = Node(folder, 0)
+        reference = node.publish()
+        node.uid = NOBODY
+
+        assert node.run(reference, "hello") == 0
+
+    assert capfd.readouterr().out == "hello from /opt/env/bin/hello\n"
+
+
 def test_a_reference_with_a_digest_needs_no_source_any_more(node: Node) -> None:
     reference = node.publish()
     (node.folder / "layout").rename(node.folder / "gone")

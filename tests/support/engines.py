@@ -11,6 +11,7 @@ import pytest
 DEBIAN_PACKAGE = {
     "dockerd": "docker.io",
     "ctr": "containerd",
+    "mkfs.xfs": "xfsprogs",
     "mksquashfs": "squashfs-tools",
     "unsquashfs": "squashfs-tools",
     "newuidmap": "uidmap",

@@ -55,8 +55,8 @@ class Mounted:
     """The folder that holds what is written to it; empty for a read-only one."""
     keeps_changes: bool = False
     """Whether `umount` leaves that folder."""
-    created: bool = False
-    """Whether the target was made for it, and goes with it."""
+    created: str = ""
+    """The topmost of the folders that were made for it, and go with it; empty where the target was there."""
     rungs: tuple[Rung, ...] = ()
     """What was tried, the one that was taken last."""
 
@@ -98,7 +98,7 @@ def mount(
             target,
             changes=os.path.realpath(changes) if changes else _state(store, target) if writable else "",
             keeps_changes=bool(changes),
-            created=not os.path.lexists(target),
+            created=_topmost_missing(target),
             covers=kernel.mount_points().count(target),
         )
         _check_empty(state)
@@ -136,7 +136,11 @@ def umount(target: str, *, store: Store | None = None, lazy: bool = False, kerne
     if state is None:
         raise MountError(f"there is no environment of the store {store.path} at {target}")
     with _alone(store, target):
-        _undo(store, state, kernel, lazy=lazy)
+        try:
+            _undo(store, state, kernel, lazy=lazy)
+        except OSError as error:
+            why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            raise MountError(f"{target} can't be taken away: {why}") from error
     return state
 
 
@@ -214,12 +218,26 @@ def _undo(store: Store, state: Mounted, kernel: Kernel, *, lazy: bool = False) -
         shutil.rmtree(f"{state.changes}/work", ignore_errors=True)
         if not state.keeps_changes:
             shutil.rmtree(state.changes, ignore_errors=True)
-    if state.created:
-        with suppress(FileNotFoundError, OSError):
-            os.rmdir(state.target)
+    _remove_created(state)
     store.release(_key(state.target))
     with suppress(FileNotFoundError):
         os.unlink(_state(store, state.target) + ".json")
+
+
+def _topmost_missing(path: str) -> str:
+    missing = ""
+    while not os.path.lexists(path):
+        missing, path = path, os.path.dirname(path)
+    return missing
+
+
+def _remove_created(state: Mounted) -> None:
+    path = state.target
+    # Up to the topmost, as long as nobody has put anything into them.
+    with suppress(OSError):
+        while state.created and len(path) >= len(state.created):
+            os.rmdir(path)
+            path = os.path.dirname(path)
 
 
 def _unmount(state: Mounted, kernel: Kernel, *, lazy: bool) -> None:

@@ -15,8 +15,9 @@ import warnings
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from lamella.layers import activation, assemble, errors, kernel, lowers, namespace, overlay, preflight
+from lamella.layers import activation, assemble, errors, kernel, locks, lowers, namespace, overlay, preflight
 from lamella.layers.errors import CannotRun, LayersError, MountError
+from lamella.layers.leases import kept
 from lamella.layers.progress import Silent
 from lamella.layers.store import Store
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lamella.layers.published import PublishedEnvironment
 
 _SILENT = Silent()
+_MANY_LEASES = 200
 
 
 def _ignore(_: str) -> None:
@@ -77,6 +79,7 @@ def replace(
             # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
             lease = leases.enter_context(store.lease(diff_ids, f"run {pulled.reference}"))
         os.set_inheritable(lease, True)
+        _remove_dead_leases(store)
 
         def become() -> NoReturn:
             execute(_enter(kernel.here(), store, pulled.environment, notify), command)
@@ -154,6 +157,14 @@ def _in_child(replaced: Callable[[], NoReturn]) -> int:
         name, message, exit_code = json.loads(said)
         raise CannotRun(message, exit_code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
     return code
+
+
+def _remove_dead_leases(store: Store) -> None:
+    # A command can't take its own away when it ends; a node that never runs gc would collect them.
+    with suppress(OSError):
+        if len(os.listdir(f"{store.path}/leases")) > _MANY_LEASES:
+            with locks.exclusive(f"{store.path}/lock"):
+                kept(store)
 
 
 def _found(name: str, search: str) -> str:
