@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lamella.layers import derived
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import LAYER_GZIP, Digest
 from lamella.layers.pull import pull
@@ -122,6 +123,13 @@ def test_what_is_damaged_and_mounted_is_told_and_stays(store: Store, layer: Dige
     (damage,) = verify(store).damaged
     assert damage == Damage(layer, "'opt/program' is not the file that its tar has", removed=False)
     assert store.has(layer)
+
+
+def test_what_was_made_of_a_damaged_layer_goes_with_it(store: Store, layer: Digest) -> None:
+    made = derived.make(store, "merged", [layer], lambda tree: Path(tree, "file").write_text("copied"))
+    (tree(store, layer) / "program").chmod(0o644)
+    verify(store)
+    assert not os.path.exists(made)
 
 
 def test_looks_only_at_the_layers_it_is_asked_for(store: Store, layer: Digest) -> None:

@@ -1,9 +1,9 @@
 """Pulls again and again, each time in a process of its own that is killed at a random moment; then says how it went.
 
-    python -m support.killed REFERENCE STORE KILLS SEED
+    python -m support.killed REFERENCE STORE KILLS SEED [LARGE]
 
-Forks, since 200 interpreters would take a minute to start. Prints JSON: `kills`, `finished` pulls, `moments` (the
-share of kills that found at least one but not all layers in place), and `damaged` layers by reason.
+Forks, since 200 interpreters would take a minute to start. Prints JSON: `kills`, `finished` pulls, `between` (after how
+many of all these some layers were in place, not all), and what was `damaged`, by reason.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 
+from lamella.layers import fetch
 from lamella.layers.errors import LayersError
 from lamella.layers.gc import gc
 from lamella.layers.pull import pull
@@ -24,7 +25,10 @@ from lamella.layers.verify import verify
 
 def main() -> None:
     """Kills as often as it was told."""
-    reference, path, kills, seed = sys.argv[1:]
+    reference, path, kills, seed, *large = sys.argv[1:]
+    if large:
+        # From how many bytes on a pull has workers: a test's layers are small.
+        fetch.LARGE = int(large[0])
     chance = random.Random(int(seed))
     store = Store(path)
     # Twice: the first one imports, which the forked ones need not.

@@ -74,9 +74,10 @@ class Remembered:
         yield VerifiedReader(io.BytesIO(content), descriptor)
 
     def close(self) -> None:
-        """Closes the storage, if it was opened."""
+        """Closes the storage, if it was opened; what is asked later opens it again."""
         if self._storage is not None:
             self._storage.close()
+            self._storage = None
 
     def _behind(self) -> Storage:
         if self._storage is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Receive = Callable[[Reader, Layer, str], Unpacked]
 
 _TASK = "pull"
-_LARGE = 64 << 20
+LARGE = 64 << 20
 """Bytes of blobs from which on workers save more than the tenth of a second that they take to start."""
 _MAX_WORKERS = 4
 """Each has 20 MB; a disk seldom takes more files than these make."""
@@ -40,7 +40,7 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
     store.prepare()
     total = sum(layer.descriptor.size for layer in layers)
     processors = len(os.sched_getaffinity(0))
-    workers = total >= _LARGE and processors > 1 and bool(sys.executable)
+    workers = total >= LARGE and processors > 1 and bool(sys.executable)
     count = min(processors, _MAX_WORKERS) if workers else 2 * processors
     run = _Run(layers, fetcher, store, progress, workers=workers)
     progress.begin(_TASK, total, "B")

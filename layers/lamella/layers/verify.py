@@ -12,7 +12,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers import locks
+from lamella.layers import derived, locks
 from lamella.layers.errors import InvalidContent, UnsafeLayer
 from lamella.layers.gc import Trash
 from lamella.layers.leases import kept
@@ -81,6 +81,8 @@ def _remove(store: Store, damaged: Iterable[Digest]) -> frozenset[Digest]:
         removed = frozenset(damaged) - kept(store)
         for diff_id in removed:
             trash.add(store.folder(diff_id))
+        for path in derived.made_of(store, removed):
+            trash.add(path)
     return removed
 
 
