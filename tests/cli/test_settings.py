@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.cli.settings import BASE, COMPRESSION, EVERY, IMAGE_PREFIX, INSECURE, MAX_LAYERS, UsageError, fill
+from lamella.cli.settings import BASE, CA_FILE, COMPRESSION, EVERY, IMAGE_PREFIX, INSECURE, MAX_LAYERS, UsageError, fill
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,17 @@ def test_a_project_that_makes_no_sense_is_named_with_what_it_should_be(text: str
 def test_a_project_file_of_others_is_not_even_parsed(tmp_path: Path) -> None:
     project(tmp_path, "this is not TOML")
     assert filled(tmp_path).image_prefix == "/opt/env"
+
+
+def test_what_the_packages_below_read_for_themselves_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Set first, so that it is taken away when the test ends.
+    monkeypatch.setenv("LAMELLA_CA_FILE", "variable.pem")
+    parser = argparse.ArgumentParser()
+    CA_FILE.add_to(parser)
+    fill(parser.parse_args(["--ca-file", "flag.pem"]), [CA_FILE], str(tmp_path))
+    assert os.environ["LAMELLA_CA_FILE"] == "flag.pem"
 
 
 def test_every_setting_has_one_name_as_flag_variable_and_key() -> None:

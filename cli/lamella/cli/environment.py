@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamella.cli.settings import FAIL_ON, LOCAL
+from lamella.cli.settings import CACHE, FAIL_ON, LOCAL
 
 if TYPE_CHECKING:
     import argparse
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Environment
     from lamella.layers.progress import Progress
 
-SETTINGS = (LOCAL, FAIL_ON)
+SETTINGS = (LOCAL, FAIL_ON, CACHE)
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -33,6 +33,8 @@ class Setting:
     choices: tuple[str, ...] = ()
     metavar: str = ""
     kind: type[str | int | bool] = str
+    by_variable: bool = False
+    """The packages below read the variable themselves; a flag or the project sets it for this process."""
 
     @property
     def attribute(self) -> str:
@@ -95,12 +97,27 @@ COMPRESSION = Setting("compression", "of the layers", default="zstd", choices=("
 MAX_LAYERS = Setting(
     "max-layers", "of the runnable image; the smallest packages share one", default=100, kind=int, metavar="NUMBER"
 )
-CACHE = Setting("cache", "the cache of built layers (default: in the user's cache folder)", metavar="FOLDER")
+CACHE = Setting(
+    "cache",
+    "the cache of built layers and of files' hashes (default: in the user's cache folder)",
+    metavar="FOLDER",
+    by_variable=True,
+)
 METHOD = Setting(
     "method",
     "how to assemble the environment: mounts, then folders of links, then copies; auto takes the first that works",
     default="auto",
     choices=("auto", "overlay", "options", "hardlinks", "reflinks", "copies"),
+)
+CA_FILE = Setting("ca-file", "certificate authorities to trust besides the system's", metavar="FILE", by_variable=True)
+HOSTS_DIR = Setting(
+    "hosts-dir",
+    "mirrors and certificates for each registry, as containerd's hosts.toml",
+    metavar="FOLDER",
+    by_variable=True,
+)
+REQUIRE_SIGNATURE = Setting(
+    "require-signature", "use nothing that the holder of this public key did not sign", metavar="KEY", by_variable=True
 )
 FAIL_ON = Setting(
     "fail-on",
@@ -110,10 +127,27 @@ FAIL_ON = Setting(
 )
 LOCAL = Setting("local", "ship the code of this folder, too, such as . for the current one", metavar="FOLDER")
 
-EVERY = (STORE, INSECURE, PLATFORM, IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, CACHE, METHOD, FAIL_ON, LOCAL)
+REGISTRY = (INSECURE, CA_FILE, HOSTS_DIR)
+"""What a verb needs that talks to a registry."""
+EVERY = (
+    STORE,
+    INSECURE,
+    PLATFORM,
+    IMAGE_PREFIX,
+    BASE,
+    COMPRESSION,
+    MAX_LAYERS,
+    CACHE,
+    METHOD,
+    FAIL_ON,
+    LOCAL,
+    CA_FILE,
+    HOSTS_DIR,
+    REQUIRE_SIGNATURE,
+)
 
 
-def fill(arguments: argparse.Namespace, settings: Iterable[Setting], folder: str = ".") -> None:
+def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str = ".") -> None:
     """Gives each of `settings` that no flag gave its value from the environment, the project in `folder`, or its default."""
     wanted = [setting for setting in settings if getattr(arguments, setting.attribute) is None]
     project: dict[str, Any] | None = None
@@ -128,6 +162,9 @@ def fill(arguments: argparse.Namespace, settings: Iterable[Setting], folder: str
             if setting.name in project:
                 value = setting.value_of(project[setting.name], f"{setting.name} in {where}")
         setattr(arguments, setting.attribute, value)
+    for setting in settings:
+        if setting.by_variable and getattr(arguments, setting.attribute):
+            os.environ[setting.variable] = str(getattr(arguments, setting.attribute))
 
 
 def _project(folder: str) -> tuple[str, dict[str, Any]]:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result, result_json, seconds, size
-from lamella.cli.settings import INSECURE
+from lamella.cli.settings import REGISTRY
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (INSECURE,)
+SETTINGS = REGISTRY
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

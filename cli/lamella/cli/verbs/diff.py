@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import Column, counted, result, result_json, size, table
-from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, INSECURE, PLATFORM
+from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, PLATFORM, REGISTRY, REQUIRE_SIGNATURE
 
 if TYPE_CHECKING:
     import argparse
 
     from lamella.builder.difference import Difference, Item
 
-SETTINGS = (PLATFORM, IMAGE_PREFIX, COMPRESSION, INSECURE)
+SETTINGS = (PLATFORM, IMAGE_PREFIX, COMPRESSION, *REGISTRY, REQUIRE_SIGNATURE)
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.output import Column, counted, result, result_json, size, table
-from lamella.cli.settings import INSECURE
+from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE
 
 if TYPE_CHECKING:
     import argparse
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lamella.layers.published import Published, PublishedEnvironment
     from lamella.layers.storage import Storage
 
-SETTINGS = (INSECURE,)
+SETTINGS = (*REGISTRY, REQUIRE_SIGNATURE)
 SBOM = "application/vnd.cyclonedx+json"
 LARGEST = 20
 """Packages that are shown without --all: the rest is most of the lines and little of the size."""

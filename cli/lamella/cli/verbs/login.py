@@ -6,12 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result_json
-from lamella.cli.settings import INSECURE, UsageError
+from lamella.cli.settings import REGISTRY, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (INSECURE,)
+SETTINGS = REGISTRY
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

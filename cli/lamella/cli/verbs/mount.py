@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import INSECURE, METHOD, STORE
+from lamella.cli.settings import METHOD, REGISTRY, REQUIRE_SIGNATURE, STORE
 
 if TYPE_CHECKING:
     import argparse
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lamella.layers.assemble import Rung
 
-SETTINGS = (STORE, METHOD, INSECURE)
+SETTINGS = (STORE, METHOD, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
-from lamella.cli.settings import INSECURE, PLATFORM, STORE
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE
 
 if TYPE_CHECKING:
     import argparse
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci import Layer
     from lamella.layers.pull import Pulled
 
-SETTINGS = (STORE, PLATFORM, INSECURE)
+SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

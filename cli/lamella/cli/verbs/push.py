@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
-from lamella.cli.settings import BASE, CACHE, COMPRESSION, IMAGE_PREFIX, INSECURE, MAX_LAYERS, UsageError
+from lamella.cli.settings import BASE, COMPRESSION, IMAGE_PREFIX, MAX_LAYERS, REGISTRY, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lamella.builder.image import Settings
     from lamella.builder.push import Pushed
 
-SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, CACHE, *environment.SETTINGS, INSECURE)
+SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *REGISTRY)
 _DOES = {"build": "build and upload", "upload": "upload", "reuse": "nothing: it is there"}
 
 

@@ -7,12 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark
-from lamella.cli.settings import INSECURE, STORE, UsageError
+from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (STORE, INSECURE)
+SETTINGS = (STORE, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

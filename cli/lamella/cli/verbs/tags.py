@@ -6,12 +6,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import result, result_json
-from lamella.cli.settings import INSECURE
+from lamella.cli.settings import REGISTRY
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (INSECURE,)
+SETTINGS = REGISTRY
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
