@@ -239,6 +239,29 @@ def test_without_namespaces_the_command_runs_in_a_tree_of_links_and_that_is_said
     assert shown == f"{tree} {tree}/bin/where"
 
 
+class GrantingNoRights(LinuxKernel):
+    """A machine whose security module grants user namespaces, and no mount in them."""
+
+    def mount(self, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_namespaces_without_rights_are_not_entered(
+    node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", GrantingNoRights)
+    before = os.readlink("/proc/self/ns/user")
+
+    assert node.run(node.publish(), "sh", "-c", "readlink /proc/self/ns/user; hello", notify=print) == 0
+
+    sentence, namespace, hello = capfd.readouterr().out.splitlines()
+    assert sentence.startswith(
+        "this machine grants no namespaces (Permission denied): the environment runs as links in"
+    )
+    assert namespace == before
+    assert hello.startswith(f"hello from {node.store.path}")
+
+
 class WithoutOverlay(LinuxKernel):
     """A kernel before 5.11: it knows namespaces, and gives users no overlay in them."""
 
@@ -305,3 +328,29 @@ def test_the_process_becomes_the_command(tmp_path: Path) -> None:
 
     assert output == f"{process.pid}\ngot a line\n"
     assert process.returncode == 3
+
+
+def test_signals_reach_the_command_and_nobody_else(tmp_path: Path) -> None:
+    need_root()
+    reference = publish(tmp_path / "layout", ENVIRONMENT)
+    script = "trap 'echo told; exit 9' TERM; echo ready; while :; do read -r line; done"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lamella.cli", "run", reference, "--", "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"LAMELLA_STORE": str(tmp_path / "store")},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+
+    process.send_signal(signal.SIGTERM)
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+    assert process.stdout.readline() == "told\n"
+    assert process.wait(timeout=60) == 9
+    process.stdin.close()
+    process.stdout.close()

@@ -157,3 +157,14 @@ def test_a_bind_that_can_not_be_made_read_only_is_taken_back(tmp_path: Path) -> 
         overlay.bind(fake, str(tmp_path), "/target")
 
     assert fake.mounts == []
+
+
+def test_mount_points_are_told_as_they_are_named(tmp_path: Path) -> None:
+    need_root()
+    folder = tmp_path / "a b\tc\\040d\ne"
+    folder.mkdir()
+    overlay.bind(kernel.here(), str(folder), str(folder))
+    try:
+        assert str(folder) in kernel.here().mount_points()
+    finally:
+        kernel.here().umount(str(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,7 @@ from lamella.layers.relocate import CannotRelocate, move
 from lamella.layers.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lamella.layers.progress import Progress
     from lamella.layers.published import PublishedEnvironment
@@ -97,12 +97,14 @@ def export(
             os.makedirs(os.path.dirname(path), exist_ok=True)
             if wanted == "dir":
                 at = prefix or os.path.realpath(path)
-                _make_tree(partial, folders, more, at, link=link)
+                with _counted(progress, len(listed)) as done:
+                    _make_tree(partial, folders, more, at, link=link, done=done)
             elif wanted == "squashfs":
                 at = prefix or at
                 staged = f"{partial}.tree"
                 undo.callback(_remove, staged)
-                _make_tree(staged, folders, more, at, link=True)
+                with _counted(progress, len(listed)) as done:
+                    _make_tree(staged, folders, more, at, link=True, done=done)
                 _squash(staged, partial)
             else:
                 _archive(partial, wanted, listed, total, progress)
@@ -121,13 +123,28 @@ def _archive(path: str, wanted: Format, listed: Sequence[archive.Entry], total: 
         progress.end("export")
 
 
+@contextmanager
+def _counted(progress: Progress, files: int) -> Iterator[Callable[[int], None]]:
+    progress.begin("export", files, "files")
+    try:
+        yield lambda count: progress.advance("export", count)
+    finally:
+        progress.end("export")
+
+
 def _make_tree(
-    path: str, folders: Sequence[str], more: dict[str, tuple[bytes, int]], prefix: str, *, link: bool
+    path: str,
+    folders: Sequence[str],
+    more: dict[str, tuple[bytes, int]],
+    prefix: str,
+    *,
+    link: bool,
+    done: Callable[[int], None],
 ) -> None:
     os.mkdir(path, 0o755)
     for how in ("hardlinks", "reflinks", "copies") if link else ("reflinks", "copies"):
         try:
-            tree.lay(folders, path, how)
+            tree.lay(folders, path, how, done)
             break
         except MountError:
             if how == "copies":

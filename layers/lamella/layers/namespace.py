@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import MountError
@@ -108,11 +109,14 @@ def make_place(kernel: Kernel, path: str) -> str:
 
 
 def _cover(kernel: Kernel, folder: str, path: str) -> None:
-    mode = stat.S_IMODE(os.stat(folder).st_mode)
+    status = os.stat(folder)
     below = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         names = _names(folder)
-        kernel.mount("lamella", folder, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode:o}")
+        kernel.mount("lamella", folder, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={stat.S_IMODE(status.st_mode):o}")
+        # In a user namespace nobody's files can be had but the user's own.
+        with suppress(OSError):
+            os.chown(folder, status.st_uid, status.st_gid)
         _show(kernel, f"/proc/self/fd/{below}", folder, names)
         os.makedirs(path)
     finally:
