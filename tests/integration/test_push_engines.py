@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import tarfile
+import tempfile
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -89,12 +91,14 @@ def test_podman_runs_the_image_and_mounts_it_as_a_volume(
     need_root()
     limits = tmp_path / "containers.conf"
     limits.write_text('[containers]\ndefault_ulimits = ["nofile=4096:4096","nproc=4096:4096"]\n')
+    # podman wants at most 50 characters here.
+    short = tempfile.mkdtemp(prefix="lamella-")
     podman = [
         need("podman"),
         "--root",
         f"{tmp_path}/root",
         "--runroot",
-        f"{tmp_path}/run",
+        short,
         "--storage-driver",
         "overlay",
     ]
@@ -112,6 +116,7 @@ def test_podman_runs_the_image_and_mounts_it_as_a_volume(
         assert (done.stdout, done.returncode) == ("['.lamella', 'bin']\n", 0), done.stderr
     finally:
         run([*podman, "system", "reset", "--force"])
+        shutil.rmtree(short, ignore_errors=True)
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
