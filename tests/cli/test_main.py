@@ -216,4 +216,4 @@ def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int
     finally:
         os.close(descriptor)
     assert (process.returncode, output) == (code, "")
-    assert errors == ("lamella: interrupted; nothing half-made was left behind\n" if number == signal.SIGINT else "")
+    assert errors == ("lamella: interrupted; nothing half-made is left behind\n" if number == signal.SIGINT else "")

@@ -26,7 +26,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "or that of the python on PATH)",
     )
     parser.add_argument(
-        "--no-local", dest="local", action="store_const", const="", help="without it, whatever the settings say"
+        "--no-local", dest="local", action="store_const", const="", help="ship no local code, whatever the settings say"
     )
     parser.add_argument(
         "--include", metavar="PATH", action="append", default=[], help="a file or folder that ships besides; repeatable"
@@ -42,9 +42,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="end with exit code 1 where this package is missing, or has a warning or error; repeatable",
     )
-    parser.add_argument(
-        "--no-system-libraries", action="store_true", help="without the shared libraries of this system"
-    )
+    parser.add_argument("--no-system-libraries", action="store_true", help="ship no shared libraries of this system")
 
 
 def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit:
         raise  # Help, a usage error or a signal: no need to import what the errors below are.
     except KeyboardInterrupt:
-        _complain("interrupted; nothing half-made was left behind")
+        _complain("interrupted; nothing half-made is left behind")
         return INTERRUPTED
     except BrokenPipeError:
         # What reads has seen enough (`lamella scan | head`); Python must not try to flush to it again at exit.
@@ -113,8 +113,19 @@ def parser_of(verb: str | None = None) -> argparse.ArgumentParser:
         if name == verb:
             module(name).configure(described)
             described.add_argument("--json", action="store_true", help="print the result as one JSON document")
+            described.usage = described.usage or _usage(name, described)
             described.add_argument("-q", "--quiet", action="store_true", help="no progress and no remarks")
     return parser
+
+
+def _usage(verb: str, parser: argparse.ArgumentParser) -> str:
+    # argparse would list every option here, and again below with what it means.
+    words = [
+        f"[{each.metavar}]" if each.nargs == "?" else str(each.metavar)
+        for each in parser._actions
+        if not each.option_strings
+    ]
+    return " ".join(["lamella", verb, "[options]", *words])
 
 
 def module(verb: str) -> VerbModule:

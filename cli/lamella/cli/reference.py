@@ -38,11 +38,8 @@ def _verb(name: str) -> str:
     actions = [action for action in parser._actions if action.dest not in {"help", "json", "quiet"}]
     settings = {setting.attribute: setting for setting in module(name).SETTINGS}
     positional = [action for action in actions if not action.option_strings]
-    words = [f"[{action.metavar}]" if action.nargs == "?" else str(action.metavar) for action in positional]
-    if name == "run":
-        words += ["-- COMMAND [ARGUMENT ...]"]
     lines = [f"## lamella {name}", "", f"{VERBS[name].summary[0].upper()}{VERBS[name].summary[1:]}.", ""]
-    lines += [f"    lamella {name} [options] {' '.join(words)}".rstrip(), ""]
+    lines += [f"    {parser.usage}", ""]
     lines += ["| argument | meaning |", "|---|---|"] if positional else []
     lines += [f"| `{action.metavar}` | {action.help} |" for action in positional]
     lines += [""] if positional else []

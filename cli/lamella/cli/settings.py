@@ -93,9 +93,13 @@ BASE = Setting(
     "the image to put the environment on; without it the runnable image holds the environment alone",
     metavar="REFERENCE",
 )
-COMPRESSION = Setting("compression", "of the layers", default="zstd", choices=("zstd", "gzip"))
+COMPRESSION = Setting("compression", "how layers are compressed", default="zstd", choices=("zstd", "gzip"))
 MAX_LAYERS = Setting(
-    "max-layers", "of the runnable image; the smallest packages share one", default=100, kind=int, metavar="NUMBER"
+    "max-layers",
+    "how many layers the runnable image may have; small packages share some",
+    default=100,
+    kind=int,
+    metavar="NUMBER",
 )
 CACHE = Setting(
     "cache",
