@@ -43,6 +43,9 @@ class Download:
                     raise Interrupted(f"{self._response.host} ended {self._descriptor.digest} early; try again later")
             except Interrupted as failure:
                 self.close()
+                if self._offset == self._descriptor.size:
+                    # Everything came; that the connection broke behind it does not matter.
+                    return b""
                 # In a row: a long blob over a poor line may break often, as long as it gets on.
                 self._failures += 1
                 self._patience.wait(self._failures, failure)
