@@ -128,6 +128,12 @@ def comparison(first: Round, again: Round, upgraded: Round) -> list[str]:
     return aligned(columns, rows)
 
 
+def share(first: Round, upgraded: Round) -> tuple[str, float]:
+    """What the upgrade moved of what the first pull did."""
+    all_of_it, some = first.pulled["downloaded"], upgraded.pulled["downloaded"]
+    return f"{some['layers']} of {counted(all_of_it['layers'], 'layer')}", some["bytes"] / all_of_it["bytes"]
+
+
 def title(text: str) -> None:
     """A heading between the steps."""
     say(f"\n=== {text}\n")
