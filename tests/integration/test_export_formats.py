@@ -115,6 +115,16 @@ def test_an_archive_works_wherever_it_is_unpacked(
     assert (place / "share/where").read_text() == f"{place}\n"
 
 
+def test_an_archive_can_be_made_for_a_place_that_is_known(store: Store, reference: str, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    export(reference, str(tmp_path / "env.tar.gz"), store=store, prefix=str(place))
+
+    unpack(tmp_path / "env.tar.gz", place, "tar.gz")
+
+    assert sh("sh", f"{place}/bin/tool 1; cat {place}/share/where") == f"tool ['1']\n{place}\n"
+    assert sh("bash", f". {place}/bin/activate && tool") == "tool []\n"
+
+
 @pytest.mark.parametrize("format", ["tar.gz", "tar.zst", "zip", "squashfs"])
 def test_an_archive_is_the_same_every_time(
     store: Store,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lamella.layers.progress import Progress
-    from lamella.layers.published import PublishedEnvironment
 
 Format = Literal["dir", "tar.gz", "tar.zst", "zip", "squashfs"]
 FORMATS: tuple[Format, ...] = ("dir", "tar.gz", "tar.zst", "zip", "squashfs")
@@ -85,30 +84,30 @@ def export(
         raise ExportError("no mksquashfs on PATH: install squashfs-tools, or export another format")
     with pull.leased(reference, store=store, insecure=insecure, progress=progress) as pulled, ExitStack() as undo:
         environment = pulled.environment
-        folders = list(lowers.folders(store, environment).values())
-        more = _more(environment, folders)
-        listed = archive.entries(folders, more)
-        total = sum(_size(entry) for entry in listed)
+        at = prefix or (os.path.realpath(path) if wanted == "dir" else environment.prefix)
         # Beside its place, and renamed: whoever sees it there sees all of it.
         partial = f"{path}.partial-{os.urandom(4).hex()}"
         undo.callback(_remove, partial)
-        at = environment.prefix
         try:
+            # What is laid out as a tree is moved there; what is written as it is comes with its files rewritten.
+            inside = at if wanted in _WRITERS else environment.prefix
+            folders = lowers.for_prefix(store, environment, inside)
+            more = _more(inside, folders)
+            listed = archive.entries(folders, more)
+            total = sum(_size(entry) for entry in listed)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            if wanted == "dir":
-                at = prefix or os.path.realpath(path)
-                with _counted(progress, len(listed)) as done:
-                    _make_tree(partial, folders, more, at, link=link, done=done)
-            elif wanted == "squashfs":
-                at = prefix or at
-                staged = f"{partial}.tree"
-                undo.callback(_remove, staged)
-                with _counted(progress, len(listed)) as done:
-                    _make_tree(staged, folders, more, at, link=True, done=done)
-                _squash(staged, partial)
-            else:
+            if wanted in _WRITERS:
                 _archive(partial, wanted, listed, total, progress)
+            else:
+                tree_path = partial if wanted == "dir" else f"{partial}.tree"
+                undo.callback(_remove, tree_path)
+                with _counted(progress, len(listed)) as done:
+                    _make_tree(tree_path, folders, more, at, link=link or wanted == "squashfs", done=done)
+                if wanted == "squashfs":
+                    _squash(tree_path, partial)
             os.rename(partial, path)
+        except MountError as error:
+            raise ExportError(str(error)) from error
         except OSError as error:
             raise ExportError(f"{path} can't be written: {error.strerror or error}") from error
     return Exported(pulled.reference, path, wanted, at, len(listed), total)
@@ -176,12 +175,12 @@ def _squash(folder: str, path: str) -> None:
     raise ExportError(f"mksquashfs failed: {lines[-1] if lines else f'exit code {made.returncode}'}")
 
 
-def _more(environment: PublishedEnvironment, folders: Sequence[str]) -> dict[str, tuple[bytes, int]]:
+def _more(prefix: str, folders: Sequence[str]) -> dict[str, tuple[bytes, int]]:
     conda = any(os.path.isdir(f"{folder}/conda-meta") for folder in folders)
     variables: dict[str, str] = {}
     for folder in folders:
         variables |= activation.conda_variables(folder)
-    return exported.files(environment.prefix, variables, conda=conda)
+    return exported.files(prefix, variables, conda=conda)
 
 
 def _check_free(path: str, *, folder: bool) -> None:
