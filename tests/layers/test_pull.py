@@ -2,24 +2,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamella.layers import fetch as fetching
 from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.gc import gc
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import LAYER_ZSTD, Descriptor, Digest, Layer, Platform
+from lamella.layers.progress import Silent
 from lamella.layers.pull import leased, plan, pull
 from lamella.layers.store import Store
 from support import tars
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from lamella.layers.storage import Reader
 
 
 @pytest.fixture
@@ -30,6 +36,13 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def layout(tmp_path: Path) -> OciLayout:
     return OciLayout(str(tmp_path / "layout"), create=True)
+
+
+@pytest.fixture(params=["threads", "workers"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unpacked by this process, as small pulls are, and by workers, as large ones."""
+    if request.param == "workers":
+        monkeypatch.setattr(fetching, "LARGE", 1)
 
 
 def packages(names: str) -> list[tuple[Layer, bytes]]:
@@ -94,6 +107,7 @@ class TestPlan:
         assert plan(shuffled, ()).fetch == plan(layers, ()).fetch
 
 
+@pytest.mark.usefixtures("either_way")
 def test_pulls_what_is_missing_and_nothing_twice(store: Store, layout: OciLayout, reference: str) -> None:
     tars.publish(layout, "env", packages("abc"))
     first = pull(reference, store=store)
@@ -146,6 +160,7 @@ def test_a_dry_run_brings_no_layer(store: Store, layout: OciLayout, reference: s
     assert list(store.layers()) == []
 
 
+@pytest.mark.usefixtures("either_way")
 def test_progress_ends_at_the_bytes_of_the_plan(store: Store, layout: OciLayout, reference: str) -> None:
     tars.publish(layout, "env", packages("abcdef"))
     heard = Heard()
@@ -154,6 +169,7 @@ def test_progress_ends_at_the_bytes_of_the_plan(store: Store, layout: OciLayout,
     assert heard.ended == 1
 
 
+@pytest.mark.usefixtures("either_way")
 def test_the_first_bad_layer_stops_the_pull_and_good_ones_stay_whole(
     store: Store, layout: OciLayout, reference: str
 ) -> None:
@@ -167,6 +183,7 @@ def test_the_first_bad_layer_stops_the_pull_and_good_ones_stay_whole(
     assert os.listdir(f"{store.path}/locks") == []
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_pull_that_failed_goes_on_where_it_was(
     store: Store, layout: OciLayout, reference: str, tmp_path: Path
 ) -> None:
@@ -180,6 +197,25 @@ def test_a_pull_that_failed_goes_on_where_it_was(
     (tmp_path / "moved").rename(blob)
     pull(reference, store=store)
     assert set(store.layers()) == {layer.diff_id for layer, _ in made}
+
+
+@pytest.mark.usefixtures("either_way")
+def test_eight_layers_are_fetched_at_once(store: Store, layout: OciLayout) -> None:
+    made = packages("abcdefgh")
+    tars.publish(layout, "env", made)
+    all_asked = threading.Barrier(8, timeout=60)
+
+    class Distant:
+        """Answers when eight have asked."""
+
+        @contextmanager
+        def fetch(self, descriptor: Descriptor) -> Iterator[Reader]:
+            all_asked.wait()
+            with layout.fetch(descriptor) as stream:
+                yield stream
+
+    fetching.fetch([layer for layer, _ in made], Distant(), store, Silent())
+    assert len(list(store.layers())) == 8
 
 
 def test_layers_stay_while_they_are_leased(store: Store, layout: OciLayout, reference: str) -> None:

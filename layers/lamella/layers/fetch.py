@@ -6,25 +6,30 @@ import os
 import sys
 import threading
 from collections import deque
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from lamella.layers.partial import Claim, claim, commit, receive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
+    from queue import SimpleQueue
 
     from lamella.layers.oci import Layer
     from lamella.layers.progress import Progress
     from lamella.layers.storage import Fetcher, Reader
     from lamella.layers.store import Store
-    from lamella.layers.unpack import Unpacked
-
-    Receive = Callable[[Reader, Layer, str], Unpacked]
+    from lamella.layers.worker import Worker
 
 _TASK = "pull"
 LARGE = 64 << 20
 """Bytes of blobs from which on workers save more than the tenth of a second that they take to start."""
+_SMALL = 4 << 20
+"""Bytes of a blob that is fetched before it waits for a worker."""
+_CONNECTIONS = 8
+"""Blobs that are fetched at once: most are small, and far away each takes as long as its answer is on the way."""
 _MAX_WORKERS = 4
 """Each has 20 MB; a disk seldom takes more files than these make."""
 _POLL = 0.02
@@ -39,31 +44,44 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
     """
     store.prepare()
     total = sum(layer.descriptor.size for layer in layers)
-    processors = len(os.sched_getaffinity(0))
-    workers = total >= LARGE and processors > 1 and bool(sys.executable)
-    count = min(processors, _MAX_WORKERS) if workers else 2 * processors
-    run = _Run(layers, fetcher, store, progress, workers=workers)
-    progress.begin(_TASK, total, "B")
-    threads = [
-        threading.Thread(target=run.work, name=f"lamella-pull-{number}", daemon=True)
-        for number in range(min(len(layers), count))
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    except BaseException:
-        run.stop()
-        raise
-    finally:
-        for thread in threads:
-            thread.join()
-        run.close()
-        progress.end(_TASK)
+    with ExitStack() as stack:
+        run = _Run(layers, fetcher, store, progress, _workers(stack) if total >= LARGE else None)
+        progress.begin(_TASK, total, "B")
+        threads = [
+            threading.Thread(target=run.work, name=f"lamella-pull-{number}", daemon=True)
+            for number in range(min(len(layers), _CONNECTIONS))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            run.stop()
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+            run.close()
+            progress.end(_TASK)
     if run.error:
         raise run.error
     return run.moved
+
+
+def _workers(stack: ExitStack) -> SimpleQueue[Worker] | None:
+    """Processes to unpack in, which end with `stack`; None where there is one processor, or no interpreter to start."""
+    processors = len(os.sched_getaffinity(0))
+    if processors == 1 or not sys.executable:
+        return None
+    from queue import SimpleQueue
+
+    from lamella.layers.worker import Worker
+
+    workers: SimpleQueue[Worker] = SimpleQueue()
+    for _ in range(min(processors, _MAX_WORKERS)):
+        workers.put(stack.enter_context(closing(Worker())))
+    return workers
 
 
 class _Stopped(Exception):
@@ -74,7 +92,12 @@ class _Run:
     """What the threads of one fetch share."""
 
     def __init__(
-        self, layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress, *, workers: bool
+        self,
+        layers: Sequence[Layer],
+        fetcher: Fetcher,
+        store: Store,
+        progress: Progress,
+        workers: SimpleQueue[Worker] | None,
     ) -> None:
         self._fetcher = fetcher
         self._store = store
@@ -97,28 +120,19 @@ class _Run:
 
     def work(self) -> None:
         try:
-            if self._workers:
-                from lamella.layers.worker import Worker
-
-                with closing(Worker()) as worker:
-                    self._bring(worker.receive)
-            else:
-                self._bring(receive)
+            while (task := self._take()) is not None:
+                layer, elsewhere = task
+                claimed = self._claim(layer, elsewhere=elsewhere)
+                if claimed is None:
+                    self._todo.append((layer, True))
+                elif self._receive(layer, claimed):
+                    self._commit(claimed)
         except _Stopped:
             return
         except BaseException as error:
             with self._lock:
                 self.error = self.error or error
             self.stop()
-
-    def _bring(self, unpack: Receive) -> None:
-        while (task := self._take()) is not None:
-            layer, elsewhere = task
-            claimed = self._claim(layer, elsewhere=elsewhere)
-            if claimed is None:
-                self._todo.append((layer, True))
-            elif self._receive(layer, claimed, unpack):
-                self._commit(claimed)
 
     def _take(self) -> tuple[Layer, bool] | None:
         if self._stopped.is_set():
@@ -135,20 +149,53 @@ class _Run:
                 raise _Stopped
         return claimed
 
-    def _receive(self, layer: Layer, claimed: Claim, unpack: Receive) -> bool:
+    def _receive(self, layer: Layer, claimed: Claim) -> bool:
         """Whether there is something to commit now; the claim is closed if not."""
         received = False
         try:
             if self._store.has(layer.diff_id):
                 self._progress.advance(_TASK, layer.descriptor.size)
             else:
-                with self._store.explained(), self._fetcher.fetch(layer.descriptor) as stream:
-                    unpack(_Counted(stream, self), layer, claimed.path)
+                with self._store.explained():
+                    self._unpack(layer, claimed.path)
                 received = True
         finally:
             if not received:
                 claimed.close()
         return received
+
+    def _unpack(self, layer: Layer, path: str) -> None:
+        if self._workers is None:
+            with self._fetched(layer) as stream:
+                receive(stream, layer, path)
+        elif layer.descriptor.size > _SMALL:
+            # No connection is opened that would then wait for a worker.
+            with self._worker(self._workers) as worker, self._fetched(layer) as stream:
+                worker.receive(stream, layer, path)
+        else:
+            with self._fetched(layer) as stream:
+                blob = BytesIO(b"".join(iter(partial(stream.read, _SMALL), b"")))
+            with self._worker(self._workers) as worker:
+                worker.receive(blob, layer, path)
+
+    @contextmanager
+    def _fetched(self, layer: Layer) -> Iterator[Reader]:
+        with self._fetcher.fetch(layer.descriptor) as stream:
+            yield _Counted(stream, self)
+
+    @contextmanager
+    def _worker(self, workers: SimpleQueue[Worker]) -> Iterator[Worker]:
+        worker = workers.get()
+        try:
+            # What another thread gave back after an error is of no use.
+            if self._stopped.is_set():
+                raise _Stopped
+            yield worker
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            workers.put(worker)
 
     def _commit(self, claimed: Claim) -> None:
         with self._lock:
