@@ -37,6 +37,10 @@ demo: $(STAMP)
 bench: $(STAMP)
 	PYTHONPATH=tests $(VENV)/bin/python -m bench $(if $(PREFIX),--prefix $(PREFIX))
 
+# One part of the code by itself: bench-scan, bench-push, bench-pull, bench-mount, bench-transport.
+bench-%: $(STAMP)
+	$(VENV)/bin/python tests/bench/$*.py
+
 docs: $(STAMP)
 	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md
 

@@ -2,8 +2,8 @@
 
     python -m bench [--prefix /path/to/environment] [--no-engine]
 
-Seconds depend on the machine and on what else it does; ratios are what to read. `make bench` runs the parts that are
-about one layer of the code (transport.py, pull.py and the like) by themselves: `python tests/bench/pull.py`.
+Seconds depend on the machine and on what else it does; ratios are what to read. `make bench-pull` and the like measure
+one part of the code by itself.
 """
 
 from __future__ import annotations
