@@ -116,6 +116,20 @@ def test_a_user_reads_roots_store_and_can_not_write_it(references: list[str]) ->
         assert store.has(layer)
 
 
+def test_a_user_reads_what_root_pulled_with_a_closed_umask(references: list[str]) -> None:
+    need_root()
+    with folder_of(0) as folder:
+        store = Store(str(folder / "store"))
+        before = os.umask(0o077)
+        try:
+            first = pull(references[0], store=store)
+        finally:
+            os.umask(before)
+        verify(store)
+        assert as_user(NOBODY, lambda: pull(first.reference, store=store).moved) == 0
+        assert as_user(NOBODY, lambda: verify(store).damaged) == ()
+
+
 def test_what_a_user_leases_in_roots_store_stays(references: list[str]) -> None:
     need_root()
     with folder_of(0) as folder:

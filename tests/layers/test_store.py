@@ -190,14 +190,14 @@ class TestLocks:
         assert not os.path.exists(path)
 
     def test_a_claim_is_one_process_own(self, store: Store) -> None:
-        first = claim(store, ONE, wait=False)
+        first = claim(store, ONE)
         assert first is not None
-        assert claim(store, ONE, wait=False) is None
-        other = claim(store, TWO, wait=False)
+        assert claim(store, ONE) is None
+        other = claim(store, TWO)
         assert other is not None
         other.close()
         first.close()
-        again = claim(store, ONE, wait=False)
+        again = claim(store, ONE)
         assert again is not None
         again.close()
 
@@ -208,7 +208,7 @@ class TestLocks:
         os.makedirs(f"{living}/tree/opt")
         writer = os.open(living, os.O_RDONLY)
         fcntl.flock(writer, fcntl.LOCK_SH)
-        claimed = claim(store, ONE, wait=False)
+        claimed = claim(store, ONE)
         assert claimed is not None
         claimed.close()
         os.close(writer)

@@ -25,6 +25,7 @@ from lamella.layers.oci import (
     Digest,
 )
 from lamella.layers.storage import Reader, VerifiedReader, fetch_document
+from lamella.layers.store import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,10 +106,11 @@ def _remember(store: Store, digest: Digest, content: bytes) -> None:
     store.prepare()
     # Under the lock, so that `gc`, which has it alone, knows any such file that it finds to be left by a crash.
     with store.explained(), locks.shared(f"{store.path}/lock"):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folder(os.path.dirname(path))
         temporary = f"{store.path}/partial/document-{os.urandom(6).hex()}"
         try:
             with open(temporary, "xb") as file:
+                os.fchmod(file.fileno(), 0o644)
                 file.write(content)
             os.rename(temporary, path)
         except OSError:

@@ -143,7 +143,7 @@ class _Run:
             return None
 
     def _claim(self, layer: Layer, *, elsewhere: bool) -> Claim | None:
-        while (claimed := claim(self._store, layer.diff_id, wait=False)) is None and elsewhere:
+        while (claimed := claim(self._store, layer.diff_id)) is None and elsewhere:
             # A process that blocks in flock(2) hears no Ctrl-C, and not that another thread has failed.
             if self._stopped.wait(_POLL):
                 raise _Stopped

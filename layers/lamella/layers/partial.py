@@ -12,6 +12,7 @@ from lamella.layers import locks
 from lamella.layers.annotations import PACKAGE, UNPACKED, VERSION
 from lamella.layers.decompress import DiffReader, decompressed
 from lamella.layers.errors import InvalidContent, UnsafeLayer
+from lamella.layers.store import make_folder
 from lamella.layers.unpack import Unpacked, unpack
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ class Claim:
             locks.release(self._lock, self._lock_path)
 
 
-def claim(store: Store, diff_id: Digest, *, wait: bool) -> Claim | None:
-    """The right to bring the layer, which may be here by then; None where another has it and `wait` is False.
+def claim(store: Store, diff_id: Digest) -> Claim | None:
+    """The right to bring the layer, which may be here by now; None where another process has it in hand.
 
     What a crashed process left of this layer is removed.
     """
     with store.explained():
         lock_path = f"{store.path}/locks/{diff_id.hex}"
-        lock = locks.acquire(lock_path, wait=wait)
+        lock = locks.acquire(lock_path, wait=False)
         if lock is None:
             return None
         for name in os.listdir(f"{store.path}/partial"):
@@ -76,6 +77,7 @@ def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
             os.fchmod(tree, 0o755)
             content = DiffReader(decompressed(stream, layer.descriptor.media_type), layer.diff_id, _limit(layer))
             with open(f"{path}/skeleton", "xb") as file:
+                os.fchmod(file.fileno(), 0o644)
                 with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as skeleton:
                     unpacked = unpack(content, tree, skeleton)
                 kept = file.tell()
@@ -85,6 +87,7 @@ def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
         finally:
             os.close(tree)
         with open(f"{path}/layer.json", "x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
             json.dump({"bytes": unpacked.bytes + kept, "entries": unpacked.entries}, file)
         os.fchmod(folder, 0o755)
     except (InvalidContent, UnsafeLayer) as error:
@@ -101,7 +104,7 @@ def commit(store: Store, claims: Sequence[Claim]) -> None:
         sync(f"{store.path}/partial")
         for claimed in claims:
             final = store.folder(claimed.diff_id)
-            os.makedirs(os.path.dirname(final), exist_ok=True)
+            make_folder(os.path.dirname(final))
             os.rename(claimed.path, final)
 
 

@@ -5,6 +5,7 @@
     layers/<algorithm>/<hex>/layer.json  its size
     partial/                             layers that are being unpacked, or removed
     documents/<algorithm>/<hex>          manifests and configs that were pulled
+    derived/<key>/                       trees made of several layers; see `derived`
     locks/, lock, leases/, holds/        who fetches what, and what may not be removed
 
 A layer is unpacked in `partial`, synced and renamed to its place, and renamed out of it before it is removed, so that
@@ -63,7 +64,7 @@ class Store:
         return os.path.isdir(self.folder(diff_id))
 
     def size(self, diff_id: Digest) -> int:
-        """Bytes of the layer's files and of what the store keeps with them; 0 for a layer that is not here."""
+        """Bytes that the layer takes of the disk, about; 0 for a layer that is not here."""
         try:
             with open(self.folder(diff_id) + "/layer.json", encoding="utf-8") as file:
                 size = json.load(file)["bytes"]
@@ -112,16 +113,17 @@ class Store:
             root = os.geteuid() == 0
             if os.path.isdir(f"{self.path}/holds") and os.path.exists(f"{self.path}/lock"):
                 return
-            # What root pulls is for everybody on the node; what a user pulls is the user's.
-            os.makedirs(self.path, 0o755 if root else 0o700, exist_ok=True)
+            # What root pulls is for everybody on the node, whatever root's umask; what a user pulls is the user's.
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            make_folder(self.path, 0o755 if root else 0o700)
             for name in _FOLDERS:
-                try:
-                    os.mkdir(f"{self.path}/{name}")
-                except FileExistsError:
-                    continue
                 mode = {"partial": 0o700, "leases": 0o1777 if root else 0o755}.get(name, 0o755)
-                os.chmod(f"{self.path}/{name}", mode)
-            os.close(os.open(f"{self.path}/lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+                make_folder(f"{self.path}/{name}", mode)
+            lock = os.open(f"{self.path}/lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.fchmod(lock, 0o644)
+            finally:
+                os.close(lock)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -130,6 +132,17 @@ class Store:
             yield
         except OSError as error:
             raise StoreError(_explanation(self.path, error)) from error
+
+
+def make_folder(path: str, mode: int = 0o755) -> None:
+    """Makes a folder with this mode, whatever the umask; one that is there stays as it is."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    else:
+        os.chmod(path, mode)
 
 
 def _explanation(path: str, error: OSError) -> str:

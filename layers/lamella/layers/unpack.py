@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DISK_BLOCK = 4096
 _NANOSECONDS = 1_000_000_000
 
 
@@ -34,7 +35,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was written: the number of entries, and bytes of files."""
+    """What was written: the number of entries, and the bytes that files and folders take of a disk of 4 KiB blocks."""
 
     entries: int
     bytes: int
@@ -55,9 +56,10 @@ def unpack(stream: Reader, folder: int, skeleton: Writer | None = None) -> Unpac
             if skeleton:
                 skeleton.write(archive.raw)
             if entry.kind == "file":
-                written += entry.size
+                written += entry.size + -entry.size % _DISK_BLOCK
                 tree.add_file(entry, archive)
             elif entry.kind == "folder":
+                written += _DISK_BLOCK
                 tree.add_folder(entry)
             elif entry.kind == "symlink":
                 tree.add_symlink(entry)
