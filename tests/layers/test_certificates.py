@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +76,23 @@ def test_the_authorities_of_the_system_may_be_replaced(
 def test_a_registry_that_cant_be_trusted_is_told_with_what_to_do(home: Path, simulator: RegistrySimulator) -> None:
     certificates(home, simulator.host)
     with pytest.raises(Unreachable, match=r"can't be trusted: .*; name its authority in LAMELLA_CA_FILE"):
+        use(simulator.host)
+
+
+def test_a_client_s_certificate_in_certs_d_is_shown(home: Path, private: Authority) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*private.own)
+    server.load_verify_locations(private.certificate)
+    server.verify_mode = ssl.CERT_REQUIRED
+    with RegistrySimulator().serving(server) as simulator:
+        folder = certificates(home, simulator.host)
+        shutil.copy(private.certificate, folder / "ca.crt")
+        with pytest.raises(Unreachable, match=rf"{simulator.host}"):
+            use(simulator.host)
+        shutil.copy(private.own[0], folder / "client.cert")
+        with pytest.raises(CredentialsError, match=r"client\.key are no client certificate and key, in PEM"):
+            use(simulator.host)
+        shutil.copy(private.own[1], folder / "client.key")
         use(simulator.host)
 
 

@@ -33,7 +33,8 @@ get) read -r server; f="{folder}/$(echo "$server" | tr '/:' '__')"
      [ -f "$f" ] && cat "$f" || {{ echo "credentials not found in native keychain"; exit 1; }} ;;
 store) input=$(cat); server=$(echo "$input" | sed 's/.*"ServerURL": *"\\([^"]*\\)".*/\\1/')
        echo "$input" > "{folder}/$(echo "$server" | tr '/:' '__')" ;;
-erase) read -r server; rm -f "{folder}/$(echo "$server" | tr '/:' '__')" ;;
+erase) read -r server; rm "{folder}/$(echo "$server" | tr '/:' '__')" 2>/dev/null ||
+       {{ echo "credentials not found in native keychain"; exit 1; }} ;;
 esac
 """
 
@@ -254,6 +255,7 @@ def test_a_login_is_kept_with_the_helper_that_is_configured(home: Path, helper: 
         assert find(host) == KNOWN
         assert json.loads(path.read_text()) == {"credsStore": "files", "auths": {host: {}}}
         assert logout(host)
+        assert not logout(host)
         assert find(host) is None
     assert not [file for file in helper.iterdir() if "localhost" in file.name]
 

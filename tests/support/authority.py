@@ -19,6 +19,8 @@ class Authority:
 
     certificate: str
     server: ssl.SSLContext
+    own: tuple[str, str]
+    """A certificate that the authority signed, and its key."""
 
 
 def authority(folder: Path) -> Authority:
@@ -39,4 +41,4 @@ def authority(folder: Path) -> Authority:
     subprocess.run([*run, "-out", own], check=True, capture_output=True)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(own, own_key)
-    return Authority(ca, server)
+    return Authority(ca, server, (own, own_key))

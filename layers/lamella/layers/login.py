@@ -49,13 +49,14 @@ def logout(registry: str) -> bool:
     path = _path()
     document = read_file(path)
     helper = helper_of(document, registry, path)
-    if helper:
-        with _helped(helper, registry) as store:
-            store.erase(key_of(registry))
     known = _auths(document).pop(key_of(registry), None) is not None
     if known:
         _write(path, document)
-    return known or bool(helper)
+    if helper:
+        with _helped(helper, registry) as store:
+            store.erase(key_of(registry))
+            known = True
+    return known
 
 
 def _path() -> str:
@@ -76,6 +77,8 @@ def _helped(helper: str, registry: str) -> Iterator[Store]:
 
     try:
         yield Store(helper)
+    except errors.CredentialsNotFound:
+        pass
     except errors.StoreError as error:
         raise CredentialsError(f"the credential helper docker-credential-{helper} failed for {registry}") from error
 
