@@ -59,3 +59,13 @@ def test_an_environment_for_another_platform_is_refused_with_those_there_are(tmp
 
     with pytest.raises(LayersError, match="it has plan9/mips"):
         replace(reference, ["true"], store=Store(str(tmp_path / "store")))
+
+
+@pytest.mark.parametrize("verb", [replace, mount])
+def test_what_needs_linux_says_so_before_anything_is_asked(
+    tmp_path: Path, verb: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+
+    with pytest.raises(Unsupported, match="mounting an environment needs Linux"):
+        verb("oci:/not/there:v1", str(tmp_path / "target"))  # type: ignore[operator]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.layers import assemble, locks, lowers, preflight
 from lamella.layers.assemble import METHODS, TREES, Rung
 from lamella.layers.errors import MountError
-from lamella.layers.kernel import MNT_DETACH, LinuxKernel
+from lamella.layers.kernel import MNT_DETACH, here
 from lamella.layers.overlay import Upper
 from lamella.layers.progress import Silent
 from lamella.layers.store import Store
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from lamella.layers.published import PublishedEnvironment
 
 _SILENT = Silent()
-_LINUX = LinuxKernel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def mount(
     prefix: str = "",
     insecure: bool = False,
     progress: Progress = _SILENT,
-    kernel: Kernel = _LINUX,
+    kernel: Kernel | None = None,
 ) -> Mounted:
     """Pulls what is missing of `reference` and puts the environment at `target`, an empty folder, made if it is missing.
 
@@ -88,6 +87,7 @@ def mount(
         if not prefix and seen_at(target, environment.prefix) == target:
             preflight.check(environment)
 
+    kernel = kernel or here()
     store = store or Store()
     target = os.path.realpath(target)
     pulling = pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check)
@@ -125,11 +125,12 @@ def mount(
             raise
 
 
-def umount(target: str, *, store: Store | None = None, lazy: bool = False, kernel: Kernel = _LINUX) -> Mounted:
+def umount(target: str, *, store: Store | None = None, lazy: bool = False, kernel: Kernel | None = None) -> Mounted:
     """Takes the environment at `target` away, and whatever a crash left of one; gives what was there.
 
     `lazy`: also while programs still use it; what they have open goes on until they close it.
     """
+    kernel = kernel or here()
     store = store or Store()
     target = os.path.realpath(target)
     state = _read(_state(store, target) + ".json")

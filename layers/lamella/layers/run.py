@@ -72,6 +72,7 @@ def replace(
     """
     from lamella.layers import pull
 
+    linux = kernel.here()
     store = store or Store()
     with ExitStack() as leases:
         with pull.leased(reference, store=store, insecure=insecure, progress=progress, check=preflight.check) as pulled:
@@ -82,7 +83,7 @@ def replace(
         _remove_dead_leases(store)
 
         def become() -> NoReturn:
-            execute(_enter(kernel.here(), store, pulled.environment, notify), command)
+            execute(_enter(linux, store, pulled.environment, notify), command)
 
         if threading.active_count() > 1:
             raise SystemExit(_in_child(become))
@@ -95,9 +96,7 @@ def execute(prefix: str, command: Sequence[str]) -> NoReturn:
     program = activation.command(prefix, command)
     path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
     if not path:
-        raise CannotRun(
-            f"there is no command {program[0]!r}, neither in the environment nor on PATH: try lamella scan on it"
-        )
+        raise CannotRun(f"there is no command {program[0]!r}, neither in the environment nor on PATH")
     # Python ignores it; a program that is told of a closed pipe by nothing else would go on writing (as subprocess does).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
@@ -122,8 +121,8 @@ def _enter(kernel: Kernel, store: Store, environment: PublishedEnvironment, noti
 
 
 def _assemble(kernel: Kernel, store: Store, environment: PublishedEnvironment, folders: Sequence[str]) -> None:
-    here = os.getcwd()
     try:
+        here = os.getcwd()
         place = namespace.make_place(kernel, environment.prefix)
         try:
             assemble.assemble(kernel, folders, place, assemble.MOUNTS)
