@@ -20,9 +20,10 @@ help:
 	@echo "make docs    docs/reference/cli.md from the command's own parsers"
 	@echo "make clean   remove what these targets made"
 
-# In a folder of its own: a mount that a killed run left in pytest's usual one would fail this run's cleanup.
+# In a folder of its own: a mount that a killed run left in pytest's usual one would fail this run's cleanup. Open to all:
+# some tests are other users.
 test: check
-	@scratch=$$(mktemp -d) && { \
+	@scratch=$$(mktemp -d) && chmod 755 $$scratch && { \
 		PATH=$(CURDIR)/$(VENV)/bin:$$PATH TMPDIR=$$scratch $(VENV)/bin/python -m pytest -n auto --dist worksteal $(TESTS); code=$$?; \
 		rm -rf --one-file-system $$scratch; exit $$code; }
 
