@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from lamella.builder.bundle import partition
 from lamella.builder.cache import Built
 from lamella.builder.image import About, Base, Documents, ImageLayer, PackageLayer, Settings, documents
 from lamella.layers import annotations as names
@@ -10,6 +11,7 @@ from lamella.layers.oci import (
     DOCKER_LAYER_GZIP,
     LAYER_GZIP,
     LAYER_ZSTD,
+    MAX_DOCUMENT,
     Descriptor,
     Digest,
     ImageConfig,
@@ -126,3 +128,21 @@ def test_documents_are_canonical_json() -> None:
     for document in (*made().configs, *made().manifests, made().index):
         value = json.loads(document.content)
         assert json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == document.content
+
+
+def test_the_documents_of_1200_packages_are_what_every_registry_takes() -> None:
+    """distribution and Harbor refuse manifests of more than 4 MiB."""
+    packages = [
+        PackageLayer(
+            f"a-package-with-a-long-name-{number}", "2026.10.18.post1", "pypi", f"{number:064}", built(str(number))
+        )
+        for number in range(1200)
+    ]
+    alone, bundles = partition([(package.name, 1) for package in packages], 100)
+    image = [ImageLayer(tuple(names), "a" * 64, built(names[0])) for names in [*([name] for name in alone), *bundles]]
+    result = documents(ABOUT, packages, image)
+    assert len(Manifest.parse(result.manifests[0].content).layers) <= 100
+    assert (
+        max(document.descriptor.size for document in (*result.configs, *result.manifests, result.index))
+        < MAX_DOCUMENT // 4
+    )
