@@ -31,6 +31,7 @@ def patched(chunks: Iterable[bytes], name: str, *, rpath: str | None) -> Iterato
             out.writelines(chunks)
         if rpath is not None:
             _patchelf(["--force-rpath", "--set-rpath", rpath, path], name)
+            _blank_the_rest(path, rpath)
         else:
             old = _patchelf(["--print-rpath", path], name).strip()
             kept = ":".join(part for part in old.split(":") if part.startswith("$ORIGIN"))
@@ -41,6 +42,18 @@ def patched(chunks: Iterable[bytes], name: str, *, rpath: str | None) -> Iterato
         with open(path, "rb") as done:
             while chunk := done.read(_CHUNK):
                 yield chunk
+
+
+def _blank_the_rest(path: str, rpath: str) -> None:
+    """NULs for the X's with which patchelf fills what was left of the old run path: as many as the prefix was long."""
+    with open(path, "r+b") as file:
+        data = file.read()
+        found = data.find(rpath.encode() + b"\0")
+        start = found + len(rpath) + 1
+        end = len(data) - len(data[start:].lstrip(b"X"))
+        if found >= 0 and data[end : end + 1] == b"\0":
+            file.seek(start)
+            file.write(bytes(end - start))
 
 
 def _patchelf(arguments: list[str], name: str) -> str:
