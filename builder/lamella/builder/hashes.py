@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     _Row = tuple[int, int, int, int, int, str, Holds, str]
 
-VERSION = 2
+VERSION = 3
 """Of the rows' meaning: raise it with any change of what is looked for in a file."""
 
 _RACY = 2_000_000_000

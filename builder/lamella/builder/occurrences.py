@@ -1,7 +1,8 @@
 """Where a file holds one of the environment's prefixes. One rule, for the scan that finds and the packer that rewrites.
 
 A match ends where a path's component ends: `/srv/env` is in `/srv/env/lib` and in `/srv/env"`, not in `/srv/env2` or
-`/srv/env.old`. It begins where a path begins: not in `/mnt/srv/env`, but in `-L/srv/env/lib` and `file:///srv/env`.
+`/srv/env.old`. It begins where a path begins: not in `/mnt/srv/env`, but in `-L/srv/env/lib`, in `file:///srv/env` and, since CPython's own
+sysconfig has such, in `./srv/env`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 MARGIN = 4
 """Bytes around a match that decide whether it is one."""
 
-_BEFORE = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://))"
+_BEFORE = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://)|(?<=[^\w.~+\-/\x80-\xff]\.))"
 _AFTER = rb"(?![\w.~+@%\-\x80-\xff])"
 
 

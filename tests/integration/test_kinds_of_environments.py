@@ -1,0 +1,185 @@
+"""Every kind of environment, pushed and pulled: its files come back as they were, and no secret goes with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import zstandard
+
+from lamella.builder.cache import LayerCache
+from lamella.builder.push import push_environment
+from lamella.builder.scan import scan
+from lamella.layers.pull import pull
+from lamella.layers.store import Store
+from support.conda import PLACEHOLDER, conda_environment, conda_package, python_package
+from support.installed import install, venv, wheel
+from support.scanned import SITE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lamella.builder.environment import Environment, File
+
+CANARY = "CANARY-of-a-secret"
+# Written anew in one form, so that every installer's layer is the same; see docs/reference/layer-format.md.
+CANONICAL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+
+
+@pytest.fixture(scope="module")
+def conda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kinds") / "channel"
+    python_package(folder)
+    pure = {
+        "site-packages/pure/__init__.py": "def main():\n    print('pure')\n",
+        "site-packages/pure-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pure\nVersion: 1.0\n",
+        "site-packages/pure-1.0.dist-info/RECORD": "pure/__init__.py,,\n",
+        "site-packages/pure-1.0.dist-info/INSTALLER": "conda\n",
+    }
+    conda_package(folder, "pure", pure, noarch="python", depends=["python"], entry_points=["pure-tool = pure:main"])
+    native: dict[str, str | bytes] = {"lib/native.cfg": f"prefix={PLACEHOLDER}\n", "share/native/data.bin": b"\0\1\2"}
+    conda_package(folder, "native", native, links={"share/native/link": "data.bin"})
+    return conda_environment(folder.parent / "env", folder, ["python", "pure", "native"])
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One for the module: each interpreter's layer is built once."""
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path_factory.getbasetemp() / "kinds-cache"))
+
+
+def pushed(environment: Environment, tmp_path: Path) -> str:
+    return push_environment(environment, f"oci:{tmp_path / 'layout'}:v1", cache=LayerCache()).reference
+
+
+def unpacked(reference: str, tmp_path: Path) -> dict[str, str]:
+    """Where in the store each path of the environment is."""
+    store = Store(str(tmp_path / "store"))
+    pulled = pull(reference, store=store)
+    found: dict[str, str] = {}
+    for layer in pulled.environment.layers:
+        root = os.path.join(store.layer_path(layer.diff_id), "opt", "env")
+        for folder, folders, names in os.walk(root):
+            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            for name in (*names, *links):
+                path = os.path.join(folder, name)
+                found[os.path.relpath(path, root)] = path
+    return found
+
+
+def changed(file: File, path: str) -> bool:
+    """Whether what was unpacked at `path` is not what the scan saw."""
+    if file.target is not None:
+        return os.readlink(path) != file.target
+    with open(path, "rb") as opened:
+        digest = hashlib.sha256(opened.read()).hexdigest()
+    return digest != file.digest or os.stat(path).st_mode & 0o777 != file.mode
+
+
+def compare(environment: Environment, found: dict[str, str]) -> Iterator[str]:
+    """The files that did not come back as they were, but for those that are rewritten on purpose."""
+    for package in environment.packages:
+        for file in package.files:
+            name = os.path.basename(file.path)
+            if name in CANONICAL or (file.path.startswith("bin/") and file.target is None) or file.holds:
+                continue
+            if package.origin == "conda" and file.path.startswith("conda-meta/"):
+                continue
+            if file.path.startswith("lib/libpython") or "/lib-dynload/" in file.path:
+                continue  # absolute RUNPATHs go
+            if file.path not in found or changed(file, found[file.path]):
+                yield file.path
+
+
+def test_a_conda_environment_comes_back_as_it_was(conda: Path, tmp_path: Path) -> None:
+    environment = scan(str(conda))
+    found = unpacked(pushed(environment, tmp_path), tmp_path)
+    assert list(compare(environment, found)) == []
+    with open(found["lib/native.cfg"], encoding="utf-8") as file:
+        assert file.read() == "prefix=/opt/env\n"
+    assert os.readlink(found["share/native/link"]) == "data.bin"
+
+
+def test_a_conda_package_s_layer_is_the_same_from_any_prefix(conda: Path, tmp_path: Path) -> None:
+    channel = conda.parent / "channel"
+    other = conda_environment(tmp_path / "of-another-length", channel, ["python", "pure", "native"])
+    digests = []
+    for number, prefix in enumerate((conda, other)):
+        reference = pushed(scan(str(prefix)), tmp_path / str(number))
+        layers = pull(reference, store=Store(str(tmp_path / "store"))).environment.layers
+        digests.append({str(layer.descriptor.annotations["dev.lamella.package"]): layer.diff_id for layer in layers})
+    assert digests[0] == digests[1]
+
+
+def test_a_venv_with_editable_and_local_code_comes_back_as_it_was(tmp_path: Path) -> None:
+    project = tmp_path / "project" / "src" / "demo"
+    project.mkdir(parents=True)
+    (project / "__init__.py").write_text("VALUE = 1\n")
+    (project / "_core.so").write_bytes(b"compiled\0")
+    folder = tmp_path / "work"
+    (folder / "templates").mkdir(parents=True)
+    (folder / "app.py").write_text("import demo\n")
+    (folder / "templates" / "page.html").write_text("<p>")
+    environment = install(venv(tmp_path / "env"), wheel(tmp_path, "alpha", "1.0", {"alpha/__init__.py": ""}))
+    (environment / SITE / "demo.pth").write_text(f"{project.parent}\n")
+    scanned = scan(str(environment), local=str(folder))
+    found = unpacked(pushed(scanned, tmp_path), tmp_path)
+    assert list(compare(scanned, found)) == []
+    local = {f"{SITE}/{name}" for name in ("demo/__init__.py", "demo/_core.so", "app.py", "templates/page.html")}
+    assert local <= set(found)
+    assert f"{SITE}/demo.pth" not in found
+
+
+def test_no_byte_of_any_secret_is_in_what_was_pushed(
+    conda: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment = install(conda, wheel(tmp_path, "direct", "1.0", {"direct.py": ""}))
+    info = environment / SITE / "direct-1.0.dist-info"
+    (info / "direct_url.json").write_text(json.dumps({"url": f"https://me:{CANARY}@host/x.whl", "archive_info": {}}))
+    (info / "RECORD").write_text((info / "RECORD").read_text() + "direct-1.0.dist-info/direct_url.json,,\n")
+    (record,) = (environment / "conda-meta").glob("native-*.json")
+    said = json.loads(record.read_text())
+    url = f"https://me:{CANARY}@host/t/{CANARY}/chan/linux-64/native-1.0-0.conda"
+    record.write_text(json.dumps(said | {"url": url, "channel": f"https://host/t/{CANARY}/chan"}))
+    folder = tmp_path / "work"
+    config = f"[global]\nindex-url = https://me:{CANARY}@host/simple\n"
+    key = f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n"
+    places = {
+        environment: {"pip.conf": config, ".condarc": f"channels: [https://host/t/{CANARY}/c]\n", ".netrc": CANARY},
+        environment / "conda-meta": {"history": f"# cmd: conda install -c https://host/t/{CANARY}/c x\n"},
+        folder: {"app.py": "", ".env": CANARY, ".pypirc": CANARY, ".netrc": CANARY, "id_rsa": CANARY, "tls.key": key},
+        folder / "pkg": {"__init__.py": "", ".git-credentials": CANARY, "pip.conf": config, "server.pem": key},
+        folder / ".git": {"config": CANARY},
+        folder / "pkg" / ".hg": {"hgrc": CANARY},
+    }
+    for where, files in places.items():
+        where.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (where / name).write_text(text)
+    scanned = scan(str(environment), local=str(folder), include=[str(folder / "tls.key")])
+    pushed(scanned, tmp_path)
+    blobs = list((tmp_path / "layout" / "blobs" / "sha256").iterdir())
+    assert blobs
+    for blob in blobs:
+        data = blob.read_bytes()
+        assert CANARY.encode() not in data
+        if data[:4] == b"\x28\xb5\x2f\xfd":
+            with zstandard.ZstdDecompressor().stream_reader(data) as stream:
+                assert CANARY.encode() not in stream.read()
+    assert CANARY not in str(scanned)
+    assert CANARY not in "".join(capfd.readouterr())
+
+
+def test_the_layer_does_not_change_with_a_password(tmp_path: Path) -> None:
+    references = []
+    for number, password in enumerate(("one", "another")):
+        environment = install(venv(tmp_path / str(number) / "env"), wheel(tmp_path, "direct", "1.0", {"direct.py": ""}))
+        info = environment / SITE / "direct-1.0.dist-info"
+        said = {"url": f"https://me:{password}@host/x.whl", "archive_info": {}}
+        (info / "direct_url.json").write_text(json.dumps(said))
+        references.append(pushed(scan(str(environment)), tmp_path / str(number)).partition("@")[2])
+    assert references[0] == references[1]
