@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections import deque
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -61,7 +61,8 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
             raise
         finally:
             for thread in threads:
-                thread.join()
+                if thread.is_alive():
+                    thread.join()
             run.close()
             progress.end(_TASK)
     if run.error:
@@ -70,7 +71,7 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
 
 
 def _workers(stack: ExitStack) -> SimpleQueue[Worker] | None:
-    """Processes to unpack in, which end with `stack`; None where there is one processor, or no interpreter to start."""
+    """Processes to unpack in, which end with `stack`; None where one processor is all, or no process can be started."""
     processors = len(os.sched_getaffinity(0))
     if processors == 1 or not sys.executable:
         return None
@@ -79,9 +80,11 @@ def _workers(stack: ExitStack) -> SimpleQueue[Worker] | None:
     from lamella.layers.worker import Worker
 
     workers: SimpleQueue[Worker] = SimpleQueue()
-    for _ in range(min(processors, _MAX_WORKERS)):
-        workers.put(stack.enter_context(closing(Worker())))
-    return workers
+    # A limit on processes is no reason not to pull: this one can do it all.
+    with suppress(OSError):
+        for _ in range(min(processors, _MAX_WORKERS)):
+            workers.put(stack.enter_context(closing(Worker())))
+    return None if workers.empty() else workers
 
 
 class _Stopped(Exception):

@@ -56,9 +56,13 @@ def claim(store: Store, diff_id: Digest) -> Claim | None:
         lock = locks.acquire(lock_path, wait=False)
         if lock is None:
             return None
-        for name in os.listdir(f"{store.path}/partial"):
-            if name.startswith(diff_id.hex):
-                remove_left(f"{store.path}/partial/{name}")
+        try:
+            for name in os.listdir(f"{store.path}/partial"):
+                if name.startswith(diff_id.hex):
+                    remove_left(f"{store.path}/partial/{name}")
+        except BaseException:
+            locks.release(lock, lock_path)
+            raise
         return Claim(diff_id, f"{store.path}/partial/{diff_id.hex}-{os.urandom(6).hex()}", lock, lock_path)
 
 
