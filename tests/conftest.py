@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy is no finding: property tests have no deadline.
+settings.register_profile("lamella", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lamella")
 
 
 @pytest.fixture(autouse=True)

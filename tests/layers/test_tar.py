@@ -8,7 +8,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lamella.layers.decompress import DiffReader, decompressed
@@ -87,7 +87,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     read_or_refuse(content)
 
 
-@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600)
 @given(st.data())
 def test_a_damaged_tar_is_read_or_refused(data: st.DataObject) -> None:
     """The fuzzer: a valid tar with some bytes changed, some taken out, and its checksums made right again."""
