@@ -23,6 +23,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="an empty folder; it is made if it is missing")
     parser.add_argument("--writable", action="store_true", help="take changes, and throw them away with umount")
     parser.add_argument("--changes", metavar="FOLDER", default="", help="take changes and keep them in FOLDER")
+    parser.add_argument(
+        "--prefix",
+        metavar="PATH",
+        default="",
+        help="where programs will see it (default: TARGET, or the image prefix where TARGET is that inside another root)",
+    )
     parser.add_argument("--explain", action="store_true", help="say which way was taken, and why not the better ones")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; mount nothing")
     for setting in SETTINGS:
@@ -48,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             method=None if arguments.method == "auto" else arguments.method,
             writable=arguments.writable or bool(arguments.changes),
             changes=arguments.changes,
+            prefix=arguments.prefix,
             insecure=arguments.insecure,
             progress=progress,
         )
