@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     environment.add_to(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would be built and uploaded; change nothing")
+    parser.add_argument("--append", action="store_true", help="keep what the tag names for other platforms")
     parser.add_argument("--sbom", action="store_true", help="attach a CycloneDX bill of materials")
     parser.add_argument(
         "--sign", metavar="KEY", help="sign it with this private key, as cosign does; its password is COSIGN_PASSWORD"
@@ -69,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_layers=arguments.max_layers,
             insecure=arguments.insecure,
             dry_run=arguments.dry_run,
+            append=arguments.append,
             sbom=arguments.sbom,
             cache=LayerCache(arguments.cache),
             progress=progress,
