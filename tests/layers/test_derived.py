@@ -101,7 +101,7 @@ def test_merged_layers_hold_what_they_held_apart(store: Store, tmp_path: Path, l
         publish(tmp_path / "layout", [{f"lib/{number}": str(number)} for number in range(4)]), store=store
     ).environment
 
-    parts = merged(store, folders(store, environment), limit=limit)
+    parts = merged(store, environment, folders(store, environment), limit=limit)
 
     assert len(parts) == limit
     shown = {path: text for part in parts for path, text in content(Path(part)).items()}

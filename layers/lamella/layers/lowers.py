@@ -34,9 +34,9 @@ def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str) -> 
     parts = folders(store, environment)
     listed = {diff_id: folder for diff_id, folder in parts.items() if prefix != environment.prefix and lists(folder)}
     if not listed:
-        return merged(store, parts)
+        return merged(store, environment, parts)
     top = derived.make(store, f"relocated to {prefix}", tuple(listed), lambda target: _rewrite(listed, prefix, target))
-    return [*merged(store, parts, limit=MAX_LOWERS - 1), top]
+    return [*merged(store, environment, parts, limit=MAX_LOWERS - 1), top]
 
 
 def linked(store: Store, environment: PublishedEnvironment) -> str:
@@ -52,18 +52,23 @@ def whole(store: Store, environment: PublishedEnvironment) -> str:
     return derived.make(store, "whole", tuple(parts), lambda target: _lay(list(parts.values()), target))
 
 
-def merged(store: Store, parts: Mapping[Digest, str], *, limit: int = MAX_LOWERS) -> list[str]:
-    """The folders `parts`, the smallest of them merged into one tree of hardlinks where there are more than `limit`.
+def merged(
+    store: Store, environment: PublishedEnvironment, parts: Mapping[Digest, str], *, limit: int = MAX_LOWERS
+) -> list[str]:
+    """The environment's folders `parts`, the smallest of them merged into one tree of hardlinks where there are more than `limit`.
 
     Merging moves these below the others. Packages don't share paths, so that nobody sees a difference.
     """
-    small = smallest({diff_id: store.size(diff_id) for diff_id in parts}, limit) if len(parts) > limit else ()
-    if not small:
+    if len(parts) <= limit:
         return list(parts.values())
+    # Of the blobs, which the manifest knows: to ask the store costs a file's read for each layer.
+    sizes = {layer.diff_id: layer.descriptor.size for layer in environment.layers if layer.diff_id in parts}
+    small = smallest(sizes, limit)
+    among = set(small)
     lowest = derived.make(
         store, "merged", small, lambda target: tree.lay([parts[diff_id] for diff_id in small], target, "hardlinks")
     )
-    return [lowest, *(folder for diff_id, folder in parts.items() if diff_id not in set(small))]
+    return [lowest, *(folder for diff_id, folder in parts.items() if diff_id not in among)]
 
 
 def smallest(sizes: Mapping[Digest, int], limit: int) -> Sequence[Digest]:
