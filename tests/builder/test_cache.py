@@ -137,6 +137,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
 
 
 def test_the_cache_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAMELLA_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert LayerCache().path == f"{tmp_path}/xdg/lamella/layers"
     monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "own"))
