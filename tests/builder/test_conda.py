@@ -197,6 +197,14 @@ def test_conda_s_log_of_commands_does_not_ship(environment: Path) -> None:
     assert "conda-meta/history" not in shipped(scanned)
 
 
+def test_variables_that_an_environment_sets_ship_unless_one_is_a_secret(environment: Path) -> None:
+    state = environment / "conda-meta" / "state"
+    state.write_text('{"env_vars": {"MODE": "fast"}}')
+    assert "conda-meta/state" in shipped(scan(str(environment)))
+    state.write_text('{"env_vars": {"API_TOKEN": "CANARY"}}')
+    assert "conda-meta/state" not in shipped(scan(str(environment)))
+
+
 def test_activation_scripts_ship_with_their_package(environment: Path) -> None:
     assert "etc/conda/activate.d/native.sh" in paths(package(scan(str(environment)), "native"))
 

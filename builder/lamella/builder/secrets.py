@@ -32,8 +32,10 @@ _NAMES = frozenset(
 _ENV = re.compile(r"\.env\.(?!example$|sample$|template$|dist$)[\w.-]+")
 _FOLDERS = (".aws/credentials", ".docker/config.json", ".kube/config", ".config/gcloud", ".ssh", ".gnupg", ".azure")
 _CONFIGURATION = frozenset({"pip.conf", "pip.ini", ".condarc", "condarc", "uv.toml", ".mambarc", "mambarc"})
+_STATE = "conda-meta/state"
+"""Where conda keeps the variables that an environment sets."""
 _CREDENTIAL = re.compile(
-    rb"""://[^/\s:@'"]*:[^/\s@'"]+@|/t/[^/\s'"]+/|(?im:^\s*["']?[\w.-]*(password|passwd|token|secret|api_?key)["']?\s*[:=]\s*\S)"""
+    rb"""["'][\w.-]*(?i:password|passwd|token|secret|api_?key)[\w.-]*["']\s*:\s*["'][^"']|://[^/\s:@'"]*:[^/\s@'"]+@|/t/[^/\s'"]+/|(?im:^\s*["']?[\w.-]*(password|passwd|token|secret|api_?key)["']?\s*[:=]\s*\S)"""
 )
 _KEY_SUFFIXES = (".pem", ".key", ".p12", ".pfx", ".jks", ".keystore")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
@@ -56,7 +58,7 @@ def secret(path: str, name: str, source: str) -> str | None:
     `source` is where its bytes are: looked at only for the few names that may or may not hold a secret.
     """
     # Nearly every name of an environment fails here, on its first or last characters.
-    if not (name[0] in ".i_cpumCP" or name.endswith(_KEY_SUFFIXES)):
+    if not (name[0] in ".i_cpumsCP" or name.endswith(_KEY_SUFFIXES)):
         return None
     if name in VCS:
         return VCS_FOLDER
@@ -64,7 +66,7 @@ def secret(path: str, name: str, source: str) -> str | None:
         return FILE
     if any((path == known or path.endswith("/" + known)) for known in _FOLDERS):
         return PLACE
-    if name in _CONFIGURATION:
+    if name in _CONFIGURATION or path == _STATE:
         return CONFIGURATION if _CREDENTIAL.search(_head(source)) else None
     if name.endswith(_KEY_SUFFIXES):
         binary = name.endswith((".p12", ".pfx", ".jks", ".keystore"))

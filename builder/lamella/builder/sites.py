@@ -50,7 +50,9 @@ def user_base() -> str:
 
 def _system(prefix: str, facts: Facts) -> list[Site]:
     python = f"python{facts.short}"
-    if not facts.debian:
-        return [Site(os.path.join(prefix, "lib", python, "site-packages"), True)]
-    folders = (f"local/lib/{python}", "lib/python3", f"lib/{python}")
-    return [Site(os.path.join(prefix, folder, "dist-packages"), True) for folder in folders]
+    if facts.debian:
+        folders = (f"local/lib/{python}", "lib/python3", f"lib/{python}")
+        return [Site(os.path.join(prefix, folder, "dist-packages"), True) for folder in folders]
+    # Fedora and openSUSE keep what is compiled in lib64; elsewhere that is lib itself, or not there.
+    real = dict.fromkeys(os.path.realpath(os.path.join(prefix, lib, python)) for lib in ("lib64", "lib"))
+    return [Site(os.path.join(folder, "site-packages"), True) for folder in real]
