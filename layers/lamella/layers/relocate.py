@@ -36,7 +36,7 @@ class CannotRelocate(Exception):
 
 def pattern(prefix: bytes) -> re.Pattern[bytes]:
     """Matches `prefix` as a whole path: the packer's rule (lamella.builder.occurrences), which a test holds equal."""
-    before = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://))"
+    before = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://)|(?<=[^\w.~+\-/\x80-\xff]\.))"
     after = rb"(?![\w.~+@%\-\x80-\xff])"
     return re.compile(before + b"(?:" + re.escape(prefix) + b")" + after)
 
