@@ -58,14 +58,18 @@ def read_all(files: Iterable[tuple[str, os.stat_result]], prefixes: tuple[bytes,
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether two looks saw the same file with the same bytes."""
-    return (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+    """Whether two looks saw the same file with the same bytes.
+
+    A link that another environment made or removed meanwhile changes the time of the inode and no byte: uv links every
+    environment's files to those of its cache. What is packed is hashed again anyway.
+    """
+    linked = before.st_nlink != after.st_nlink
+    return (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns) == (
         after.st_dev,
         after.st_ino,
         after.st_size,
         after.st_mtime_ns,
-        after.st_ctime_ns,
-    )
+    ) and (linked or before.st_ctime_ns == after.st_ctime_ns)
 
 
 def _batches(files: Iterable[tuple[str, os.stat_result]]) -> list[list[tuple[str, os.stat_result]]]:
