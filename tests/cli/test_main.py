@@ -210,10 +210,9 @@ def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int
     # Opening the writing end waits for the reader, so that the signal comes when the command is at work.
     first = layout / "oci-layout"
     descriptor = os.open(first, os.O_WRONLY)
-    try:
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=30)
-    finally:
-        os.close(descriptor)
+    process.send_signal(number)
+    # A signal that came just before the read would be seen only after it: the read ends now.
+    os.close(descriptor)
+    output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (code, "")
     assert errors == ("lamella: interrupted; nothing half-made is left behind\n" if number == signal.SIGINT else "")
