@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from lamella.builder.bundle import partition
 from lamella.builder.cache import Built
+from lamella.builder.environment import Needs
 from lamella.builder.image import About, Base, Documents, ImageLayer, PackageLayer, Settings, documents
 from lamella.layers import annotations as names
 from lamella.layers.oci import (
@@ -21,7 +22,7 @@ from lamella.layers.oci import (
     Platform,
 )
 
-ABOUT = About(Platform("linux", "amd64"), "/opt/env", "3.12.4", "2.28")
+ABOUT = About(Platform("linux", "amd64"), "/opt/env", "3.12.4", Needs("2.28", 3, ("libcuda.so.1",)))
 
 
 def built(name: str) -> Built:
@@ -75,7 +76,13 @@ def test_one_index_names_image_and_package_manifest_as_engines_and_nodes_expect(
 
 def test_the_package_manifest_says_what_each_layer_is() -> None:
     manifest = Manifest.parse(made().manifests[1].content)
-    assert manifest.annotations == {names.PREFIX: "/opt/env", names.PYTHON: "3.12.4", names.GLIBC: "2.28"}
+    assert manifest.annotations == {
+        names.PREFIX: "/opt/env",
+        names.PYTHON: "3.12.4",
+        names.GLIBC: "2.28",
+        names.CPU: "3",
+        names.DRIVERS: "libcuda.so.1",
+    }
     numpy, unowned = manifest.layers
     assert numpy.annotations == {
         names.PACKAGE: "numpy", names.VERSION: "2.1", names.ORIGIN: "pypi", names.KEY: "a" * 64, names.UNPACKED: "20"
@@ -85,7 +92,7 @@ def test_the_package_manifest_says_what_each_layer_is() -> None:
 
 
 def test_the_same_environment_and_flags_have_the_same_digest() -> None:
-    assert made().index.descriptor.digest.hex == "89116ac68a8f01a5a360eecd156236c53bd8e51a865cb54533b57ece42051b10"
+    assert made().index.descriptor.digest.hex == "179e9315c1648febaf6ec992d54785d57a8d43aedb494d93ddad4da0aafac0ae"
     assert made() == made()
     assert made(settings=Settings(labels={"a": "b"})).index != made().index
 

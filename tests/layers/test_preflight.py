@@ -8,8 +8,9 @@ import pytest
 from lamella.layers.errors import LayersError, Unsupported
 from lamella.layers.mount import mount
 from lamella.layers.oci import Platform
-from lamella.layers.preflight import glibc, missing_glibc
-from lamella.layers.run import replace
+from lamella.layers.preflight import glibc, missing_drivers, missing_glibc, missing_level, notes
+from lamella.layers.pull import pull
+from lamella.layers.run import replace, run
 from lamella.layers.store import Store
 from support.environments import publish
 
@@ -38,6 +39,36 @@ def test_glibc_versions_are_compared_as_numbers(needed: str, here: str, enough: 
 
 def test_this_machines_glibc_is_what_its_loader_says() -> None:
     assert glibc() == "" or glibc().startswith("2.")
+
+
+V2 = {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}
+
+
+def test_a_cpu_is_enough_when_it_has_what_each_level_adds() -> None:
+    assert missing_level(1, set()) == ""
+    assert missing_level(2, V2) == ""
+    assert "x86-64-v3 and this one lacks avx, avx2" in missing_level(3, V2)
+    assert "lacks popcnt:" in missing_level(3, (V2 - {"popcnt"}) | {"avx", "avx2"})
+
+
+def test_a_driver_is_there_when_the_loader_knows_it_or_a_folder_has_it(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"glibc-ld.so.cache1.1\0libcuda.so.1\0/usr/lib/libcuda.so.1\0")
+    (tmp_path / "libhip.so.6").touch()
+    cache = str(tmp_path / "cache")
+
+    assert missing_drivers(["libcuda.so.1", "libhip.so.6"], f":{tmp_path}", cache) == []
+    assert missing_drivers(["libcuda.so", "libhip.so.6"], "", cache) == ["libcuda.so", "libhip.so.6"]
+    assert missing_drivers(["libcuda.so.1"], "", str(tmp_path / "absent")) == ["libcuda.so.1"]
+
+
+def test_a_missing_driver_is_said_and_refuses_nothing(tmp_path: Path) -> None:
+    reference = publish(tmp_path / "layout", LAYERS, drivers="libnone.so.1")
+    store = Store(str(tmp_path / "store"))
+
+    assert run(reference, ["true"], store=store) == 0
+
+    (note,) = notes(pull(reference, store=store).environment)
+    assert "this machine has no libnone.so.1" in note
 
 
 @pytest.mark.parametrize("verb", [replace, mount])

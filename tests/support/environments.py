@@ -6,7 +6,17 @@ import io
 import tarfile
 from typing import TYPE_CHECKING
 
-from lamella.layers.annotations import DOCKER_REFERENCE_TYPE, GLIBC, IMAGE, PACKAGE, PREFIX, PYTHON, UNPACKED
+from lamella.layers.annotations import (
+    CPU,
+    DOCKER_REFERENCE_TYPE,
+    DRIVERS,
+    GLIBC,
+    IMAGE,
+    PACKAGE,
+    PREFIX,
+    PYTHON,
+    UNPACKED,
+)
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import (
     CONFIG,
@@ -36,6 +46,8 @@ def publish(
     prefix: str = "/opt/env",
     platform: Platform | None = None,
     glibc: str = "",
+    cpu: str = "",
+    drivers: str = "",
     tag: str = "latest",
 ) -> str:
     """Writes one layer for each of `layers` (see `archive`) to `layout`; gives the reference, pinned by digest."""
@@ -51,7 +63,8 @@ def publish(
     config = ImageConfig(platform or Platform.here(), tuple(diff_ids)).to_json()
     configured = Descriptor.of(CONFIG, config)
     _push(storage, configured, config)
-    annotations = {PREFIX: prefix, PYTHON: "3.12.0"} | ({GLIBC: glibc} if glibc else {})
+    needs = {GLIBC: glibc, CPU: cpu, DRIVERS: drivers}
+    annotations = {PREFIX: prefix, PYTHON: "3.12.0"} | {name: value for name, value in needs.items() if value}
     manifest = Manifest(configured, tuple(descriptors), annotations).to_json()
     listed = Descriptor.of(MANIFEST, manifest)
     _push(storage, listed, manifest)

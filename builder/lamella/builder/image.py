@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.annotations import (
+    CPU,
     DOCKER_REFERENCE_DIGEST,
     DOCKER_REFERENCE_TYPE,
+    DRIVERS,
     GLIBC,
     IMAGE,
     KEY,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lamella.builder.cache import Built
+    from lamella.builder.environment import Needs
 
 CREATED = "1980-01-01T00:00:00Z"
 """When every image was made: the time of its files, so that its digest says only what is in it."""
@@ -131,7 +134,7 @@ class About:
     platform: Platform
     image_prefix: str
     python: str
-    glibc: str
+    needs: Needs
 
 
 def documents(
@@ -180,8 +183,12 @@ def _packages(about: About, packages: Sequence[PackageLayer], settings: Settings
     ).to_json()
     config_document = Document(Descriptor.of(CONFIG, config), config)
     about_it = {PREFIX: about.image_prefix, PYTHON: about.python}
-    if about.glibc:
-        about_it[GLIBC] = about.glibc
+    if about.needs.glibc:
+        about_it[GLIBC] = about.needs.glibc
+    if about.needs.level > 1:
+        about_it[CPU] = str(about.needs.level)
+    if about.needs.drivers:
+        about_it[DRIVERS] = " ".join(about.needs.drivers)
     manifest = Manifest(
         config_document.descriptor, tuple(_package_descriptor(package) for package in packages), about_it
     ).to_json()

@@ -133,7 +133,7 @@ def push_environment(
             image_layers=image_layers,
             notes=cache,
         )
-        about = About(environment.platform, image_prefix, environment.interpreter.version, environment.needs.glibc)
+        about = About(environment.platform, image_prefix, environment.interpreter.version, environment.needs)
         cached = {item.key: built for item in layers.all if (built := cache.find(item.key))}
         now = destination.current(storage, target)
         others = destination.others(storage, now, environment.platform) if append and now else ()

@@ -18,6 +18,10 @@ PYTHON = "dev.lamella.python"
 """On a package manifest: the interpreter's version."""
 GLIBC = "dev.lamella.glibc"
 """On a package manifest: the newest glibc symbol version that the environment needs, such as 2.28."""
+CPU = "dev.lamella.cpu"
+"""On a package manifest: the x86-64 level, 2 to 4, that its ELF files are marked to need; absent for 1 and elsewhere."""
+DRIVERS = "dev.lamella.drivers"
+"""On a package manifest: libraries that only a device's driver has, such as libcuda.so.1, with spaces between."""
 
 # What Docker's and containerd's clients know build attestations by, and skip.
 DOCKER_REFERENCE_TYPE = "vnd.docker.reference.type"

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.annotations import GLIBC, IMAGE, PREFIX, PYTHON
+from lamella.layers.annotations import CPU, DRIVERS, GLIBC, IMAGE, PREFIX, PYTHON
 from lamella.layers.errors import InvalidContent, LayersError
 from lamella.layers.oci import (
     INDEX_TYPES,
@@ -60,6 +60,17 @@ class PublishedEnvironment:
     def glibc(self) -> str:
         """The newest glibc symbol version that the environment needs; empty for none."""
         return self.manifest.annotations.get(GLIBC, "")
+
+    @property
+    def cpu_level(self) -> int:
+        """The x86-64 level that the environment needs, 1 to 4; 1 where nothing is recorded."""
+        level = self.manifest.annotations.get(CPU, "")
+        return int(level) if level in ("2", "3", "4") else 1
+
+    @property
+    def drivers(self) -> tuple[str, ...]:
+        """The libraries that it loads and that only a device's driver has, such as libcuda.so.1."""
+        return tuple(self.manifest.annotations.get(DRIVERS, "").split())
 
 
 @dataclass(frozen=True, slots=True)

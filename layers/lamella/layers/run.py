@@ -79,6 +79,8 @@ def replace(
             diff_ids = [layer.diff_id for layer in pulled.environment.layers]
             # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
             lease = leases.enter_context(store.lease(diff_ids, f"run {pulled.reference}"))
+        for note in preflight.notes(pulled.environment):
+            notify(note)
         os.set_inheritable(lease, True)
         _remove_dead_leases(store)
 
