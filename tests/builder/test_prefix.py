@@ -139,11 +139,18 @@ def test_a_python_that_is_none_is_one_sentence(tmp_path: Path, answer: str, said
         ({"implementation": "pypy"}, "pypy"),
         ({"debug": True}, "a debug build"),
         ({"free_threaded": True}, "a free-threaded build"),
+        ({"musl": True}, "a build for musl"),
         ({"version": "3.6.15"}, r"Python 3\.6\.15"),
     ],
 )
 def test_an_interpreter_of_another_kind_is_refused_clearly(tmp_path: Path, said: dict[str, object], kind: str) -> None:
-    facts = {"version": "3.12.1", "implementation": "cpython", "debug": False, "free_threaded": False} | said
+    facts = {
+        "version": "3.12.1",
+        "implementation": "cpython",
+        "debug": False,
+        "free_threaded": False,
+        "musl": False,
+    } | said
     answer = "cat <<'END'\n" + str(facts).replace("'", '"').replace("True", "true").replace("False", "false") + "\nEND"
     with pytest.raises(NotAnEnvironment, match=f"is {kind}, which Lamella can't capture yet: use an ordinary CPython"):
         scan(str(fake(tmp_path / "env", answer)))

@@ -33,6 +33,7 @@ print(json.dumps({
     "include": sysconfig.get_path("include"),
     "debug": bool(get("Py_DEBUG")),
     "free_threaded": bool(get("Py_GIL_DISABLED")),
+    "musl": "musl" in (get("SOABI") or ""),
     "debian": debian,
 }))
 """
@@ -110,7 +111,8 @@ def _facts(executable: str, answer: str) -> Facts:
         version, implementation = str(said["version"]), str(said["implementation"])
     except (ValueError, KeyError, TypeError) as error:
         raise NotAnEnvironment(f"{executable} does not answer as Python does: is it one?") from error
-    kind = "a debug build" if said["debug"] else "a free-threaded build" if said["free_threaded"] else ""
+    kinds = {"debug": "a debug build", "free_threaded": "a free-threaded build", "musl": "a build for musl"}
+    kind = next((kind for name, kind in kinds.items() if said[name]), "")
     if implementation != "cpython":
         kind = implementation
     if kind or tuple(map(int, version.split(".")[:2])) < _OLDEST:
