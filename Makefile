@@ -43,7 +43,7 @@ bench-%: $(STAMP)
 	$(VENV)/bin/python tests/bench/$*.py
 
 docs: $(STAMP)
-	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md
+	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md.new && mv docs/reference/cli.md.new docs/reference/cli.md
 
 install: $(STAMP)
 
