@@ -73,6 +73,13 @@ def test_modules_that_python_does_not_import_by_name_are_not_compiled(tmp_path: 
     assert [module.source.path for module in made] == [f"opt/env/{SITE}/a.py"]
 
 
+def test_the_tests_of_packages_ship_as_source(tmp_path: Path) -> None:
+    files = dict.fromkeys([f"{SITE}/a/tests/t.py", f"{SITE}/a/sub/test/t.py", f"{SITE}/a/testing.py"], "x = 1")
+    one = package(tmp_path, "a", files)
+    wanted = modules(entries(environment(tmp_path, one), one, "/opt/env"), interpreter(), "/opt/env")
+    assert [module.source.path for module in wanted] == [f"opt/env/{SITE}/a/testing.py"]
+
+
 @pytest.mark.parametrize("executable", [sys.executable, *others()])
 def test_bytes_depend_on_the_package_alone(executable: str, tmp_path: Path) -> None:
     """Not on what the process compiled before, nor on how many compile at once, nor on the prefix."""

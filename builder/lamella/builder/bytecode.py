@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Modules that one process compiles. Part of the layer format: another number gives other bytes."""
 
+_TESTS = frozenset({"test", "tests"})
+"""Folders of modules that ship as source alone. A third of an environment's code is its packages' own tests, which nodes
+hardly ever import, and compiling is most of what a first push costs. Part of the layer format."""
+
 _WORKER = os.path.join(os.path.dirname(__file__), "_compile_worker.py")
 # A frozenset's order follows the hash seed. Nothing of the user's own settings reaches the compiler.
 _CLEAN = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
@@ -43,13 +47,15 @@ class Module:
 
 
 def modules(entries: Sequence[Entry], interpreter: Interpreter, image_prefix: str) -> list[Module]:
-    """The sources among `entries` that Python can import by name, sorted by their byte code's path."""
+    """The sources among `entries` that Python can import by name, but for packages' tests; sorted by their byte code's path."""
     root = f"{image_prefix.strip('/')}/{interpreter.stdlib}/"
     there = {entry.path for entry in entries}
     found = []
     for entry in entries:
         if entry.target is None and entry.path.endswith(".py") and entry.path.startswith(root):
             folder, _, name = entry.path.rpartition("/")
+            if not _TESTS.isdisjoint(folder[len(root) :].split("/")):
+                continue
             path = f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
             if path not in there:
                 found.append(Module(path, entry))
