@@ -13,7 +13,7 @@ import pytest
 from lamella.builder.conda import conda_packages
 from lamella.builder.scan import scan
 from support.conda import PLACEHOLDER, SHORT, VERSION, conda_environment, conda_package, python_package
-from support.installed import install, wheel
+from support.installed import install, venv, wheel
 from support.scanned import SITE, file, findings, package, paths, reasons, shipped
 
 if TYPE_CHECKING:
@@ -235,3 +235,16 @@ def test_the_interpreter_of_a_conda_environment_is_conda_s_package(environment: 
     assert f"bin/python{SHORT}" in paths(package(scanned, "python", "conda"))
     assert scanned.interpreter.base_prefix == str(environment)
     assert sys.version_info[:2] == tuple(map(int, SHORT.split(".")))
+
+
+def test_a_venv_over_conda_ships_conda_s_libraries_and_not_the_system_s(environment: Path, tmp_path: Path) -> None:
+    over = str(venv(tmp_path / "env", python=str(environment / "bin" / "python")))
+    of_system = {each.path: each.source for each in package(scan(over), "system-libraries").files}
+    path, source = next(iter(of_system.items()))
+    conda_s = environment / "lib" / path.rpartition("/")[2]
+    shutil.copy(source, conda_s)
+    scanned = scan(over)
+    conda_s.unlink()
+    assert file(scanned, path).source == str(conda_s)
+    assert {each.path for each in package(scanned, "system-libraries").files} == set(of_system)
+    assert package(scanned, "python").origin == "python"

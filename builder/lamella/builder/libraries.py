@@ -56,7 +56,9 @@ def libraries(
         found.update(contents)
         return {source: Elf.load(content.elf) for source, content in contents.items() if content.elf}
 
-    needed = system.needed(files, inside, f"{prefix}/lib", machine[0][0] if machine else "", more)
+    # The base interpreter's lib folder after the environment's: there, and not on the system, are conda's OpenSSL and zlib.
+    folders = dict.fromkeys([f"{prefix}/lib", *(f"{place.source}/lib" for place in places if not place.path)])
+    needed = system.needed(files, inside, tuple(folders), machine[0][0] if machine else "", more)
     shipped = [
         Entry(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
     ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lamella.builder.elf import Elf
 
@@ -65,19 +65,19 @@ class Needed:
 def needed(
     files: Mapping[str, Elf],
     inside: Callable[[str], bool],
-    library_folder: str,
+    library_folders: Sequence[str],
     machine: str,
     read: Callable[[Iterable[str]], Mapping[str, Elf]],
 ) -> Needed:
     """The libraries that `files` (resolved source path: its ELF facts) need and the environment does not hold.
 
-    `inside` says whether a path is the source of a file of the environment; `library_folder` is the one that the
-    interpreter's own RPATH leads to; `read` gives the facts of libraries of this system, which need others in turn.
+    `inside` says whether a path is the source of a file of the environment; `library_folders` are those
+    that the interpreter's own RPATH leads to; `read` gives the facts of libraries of this system, which need others in turn.
     """
     result = Needed()
     cached = _cache(machine)
     held = {os.path.basename(source) for source in files} | {elf.soname for elf in files.values() if elf.soname}
-    common = [library_folder, *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))]
+    common = [*library_folders, *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))]
     default = [folder.format(triplet=_TRIPLETS.get(machine, "")) for folder in _DEFAULT]
     exists: dict[str, bool] = {}
 
