@@ -215,6 +215,38 @@ def test_a_dependency_that_is_not_installed_is_a_finding(environment: Path) -> N
     assert found.message == "meta 1.0 depends on native, which is not installed: install it"
 
 
+@pytest.mark.parametrize(
+    ("spec", "fits"),
+    [
+        ("native >=1.0,<2.0a0", True),
+        ("native >=1.1", False),
+        ("native 1.0.* 0", True),
+        ("native 1.0.* *_cp311", False),
+        ("channel::native[version='!=1.0']", False),
+        ("native >=,,<", True),
+        ("__glibc >=99", True),
+    ],
+)
+def test_a_dependency_of_another_version_or_build_is_a_finding(environment: Path, spec: str, fits: bool) -> None:
+    meta = record(environment, "meta")
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"depends": [spec]}))
+    said = [f"meta 1.0 depends on {spec}, and native 1.0 0 is installed: update one of them"]
+    assert [finding.message for finding in findings(scan(str(environment)), "inconsistent")] == ([] if fits else said)
+
+
+def test_without_rattler_the_names_of_dependencies_are_still_checked(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = record(environment, "meta")
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"depends": ["native >=9", "gone >=1"]}))
+    monkeypatch.setattr("lamella.builder.match_specs.available", lambda: False)
+    scanned = scan(str(environment))
+    assert [finding.message for finding in findings(scanned, "requires")] == [
+        "meta 1.0 depends on gone >=1, which is not installed: install it"
+    ]
+    assert not findings(scanned, "inconsistent")
+
+
 def test_two_records_of_one_package_are_one_package(environment: Path) -> None:
     shutil.copy(record(environment, "native"), environment / "conda-meta" / "native-0.9-0.json")
     packages, said = conda_packages(str(environment))

@@ -1,7 +1,7 @@
 """Requirements that the environment does not meet, as `pip check` and conda would say.
 
-Sources: PEP 508 and PyPA's version specifiers, by `packaging`; conda's `depends`, of which the names are checked here and
-the versions by conda, which alone knows its order of them.
+Sources: PEP 508 and PyPA's version specifiers, by `packaging`; conda's `depends`, whose versions and builds have an order and
+a language of their own, by rattler where it is installed (the extra `conda`), and by name alone where it is not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from lamella.builder import match_specs
 from lamella.builder.distributions import normalised
 from lamella.builder.environment import Finding
 
@@ -30,7 +31,11 @@ def unmet(found: Sequence[Distribution], facts: Facts, executable: str, hashes: 
     said = json.dumps(
         [
             facts.version,
-            sorted((each.origin, each.name, each.version, each.requires, each.requires_python) for each in found),
+            sorted(
+                (each.origin, each.name, each.version, each.build, each.requires, each.requires_python)
+                for each in found
+            ),
+            match_specs.available(),
         ]
     )
     question = "requirements " + hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
@@ -98,13 +103,20 @@ def _within(specifier: object, version: str) -> bool:
 
 
 def _conda(found: Iterable[Distribution]) -> Iterator[Finding]:
-    packages = [each for each in found if each.origin == "conda"]
-    names = {each.name for each in packages}
-    for each in packages:
+    packages = {each.name: each for each in found if each.origin == "conda"}
+    fits = match_specs.fits if match_specs.available() else None
+    for each in packages.values():
         for text in each.requires:
-            name = text.split("::")[-1].replace("[", " ").split(" ")[0]
-            for operator in "<>=!~":
-                name = name.partition(operator)[0]
-            if name and not name.startswith("__") and name not in names:
+            name = match_specs.name(text)
+            if not name or name.startswith("__"):
+                continue  # of the system, which nodes have in their own way: `needs` says what is asked of them
+            has = packages.get(name)
+            if has is None:
                 message = f"{each.name} {each.version} depends on {text}, which is not installed: install it"
                 yield Finding("error", "requires", each.name, message)
+            elif fits and not fits(text, has):
+                version = f"{has.name} {has.version} {has.build}".rstrip()
+                message = (
+                    f"{each.name} {each.version} depends on {text}, and {version} is installed: update one of them"
+                )
+                yield Finding("warning", "inconsistent", each.name, message)
