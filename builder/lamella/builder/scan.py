@@ -42,6 +42,7 @@ def scan(
     ignore: Sequence[str] = (),
     allow_large: bool = False,
     system_libraries: bool = True,
+    wheels: str = "",
     progress: Progress | None = None,
     cache: str | None = None,
 ) -> Environment:
@@ -49,14 +50,15 @@ def scan(
 
     `local` is a folder whose code ships, too, as one local package with the files and folders `include`; more than
     `working.LIMIT` bytes of it only where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the
-    file of known hashes, by default `hashes.default_path()`.
+    file of known hashes, by default `hashes.default_path()`. `wheels` is an empty folder, in which local projects are
+    built as wheels that ship in their place: it must stay for as long as the environment is read.
 
     `NotAnEnvironment` where there is none; `EnvironmentChanged` where something writes to it meanwhile; `CannotBuild` for
-    what can't be read, and for local code that is too much.
+    what can't be read, and for local code that is too much; `BuilderError` for a wheel that can't be built.
     """
     located = locate(prefix)
     wanted = _Wanted(
-        Local(local or "", tuple(include), allow_large), frozenset(map(normalised, ignore)), system_libraries
+        Local(local or "", tuple(include), allow_large), frozenset(map(normalised, ignore)), system_libraries, wheels
     )
     with contextlib.closing(Hashes(cache)) as hashes, _no_collection():
         return _scan(located, ask(located.executable, hashes), wanted, hashes, progress or Silent())
@@ -69,10 +71,16 @@ class _Wanted(NamedTuple):
     ignore: frozenset[str]
     """Normalised names."""
     system_libraries: bool
+    wheels: str
+    """Where those of local projects are unpacked; empty for none."""
 
 
 def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progress: Progress) -> Environment:
     seen, searched = inventory(located, facts, wanted.local), prefixes(located, facts)
+    if wanted.wheels:
+        from lamella.builder.wheels import with_wheels
+
+        seen = with_wheels(seen, located, facts.short, local=wanted.local, folder=wanted.wheels, progress=progress)
     entries = seen.entries
 
     def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:

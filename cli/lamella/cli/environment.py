@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from typing import TYPE_CHECKING
 
 from lamella.cli.settings import CACHE, FAIL_ON, LOCAL
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lamella.builder.environment import Environment
     from lamella.layers.progress import Progress
@@ -31,6 +33,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--include", metavar="PATH", action="append", default=[], help="a file or folder that ships besides; repeatable"
     )
+    parser.add_argument(
+        "--wheels", action="store_true", help="build local projects as wheels, and ship those, not the files on disk"
+    )
     parser.add_argument("--allow-large", action="store_true", help="more than 100 MiB of local code may ship")
     parser.add_argument(
         "--ignore", metavar="NAME", action="append", default=[], help="a package that does not ship; repeatable"
@@ -45,19 +50,25 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-system-libraries", action="store_true", help="ship no shared libraries of this system")
 
 
-def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
-    """The environment that `arguments` name."""
+@contextlib.contextmanager
+def scanned(arguments: argparse.Namespace, progress: Progress) -> Iterator[Environment]:
+    """The environment that `arguments` name; wheels that were built for it are there until the end."""
     from lamella.builder.scan import scan
 
-    return scan(
-        arguments.prefix,
-        local=arguments.local or None,
-        include=arguments.include,
-        ignore=arguments.ignore,
-        allow_large=arguments.allow_large,
-        system_libraries=not arguments.no_system_libraries,
-        progress=progress,
-    )
+    with contextlib.ExitStack() as stack:
+        wheels = ""
+        if arguments.wheels:
+            wheels = stack.enter_context(tempfile.TemporaryDirectory(prefix="lamella-", ignore_cleanup_errors=True))
+        yield scan(
+            arguments.prefix,
+            local=arguments.local or None,
+            include=arguments.include,
+            ignore=arguments.ignore,
+            allow_large=arguments.allow_large,
+            system_libraries=not arguments.no_system_libraries,
+            wheels=wheels,
+            progress=progress,
+        )
 
 
 def objection(environment: Environment, fail_on: str, strict: Sequence[str]) -> str:

@@ -56,8 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     # A reference that can't be is said before an environment is looked at for seconds.
     Reference.parse(arguments.reference)
     began = time.monotonic()
-    with shown(quiet=arguments.quiet) as progress:
-        found = environment.scanned(arguments, progress)
+    with shown(quiet=arguments.quiet) as progress, environment.scanned(arguments, progress) as found:
         if objection := environment.objection(found, arguments.fail_on, arguments.strict):
             raise BuilderError(f"nothing was pushed: {objection}")
         pushed = push_environment(

@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Scans and shows."""
     from lamella.cli.progress import shown
 
-    with shown(quiet=arguments.quiet) as progress:
-        found = environment.scanned(arguments, progress)
+    with shown(quiet=arguments.quiet) as progress, environment.scanned(arguments, progress) as scanned:
+        found = scanned
     if arguments.json:
         result_json(document(found))
     else:
