@@ -130,3 +130,205 @@ def test_scan_on_a_terminal_says_the_same_words_in_colour(
     os.close(ours)
     assert process.wait() == 0
     assert b"\x1b[" in shown
+    plain = lamella("scan", prefix).stdout
+    for word in plain.split():
+        assert word.encode() in shown
+
+
+def test_push_prints_the_pinned_reference_alone_and_remarks_elsewhere(
+    lamella: Command, prefix: Path, layout: Path, reference: str
+) -> None:
+    again = lamella("push", f"oci:{layout}:v1", prefix)
+    assert again.stdout == f"{reference}\n"
+    assert reference.startswith(f"oci:{layout}:v1@sha256:")
+    assert "nothing changed, nothing uploaded" in again.stderr
+    assert lamella("push", f"oci:{layout}:v1", prefix, "--quiet").stderr == ""
+
+
+def test_push_dry_run_shows_the_plan_and_changes_nothing(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    done = lamella("push", f"oci:{tmp_path}/new:v1", prefix, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "alpha 1.0" in done.stdout
+    assert not (tmp_path / "new").exists()
+    document = lamella.json("push", f"oci:{tmp_path}/new:v1", prefix, "--dry-run")
+    assert document["dry_run"] is True
+    assert document["uploaded"] == {"layers": 0, "bytes": 0}
+    assert {layer["action"] for layer in document["layers"]} <= {"build", "upload"}
+
+
+def test_push_refuses_a_settings_pair_without_a_value(lamella: Command, prefix: Path, layout: Path) -> None:
+    done = lamella("push", f"oci:{layout}:v1", prefix, "--env", "NAME")
+    assert (done.returncode, done.stderr) == (2, "lamella: --env is 'NAME': want NAME=VALUE\n")
+
+
+def test_inspect_as_json_gives_every_package_with_what_names_and_sizes_it(lamella: Command, reference: str) -> None:
+    document = lamella.json("inspect", reference)
+    assert document["reference"] == reference
+    (platform,) = document["platforms"]
+    assert platform["prefix"] == "/opt/env"
+    assert platform["python"] == sys.version.split()[0]
+    packages = {package["name"]: package for package in platform["packages"]}
+    assert {"alpha", "beta", "python"} <= set(packages)
+    alpha = packages["alpha"]
+    assert (alpha["version"], alpha["origin"]) == ("1.0", "pypi")
+    assert alpha["digest"].startswith("sha256:")
+    assert alpha["diff_id"].startswith("sha256:")
+    assert alpha["digest"] != alpha["diff_id"]
+    assert 0 < alpha["size"] < alpha["unpacked"]
+    assert platform["size"] == sum(package["size"] for package in platform["packages"])
+
+
+def test_inspect_shows_packages_largest_first(lamella: Command, reference: str) -> None:
+    lines = lamella("inspect", reference).stdout.splitlines()
+    assert lines[0] == reference
+    names = [line.split()[0] for line in lines if " pypi " in line or " python " in line]
+    assert names.index("python") < names.index("alpha") < names.index("beta")
+
+
+def test_pull_says_what_it_would_download_then_downloads_it_then_has_nothing_to_do(
+    lamella: Command, reference: str, tmp_path: Path
+) -> None:
+    store = ("--store", tmp_path / "store")
+    planned = lamella("pull", reference, *store, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "alpha" in planned.stdout
+    assert list((tmp_path / "store").glob("layers/*/*")) == []
+
+    first = lamella.json("pull", reference, *store)
+    again = lamella.json("pull", reference, *store)
+    assert first["reference"] == again["reference"] == reference
+    assert first["downloaded"]["layers"] == again["present"]["layers"] > 3
+    assert first["downloaded"]["bytes"] > 0
+    assert again["downloaded"] == {"layers": 0, "bytes": 0}
+    assert lamella("pull", reference, *store).stdout == f"{reference}\n"
+
+
+def test_run_gives_the_commands_output_input_and_exit_code(lamella: Command, reference: str) -> None:
+    program = "import alpha, sys; print(alpha.VALUE, sys.stdin.read(), sys.prefix); sys.exit(5)"
+    done = lamella("run", reference, "--quiet", "--", "python", "-c", program, stdin="typed")
+    assert (done.stdout, done.stderr, done.returncode) == ("41 typed /opt/env\n", "", 5)
+
+
+def test_run_as_json_leaves_stdout_to_the_command(lamella: Command, reference: str) -> None:
+    done = lamella("run", reference, "--json", "--quiet", "--", "python", "-c", "print('mine')")
+    assert done.stdout == "mine\n"
+    assert json.loads(done.stderr)["exit_code"] == 0
+
+
+def test_run_without_a_command_is_a_usage_error_that_shows_how(lamella: Command, reference: str) -> None:
+    done = lamella("run", reference)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "lamella: run needs a command behind --, such as: lamella run REFERENCE -- python script.py\n"
+    )
+
+
+def test_run_of_a_command_that_is_not_there_exits_as_a_shell_does(lamella: Command, reference: str) -> None:
+    done = lamella("run", reference, "--quiet", "--", "no-such-command")
+    assert (done.returncode, done.stdout) == (127, "")
+    assert done.stderr.startswith("lamella: there is no command 'no-such-command'")
+
+
+def test_mount_prints_the_folder_and_umount_takes_it_away(lamella: Command, reference: str, tmp_path: Path) -> None:
+    need_root()
+    target = tmp_path / "target"
+    done = lamella("mount", reference, target, "--explain")
+    try:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == str(target)
+        assert "taken" in done.stdout
+        assert (target / "bin/python").exists()
+        assert lamella.json("umount", target, "--dry-run")["reference"] == reference
+    finally:
+        gone = lamella("umount", target)
+    assert gone.returncode == 0, gone.stderr
+    assert not target.exists()
+
+
+def test_umount_of_a_folder_without_an_environment_says_so(lamella: Command, tmp_path: Path) -> None:
+    done = lamella("umount", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"lamella: there is no environment of the store {lamella.settings['LAMELLA_STORE']} at {tmp_path}\n"
+    )
+
+
+def test_a_projects_settings_count_where_no_flag_says_otherwise(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.lamella]\nimage-prefix = '/srv/here'\n")
+    assert lamella("push", "oci:layout:v1", prefix, cwd=tmp_path).returncode == 0
+    document = json.loads(lamella("inspect", "oci:layout:v1", "--json", cwd=tmp_path).stdout)
+    assert document["platforms"][0]["prefix"] == "/srv/here"
+
+
+def test_what_is_strict_must_be_there(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    assert lamella("scan", prefix, "--strict", "Alpha").returncode == 0
+    done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--strict", "gamma", "--quiet")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "lamella: nothing was pushed: gamma is not in the environment, and --strict wants it\n"
+    assert not (tmp_path / "layout").exists()
+
+
+def test_a_warning_fails_the_scan_that_is_told_so(lamella: Command, prefix: Path) -> None:
+    # beta needs alpha, which is left out here.
+    done = lamella("scan", prefix, "--ignore", "alpha", "--fail-on", "warning", "--json")
+    document = json.loads(done.stdout)
+    assert "alpha" not in {package["name"] for package in document["packages"]}
+    bad = [finding for finding in document["findings"] if finding["severity"] != "note"]
+    assert done.returncode == (1 if bad else 0)
+    assert bad, "that beta needs alpha is no finding"
+
+
+def test_local_code_ships_when_it_is_asked_for(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'mine'\nversion = '3'\n")
+    (tmp_path / "mine.py").write_text("X = 1\n")
+    packages = lamella.json("scan", prefix, "--local", tmp_path)["packages"]
+    assert [(package["name"], package["version"]) for package in packages if package["origin"] == "local"] == [
+        ("mine", "3")
+    ]
+    without = lamella.json("scan", prefix, "--local", tmp_path, "--no-local")["packages"]
+    assert [package for package in without if package["origin"] == "local"] == []
+
+
+def test_a_bill_of_materials_is_attached_when_it_is_asked_for(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    place = f"oci:{tmp_path}/layout:v1"
+    assert lamella("push", place, prefix, "--sbom").returncode == 0
+    document = json.loads(lamella("inspect", place, "--sbom").stdout)
+    assert document["bomFormat"] == "CycloneDX"
+    assert "alpha" in {component["name"] for component in document["components"]}
+
+
+def test_an_environment_without_a_bill_of_materials_says_how_to_get_one(lamella: Command, reference: str) -> None:
+    done = lamella("inspect", reference, "--sbom")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"lamella: {reference} has no bill of materials: push it with --sbom\n"
+
+
+def test_export_writes_what_the_name_asks_for(lamella: Command, reference: str, tmp_path: Path) -> None:
+    done = lamella("export", reference, tmp_path / "copy", "--link")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/copy\n"), done.stderr
+    run = subprocess.run([tmp_path / "copy/bin/python", "-c", "import alpha"], check=False, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    assert lamella("export", reference).returncode == 2
+
+
+def test_diff_compares_a_reference_with_the_environment_on_disk(
+    lamella: Command, reference: str, prefix: Path, tmp_path: Path
+) -> None:
+    alike = lamella.json("diff", reference, prefix)
+    assert (alike["added"], alike["removed"], alike["changed"], alike["bytes"]) == ([], [], [], 0)
+    assert alike["same"] > 2
+
+    place = f"oci:{tmp_path}/layout:v2"
+    assert lamella("push", place, prefix, "--ignore", "beta").returncode == 0
+    less = lamella.json("diff", reference, place)
+    assert [item["name"] for item in less["removed"]] == ["beta"]
+    shown = lamella("diff", place, prefix)
+    assert [line.split()[:2] for line in shown.stdout.splitlines()[1:2]] == [["added", "beta"]]
+
+
+def test_push_ships_a_local_projects_wheel_when_asked(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    root = project(tmp_path / "demo", "demo", {"demo.py": "print('as built')\n"})
+    pushed = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--local", root, "--wheels", "--json")
+    assert pushed.returncode == 0, pushed.stderr
+    reference = json.loads(pushed.stdout)["reference"]
+    assert lamella("run", reference, "--", "python", "-m", "demo").stdout == "as built\n"
