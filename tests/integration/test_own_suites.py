@@ -1,0 +1,86 @@
+"""Libraries' own tests, which nobody wrote with Lamella in mind, pass from a mount as they do where they were installed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+from typing import TYPE_CHECKING
+
+from support.engines import need_root
+from support.installed import base_python, uv
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.once import Lamella
+
+# The one pure, with tests in its source distribution; the other compiled, with tests and shared libraries in its wheel.
+PURE = "itsdangerous==2.2.0"
+PACKAGES = [PURE, "freezegun==1.5.5", "numpy==2.2.6", "pytest==8.4.2", "hypothesis==6.138.0"]
+
+
+def installed(prefix: Path) -> Path:
+    subprocess.run([uv(), "venv", "-q", "--python", base_python(), str(prefix)], check=True)
+    # pip looks for the best version in every index that it is given; uv has to be told to.
+    command = [
+        uv(),
+        "pip",
+        "install",
+        "-q",
+        "--python",
+        f"{prefix}/bin/python",
+        "--index-strategy",
+        "unsafe-best-match",
+    ]
+    subprocess.run([*command, *PACKAGES], check=True)
+    return prefix
+
+
+def suite_of(package: str, folder: Path) -> str:
+    """The tests of a source distribution. The library itself, in its `src`, is not on their path."""
+    options = ["-q", "--no-deps", "--no-binary", ":all:", "-d", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", "download", *options, package], check=True)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return f"{folder}/{archive.name.removesuffix('.tar.gz')}/tests"
+
+
+def passed(suite: subprocess.CompletedProcess[str]) -> int:
+    """How many tests pytest says have passed, where none failed."""
+    assert suite.returncode == 0, suite.stdout + suite.stderr
+    found = re.search(r"(\d+) passed", suite.stdout)
+    assert found, suite.stdout
+    return int(found[1])
+
+
+def test_libraries_pass_their_own_tests_from_a_mount(lamella: Lamella, tmp_path: Path) -> None:
+    need_root()
+    prefix = installed(tmp_path / "env")
+    # Without the one test that keeps every core busy for half a minute.
+    linalg = ["--pyargs", "numpy.linalg", "-m", "not slow", "-k", "not openblas_threading"]
+    suites = ([suite_of(PURE, tmp_path / "source")], linalg)
+    commands = [["-m", "pytest", "-q", "-p", "no:cacheprovider", *suite] for suite in suites]
+    before = [
+        passed(
+            subprocess.run(
+                [f"{prefix}/bin/python", *command],
+                check=False,
+                capture_output=True,
+                text=True,
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+            )
+        )
+        for command in commands
+    ]
+    reference = f"oci:{tmp_path}/layout:suites"
+    pushed = lamella("push", reference, prefix, "--no-local")
+    assert pushed.returncode == 0, pushed.stderr
+    # Nothing of the original can be what runs from here on.
+    prefix.rename(tmp_path / "gone")
+    after = [passed(lamella("run", reference, "--", "python", *command)) for command in commands]
+    assert before == after
+    assert min(before) > 100
