@@ -77,7 +77,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_projects_wheel_is_the_same_twice_and_the_project_is_untouched(
-    made: Path, site: Path, tmp_path: Path, backend: str
+    made: Path, site: Path, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _need_index(backend, tmp_path)
     settings, compiled = BACKENDS[backend]
@@ -87,6 +87,7 @@ def test_a_projects_wheel_is_the_same_twice_and_the_project_is_untouched(
     (root / "pyproject.toml").write_text(settings)
     if compiled:
         need("gcc")
+        monkeypatch.setenv("CFLAGS", "-g")
         (root / "setup.py").write_text(SETUP)
         (root / "native.c").write_text(EXTENSION)
     editable(site, root, "demo")
