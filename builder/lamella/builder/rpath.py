@@ -38,7 +38,9 @@ def patched(chunks: Iterable[bytes], name: str, *, rpath: str | None) -> Iterato
             if not kept and old:
                 _patchelf(["--remove-rpath", path], name)
             elif kept != old:
-                _patchelf(["--set-rpath", kept, path], name)
+                # As DT_RPATH: patchelf would make a RUNPATH of it, and the executable's would not be looked through.
+                _patchelf(["--force-rpath", "--set-rpath", kept, path], name)
+                _blank_the_rest(path, kept)
         with open(path, "rb") as done:
             while chunk := done.read(_CHUNK):
                 yield chunk
