@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import Descriptor
+from lamella.layers.storage import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -77,7 +77,7 @@ class Uploads:
         def send() -> None:
             if self._storage.exists(descriptor) or (repository and self._storage.mount(descriptor, repository)):
                 return
-            self._storage.push(descriptor, lambda: _Fetched(source, descriptor))
+            self._storage.push(descriptor, lambda: Fetched(source, descriptor))
             self._sent(descriptor.size)
 
         self._submit(str(descriptor.digest), send)
@@ -123,19 +123,3 @@ class Uploads:
 
 def _opened(path: str) -> BinaryIO:
     return open(path, "rb")
-
-
-class _Fetched:
-    """A fetch as the stream that a push reads and closes."""
-
-    def __init__(self, storage: ReadOnlyStorage, descriptor: Descriptor) -> None:
-        self._stack = contextlib.ExitStack()
-        self._stream = self._stack.enter_context(storage.fetch(descriptor))
-
-    def read(self, size: int = -1, /) -> bytes:
-        """See `Reader`."""
-        return self._stream.read(size)
-
-    def close(self) -> None:
-        """Ends the fetch."""
-        self._stack.close()

@@ -14,7 +14,7 @@ from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
-from lamella.layers.storage import fetch_document, open_storage
+from lamella.layers.storage import Fetched, fetch_document, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,20 +126,6 @@ def walk(storage: ReadOnlyStorage, root: Descriptor) -> Iterator[Document]:
         raise InvalidContent(f"{root.digest} holds indexes within indexes, more than {_MAX_DEPTH} deep")
 
 
-class _Fetched:
-    """A fetch as the stream that a push reads and closes."""
-
-    def __init__(self, storage: ReadOnlyStorage, descriptor: Descriptor) -> None:
-        self._stack = contextlib.ExitStack()
-        self._stream = self._stack.enter_context(storage.fetch(descriptor))
-
-    def read(self, size: int = -1, /) -> bytes:
-        return self._stream.read(size)
-
-    def close(self) -> None:
-        self._stack.close()
-
-
 class _Move:
     """Moves from one storage to another, and remembers what became of each blob."""
 
@@ -172,7 +158,7 @@ class _Move:
         elif self._neighbour and self._there.mount(blob, self._neighbour):
             how = "mounted"
         else:
-            self._there.push(blob, lambda: _Fetched(self._here, blob))
+            self._there.push(blob, lambda: Fetched(self._here, blob))
         self._progress.advance("copy", blob.size)
         return how
 

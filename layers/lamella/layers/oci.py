@@ -189,13 +189,7 @@ class Manifest:
             "config": self.config.to_value(),
             "layers": [layer.to_value() for layer in self.layers],
         }
-        if self.artifact_type:
-            value["artifactType"] = self.artifact_type
-        if self.subject:
-            value["subject"] = self.subject.to_value()
-        if self.annotations:
-            value["annotations"] = dict(self.annotations)
-        return canonical_json(value)
+        return canonical_json(value | _optional(self))
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
@@ -235,13 +229,7 @@ class Index:
             "mediaType": self.media_type,
             "manifests": [manifest.to_value() for manifest in self.manifests],
         }
-        if self.artifact_type:
-            value["artifactType"] = self.artifact_type
-        if self.subject:
-            value["subject"] = self.subject.to_value()
-        if self.annotations:
-            value["annotations"] = dict(self.annotations)
-        return canonical_json(value)
+        return canonical_json(value | _optional(self))
 
     @classmethod
     def parse(cls, content: bytes) -> Index:
@@ -324,6 +312,18 @@ class ImageConfig:
             _string(document, "created", ""),
             tuple(_string(_object(item, "a history entry"), "created_by", "") for item in history),
         )
+
+
+def _optional(document: Manifest | Index) -> dict[str, Any]:
+    """What manifests and indexes may have besides."""
+    value: dict[str, Any] = {}
+    if document.artifact_type:
+        value["artifactType"] = document.artifact_type
+    if document.subject:
+        value["subject"] = document.subject.to_value()
+    if document.annotations:
+        value["annotations"] = dict(document.annotations)
+    return value
 
 
 def layers_of(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers.errors import InvalidContent
@@ -125,6 +126,22 @@ class VerifiedReader:
                 f"{self._descriptor.digest.algorithm}:{self._hash.hexdigest()}"
             )
         self._checked = True
+
+
+class Fetched:
+    """A fetch as the stream that a push reads and closes."""
+
+    def __init__(self, fetcher: Fetcher, descriptor: Descriptor) -> None:
+        self._stack = ExitStack()
+        self._stream = self._stack.enter_context(fetcher.fetch(descriptor))
+
+    def read(self, size: int = -1, /) -> bytes:
+        """See `Reader`."""
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        """Ends the fetch."""
+        self._stack.close()
 
 
 def fetch_document(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
