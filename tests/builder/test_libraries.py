@@ -68,6 +68,20 @@ def test_a_library_under_another_name_ships_under_the_name_that_is_needed(
     assert (found.source, found.target) == (str(real), None)
 
 
+def test_a_module_with_a_runpath_finds_what_ships_beside_itself(
+    made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = library(tmp_path / "system" / "libfar.so.1")
+    library(site / "pkg" / "module.so", far, options=("-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN"))
+    library(site / "plain.so", far)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "system"))
+    scanned = scan(str(made))
+    link = file(scanned, f"{SITE}/pkg/libfar.so.1")
+    assert link in package(scanned, "system-libraries").files
+    assert os.path.normpath(f"{SITE}/pkg/{link.target}") == "lib/system/libfar.so.1"
+    assert f"{SITE}/libfar.so.1" not in shipped(scanned)
+
+
 def test_glibc_and_the_loader_never_ship(made: Path, site: Path) -> None:
     library(site / "module.so", options=("-lm", "-lpthread"))
     names = {os.path.basename(path) for path in shipped(scan(str(made))) if path.startswith("lib/system/")}

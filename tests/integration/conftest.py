@@ -28,7 +28,7 @@ def science(shared: Path) -> Path:
         if mine:
             subprocess.run([sys.executable, "-m", "venv", prefix], check=True)
             uv = Path(sys.executable).with_name("uv")
-            packages = ["numpy", "pandas", "scikit-learn", "six==1.16.0", "httpx"]
+            packages = ["numpy", "pandas", "scikit-learn", "pyarrow", "six==1.16.0", "httpx"]
             subprocess.run([uv, "pip", "install", "-q", "--python", prefix / "bin/python", *packages], check=True)
     return prefix
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from support.once import Lamella
 
-LIBRARIES = "import numpy, pandas, sklearn, ssl, sqlite3, ctypes, lzma, bz2, hashlib, uuid, readline; print(numpy.ones(3).sum())"
+LIBRARIES = "import numpy, pandas, sklearn, pyarrow, ssl, sqlite3, ctypes, lzma, bz2, hashlib, uuid, readline; print(numpy.ones(3).sum())"
 
 
 def value(result: subprocess.CompletedProcess[str]) -> Any:

@@ -13,7 +13,7 @@ from lamella.builder.places import in_environment
 from lamella.builder.walk import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from lamella.builder.contents import Content
     from lamella.builder.places import Place
@@ -62,6 +62,7 @@ def libraries(
     shipped = [
         Entry(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
     ]
+    shipped += _links(files, {entry.path: entry for entry in shipped}, prefix, entries)
     everything = [*files.values(), *(Elf.load(content.elf) for content in found.values() if content.elf)]
     glibc = max((elf.glibc for elf in everything), default=())
     needs = Needs(
@@ -70,6 +71,25 @@ def libraries(
         drivers=tuple(sorted(needed.driver)),
     )
     return Libraries(shipped, found, _findings(needed, prefix), needs)
+
+
+def _links(files: Mapping[str, Elf], shipped: Mapping[str, Entry], prefix: str, taken: Container[str]) -> list[Entry]:
+    """Links to what ships in `FOLDER` from where files that have a RUNPATH look.
+
+    The executable's RPATH leads everybody else there, but the loader passes over it for whoever has a RUNPATH
+    (ld.so(8)): most wheels with libraries of their own, such as pyarrow, whose libstdc++ a bare system lacks.
+    """
+    links: dict[str, Entry] = {}
+    for source, elf in files.items():
+        own = [os.path.normpath(system.expand(folder, os.path.dirname(source))) for folder in elf.runpath]
+        folder = next((folder for folder in own if f"{folder}/".startswith(f"{prefix}/")), None)
+        for soname in elf.needed if folder else ():
+            library = shipped.get(f"{FOLDER}/{os.path.basename(soname)}")
+            path = f"{folder}/{soname}".removeprefix(f"{prefix}/")
+            if library and "/" not in soname and path not in taken:
+                target = os.path.relpath(library.path, os.path.dirname(path))
+                links[path] = Entry(path, library.source, library.seen, target)
+    return list(links.values())
 
 
 def _findings(needed: system.Needed, prefix: str) -> list[Finding]:

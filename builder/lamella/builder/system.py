@@ -90,7 +90,7 @@ def needed(
         if "/" in soname:
             return soname if there(soname) else None
         origin = os.path.dirname(source)
-        own = [_expand(folder, origin) for folder in (*elf.rpath, *elf.runpath)]
+        own = [expand(folder, origin) for folder in (*elf.rpath, *elf.runpath)]
         for folder in (*own, *common):
             if there(path := os.path.normpath(f"{folder}/{soname}")):
                 return path
@@ -120,7 +120,8 @@ def needed(
     return result
 
 
-def _expand(folder: str, origin: str) -> str:
+def expand(folder: str, origin: str) -> str:
+    """`folder` of a run path as the loader reads it in a file of the folder `origin`."""
     for token, value in (("ORIGIN", origin), ("LIB", "lib"), ("PLATFORM", "")):
         folder = folder.replace(f"${{{token}}}", value).replace(f"${token}", value)
     return folder
