@@ -16,7 +16,7 @@ from lamella.layers.gc import gc
 from lamella.layers.kernel import LinuxKernel
 from lamella.layers.mount import mount, mounts, umount
 from lamella.layers.store import Store
-from support.engines import need, need_root
+from support.engines import missing, need, need_root
 from support.environments import publish
 from support.people import NOBODY, as_user, folder_of, fork, give
 from support.recording_kernel import RecordingKernel
@@ -82,7 +82,7 @@ def with_reflinks(tmp_path: Path) -> Iterator[Path]:
         file.truncate(320 << 20)
     subprocess.run([need("mkfs.xfs"), "-q", "-m", "reflink=1", disk], check=True)
     if subprocess.run(["mount", "-o", "loop", disk, folder], check=False, capture_output=True).returncode:
-        pytest.skip("no XFS can be mounted from a file here")
+        missing("no XFS can be mounted from a file here: load the kernel's xfs and loop modules")
     yield folder
     subprocess.run(["umount", folder], check=True)
 

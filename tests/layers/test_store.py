@@ -17,6 +17,7 @@ from lamella.layers.leases import kept
 from lamella.layers.oci import Digest
 from lamella.layers.partial import claim
 from lamella.layers.store import Store, default_path
+from support.engines import need_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,8 +76,7 @@ class TestWhere:
         assert not (tmp_path / "store").exists()
 
     def test_what_root_pulls_is_for_everybody_and_what_is_half_done_for_nobody(self, store: Store) -> None:
-        if os.geteuid():
-            pytest.skip("root's store")
+        need_root()
         modes = {name: stat.S_IMODE(os.stat(f"{store.path}/{name}").st_mode) for name in os.listdir(store.path)}
         assert modes["layers"] == modes["documents"] == modes["holds"] == 0o755
         assert modes["partial"] == 0o700
