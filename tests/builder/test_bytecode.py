@@ -3,8 +3,10 @@ from __future__ import annotations
 import importlib.util
 import marshal
 import os
+import py_compile
 import random
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,11 +19,14 @@ import pytest
 from lamella.builder.bytecode import BLOCK, Compiler, modules
 from lamella.builder.content import entries
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
+from lamella.builder.wanted import shipped
 from support.packages import SITE, environment, interpreter, package
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from lamella.builder.bytecode import Module
-    from lamella.builder.environment import Interpreter
+    from lamella.builder.environment import Interpreter, Origin
 
 SOURCE = """
 import os
@@ -45,10 +50,13 @@ def others() -> list[str]:
     return sorted(map(str, runnable - {ours}))
 
 
-def sources(prefix: Path, contents: list[str], name: str = "thing") -> list[Module]:
+def sources(
+    prefix: Path, contents: list[str], name: str = "thing", *, installed: bool = False, by: Interpreter | None = None
+) -> list[Module]:
     files = {f"{SITE}/{name}/m{number:03}.py": content for number, content in enumerate(contents)}
     one = package(prefix, name, files)
-    return modules(entries(environment(prefix, one), one, "/opt/env"), interpreter(), "/opt/env")
+    ships = entries(environment(prefix, one), one, "/opt/env")
+    return modules(ships, by or interpreter(), "/opt/env", installed=installed)
 
 
 def compiled(wanted: list[Module], by: Interpreter | None = None) -> list[bytes | None]:
@@ -96,6 +104,88 @@ def test_bytes_depend_on_the_package_alone(executable: str, tmp_path: Path) -> N
         results = list(threads.map(lambda job: list(compiler.compile(job)), jobs))
     again = [made for job, made in zip(jobs, results, strict=True) if "/thing/" in job[0].path]
     assert again == [alone] * 4
+
+
+@pytest.mark.parametrize("executable", [sys.executable, *others()])
+def test_byte_code_from_the_disk_gives_the_bytes_of_a_compilation(executable: str, tmp_path: Path) -> None:
+    """Of the interpreter's own library, compiled as pip does, with other hash seeds and in another order."""
+    asked = "import os, sys; print(os.path.dirname(os.__file__)); print(sys.implementation.cache_tag)"
+    library, tag = subprocess.check_output([executable, "-c", asked], text=True).splitlines()
+    contents = [path.read_text("utf-8", "surrogateescape") for path in sorted(Path(library).glob("*.py"))]
+    by = replace(interpreter(), executable=executable, cache_tag=tag)
+    wanted = sources(tmp_path, contents, installed=True, by=by)
+    fresh = compiled([replace(module, installed="") for module in wanted], by)
+    subprocess.run([executable, "-m", "compileall", "-q", str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+    assert all(os.path.exists(module.installed) for module, made in zip(wanted, fresh, strict=True) if made)
+    assert len(fresh) > 150
+    assert compiled(wanted, by) == fresh
+
+
+def replaced(pyc: str, code: CodeType, *, header: bytes | None = None) -> None:
+    there = Path(pyc).read_bytes()
+    Path(pyc).write_bytes((there[:16] if header is None else header) + marshal.dumps(code))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="marshal's frozensets are in no order before 3.11")
+def test_byte_code_from_the_disk_is_taken_where_python_would_take_it(tmp_path: Path) -> None:
+    wanted = sources(tmp_path, ["a = 1"], installed=True)
+    py_compile.compile(str(tmp_path / SITE / "thing/m000.py"), doraise=True)
+    fresh = compiled(sources(tmp_path, ["a = 1"]))
+    other = compile("a = 2", "elsewhere.py", "exec")
+    replaced(wanted[0].installed, other)
+    taken = compiled(wanted)
+    assert taken != fresh, "Python runs this one, too: time and size are its source's"
+    assert taken[0]
+    assert marshal.loads(taken[0][16:]).co_filename == f"/opt/env/{SITE}/thing/m000.py"
+    os.utime(tmp_path / SITE / "thing/m000.py", (1, 1))
+    assert compiled(wanted) == fresh
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="marshal's frozensets are in no order before 3.11")
+@pytest.mark.parametrize("flags", [1, 3])
+def test_byte_code_that_knows_its_source_by_hash_is_taken_for_that_hash(flags: int, tmp_path: Path) -> None:
+    wanted = sources(tmp_path, ["a = 1"], installed=True)
+    py_compile.compile(str(tmp_path / SITE / "thing/m000.py"), doraise=True)
+    fresh = compiled(sources(tmp_path, ["a = 1"]))
+    head = importlib.util.MAGIC_NUMBER + bytes([flags, 0, 0, 0])
+    other = compile("a = 2", "elsewhere.py", "exec")
+    replaced(wanted[0].installed, other, header=head + importlib.util.source_hash(b"a = 1"))
+    assert compiled(wanted) != fresh
+    replaced(wanted[0].installed, other, header=head + importlib.util.source_hash(b"a = 3"))
+    assert compiled(wanted) == fresh
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40, b"half"])
+def test_broken_byte_code_on_the_disk_is_as_good_as_none(content: bytes, tmp_path: Path) -> None:
+    wanted = sources(tmp_path, ["a = 1"], installed=True)
+    source = tmp_path / SITE / "thing/m000.py"
+    py_compile.compile(str(source), doraise=True)
+    fresh = compiled(sources(tmp_path, ["a = 1"]))
+    there = Path(wanted[0].installed).read_bytes()
+    for broken in (content, there[:16] + content, there[:16] + there[16:-3]):
+        Path(wanted[0].installed).write_bytes(broken)
+        assert compiled(wanted) == fresh
+
+
+def test_byte_code_that_names_two_files_is_not_taken(tmp_path: Path) -> None:
+    """What is left of the other name would tell where the environment was."""
+    wanted = sources(tmp_path, ["def f(): pass"], installed=True)
+    source = tmp_path / SITE / "thing/m000.py"
+    py_compile.compile(str(source), doraise=True)
+    fresh = compiled(sources(tmp_path, ["def f(): pass"]))
+    code = compile("def f(): pass", str(source), "exec")
+    inner = code.replace(co_consts=(*code.co_consts, str(source)))
+    replaced(wanted[0].installed, inner)
+    assert compiled(wanted) == fresh
+
+
+def test_code_that_people_edit_is_compiled(tmp_path: Path) -> None:
+    files = {f"{SITE}/thing/m.py": "a = 1"}
+    origins: list[tuple[Origin, bool]] = [("local", False), ("unowned", False), ("pypi", True), ("conda", True)]
+    for origin, expected in origins:
+        one = replace(package(tmp_path, "thing", files), origin=origin)
+        ships = shipped(environment(tmp_path, one), one, "/opt/env")
+        assert [bool(module.installed) for module in ships.modules] == [expected]
 
 
 def test_a_source_that_does_not_compile_has_none_and_stops_nothing(tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ def upgrade(prefix: Path) -> None:
 
 
 def install(prefix: Path, *what: str, link: str = "copy") -> None:
-    """Installs with uv. Copies by default: where cache and environment are on one disk, uv would make hardlinks."""
+    """Installs with uv, with byte code as pip makes it. Copies by default: where cache and environment are on one disk, uv would make hardlinks."""
     uv = Path(sys.executable).with_name("uv")
     command: list[str | Path] = [
         uv,
         "pip",
         "install",
         "--quiet",
+        "--compile-bytecode",
         "--link-mode",
         link,
         "--python",

@@ -1,20 +1,34 @@
 # Runs in the environment's own interpreter, any CPython from 3.8 on, without the site module: it can't import lamella.
 #
-# marshal writes a string that others refer to differently from one that nobody else holds, and interned strings of one
-# compilation are still there in the next: so every request is served by a child forked from this process, which has
-# compiled nothing, and bytes depend on the request alone.
+# marshal writes an object that others refer to differently from one that nobody else holds, and whether two equal objects
+# are one depends on who compiled, and after what. So code is written in marshal's version 2, which knows no references,
+# loaded again, and written as Python does: bytes that depend on the code's value alone, so that byte code from the disk
+# does as well as a compilation, at a tenth of its time. Slices, constants from Python 3.14 on, are not in version 2:
+# such code is compiled, and written as it is.
+#
+# Every request is served by a child forked from this process, which has compiled nothing: interned strings of one
+# compilation may still be there in the next.
 #
 # Requests on stdin: "R", then 4 bytes of length and as much JSON: [[name in the code, source path or null, length of the
-# source that follows], ...]. Answers on stdout, one for each source: "C" for code, "S" for a source that does not
-# compile, then the source's sha256, 4 bytes of length and as much byte code; "X" when the child died instead.
+# source that follows, path of byte code that may be there], ...]. Answers on stdout, one for each source: "C" for code,
+# "S" for a source that does not compile, then the source's sha256, 4 bytes of length and as much byte code; "X" when the
+# child died instead.
+import _imp
 import gc
 import hashlib
 import json
+import marshal
 import os
 import struct
+import sys
+import types
 import warnings
-from importlib._bootstrap_external import _code_to_hash_pyc  # type: ignore[attr-defined] # py_compile's own way
-from importlib.util import source_hash
+from importlib.util import MAGIC_NUMBER, source_hash
+
+# Before 3.11, marshal wrote a frozenset in the order that the writer's hash seed gave it.
+_REUSES = sys.version_info >= (3, 11)
+_rename = _imp._fix_co_filename  # type: ignore[attr-defined] # importlib's own way, for code within code as well
+_UNCHECKED_HASH = b"\1\0\0\0"  # PEP 552
 
 
 def _read(size: int) -> bytes:
@@ -34,23 +48,80 @@ def _write(data: bytes) -> None:
         view = view[os.write(1, view) :]
 
 
+def _values(code: types.CodeType) -> "bytes | None":
+    """`code` without references; None where that can't be written."""
+    try:
+        return marshal.dumps(code, 2)
+    except ValueError:
+        return None
+
+
+def _written(values: bytes, name: str) -> bytes:
+    """The canonical form of code from what `_values` gave, with `name` as its file."""
+    return _named(marshal.loads(values), name)
+
+
+def _named(code: types.CodeType, name: str) -> bytes:
+    # Nothing is replaced where the name is that already, and then nobody but the code holds it: other bytes.
+    _rename(code, "")
+    _rename(code, name)
+    return marshal.dumps(code)
+
+
+def _installed(path: str, source: bytes, stat: os.stat_result) -> "bytes | None":
+    """The values of the byte code at `path`, if Python would take it for `source`."""
+    try:
+        with open(os.fsencode(path), "rb", buffering=0) as stream:
+            data = stream.readall()
+        flags = int.from_bytes(data[4:8], "little")
+        if flags & 1:
+            expected = source_hash(source)
+        else:
+            expected = struct.pack("<II", int(stat.st_mtime) & 0xFFFFFFFF, stat.st_size & 0xFFFFFFFF)
+        if data[:4] != MAGIC_NUMBER or flags > 3 or data[8:16] != expected:
+            return None
+        code = marshal.loads(memoryview(data)[16:])
+        if not isinstance(code, types.CodeType):
+            return None
+        was = code.co_filename
+        _rename(code, "")
+        values = _values(code)
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+    # Code of more than one file is nobody's usual work, and would tell where the environment was.
+    return None if values is None or was.encode("utf-8", "surrogatepass") in values else values
+
+
+def _compiled(source: bytes, name: str) -> bytes:
+    # Not with `name`: some versions intern the name that they are given, which shows in the bytes.
+    code = compile(source, "?", "exec", 0, True, 0)
+    values = _values(code)
+    if values is None:
+        return _named(code, name)
+    del code
+    return _written(values, name)
+
+
 def _serve() -> None:
-    for name, path, length in json.loads(_read(*struct.unpack(">I", _read(4)))):
+    for name, path, length, installed in json.loads(_read(*struct.unpack(">I", _read(4)))):
+        values = None
         if path is None:
             source = _read(length)
         else:
             try:
                 with open(os.fsencode(path), "rb", buffering=0) as stream:
                     source = stream.readall()
+                    if installed and _REUSES:
+                        values = _installed(installed, source, os.fstat(stream.fileno()))
             except OSError:
                 source = b""
         digest = hashlib.sha256(source).digest()
         try:
-            code = compile(source, name, "exec", 0, True, 0)
-            made = bytes(_code_to_hash_pyc(code, source_hash(source), False))
+            code = _compiled(source, name) if values is None else _written(values, name)
         except Exception:  # whatever a source can do to the compiler: pip passes over such files too
             _write(b"S" + digest + struct.pack(">I", 0))
         else:
+            made = MAGIC_NUMBER + _UNCHECKED_HASH + source_hash(source) + code
             _write(b"C" + digest + struct.pack(">I", len(made)))
             _write(made)
             del code, made

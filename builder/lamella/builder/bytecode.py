@@ -1,7 +1,7 @@
 """Byte code for a package's modules, made by the environment's own interpreter, the same bytes on every run.
 
-The files are `unchecked-hash` pycs (PEP 552): nodes neither compile at import nor look at a source's time. Each block of
-modules is compiled in a fresh process, so that neither order nor parallelism shows in the bytes.
+The files are `unchecked-hash` pycs (PEP 552): nodes neither compile at import nor look at a source's time. What an
+installer compiled is not compiled again: code that is loaded and written anew has the same bytes, whoever made it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import queue
 import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, cast
 
 from lamella.builder.canonical import changed, read
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Interpreter
 
 BLOCK = 64
-"""Modules that one process compiles. Part of the layer format: another number gives other bytes."""
+"""Modules that one process compiles. Part of the layer format: from Python 3.14 on, another number may give other bytes."""
 
 _TESTS = frozenset({"test", "tests"})
 """Folders of modules that ship as source alone. A third of an environment's code is its packages' own tests, which nodes
@@ -44,10 +44,18 @@ class Module:
     path: str
     """Of the byte code, as `Entry.path`."""
     source: Entry
+    installed: str = ""
+    """Where an installer, or Python, may have left byte code of it; empty for nowhere."""
 
 
-def modules(entries: Sequence[Entry], interpreter: Interpreter, image_prefix: str) -> list[Module]:
-    """The sources among `entries` that Python can import by name, but for packages' tests; sorted by their byte code's path."""
+def modules(
+    entries: Sequence[Entry], interpreter: Interpreter, image_prefix: str, *, installed: bool = False
+) -> list[Module]:
+    """The sources among `entries` that Python can import by name, but for packages' tests; sorted by their byte code's path.
+
+    `installed` allows to take byte code from the disk. Not for code that people edit: a pyc knows its source by size and
+    second alone.
+    """
     root = f"{image_prefix.strip('/')}/{interpreter.stdlib}/"
     there = {entry.path for entry in entries}
     found = []
@@ -58,8 +66,16 @@ def modules(entries: Sequence[Entry], interpreter: Interpreter, image_prefix: st
                 continue
             path = f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
             if path not in there:
-                found.append(Module(path, entry))
+                found.append(Module(path, entry, _beside(entry, interpreter) if installed else ""))
     return sorted(found, key=lambda module: module.path.encode("utf-8", "surrogateescape"))
+
+
+def _beside(source: Entry, interpreter: Interpreter) -> str:
+    # Of a source that ships with other bytes than it has here there is no byte code here.
+    if not isinstance(source.content, File):
+        return ""
+    folder, _, name = source.content.source.rpartition("/")
+    return f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
 
 
 class Compiler:
@@ -99,7 +115,9 @@ class Compiler:
                     at += 1
             except _Died:
                 # Who ends the process by accident (a machine short of memory) is not the source: once more, from the
-                # start, for the bytes depend on it. Twice at one source is the source's doing: it is passed over.
+                # start, for the bytes depend on it, and without byte code from the disk, whose fault it may be. Twice
+                # at one source is the source's doing: it is passed over.
+                block = [replace(module, installed="") for module in block]
                 if at == died_at:
                     yield None
                     start = given = at + 1
@@ -160,12 +178,12 @@ class _Worker:
         for module in block:
             own = module.source.content
             path = own.source if isinstance(own, File) else None
-            request.append(("/" + module.source.path, path, 0 if path else module.source.size))
+            request.append(("/" + module.source.path, path, 0 if path else module.source.size, module.installed))
         encoded = json.dumps(request).encode()
         try:
             self._stdin.write(b"R" + struct.pack(">I", len(encoded)) + encoded)
             self._stdin.flush()
-            for module, (_, path, _) in zip(block, request, strict=True):
+            for module, (_, path, _, _) in zip(block, request, strict=True):
                 if path is None:
                     # Written when its turn comes: the other side reads nothing while its answers are not read.
                     self._stdin.writelines(read(module.source))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.canonical import Entry
 
-FORMAT = 1
+FORMAT = 2
 """Of docs/reference/layer-format.md. A change of any byte that a layer may have needs the next number."""
 
 

@@ -102,7 +102,10 @@ def layers(
 def shipped(environment: Environment, package: Package, image_prefix: str, notes: Notes | None = None) -> Shipped:
     """What the layer of `package` is packed from."""
     entries = content.entries(environment, package, image_prefix, notes)
-    return Shipped(entries, tuple(bytecode.modules(entries, environment.interpreter, image_prefix)))
+    installed = package.origin in ("conda", "pypi", "python")
+    return Shipped(
+        entries, tuple(bytecode.modules(entries, environment.interpreter, image_prefix, installed=installed))
+    )
 
 
 def _wanted(
