@@ -241,6 +241,7 @@ def test_a_rewritten_module_is_compiled_as_it_ships(tmp_path: Path) -> None:
     assert made
     assert b"/opt/env/share" in made
     assert bytes(tmp_path) not in made
+    assert int.from_bytes(made[4:8], "little") == 0b11, "PEP 552: checked, since a node may rewrite the source"
 
 
 def test_a_module_that_changed_after_the_scan_is_noticed(tmp_path: Path) -> None:

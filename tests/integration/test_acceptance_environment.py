@@ -98,6 +98,19 @@ def test_byte_code_is_shipped_and_used(mounted: Path) -> None:
     assert [name for name in loaded if not name.endswith(".pyc")] == [], "compiled at import"
 
 
+def test_python_sees_what_relocation_rewrote(published: str, lamella: Lamella, tmp_path: Path) -> None:
+    """Byte code that did not look at its source would still say the image prefix."""
+    need_root()
+    target = tmp_path / "elsewhere"
+    assert lamella("mount", published, target).returncode == 0
+    try:
+        asked = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
+        said = subprocess.run([target / "bin/python", "-c", asked], check=True, capture_output=True, text=True)
+    finally:
+        lamella("umount", target)
+    assert said.stdout.strip() == str(target / "lib")
+
+
 def test_an_unchanged_environment_uploads_nothing(published: str, science: Path, lamella: Lamella) -> None:
     first = value(lamella("inspect", published, "--json"))
     again = value(lamella("push", published, science, "--json"))

@@ -3,16 +3,16 @@
 # marshal writes an object that others refer to differently from one that nobody else holds, and whether two equal objects
 # are one depends on who compiled, and after what. So code is written in marshal's version 2, which knows no references,
 # loaded again, and written as Python does: bytes that depend on the code's value alone, so that byte code from the disk
-# does as well as a compilation, at a tenth of its time. Slices, constants from Python 3.14 on, are not in version 2:
-# such code is compiled, and written as it is.
+# does as well as a compilation, at a tenth of its time. Slices, which are constants from Python 3.14 on, are not in version
+# 2, and are tuples meanwhile.
 #
 # Every request is served by a child forked from this process, which has compiled nothing: interned strings of one
 # compilation may still be there in the next.
 #
 # Requests on stdin: "R", then 4 bytes of length and as much JSON: [[name in the code, source path or null, length of the
-# source that follows, path of byte code that may be there], ...]. Answers on stdout, one for each source: "C" for code,
-# "S" for a source that does not compile, then the source's sha256, 4 bytes of length and as much byte code; "X" when the
-# child died instead.
+# source that follows, path of byte code that may be there, whether Python is to check the source], ...]. Answers on
+# stdout, one for each source: "C" for code, "S" for a source that does not compile, then the source's sha256, 4 bytes of
+# length and as much byte code; "X" when the child died instead.
 import _imp
 import gc
 import hashlib
@@ -25,10 +25,15 @@ import types
 import warnings
 from importlib.util import MAGIC_NUMBER, source_hash
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # Before 3.11, marshal wrote a frozenset in the order that the writer's hash seed gave it.
 _REUSES = sys.version_info >= (3, 11)
 _rename = _imp._fix_co_filename  # type: ignore[attr-defined] # importlib's own way, for code within code as well
-_UNCHECKED_HASH = b"\1\0\0\0"  # PEP 552
+_SLICE = "\0a slice\0"
+_UNCHECKED_HASH, _CHECKED_HASH = b"\1\0\0\0", b"\3\0\0\0"  # PEP 552
 
 
 def _read(size: int) -> bytes:
@@ -53,12 +58,35 @@ def _values(code: types.CodeType) -> "bytes | None":
     try:
         return marshal.dumps(code, 2)
     except ValueError:
+        pass
+    try:
+        return marshal.dumps(_packed(code), 2)
+    except ValueError:
         return None
+
+
+def _packed(value: "Any") -> "Any":
+    """`value`, a constant or code, with tuples for slices."""
+    if isinstance(value, types.CodeType):
+        return value.replace(co_consts=tuple(map(_packed, value.co_consts)))
+    if isinstance(value, slice):
+        return (_SLICE, value.start, value.stop, value.step)
+    return tuple(map(_packed, value)) if isinstance(value, tuple) else value
+
+
+def _unpacked(value: "Any") -> "Any":
+    """What `_packed` was given."""
+    if isinstance(value, types.CodeType):
+        return value.replace(co_consts=tuple(map(_unpacked, value.co_consts)))
+    if not isinstance(value, tuple):
+        return value
+    return slice(*value[1:]) if value[:1] == (_SLICE,) else tuple(map(_unpacked, value))
 
 
 def _written(values: bytes, name: str) -> bytes:
     """The canonical form of code from what `_values` gave, with `name` as its file."""
-    return _named(marshal.loads(values), name)
+    code = marshal.loads(values)
+    return _named(_unpacked(code) if _SLICE.encode() in values else code, name)
 
 
 def _named(code: types.CodeType, name: str) -> bytes:
@@ -103,7 +131,7 @@ def _compiled(source: bytes, name: str) -> bytes:
 
 
 def _serve() -> None:
-    for name, path, length, installed in json.loads(_read(*struct.unpack(">I", _read(4)))):
+    for name, path, length, installed, checked in json.loads(_read(*struct.unpack(">I", _read(4)))):
         values = None
         if path is None:
             source = _read(length)
@@ -121,7 +149,7 @@ def _serve() -> None:
         except Exception:  # whatever a source can do to the compiler: pip passes over such files too
             _write(b"S" + digest + struct.pack(">I", 0))
         else:
-            made = MAGIC_NUMBER + _UNCHECKED_HASH + source_hash(source) + code
+            made = MAGIC_NUMBER + (_CHECKED_HASH if checked else _UNCHECKED_HASH) + source_hash(source) + code
             _write(b"C" + digest + struct.pack(">I", len(made)))
             _write(made)
             del code, made

@@ -1,7 +1,8 @@
 """Byte code for a package's modules, made by the environment's own interpreter, the same bytes on every run.
 
-The files are `unchecked-hash` pycs (PEP 552): nodes neither compile at import nor look at a source's time. What an
-installer compiled is not compiled again: code that is loaded and written anew has the same bytes, whoever made it.
+The files are `unchecked-hash` pycs (PEP 552): nodes neither compile at import nor look at a source; `checked-hash` where
+the source holds the image prefix, which a node may replace. What an installer compiled is not compiled again: code that
+is loaded and written anew has the same bytes, whoever made it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, cast
 
-from lamella.builder.canonical import changed, read
+from lamella.builder.canonical import Rewritten, changed, read
 from lamella.builder.environment import File
 from lamella.builder.errors import CannotBuild
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Interpreter
 
 BLOCK = 64
-"""Modules that one process compiles. Part of the layer format: from Python 3.14 on, another number may give other bytes."""
+"""Modules that one process compiles, before memory that compiling left makes it slow."""
 
 _TESTS = frozenset({"test", "tests"})
 """Folders of modules that ship as source alone. A third of an environment's code is its packages' own tests, which nodes
@@ -78,6 +79,11 @@ def _beside(source: Entry, interpreter: Interpreter) -> str:
     return f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
 
 
+def _relocatable(source: Entry) -> bool:
+    """Whether a node may rewrite the source for another prefix: Python has to see then that its byte code is of another one."""
+    return isinstance(source.content, Rewritten) and bool(source.content.holds)
+
+
 class Compiler:
     """Processes of one interpreter, started when they are first needed, until `close`.
 
@@ -103,27 +109,21 @@ class Compiler:
             yield from self._block(wanted[start : start + BLOCK])
 
     def _block(self, block: Sequence[Module]) -> Iterator[bytes | None]:
-        start = given = 0
-        died_at = -1
-        while start < len(block):
-            at = start
+        at, died_at = 0, -1
+        while at < len(block):
             try:
-                for made in self._once(block[start:]):
-                    if at >= given:
-                        yield made
-                        given = at + 1
+                for made in self._once(block[at:]):
+                    yield made
                     at += 1
             except _Died:
-                # Who ends the process by accident (a machine short of memory) is not the source: once more, from the
-                # start, for the bytes depend on it, and without byte code from the disk, whose fault it may be. Twice
-                # at one source is the source's doing: it is passed over.
+                # Who ends the process by accident (a machine short of memory) is not the source: once more, and without
+                # byte code from the disk, whose fault it may be. Twice at one source is the source's doing.
                 block = [replace(module, installed="") for module in block]
                 if at == died_at:
                     yield None
-                    start = given = at + 1
-                died_at = at
-            else:
-                return
+                    at += 1
+                else:
+                    died_at = at
 
     def _once(self, block: Sequence[Module]) -> Iterator[bytes | None]:
         try:
@@ -178,12 +178,13 @@ class _Worker:
         for module in block:
             own = module.source.content
             path = own.source if isinstance(own, File) else None
-            request.append(("/" + module.source.path, path, 0 if path else module.source.size, module.installed))
+            length = 0 if path else module.source.size
+            request.append(("/" + module.source.path, path, length, module.installed, _relocatable(module.source)))
         encoded = json.dumps(request).encode()
         try:
             self._stdin.write(b"R" + struct.pack(">I", len(encoded)) + encoded)
             self._stdin.flush()
-            for module, (_, path, _, _) in zip(block, request, strict=True):
+            for module, (_, path, *_) in zip(block, request, strict=True):
                 if path is None:
                     # Written when its turn comes: the other side reads nothing while its answers are not read.
                     self._stdin.writelines(read(module.source))
