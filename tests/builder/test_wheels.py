@@ -209,7 +209,7 @@ def test_what_earlier_builds_left_and_links_out_of_the_project_are_seen_rightly(
     made: Path, site: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "README.md").write_text("shared")
-    say = "raise SystemExit(f'error: {sorted(set(os.listdir(os.curdir)) - {\"__pycache__\"})} {open(\"README.md\").read()}')"
+    say = 'raise SystemExit(f\'error: {sorted(set(os.listdir(os.curdir)) - {"__pycache__"})} {open("README.md").read()}\')'
     root = project(tmp_path / "demo", "demo", {"demo.py": ""}, first=say)
     editable(site, root, "demo")
     (root / "README.md").symlink_to("../README.md")
