@@ -91,7 +91,7 @@ def test_the_tests_of_packages_ship_as_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("executable", [sys.executable, *others()])
 def test_bytes_depend_on_the_package_alone(executable: str, tmp_path: Path) -> None:
     """Not on what the process compiled before, nor on how many compile at once, nor on the prefix."""
-    by = replace(interpreter(), executable=executable)
+    by = interpreter(executable)
     noise = [
         f"{name} = frozenset(('{name}', 'x{number}'))\nclass {name}: pass\n" for number, name in enumerate("abcdefgh")
     ]
@@ -112,7 +112,7 @@ def test_byte_code_from_the_disk_gives_the_bytes_of_a_compilation(executable: st
     asked = "import os, sys; print(os.path.dirname(os.__file__)); print(sys.implementation.cache_tag)"
     library, tag = subprocess.check_output([executable, "-c", asked], text=True).splitlines()
     contents = [path.read_text("utf-8", "surrogateescape") for path in sorted(Path(library).glob("*.py"))]
-    by = replace(interpreter(), executable=executable, cache_tag=tag)
+    by = replace(interpreter(executable), cache_tag=tag)
     wanted = sources(tmp_path, contents, installed=True, by=by)
     fresh = compiled([replace(module, installed="") for module in wanted], by)
     subprocess.run([executable, "-m", "compileall", "-q", str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
@@ -201,7 +201,7 @@ def test_a_source_that_kills_the_compiler_has_none_and_stops_nothing(tmp_path: P
         f"#!/bin/sh\nfor last; do :; done\nexec {sys.executable} -s -S -B -c \"{hook}exec(c(open('$last').read(),'x','exec'))\"\n"
     )
     killer.chmod(0o755)
-    made = compiled(wanted, replace(interpreter(), executable=str(killer)))
+    made = compiled(wanted, interpreter(str(killer)))
     assert [one is not None for one in made] == [True, False, True]
 
 
@@ -220,7 +220,7 @@ def test_a_compiler_that_dies_by_accident_changes_no_bytes(tmp_path: Path) -> No
     (tmp_path / "hook.py").write_text(hook + "import sys\nexec(c(open(sys.argv[1]).read(),'x','exec'))\n")
     dying.write_text(f"#!/bin/sh\nfor last; do :; done\nexec {sys.executable} -s -S -B {tmp_path}/hook.py $last\n")
     dying.chmod(0o755)
-    by = replace(interpreter(), executable=str(dying))
+    by = interpreter(str(dying))
     interrupted = compiled(wanted, by)
     assert once.exists()
     assert interrupted == compiled(wanted, by)
@@ -255,8 +255,8 @@ def test_an_interpreter_that_does_not_start_is_named(tmp_path: Path) -> None:
     wanted = sources(tmp_path, ["a = 1"])
     broken = tmp_path / "python"
     with pytest.raises(CannotBuild, match=r"python can't be run .*: No such file"):
-        compiled(wanted, replace(interpreter(), executable=str(broken)))
+        compiled(wanted, interpreter(str(broken)))
     broken.write_text("#!/bin/sh\necho wrong machine >&2\nexit 1\n")
     broken.chmod(0o755)
     with pytest.raises(CannotBuild, match=r"python can't be run .*: wrong machine"):
-        compiled(wanted, replace(interpreter(), executable=str(broken)))
+        compiled(wanted, interpreter(str(broken)))

@@ -28,11 +28,13 @@ _MAKE = """
 import asyncio, os, pathlib, sys
 import rattler, rattler.index
 channel, prefix, cache = map(pathlib.Path, sys.argv[1:4])
+subdir = sys.argv[4]
 async def make():
     await rattler.index.index_fs(channel)
-    records = await rattler.solve([rattler.Channel(channel.as_uri())], sys.argv[4:],
+    records = await rattler.solve([rattler.Channel(channel.as_uri())], sys.argv[5:], platforms=[subdir, "noarch"],
         virtual_packages=rattler.VirtualPackage.detect())
-    await rattler.install(records, prefix, cache_dir=cache, show_progress=False, execute_link_scripts=True)
+    await rattler.install(records, prefix, cache_dir=cache, show_progress=False, platform=rattler.Subdir(subdir),
+        execute_link_scripts=subdir == str(rattler.Subdir.current()))
 asyncio.run(make())
 os._exit(0)
 """
@@ -84,7 +86,13 @@ def conda_package(
     return folder / f"{stem}.conda"
 
 
-def python_package(channel: Path) -> None:
+def for_machine(data: bytes, subdir: str) -> bytes:
+    """`data`, which an ELF file of `subdir`'s machine would begin with, if it is an ELF file. Nothing runs it then."""
+    machine = {"linux-64": b"", "linux-aarch64": b"\xb7\0"}[subdir]
+    return data[:18] + machine + data[20:] if machine and data[:4] == b"\x7fELF" else data
+
+
+def python_package(channel: Path, subdir: str = "linux-64") -> None:
     """The tests' own interpreter as conda's `python`, relocatable as conda's is."""
     files: dict[str, str | bytes] = {}
     prefix = os.path.dirname(os.path.dirname(base_python()))
@@ -110,16 +118,20 @@ def python_package(channel: Path) -> None:
     library = os.path.join(prefix, "lib", f"libpython{SHORT}.so.1.0")
     if os.path.exists(library):
         files[f"lib/libpython{SHORT}.so.1.0"] = _relocatable(library, prefix, "$ORIGIN")
+    header = f"include/python{SHORT}/patchlevel.h"
+    with open(os.path.join(sysconfig.get_path("include"), "patchlevel.h"), encoding="utf-8") as lines:
+        files[header] = lines.read()
+    files = {path: for_machine(data, subdir) if isinstance(data, bytes) else data for path, data in files.items()}
     links = {"bin/python": f"python{SHORT}", "bin/python3": f"python{SHORT}", "lib/python3.1": f"python{SHORT}"}
-    conda_package(channel, "python", files, version=VERSION, links=links, executables=[executable])
+    conda_package(channel, "python", files, version=VERSION, links=links, executables=[executable], subdir=subdir)
 
 
-def conda_environment(prefix: Path, channel: Path, specs: Sequence[str]) -> Path:
-    """Solves `specs` from `channel` and installs them at `prefix`, link scripts run."""
+def conda_environment(prefix: Path, channel: Path, specs: Sequence[str], subdir: str = "linux-64") -> Path:
+    """Solves `specs` from `channel` and installs them at `prefix`; link scripts run where it is this machine's."""
     if importlib.util.find_spec("rattler") is None:
         missing("py-rattler is not here: install the project with its test extra")
     # In a process of its own that ends without clean-up: rattler's threads may crash an interpreter that shuts down.
-    command = [sys.executable, "-c", _MAKE, str(channel), str(prefix), str(channel.parent / "cache"), *specs]
+    command = [sys.executable, "-c", _MAKE, str(channel), str(prefix), str(channel.parent / "cache"), subdir, *specs]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return prefix

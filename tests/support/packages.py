@@ -32,6 +32,7 @@ def interpreter(executable: str = sys.executable) -> Interpreter:
         base_prefix=sys.base_prefix,
         stdlib=SITE.rpartition("/")[0],
         purelib=SITE,
+        compiler=executable,
     )
 
 

@@ -57,6 +57,8 @@ def modules(
     `installed` allows to take byte code from the disk. Not for code that people edit: a pyc knows its source by size and
     second alone.
     """
+    if not interpreter.compiler:
+        return []
     root = f"{image_prefix.strip('/')}/{interpreter.stdlib}/"
     there = {entry.path for entry in entries}
     found = []
@@ -147,10 +149,10 @@ class _Died(Exception):
 
 class _Worker:
     def __init__(self, interpreter: Interpreter) -> None:
-        self._name = interpreter.executable
+        self._name = interpreter.compiler
         try:
             self._process = subprocess.Popen(
-                [interpreter.executable, "-s", "-S", "-B", _WORKER],
+                [interpreter.compiler, "-s", "-S", "-B", _WORKER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

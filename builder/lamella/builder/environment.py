@@ -102,13 +102,16 @@ class Interpreter:
     cache_tag: str
     """Of byte code files: `cpython-312`."""
     magic: str
-    """The byte code's magic number, 8 hex digits."""
+    """The byte code's magic number, 8 hex digits; empty where nothing compiles for it."""
     base_prefix: str
     """Of the interpreter that a venv borrows; the prefix itself where the environment owns its interpreter."""
     stdlib: str
     """The folder of the standard library relative to the image prefix: `lib/python3.12`."""
     purelib: str
     """The folder of site-packages relative to the image prefix: `lib/python3.12/site-packages`."""
+    compiler: str
+    """Absolute path of the Python that compiles its modules: itself, or one of its version where it is another
+    machine's; empty for none, and then modules ship as source."""
 
 
 @dataclass(frozen=True, slots=True)

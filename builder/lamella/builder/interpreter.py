@@ -1,14 +1,19 @@
-"""What the environment's own Python says of itself: asked once, in a process that sees nothing of the user's settings."""
+"""What the environment's own Python says of itself: asked once, in a process that sees nothing of the user's settings.
+
+Where it is built for another machine, its files are asked instead (`foreign`).
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lamella.builder import foreign
 from lamella.builder.errors import NotAnEnvironment
+from lamella.layers.oci import Platform
 
 if TYPE_CHECKING:
     from lamella.builder.hashes import Hashes
@@ -55,6 +60,9 @@ class Facts:
     include: str
     debian: bool
     """Whether its site module looks for packages in dist-packages."""
+    platform: Platform
+    compiler: str
+    """The Python that compiles for it: itself, or one of its version that runs here; empty where none does."""
 
     @property
     def short(self) -> str:
@@ -75,12 +83,15 @@ def ask(executable: str, hashes: Hashes) -> Facts:
             f"{executable} leads to {resolved}, which is gone: make the environment anew with an interpreter that exists"
         ) from error
     # The spelling belongs to the question: a venv's configuration stands beside its link, not beside what it points to.
+    if foreign.is_foreign(resolved):
+        facts = _facts(executable, foreign.answer(executable), Platform("linux", foreign.architecture(resolved)), "")
+        return replace(facts, compiler=foreign.companion(facts.short))
     question = json.dumps([executable, resolved, _QUESTION])
     answer = hashes.answer(question, seen)
     if answer is None:
         answer = _run(executable)
         hashes.remember_answer(question, seen, answer)
-    return _facts(executable, answer)
+    return _facts(executable, answer, Platform.here(), executable)
 
 
 def _run(executable: str) -> str:
@@ -105,7 +116,7 @@ def _run(executable: str) -> str:
     return done.stdout.decode(errors="surrogateescape")
 
 
-def _facts(executable: str, answer: str) -> Facts:
+def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> Facts:
     try:
         said = json.loads(answer)
         version, implementation = str(said["version"]), str(said["implementation"])
@@ -131,4 +142,6 @@ def _facts(executable: str, answer: str) -> Facts:
         tuple(dict.fromkeys(said["libraries"])),
         said["include"],
         said["debian"],
+        platform,
+        compiler,
     )

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from lamella.builder.interpreter import Facts
 
 
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i686"}
+"""What uname says, by OCI's names."""
+
+
 def unmet(found: Sequence[Distribution], facts: Facts, executable: str, hashes: Hashes) -> list[Finding]:
     """A finding for each requirement that is missing (error) or out of range (warning).
 
@@ -31,6 +35,7 @@ def unmet(found: Sequence[Distribution], facts: Facts, executable: str, hashes: 
     said = json.dumps(
         [
             facts.version,
+            str(facts.platform),
             sorted(
                 (each.origin, each.name, each.version, each.build, each.requires, each.requires_python)
                 for each in found
@@ -61,6 +66,7 @@ def _pip(found: Iterable[Distribution], facts: Facts) -> Iterator[Finding]:
         "python_version": facts.short,
         "python_full_version": facts.version,
         "implementation_version": facts.version,
+        "platform_machine": _MACHINES.get(facts.platform.architecture, facts.platform.architecture),
         "extra": "",
     }
     for each in found:

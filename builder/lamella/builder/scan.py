@@ -20,7 +20,6 @@ from lamella.builder.places import prefixes
 from lamella.builder.prefix import locate
 from lamella.builder.requirements import unmet
 from lamella.builder.working import Local
-from lamella.layers.oci import Platform
 from lamella.layers.progress import Silent
 
 if TYPE_CHECKING:
@@ -105,6 +104,7 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
     findings = [
         *(*seen.findings, *replaced, *owned.findings, *secrets(left_out)),
         *unowned(owned.unowned, site),
+        *_uncompiled(facts),
         *unmet([each for each, _ in owned.owned] + brought, facts, located.executable, hashes),
     ]
     system = libraries(located.prefix, entries, contents, seen.places, read)
@@ -132,13 +132,24 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
             base_prefix=facts.base_prefix,
             stdlib=f"lib/python{facts.short}",
             purelib=site,
+            compiler=facts.compiler,
         ),
-        platform=Platform.here(),
+        platform=facts.platform,
         packages=tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
         left_out=tuple(sorted(left_out, key=lambda each: (each.path, each.reason))),
         findings=(*findings, *system.findings),
         needs=system.needs,
     )
+
+
+def _uncompiled(facts: Facts) -> list[Finding]:
+    if facts.compiler:
+        return []
+    message = (
+        f"no Python {facts.short} is here to compile for {facts.platform}: modules ship as source, and nodes compile "
+        f"them at every import; install python{facts.short}"
+    )
+    return [Finding("warning", "compiler", "python", message)]
 
 
 def _without_secrets(owned: Ownership) -> Ownership:

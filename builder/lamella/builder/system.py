@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lamella.layers.oci import Platform
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -47,7 +49,7 @@ DRIVER = re.compile(
 
 _FLAGS = {"amd64": 0x0303, "arm64": 0x0A03, "386": 0x0003, "s390x": 0x0403, "ppc64le": 0x0503, "riscv64": 0x1003}
 _DEFAULT = ("/lib/{triplet}", "/usr/lib/{triplet}", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
-_TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
+_TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu", "arm": "arm-linux-gnueabihf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,14 @@ def needed(
     result = Needed()
     cached = _cache(machine)
     held = {os.path.basename(source) for source in files} | {elf.soname for elf in files.values() if elf.soname}
-    common = [*library_folders, *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))]
-    default = [folder.format(triplet=_TRIPLETS.get(machine, "")) for folder in _DEFAULT]
+    here = machine in ("", Platform.here().architecture)
+    common = [*library_folders, *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":") if here else ())]
+    # Of another machine's libraries a multiarch system may have some, in folders that name it.
+    default = [
+        folder.format(triplet=_TRIPLETS.get(machine, ""))
+        for folder in _DEFAULT
+        if here or (machine in _TRIPLETS and "{" in folder)
+    ]
     exists: dict[str, bool] = {}
 
     def there(path: str) -> bool:
