@@ -110,6 +110,10 @@ REFUSED = {
     "a file before its own folder": (file(b"d/f") + folder(b"d"), "'d' is in the tar twice"),
     "one path in two spellings": (file(b"f", b"one") + file(b"./f", b"two"), "'f' is in the tar twice"),
     "bytes after the end marker": (file(b"f") + END + file(b"g"), "bytes follow the end of the tar: only zeros may"),
+    "zeros without end after the end marker": (
+        file(b"f") + END + bytes(2 << 20),
+        "more than 1 MiB of zeros end the tar",
+    ),
     "one zero block in the middle": (file(b"f") + bytes(512) + file(b"g"), "bytes follow the end of the tar"),
     "bytes in a file's padding": (
         header(b"f", size=1) + b"x" + b"hidden".ljust(511, b"\0"),

@@ -33,6 +33,7 @@ MAX_ENTRIES = 500_000
 _CHUNK = 1 << 18  # fits a core's L2 cache with its compressed form: 1 MiB was 8 % slower
 _MAX_PATH = 4095  # PATH_MAX counts the NUL
 _MAX_PAX = 1 << 16
+_MAX_END = 1 << 20  # bytes of zeros, end marker and all: tar(1) fills up to 10 KiB unless it is told otherwise
 _USTAR_SIZE_LIMIT = 1 << 33  # eleven octal digits
 
 _HEADER = struct.Struct("100s8s16x12s12s8sc100s8s80x155s12x")
@@ -145,19 +146,20 @@ class Archive:
 
     def _finish(self) -> None:
         # Whoever stops at the first zero block and whoever goes on must see the same entries.
-        self.raw = _ZEROS
         zeros = len(_ZEROS)
         while True:
             rest = self._buffer[self._at :]
             if rest.strip(b"\0"):
                 raise UnsafeLayer("bytes follow the end of the tar: only zeros may")
             zeros += len(rest)
+            if zeros > _MAX_END:
+                raise UnsafeLayer(f"more than {_MAX_END >> 20} MiB of zeros end the tar: no packer writes that")
             self._buffer, self._at = self._stream.read(_CHUNK), 0
             if not self._buffer:
                 break
         if zeros < 2 * BLOCK:
             raise InvalidContent("the tar ends without its end marker: it was cut short")
-        self.raw = _ZEROS * (zeros // BLOCK) + bytes(zeros % BLOCK)
+        self.raw = bytes(zeros)
 
     def _take(self, size: int) -> bytes:
         end = self._at + size
