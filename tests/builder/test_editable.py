@@ -102,6 +102,12 @@ def dist_info(site: Path, name: str, *files: str) -> None:
     (folder / "RECORD").write_text("".join(f"{path},,\n" for path in (*files, f"{folder.name}/METADATA")))
 
 
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_code_data_and_compiled_modules_of_every_style_ship_in_site_packages(
     made: Path, site: Path, project: Path, style: str
@@ -233,6 +239,106 @@ def test_what_no_project_ships_stays(made: Path, site: Path, tmp_path: Path) -> 
         (code / name).write_text("x")
     (site / "code.pth").write_text(str(code))
     assert {os.path.basename(path) for path in paths(package(scan(str(made)), "code"))} == kept
+
+
+def test_every_module_that_a_path_makes_importable_ships_whatever_it_is_called(
+    made: Path, site: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "docs"
+    kept = ["app.py", "utils/__init__.py", "tools/run.py", "tasks.py", "docs/__init__.py"]
+    noise = [
+        "tests/test_app.py",
+        "build/lib/app.py",
+        "dist/app.py",
+        "setup.py",
+        "conftest.py",
+        "data/table.csv",
+        "notes.md",
+    ]
+    write(root, "pyproject.toml", *kept, *noise)
+    dist_info(site, "docs", "docs.pth")
+    (site / "docs.pth").write_text(f"{root}\n")
+    scanned = scan(str(made))
+    found = {path.removeprefix(f"{SITE}/") for path in paths(package(scanned, "docs"))}
+    assert {path for path in found if "dist-info" not in path} == set(kept)
+    assert reasons(scanned)[f"{root}/tests"] == "beside the project's code"
+
+
+def test_what_lamellaignore_names_ships_with_no_editable_install_and_gitignore_says_nothing(
+    made: Path, site: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "demo"
+    write(root, "src/demo/__init__.py", "src/demo/_version.py", "src/demo/data/big.csv", "src/demo/inner/secret.txt")
+    write(root, "src/single.py", "src/demo/inner/kept.txt")
+    (root / "pyproject.toml").write_text("")
+    (root / ".gitignore").write_text("_version.py\n")
+    (root / ".lamellaignore").write_text("*.csv\nsingle.py\n")
+    (root / "src" / "demo" / "inner" / ".lamellaignore").write_text("secret.txt\n")
+    dist_info(site, "demo", "__editable__.demo-1.0.pth")
+    finder = f"MAPPING = {{'demo': '{root}/src/demo', 'single': '{root}/src/single'}}\n"
+    for style in (
+        {"__editable__.demo-1.0.pth": f"{root}/src\n"},
+        {"__editable__.demo-1.0.pth": "import _demo_finder", "_demo_finder.py": finder},
+    ):
+        for name, text in style.items():
+            (site / name).write_text(text)
+        scanned = scan(str(made))
+        found = {path.removeprefix(f"{SITE}/") for path in paths(package(scanned, "demo"))}
+        assert {path for path in found if "dist-info" not in path} == {
+            "demo/__init__.py",
+            "demo/_version.py",
+            "demo/inner/kept.txt",
+        }
+        assert reasons(scanned)[f"{root}/src/single.py"] == "ignored by .lamellaignore"
+
+
+def test_an_editable_namespace_package_joins_the_installed_part_of_its_namespace(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(root, "src/acme/local/__init__.py", "pyproject.toml")
+    environment = install(
+        venv(tmp_path / "env"), wheel(tmp_path, "acme-other", "1.0", {"acme/other/__init__.py": "VALUE = 1\n"})
+    )
+    site = environment / SITE
+    dist_info(site, "acme_local", "__editable__.acme_local-1.0.pth")
+    (site / "__editable__.acme_local-1.0.pth").write_text(
+        "import __editable___acme_local_1_0_finder; __editable___acme_local_1_0_finder.install()"
+    )
+    (site / "__editable___acme_local_1_0_finder.py").write_text(
+        f"MAPPING: dict[str, str] = {{'acme.local': '{root}/src/acme/local'}}\n"
+        f"NAMESPACES: dict[str, list[str]] = {{'acme': ['{root}/src/acme']}}\n"
+    )
+    scanned = scan(str(environment))
+    assert f"{SITE}/acme/local/__init__.py" in paths(package(scanned, "acme-local", "local"))
+    assert f"{SITE}/acme/other/__init__.py" in paths(package(scanned, "acme-other"))
+
+
+def test_lines_of_a_pth_file_that_a_node_needs_ship_without_those_that_name_this_machine(
+    made: Path, site: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "outside", "elsewhere.py")
+    write(site, "ineggs/foo-1.0.egg/foo.py")
+    (site / "easy-install.pth").write_text(
+        f"# eggs\n./ineggs/foo-1.0.egg\n{tmp_path}/outside\nimport sys; sys.flags\n{tmp_path}/gone\n"
+    )
+    scanned = scan(str(made))
+    pth = file(scanned, f"{SITE}/easy-install.pth")
+    with open(pth.source, encoding="utf-8") as content:
+        assert content.read() == "./ineggs/foo-1.0.egg\nimport sys; sys.flags\n"
+    assert {f"{SITE}/elsewhere.py", f"{SITE}/ineggs/foo-1.0.egg/foo.py"} <= shipped(scanned)
+    (found,) = findings(scanned, "editable")
+    assert f"{tmp_path}/gone, which is not there" in found.message
+
+
+def test_a_pth_file_whose_package_recorded_it_is_not_said_to_be_patched(made: Path, site: Path, tmp_path: Path) -> None:
+    write(tmp_path / "outside", "elsewhere.py")
+    dist_info(site, "demo")
+    (site / "demo-1.0.dist-info" / "RECORD").write_text(
+        "demo.pth,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n"
+    )
+    (site / "demo.pth").write_text(f"{tmp_path}/outside\nimport sys\n")
+    scanned = scan(str(made))
+    assert {f"{SITE}/demo.pth", f"{SITE}/elsewhere.py"} <= paths(package(scanned, "demo"))
+    assert not findings(scanned, "patched")
 
 
 def test_an_ordinary_wheel_is_not_local(tmp_path: Path) -> None:

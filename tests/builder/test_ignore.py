@@ -77,3 +77,14 @@ def left_out(ignore: Ignore, name: str) -> bool:
     """As a walk asks: a folder that is ignored is not entered."""
     parts = name.split("/")
     return any(ignore.ignored("/".join(parts[:end]), folder=end < len(parts)) for end in range(1, len(parts) + 1))
+
+
+def test_rules_of_the_repository_count_in_a_folder_of_it(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.log\n/app/data/\n/out\n")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / ".gitignore").write_text("!keep.log\n")
+    ignore = Ignore(str(tmp_path / "app"), top=str(tmp_path))
+    assert ignore.ignored("a.log", folder=False)
+    assert ignore.ignored("data", folder=True)
+    assert not ignore.ignored("keep.log", folder=False)
+    assert not ignore.ignored("out", folder=False)

@@ -35,6 +35,8 @@ class Pointer(NamedTuple):
     """What it makes importable, and where that belongs: a folder at site-packages itself is an import root."""
     gone: tuple[str, ...]
     """Folders that it names and that are not there."""
+    rest: tuple[str, ...] = ()
+    """Its lines that say something on a node, too: folders of the environment, code to run."""
 
 
 def pointers(folder: str, site: str, inside: Callable[[str], bool]) -> list[Pointer]:
@@ -77,31 +79,30 @@ def _pth(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Po
     roots: list[Place] = []
     gone: list[str] = []
     companions: list[str] = []
-    stays = False
+    rest: list[str] = []
     for line in _text(os.path.join(folder, name)).splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         if line.startswith(("import ", "import\t")):
             found = [(module, _finder(os.path.join(folder, f"{module}.py"), site)) for module in _imported(line)]
             modules = [(module, places) for module, places in found if places]
-            stays = stays or not modules
+            if not modules:
+                rest.append(line)
             companions += [module for module, _ in modules]
             roots += [place for _, places in modules for place in places]
             continue
         path = os.path.normpath(os.path.join(folder, line.rstrip()))
         if inside(path):
-            stays = True
+            rest.append(line)
         elif os.path.exists(path):
             roots.append(Place(path, site))
         else:
             gone.append(path)
-    if stays and not roots:
-        return None
     here = tuple(place for place in roots if os.path.exists(place.source) and not inside(place.source))
     missing = tuple(place.source for place in roots if not os.path.exists(place.source))
     if not (here or missing or gone):
         return None
-    return Pointer(name, tuple(companions), here, (*gone, *missing))
+    return Pointer(name, tuple(companions), here, (*gone, *missing), tuple(rest))
 
 
 def _imported(line: str) -> Iterator[str]:

@@ -20,10 +20,12 @@ class Rule(NamedTuple):
 
 
 class Ignore:
-    """The rules of one tree; its ignore files are read as its folders are entered."""
+    """The rules of one tree; its ignore files are read as its folders are entered, and those of the folders above it
+    from `top` on: the repository's."""
 
-    def __init__(self, root: str, files: tuple[str, ...] = FILES) -> None:
-        self._root = root
+    def __init__(self, root: str, files: tuple[str, ...] = FILES, top: str = "") -> None:
+        self._top = top or root
+        self._below = os.path.relpath(root, self._top)
         self._files = files
         self._rules: dict[str, list[Rule]] = {}
 
@@ -31,7 +33,7 @@ class Ignore:
         """Whether `path` (relative to the root) is left out. Its parents are taken as not ignored, as git has it."""
         decided = False
         parent = ""
-        inner = path
+        inner = path if self._below == os.curdir else f"{self._below}/{path}"
         while True:
             for rule in self._of(parent):
                 if (folder or not rule.folders_only) and rule.matches.fullmatch(inner):
@@ -47,7 +49,7 @@ class Ignore:
             for name in self._files:
                 try:
                     with open(
-                        os.path.join(self._root, folder, name), encoding="utf-8", errors="surrogateescape"
+                        os.path.join(self._top, folder, name), encoding="utf-8", errors="surrogateescape"
                     ) as lines:
                         rules += [found for line in lines if (found := rule(line.rstrip("\r\n")))]
                 except OSError:

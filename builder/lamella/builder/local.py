@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
+import tempfile
 from typing import TYPE_CHECKING
 
+from lamella.builder.environment import LeftOut
+from lamella.builder.ignore import Ignore
 from lamella.builder.secrets import VCS, VCS_FOLDER, secret
 from lamella.builder.walk import Tree, look, walk
 
@@ -33,92 +37,114 @@ _NEVER = frozenset(
         ".coverage",
     }
 )
-_PROJECT = frozenset({"pyproject.toml", "setup.py", "setup.cfg"})
-# What setuptools' automatic discovery does not take for code of a project either (FlatLayoutPackageFinder).
+PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
+"""Files at a project's top."""
+# A `.pth` file makes everything below it importable; this is never meant to be.
 _BESIDE_CODE = frozenset(
     [
         "build",
-        "ci",
-        "bin",
-        "debian",
         "dist",
         "doc",
         "docs",
         "documentation",
-        "manpages",
-        "news",
-        "newsfragments",
-        "changelog",
         "test",
         "tests",
-        "unit_test",
         "unit_tests",
-        "integration_test",
         "integration_tests",
-        "example",
-        "examples",
-        "scripts",
-        "tools",
-        "util",
-        "utils",
-        "python",
-        "benchmark",
-        "benchmarks",
-        "exercise",
-        "exercises",
         "htmlcov",
-        "tasks",
-        "fabfile",
-        "site_scons",
+        "node_modules",
     ]
 )
-_MODULES_BESIDE_CODE = frozenset(
-    [
-        "setup",
-        "conftest",
-        "test",
-        "tests",
-        "example",
-        "examples",
-        "build",
-        "toxfile",
-        "noxfile",
-        "pavement",
-        "dodo",
-        "tasks",
-        "fabfile",
-    ]
-)
+_MODULES_BESIDE_CODE = frozenset(["setup", "conftest", "test", "tests", "toxfile", "noxfile"])
 _MODULE = re.compile(r"[^\W\d]\w*(\.[\w-]+)*\.(py|so|pyi|pyd)")
+_BESIDE = "beside the project's code"
+IGNORED = "ignored by .lamellaignore"
+_NO_PROJECTS = frozenset(
+    [
+        *(
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/home",
+            "/lib",
+            "/lib64",
+            "/media",
+            "/mnt",
+            "/opt",
+            "/proc",
+            "/root",
+            "/run",
+        ),
+        *(
+            "/sbin",
+            "/srv",
+            "/sys",
+            "/tmp",
+            "/usr",
+            "/usr/lib",
+            "/usr/local",
+            "/usr/share",
+            "/var",
+            "/var/lib",
+            "/var/tmp",
+        ),
+    ]
+)
 
 
-def project_tree(root: Place, keep: frozenset[str] = frozenset()) -> Tree:
-    """The files of an editable install's root: of a package's folder all, of an import root what can be imported.
+def project_tree(root: Place, keep: frozenset[str] = frozenset(), name: str = "") -> Tree:
+    """The files of an editable install's root: of a package's folder all, of an import root what can be imported; but for
+    what `.lamellaignore` names.
 
-    `keep` names egg-info folders that are the project's only metadata; others are built anew with each install.
+    git's ignore files say nothing here: modules that a build writes (`_version.py`) are ignored by git and imported.
+    `keep` names egg-info folders that are the project's only metadata; others are built anew with each install. `name` is
+    the project's, normalised: a module of that name is its code, whatever it is called.
     """
+    own = name.replace("-", "_")
     if os.path.isfile(root.source):
+        above, base = os.path.split(root.source)
+        reason = never(root.path, base, root.source)
+        ignore = Ignore(above, (".lamellaignore",), top_of(above))
+        if reason is None and ignore.ignored(base, folder=False):
+            reason = IGNORED
         entry = look(root.path, root.source)
-        return Tree([entry] if entry else [], [])
-    names = set(os.listdir(root.source))
-    is_project = bool(names & _PROJECT)
+        return Tree([], [LeftOut(root.source, reason)]) if reason else Tree([entry] if entry else [], [])
+    ignore = Ignore(root.source, (".lamellaignore",), top_of(root.source))
+    is_project = bool(set(os.listdir(root.source)) & set(PROJECT))
     is_import_root = root.path.endswith("/site-packages")
 
     def skip(path: str, name: str) -> str | None:
-        source = os.path.join(root.source, os.path.relpath(path, root.path))
+        inner = os.path.relpath(path, root.path)
+        source = os.path.join(root.source, inner)
+        folder = os.path.isdir(source)
         if name.endswith(".egg-info"):
             return None if name in keep else "metadata of a build, which the install's own replaces"
-        reason = never(path, name, source)
-        if reason is None and is_project and is_import_root and path == f"{root.path}/{name}":
-            stem = name.partition(".")[0]
-            if os.path.isdir(source):
-                if name in _BESIDE_CODE or not name.isidentifier() or not has_code(source):
-                    return "beside the project's code"
-            elif stem in _MODULES_BESIDE_CODE or not _MODULE.fullmatch(name):
-                return "beside the project's code"
-        return reason
+        if reason := never(path, name, source):
+            return reason
+        if ignore.ignored(inner, folder=folder and not os.path.islink(source)):
+            return IGNORED
+        stem = name.partition(".")[0]
+        if is_project and is_import_root and inner == name and stem != own:
+            if folder:
+                return _BESIDE if name in _BESIDE_CODE or not name.isidentifier() or not has_code(source) else None
+            return _BESIDE if stem in _MODULES_BESIDE_CODE or not _MODULE.fullmatch(name) else None
+        return None
 
     return walk(root.source, root.path, skip, borrowed=True)
+
+
+def top_of(folder: str) -> str:
+    """The folder from which on ignore files count for `folder`: its repository's, else its project's, else itself."""
+    project = ""
+    at = folder
+    while not too_broad(at):
+        if any(os.path.lexists(os.path.join(at, name)) for name in VCS):
+            return at
+        if not project and any(os.path.isfile(os.path.join(at, name)) for name in PROJECT):
+            project = at
+        at = os.path.dirname(at)
+    return project or folder
 
 
 def never(path: str, name: str, source: str) -> str | None:
@@ -135,10 +161,20 @@ def never(path: str, name: str, source: str) -> str | None:
 
 
 def too_broad(folder: str) -> bool:
-    """Whether `folder` holds far more than a project: the root, a home, or a folder of homes."""
+    """Whether `folder` holds far more than a project: the root, one of the system's, a home, or a folder of homes."""
     real = os.path.realpath(folder)
     home = os.path.realpath(os.path.expanduser("~"))
-    return real == home or home.startswith(real.rstrip("/") + "/") or real in {"/", "/usr", "/etc", "/var", "/tmp"}
+    if real == home or home.startswith(real.rstrip("/") + "/") or real == os.path.realpath(tempfile.gettempdir()):
+        return True
+    return real in _NO_PROJECTS or real == _home_of_owner(real)
+
+
+def _home_of_owner(folder: str) -> str:
+    """With `sudo`, the home of whoever it is run for is not this user's."""
+    try:
+        return os.path.realpath(pwd.getpwuid(os.stat(folder).st_uid).pw_dir)
+    except (OSError, KeyError):
+        return ""
 
 
 def has_code(folder: str) -> bool:

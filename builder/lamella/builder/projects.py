@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamella.builder.cache import default_path
 from lamella.builder.distributions import Distribution, distributions, normalised
 from lamella.builder.editable import Pointer, egg_links, pointers
 from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.errors import CacheError
 from lamella.builder.local import project_tree, too_broad
+from lamella.builder.walk import look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +47,9 @@ def projects(site: Site, path: str, found: Sequence[Distribution], inside: Calla
     for pointer in pointers(site.source, path, inside):
         if [root.path for root in pointer.roots] == [f"{path}/{pointer.file}"]:
             result.replaced.append(f"{path}/{pointer.file}")  # a link: what it leads to has its very name
+        elif kept := _rest(pointer, path):
+            _leave_out([f"{module}.py" for module in pointer.companions], site, path, result)
+            _keep(kept, result)
         else:
             _leave_out([pointer.file, *(f"{module}.py" for module in pointer.companions)], site, path, result)
         for gone in pointer.gone:
@@ -76,6 +84,36 @@ def _leave_out(names: Iterable[str], site: Site, path: str, result: Projects) ->
         result.replaced.append(f"{path}/{name}")
 
 
+def _rest(pointer: Pointer, path: str) -> Entry | None:
+    """The pointer's file with the lines alone that a node needs; None where there are none."""
+    if not pointer.rest:
+        return None
+    content = "".join(f"{line}\n" for line in pointer.rest).encode("utf-8", "surrogateescape")
+    folder = os.path.join(default_path(), "pth", hashlib.sha256(content).hexdigest())
+    source = os.path.join(folder, pointer.file)
+    try:
+        if not os.path.exists(source):
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                file.write(content)
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, source)
+    except OSError as error:
+        raise CacheError(
+            f"{source} can't be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
+        ) from None
+    return look(f"{path}/{pointer.file}", source)
+
+
+def _keep(entry: Entry, result: Projects) -> None:
+    """Ships `entry` in the place of the file at its path, whose recorded hash is not its own."""
+    result.replaced.append(entry.path)
+    result.entries.append(entry)
+    for number, each in enumerate(result.distributions):
+        if entry.path in (each.files or ()):
+            result.distributions[number] = replace(each, files=dict(each.files or {}) | {entry.path: ""})
+
+
 def _owner(
     pointer: Pointer, root: Place, path: str, found: Iterable[Distribution], linked: Mapping[str, str]
 ) -> Distribution:
@@ -101,7 +139,7 @@ def _owner(
 def _ship(root: Place, owner: Distribution, result: Projects) -> None:
     """Adds the files of `root` to those of `owner`."""
     keep = frozenset({os.path.basename(owner.records)}) if owner.records.endswith(".egg-info") else frozenset()
-    tree = project_tree(root, keep)
+    tree = project_tree(root, keep, owner.name)
     taken = {entry.path for entry in result.entries}
     entries = [entry for entry in tree.entries if entry.path not in taken]
     result.entries.extend(entries)
