@@ -3,8 +3,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import threading
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ import pytest
 from lamella.layers import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
 from lamella.layers.errors import MountError
 from lamella.layers.gc import gc
-from lamella.layers.kernel import LinuxKernel
+from lamella.layers.kernel import CLONE_NEWNS, MS_PRIVATE, MS_REC, LinuxKernel
 from lamella.layers.mount import mount, mounts, umount
 from lamella.layers.store import Store
 from support.engines import missing, need, need_root
@@ -23,7 +25,7 @@ from support.recording_kernel import RecordingKernel
 from support.trees import content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lamella.layers.assemble import Method
@@ -39,7 +41,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store = Store(str(tmp_path / "store"))
     yield store
     for mounted in mounts(store):
-        umount(mounted.target, store=store, lazy=True)
+        with suppress(MountError):  # another namespace's, which ended with its process
+            umount(mounted.target, store=store, lazy=True)
 
 
 @pytest.fixture
@@ -52,6 +55,7 @@ def left_over(store: Store) -> list[str]:
     return [
         name
         for folder in ("mounts", "holds", "leases", "partial", "locks")
+        if os.path.isdir(f"{store.path}/{folder}")
         for name in os.listdir(f"{store.path}/{folder}")
     ]
 
@@ -189,6 +193,44 @@ def test_changes_are_kept_where_they_were_asked_to_be(store: Store, reference: s
         umount(str(target), store=store)
 
 
+def test_changes_that_are_to_be_kept_are_never_taken_by_a_tree_that_umount_empties(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    kept = tmp_path / "parent/kept"
+
+    with pytest.raises(MountError, match="copies: changes can be kept only by a mount, which is root's to make"):
+        mount(reference, str(tmp_path / "target"), store=store, changes=str(kept), kernel=WithoutOverlay())
+
+    assert not (tmp_path / "parent").exists()
+    assert left_over(store) == []
+
+
+def test_changes_of_two_mounts_do_not_go_to_one_folder(store: Store, reference: str, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    mount(reference, str(tmp_path / "one"), store=store, changes=str(kept))
+    (tmp_path / "one/a").write_text("changed")
+
+    for folder in (kept, kept / "below", tmp_path):
+        with pytest.raises(MountError, match=r"takes the changes of .*/one already|would hide"):
+            mount(reference, str(tmp_path / "two"), store=store, changes=str(folder))
+    umount(str(tmp_path / "one"), store=store)
+    mount(reference, str(tmp_path / "two"), store=store, changes=str(kept))
+
+    assert (tmp_path / "two/a").read_text() == "changed"
+
+
+@pytest.mark.parametrize("below", ["", "/changes"])
+def test_changes_are_not_kept_where_the_mount_would_hide_them(
+    store: Store, reference: str, tmp_path: Path, below: str
+) -> None:
+    target = str(tmp_path / "target")
+
+    with pytest.raises(MountError, match=r"changes can't be kept in .*, which .*target would hide"):
+        mount(reference, target, store=store, changes=target + below)
+
+    assert left_over(store) == []
+
+
 def test_a_writable_tree_is_never_of_hardlinks(store: Store, reference: str, tmp_path: Path) -> None:
     with pytest.raises(MountError, match="would be written into the store"):
         mount(reference, str(tmp_path / "target"), store=store, method="hardlinks", writable=True)
@@ -238,6 +280,162 @@ def test_gc_leaves_what_is_mounted(store: Store, reference: str, tmp_path: Path)
     assert gc(store, keep_bytes=0).layers == ()
     umount(str(tmp_path / "target"), store=store)
     assert len(gc(store, keep_bytes=0).layers) == len(LAYERS)
+
+
+@pytest.mark.parametrize("method", ["hardlinks", "copies"])
+def test_a_folder_that_somebody_made_in_a_trees_place_is_left_alone(
+    store: Store, reference: str, tmp_path: Path, method: Method
+) -> None:
+    target = tmp_path / "target"
+    mount(reference, str(target), store=store, method=method)
+    shutil.rmtree(target)
+    target.mkdir()
+    (target / "data").write_text("precious")
+
+    with pytest.raises(MountError, match="target is not empty, and what is in it would be hidden"):
+        mount(reference, str(target), store=store)
+    assert content(target) == {"data": "precious"}
+    shutil.rmtree(target)
+    mount(reference, str(target), store=store, method=method)
+    shutil.rmtree(target)
+    target.mkdir()
+    (target / "data").write_text("precious")
+
+    assert not umount(str(target), store=store).whole
+    assert content(target) == {"data": "precious"}
+    assert left_over(store) == []
+
+
+def test_a_mount_that_somebody_made_in_the_environments_place_is_left_alone(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    mount(reference, str(target), store=store)
+    subprocess.run(["umount", target], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "volume", target], check=True)
+    try:
+        (target / "data").write_text("precious")
+
+        assert not umount(str(target), store=store).whole
+        assert content(target) == {"data": "precious"}
+        assert left_over(store) == []
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+def test_what_is_mounted_over_an_environment_is_named(store: Store, reference: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    mount(reference, str(target), store=store)
+    subprocess.run(["mount", "-t", "tmpfs", "volume", target], check=True)
+
+    with pytest.raises(MountError, match="something else is mounted over the environment at"):
+        umount(str(target), store=store)
+
+    subprocess.run(["umount", target], check=True)
+    assert content(target) == SHOWN
+
+
+def test_layers_of_a_mount_that_another_hand_took_away_are_freed(store: Store, reference: str, tmp_path: Path) -> None:
+    mount(reference, str(tmp_path / "mount"), store=store, writable=True)
+    mount(reference, str(tmp_path / "tree"), store=store, method="copies")
+    subprocess.run(["umount", tmp_path / "mount"], check=True)
+    shutil.rmtree(tmp_path / "tree")
+
+    assert len(gc(store, keep_bytes=0).layers) == len(LAYERS)
+    assert left_over(store) == []
+
+
+@contextmanager
+def elsewhere(do: Callable[[], object]) -> Iterator[None]:
+    """A process in a mount namespace of its own, as a pod has one, that did something there and lives until the end."""
+    from_child, to_here = os.pipe()
+    from_here, to_child = os.pipe()
+    child = fork()
+    if child == 0:
+        os.close(to_child)
+        try:
+            LinuxKernel().unshare(CLONE_NEWNS)
+            LinuxKernel().mount("", "/", flags=MS_REC | MS_PRIVATE)
+            do()
+            os.write(to_here, b"done")
+            os.read(from_here, 1)
+        finally:
+            os._exit(0)
+    os.close(to_here)
+    os.close(from_here)
+    try:
+        assert os.read(from_child, 4) == b"done"
+        yield
+    finally:
+        os.close(to_child)
+        os.waitpid(child, 0)
+        os.close(from_child)
+
+
+def test_mounts_at_one_path_in_two_namespaces_are_two(store: Store, reference: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "target")
+    pull.pull(reference, store=store)
+
+    def mount_and_write() -> None:
+        mount(reference, target, store=store, writable=True)
+        (tmp_path / "target/new").write_text("new")
+
+    with elsewhere(mount_and_write):
+        with pytest.raises(MountError, match="there is no environment of the store"):
+            umount(target, store=store)
+        mount(reference, target, store=store)
+        umount(target, store=store)
+
+        [other] = mounts(store)
+        assert os.listdir(f"{store.path}/mounts/{other.key}/upper") == ["new"]
+        assert gc(store, keep_bytes=0).layers == ()
+
+
+def test_a_mount_that_a_namespace_inherited_is_held_until_both_are_gone(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    target = str(tmp_path / "target")
+    mount(reference, target, store=store)
+
+    with elsewhere(lambda: umount(target, store=store)):
+        assert content(tmp_path / "target") == SHOWN
+        assert gc(store, keep_bytes=0).layers == ()
+
+    umount(target, store=store)
+    assert left_over(store) == []
+
+
+def test_a_claim_of_a_namespace_that_is_gone_ends_where_every_process_is_seen(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    with elsewhere(lambda: mount(reference, str(tmp_path / "target"), store=store)):
+        [left] = mounts(store)
+    everything = os.readlink("/proc/self/ns/pid") == "pid:[4026531836]"
+
+    freed = gc(store, keep_bytes=0).layers
+
+    assert len(freed) == (len(LAYERS) if everything else 0)
+    assert list(mounts(store)) == ([] if everything else [left])
+
+
+@pytest.mark.parametrize("text", ["", "# {", "# {}", "# []"])
+@pytest.mark.parametrize("afterwards", ["umount", "mount"])
+def test_a_claim_that_a_loss_of_power_tore_is_one_whose_method_is_not_known(
+    store: Store, reference: str, tmp_path: Path, text: str, afterwards: str
+) -> None:
+    target = tmp_path / "target"
+    mount(reference, str(target), store=store)
+    [claim] = os.listdir(f"{store.path}/holds")
+    (tmp_path / "store/holds" / claim).write_text(text)
+
+    if afterwards == "mount":
+        mount(reference, str(target), store=store)
+        assert content(target) == SHOWN
+        assert len(LinuxKernel().sources(str(target))) == 1
+    umount(str(target), store=store)
+
+    assert LinuxKernel().sources(str(target)) == []
+    assert left_over(store) == []
 
 
 def test_after_a_restart_of_the_machine_the_same_mount_can_be_made(
@@ -353,7 +551,7 @@ def test_of_many_who_mount_at_one_folder_at_once_one_does(store: Store, referenc
         thread.join()
 
     assert sorted(outcomes) == sorted(["overlay", *[f"{tmp_path}/target holds an environment already"] * 5])
-    assert LinuxKernel().mount_points().count(str(tmp_path / "target")) == 1
+    assert len(LinuxKernel().sources(str(tmp_path / "target"))) == 1
 
 
 def test_files_that_hold_the_image_prefix_name_the_target(store: Store, tmp_path: Path) -> None:

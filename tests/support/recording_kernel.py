@@ -17,6 +17,9 @@ class RecordingKernel:
     """Descriptors that were given and not closed."""
     mounts: list[str] = field(default_factory=list)
     """Targets, the topmost last."""
+    of: list[str] = field(default_factory=list)
+    """The source of each of `mounts`."""
+    _source: str = ""
     _next: int = 1000
 
     def fsopen(self, fstype: str) -> int:
@@ -26,6 +29,8 @@ class RecordingKernel:
     def fsconfig(self, filesystem: int, key: str, value: str | None = None) -> None:
         assert filesystem in self.open
         self._record("fsconfig", key, value)
+        if key == "source":
+            self._source = value or ""
 
     def fscreate(self, filesystem: int) -> None:
         assert filesystem in self.open
@@ -40,17 +45,20 @@ class RecordingKernel:
         assert mount in self.open
         self._record("move_mount", target)
         self.mounts.append(target)
+        self.of.append(self._source)
 
     def mount(self, source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
         self._record("mount", source, target, fstype, flags, data)
         if not flags & 32:
             self.mounts.append(target)
+            self.of.append(source)
 
     def umount(self, target: str, flags: int = 0) -> None:
         self._record("umount", target, flags)
         if target not in self.mounts:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self.mounts.remove(target)
+        last = len(self.mounts) - 1 - self.mounts[::-1].index(target)
+        del self.mounts[last], self.of[last]
 
     def unshare(self, flags: int) -> None:
         self._record("unshare", flags)
@@ -58,8 +66,8 @@ class RecordingKernel:
     def pivot_root(self, new: str, old: str) -> None:
         self._record("pivot_root", new, old)
 
-    def mount_points(self) -> list[str]:
-        return list(self.mounts)
+    def sources(self, target: str) -> list[str]:
+        return [source for mount, source in zip(self.mounts, self.of, strict=True) if mount == target]
 
     def close(self, descriptor: int) -> None:
         self.open.remove(descriptor)

@@ -52,23 +52,31 @@ def assemble(kernel: Kernel, lowers: Sequence[str], target: str, methods: Sequen
     raise MountError(explanation(target, rungs))
 
 
-def attempt(kernel: Kernel, method: Method, lowers: Sequence[str], target: str, upper: Upper | None = None) -> str:
+def attempt(
+    kernel: Kernel,
+    method: Method,
+    lowers: Sequence[str],
+    target: str,
+    upper: Upper | None = None,
+    *,
+    source: str = overlay.SOURCE,
+) -> str:
     """Tries one rung: nothing when the environment is at `target` now, else why it is not, with nothing left there.
 
     Without an `upper` a mount is read-only. With one, a tree is never of hardlinks, so that who writes to it can't
-    write into the store.
+    write into the store. `source`: what an overlay is to be known by.
     """
     if method == "hardlinks" and upper:
         return "what is written to the environment would be written into the store"
     try:
         if method in ("hardlinks", "reflinks", "copies"):
             tree.lay(lowers, target, method)
-        elif len(lowers) == 1 and not upper:
+        elif is_bound(lowers, upper):
             overlay.bind(kernel, lowers[0], target)
         elif method == "overlay":
-            overlay.by_descriptors(kernel, lowers, target, upper)
+            overlay.by_descriptors(kernel, lowers, target, upper, source)
         else:
-            overlay.by_options(kernel, lowers, target, upper)
+            overlay.by_options(kernel, lowers, target, upper, source)
     except PermissionError:
         return "only root may mount where others see it: lamella run needs no privilege"
     except OSError as error:
@@ -77,6 +85,11 @@ def attempt(kernel: Kernel, method: Method, lowers: Sequence[str], target: str, 
         empty(target)
         return str(error)
     return ""
+
+
+def is_bound(lowers: Sequence[str], upper: Upper | None) -> bool:
+    """Whether a mount of these is one of the folder itself: the kernel makes no overlay of a single one."""
+    return len(lowers) == 1 and not upper
 
 
 def explanation(target: str, rungs: Sequence[Rung]) -> str:

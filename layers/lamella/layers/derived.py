@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from lamella.layers import locks
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import Digest
+from lamella.layers.store import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -50,11 +51,13 @@ def make(store: Store, kind: str, diff_ids: Sequence[Digest], build: Callable[[s
         partial = f"{store.path}/partial/{key}-{os.urandom(6).hex()}"
         try:
             if not os.path.isdir(final):
-                os.makedirs(f"{partial}/tree", 0o755)
+                # For everybody, whatever the umask, as layers are.
+                make_folder(partial)
+                make_folder(f"{partial}/tree")
                 build(f"{partial}/tree")
                 with open(f"{partial}/layers", "x", encoding="ascii") as file:
                     file.writelines(f"{diff_id}\n" for diff_id in diff_ids)
-                os.makedirs(os.path.dirname(final), exist_ok=True)
+                make_folder(os.path.dirname(final))
                 os.rename(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

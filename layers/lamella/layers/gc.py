@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers import derived, locks
+from lamella.layers import claims, derived, locks
+from lamella.layers.kernel import here
 from lamella.layers.leases import kept
 from lamella.layers.partial import remove, remove_left
 
@@ -65,6 +66,8 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
     if not dry_run:
         store.prepare()
     with store.explained():
+        if not dry_run:
+            claims.forget_dead(store, here())
         if dry_run:
             with locks.exclusive(f"{store.path}/lock"):
                 chosen = _choose(store, keep_bytes, older_than)

@@ -82,8 +82,8 @@ class Kernel(Protocol):
     def pivot_root(self, new: str, old: str) -> None:
         """Makes the mount at `new` this namespace's root and leaves the old root at `old`."""
 
-    def mount_points(self) -> list[str]:
-        """Every mount's target that this process sees, in the order in which they were mounted."""
+    def sources(self, target: str) -> list[str]:
+        """What each mount at `target` is of, as `fsconfig` or `mount` named its source, the topmost last."""
 
     def close(self, descriptor: int) -> None:
         """Closes what `fsopen` or `fsmount` gave."""
@@ -135,10 +135,11 @@ class LinuxKernel:
         number = _PIVOT_ROOT.get(os.uname().machine, _PIVOT_ROOT_GENERIC)
         self._call(number, os.fsencode(new), os.fsencode(old))
 
-    def mount_points(self) -> list[str]:
+    def sources(self, target: str) -> list[str]:
         """See `Kernel`. Source: proc_pid_mountinfo(5)."""
-        with open("/proc/self/mountinfo", "rb") as lines:
-            return [_unescaped(line.split(b" ")[4]) for line in lines]
+        with open("/proc/self/mountinfo", "rb") as file:
+            mounts = [line.split(b" ") for line in file]
+        return [_unescaped(fields[fields.index(b"-", 6) + 2]) for fields in mounts if _unescaped(fields[4]) == target]
 
     def close(self, descriptor: int) -> None:
         """See `Kernel`."""

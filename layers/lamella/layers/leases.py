@@ -64,18 +64,23 @@ def _write_lease(path: str, content: bytes) -> int:
     return file
 
 
-def hold(store: Store, name: str, diff_ids: Iterable[Digest]) -> None:
-    """Keeps layers until `release`; a second hold of one name replaces the first."""
-    text = "".join(f"{diff_id}\n" for diff_id in diff_ids)
+def hold(store: Store, name: str, digests: Iterable[Digest], *, note: str = "", lasting: bool = True) -> None:
+    """Keeps layers until `release`; a second hold of one name replaces the first.
+
+    `note`: a line for whoever holds. `lasting`: also through a loss of power, for which the disk is waited for.
+    """
+    text = "".join(f"{line}\n" for line in ((f"# {note}", *digests) if note else digests))
     path = _hold_path(store, name)
     store.prepare()
     temporary = f"{store.path}/holds/.{os.urandom(6).hex()}"
     with store.explained(), locks.shared(f"{store.path}/lock"):
         try:
             with open(temporary, "x", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o644)
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.rename(temporary, path)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -90,6 +95,16 @@ def release(store: Store, name: str) -> None:
             os.unlink(_hold_path(store, name))
         except FileNotFoundError:
             return
+
+
+def note(store: Store, name: str) -> str | None:
+    """The note of a hold, empty where it has none, or None where there is no such hold."""
+    try:
+        with open(_hold_path(store, name), encoding="utf-8", errors="replace") as file:
+            first = file.readline()
+    except FileNotFoundError:
+        return None
+    return first[2:].rstrip("\n") if first.startswith("# ") else ""
 
 
 def kept(store: Store) -> set[Digest]:

@@ -1,63 +1,42 @@
 """Environments that stay: put at a folder, seen by everybody, taken away again.
 
-    <store>/mounts/<key>.json     what is at one target, claimed before anything is done there
-    <store>/mounts/<key>/         the changes of a writable mount that are thrown away with it
-
-A claim is written first and removed last, so that after a crash at any moment `umount` knows what to undo.
+What is at one target is claimed before anything is done there (`claims`), and the claim is removed last, so that after
+a crash at any moment `umount` knows what to undo. What is at the target and was not put there by Lamella is left alone.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import shutil
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from lamella.layers import assemble, locks, lowers, preflight
+from lamella.layers import assemble, claims, locks, lowers, preflight
 from lamella.layers.assemble import METHODS, TREES, Rung
+from lamella.layers.claims import Mounted
 from lamella.layers.errors import MountError
+from lamella.layers.identity import identity
 from lamella.layers.kernel import MNT_DETACH, here
 from lamella.layers.overlay import Upper
 from lamella.layers.progress import Silent
-from lamella.layers.store import Store
+from lamella.layers.store import Store, make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from lamella.layers.assemble import Method
     from lamella.layers.kernel import Kernel
+    from lamella.layers.oci import Digest
     from lamella.layers.progress import Progress
     from lamella.layers.published import PublishedEnvironment
 
 _SILENT = Silent()
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """One environment at one folder."""
-
-    reference: str
-    """Pinned by digest."""
-    target: str
-    """Absolute, without links."""
-    method: str = ""
-    """The rung that was taken, or that was being tried when a crash came."""
-    whole: bool = False
-    """Whether the environment is there; false only while it is being put there, and after a crash in the middle."""
-    covers: int = 0
-    """Mounts that were at the target before."""
-    changes: str = ""
-    """The folder that holds what is written to it; empty for a read-only one."""
-    keeps_changes: bool = False
-    """Whether `umount` leaves that folder."""
-    created: str = ""
-    """The topmost of the folders that were made for it, and go with it; empty where the target was there."""
-    rungs: tuple[Rung, ...] = ()
-    """What was tried, the one that was taken last."""
+def _ignore(_: str) -> None:
+    """Hears nothing."""
 
 
 def mount(
@@ -71,14 +50,16 @@ def mount(
     prefix: str = "",
     insecure: bool = False,
     progress: Progress = _SILENT,
+    notify: Callable[[str], None] = _ignore,
     kernel: Kernel | None = None,
 ) -> Mounted:
     """Pulls what is missing of `reference` and puts the environment at `target`, an empty folder, made if it is missing.
 
     `method`: one rung of the ladder; None takes the best that works. `writable`: what is written goes to a layer of its
-    own, thrown away by `umount`, or kept in the folder `changes` and found there by the next mount with it. `prefix`: the
-    path by which programs will see the environment, if not `seen_at`. Raises `MountError`, and what `pull` raises; then
-    everything is as it was.
+    own, thrown away by `umount`, or kept in the folder `changes` and found there by the next mount with it; that needs a
+    mount, and never takes a tree. `prefix`: the path by which programs will see the environment, if not `seen_at`.
+    `notify` hears, in a sentence each, what this machine lacks that only a part of the environment needs. Raises
+    `MountError`, and what `pull` raises; then everything is as it was.
     """
     from lamella.layers import pull
 
@@ -86,63 +67,67 @@ def mount(
         # What another root's programs, or those behind `prefix`, have for a C library is not known here.
         if not prefix and seen_at(target, environment.prefix) == target:
             preflight.check(environment)
+            for note in preflight.notes(environment):
+                notify(note)
 
     kernel = kernel or here()
     store = store or Store()
+    home = store.writable()
     target = os.path.realpath(target)
+    changes = os.path.realpath(changes) if changes else ""
+    namespace = claims.namespace_here()
+    thrown_away = claims.changes_of(home, claims.key_of(namespace, target)) if writable and not changes else ""
     pulling = pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check)
-    with pulling as pulled, _alone(store, target):
-        _finish(store, target, kernel)
+    with pulling as pulled, _alone(home, target, changes):
+        _finish(home, target, kernel)
         state = Mounted(
             pulled.reference,
             target,
-            changes=os.path.realpath(changes) if changes else _state(store, target) if writable else "",
+            method or METHODS[0],
+            changes=changes or thrown_away,
             keeps_changes=bool(changes),
             created=_topmost_missing(target),
-            covers=kernel.mount_points().count(target),
+            namespace=namespace,
         )
         _check_empty(state)
+        if changes:
+            _check_changes(home, state, kernel)
         at = prefix or seen_at(target, pulled.environment.prefix)
         folders = lowers.for_prefix(store, pulled.environment, at)
-        rungs: tuple[Rung, ...] = ()
+        new_changes = _topmost_missing(f"{changes}/upper") if changes else ""
         try:
-            _write(store, state)
-            store.hold(_key(target), [layer.diff_id for layer in pulled.environment.layers])
-            upper = _make_folders(state)
-            for rung in (method,) if method else METHODS:
-                state = replace(state, method=rung, rungs=rungs)
-                # Before it is tried: what a crash leaves is undone by what is written here.
-                _write(store, state)
-                why_not = assemble.attempt(kernel, rung, folders, target, upper)
-                rungs = (*rungs, Rung(rung, why_not))
-                if not why_not:
-                    state = replace(state, whole=True, rungs=rungs)
-                    _write(store, state)
-                    return state
-            raise MountError(assemble.explanation(target, rungs))
+            claims.write(home, state, pulled.keeps)
+            methods = (method,) if method else METHODS
+            return _climb(kernel, home, state, folders, keep=pulled.keeps, methods=methods)
         except BaseException:
-            _undo(store, state, kernel)
+            _undo(home, state, kernel)
+            _remove_empty(f"{changes}/upper", new_changes)
             raise
 
 
 def umount(target: str, *, store: Store | None = None, lazy: bool = False, kernel: Kernel | None = None) -> Mounted:
     """Takes the environment at `target` away, and whatever a crash left of one; gives what was there.
 
+    What is there now and is not what was put there stays: then only the claim goes, and what is given is not `whole`.
     `lazy`: also while programs still use it; what they have open goes on until they close it.
     """
     kernel = kernel or here()
-    store = store or Store()
+    home = (store or Store()).writable()
     target = os.path.realpath(target)
-    state = _read(_state(store, target) + ".json")
-    if state is None:
-        raise MountError(f"there is no environment of the store {store.path} at {target}")
-    with _alone(store, target):
+    with ExitStack() as held:
+        state = claims.find(home, target, kernel)
+        if state:
+            held.enter_context(_alone(home, target))
+            state = claims.find(home, target, kernel)  # whoever was there first may have taken it away
+        if state is None:
+            raise MountError(f"there is no environment of the store {home.path} at {target}")
+        there = claims.is_there(state, kernel)
         try:
-            _undo(store, state, kernel, lazy=lazy)
+            _undo(home, state, kernel, lazy=lazy)
         except OSError as error:
             why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
             raise MountError(f"{target} can't be taken away: {why}") from error
-    return state
+    return state if there else replace(state, whole=False)
 
 
 def seen_at(target: str, image_prefix: str) -> str:
@@ -156,37 +141,33 @@ def seen_at(target: str, image_prefix: str) -> str:
 
 
 def mounts(store: Store | None = None) -> tuple[Mounted, ...]:
-    """Every environment that the store knows at a folder, sorted by that."""
-    folder = f"{(store or Store()).path}/mounts"
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = (_read(f"{folder}/{name}") for name in names if name.endswith(".json"))
-    return tuple(sorted((mounted for mounted in found if mounted), key=lambda mounted: mounted.target))
+    """Every environment that the store knows at a folder, of whatever mount namespace, sorted by the folder."""
+    return tuple(sorted(claims.claims((store or Store()).writable()), key=lambda mounted: mounted.target))
 
 
 @contextmanager
-def _alone(store: Store, target: str) -> Iterator[None]:
-    # One process at a time changes what is at a target.
-    store.prepare()
-    path = f"{store.path}/locks/{_key(target)}"
-    with store.explained():
-        os.makedirs(f"{store.path}/mounts", exist_ok=True)
-        lock = locks.acquire(path)
-    try:
+def _alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
+    # One process at a time changes what is at a target, or uses a folder of changes.
+    home.prepare()
+    with ExitStack() as held:
+        # Always in one order, so that no two processes wait for each other.
+        for name in sorted({claims.lock_name(path) for path in (target, changes) if path}):
+            path = f"{home.path}/locks/{name}"
+            with home.explained():
+                lock = locks.acquire(path)
+            if lock is not None:
+                held.callback(locks.release, lock, path)
         yield
-    finally:
-        if lock is not None:
-            locks.release(lock, path)
 
 
-def _finish(store: Store, target: str, kernel: Kernel) -> None:
+def _finish(home: Store, target: str, kernel: Kernel) -> None:
     # What a crash or the machine's restart left is cleared away; an environment that is there is not.
-    state = _read(_state(store, target) + ".json")
+    state = claims.find(home, target, kernel)
     if state is None:
         return
-    there = bool(os.listdir(target)) if state.method in TREES else kernel.mount_points().count(target) > state.covers
-    if state.whole and there:
+    if state.whole and claims.is_there(state, kernel):
         raise MountError(f"{target} holds an environment already: take it away with lamella umount {target}")
-    _undo(store, state, kernel)
+    _undo(home, state, kernel)
 
 
 def _check_empty(state: Mounted) -> None:
@@ -197,32 +178,97 @@ def _check_empty(state: Mounted) -> None:
         raise MountError(f"{state.target} can't be used: {error.strerror}") from error
 
 
+def _check_changes(home: Store, state: Mounted, kernel: Kernel) -> None:
+    if _overlap(state.changes, state.target):
+        raise MountError(
+            f"changes can't be kept in {state.changes}, which {state.target} would hide: name another folder"
+        )
+    for other in claims.claims(home):
+        used = other.changes and _overlap(state.changes, other.changes)
+        if used and (claims.is_there(other, kernel) or claims.is_alive_elsewhere(other)):
+            raise MountError(
+                f"{state.changes} takes the changes of {other.target} already: name another folder, or take that away "
+                f"with lamella umount {other.target}"
+            )
+
+
+def _overlap(one: str, other: str) -> bool:
+    return os.path.commonpath((one, other)) in (one, other)
+
+
+def _climb(
+    kernel: Kernel,
+    home: Store,
+    state: Mounted,
+    folders: Sequence[str],
+    *,
+    keep: Sequence[Digest],
+    methods: Sequence[Method],
+) -> Mounted:
+    """Takes the first of `methods` that works; the claim says before each try what a crash would leave."""
+    upper = _make_folders(state)
+    claimed = state
+    for rung in methods:
+        tried = replace(claimed, method=rung)
+        if rung in TREES and state.keeps_changes:
+            why_not = "changes can be kept only by a mount, which is root's to make"
+        else:
+            tree = rung in TREES
+            seen = state.target if tree else folders[0] if assemble.is_bound(folders, upper) else ""
+            tried = replace(tried, identity=identity(seen) if seen else "")
+            if tried != claimed:
+                claims.write(home, tried, keep)
+            why_not = assemble.attempt(kernel, rung, folders, state.target, upper, source=state.source)
+        claimed = replace(tried, rungs=(*claimed.rungs, Rung(rung, why_not)), whole=not why_not)
+        if claimed.whole:
+            claims.write(home, claimed, keep)
+            return claimed
+    raise MountError(assemble.explanation(state.target, claimed.rungs))
+
+
 def _make_folders(state: Mounted) -> Upper | None:
-    folders = [state.target] if state.created else []
     upper = Upper(f"{state.changes}/upper", f"{state.changes}/work") if state.changes else None
+    wanted = [state.target] if state.created else []
     try:
-        for folder in [*folders, *((upper.upper, upper.work) if upper else ())]:
-            os.makedirs(folder, exist_ok=True)
+        for folder in (*wanted, *((upper.upper, upper.work) if upper else ())):
+            _make_with_parents(folder)
     except OSError as error:
         raise MountError(f"{error.filename} can't be made: {error.strerror}") from error
     return upper
 
 
-def _undo(store: Store, state: Mounted, kernel: Kernel, *, lazy: bool = False) -> None:
+def _make_with_parents(folder: str) -> None:
+    missing = []
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for each in reversed(missing):
+        # What root mounts is for everybody, whatever root's umask; what a user makes is as that user has it.
+        if os.geteuid() == 0:
+            make_folder(each)
+        else:
+            os.makedirs(each, exist_ok=True)
+
+
+def _undo(home: Store, state: Mounted, kernel: Kernel, *, lazy: bool = False) -> None:
     """In the reverse order of `mount`; each step may have been done before, or never."""
+    # The last that was written: what was being tried may be another rung than the one that this began with.
+    state = claims.read(home, state) or state
     if state.method in TREES:
-        assemble.empty(state.target)
+        if state.identity and not claims.is_there(state, kernel):
+            claims.forget(home, state)  # somebody else's folder of the same name
+            return
+        if state.identity:
+            assemble.empty(state.target)
     else:
         _unmount(state, kernel, lazy=lazy)
-    if state.changes:
+    if claims.is_alive_elsewhere(state):
+        return
+    if state.changes and state.namespace == claims.namespace_here():
         # The kernel's own folder, of mode 0, is of no use to the next mount.
         shutil.rmtree(f"{state.changes}/work", ignore_errors=True)
-        if not state.keeps_changes:
-            shutil.rmtree(state.changes, ignore_errors=True)
-    _remove_created(state)
-    store.release(_key(state.target))
-    with suppress(FileNotFoundError):
-        os.unlink(_state(store, state.target) + ".json")
+    _remove_empty(state.target, state.created)
+    claims.forget(home, state)
 
 
 def _topmost_missing(path: str) -> str:
@@ -232,19 +278,22 @@ def _topmost_missing(path: str) -> str:
     return missing
 
 
-def _remove_created(state: Mounted) -> None:
-    path = state.target
+def _remove_empty(path: str, topmost: str) -> None:
     # Up to the topmost, as long as nobody has put anything into them.
     with suppress(OSError):
-        while state.created and len(path) >= len(state.created):
+        while topmost and len(path) >= len(topmost):
             os.rmdir(path)
             path = os.path.dirname(path)
 
 
 def _unmount(state: Mounted, kernel: Kernel, *, lazy: bool) -> None:
-    # After a restart of the machine, or a crash before the mount, there is nothing at the target.
+    # After a restart of the machine, or a crash before the mount, there is nothing of it at the target.
     try:
-        for _ in range(kernel.mount_points().count(state.target) - state.covers):
+        while claims.is_there(state, kernel):
+            if not state.identity and kernel.sources(state.target)[-1] != state.source:
+                raise MountError(
+                    f"something else is mounted over the environment at {state.target}: unmount that first"
+                )
             kernel.umount(state.target, MNT_DETACH if lazy else 0)
     except OSError as error:
         if error.errno == errno.EBUSY:
@@ -252,33 +301,3 @@ def _unmount(state: Mounted, kernel: Kernel, *, lazy: bool) -> None:
         else:
             why = f"can't be unmounted: {error.strerror}"
         raise MountError(f"{state.target} {why}") from error
-
-
-def _key(target: str) -> str:
-    return "mount-" + hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
-
-
-def _state(store: Store, target: str) -> str:
-    return f"{store.path}/mounts/{_key(target)}"
-
-
-def _write(store: Store, state: Mounted) -> None:
-    path = _state(store, state.target) + ".json"
-    with store.explained():
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            json.dump(asdict(state), file, indent=1)
-        os.rename(f"{path}.new", path)
-
-
-def _read(path: str) -> Mounted | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            value: dict[str, Any] = json.load(file)
-        rungs = tuple(Rung(**rung) for rung in value.pop("rungs"))
-        return Mounted(**value, rungs=rungs)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise MountError(
-            f"{path} is not what Lamella writes: take the mount away by hand and remove the file"
-        ) from error

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAX_LOWERS = 500
 """Lower folders of one overlay; the kernel refuses more (fs/overlayfs/params.h, OVL_MAX_STACK)."""
 SOURCE = "lamella"
-"""What /proc/mounts shows as the device."""
+"""What /proc/mounts shows as the device, unless `source` says otherwise."""
 
 _MAX_VALUE = 255  # bytes of one fsconfig string
 _INHERITED = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
@@ -46,12 +46,14 @@ class Upper:
     work: str
 
 
-def by_descriptors(kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None) -> None:
+def by_descriptors(
+    kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None, source: str = SOURCE
+) -> None:
     """Mounts with one `lowerdir+` per folder, which Linux has since 6.7; read-only unless there is an `upper`."""
     filesystem = kernel.fsopen("overlay")
     folders: list[int] = []
     try:
-        kernel.fsconfig(filesystem, "source", SOURCE)
+        kernel.fsconfig(filesystem, "source", source)
         for lower in reversed(lowers):
             kernel.fsconfig(filesystem, "lowerdir+", _short(lower, folders))
         if upper:
@@ -70,7 +72,9 @@ def by_descriptors(kernel: Kernel, lowers: Sequence[str], target: str, upper: Up
             os.close(folder)
 
 
-def by_options(kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None) -> None:
+def by_options(
+    kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None, source: str = SOURCE
+) -> None:
     """Mounts with mount(2), whose options fit one page: the folders get names of one to three characters first.
 
     Changes the process's working directory for the time of the call.
@@ -94,7 +98,7 @@ def by_options(kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper 
         if len(options) > _MAX_OPTIONS:
             raise OSError(f"{len(lowers)} layers don't fit one page of mount options")
         os.chdir(names)
-        kernel.mount(SOURCE, target, "overlay", 0 if upper else MS_RDONLY, options)
+        kernel.mount(source, target, "overlay", 0 if upper else MS_RDONLY, options)
     finally:
         os.fchdir(before)
         os.close(before)

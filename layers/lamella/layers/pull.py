@@ -50,6 +50,8 @@ class Pulled:
     environment: PublishedEnvironment
     plan: PullPlan
     moved: int
+    keeps: tuple[Digest, ...] = ()
+    """What to lease or hold so that it works without a request: the layers, and the documents that list them."""
 
 
 def plan(layers: Iterable[Layer], here: Container[Digest]) -> PullPlan:
@@ -110,7 +112,9 @@ def leased(
             todo = plan(environment.layers, {diff_id for diff_id in diff_ids if store.has(diff_id)})
             yield Pulled(str(found.reference), environment, todo, 0)
             return
-        with store.lease(diff_ids, f"pull {parsed}"):
+        documents = (found.descriptor, environment.descriptor, environment.manifest.config)
+        keeps = (*diff_ids, *(document.digest for document in documents))
+        with store.lease(keeps, f"pull {parsed}"):
             # Only what is seen after the lease was made is sure to stay.
             todo = plan(environment.layers, {diff_id for diff_id in diff_ids if store.has(diff_id)})
             moved = 0
@@ -122,7 +126,7 @@ def leased(
             store.touch(diff_ids)
             # A command may now run for days: no connection waits for its end.
             source.close()
-            yield Pulled(str(found.reference), environment, todo, moved)
+            yield Pulled(str(found.reference), environment, todo, moved, keeps)
     finally:
         source.close()
 

@@ -34,6 +34,11 @@ def default_path() -> str:
     """LAMELLA_STORE, else /var/lib/lamella for root, else the user's cache folder."""
     if path := os.environ.get("LAMELLA_STORE"):
         return os.path.abspath(path)
+    return own_path()
+
+
+def own_path() -> str:
+    """The store that is this user's whatever LAMELLA_STORE says."""
     if os.geteuid() == 0:
         return "/var/lib/lamella"
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -94,6 +99,12 @@ class Store:
         from lamella.layers.leases import lease
 
         return lease(self, diff_ids, owner)
+
+    def writable(self) -> Store:
+        """Where this user keeps what is made of the layers: this store, or the user's own where this is another's."""
+        if not os.path.isdir(self.path) or os.access(f"{self.path}/holds", os.W_OK, effective_ids=True):
+            return self
+        return Store(own_path())
 
     def hold(self, name: str, diff_ids: Iterable[Digest]) -> None:
         """Keeps layers from `gc` until `release(name)`, through crashes and restarts; replaces an older hold."""

@@ -27,20 +27,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Unmounts."""
     import os
 
+    from lamella.layers import claims, kernel
     from lamella.layers.errors import MountError
-    from lamella.layers.mount import mounts, umount
+    from lamella.layers.mount import umount
     from lamella.layers.store import Store
 
     store = Store(arguments.store)
     if arguments.dry_run:
         target = os.path.realpath(arguments.target)
-        mounted = next((found for found in mounts(store) if found.target == target), None)
+        mounted = claims.find(store.writable(), target, kernel.here())
         if mounted is None:
             raise MountError(f"there is no environment of the store {store.path} at {target}")
     else:
         mounted = umount(arguments.target, store=store, lazy=arguments.lazy)
     if arguments.json:
         result_json(asdict(mounted) | {"dry_run": arguments.dry_run})
+    elif not mounted.whole:
+        was = mounted.reference or "an environment"
+        remark(f"{was} was not whole at {mounted.target}: what Lamella left there is gone", quiet=arguments.quiet)
     else:
         remark(f"{mounted.reference} at {mounted.target}", quiet=arguments.quiet)
     return 0
