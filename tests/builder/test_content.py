@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
 import subprocess
 from base64 import urlsafe_b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -162,29 +163,170 @@ def test_a_conda_packages_binary_is_padded_and_anothers_is_left_alone(tmp_path: 
         assert b"".join(read(entry)) == expected
 
 
-def test_a_conda_record_ships_the_package_and_nothing_of_this_machine(tmp_path: Path) -> None:
-    def record(token: str, cache: str) -> str:
-        return json.dumps(
-            {
-                "name": "zlib", "version": "1.3", "build": "h1_0", "build_number": 0, "subdir": "linux-64", "sha256": "ab",
-                "channel": f"https://conda.host/t/{token}/main", "url": f"https://me:{token}@conda.host/t/{token}/main/zlib.conda",
-                "extracted_package_dir": cache, "link": {"source": cache, "type": 1}, "requested_spec": "zlib",
-                "paths_data": {"paths": [{"_path": "lib/libz.so", "sha256_in_prefix": cache}]},
-            }
-        )  # fmt: skip
+NATIVE = {
+    "name": "zlib",
+    "version": "1.3",
+    "build": "h1_0",
+    "build_number": 0,
+    "depends": ["libgcc >=13"],
+    "license": "Zlib",
+}
+NOARCH = NATIVE | {"noarch": "python"}
 
-    made = []
-    for number, token in enumerate(("tk-one", "tk-two")):
-        prefix = tmp_path / token
-        files = {"lib/libz.so": "z", "conda-meta/zlib-1.3-h1_0.json": record(token, f"/home/{number}")}
-        zlib = package(prefix, "zlib", files, origin="conda")
-        made.append(text(shipped(environment(prefix, zlib), zlib)["conda-meta/zlib-1.3-h1_0.json"]))
+
+def conda_layer(prefix: Path, said: dict[str, object], files: dict[str, str | bytes] | None = None) -> dict[str, Entry]:
+    """zlib as some tool recorded and linked it."""
+    record = {"conda-meta/zlib-1.3-h1_0.json": json.dumps(said)}
+    zlib = package(prefix, "zlib", {"lib/libz.so": "z", **record, **(files or {})}, origin="conda")
+    return shipped(environment(prefix, zlib), zlib)
+
+
+@pytest.mark.parametrize(
+    ("said", "spelled"),
+    [
+        (NATIVE, {"channel": "conda-forge", "url": "https://conda.host/t/tk-one/c/linux-64/zlib.conda"}),
+        (NATIVE, {"channel": "me:CANARY@conda.corp/t/CANARY/c", "url": "conda.corp/t/CANARY"}),
+        (NATIVE, {"channel": "https://mirror/t/CANARY", "schannel": "CANARY"}),
+        (NATIVE, {"channel": "file:///home/me/channel", "url": "file:///home/me/channel/zlib.tar.bz2"}),
+        (NATIVE, {"arch": "x86_64", "platform": "linux", "subdir": "linux-64"}),
+        (NATIVE, {"arch": None, "platform": None, "license_family": "Other", "track_features": "", "features": None}),
+        (NATIVE, {"timestamp": 1700000000000, "size": 9, "md5": "a", "sha256": "b", "fn": "zlib-1.3-h1_0.tar.bz2"}),
+        (NATIVE, {"build": None, "build_string": "h1_0", "constrains": []}),
+        (NATIVE, {"requested_spec": "None", "requested_specs": ["https://me:CANARY@host/c::zlib"], "auth": "CANARY"}),
+        (NATIVE, {"extracted_package_dir": "/home/me/pkgs/zlib", "link": {"source": "/home/me/pkgs/zlib", "type": 1}}),
+        (NATIVE, {"paths_data": {"paths": [{"_path": "lib/libz.so", "sha256_in_prefix": "CANARY"}]}}),
+        (NATIVE, {"depends": ["https://me:CANARY@host/t/CANARY/c::libgcc >=13"]}),
+        (NATIVE, {"depends": ["libgcc[url='https://host/t/CANARY/libgcc.conda'] >=13"]}),
+        (NOARCH, {"subdir": "linux-64"}),
+        (NOARCH, {"subdir": "noarch", "package_type": "noarch_python"}),
+    ],
+)
+def test_one_conda_package_ships_the_same_whoever_recorded_it(
+    tmp_path: Path, said: dict[str, object], spelled: dict[str, object]
+) -> None:
+    """conda, mamba, micromamba and pixi spell a record each in its own way; nothing of where it came from ships."""
+    path = "conda-meta/zlib-1.3-h1_0.json"
+    made = [text(conda_layer(tmp_path / name, each)[path]) for name, each in (("a", said), ("b", said | spelled))]
     assert made[0] == made[1]
-    assert "tk-" not in made[0]
-    assert "/home/" not in made[0]
+    assert not [word for word in ("CANARY", "tk-one", "/home/", "host", "None") if word in made[1]]
     shown = json.loads(made[0])
-    assert shown["url"] == "https://conda.host/main/zlib.conda"
     assert shown["files"] == ["lib/libz.so"]
+    assert (shown["depends"], shown["license"], shown.get("subdir")) == (
+        ["libgcc >=13"],
+        "Zlib",
+        "noarch" if "noarch" in said else None,
+    )
+
+
+BY_TEMPLATE = (
+    "#!{python}\n{coding}import re\nimport sys\n\nfrom pure.cli import main\n\nif __name__ == '__main__':\n"
+    "{indent}sys.argv[0] = re.sub(r'(-script\\.pyw?|\\.exe)?$', '', sys.argv[0])\n{indent}sys.exit(main.run())\n"
+)
+
+
+def test_scripts_that_conda_makes_of_entry_points_are_one_text_whichever_tool_made_them(tmp_path: Path) -> None:
+    made = []
+    for name, coding, indent in (
+        ("conda", "# -*- coding: utf-8 -*-\n", "    "),
+        ("rattler", "# -*- coding: utf-8 -*-\n", "\t"),
+        ("micromamba", "", "    "),
+    ):
+        script = BY_TEMPLATE.format(python=tmp_path / name / "bin/python3.11", coding=coding, indent=indent)
+        layer = conda_layer(tmp_path / name, dict(NOARCH), {"bin/pure*": script, "bin/own*": "#!/bin/sh\nimport re\n"})
+        assert text(layer["bin/own"]) == "#!/bin/sh\nimport re\n"
+        made.append(
+            (text(layer["bin/pure"]), layer["bin/pure"].mode, layer[".lamella/relocate/conda-zlib.json"].digest)
+        )
+    assert made[0] == made[1] == made[2]
+    assert made[0][0].startswith("#!/opt/env/bin/python\nimport sys\nfrom pure.cli import main\n")
+    assert "sys.exit(main.run())" in made[0][0]
+
+
+def test_a_conda_package_s_own_script_keeps_its_text(tmp_path: Path) -> None:
+    script = f"#!{tmp_path}/bin/python\nimport re\nimport sys\nfrom pure import main\nprint(re)\nsys.exit(main())\n"
+    layer = conda_layer(tmp_path, dict(NATIVE), {"bin/own*": script})
+    assert text(layer["bin/own"]) == script.replace(f"{tmp_path}", "/opt/env")
+
+
+def test_a_wheel_s_script_is_executable_whether_or_not_its_installer_made_it_so(tmp_path: Path) -> None:
+    made = []
+    for name in ("bin/run", "bin/run*"):
+        prefix = tmp_path / name.replace("/", "")
+        tool = package(prefix, "tool", {name: f"#!{prefix}/bin/python\nprint()\n"})
+        made.append(shipped(environment(prefix, tool), tool)["bin/run"])
+    assert (made[0].digest, made[0].mode) == (made[1].digest, made[1].mode)
+    assert made[0].mode == 0o755
+
+
+def test_headers_are_in_the_folder_where_a_plain_prefix_has_them(tmp_path: Path) -> None:
+    """A venv has a folder of its own for them, and is no venv any more where it ships."""
+    python = SITE.split("/")[1]
+    made = []
+    for name, folder in (("venv", f"include/site/{python}"), ("conda", f"include/{python}")):
+        prefix = tmp_path / name
+        files: dict[str, str | bytes] = {
+            f"{folder}/tool/tool.h": f"// {prefix}\n",
+            f"{folder}/tool/other.h": "->tool.h",
+            f"{folder}/tool/lib": "->" + "../" * (folder.count("/") + 2) + "lib",
+            f"{INFO}/RECORD": "",
+        }
+        tool = package(prefix, "tool", files, records=INFO)
+        layer = shipped(environment(prefix, tool), tool)
+        made.append({path: (entry.digest, entry.target) for path, entry in layer.items()})
+    assert made[0] == made[1]
+    assert made[0][f"include/{python}/tool/lib"] == ("", "../../../lib")
+
+
+@pytest.mark.parametrize("name", ["METADATA", "PKG-INFO"])
+def test_requirements_by_url_ship_without_credentials_but_for_an_index_s(tmp_path: Path, name: str) -> None:
+    said = (
+        "Name: tool\nRequires-Dist: foo @ git+https://CANARY@host/foo.git@v1 ; python_version > '3'\n"
+        "Requires-Dist: bar @ https://host/bar.whl?token=CANARY\nRequires-Dist: baz>=1\n\nSee https://you:@host/\n"
+    )
+    for origin, source, cleaned in (
+        ("pypi", "", False),
+        ("pypi", "https://host/x", True),
+        ("local", "file:///x", True),
+    ):
+        prefix = tmp_path / f"{origin}{cleaned}"
+        tool = package(prefix, "tool", {f"{INFO}/{name}": said}, records=INFO, origin=origin)  # type: ignore[arg-type]
+        tool = dataclasses.replace(tool, source=source)
+        shown = text(shipped(environment(prefix, tool), tool)[f"{INFO}/{name}"])
+        expected = (
+            "Name: tool\nRequires-Dist: foo @ git+https://host/foo.git@v1 ; python_version > '3'\n"
+            "Requires-Dist: bar @ https://host/bar.whl\nRequires-Dist: baz>=1\n\nSee https://you:@host/\n"
+        )
+        assert shown == (expected if cleaned else said)
+
+
+def test_legacy_requirements_ship_without_credentials_in_every_section(tmp_path: Path) -> None:
+    egg = f"{SITE}/tool.egg-info"
+    files: dict[str, str | bytes] = {
+        f"{egg}/requires.txt": "a @ https://CANARY@h/a\n\n[extra]\nb @ https://CANARY@h/b\n"
+    }
+    tool = package(tmp_path, "tool", files, origin="local", records=egg)
+    shown = text(shipped(environment(tmp_path, tool), tool)[f"{egg}/requires.txt"])
+    assert shown == "a @ https://h/a\n\n[extra]\nb @ https://h/b\n"
+
+
+@pytest.mark.parametrize("name", ["direct_url.json", "provenance_url.json"])
+@pytest.mark.parametrize("origin", ["local", "unowned"])
+def test_vendored_metadata_says_where_it_came_from_without_credentials(
+    tmp_path: Path, name: str, origin: Literal["local", "unowned"]
+) -> None:
+    path = f"{SITE}/app/vendor/foo-1.0.dist-info/{name}"
+    said = {"url": "https://me:CANARY@host/foo.whl", "archive_info": {"hashes": {"sha256": "ab"}}}
+    app = package(tmp_path, "app", {path: json.dumps(said)}, origin=origin)
+    shown = json.loads(text(shipped(environment(tmp_path, app), app)[path]))
+    assert shown == said | {"url": "https://host/foo.whl"}
+
+
+def test_which_mirror_a_package_came_from_does_not_ship(tmp_path: Path) -> None:
+    said = json.dumps({"url": "https://me:CANARY@mirror/tool.whl", "archive_info": {}})
+    without, with_it = installed(tmp_path / "a"), installed(tmp_path / "b", provenance_url__json=said)
+    assert {path: entry.digest for path, entry in without.items()} == {
+        path: entry.digest for path, entry in with_it.items()
+    }
 
 
 def test_pips_scripts_are_the_same_whoever_installed_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.distributions import normalised, without_credentials
+from lamella.builder.distributions import normalised
 from lamella.builder.findings import against
 from lamella.builder.scan import scan
 from support.installed import venv
@@ -219,7 +219,7 @@ def test_what_appears_after_the_install_changes_no_package(made: Path, site: Pat
         ),
         (
             '{"url": "ssh://git@host/r", "vcs_info": {"vcs": "git", "requested_revision": "main"}}',
-            "git+ssh://host/r@main",
+            "git+ssh://git@host/r@main",
         ),
         ('{"url": "https://host/r", "vcs_info": {"vcs": "hg"}}', "hg+https://host/r"),
         ('{"url": "file:///build/farm/x.whl", "archive_info": {}}', "file:///build/farm/x.whl"),
@@ -232,19 +232,6 @@ def test_where_a_package_came_from_is_said_without_credentials(made: Path, site:
     scanned = scan(str(made))
     assert package(scanned, "direct").source == source
     assert "SECRET" not in str(scanned)
-
-
-@pytest.mark.parametrize(
-    ("url", "clean"),
-    [
-        ("https://host/t/SECRET/chan", "https://host/chan"),
-        ("https://host/t//chan", "https://host/chan"),
-        ("https://u:p@host:8443/a", "https://host:8443/a"),
-        ("https://[bad", ""),
-    ],
-)
-def test_channel_tokens_and_passwords_are_cut_from_urls(url: str, clean: str) -> None:
-    assert without_credentials(url) == clean
 
 
 def test_names_are_normalised_as_pep_503_has_it() -> None:

@@ -11,8 +11,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from lamella.builder.distributions import Distribution, without_credentials
+from lamella.builder.distributions import Distribution
 from lamella.builder.environment import Finding
+from lamella.builder.match_specs import without_source
+from lamella.builder.urls import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +31,10 @@ _LEFT_OUT = {
     f"{META}/pixi": "made by pixi for itself",
     f"{META}/pixi_env_prefix": "made by pixi for itself",
     f"{META}/.conda-lock": "a lock of conda's own",
+    ".nonadmin": "conda's own",
 }
+_SHIPS = f"{META}/state"
+"""The variables that the environment sets; `secrets` looks at them."""
 _PROJECT_PATHS = re.compile(r"\.(c~|conda_trash|mamba_trash).*|.*\.c~")
 
 
@@ -37,6 +42,8 @@ def conda_skip(path: str, name: str) -> str | None:
     """Why a path of a conda environment is left out; None where it is not."""
     if path in _LEFT_OUT:
         return _LEFT_OUT[path]
+    if path.startswith(f"{META}/") and not path.endswith(".json") and path != _SHIPS:
+        return "conda's or another tool's own: specs and URLs that were asked for"
     return "deleted by conda, and not yet gone" if _PROJECT_PATHS.fullmatch(name) else None
 
 
@@ -83,7 +90,7 @@ def _package(path: str, record: Mapping[str, object]) -> Distribution:
         files=files,
         build=str(record.get("build") or record.get("build_string") or ""),
         source=without_credentials(source),
-        requires=tuple(map(str, depends)) if isinstance(depends, list) else (),
+        requires=tuple(without_source(str(spec)) for spec in depends) if isinstance(depends, list) else (),
         installer="conda",
     )
 

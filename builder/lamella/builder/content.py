@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from lamella.builder import metadata, scripts
@@ -25,6 +26,7 @@ RPATH = "$ORIGIN/../lib:$ORIGIN/../lib/system"
 """Of the interpreter's executable: its own libraries, then those that a bare system lacks."""
 
 _SMALL = 256 << 10
+_VENV_HEADERS = re.compile(r"include/site/(python3\.\d+t?)/")
 
 
 class Measurements(Protocol):
@@ -66,6 +68,8 @@ class _Layer:
         self._record = False
         self._points = _entry_points(package)
         self._versioned = False
+        # What an index gave is public, and the same for everybody, also where it holds such files.
+        self._private = package.origin in ("local", "unowned") or (package.origin == "pypi" and bool(package.source))
 
     def metadata(self, file: File) -> bool:
         """Takes the file if it is one that every installer writes in its own way."""
@@ -74,13 +78,18 @@ class _Layer:
         if conda and folder == "conda-meta" and name.endswith(".json"):
             self._conda_records.append(file)
             return True
-        if not self._dist_info or folder != self._dist_info:
-            return False
-        if name == metadata.DIRECT_URL:
+        own = bool(self._dist_info) and folder == self._dist_info
+        if (own and name == metadata.DIRECT_URL) or (self._private and name in metadata.PROVENANCE):
             url = metadata.direct_url(b"".join(read_file(file)))
-            if url is not None:
+            # PEP 710's is an installer's word on where a mirror is: of the package that it installed, nothing of it ships.
+            if url is not None and not (own and name in metadata.DROPPED):
                 self._generated(file.path, url)
             return True
+        if self._private and name in metadata.REQUIREMENTS and folder.endswith((".dist-info", ".egg-info")):
+            self._generated(file.path, metadata.without_url_credentials(name, b"".join(read_file(file))))
+            return True
+        if not own:
+            return False
         # In a conda package these are content: conda-build put them there, the same for everybody.
         if conda or name not in (metadata.RECORD, *metadata.DROPPED):
             return False
@@ -90,12 +99,19 @@ class _Layer:
     def script(self, file: File) -> bool:
         """Takes the file if it is what an installer wrote for an entry point."""
         folder, _, name = file.path.rpartition("/")
-        if folder != "bin" or not self._points:
+        if folder != "bin":
+            return False
+        if self._package.origin == "conda":
+            point = scripts.written_by_conda(head(file, scripts.LOOK)) if file.size < scripts.LOOK else None
+            if point:
+                self._generated_script(name, point)
+            return point is not None
+        if not self._points:
             return False
         if name in self._points:
             self._generated_script(name, self._points[name])
             return True
-        if self._package.origin != "conda" and _is_versioned(self._package.name, name):
+        if _is_versioned(self._package.name, name):
             # pip writes these besides what entry_points.txt says, uv does not.
             self._versioned = True
             return True
@@ -103,15 +119,20 @@ class _Layer:
 
     def file(self, file: File) -> None:
         """Takes any file or symlink, rewritten where it has to be."""
+        path, target = _canonical_place(file)
+        if target != file.target:
+            file = file._replace(target=target)
         rewritten = _rewritten(file, self._package, self._environment.prefixes, self._image_prefix)
         if rewritten is None:
-            self._add(file.path, file.mode, file, (file.digest, file.size))
+            self._add(path, file.mode, file, (file.digest, file.size))
             return
         measure = _measured(rewritten, self._measurements)
         changed = measure[0] != file.digest
-        self._add(file.path, file.mode, rewritten if changed else file, measure)
+        # pip leaves a wheel's script as executable as its author did, uv makes it so.
+        mode = 0o755 if rewritten.shebang else file.mode
+        self._add(path, mode, rewritten if changed else file, measure)
         if rewritten.shebang or (rewritten.holds and changed):
-            self._relocate(file.path, "binary" if rewritten.holds == "binary" else "text")
+            self._relocate(path, "binary" if rewritten.holds == "binary" else "text")
 
     def finished(self) -> tuple[Entry, ...]:
         """Everything, with the records that name it."""
@@ -160,6 +181,22 @@ def _check_name(path: str, package: Package) -> None:
             f"{path} of {package.name} can't be in an image: names that begin with '.wh.' mean deletion there; "
             "rename the file or leave it out"
         )
+
+
+def _canonical_place(file: File) -> tuple[str, str | None]:
+    """Path and target of a header where sysconfig looks for it: a venv has another folder for them than the prefix that it
+    becomes.
+    """
+    match = _VENV_HEADERS.match(file.path)
+    if not match:
+        return file.path, file.target
+    path = f"include/{match[1]}/{file.path[match.end() :]}"
+    if file.target is None:
+        return path, None
+    led_to = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), file.target))
+    other = _VENV_HEADERS.match(led_to)
+    led_to = f"include/{other[1]}/{led_to[other.end() :]}" if other else led_to
+    return path, posixpath.relpath(led_to, posixpath.dirname(path))
 
 
 def _entry_points(package: Package) -> dict[str, tuple[str, str]]:

@@ -12,9 +12,9 @@ import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 from lamella.builder.records import recorded
+from lamella.builder.urls import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,17 +72,6 @@ def distributions(source: str, site: str, prefixes: Iterable[str]) -> list[Distr
         for name in names
         if name.endswith((".dist-info", ".egg-info")) and not name.startswith("~")
     ]
-
-
-def without_credentials(url: str) -> str:
-    """`url` without user, password, query or fragment, and without the token of a conda channel (`/t/<token>/`)."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        # A VCS URL's user is not a secret, and says nothing either: `ssh://git@host/…`.
-        return urlunsplit((parts.scheme, host, re.sub(r"/t/[^/]*/", "/", parts.path), "", ""))
-    except ValueError:
-        return ""
 
 
 def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lamella.builder.distributions import Distribution
+
+_LOCATED = re.compile(r"[/@]")
+_BRACKETED = re.compile(r"""\b(?:channel|url)\s*=\s*(?:'[^']*'|"[^"]*"|[^,\]]*),?\s*""")
 
 
 @functools.cache
@@ -26,6 +30,15 @@ def name(spec: str) -> str:
     for operator in "<>=!~":
         found = found.partition(operator)[0]
     return found.lower()
+
+
+def without_source(spec: str) -> str:
+    """`spec` without the channel or URL that it names, where that is more than a name: it may hold a credential."""
+    channel, asked, wanted = spec.rpartition("::")
+    kept = spec if asked and not _LOCATED.search(channel) else wanted
+    if "[" not in kept:
+        return kept
+    return _BRACKETED.sub(lambda match: "" if _LOCATED.search(match[0]) else match[0], kept).replace("[]", "")
 
 
 def fits(spec: str, package: Distribution) -> bool:

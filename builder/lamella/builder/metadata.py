@@ -6,45 +6,29 @@ Sources: PyPA's "Recording installed projects" and "Direct URL" specifications; 
 from __future__ import annotations
 
 import json
-import re
 from binascii import b2a_base64
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from lamella.builder.match_specs import without_source
+from lamella.builder.urls import text_without_credentials, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Who installed it, whether somebody asked for it by name, and an installer's own notes: not the package's content.
-DROPPED = frozenset({"INSTALLER", "REQUESTED", "uv_cache.json", "uv_build.json"})
+DROPPED = frozenset({"INSTALLER", "REQUESTED", "provenance_url.json", "uv_cache.json", "uv_build.json"})
 RECORD = "RECORD"
 DIRECT_URL = "direct_url.json"
+PROVENANCE = frozenset({DIRECT_URL, "provenance_url.json"})
+"""Where a distribution came from, in one shape. Sources: PyPA's "Direct URL data structure", PEP 710."""
+REQUIREMENTS = frozenset({"METADATA", "PKG-INFO", "requires.txt"})
+"""In a distribution's metadata: what it requires, by URLs of its author's."""
 
-_CONDA_KEYS = (
-    "arch",
-    "build",
-    "build_number",
-    "channel",
-    "constrains",
-    "depends",
-    "features",
-    "fn",
-    "license",
-    "license_family",
-    "md5",
-    "name",
-    "noarch",
-    "platform",
-    "python_site_packages_path",
-    "sha256",
-    "size",
-    "subdir",
-    "timestamp",
-    "track_features",
-    "url",
-    "version",
-)
+# Of conda's record, what the package itself says, and every tool writes alike. Where it was downloaded from, as which of
+# two formats, and what its index says of it (sizes, times, licence families) are not its content.
+_CONDA_KEYS = ("build_number", "constrains", "depends", "license", "name", "noarch", "version")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_CONDA_TOKEN = re.compile(r"/t/[^/]*(?=/)")
 
 
 def record(site_packages: str, name: str, rows: Iterable[tuple[str, str, int]]) -> bytes:
@@ -103,22 +87,23 @@ def direct_url(content: bytes) -> bytes | None:
     return _json(kept)
 
 
-def without_credentials(url: str) -> str:
-    """`url` without user, password, conda's `/t/<token>/`, query and fragment: each has been seen to hold a secret.
+def without_url_credentials(name: str, content: bytes) -> bytes:
+    """METADATA, PKG-INFO or requires.txt (`name`) without credentials in the URLs of its requirements.
 
-    The user `git` stays: it is an ssh server's door, not a secret, and the URL does not work without it.
+    Other URLs of a header lose them as well; the description after it is its author's text.
     """
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    netloc = f"git@{host}" if at and user == "git" else host
-    return urlunsplit((parts.scheme, netloc, _CONDA_TOKEN.sub("", parts.path), "", ""))
+    if b"://" not in content:
+        return content
+    head, blank, rest = (content, b"", b"") if name == "requires.txt" else content.partition(b"\n\n")
+    cleaned = text_without_credentials(head.decode("utf-8", "surrogateescape"))
+    return cleaned.encode("utf-8", "surrogateescape") + blank + rest
 
 
 def conda_record(content: bytes, paths: Iterable[str]) -> bytes | None:
     """A conda-meta record of what ships: the package's own fields, and `paths` relative to the image prefix.
 
-    Left out are where this machine keeps its package cache, what its user asked for, and hashes of installed files,
-    which Lamella may have rewritten. None where the record is no JSON object.
+    Left out are where it came from, where this machine keeps its package cache, what its user asked for, and hashes of
+    installed files, which Lamella may have rewritten. None where the record is no JSON object.
     """
     try:
         value = json.loads(content)
@@ -127,12 +112,14 @@ def conda_record(content: bytes, paths: Iterable[str]) -> bytes | None:
     if not isinstance(value, dict):
         return None
     kept: dict[str, object] = {key: value[key] for key in _CONDA_KEYS if value.get(key) not in (None, "", [])}
-    for key in ("channel", "url"):
-        text = kept.get(key)
-        if isinstance(text, str):
-            kept[key] = without_credentials(text) if "://" in text else text
-            if text.startswith(("file:", "/")):
-                del kept[key]
+    kept["build"] = value.get("build") or value.get("build_string") or ""
+    for key in ("depends", "constrains"):
+        specs = kept.get(key)
+        if isinstance(specs, list):
+            kept[key] = [without_source(str(spec)) for spec in specs]
+    if value.get("noarch"):
+        # Some tools write the platform that it was installed for.
+        kept["subdir"] = "noarch"
     return _json(kept | {"files": sorted(paths)})
 
 

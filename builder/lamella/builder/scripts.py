@@ -19,6 +19,11 @@ _TRAMPOLINE = re.compile(
     rb"#![ \t]*/bin/sh[ \t]*\r?\n'''exec'[ \t]+(?P<quote>[\"']?)(?P<python>/[^\r\n]*?/(?:python|pypy)[0-9.]*[a-z]*)(?P=quote)"
     rb"(?P<args>[ \t][^\r\n]*?)?[ \t]+\"\$0\"[ \t]+\"\$@\"[ \t]*\r?\n'[ ]'''[ \t]*\r?\n"
 )
+# conda, mamba and rattler write one template, each with its own white space.
+_BY_CONDA = re.compile(
+    rb"(?:#[^\n]*coding[^\n]*\n)?\s*import re\s+import sys\s+from (?P<module>[\w.]+) import (?P<name>\w+)\s+"
+    rb"if __name__ == ['\"]__main__['\"]:\s+sys\.argv\[0\] = re\.sub\([^\n]*\)\s+sys\.exit\((?P<attr>[\w.]+)\(\)\)\s*"
+)
 LONGEST_SHEBANG = 127
 """Bytes of a first line that every Linux since 2.6 reads (BINPRM_BUF_SIZE is 128 up to 5.0)."""
 LOOK = 1024
@@ -41,6 +46,15 @@ def entry_points(content: bytes) -> dict[str, tuple[str, str]]:
             if match and "/" not in name:
                 found[name] = match["module"], match["attr"]
     return found
+
+
+def written_by_conda(content: bytes) -> tuple[str, str] | None:
+    """Module and attribute of a script that conda made for an entry point of a noarch package; None for any other file."""
+    shebang = _DIRECT.match(content) or _TRAMPOLINE.match(content)
+    match = _BY_CONDA.fullmatch(content, shebang.end()) if shebang else None
+    if not match or match["attr"].partition(b".")[0] != match["name"]:
+        return None
+    return match["module"].decode(), match["attr"].decode()
 
 
 def script(module: str, attribute: str, image_prefix: str) -> bytes:
