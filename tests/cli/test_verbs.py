@@ -303,6 +303,28 @@ def test_an_environment_without_a_bill_of_materials_says_how_to_get_one(lamella:
     assert done.stderr == f"lamella: {reference} has no bill of materials: push it with --sbom\n"
 
 
+def test_what_was_found_is_counted_and_shown_by_inspect(lamella: Command, tmp_path: Path) -> None:
+    beta = wheel(tmp_path, "beta", "2.0", {"beta.py": ""}, requires=["alpha>=1"])
+    prefix = install(venv(tmp_path / "env", by="uv"), beta, by="uv")
+    place = f"oci:{tmp_path}/layout:v1"
+    pushed = lamella("push", place, prefix)
+    assert "1 error about this environment: lamella scan shows them" in pushed.stderr
+    assert lamella("inspect", place).stdout.splitlines()[-1] == "1 error: --findings shows them"
+    shown = lamella("inspect", place, "--findings").stdout
+    assert "beta 2.0 requires alpha>=1, which is not installed: install it" in " ".join(shown.split())
+    (found,) = lamella.json("inspect", place)["findings"]
+    assert (found["platform"], found["severity"], found["kind"]) == (
+        lamella.json("scan", prefix)["platform"],
+        "error",
+        "requires",
+    )
+
+
+def test_inspect_of_an_environment_without_findings_says_so(lamella: Command, reference: str) -> None:
+    assert lamella("inspect", reference).stdout.splitlines()[-1] == "no findings are attached"
+    assert lamella.json("inspect", reference)["findings"] == []
+
+
 def test_export_writes_what_the_name_asks_for(lamella: Command, reference: str, tmp_path: Path) -> None:
     done = lamella("export", reference, tmp_path / "copy", "--link")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/copy\n"), done.stderr

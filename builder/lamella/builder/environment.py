@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from lamella.layers.findings import Finding, Severity
+
 if TYPE_CHECKING:
     from lamella.layers.oci import Platform
 
+__all__ = ["Environment", "File", "Finding", "Holds", "Interpreter", "LeftOut", "Needs", "Origin", "Package", "Severity"]
+
 Origin = Literal["conda", "pypi", "python", "local", "system", "unowned"]
 Holds = Literal["", "text", "binary"]
-Severity = Literal["error", "warning", "note"]
 
 
 class File(NamedTuple):
@@ -74,19 +77,6 @@ class LeftOut:
     path: str
     """Relative to the prefix where it is in it, else absolute. A folder stands for all that is below it."""
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about the environment that its user should know."""
-
-    severity: Severity
-    kind: str
-    """One word of the reference page of findings, such as `patched`, `missing`, `unowned`, `secret`, `links`."""
-    subject: str
-    """The package or file it is about."""
-    message: str
-    """One sentence: what is so, and what follows or what to do."""
 
 
 @dataclass(frozen=True, slots=True)

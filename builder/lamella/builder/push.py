@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder import base as bases
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lamella.builder.image import Base
     from lamella.builder.pack import Compression
     from lamella.builder.wanted import Layers
+    from lamella.layers.oci import Descriptor
     from lamella.layers.progress import Progress
     from lamella.layers.storage import Storage
 
@@ -53,6 +54,8 @@ class Pushed:
     """Layers that were uploaded."""
     moved: int
     """Bytes that were uploaded, manifests included."""
+    unattached: str = ""
+    """Why the findings could not be attached; empty where they were, or there are none."""
 
 
 def push(
@@ -73,7 +76,7 @@ def push(
 ) -> Pushed:
     """Pushes the environment at `prefix` (by default the active one) as `reference`, a tag in a registry or layout.
 
-    `base` is a reference to an image to put it on. `append` keeps what the tag names for
+    What the scan found is attached to the index, so that nodes can ask for it.     `base` is a reference to an image to put it on. `append` keeps what the tag names for
     other platforms. `sbom` attaches a bill of materials to the index. Raises `BuilderError` and `LayersError`.
     """
     from lamella.builder.scan import scan
@@ -143,7 +146,8 @@ def push_environment(
             if now and now.digest == made.index.descriptor.digest:
                 if sbom and not dry_run:
                     _attach_sbom(storage, layers, cached, made)
-                return _unchanged(environment, target, layers, cached, made)
+                unattached = "" if dry_run else _attach_findings(storage, environment, image_prefix, made)
+                return replace(_unchanged(environment, target, layers, cached, made), unattached=unattached)
         survey = look(storage, target, layers.all, environment.platform, now=now, cache=cache, cached=cached)
         known = survey.known
         decided = plan(str(target), layers.all, known, lambda built: cache.blob_path(built) is not None, survey.there)
@@ -177,10 +181,11 @@ def push_environment(
                 _send(uploads, made, target)
         if sbom:
             _attach_sbom(storage, layers, known, made)
+        unattached = _attach_findings(storage, environment, image_prefix, made, now if others else None)
         survey.remember(cache, [known[item.key] for item in layers.all])
     pinned = str(target.at(made.index.descriptor.digest))
     built_count, reused = len(decided.chosen("build")), len(decided.chosen("reuse"))
-    return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved)
+    return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved, unattached)
 
 
 def _target(reference: str, image_prefix: str) -> Reference:
@@ -276,6 +281,31 @@ def _attach_sbom(storage: Storage, layers: Layers, known: Mapping[str, Built], m
     packages = [content.package for content in layers.contents]
     content = sbom.sbom(zip(packages, _packages(layers, known), strict=True))
     attach(storage, made.index.descriptor, Artifact(sbom.MEDIA_TYPE, content))
+
+
+def _attach_findings(
+    storage: Storage, environment: Environment, image_prefix: str, made: Documents, before: Descriptor | None = None
+) -> str:
+    """Attaches what was found to the new index, with what is attached to the one `before` it for other platforms.
+
+    Gives why it could not be: an environment that is pushed and tagged is no failure for a registry that takes no artifacts.
+    """
+    from lamella.builder import report
+    from lamella.layers.findings import MEDIA_TYPE, PLATFORM
+    from lamella.layers.referrers import Artifact, attach, content_of, referrers
+
+    index = made.index.descriptor
+    try:
+        artifact = report.artifact(environment, image_prefix)
+        if artifact:
+            attach(storage, index, artifact)
+        for referrer in referrers(storage, before, MEDIA_TYPE) if before and before.digest != index.digest else ():
+            if referrer.annotations.get(PLATFORM) != str(environment.platform):
+                content = content_of(storage, referrer)
+                attach(storage, index, Artifact(MEDIA_TYPE, content, referrer.annotations))
+    except LayersError as error:
+        return str(error)
+    return ""
 
 
 def _described(layers: Layers, known: Mapping[str, Built]) -> tuple[list[PackageLayer], list[ImageLayer]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lamella.builder import destination
 from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.tags import is_derived
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -71,7 +72,8 @@ def learn(
         tags = storage.tags()
     except NotFound:
         tags = []  # a registry has no repository before something is pushed to it
-    names = [tag for tag in tags if tag != reference.tag and tag not in answers.tags][-MOST_TAGS:]
+    wanted = [tag for tag in tags if tag != reference.tag and tag not in answers.tags and not is_derived(tag)]
+    names = wanted[-MOST_TAGS:]
 
     def look(tag: str) -> Destination:
         try:

@@ -33,7 +33,7 @@ class Artifact:
 
 
 def attach(storage: Storage, subject: Descriptor, artifact: Artifact) -> Descriptor:
-    """Pushes `artifact` as a referrer of `subject` and returns its manifest's descriptor. Idempotent.
+    """Pushes `artifact` as a referrer of `subject`, unless it is one, and returns its manifest's descriptor. Idempotent.
 
     With the tag schema, of two that attach to one subject at the same moment one may be lost; the specification has no
     way around that.
@@ -43,12 +43,16 @@ def attach(storage: Storage, subject: Descriptor, artifact: Artifact) -> Descrip
     # A subject is named by these three alone: its annotations are the index's that it was found in.
     bare = Descriptor(subject.media_type, subject.digest, subject.size)
     manifest = Manifest(config, (layer,), artifact.annotations, MANIFEST, artifact.artifact_type, bare).to_json()
-    for descriptor, content in ((config, b"{}"), (layer, artifact.content)):
-        if not storage.exists(descriptor):
-            storage.push(descriptor, partial(BytesIO, content))
-    descriptor = Descriptor.of(MANIFEST, manifest)
+    descriptor = replace(
+        Descriptor.of(MANIFEST, manifest), annotations=artifact.annotations, artifact_type=artifact.artifact_type
+    )
+    if any(entry.digest == descriptor.digest for entry in referrers(storage, subject, artifact.artifact_type)):
+        return descriptor
+    for document, content in ((config, b"{}"), (layer, artifact.content)):
+        if not storage.exists(document):
+            storage.push(document, partial(BytesIO, content))
     storage.push(descriptor, partial(BytesIO, manifest))
-    descriptor = replace(descriptor, annotations=artifact.annotations, artifact_type=artifact.artifact_type)
+    # Asked again: some say that there is no such thing where nothing is attached yet.
     if storage.referrers(subject.digest) is None:
         add(storage, subject.digest, descriptor)
     return descriptor

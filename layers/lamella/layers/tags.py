@@ -14,4 +14,9 @@ def list_tags(reference: str, *, insecure: bool = False) -> list[str]:
     Tags that other documents' names are made into (referrers and signatures of a digest) are left out.
     """
     with contextlib.closing(open_storage(Reference.parse(reference), insecure=insecure)) as storage:
-        return [tag for tag in storage.tags() if not tag.startswith(("sha256-", "sha512-"))]
+        return [tag for tag in storage.tags() if not is_derived(tag)]
+
+
+def is_derived(tag: str) -> bool:
+    """Whether `tag` was made of a digest, to find what is attached to it."""
+    return tag.startswith(("sha256-", "sha512-"))

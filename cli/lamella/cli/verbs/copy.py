@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         from lamella.layers.reference import Reference
 
         Reference.parse(arguments.destination)
-        arguments.reference, arguments.all, arguments.sbom, arguments.verify = arguments.source, False, False, None
+        arguments.reference, arguments.verify = arguments.source, None
+        arguments.all = arguments.sbom = arguments.findings = False
         return inspect.run(arguments)
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:

@@ -6,12 +6,15 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from lamella.cli import findings
 from lamella.cli.output import Column, counted, result, result_json, size, table
 from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from lamella.layers.findings import Finding
     from lamella.layers.oci import Layer
     from lamella.layers.published import Published, PublishedEnvironment
     from lamella.layers.storage import Storage
@@ -26,8 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("--sbom", action="store_true", help="print the bill of materials that was attached")
+    parser.add_argument("--findings", action="store_true", help="show what was found when it was pushed")
     parser.add_argument("--verify", metavar="KEY", help="check first that the holder of this public key signed it")
-    parser.add_argument("--all", action="store_true", help="every package, not the largest ones alone")
+    parser.add_argument("--all", action="store_true", help="every package and every finding, not the first ones alone")
     for setting in SETTINGS:
         setting.add_to(parser)
 
@@ -47,11 +51,29 @@ def run(arguments: argparse.Namespace) -> int:
         published = read(storage, reference)
         if arguments.sbom:
             return _show_sbom(storage, published)
+        found, reason = _findings(storage, published, must=arguments.findings)
     if arguments.json:
-        result_json(document(published))
+        result_json(document(published, None if reason else found))
+    elif arguments.findings:
+        _show_findings(published, found, everything=arguments.all)
     else:
         _show(published, everything=arguments.all)
+        how_many = findings.how_many([finding for _, finding in found])
+        result(reason or (f"{how_many}: --findings shows them" if found else "no findings are attached"))
     return 0
+
+
+def _findings(storage: Storage, published: Published, *, must: bool) -> tuple[list[tuple[str, Finding]], str]:
+    """What is attached; or why that can't be told, which is no failure unless it `must` be."""
+    from lamella.layers.errors import LayersError
+    from lamella.layers.findings import attached
+
+    try:
+        return attached(storage, published.descriptor), ""
+    except LayersError as error:
+        if must:
+            raise
+        return [], f"its findings can't be read: {error}"
 
 
 def _show_sbom(storage: Storage, published: Published) -> int:
@@ -64,8 +86,18 @@ def _show_sbom(storage: Storage, published: Published) -> int:
     raise NotFound(f"{published.reference} has no bill of materials: push it with --sbom")
 
 
-def document(published: Published) -> dict[str, Any]:
-    """What is in it as JSON."""
+def _show_findings(published: Published, found: Sequence[tuple[str, Finding]], *, everything: bool) -> None:
+    result(str(published.reference))
+    for platform in sorted({platform for platform, _ in found}):
+        result("")
+        result(platform)
+        findings.show([finding for where, finding in found if where == platform], everything=everything)
+    if not found:
+        result("no findings are attached")
+
+
+def document(published: Published, found: Sequence[tuple[str, Finding]] | None) -> dict[str, Any]:
+    """What is in it as JSON; `found` is None where that can't be told."""
     return {
         "reference": str(published.reference),
         "digest": str(published.descriptor.digest),
@@ -82,6 +114,9 @@ def document(published: Published) -> dict[str, Any]:
             }
             for environment in published.environments
         ],
+        "findings": None
+        if found is None
+        else [{"platform": platform} | findings.document(finding) for platform, finding in found],
     }
 
 

@@ -7,7 +7,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli import environment
+from lamella.cli import environment, findings
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
 from lamella.cli.settings import BASE, COMPRESSION, IMAGE_PREFIX, MAX_LAYERS, REGISTRY, UsageError
 
@@ -105,7 +105,8 @@ def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
         "built": {"layers": pushed.built},
         "reused": {"layers": pushed.reused},
         "uploaded": {"layers": pushed.uploaded, "bytes": pushed.moved},
-        "findings": {severity: severities.count(severity) for severity in ("error", "warning", "note")},
+        "findings": {severity: severities.count(severity) for severity in findings.SEVERITIES},
+        "findings_attached": bool(severities) and not dry_run and not pushed.unattached,
         "layers": [
             {
                 "packages": list(layer.wanted.packages),
@@ -139,10 +140,10 @@ def _remarks(pushed: Pushed, took: float, *, dry_run: bool) -> list[str]:
                 f"{counted(pushed.reused, 'layer')} there already; {size(pushed.moved)} in {seconds(took)}"
             )
         ]
-    serious = [finding.severity for finding in pushed.environment.findings if finding.severity != "note"]
-    if serious:
-        counts = [counted(serious.count(kind), kind) for kind in ("error", "warning") if kind in serious]
-        lines.append(f"{' and '.join(counts)} about this environment: lamella scan shows them")
+    if serious := findings.how_many(pushed.environment.findings, ("error", "warning")):
+        lines.append(f"{serious} about this environment: lamella scan shows them")
+    if pushed.unattached:
+        lines.append(f"the findings are not attached to what was pushed: {pushed.unattached}")
     return lines
 
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli import environment
+from lamella.cli import environment, findings
 from lamella.cli.output import Column, counted, remark, result, result_json, size, table
 
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.builder.environment import Environment, Finding
+    from lamella.builder.environment import Environment
 
 SETTINGS = environment.SETTINGS
 LARGEST = 20
 """Packages that are shown without --all: the rest is most of the lines and little of the size."""
-OF_ONE_KIND = 5
-"""Findings of one kind that are shown without --all."""
-STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,15 +68,7 @@ def document(found: Environment) -> dict[str, Any]:
             }
             for package in found.packages
         ],
-        "findings": [
-            {
-                "severity": finding.severity,
-                "kind": finding.kind,
-                "subject": finding.subject,
-                "message": finding.message,
-            }
-            for finding in found.findings
-        ],
+        "findings": [findings.document(finding) for finding in found.findings],
         "left_out": [{"path": left.path, "reason": left.reason} for left in found.left_out],
     }
 
@@ -120,32 +109,10 @@ def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
     result(f"{counted(len(packages), 'package')}, {counted(files, 'file')}, {size(total)}")
     if found.findings:
         result("")
-        _show_findings(found.findings, everything=everything)
+        findings.show(found.findings, everything=everything)
     if left_out and found.left_out:
         result("")
         table(
             (Column("Left out", shrinks=True), Column("Reason", shrinks=True)),
             [(left.path, left.reason) for left in found.left_out],
         )
-
-
-def _show_findings(findings: tuple[Finding, ...], *, everything: bool) -> None:
-    order = {"error": 0, "warning": 1, "note": 2}
-    ordered = sorted(findings, key=lambda finding: (order[finding.severity], finding.kind, finding.subject))
-    rows: list[tuple[str, str, str]] = []
-    seen: dict[tuple[str, str], int] = {}
-    for finding in ordered:
-        kind = (finding.severity, finding.kind)
-        seen[kind] = seen.get(kind, 0) + 1
-        if everything or seen[kind] <= OF_ONE_KIND:
-            rows.append((finding.severity, finding.kind, finding.message))
-    table(
-        (
-            Column("Finding", styles=STYLES),
-            Column("Kind"),
-            Column("What", shrinks=True),
-        ),
-        rows,
-    )
-    if hidden := len(ordered) - len(rows):
-        result(f"… and {counted(hidden, 'more finding')} of these kinds: --all lists them")
