@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # what shells take
 
 
 def variables(prefix: str, before: Mapping[str, str]) -> dict[str, str]:
@@ -51,14 +54,14 @@ def command(prefix: str, command: Sequence[str]) -> list[str]:
 
 
 def conda_variables(prefix: str) -> dict[str, str]:
-    """The variables that conda packages, and `conda env config vars set`, ask for."""
+    """The variables that conda packages, and `conda env config vars set`, ask for; no file outside of `prefix` is read."""
     found: dict[str, str] = {}
-    folder = f"{prefix}/etc/conda/env_vars.d"
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    folder = "etc/conda/env_vars.d"
+    names = sorted(os.listdir(f"{prefix}/{folder}")) if _is_inside(prefix, folder) else []
     for name in names:
         if name.endswith(".json"):
-            found |= _strings(_read(f"{folder}/{name}"))
-    state = _read(f"{prefix}/conda-meta/state")
+            found |= _strings(_read(prefix, f"{folder}/{name}"))
+    state = _read(prefix, "conda-meta/state")
     # `conda env config vars set` wins over what packages bring.
     return found | _strings(state.get("env_vars"))
 
@@ -72,19 +75,35 @@ def _activation_scripts(prefix: str) -> list[str]:
     return [f"{folder}/{name}" for name in names if name.endswith(".sh")]
 
 
-def _read(path: str) -> dict[str, object]:
+def _read(prefix: str, path: str) -> dict[str, object]:
     try:
-        with open(path, encoding="utf-8") as file:
+        if not _is_inside(prefix, path):
+            return {}
+        with open(f"{prefix}/{path}", encoding="utf-8") as file:
             value = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # as conda does: an environment with a broken state file still activates
     return value if isinstance(value, dict) else {}
+
+
+def _is_inside(prefix: str, path: str) -> bool:
+    # A layer can bring a link to a file of whoever exports it, and an export would take that along.
+    found = os.path.realpath(f"{prefix}/{path}")
+    return found.startswith(os.path.realpath(prefix) + "/") and os.path.exists(found)
 
 
 def _strings(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
-    return {str(name): text for name, text in value.items() if isinstance(text, str)}
+    return {name: text for name, text in value.items() if _NAME.fullmatch(name) and _can_be_set(text)}
+
+
+def _can_be_set(text: object) -> bool:
+    # JSON holds NULs and halves of surrogate pairs, an environment neither.
+    try:
+        return isinstance(text, str) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_below(path: str, folders: Sequence[str]) -> bool:

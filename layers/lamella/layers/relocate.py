@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ INTERPRETER = "python-python.json"
 # A shebang line that Linux reads whole on every version; longer ones are cut, and blanks end the program's name.
 _MAX_SHEBANG = 127
 _MOVING = ".lamella/moving"
+_OF_ALL = re.compile(
+    "/|/(?:bin|dev|etc|home|lib|lib64|opt|proc|root|run|sbin|sys|tmp|var|var/tmp)|/usr(?:/local)?(?:/(?:bin|lib|sbin|share))?"
+)
 _PLACEHOLDER = 255
 """Bytes of the prefix that conda-build builds with (conda_build.environ, PREFIX_LENGTH)."""
 
@@ -41,8 +45,20 @@ def pattern(prefix: bytes) -> re.Pattern[bytes]:
     return re.compile(before + b"(?:" + re.escape(prefix) + b")" + after)
 
 
+def check_path(prefix: str) -> None:
+    """Raises `CannotRelocate` for what is no absolute path, or one in several spellings."""
+    if not re.fullmatch(r"(?:/[^/]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
+        raise CannotRelocate(f"{prefix!r} can't be an environment's folder: want an absolute path without //, . and ..")
+
+
 def check_prefix(prefix: str) -> None:
-    """Raises `CannotRelocate` for a folder's name that scripts can't quote."""
+    """Raises `CannotRelocate` for a path that files can't hold, or that would not be found in them again."""
+    if _OF_ALL.fullmatch(prefix):
+        raise CannotRelocate(
+            f"{prefix} can't be an environment's folder: files that name the system's paths in it would be taken for files "
+            "that name the environment: choose a folder of its own"
+        )
+    check_path(prefix)
     if re.search("[\"'$`\\\\\x00-\x1f]", prefix):
         raise CannotRelocate(
             f"{prefix!r} can't be an environment's folder: scripts would misread its quotes, $, backslashes or line ends"
@@ -50,11 +66,16 @@ def check_prefix(prefix: str) -> None:
 
 
 def lists(folder: str) -> list[str]:
-    """The names of the lists in an environment's, or a layer's, folder, sorted."""
-    try:
-        return sorted(name for name in os.listdir(os.path.join(folder, LISTS)) if name.endswith(".json"))
-    except OSError:
-        return []
+    """The names of the lists in an environment's, or a layer's, folder, sorted; `CannotRelocate` for a link to some."""
+    path = folder
+    for name in LISTS.split("/"):
+        path += "/" + name
+        try:
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                raise CannotRelocate(f"{path} is a link: lists of files are not read through one")
+        except OSError:
+            return []
+    return sorted(name for name in os.listdir(path) if name.endswith(".json"))
 
 
 def relocate(folder: str, prefix: str, write: Callable[[str, bytes, int], object]) -> str:
@@ -66,7 +87,7 @@ def relocate(folder: str, prefix: str, write: Callable[[str, bytes, int], object
     held = prefix
     for name in lists(folder):
         path = LISTS + "/" + name
-        listed = _read_list(os.path.join(folder, path))
+        listed = _read_list(_inside(folder, path))
         held = listed["prefix"]
         if held == prefix:
             continue
@@ -138,11 +159,11 @@ def _read_list(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             listed = json.load(file)
-        if not str(listed["prefix"]).startswith("/") or not all(
+        if not os.fsencode(listed["prefix"]).startswith(b"/") or not all(
             isinstance(entry["path"], str) and entry["kind"] in ("text", "binary") for entry in listed["files"]
         ):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CannotRelocate(f"{path} is no list of files that hold a prefix") from None
     return listed  # type: ignore[no-any-return]
 
@@ -150,8 +171,12 @@ def _read_list(path: str) -> dict[str, Any]:
 def _inside(folder: str, path: str) -> str:
     # A list comes from whoever published the layer: neither .. nor a link may make this read what is elsewhere.
     found = folder + "/" + path
-    if os.path.realpath(found) != os.path.realpath(folder) + "/" + path or not os.path.isfile(found):
-        raise CannotRelocate(f"{path}, in a list of files that hold the prefix, is no file of the environment")
+    try:
+        inside = os.path.realpath(found) == os.path.realpath(folder) + "/" + path and os.path.isfile(found)
+    except ValueError:  # a NUL, half a surrogate pair
+        inside = False
+    if not inside:
+        raise CannotRelocate(f"{path!r}, in a list of files that hold the prefix, is no file of the environment")
     return found
 
 

@@ -33,13 +33,40 @@ def lay(folders: Sequence[str], target: str, how: How, done: Callable[[int], obj
         raise MountError(_why(error, how, target)) from error
 
 
+def put(folder: str, path: str, content: bytes, mode: int) -> None:
+    """Writes a file into a tree, at `path` below `folder`: what layers have in its way is removed, and no link followed."""
+    *above, name = path.split("/")
+    here = folder
+    for part in above:
+        here += "/" + part
+        make_folder(here)
+    there = f"{here}/{name}"
+    if os.path.lexists(there):
+        _remove(there)
+    with open(there, "xb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder that everybody may read, whatever the umask, in the place of a file or a link that is there."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            return
+        os.unlink(path)
+        os.mkdir(path)
+    os.chmod(path, 0o755)
+
+
 def _lay_folder(folder: str, target: str, place: Callable[[str, str], None], done: Callable[[int], object]) -> int:
     count = below = 0
     with os.scandir(folder) as entries:
         for entry in entries:
             there = f"{target}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
-                _make_folder(there)
+                make_folder(there)
                 below += _lay_folder(entry.path, there, place, done)
                 continue
             count += 1
@@ -50,15 +77,6 @@ def _lay_folder(folder: str, target: str, place: Callable[[str, str], None], don
                 place(entry.path, there)
     done(count)
     return count + below
-
-
-def _make_folder(path: str) -> None:
-    try:
-        os.mkdir(path, 0o755)
-    except FileExistsError:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)
-            os.mkdir(path, 0o755)
 
 
 def _remove(path: str) -> None:
