@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from lamella.builder.distributions import normalised
 from lamella.builder.environment import Finding, LeftOut
-from lamella.builder.secrets import REASONS, VCS, VCS_FOLDER, secret
+from lamella.builder.secrets import REASONS, secret
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -16,21 +17,30 @@ if TYPE_CHECKING:
     from lamella.builder.walk import Entry
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+# pip's AdjacentTempDirectory: the first letters of a name become tildes and others.
+_RENAMED = re.compile(r"lib/python[\d.]+/(?:site|dist)-packages/~")
 
 
 def without_secrets(entries: Iterable[Entry]) -> tuple[list[Entry], list[LeftOut]]:
-    """Those of `entries` that may ship, and the others."""
+    """Those of `entries`, which no index's package owns, that may ship; and the others."""
     kept: list[Entry] = []
     left_out: list[LeftOut] = []
     for entry in entries:
-        reason = secret(entry.path, entry.path.rpartition("/")[2], entry.source)
-        if reason is None and not VCS.isdisjoint(entry.path.split("/")):
-            reason = VCS_FOLDER
+        reason = secret(entry.path, entry.path.rpartition("/")[2], entry.source) or _leftover(entry.path)
         if reason is None:
             kept.append(entry)
         else:
             left_out.append(LeftOut(entry.path, reason))
     return kept, left_out
+
+
+def _leftover(path: str) -> str | None:
+    """Why a file is what an installer left behind; None where it is not. Both kinds hold URLs with credentials."""
+    if path.startswith("conda-meta/") and path.endswith(".json"):
+        return "a record of conda's that counts for no package"
+    if _RENAMED.match(path):
+        return "renamed by pip to be removed, and not removed"
+    return None
 
 
 def secrets(left_out: Iterable[LeftOut]) -> list[Finding]:

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.places import Place, in_environment
+from lamella.builder.secrets import secret, secret_behind
 from lamella.builder.walk import Entry, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+_MOST_LINKS = 40
+"""As Linux has it: more are a loop."""
 
 
 class Resolved(NamedTuple):
@@ -63,6 +67,10 @@ def _candidates(entry: Entry, places: Sequence[Place]) -> Iterator[str]:
 def _follow(entry: Entry, places: Sequence[Place], resolved: Resolved) -> None:
     """Adds what a link that leaves the environment points to, in the link's place."""
     real = os.path.realpath(entry.source)
+    hidden = (secret_behind(entry.path, name) for name in _names(entry.source, real))
+    if reason := next(filter(None, hidden), None):
+        resolved.left_out.append(LeftOut(entry.path, reason))
+        return
     try:
         seen = os.stat(real)
     except OSError:
@@ -78,7 +86,8 @@ def _follow(entry: Entry, places: Sequence[Place], resolved: Resolved) -> None:
     elif stat.S_ISDIR(seen.st_mode) and not os.path.realpath(os.path.dirname(entry.source)).startswith(
         real.rstrip("/") + "/"
     ):
-        tree = walk(real, entry.path)
+        start = len(entry.path)
+        tree = walk(real, entry.path, lambda path, name: secret(path, name, real + path[start:]))
         inner = {each.path: each for each in tree.entries}
         below = resolve(inner, (*places, Place(real, entry.path)), tree.left_out)
         resolved.entries.extend(below.entries)
@@ -90,6 +99,18 @@ def _follow(entry: Entry, places: Sequence[Place], resolved: Resolved) -> None:
         resolved.left_out.append(LeftOut(entry.path, "a link to a folder that holds it, or to what is no file"))
         message = f"{entry.path} leads to {real}, which can't be shipped in its place: left out"
         resolved.findings.append(Finding("warning", "links", entry.path, message))
+
+
+def _names(source: str, real: str) -> Iterator[str]:
+    """Every name by which the link at `source` reaches what it leads to: a link to ~/.netrc says more than where that is."""
+    at = source
+    for _ in range(_MOST_LINKS):
+        try:
+            at = os.path.join(os.path.dirname(at), os.readlink(at))
+        except OSError:
+            break
+        yield os.path.normpath(at)
+    yield real
 
 
 def _folders(paths: Iterable[str]) -> Iterator[str]:

@@ -9,13 +9,17 @@ VCS = frozenset({".git", ".hg", ".svn", ".bzr", "CVS", "_darcs", ".jj", ".pijul"
 """A version control system's own: histories and remotes' passwords."""
 
 _NAMES = frozenset(
-    {
+    [
         ".netrc",
         "_netrc",
         ".pypirc",
         ".git-credentials",
         ".env",
         ".envrc",
+        ".secrets",
+        ".secrets.toml",
+        ".secrets.yaml",
+        ".secrets.json",
         ".pgpass",
         ".my.cnf",
         ".htpasswd",
@@ -23,19 +27,90 @@ _NAMES = frozenset(
         ".npmrc",
         ".boto",
         ".s3cfg",
+        ".databrickscfg",
+        ".vault-token",
+        "application_default_credentials.json",
         "id_rsa",
         "id_dsa",
         "id_ecdsa",
         "id_ed25519",
-    }
+    ]
 )
 _ENV = re.compile(r"\.env\.(?!example$|sample$|template$|dist$)[\w.-]+")
-_FOLDERS = (".aws/credentials", ".docker/config.json", ".kube/config", ".config/gcloud", ".ssh", ".gnupg", ".azure")
-_CONFIGURATION = frozenset({"pip.conf", "pip.ini", ".condarc", "condarc", "uv.toml", ".mambarc", "mambarc"})
-_STATE = "conda-meta/state"
-"""Where conda keeps the variables that an environment sets."""
-_CREDENTIAL = re.compile(
-    rb"""["'][\w.-]*(?i:password|passwd|token|secret|api_?key)[\w.-]*["']\s*:\s*["'][^"']|://[^/\s:@'"]*:[^/\s@'"]+@|/t/[^/\s'"]+/|(?im:^\s*["']?[\w.-]*(password|passwd|token|secret|api_?key)["']?\s*[:=]\s*\S)"""
+PLACES = (
+    ".aws",
+    ".azure",
+    ".cargo/credentials.toml",
+    ".config/containers/auth.json",
+    ".config/gcloud",
+    ".config/gh",
+    ".config/pypoetry/auth.toml",
+    ".docker/config.json",
+    ".gnupg",
+    ".kaggle/kaggle.json",
+    ".kube/config",
+    ".password-store",
+    ".rattler/credentials.json",
+    ".ssh",
+    ".streamlit/secrets.toml",
+)
+"""Where programs keep credentials: nothing at or below a path that ends so ships."""
+_PLACE = re.compile("/(?:" + "|".join(map(re.escape, PLACES)) + ")/")
+_CONFIGURATION = frozenset(
+    [
+        "pip.conf",
+        "pip.ini",
+        ".condarc",
+        "condarc",
+        ".mambarc",
+        "mambarc",
+        "uv.toml",
+        "poetry.toml",
+        ".pdm.toml",
+        "pdm.toml",
+        ".pydistutils.cfg",
+        "pydistutils.cfg",
+        "distutils.cfg",
+        ".flaskenv",
+        "postactivate",
+        "preactivate",
+        "predeactivate",
+        "postdeactivate",
+        "secrets.toml",
+        "secrets.yaml",
+        "secrets.yml",
+        "secrets.json",
+        "secrets.ini",
+        "credentials.json",
+        "client_secret.json",
+        "service_account.json",
+    ]
+)
+# conda's variables of an environment, its settings in parts, and the scripts that its users write to set variables.
+_CONDA = re.compile(r"(?:.*/)?(?:conda-meta/state|\.?condarc\.d/[^/]+|etc/conda/(?:de)?activate\.d/[^/]+)")
+# What names package indexes. Their other contents are no credentials, whatever they are called.
+_REQUIREMENTS = re.compile(
+    r"(?:requirements|constraints)[\w.-]*\.(?:txt|in)|pyproject\.toml|setup\.cfg|tox\.ini|Pipfile(?:\.lock)?"
+    r"|(?:poetry|uv|pdm|pixi)\.lock|pixi\.toml|environment\.ya?ml|conda-lock\.ya?ml|explicit\.txt"
+)
+
+_USER = rb"://(?!git@)[^/\s'\"<>]+@"
+_IN_SETTING = re.compile(_USER + rb"|/t/[^/\s'\"]+")
+_IN_URL = re.compile(_USER + rb"|://[^\s'\"]*/t/[^/\s'\"]+")
+_NAME = (
+    rb"(?:[\w.-]{0,80}?(?:passw(?:or)?d|passphrase|secret|token(?!i[sz])|credential|(?:api|access|private)[_-]?key)"
+    rb"[\w.-]{0,80}|(?:[\w.-]{0,80}[_.-])?(?:pass|dsn|pat|jwt|auth|creds?)|[\w.-]{0,80}[_.-](?:pwd|pw|key))"
+)
+_VALUE = rb"""(?:'\$|["']?(?!\$[\w({])[^\s"'])"""
+"""Begins one; `$NAME` and `$(command)` only say where a secret is."""
+_NAMED = re.compile(rb"""(?i)(?<![\w.-])""" + _NAME + rb"""["']?[ \t]*[:=][ \t]*""" + _VALUE)
+# As csh and fish set variables: without a sign between name and value.
+_SET = re.compile(rb"(?im)^[ \t]*(?:set|setenv)[ \t]+(?:-\w+[ \t]+)*" + _NAME + rb"[ \t]+" + _VALUE)
+# What the issuers of tokens made recognisable, for tools such as this one.
+_SHAPED = re.compile(
+    rb"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|(?:AKIA|ASIA)[0-9A-Z]{16}|xox[abeprs]-[\w-]{10,}"
+    rb"|sk-[\w-]{20,}|hf_\w{20,}|pypi-[\w-]{20,}|npm_\w{30,}|AIza[\w-]{30,}|dckr_pat_[\w-]{20,}"
+    rb"|eyJ[\w-]{10,}\.eyJ[\w-]{10,})"
 )
 _KEY_SUFFIXES = (".pem", ".key", ".p12", ".pfx", ".jks", ".keystore")
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
@@ -55,23 +130,45 @@ REASONS = frozenset({FILE, PLACE, CONFIGURATION, KEY})
 def secret(path: str, name: str, source: str) -> str | None:
     """Why the file or folder `path` (its last part: `name`) must not ship; None where it may.
 
-    `source` is where its bytes are: looked at only for the few names that may or may not hold a secret.
+    Every folder that it is in counts. `source` is where its bytes are: looked at only for the few names that may or may
+    not hold a secret.
     """
-    # Nearly every name of an environment fails here, on its first or last characters.
-    if not (name[0] in ".i_cpumsCP" or name.endswith(_KEY_SUFFIXES)):
-        return None
-    if name in VCS:
-        return VCS_FOLDER
-    if name in _NAMES or _ENV.fullmatch(name):
+    if reason := _place(path):
+        return reason
+    if name in _NAMES or (name.startswith(".env.") and _ENV.fullmatch(name)):
         return FILE
-    if any((path == known or path.endswith("/" + known)) for known in _FOLDERS):
-        return PLACE
-    if name in _CONFIGURATION or path == _STATE:
-        return CONFIGURATION if _CREDENTIAL.search(_head(source)) else None
-    if name.endswith(_KEY_SUFFIXES):
+    if name in _CONFIGURATION or name.endswith(".env") or _CONDA.fullmatch(path):
+        return CONFIGURATION if _has_credential(_head(source)) else None
+    if _REQUIREMENTS.fullmatch(name):
+        return CONFIGURATION if _IN_URL.search(_head(source)) else None
+    if name.endswith(_KEY_SUFFIXES) or (name.startswith("id_") and not name.endswith(".pub")):
         binary = name.endswith((".p12", ".pfx", ".jks", ".keystore"))
         return KEY if binary or _PRIVATE_KEY.search(_head(source)) else None
     return None
+
+
+def secret_behind(path: str, target: str) -> str | None:
+    """Why what a link at `path` leads to, by the name `target` (absolute), must not ship; None where it may.
+
+    The parts at the end that both have say nothing: in uv's symlink mode a package's file is a link to the cache, and
+    ships or not as if it were there itself.
+    """
+    rest, own = target.split("/"), path.split("/")
+    while rest and own and rest[-1] == own[-1]:
+        rest.pop()
+        own.pop()
+    left = "/".join(rest)
+    return secret(target, rest[-1], target) if left == target else _place(left)
+
+
+def _place(path: str) -> str | None:
+    if not VCS.isdisjoint(path.split("/")):
+        return VCS_FOLDER
+    return PLACE if "." in path and _PLACE.search(f"/{path}/") else None
+
+
+def _has_credential(content: bytes) -> bool:
+    return any(find.search(content) for find in (_IN_SETTING, _NAMED, _SET, _SHAPED, _PRIVATE_KEY))
 
 
 def _head(source: str) -> bytes:
