@@ -15,8 +15,11 @@ from lamella.builder.canonical import read
 from lamella.builder.content import RPATH, entries
 from lamella.builder.errors import CannotBuild
 from lamella.builder.rpath import patchelf
+from lamella.builder.scan import scan
 from support.engines import need
+from support.installed import install, venv, wheel
 from support.packages import SITE, environment, package
+from support.scanned import package as one
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,14 +251,30 @@ def test_a_conda_package_s_own_script_keeps_its_text(tmp_path: Path) -> None:
     assert text(layer["bin/own"]) == script.replace(f"{tmp_path}", "/opt/env")
 
 
-def test_a_wheel_s_script_is_executable_whether_or_not_its_installer_made_it_so(tmp_path: Path) -> None:
+def test_a_wheel_s_scripts_and_headers_are_the_same_by_any_installer_in_any_kind_of_prefix(tmp_path: Path) -> None:
+    """uv makes scripts executable, pip leaves them; a venv has a folder of its own for headers."""
+    files: dict[str, str | bytes] = {
+        "tool.py": "",
+        "{data}/scripts/of-python": "#!python\nprint()\n",
+        "{data}/scripts/of-sh": "#!/bin/sh\n",
+        "{data}/scripts/of-elf": b"\x7fELF",
+        "{data}/headers/tool.h": "",
+        "{data}/data/share/tool/run.sh": "#!/bin/sh\n",
+    }
     made = []
-    for name in ("bin/run", "bin/run*"):
-        prefix = tmp_path / name.replace("/", "")
-        tool = package(prefix, "tool", {name: f"#!{prefix}/bin/python\nprint()\n"})
-        made.append(shipped(environment(prefix, tool), tool)["bin/run"])
-    assert (made[0].digest, made[0].mode) == (made[1].digest, made[1].mode)
-    assert made[0].mode == 0o755
+    for by in ("pip", "uv"):
+        prefix = install(venv(tmp_path / by), wheel(tmp_path, "tool", files=files), by=by)
+        scanned = scan(str(prefix))
+        layer = shipped(scanned, one(scanned, "tool"))
+        made.append({path: (entry.mode, entry.digest) for path, entry in layer.items()})
+    assert made[0] == made[1]
+    assert {path: mode for path, (mode, _) in made[0].items() if path.startswith(("bin/", "share/", "include/"))} == {
+        "bin/of-python": 0o755,
+        "bin/of-sh": 0o755,
+        "bin/of-elf": 0o755,
+        "share/tool/run.sh": 0o644,
+        f"include/{SITE.split('/')[1]}/tool/tool.h": 0o644,
+    }
 
 
 def test_headers_are_in_the_folder_where_a_plain_prefix_has_them(tmp_path: Path) -> None:

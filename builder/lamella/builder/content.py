@@ -123,13 +123,14 @@ class _Layer:
         if target != file.target:
             file = file._replace(target=target)
         rewritten = _rewritten(file, self._package, self._environment.prefixes, self._image_prefix)
+        # pip leaves a wheel's script as executable as its author did, uv makes it so.
+        script = path.startswith("bin/") and file.target is None and self._package.origin == "pypi"
+        mode = 0o755 if script or (rewritten and rewritten.shebang) else file.mode
         if rewritten is None:
-            self._add(path, file.mode, file, (file.digest, file.size))
+            self._add(path, mode, file, (file.digest, file.size))
             return
         measure = _measured(rewritten, self._measurements)
         changed = measure[0] != file.digest
-        # pip leaves a wheel's script as executable as its author did, uv makes it so.
-        mode = 0o755 if rewritten.shebang else file.mode
         self._add(path, mode, rewritten if changed else file, measure)
         if rewritten.shebang or (rewritten.holds and changed):
             self._relocate(path, "binary" if rewritten.holds == "binary" else "text")
