@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.layers.errors import StoreError
-from lamella.layers.gc import gc
+from lamella.layers.gc import Freed, gc
 from lamella.layers.layout import OciLayout
-from lamella.layers.pull import pull
+from lamella.layers.pull import leased, pull
 from lamella.layers.store import Store
 from lamella.layers.verify import verify
 from support import tars
@@ -61,6 +61,36 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, reference
         subprocess.run([need("mount"), "-o", "remount,size=8m", tmp_path / "disk"], check=True)
         pull(references[1], store=store)
         assert verify(store).damaged == ()
+
+
+@pytest.mark.parametrize("inodes", [True, False])
+def test_what_is_here_runs_from_a_full_disk_and_gc_leaves_it_meanwhile(
+    tmp_path: Path, references: list[str], *, inodes: bool
+) -> None:
+    with disk(tmp_path / "disk", "size=2m,nr_inodes=60"):
+        store = Store(str(tmp_path / "disk" / "store"))
+        first = pull(references[0], store=store)
+        fill(tmp_path / "disk", inodes=inodes)
+
+        with leased(first.reference, store=store) as again:
+            assert again.moved == 0
+            assert gc(store, keep_bytes=0, dry_run=True) == Freed((), 0, everything_kept=True)
+        freed = gc(store, keep_bytes=0, dry_run=True)
+
+        assert len(freed.layers) == 1
+        assert not freed.everything_kept
+
+
+def fill(folder: Path, *, inodes: bool) -> None:
+    """Takes all the room of the disk, or its last inode."""
+    with suppress(OSError):
+        if inodes:
+            for number in range(1000):
+                (folder / f"file-{number}").touch()
+        else:
+            with (folder / "file").open("wb", buffering=0) as file:
+                while file.write(bytes(1 << 12)):
+                    pass
 
 
 def test_a_disk_without_inodes_is_full(tmp_path: Path, references: list[str]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from pathlib import Path
 
@@ -59,6 +61,16 @@ def test_a_build_that_fails_leaves_nothing(store: Store, tmp_path: Path) -> None
         derived.make(store, "merged", digests(2), fail)
 
     assert not any(path.is_file() for path in tmp_path.rglob("*") if path.name != "lock")
+
+
+def test_a_tree_is_for_everybody_whatever_the_umask(store: Store) -> None:
+    before = os.umask(0o077)
+    try:
+        tree = Path(derived.make(store, "merged", digests(2), lambda _: None))
+    finally:
+        os.umask(before)
+
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (tree, tree.parent, tree.parent.parent)] == [0o755] * 3
 
 
 def test_trees_of_other_kinds_or_layers_are_other_trees(store: Store) -> None:

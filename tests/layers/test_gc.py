@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamella.layers import derived
 from lamella.layers.fetch import fetch
 from lamella.layers.gc import Freed, Item, gc, plan
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import Digest
 from lamella.layers.progress import Silent
-from lamella.layers.pull import pull
+from lamella.layers.pull import leased, pull
 from lamella.layers.store import Store
 from support import tars
 
@@ -74,11 +76,12 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def layers(tmp_path: Path, store: Store) -> list[Digest]:
-    """Three layers in the store, used in this order, a day apart."""
+    """Three layers in the store, used in this order, a day apart, and no document any more that would say more."""
     storage = OciLayout(str(tmp_path / "layout"), create=True)
     made = [tars.layer(tars.tree({f"opt/env/{name}": name.encode() * 1000}), package=name) for name in "abc"]
     tars.publish(storage, "env", made)
     pull(f"oci:{tmp_path}/layout:env", store=store)
+    shutil.rmtree(f"{store.path}/documents/sha256")
     diff_ids = [layer.diff_id for layer, _ in made]
     for days, diff_id in enumerate(diff_ids):
         os.utime(store.folder(diff_id), (1e9 + days * DAY, 1e9 + days * DAY))
@@ -90,12 +93,7 @@ def size(store: Store, diff_ids: list[Digest]) -> int:
 
 
 def test_frees_the_least_recently_used_layers(store: Store, layers: list[Digest]) -> None:
-    documents = sum(
-        os.path.getsize(os.path.join(here, name))
-        for here, _, names in os.walk(f"{store.path}/documents")
-        for name in names
-    )
-    freed = gc(store, keep_bytes=size(store, layers[1:]) + documents)
+    freed = gc(store, keep_bytes=size(store, layers[1:]))
     assert freed.layers == (layers[0],)
     assert set(store.layers()) == set(layers[1:])
     assert os.listdir(f"{store.path}/partial") == []
@@ -123,9 +121,72 @@ def test_never_what_is_leased_or_held(store: Store, layers: list[Digest]) -> Non
     assert list(store.layers()) == []
 
 
-def test_use_makes_a_layer_young(store: Store, layers: list[Digest]) -> None:
-    store.touch([layers[0]])
-    assert set(gc(store, older_than=DAY).layers) == set(layers[1:])
+def test_use_makes_an_environments_layers_young(store: Store, layers: list[Digest], tmp_path: Path) -> None:
+    pull(f"oci:{tmp_path}/layout:env", store=store)
+    assert gc(store, older_than=DAY).layers == ()
+
+
+def test_what_was_used_when_is_known_after_the_documents_that_said_so_are_freed(
+    store: Store, layers: list[Digest], tmp_path: Path
+) -> None:
+    pull(f"oci:{tmp_path}/layout:env", store=store)
+    for here, _, names in os.walk(f"{store.path}/documents"):
+        for name in names:
+            os.utime(os.path.join(here, name), (2e9, 2e9))
+
+    gc(store, keep_bytes=size(store, layers))
+
+    assert os.listdir(f"{store.path}/documents/sha256") == []
+    assert {os.stat(store.folder(diff_id)).st_mtime for diff_id in layers} == {2e9}
+
+
+def test_documents_of_what_is_leased_or_held_stay_so_that_it_needs_no_request(
+    store: Store, layers: list[Digest], tmp_path: Path
+) -> None:
+    with leased(f"oci:{tmp_path}/layout:env", store=store) as pulled:
+        assert gc(store, keep_bytes=0) == Freed((), 0)
+    store.hold("mount", pulled.keeps)
+    assert gc(store, keep_bytes=0) == Freed((), 0)
+    (tmp_path / "layout").rename(tmp_path / "gone")
+    assert pull(pulled.reference, store=store).moved == 0
+
+
+def derive(store: Store, layers: list[Digest], used: float) -> str:
+    """The folder of a tree of its own 5,000 bytes and a file that it shares."""
+
+    def build(tree: str) -> None:
+        with open(f"{tree}/own", "xb") as own:
+            own.write(bytes(5000))
+        os.link(f"{store.layer_path(layers[0])}/opt/env/a", f"{tree}/shared")
+
+    folder = os.path.dirname(derived.make(store, "merged", layers, build))
+    os.utime(folder, (used, used))
+    return folder
+
+
+def test_derived_trees_count_and_go_by_age_and_size(store: Store, layers: list[Digest]) -> None:
+    used = 1e9 - DAY
+    derive(store, layers, used)
+    assert gc(store, keep_bytes=size(store, layers), dry_run=True) == Freed((), 5000)
+    assert gc(store, keep_bytes=size(store, layers) + 4999) == Freed((), 5000)
+    assert derived.trees(store) == []
+    store.hold("mount", layers)
+    folder = derive(store, layers[:2], used)
+    assert gc(store, older_than=DAY) == Freed((), 0)
+    store.release("mount")
+    for diff_id in layers:
+        os.utime(store.folder(diff_id))
+    assert gc(store, older_than=DAY) == Freed((), 5000)
+    assert not os.path.exists(folder)
+
+
+def test_use_makes_a_derived_tree_young(store: Store, layers: list[Digest]) -> None:
+    folder = derive(store, layers, 1e9)
+    for diff_id in layers:
+        os.utime(store.folder(diff_id))
+    derived.make(store, "merged", layers, lambda _: None)
+    assert gc(store, older_than=DAY) == Freed((), 0)
+    assert os.path.isdir(folder)
 
 
 def test_a_layer_that_was_freed_is_pulled_again(store: Store, layers: list[Digest], tmp_path: Path) -> None:

@@ -71,7 +71,6 @@ class TestWhere:
         assert not store.has(ONE)
         assert list(store.layers()) == []
         assert store.size(ONE) == 0
-        store.touch([ONE])
         store.release("nothing")
         assert not (tmp_path / "store").exists()
 

@@ -132,6 +132,31 @@ def test_what_was_made_of_a_damaged_layer_goes_with_it(store: Store, layer: Dige
     assert not os.path.exists(made)
 
 
+def test_a_tree_that_was_made_of_layers_is_looked_at_too(store: Store, layer: Digest) -> None:
+    for change in ("content", "mode", "name"):
+        made = Path(derived.make(store, change, [layer], lambda tree: Path(tree, "file").write_text("copied")))
+        assert verify(store).damaged == ()
+        if change == "content":
+            (made / "file").write_text("copieD")
+        elif change == "mode":
+            (made / "file").chmod(0o755)
+        else:
+            (made / "file").rename(made / "other")
+        (damage,) = verify(store).damaged
+        assert damage == Damage(None, "its files were changed since it was made", removed=True, tree=str(made.parent))
+        assert not made.exists()
+    assert store.has(layer)
+
+
+def test_a_damaged_tree_that_is_mounted_is_told_and_stays(store: Store, layer: Digest) -> None:
+    made = Path(derived.make(store, "merged", [layer], lambda tree: Path(tree, "file").write_text("copied")))
+    (made / "file").unlink()
+    store.hold("mount", [layer])
+    (damage,) = verify(store).damaged
+    assert not damage.removed
+    assert made.exists()
+
+
 def test_looks_only_at_the_layers_it_is_asked_for(store: Store, layer: Digest) -> None:
     (tree(store, layer) / "program").chmod(0o644)
     others = [diff_id for diff_id in store.layers() if diff_id != layer]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers import locks
-from lamella.layers.errors import StoreError
+from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.oci import (
     CONFIG,
     DOCKER_CONFIG,
@@ -23,6 +23,7 @@ from lamella.layers.oci import (
     MAX_DOCUMENT,
     Descriptor,
     Digest,
+    ImageConfig,
 )
 from lamella.layers.storage import Reader, VerifiedReader, fetch_document
 from lamella.layers.store import make_folder
@@ -84,6 +85,16 @@ class Remembered:
         if self._storage is None:
             self._storage = self._open()
         return self._storage
+
+
+def listed_by(path: str) -> tuple[Digest, ...]:
+    """The diff_ids in the remembered document at `path`, if it is an image configuration; else nothing."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_DOCUMENT)
+        return ImageConfig.parse(content).diff_ids if b'"diff_ids"' in content else ()
+    except (OSError, InvalidContent):
+        return ()
 
 
 def _recall(store: Store, digest: Digest) -> bytes | None:

@@ -1,4 +1,8 @@
-"""Frees a store's space: the least recently used first, and never what is leased or held."""
+"""Frees a store's space: the least recently used first, and never what is leased or held.
+
+A layer was used when an environment with it was: that is when its configuration, one of the documents, was read. To note
+it on every layer would take as long as a mount does.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +12,40 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers import claims, derived, locks
+from lamella.layers import claims, derived, leases, locks
+from lamella.layers.documents import listed_by
+from lamella.layers.errors import InvalidContent
 from lamella.layers.kernel import here
-from lamella.layers.leases import kept
+from lamella.layers.oci import Digest
 from lamella.layers.partial import remove, remove_left
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Sequence
 
-    from lamella.layers.oci import Digest
     from lamella.layers.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One layer or document of a store: its bytes, when it was last used (seconds since 1970), whether it must stay."""
+    """One layer, document or derived tree of a store: its bytes, when it was last used (seconds since 1970), whether it must stay."""
 
     path: str
     diff_id: Digest | None
     bytes: int
     used: float
     kept: bool
+    made_of: frozenset[Digest] = frozenset()
+    """The layers of a derived tree."""
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What was freed: layers, oldest use first, and the bytes of them and of documents."""
+    """What was freed: layers, oldest use first, and the bytes of them, of documents and of derived trees."""
 
     layers: tuple[Digest, ...]
     bytes: int
+    everything_kept: bool = False
+    """Whether nothing may go until some command ends, which found the disk full when it began."""
 
 
 def plan(items: Iterable[Item], *, keep_bytes: int | None, older_than: float | None, now: float) -> tuple[Item, ...]:
@@ -56,7 +65,7 @@ def plan(items: Iterable[Item], *, keep_bytes: int | None, older_than: float | N
 
 
 def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False) -> Freed:
-    """Frees layers and documents as `plan` says, and whatever crashed processes left behind.
+    """Frees layers, documents and derived trees as `plan` says, and whatever crashed processes left behind.
 
     Safe beside any number of pulls and mounts: what is freed is renamed away while nobody can lease, so it is there
     as a whole or not at all. Raises `StoreError`.
@@ -66,21 +75,23 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
     if not dry_run:
         store.prepare()
     with store.explained():
-        if not dry_run:
-            claims.forget_dead(store, here())
         if dry_run:
             with locks.exclusive(f"{store.path}/lock"):
-                chosen = _choose(store, keep_bytes, older_than)
+                busy = leases.everything_is_kept(store)
+                chosen = () if busy else _choose(_items(store), keep_bytes, older_than)
         else:
+            claims.forget_dead(store, here())
             with Trash(store) as trash, locks.exclusive(f"{store.path}/lock"):
-                chosen = _choose(store, keep_bytes, older_than)
+                busy = leases.everything_is_kept(store)
+                items = _items(store)
+                chosen = () if busy else _choose(items, keep_bytes, older_than)
                 for item in chosen:
                     trash.add(item.path)
-                for path in derived.made_of(store, (item.diff_id for item in chosen if item.diff_id)):
-                    trash.add(path)
+                _note_use(items, chosen)
                 _remove_unfinished(store)
             _remove_abandoned(store)
-    return Freed(tuple(item.diff_id for item in chosen if item.diff_id), sum(item.bytes for item in chosen))
+    layers = tuple(item.diff_id for item in chosen if item.diff_id)
+    return Freed(layers, sum(item.bytes for item in chosen), busy)
 
 
 class Trash:
@@ -114,20 +125,49 @@ class Trash:
             os.close(self._folder)
 
 
-def _choose(store: Store, keep_bytes: int | None, older_than: float | None) -> tuple[Item, ...]:
-    return plan(_items(store), keep_bytes=keep_bytes, older_than=older_than, now=time.time())
+def _choose(items: Sequence[Item], keep_bytes: int | None, older_than: float | None) -> tuple[Item, ...]:
+    chosen = plan(items, keep_bytes=keep_bytes, older_than=older_than, now=time.time())
+    gone = {item.diff_id for item in chosen if item.diff_id}
+    already = {item.path for item in chosen}
+    # A tree goes with any of its layers: who damaged or removed one of these would never be found in the copy.
+    return (*chosen, *(item for item in items if gone & item.made_of and item.path not in already))
 
 
-def _items(store: Store) -> Iterator[Item]:
-    keep = kept(store)
-    for diff_id in store.layers():
-        folder = store.folder(diff_id)
-        yield Item(folder, diff_id, store.size(diff_id), os.stat(folder).st_mtime, diff_id in keep)
+def _items(store: Store) -> list[Item]:
+    keep = leases.kept(store)
+    items = []
+    used: dict[Digest, float] = {}
     for algorithm in os.listdir(f"{store.path}/documents"):
         with os.scandir(f"{store.path}/documents/{algorithm}") as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
-                yield Item(entry.path, None, status.st_size, status.st_mtime, kept=False)
+                for diff_id in listed_by(entry.path):
+                    used[diff_id] = max(used.get(diff_id, 0), status.st_mtime)
+                kept = _named(algorithm, entry.name) in keep
+                items.append(Item(entry.path, None, status.st_size, status.st_mtime, kept))
+    for diff_id in store.layers():
+        folder = store.folder(diff_id)
+        last = max(os.stat(folder).st_mtime, used.get(diff_id, 0))
+        items.append(Item(folder, diff_id, store.size(diff_id), last, diff_id in keep))
+    for folder in derived.trees(store):
+        parts = frozenset(derived.layers(folder))
+        kept = bool(parts) and parts <= keep
+        items.append(Item(folder, None, derived.size(folder), os.stat(folder).st_mtime, kept, parts))
+    return items
+
+
+def _named(algorithm: str, name: str) -> Digest | None:
+    try:
+        return Digest(algorithm, name)
+    except InvalidContent:
+        return None
+
+
+def _note_use(items: Iterable[Item], freed: Container[Item]) -> None:
+    # What said when a layer was used may be among what goes now.
+    for item in items:
+        if item.diff_id and item not in freed and item.used > os.stat(item.path).st_mtime:
+            os.utime(item.path, (item.used, item.used))
 
 
 def _remove_unfinished(store: Store) -> None:

@@ -2,12 +2,14 @@
 
 A lease is a file of diff_ids that its process keeps locked, so that a crash frees it; a hold is such a file without a
 lock. The store's one lock orders them against `gc`: whoever leases shares it while the file is made, `gc` has it alone
-while it decides and renames. A layer that is seen after its lease was made is therefore there until the lease ends.
+while it decides and renames. A layer that is seen after its lease was made is therefore there until the lease ends. Where the disk takes no file, the lease is
+a shared lock of the folder of leases, and keeps everything.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -22,17 +24,18 @@ if TYPE_CHECKING:
 
     from lamella.layers.store import Store
 
+_TAKES_NO_FILE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _MAX_LEASE = 4 << 20
 """Bytes of one lease: other users write them, and 50,000 layers are enough."""
 
 
 @contextmanager
-def lease(store: Store, diff_ids: Iterable[Digest], owner: str) -> Iterator[int]:
-    """Keeps layers until the block ends. `owner` says who, for people who look.
+def lease(store: Store, digests: Iterable[Digest], owner: str) -> Iterator[int]:
+    """Keeps layers and documents until the block ends. `owner` says who, for people who look.
 
     Gives the descriptor that is the lease: a process that inherits it keeps the lease as long as it lives.
     """
-    text = "".join(f"{line}\n" for line in (f"# {owner}", *diff_ids))
+    text = "".join(f"{line}\n" for line in (f"# {owner}", *digests))
     store.prepare()
     path = f"{store.path}/leases/{os.getpid()}-{os.urandom(6).hex()}"
     with store.explained(), locks.shared(f"{store.path}/lock"):
@@ -47,25 +50,42 @@ def lease(store: Store, diff_ids: Iterable[Digest], owner: str) -> Iterator[int]
 
 
 def _write_lease(path: str, content: bytes) -> int:
+    file = -1
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        # Of a disk that is read-only nothing can be removed, either.
-        if error.errno != errno.EROFS:
-            raise
-        return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
         locks.try_lock(file)
-        os.write(file, content)
-    except OSError:
-        os.close(file)
-        os.unlink(path)
-        raise
+        while content:
+            content = content[os.write(file, content) :]
+    except OSError as error:
+        if file >= 0:
+            os.close(file)
+            os.unlink(path)
+        if error.errno not in _TAKES_NO_FILE:
+            raise
+        # What is here runs from a full disk, too.
+        return _keep_everything(os.path.dirname(path))
     return file
 
 
+def _keep_everything(leases: str) -> int:
+    folder = os.open(leases, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Who has it alone keeps everything as well, so that this one need not wait.
+    with suppress(OSError):
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return folder
+
+
+def everything_is_kept(store: Store) -> bool:
+    """Whether a lease that found no room for its list keeps all that is here. The caller has the store's lock."""
+    folder = os.open(f"{store.path}/leases", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return not locks.try_lock(folder)
+    finally:
+        os.close(folder)
+
+
 def hold(store: Store, name: str, digests: Iterable[Digest], *, note: str = "", lasting: bool = True) -> None:
-    """Keeps layers until `release`; a second hold of one name replaces the first.
+    """Keeps layers and documents until `release`; a second hold of one name replaces the first.
 
     `note`: a line for whoever holds. `lasting`: also through a loss of power, for which the disk is waited for.
     """
@@ -108,7 +128,7 @@ def note(store: Store, name: str) -> str | None:
 
 
 def kept(store: Store) -> set[Digest]:
-    """Every layer that is leased or held. The caller has the store's lock; leases of the dead are removed."""
+    """Every layer and document that is leased or held by name. The caller has the store's lock; leases of the dead are removed."""
     layers: set[Digest] = set()
     for name in os.listdir(f"{store.path}/leases"):
         layers |= _living(f"{store.path}/leases/{name}")

@@ -123,7 +123,6 @@ def leased(
 
                 _check_room(store, todo)
                 moved = fetch(todo.fetch, source, store, progress or Silent())
-            store.touch(diff_ids)
             # A command may now run for days: no connection waits for its end.
             source.close()
             yield Pulled(str(found.reference), environment, todo, moved, keeps)

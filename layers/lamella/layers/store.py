@@ -84,21 +84,14 @@ class Store:
                 with suppress(InvalidContent):
                     yield Digest(algorithm, name)
 
-    def touch(self, diff_ids: Iterable[Digest]) -> None:
-        """Notes that layers are used now, where this user may; `gc` removes the least recently used first."""
-        for diff_id in diff_ids:
-            # Of a store that others own, the layers are used and nothing is noted.
-            with suppress(OSError):
-                os.utime(self.folder(diff_id))
-
-    def lease(self, diff_ids: Iterable[Digest], owner: str) -> AbstractContextManager[int]:
-        """Keeps layers, here or yet to come, from `gc` until the block, or the process, ends.
+    def lease(self, digests: Iterable[Digest], owner: str) -> AbstractContextManager[int]:
+        """Keeps layers and documents, here or yet to come, from `gc` until the block, or the process, ends.
 
         Gives the descriptor that is the lease: a process that inherits it keeps the lease as long as it lives.
         """
         from lamella.layers.leases import lease
 
-        return lease(self, diff_ids, owner)
+        return lease(self, digests, owner)
 
     def writable(self) -> Store:
         """Where this user keeps what is made of the layers: this store, or the user's own where this is another's."""
@@ -106,11 +99,11 @@ class Store:
             return self
         return Store(own_path())
 
-    def hold(self, name: str, diff_ids: Iterable[Digest]) -> None:
-        """Keeps layers from `gc` until `release(name)`, through crashes and restarts; replaces an older hold."""
+    def hold(self, name: str, digests: Iterable[Digest]) -> None:
+        """Keeps layers and documents from `gc` until `release(name)`, through crashes and restarts; replaces an older hold."""
         from lamella.layers.leases import hold
 
-        hold(self, name, diff_ids)
+        hold(self, name, digests)
 
     def release(self, name: str) -> None:
         """Ends a hold; no error where there is none."""

@@ -12,10 +12,9 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers import derived, locks
+from lamella.layers import derived, leases, locks
 from lamella.layers.errors import InvalidContent, UnsafeLayer
 from lamella.layers.gc import Trash
-from lamella.layers.leases import kept
 from lamella.layers.progress import Progress, Silent
 from lamella.layers.tar import BLOCK, Archive, Entry, shown
 
@@ -33,14 +32,17 @@ _PIECE = 1 << 20
 class Damage:
     """One damaged layer: what is wrong with it, and whether it was removed (not while it is mounted or leased)."""
 
-    diff_id: Digest
+    diff_id: Digest | None
+    """None for a tree that was made of layers."""
     reason: str
     removed: bool
+    tree: str = ""
+    """The folder of such a tree in the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """How many layers were looked at, and those that are not what their diff_id says."""
+    """How many layers were looked at, and those that are not what their diff_id says; trees made of them as well."""
 
     layers: int
     damaged: tuple[Damage, ...]
@@ -49,7 +51,9 @@ class Verified:
 def verify(
     store: Store, *, diff_ids: Iterable[Digest] | None = None, remove: bool = True, progress: Progress | None = None
 ) -> Verified:
-    """Reads every file of every layer, or of those in `diff_ids`, and removes damaged layers that nobody uses."""
+    """Reads every file of every layer, or of those in `diff_ids`, and of the trees made of them; what is damaged and is
+    not in use is removed.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     progress = progress or Silent()
@@ -70,20 +74,38 @@ def verify(
                 }
         finally:
             progress.end(_TASK)
-    removed = _remove(store, reasons) if remove and reasons else frozenset()
+        looked_at = frozenset(there)
+        # One that is gone by now was freed meanwhile, or made and freed.
+        trees = {
+            folder: reason
+            for folder in derived.trees(store)
+            if (diff_ids is None or derived.layers(folder) <= looked_at)
+            and (reason := derived.damage(folder))
+            and os.path.isdir(folder)
+        }
+    removed = _remove(store, reasons, trees) if remove and (reasons or trees) else frozenset()
     return Verified(
-        len(there), tuple(Damage(diff_id, reason, diff_id in removed) for diff_id, reason in reasons.items())
+        len(there),
+        (
+            *(Damage(diff_id, reason, store.folder(diff_id) in removed) for diff_id, reason in reasons.items()),
+            *(Damage(None, reason, folder in removed, folder) for folder, reason in trees.items()),
+        ),
     )
 
 
-def _remove(store: Store, damaged: Iterable[Digest]) -> frozenset[Digest]:
+def _remove(store: Store, damaged: Iterable[Digest], trees: Iterable[str]) -> frozenset[str]:
+    """The folders that were removed."""
     with store.explained(), Trash(store) as trash, locks.exclusive(f"{store.path}/lock"):
-        removed = frozenset(damaged) - kept(store)
-        for diff_id in removed:
-            trash.add(store.folder(diff_id))
-        for path in derived.made_of(store, removed):
+        if leases.everything_is_kept(store):
+            return frozenset()
+        keep = leases.kept(store)
+        layers = frozenset(damaged) - keep
+        parts = {folder: derived.layers(folder) for folder in trees}
+        unused = [folder for folder, made_of in parts.items() if not made_of or not made_of <= keep]
+        gone = {*map(store.folder, layers), *unused, *derived.made_of(store, layers)}
+        for path in gone:
             trash.add(path)
-    return removed
+    return frozenset(gone)
 
 
 def _check(store: Store, diff_id: Digest, advance: Callable[[int], None]) -> str:

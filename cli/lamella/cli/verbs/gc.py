@@ -49,6 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         would = "would free" if arguments.dry_run else "freed"
         layers_text = counted(len(freed.layers), "layer")
+        if freed.everything_kept:
+            remark(
+                "a command that found the disk full when it began keeps everything until it ends: nothing could be freed",
+                quiet=arguments.quiet,
+            )
         remark(f"{would} {size(freed.bytes)}, {layers_text} of {store.path}", quiet=arguments.quiet)
     return 0
 

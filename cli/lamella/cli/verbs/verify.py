@@ -1,4 +1,4 @@
-"""`lamella verify`: every layer of the store against its diff_id."""
+"""`lamella verify`: every layer of the store against its diff_id, and the trees that were made of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
                 "store": store.path,
                 "layers": verified.layers,
                 "damaged": [
-                    {"diff_id": str(damage.diff_id), "reason": damage.reason, "removed": damage.removed}
+                    {
+                        "diff_id": str(damage.diff_id) if damage.diff_id else None,
+                        "tree": damage.tree or None,
+                        "reason": damage.reason,
+                        "removed": damage.removed,
+                    }
                     for damage in verified.damaged
                 ],
             }
@@ -45,7 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
     elif verified.damaged:
         table(
             (Column("Damaged", style="red"), Column("Removed"), Column("Reason", shrinks=True)),
-            [(damage.diff_id.short, "yes" if damage.removed else "no", damage.reason) for damage in verified.damaged],
+            [
+                (
+                    damage.diff_id.short if damage.diff_id else damage.tree,
+                    "yes" if damage.removed else "no",
+                    damage.reason,
+                )
+                for damage in verified.damaged
+            ],
         )
     damaged = counted(len(verified.damaged), "damaged one") if verified.damaged else "all whole"
     remark(f"{counted(verified.layers, 'layer')} in {store.path}: {damaged}", quiet=arguments.quiet or arguments.json)
