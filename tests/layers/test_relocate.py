@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from lamella.builder import occurrences
 from lamella.layers import relocate
 from lamella.layers.relocate import CannotRelocate, move, rewrite
+from support.people import NOBODY, as_user, folder_of, fork
 from support.trees import content, write
 
 TEXT = {"kind": "text"}
@@ -196,7 +199,111 @@ def test_the_interpreters_own_binaries_may_stay_as_they_are(tmp_path: Path) -> N
     assert content(tmp_path)["b"] == "/opt/env\0"
 
 
-@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link/passwd", "out", "", ".", "no/such"])
+def crash_in_the_middle(folder: Path, prefix: str) -> None:
+    """Moves, in a process of its own that ends when some of the files are in their places."""
+    child = fork()
+    if child == 0:
+        real = os.replace
+
+        def replace(source: str, target: str) -> None:
+            if source.endswith("/2"):
+                os._exit(9)
+            real(source, target)
+
+        os.replace = replace  # type: ignore[assignment] # in this process alone
+        move(str(folder), prefix)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("prefix", ["/first", "/second", "/opt/env"])
+def test_a_move_that_crashed_ends_where_the_next_one_wants_it(tmp_path: Path, prefix: str) -> None:
+    files = {f"f{number}": "/opt/env" for number in range(5)}
+    environment(tmp_path, "/opt/env", files)
+    crash_in_the_middle(tmp_path, "/first")
+    assert {content(tmp_path)[name] for name in files} == {"/opt/env", "/first"}
+
+    move(str(tmp_path), prefix)
+
+    assert {content(tmp_path)[name] for name in files} == {prefix}
+    assert move(str(tmp_path), prefix) == 0
+
+
+def test_what_was_removed_since_a_crash_stays_away(tmp_path: Path) -> None:
+    environment(tmp_path, "/opt/env", {f"f{number}": "/opt/env" for number in range(5)})
+    crash_in_the_middle(tmp_path, "/first")
+    (tmp_path / "f4").unlink()
+
+    move(str(tmp_path), "/second")
+
+    assert content(tmp_path).keys() & {"f3", "f4"} == {"f3"}
+
+
+def test_who_finds_the_prefix_right_finds_all_of_it_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(tmp_path, "/opt/env", {relocate.PREFIX_FILE: "/opt/env", "a": "/opt/env", "z": "/opt/env"})
+    order: list[str] = []
+    real = os.replace
+
+    def watched(source: str, target: str) -> None:
+        order.append(os.path.relpath(target, tmp_path))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    move(str(tmp_path), "/moved")
+
+    assert order[-1] == relocate.PREFIX_FILE
+    assert len(order) == 4
+
+
+def test_of_many_who_move_at_the_same_time_one_does_it_and_the_others_find_it_done(tmp_path: Path) -> None:
+    files = {f"f{number}": "/opt/env" for number in range(50)}
+    environment(tmp_path, "/opt/env", files)
+
+    with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as pool:
+        changed = list(pool.map(move, [str(tmp_path)] * 16, ["/moved"] * 16))
+
+    assert sorted(changed) == [0] * 15 + [51]
+    assert {content(tmp_path)[name] for name in files} == {"/moved"}
+
+
+def test_what_was_uninstalled_keeps_nothing_from_moving(tmp_path: Path) -> None:
+    environment(tmp_path, "/opt/env", {"bin/tool*": "#!/opt/env/bin/python\n", "x": "/opt/env"})
+    (tmp_path / "bin/tool").unlink()
+
+    move(str(tmp_path), "/moved")
+
+    assert content(tmp_path)["x"] == "/moved"
+
+
+@pytest.mark.parametrize("prefix", ["rel/x", "", "/a/../b", "/a/", "/a//b", "/a/./b", "//a"])
+def test_a_prefix_that_is_no_path_is_refused(tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(CannotRelocate, match="want an absolute path"):
+        move(str(environment(tmp_path, "/opt/env", {"x": "/opt/env"})), prefix)
+
+
+@pytest.mark.parametrize("prefix", ["/", "/usr", "/usr/local", "/usr/bin", "/bin", "/etc", "/tmp", "/home", "/opt"])
+def test_a_prefix_that_is_not_the_environments_alone_is_refused(tmp_path: Path, prefix: str) -> None:
+    environment(tmp_path, "/opt/env", {"x": "#!/usr/bin/env python\n# /opt/env /etc/passwd"})
+
+    with pytest.raises(CannotRelocate, match="could not be told from the environment's"):
+        move(str(tmp_path), prefix)
+
+    move(str(tmp_path), "/usr/local/env")
+    move(str(tmp_path), "/opt/env")
+    assert content(tmp_path)["x"] == "#!/usr/bin/env python\n# /opt/env /etc/passwd"
+
+
+def test_a_folder_of_another_user_says_whose_work_it_is(tmp_path: Path) -> None:
+    with folder_of(0) as folder:
+        environment(folder / "env", "/opt/env", {"x": "/opt/env", relocate.PREFIX_FILE: "/opt/env\n"})
+
+        with pytest.raises(CannotRelocate, match=r"Permission denied\), and is made for /opt/env: let its owner run"):
+            as_user(NOBODY, lambda: move(str(folder / "env"), "/moved"))
+
+        assert as_user(NOBODY, lambda: move(str(folder / "env"), "/opt/env")) == 0
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link/passwd", "out", "", "."])
 def test_a_list_can_not_reach_what_is_outside(tmp_path: Path, path: str) -> None:
     write(tmp_path, {"secret": "/opt/env", "env/link": "->/etc", "env/out": "->../secret"})
     listed = {"prefix": "/opt/env", "files": [{"path": path, "kind": "text"}]}

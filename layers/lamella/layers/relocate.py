@@ -11,6 +11,8 @@ standard library alone, and reads on Python 3.7.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -18,7 +20,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 LISTS = ".lamella/relocate"
 INTERPRETER = "python-python.json"
@@ -26,7 +28,11 @@ INTERPRETER = "python-python.json"
 
 # A shebang line that Linux reads whole on every version; longer ones are cut, and blanks end the program's name.
 _MAX_SHEBANG = 127
-_MOVING = ".lamella/moving"
+MOVING = ".lamella/moving"
+"""A move that is under way, or was cut short: new files by number, and `complete`, which lists their paths."""
+LOCK = ".lamella/lock"
+PREFIX_FILE = ".lamella/prefix"
+"""In an export, the prefix that its files name. Written last: who finds it right finds all of them right."""
 _OF_ALL = re.compile(
     "/|/(?:bin|dev|etc|home|lib|lib64|opt|proc|root|run|sbin|sys|tmp|var|var/tmp)|/usr(?:/local)?(?:/(?:bin|lib|sbin|share))?"
 )
@@ -55,8 +61,8 @@ def check_prefix(prefix: str) -> None:
     """Raises `CannotRelocate` for a path that files can't hold, or that would not be found in them again."""
     if _OF_ALL.fullmatch(prefix):
         raise CannotRelocate(
-            f"{prefix} can't be an environment's folder: files that name the system's paths in it would be taken for files "
-            "that name the environment: choose a folder of its own"
+            f"{prefix} can't be an environment's folder: paths of the system that files name could not be told from the "
+            "environment's any more: choose a folder of its own"
         )
     check_path(prefix)
     if re.search("[\"'$`\\\\\x00-\x1f]", prefix):
@@ -94,6 +100,8 @@ def relocate(folder: str, prefix: str, write: Callable[[str, bytes, int], object
         for entry in listed["files"]:
             if name.startswith("conda-"):
                 entry.setdefault("room", _PLACEHOLDER)
+            if not os.path.lexists(os.path.join(folder, entry["path"])):
+                continue  # who uninstalled it did not know of the list
             source = _inside(folder, entry["path"])
             with open(source, "rb") as file:
                 content = file.read()
@@ -123,36 +131,104 @@ def move(folder: str, prefix: str) -> int:
     """Makes the environment in `folder` one for `prefix`, in place; gives the number of files that were changed.
 
     New files are written whole beside the old ones before the first of these is replaced: a crash leaves what the
-    next call finishes, or what it begins again.
+    next call finishes, or what it begins again. Of several processes, one moves and the others wait for it. Raises
+    `CannotRelocate`, also for a folder that can't be changed.
     """
+    check_prefix(prefix)
+    try:
+        with _alone(folder):
+            # What was cut short may have been a move to another place: it is finished first, and then moved from there.
+            changed = _finish(folder)
+            _begin(folder, prefix)
+            return changed + _finish(folder)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        if not os.path.lexists(os.path.join(folder, MOVING)) and not _is_changed(folder, prefix):
+            return 0
+        todo = "have it there" if error.errno == errno.EROFS else "let its owner run bin/lamella-unpack"
+        raise CannotRelocate(
+            f"{folder} can't be changed ({error.strerror}), and is made for {_held(folder)}: {todo}, or copy it to a folder "
+            "that can be written"
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    import fcntl
+
+    if not lists(folder):
+        yield  # there is nothing to move
+        return
+    lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        # Not every network file system has locks; without one, two moves at the same time are as they were.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _begin(folder: str, prefix: str) -> None:
     import shutil
 
-    moving = os.path.join(folder, _MOVING)
+    moving = os.path.join(folder, MOVING)
+    shutil.rmtree(moving, ignore_errors=True)
+    paths: list[str] = []
+
+    def write(path: str, content: bytes, mode: int) -> None:
+        if not paths:
+            os.mkdir(moving)
+        beside = os.path.join(moving, str(len(paths)))
+        with open(beside, "wb") as file:
+            file.write(content)
+        os.chmod(beside, mode)
+        paths.append(path)
+
     complete = os.path.join(moving, "complete")
-    if not os.path.exists(complete):
-        shutil.rmtree(moving, ignore_errors=True)
-        os.makedirs(moving)
-        paths: list[str] = []
-
-        def write(path: str, content: bytes, mode: int) -> None:
-            beside = os.path.join(moving, str(len(paths)))
-            with open(beside, "wb") as file:
-                file.write(content)
-            os.chmod(beside, mode)
-            paths.append(path)
-
+    try:
         relocate(folder, prefix, write)
-        with open(complete + ".new", "w", encoding="utf-8") as file:
-            json.dump(paths, file)
-        os.rename(complete + ".new", complete)
-    with open(complete, encoding="utf-8") as file:
-        paths = json.load(file)
-    for number, path in enumerate(paths):
+        if paths:
+            with open(complete + ".new", "w", encoding="utf-8") as file:
+                json.dump(paths, file)
+            os.rename(complete + ".new", complete)
+    except BaseException:
+        shutil.rmtree(moving, ignore_errors=True)
+        raise
+
+
+def _finish(folder: str) -> int:
+    """Puts the new files of a complete move in their places; their number, 0 where there is no such move."""
+    import shutil
+
+    moving = os.path.join(folder, MOVING)
+    try:
+        with open(os.path.join(moving, "complete"), encoding="utf-8") as file:
+            paths: list[str] = json.load(file)
+    except FileNotFoundError:
+        return 0
+    for number, path in sorted(enumerate(paths), key=lambda item: item[1] == PREFIX_FILE):
         beside = os.path.join(moving, str(number))
-        if os.path.exists(beside):
-            os.replace(beside, os.path.join(folder, path))
+        # What was removed since the crash stays away.
+        if os.path.exists(beside) and os.path.lexists(os.path.join(folder, path)):
+            os.replace(beside, _inside(folder, path))
     shutil.rmtree(moving)
     return len(paths)
+
+
+def _is_changed(folder: str, prefix: str) -> bool:
+    paths: list[str] = []
+    relocate(folder, prefix, lambda path, *_: paths.append(path))
+    return bool(paths)
+
+
+def _held(folder: str) -> str:
+    try:
+        with open(os.path.join(folder, PREFIX_FILE), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError:
+        return "another folder"
 
 
 def _read_list(path: str) -> dict[str, Any]:
