@@ -438,6 +438,25 @@ def test_a_claim_that_a_loss_of_power_tore_is_one_whose_method_is_not_known(
     assert left_over(store) == []
 
 
+@pytest.mark.parametrize("options", [{}, {"method": "copies"}, {"writable": True}])
+def test_what_root_mounts_is_for_everybody_whatever_roots_umask(reference: str, options: dict[str, Method]) -> None:
+    need_root()
+    listed = json.dumps({"prefix": "/opt/env", "files": [{"path": "bin/where", "kind": "text"}]})
+    with folder_of(0) as folder:
+        layers = [{"bin/where": "/opt/env", ".lamella/relocate/pypi-where.json": listed}, {"lib/a": "1"}]
+        reference = publish(folder / "layout", layers)
+        store, target = Store(str(folder / "store")), folder / "new/target"
+        before = os.umask(0o077)
+        try:
+            mount(reference, str(target), store=store, **options)  # type: ignore[arg-type]
+        finally:
+            os.umask(before)
+        shown = as_user(NOBODY, lambda: content(target))
+        umount(str(target), store=store)
+
+    assert shown["bin/where"] == str(target)
+
+
 def test_after_a_restart_of_the_machine_the_same_mount_can_be_made(
     store: Store, reference: str, tmp_path: Path
 ) -> None:
@@ -607,3 +626,37 @@ def test_an_ordinary_user_gets_a_tree_and_is_told_why_it_is_no_mount() -> None:
             as_user(NOBODY, partial(mount, reference, str(folder / "other"), store=own, method="overlay"))
         as_user(NOBODY, partial(umount, str(folder / "target"), store=own))
         assert not (folder / "target").exists()
+
+
+def test_an_ordinary_user_keeps_no_changes_and_is_told_so() -> None:
+    need_root()
+    with folder_of(NOBODY) as folder:
+        reference = publish(folder / "layout", LAYERS)
+        own = Store(str(folder / "store"))
+        pull.pull(reference, store=own)
+        give(folder, NOBODY)
+        keep = partial(mount, reference, str(folder / "target"), store=own, changes=str(folder / "kept"))
+
+        with pytest.raises(MountError, match="copies: changes can be kept only by a mount, which is root's to make"):
+            as_user(NOBODY, keep)
+
+        assert sorted(os.listdir(folder)) == ["layout", "store"]
+
+
+def test_an_ordinary_user_has_a_tree_of_what_root_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_root()
+    with folder_of(0) as folder, folder_of(NOBODY) as home:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        listed = json.dumps({"prefix": "/opt/env", "files": [{"path": "where", "kind": "text"}]})
+        layers = [{"where": "/opt/env", ".lamella/relocate/pypi-where.json": listed}, {"lib/a": "1"}]
+        reference = publish(folder / "layout", layers)
+        store, target = Store(str(folder / "store")), home / "target"
+        pull.pull(reference, store=store)
+
+        assert as_user(NOBODY, partial(mount, reference, str(target), store=store)).method in ("reflinks", "copies")
+        assert (target / "where").read_text() == str(target)
+        [mounted] = as_user(NOBODY, partial(mounts, store))
+        as_user(NOBODY, partial(umount, mounted.target, store=store))
+
+        assert not target.exists()
+        assert gc(store, keep_bytes=0).bytes > 0

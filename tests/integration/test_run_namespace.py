@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -109,6 +110,24 @@ def test_a_command_that_dies_of_a_signal_gives_what_a_shell_would_say(node: Node
     assert node.run(node.publish(), "sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
 
 
+def test_the_command_ignores_no_signal_that_it_did_not_ask_to_ignore(
+    node: Node, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node.run(node.publish(), "grep", "SigIgn", "/proc/self/status")
+
+    assert capfd.readouterr().out.split() == ["SigIgn:", "0" * 16]
+
+
+def test_an_empty_path_does_not_become_the_current_folder(
+    node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    node.run(node.publish(), "sh", "-c", "echo $PATH")
+
+    assert capfd.readouterr().out == f"/opt/env/bin:{os.defpath}\n"
+
+
 def test_a_closed_pipe_ends_the_command_as_it_does_elsewhere(node: Node) -> None:
     assert node.run(node.publish(), "sh", "-c", "kill -PIPE $$") == 128 + signal.SIGPIPE
 
@@ -204,6 +223,68 @@ def test_an_ordinary_user_runs_what_root_has_pulled(capfd: pytest.CaptureFixture
     assert capfd.readouterr().out == "hello from /opt/env/bin/hello\n"
 
 
+@pytest.fixture
+def roots(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    """Root's store, and an ordinary user of it, who has a folder for a store of their own."""
+    need_root()
+    with folder_of(0) as folder:
+        (folder / "cache").mkdir()
+        os.chown(folder / "cache", NOBODY, NOBODY)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield Node(folder, 0)
+
+
+def test_an_ordinary_user_runs_more_layers_of_roots_than_one_overlay_takes(
+    roots: Node, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reference = roots.publish(*({f"lib/{number}": str(number)} for number in range(620)))
+    roots.uid = NOBODY
+
+    assert roots.run(reference, "sh", "-c", "cat /opt/env/lib/* | wc -c") == 0
+
+    assert int(capfd.readouterr().out) == len("".join(map(str, range(620))))
+
+
+def test_what_an_ordinary_user_made_of_roots_layers_is_kept_while_it_is_used(roots: Node) -> None:
+    from lamella.layers.gc import gc
+
+    reference = roots.publish(*({f"lib/{number}": str(number)} for number in range(620)))
+    roots.uid = NOBODY
+    own = Store(f"{roots.folder}/cache/lamella/store")
+    from_command, to_test = os.pipe()
+    from_test, to_command = os.pipe()
+    child = fork()
+    if child == 0:
+        os.dup2(from_test, 0)
+        os.dup2(to_test, 1)
+        os.close(to_command)
+        os._exit(roots.run(reference, "sh", "-c", "echo; read line"))
+    os.close(from_test)
+    assert os.read(from_command, 1) == b"\n"
+
+    meanwhile = as_user(NOBODY, partial(gc, own, keep_bytes=0)).bytes
+    os.write(to_command, b"\n")
+    os.waitpid(child, 0)
+
+    assert (meanwhile, as_user(NOBODY, partial(gc, own, keep_bytes=0)).bytes > 0) == (0, True)
+    for descriptor in (from_command, to_test, to_command):
+        os.close(descriptor)
+
+
+def test_without_namespaces_an_ordinary_user_runs_what_root_has_pulled(
+    roots: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", Forbidding)
+    reference = roots.publish()
+    roots.uid = NOBODY
+
+    assert roots.run(reference, "hello", notify=print) == 0
+
+    sentence, hello = capfd.readouterr().out.splitlines()
+    assert f"the environment runs as links in {roots.folder}/cache/lamella/store/derived/" in sentence
+    assert hello.startswith(f"hello from {roots.folder}/cache/lamella/store/derived/")
+
+
 def test_a_reference_with_a_digest_needs_no_source_any_more(node: Node) -> None:
     reference = node.publish()
     (node.folder / "layout").rename(node.folder / "gone")
@@ -237,6 +318,25 @@ def test_without_namespaces_the_command_runs_in_a_tree_of_links_and_that_is_said
     )
     assert tree.startswith(node.store.path)
     assert shown == f"{tree} {tree}/bin/where"
+
+
+class Limited(LinuxKernel):
+    """A machine whose administrator allows no more namespaces (user.max_user_namespaces)."""
+
+    def unshare(self, flags: int) -> None:  # noqa: ARG002
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_limit_on_namespaces_is_not_told_as_a_full_disk(
+    node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", Limited)
+
+    assert node.run(node.publish(), "true", notify=print) == 0
+
+    assert capfd.readouterr().out.startswith(
+        "this machine grants no namespaces (their number is limited: raise the sysctls user.max_user_namespaces and"
+    )
 
 
 class GrantingNoRights(LinuxKernel):
@@ -354,3 +454,51 @@ def test_signals_reach_the_command_and_nobody_else(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 9
     process.stdin.close()
     process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_whoever_waits_for_the_command_forwards_what_is_sent_to_it(tmp_path: Path, number: signal.Signals) -> None:
+    need_root()
+    reference = publish(tmp_path / "layout", ENVIRONMENT)
+    script = f"trap 'exit 9' {number.name[3:]}; echo $$; while :; do read -r line; done"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lamella.cli", "run", "--json", reference, "--", "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"LAMELLA_STORE": str(tmp_path / "store")},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) != process.pid
+
+    process.send_signal(number)
+    _, said = process.communicate("\n", timeout=60)
+
+    assert process.returncode == 9
+    assert json.loads(said)["exit_code"] == 9
+
+
+def test_a_signal_that_comes_while_layers_are_pulled_ends_both(tmp_path: Path) -> None:
+    need_root()
+    os.mkfifo(tmp_path / "asked")
+    program = f"""
+import os, signal, sys
+from lamella.layers import run
+def pulling():
+    with open({str(tmp_path / "asked")!r}, "w"):
+        pass
+    signal.pause()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+print(run._in_child(pulling))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    (tmp_path / "asked").read_text()
+
+    process.send_signal(signal.SIGTERM)
+    output, said = process.communicate(timeout=60)
+
+    assert (output, said) == ("143\n", "")

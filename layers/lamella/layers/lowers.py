@@ -69,7 +69,7 @@ def whole(store: Store, environment: PublishedEnvironment) -> str:
 def merged(
     store: Store, environment: PublishedEnvironment, parts: Mapping[Digest, str], *, limit: int = MAX_LOWERS
 ) -> list[str]:
-    """The environment's folders `parts`, the smallest of them merged into one tree of hardlinks where there are more than `limit`.
+    """The environment's folders `parts`, the smallest of them merged into one tree, of hardlinks if it can be, where there are more than `limit`.
 
     Merging moves these below the others. Packages don't share paths, so that nobody sees a difference.
     """
@@ -79,9 +79,7 @@ def merged(
     sizes = {layer.diff_id: layer.descriptor.size for layer in environment.layers if layer.diff_id in parts}
     small = smallest(sizes, limit)
     among = set(small)
-    lowest = derived.make(
-        store, "merged", small, lambda target: tree.lay([parts[diff_id] for diff_id in small], target, "hardlinks")
-    )
+    lowest = derived.make(store, "merged", small, lambda target: _lay([parts[diff_id] for diff_id in small], target))
     return [lowest, *(folder for diff_id, folder in parts.items() if diff_id not in among)]
 
 

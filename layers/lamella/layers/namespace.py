@@ -6,6 +6,7 @@ on the machine's own file systems. Sources: user_namespaces(7), mount_namespaces
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -47,7 +48,7 @@ def enter(kernel: Kernel) -> None:
             raise MountError(f"this machine grants no namespaces ({obstacle})") from None
         _enter_user_namespace(kernel)
     except OSError as error:
-        raise MountError(f"this machine grants no namespaces ({error.strerror})") from error
+        raise MountError(f"this machine grants no namespaces ({_why(error)})") from error
 
 
 def _enter_user_namespace(kernel: Kernel) -> None:
@@ -75,7 +76,7 @@ def _obstacle(kernel: Kernel) -> str:
         try:
             _enter_user_namespace(kernel)
         except OSError as error:
-            why = error.strerror or str(error)
+            why = _why(error)
         finally:
             os.write(writer, why.encode())
             os._exit(0)
@@ -84,6 +85,13 @@ def _obstacle(kernel: Kernel) -> str:
         why = answer.read().decode()
     os.waitpid(child, 0)
     return why
+
+
+def _why(error: OSError) -> str:
+    # Linux's word for a limit on namespaces is the one for a full disk (user_namespaces(7)).
+    if error.errno in (errno.ENOSPC, errno.EUSERS):
+        return "their number is limited: raise the sysctls user.max_user_namespaces and user.max_mnt_namespaces"
+    return error.strerror or str(error)
 
 
 def make_place(kernel: Kernel, path: str) -> str:

@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lamella.layers import activation, assemble, errors, kernel, locks, lowers, namespace, overlay, preflight
 from lamella.layers.errors import CannotRun, LayersError, MountError
@@ -22,7 +22,7 @@ from lamella.layers.progress import Silent
 from lamella.layers.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lamella.layers.kernel import Kernel
     from lamella.layers.progress import Progress
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _SILENT = Silent()
 _MANY_LEASES = 200
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+_FROM_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
 
 
 def _ignore(_: str) -> None:
@@ -47,7 +50,8 @@ def run(
 ) -> int:
     """Pulls what is missing of `reference`, runs `command` in it and gives its exit code: 128 + n after signal n.
 
-    This process stays as it is: the command runs in a child of it. `notify` hears, in one sentence, of a way that could
+    This process stays as it is: the command runs in a child of it, and is sent the signals that would end this process.
+    `notify` hears, in one sentence, of a way that could
     not be taken. Raises `CannotRun` when there is no such command, `MountError` when the environment can't be assembled,
     and what `pull` raises.
     """
@@ -72,20 +76,28 @@ def replace(
     """
     from lamella.layers import pull
 
+    def check(environment: PublishedEnvironment) -> None:
+        preflight.check(environment)
+        for note in preflight.notes(environment):
+            notify(note)
+
     linux = kernel.here()
     store = store or Store()
     with ExitStack() as leases:
-        with pull.leased(reference, store=store, insecure=insecure, progress=progress, check=preflight.check) as pulled:
-            diff_ids = [layer.diff_id for layer in pulled.environment.layers]
+        with pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check) as pulled:
+            owner = f"run {pulled.reference}"
             # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
-            lease = leases.enter_context(store.lease(diff_ids, f"run {pulled.reference}"))
-        for note in preflight.notes(pulled.environment):
-            notify(note)
-        os.set_inheritable(lease, True)
+            os.set_inheritable(leases.enter_context(store.lease(pulled.keeps, owner)), True)
         _remove_dead_leases(store)
 
+        def keep(folders: Sequence[str]) -> None:
+            # What was made of another user's layers is in this user's store, which has a gc of its own.
+            home = store.writable()
+            if any(folder.startswith(f"{home.path}/derived/") for folder in folders) and home.path != store.path:
+                os.set_inheritable(leases.enter_context(home.lease(pulled.keeps, owner)), True)
+
         def become() -> NoReturn:
-            execute(_enter(linux, store, pulled.environment, notify), command)
+            execute(_enter(linux, store, pulled.environment, notify, keep), command)
 
         if threading.active_count() > 1:
             raise SystemExit(_in_child(become))
@@ -94,35 +106,53 @@ def replace(
 
 def execute(prefix: str, command: Sequence[str]) -> NoReturn:
     """Replaces this process by `command` in the environment at `prefix`, activated. Raises `CannotRun`."""
-    variables = activation.variables(prefix, os.environ)
+    # An empty PATH is none: with what comes before it, it would name the current folder.
+    before = {name: value for name, value in os.environ.items() if name != "PATH" or value}
+    variables = activation.variables(prefix, before)
     program = activation.command(prefix, command)
     path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
     if not path:
         raise CannotRun(f"there is no command {program[0]!r}, neither in the environment nor on PATH")
-    # Python ignores it; a program that is told of a closed pipe by nothing else would go on writing (as subprocess does).
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # Python ignores them; a program that is told of a closed pipe by nothing else would go on writing (as subprocess does).
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(path, program, variables)
     except OSError as error:
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        for number in _IGNORED_BY_PYTHON:
+            signal.signal(number, signal.SIG_IGN)
         code = 127 if isinstance(error, FileNotFoundError) else 126
         raise CannotRun(f"{path} can't be executed: {error.strerror}", code) from error
 
 
-def _enter(kernel: Kernel, store: Store, environment: PublishedEnvironment, notify: Callable[[str], None]) -> str:
-    """Puts the environment where only this process sees it, and gives its prefix there."""
+def _enter(
+    kernel: Kernel,
+    store: Store,
+    environment: PublishedEnvironment,
+    notify: Callable[[str], None],
+    keep: Callable[[Sequence[str]], object],
+) -> str:
+    """Puts the environment where only this process sees it, and gives its prefix there; `keep` hears what is used for it."""
     folders = lowers.for_prefix(store, environment, environment.prefix)
+    keep(folders)
     try:
         namespace.enter(kernel)
-        _assemble(kernel, store, environment, folders)
+        _assemble(kernel, store, environment, folders, keep)
     except MountError as error:
         tree = lowers.linked(store, environment)
+        keep([tree])
         notify(f"{error}: the environment runs as links in {tree} instead of {environment.prefix}")
         return tree
     return environment.prefix
 
 
-def _assemble(kernel: Kernel, store: Store, environment: PublishedEnvironment, folders: Sequence[str]) -> None:
+def _assemble(
+    kernel: Kernel,
+    store: Store,
+    environment: PublishedEnvironment,
+    folders: Sequence[str],
+    keep: Callable[[Sequence[str]], object],
+) -> None:
     try:
         here = os.getcwd()
         place = namespace.make_place(kernel, environment.prefix)
@@ -130,7 +160,9 @@ def _assemble(kernel: Kernel, store: Store, environment: PublishedEnvironment, f
             assemble.assemble(kernel, folders, place, assemble.MOUNTS)
         except MountError:
             # Kernels before 5.11 let users bind folders, and make no overlay.
-            overlay.bind(kernel, lowers.whole(store, environment), place)
+            tree = lowers.whole(store, environment)
+            keep([tree])
+            overlay.bind(kernel, tree, place)
     except OSError as error:
         raise MountError(f"nothing can be mounted at {environment.prefix} ({error.strerror or error})") from error
     # By name again: what was covered is another folder now. One that this user can't reach stays what it was.
@@ -143,21 +175,70 @@ def _in_child(replaced: Callable[[], NoReturn]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     reader, writer = os.pipe()
-    with warnings.catch_warnings():
+    with _blocked(_FORWARDED) as mask, warnings.catch_warnings():
         # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _report(writer, replaced)
-    os.close(writer)
-    with open(reader, "rb") as answer:
-        said = answer.read()  # ends when the command's program has replaced the child's
-    code = _wait(child)
+        if child == 0:
+            os.close(reader)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _report(writer, replaced)
+        handlers = _forward(child)
+    try:
+        os.close(writer)
+        with open(reader, "rb") as answer:
+            said = answer.read()  # ends when the command's program has replaced the child's
+        _, status = os.waitpid(child, 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     if said:
         name, message, exit_code = json.loads(said)
         raise CannotRun(message, exit_code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
-    return code
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[set[signal.Signals]]:
+    """Has signals wait until the block ends; gives the mask that was before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield before  # type: ignore[misc] # numbers that have no name stand for themselves
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _forward(child: int) -> dict[signal.Signals, Any]:
+    """Has `child` get what is sent to this process, which waits for it; gives the handlers that were before."""
+
+    def send(number: int, _: object) -> None:
+        # The terminal sends its own to both; a command that got two would think that it is asked twice.
+        if number not in _FROM_TERMINALS or not _in_foreground():
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # Python lets no other one hear of signals
+    before = {number: signal.getsignal(number) for number in _FORWARDED}
+    # What is ignored here is ignored there.
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, send)
+    return before
+
+
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _remove_dead_leases(store: Store) -> None:
@@ -175,23 +256,18 @@ def _found(name: str, search: str) -> str:
 
 
 def _report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:
+    code = 1
     try:
         replaced()
     except LayersError as error:
         said = [type(error).__name__, str(error), getattr(error, "exit_code", 1)]
         os.write(writer, json.dumps(said).encode())
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
         # This child has its parent's stack below it, where nobody waits for what it raises.
         sys.excepthook(*sys.exc_info())
     finally:
-        os._exit(1)
-
-
-def _wait(child: int) -> int:
-    while True:
-        try:
-            _, status = os.waitpid(child, 0)
-        except KeyboardInterrupt:
-            continue  # the terminal sent it to the command too, and that decides what comes of it
-        code = os.waitstatus_to_exitcode(status)
-        return code if code >= 0 else 128 - code
+        os._exit(code)
