@@ -185,6 +185,17 @@ def test_inspect_shows_packages_largest_first(lamella: Command, reference: str) 
     assert names.index("python") < names.index("alpha") < names.index("beta")
 
 
+def test_inspect_says_which_other_tags_have_a_layer(lamella: Command, reference: str, tmp_path: Path) -> None:
+    place = f"oci:{tmp_path}/layout"
+    for tag in ("v1", "v2"):
+        assert lamella("copy", reference, f"{place}:{tag}").returncode == 0
+    lines = lamella("inspect", f"{place}:v1").stdout.splitlines()
+    assert any("Also in" in line for line in lines)
+    assert "every layer is in another tag as well" in lines
+    (environment,) = lamella.json("inspect", f"{place}:v1")["platforms"]
+    assert {tuple(package["shared"]) for package in environment["packages"]} == {("v2",)}
+
+
 def test_pull_says_what_it_would_download_then_downloads_it_then_has_nothing_to_do(
     lamella: Command, reference: str, tmp_path: Path
 ) -> None:

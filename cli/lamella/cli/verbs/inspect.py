@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lamella.layers.findings import Finding
     from lamella.layers.oci import Layer
     from lamella.layers.published import Published, PublishedEnvironment
+    from lamella.layers.shared import Shared
     from lamella.layers.storage import Storage
 
 SETTINGS = (*REGISTRY, REQUIRE_SIGNATURE)
@@ -52,12 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.sbom:
             return _show_sbom(storage, published)
         found, reason = _findings(storage, published, must=arguments.findings)
+        others = None if arguments.findings else _shared(storage, published)
     if arguments.json:
-        result_json(document(published, None if reason else found))
+        result_json(document(published, None if reason else found, others))
     elif arguments.findings:
         _show_findings(published, found, everything=arguments.all)
     else:
-        _show(published, everything=arguments.all)
+        _show(published, others, everything=arguments.all)
         how_many = findings.how_many([finding for _, finding in found])
         result(reason or (f"{how_many}: --findings shows them" if found else "no findings are attached"))
     return 0
@@ -74,6 +76,18 @@ def _findings(storage: Storage, published: Published, *, must: bool) -> tuple[li
         if must:
             raise
         return [], f"its findings can't be read: {error}"
+
+
+def _shared(storage: Storage, published: Published) -> Shared | None:
+    """Which other tags have its layers; None where tags can't be listed, as some registries have it."""
+    from lamella.layers.errors import LayersError
+    from lamella.layers.shared import shared
+
+    layers = [layer.descriptor.digest for each in published.environments for layer in each.layers]
+    try:
+        return shared(storage, published.reference.tag, layers)
+    except LayersError:
+        return None
 
 
 def _show_sbom(storage: Storage, published: Published) -> int:
@@ -96,8 +110,10 @@ def _show_findings(published: Published, found: Sequence[tuple[str, Finding]], *
         result("no findings are attached")
 
 
-def document(published: Published, found: Sequence[tuple[str, Finding]] | None) -> dict[str, Any]:
-    """What is in it as JSON; `found` is None where that can't be told."""
+def document(
+    published: Published, found: Sequence[tuple[str, Finding]] | None, others: Shared | None
+) -> dict[str, Any]:
+    """What is in it as JSON; `found` and `others` are None where that can't be told."""
     return {
         "reference": str(published.reference),
         "digest": str(published.descriptor.digest),
@@ -110,10 +126,11 @@ def document(published: Published, found: Sequence[tuple[str, Finding]] | None) 
                 "manifest": str(environment.descriptor.digest),
                 "image": str(environment.image.digest) if environment.image else None,
                 "size": sum(layer.descriptor.size for layer in environment.layers),
-                "packages": [_package(layer) for layer in environment.layers],
+                "packages": [_package(layer, others) for layer in environment.layers],
             }
             for environment in published.environments
         ],
+        "compared": None if others is None else list(others.compared),
         "findings": None
         if found is None
         else [{"platform": platform} | findings.document(finding) for platform, finding in found],
@@ -128,7 +145,7 @@ def unpacked(layer: Layer) -> int:
     return int(recorded) if recorded.isdecimal() else 0
 
 
-def _package(layer: Layer) -> dict[str, Any]:
+def _package(layer: Layer, others: Shared | None) -> dict[str, Any]:
     from lamella.layers.annotations import KEY, ORIGIN, PACKAGE, VERSION
 
     about = layer.descriptor.annotations
@@ -141,18 +158,26 @@ def _package(layer: Layer) -> dict[str, Any]:
         "size": layer.descriptor.size,
         "unpacked": unpacked(layer),
         "key": about.get(KEY, ""),
+        "shared": None if others is None else list(others.tags.get(layer.descriptor.digest, ())),
     }
 
 
-def _show(published: Published, *, everything: bool) -> None:
+def _show(published: Published, others: Shared | None, *, everything: bool) -> None:
     result(str(published.reference))
     for environment in published.environments:
         result("")
-        _show_environment(environment, everything=everything)
+        _show_environment(environment, others, everything=everything)
 
 
-def _show_environment(environment: PublishedEnvironment, *, everything: bool) -> None:
-    packages = sorted((_package(layer) for layer in environment.layers), key=lambda item: (-item["size"], item["name"]))
+def _also_in(tags: Sequence[str]) -> str:
+    return ", ".join(tags[:2]) + (f" and {len(tags) - 2} more" if len(tags) > 2 else "")
+
+
+def _show_environment(environment: PublishedEnvironment, others: Shared | None, *, everything: bool) -> None:
+    packages = sorted(
+        (_package(layer, others) for layer in environment.layers), key=lambda item: (-item["size"], item["name"])
+    )
+    compared = bool(others and others.compared)
     count = len(packages) if everything else LARGEST
     needs = f", needs glibc {environment.glibc}" if environment.glibc else ""
     result(f"Python {environment.python} at {environment.prefix} on {environment.platform}{needs}")
@@ -164,6 +189,7 @@ def _show_environment(environment: PublishedEnvironment, *, everything: bool) ->
             Column("Origin", style="cyan"),
             Column("Layer", style="dim"),
             Column("Unpacked", "right"),
+            *([Column("Also in", style="dim")] if compared else []),
             Column("Size", "right"),
             Column("", bar=True),
         ),
@@ -174,6 +200,7 @@ def _show_environment(environment: PublishedEnvironment, *, everything: bool) ->
                 item["origin"],
                 item["digest"].partition(":")[2][:12],
                 size(item["unpacked"]),
+                *([_also_in(item["shared"])] if compared else []),
                 size(item["size"]),
                 str(item["size"] / max(1, packages[0]["size"])),
             )
@@ -186,3 +213,15 @@ def _show_environment(environment: PublishedEnvironment, *, everything: bool) ->
     moved = sum(item["size"] for item in packages)
     on_disk = sum(item["unpacked"] for item in packages)
     result(f"{counted(len(packages), 'layer')}, {size(moved)} to download, {size(on_disk)} unpacked")
+    if others and others.compared:
+        result(_alone(packages, others))
+
+
+def _alone(packages: Sequence[dict[str, Any]], others: Shared) -> str:
+    """What would go with this tag, in a sentence."""
+    alone = [item for item in packages if not item["shared"]]
+    what = f"{counted(len(alone), 'layer')} of {size(sum(item['size'] for item in alone))} in no other tag"
+    if not alone:
+        what = "every layer is in another tag as well"
+    rest = others.others - len(others.compared)
+    return what + (f"; {rest} of {others.others} other tags were not read" if rest else "")
