@@ -1,24 +1,31 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.layers.errors import ExportError
 from lamella.layers.export import FORMATS, export, format_of
+from lamella.layers.pull import pull
 from lamella.layers.store import Store
 from support.engines import need, need_root
 from support.environments import publish
+from support.people import fork
 from support.trees import content
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from lamella.layers.export import Format
 
@@ -245,7 +252,9 @@ def test_an_export_that_fails_leaves_nothing(
     (tmp_path / "out").mkdir()
     where = "out/env" if format != "tar.gz" else "layout/index.json/env"
 
-    with pytest.raises(ExportError, match=r"x\.so holds the prefix in 8 bytes|can't be written: File exists"):
+    with pytest.raises(
+        ExportError, match=r"x\.so holds the prefix in 8 bytes|can't be written: \S+/index\.json is no folder"
+    ):
         export(reference, str(tmp_path / where), format=format, prefix="/longer/than/that", store=store)
 
     assert os.listdir(tmp_path / "out") == []
@@ -258,6 +267,160 @@ def test_without_mksquashfs_the_message_says_what_to_install(
 
     with pytest.raises(ExportError, match="no mksquashfs on PATH: install squashfs-tools"):
         export(reference, str(tmp_path / "env"), format="squashfs", store=store)
+
+
+@pytest.mark.parametrize("name", ["env.tar.xz", "env.tar", "env.tar.bz2", "env.TXZ", "env.7z", "env.tar.lz4", "env.gz"])
+def test_an_archive_that_is_not_written_is_no_folder_either(store: Store, tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        ExportError, match=r"no archive with the ending \.\S+ is written: end .* in .tar.gz, .tar.zst, .zip"
+    ):
+        export("oci:nowhere:v1", str(tmp_path / name), store=store)
+
+
+def test_a_folder_of_such_a_name_is_made_where_it_was_asked_for(store: Store, reference: str, tmp_path: Path) -> None:
+    assert export(reference, str(tmp_path / "env.tar.xz"), format="dir", store=store).format == "dir"
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than the store's."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    if folder.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one file system here")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_links_that_can_not_be_made_are_not_made_copies_in_silence(
+    store: Store, reference: str, tmp_path: Path, memory: Path
+) -> None:
+    with pytest.raises(
+        ExportError, match="no hard link leads to another file system than the store's: leave out --link"
+    ):
+        export(reference, str(memory / "env"), store=store, link=True)
+    assert os.listdir(memory) == []
+
+    assert export(reference, str(memory / "env"), store=store).files
+
+    with pytest.raises(ExportError, match=r"only a folder can be made of links: leave out --link"):
+        export(reference, str(tmp_path / "env.tar.gz"), store=store, link=True)
+
+
+@pytest.mark.parametrize("format", ["dir", "tar.gz"])
+def test_a_full_disk_is_told_by_the_place_that_was_asked_for(
+    store: Store,
+    tmp_path: Path,
+    format: Format,  # noqa: A002
+) -> None:
+    need_root()
+    reference = publish(tmp_path / "layout", [PYTHON, {"large": os.urandom(3 << 20)}])
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "lamella-test", small], check=True)
+    try:
+        with pytest.raises(ExportError) as failed:
+            export(reference, str(small / "env"), format=format, store=store)
+        left = os.listdir(small)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+    assert str(failed.value) == (
+        f"{small}/env can't be written: the disk of {small} is full: free space, or export to another one"
+    )
+    assert left == []
+
+
+def test_an_empty_folder_that_is_there_stays_the_folder_that_it_is(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir(mode=0o700)
+
+    # As a person in a shell does, whose working directory it is before and after.
+    shown = sh(
+        "sh",
+        f"""cd {tmp_path}/work && PYTHONPATH={":".join(sys.path)} LAMELLA_STORE={store.path} \
+        {sys.executable} -m lamella.cli export --quiet {reference} . && bin/tool a; pwd -P""",
+    )
+
+    assert shown == f"{tmp_path}/work\ntool ['a']\n{tmp_path}/work\n"
+    assert (tmp_path / "work").stat().st_mode & 0o777 == 0o700
+    assert sorted(os.listdir(tmp_path / "work")) == [".lamella", "bin", "lib", "share"]
+
+
+@pytest.mark.parametrize(("format", "there"), [("dir", False), ("dir", True), ("tar.gz", False), ("squashfs", False)])
+def test_what_a_killed_export_left_goes_with_the_next(
+    store: Store,
+    reference: str,
+    tmp_path: Path,
+    format: Format,  # noqa: A002
+    there: bool,
+) -> None:
+    if format == "squashfs":
+        need("mksquashfs")
+    (tmp_path / "out").mkdir()
+    if there:
+        (tmp_path / "out/env").mkdir()
+
+    pull(reference, store=store)
+    child = fork()
+    if child == 0:
+        os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # in this process alone
+        export(reference, str(tmp_path / "out/env"), format=format, store=store)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert list((tmp_path / "out").rglob(".lamella-export-*"))
+
+    export(reference, str(tmp_path / "out/env"), format=format, store=store)
+
+    assert list((tmp_path / "out").rglob(".lamella-export-*")) == []
+
+
+def test_what_another_export_is_writing_stays(store: Store, reference: str, tmp_path: Path) -> None:
+    beside = tmp_path / ".lamella-export-12345678"
+    beside.mkdir()
+    folder = os.open(beside, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        export(reference, str(tmp_path / "env"), store=store)
+        assert beside.exists()
+    finally:
+        os.close(folder)
+
+    export(reference, str(tmp_path / "env.zip"), store=store)
+    assert not beside.exists()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [("rel/x", "want an absolute path"), ("/tmp/a/../b", "want an absolute path"), ("/usr", "a folder of its own")],
+)
+def test_a_prefix_that_can_not_be_one_is_refused_before_anything_is_pulled(
+    store: Store, tmp_path: Path, prefix: str, message: str
+) -> None:
+    for name in ("env", "env.tar.gz", "env.squashfs"):
+        with pytest.raises(ExportError, match=message):
+            export("oci:nowhere:v1", str(tmp_path / name), prefix=prefix, store=store)
+
+
+def test_a_slash_at_a_prefixs_end_is_none(store: Store, reference: str, tmp_path: Path) -> None:
+    assert export(reference, str(tmp_path / "env.zip"), prefix="/srv/env/", store=store).prefix == "/srv/env"
+
+
+def test_everybody_may_read_an_images_folders_whatever_the_umask(store: Store, reference: str, tmp_path: Path) -> None:
+    need("mksquashfs")
+    before = os.umask(0o077)
+    try:
+        export(reference, str(tmp_path / "env.squashfs"), store=store)
+        export(reference, str(tmp_path / "env"), store=store)
+    finally:
+        os.umask(before)
+    listed = subprocess.run(
+        [need("unsquashfs"), "-lls", tmp_path / "env.squashfs"], check=True, capture_output=True, text=True
+    ).stdout
+
+    modes = {line.split()[0] for line in listed.splitlines() if line.startswith("d")}
+    assert modes == {"drwxr-xr-x"}
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "env").rglob("*") if path.is_dir()} == {0o755}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,13 @@ import tarfile
 import zipfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    _Folder = dict[str, "Entry | _Folder"]
 
 TIME = 315532800
 """1980-01-01, the oldest that zip can hold."""
@@ -37,13 +40,22 @@ class Entry:
         return open(self.source, "rb") if self.source else io.BytesIO(self.content)
 
 
-def entries(folders: Sequence[str], more: dict[str, tuple[bytes, int]]) -> list[Entry]:
-    """What `folders` (lowest first) and `more` hold together, sorted; where two hold one path, the later one's."""
-    found: dict[str, Entry] = {}
+def entries(
+    folders: Sequence[str], more: Mapping[str, tuple[bytes, int]], without: Collection[str] = ()
+) -> list[Entry]:
+    """What `folders` (lowest first) and `more` hold together, sorted, but for what is at the paths `without`.
+
+    Where two hold one path, the later one's is taken whole, as in an overlay: below a file or a link of a later folder
+    there is nothing, so that no archive holds both a link and what would be written through it.
+    """
+    root: _Folder = {}
     for folder in folders:
-        _walk(folder, "", found)
-    found |= {path: Entry(path, content=content, mode=mode) for path, (content, mode) in more.items()}
-    return [found[path] for path in sorted(found)]
+        _walk(folder, "", root)
+    for path in without:
+        _folder(root, os.path.dirname(path)).pop(os.path.basename(path), None)
+    for path, (content, mode) in more.items():
+        _folder(root, os.path.dirname(path))[os.path.basename(path)] = Entry(path, content=content, mode=mode)
+    return sorted(_flat(root), key=attrgetter("path"))
 
 
 def write_tar(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
@@ -99,12 +111,33 @@ def write_zip(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], ob
             done(header.file_size)
 
 
-def _walk(folder: str, below: str, found: dict[str, Entry]) -> None:
+def _walk(folder: str, below: str, found: _Folder) -> None:
     with os.scandir(f"{folder}/{below}") as listed:
         for item in listed:
             path = f"{below}{item.name}"
             if item.is_dir(follow_symlinks=False):
-                _walk(folder, f"{path}/", found)
+                _walk(folder, f"{path}/", _inner(found, item.name))
             else:
                 mode = 0o755 if item.stat(follow_symlinks=False).st_mode & 0o100 else 0o644
-                found[path] = Entry(path, item.path, mode=mode)
+                found[item.name] = Entry(path, item.path, mode=mode)
+
+
+def _folder(root: _Folder, path: str) -> _Folder:
+    for name in path.split("/"):
+        root = _inner(root, name)
+    return root
+
+
+def _inner(found: _Folder, name: str) -> _Folder:
+    inner = found.get(name)
+    if not isinstance(inner, dict):
+        inner = found[name] = {}
+    return inner
+
+
+def _flat(found: _Folder) -> Iterator[Entry]:
+    for item in found.values():
+        if isinstance(item, dict):
+            yield from _flat(item)
+        else:
+            yield item

@@ -15,8 +15,8 @@ from lamella.layers import relocate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PREFIX_FILE = ".lamella/prefix"
-"""Holds the prefix that the files name; listed as one of them, so that it is never wrong."""
+LEFT_OUT = (relocate.MOVING, relocate.LOCK)
+"""What no layer may bring: a move that would be finished where the environment is unpacked."""
 
 _UNPACK = """\
 #!/bin/sh
@@ -92,7 +92,7 @@ def files(prefix: str, variables: Mapping[str, str], *, conda: bool) -> dict[str
     return {
         "bin/activate": (_activate(prefix, variables, conda=conda).encode(), 0o644),
         "bin/lamella-unpack": (_UNPACK.encode(), 0o755),
-        PREFIX_FILE: (f"{prefix}\n".encode(), 0o644),
+        relocate.PREFIX_FILE: (f"{prefix}\n".encode(), 0o644),
         ".lamella/relocate.py": (_module(), 0o644),
         f"{relocate.LISTS}/lamella-export.json": (_list(prefix), 0o644),
     }
@@ -118,5 +118,5 @@ def _module() -> bytes:
 
 
 def _list(prefix: str) -> bytes:
-    listed = [{"path": path, "kind": "text"} for path in (PREFIX_FILE, "bin/activate")]
+    listed = [{"path": path, "kind": "text"} for path in (relocate.PREFIX_FILE, "bin/activate")]
     return json.dumps({"prefix": prefix, "files": listed}, sort_keys=True).encode() + b"\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from lamella.layers.errors import MountError
@@ -41,8 +42,7 @@ def put(folder: str, path: str, content: bytes, mode: int) -> None:
         here += "/" + part
         make_folder(here)
     there = f"{here}/{name}"
-    if os.path.lexists(there):
-        _remove(there)
+    remove(there)
     with open(there, "xb") as file:
         file.write(content)
         os.fchmod(file.fileno(), mode)
@@ -60,6 +60,17 @@ def make_folder(path: str) -> None:
     os.chmod(path, 0o755)
 
 
+def remove(path: str) -> None:
+    """Removes a file, a link, or a folder with all that is in it; no error where there is none."""
+    import shutil
+
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
 def _lay_folder(folder: str, target: str, place: Callable[[str, str], None], done: Callable[[int], object]) -> int:
     count = below = 0
     with os.scandir(folder) as entries:
@@ -73,19 +84,10 @@ def _lay_folder(folder: str, target: str, place: Callable[[str, str], None], don
             try:
                 place(entry.path, there)
             except FileExistsError:
-                _remove(there)
+                remove(there)
                 place(entry.path, there)
     done(count)
     return count + below
-
-
-def _remove(path: str) -> None:
-    import shutil
-
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
 
 
 def _hardlink(source: str, target: str) -> None:
