@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from lamella.cli.main import VERBS, main, module, parser_of
+from lamella.layers.oci import Platform
+from support.environments import publish
 
 
 def lamella(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
@@ -105,6 +107,58 @@ def test_an_error_is_one_sentence_on_stderr_and_exit_code_1(tmp_path: Path) -> N
     assert done.stderr.startswith("lamella: ")
     assert done.stderr.count("\n") == 1
     assert str(tmp_path / "absent") in done.stderr
+
+
+def test_a_command_without_its_dashes_is_told_where_they_belong() -> None:
+    done = lamella("run", "localhost:1/x:v1", "python", "-c", "print(1)")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "lamella: run needs -- before its command: lamella run localhost:1/x:v1 -- python -c 'print(1)'\n"
+    )
+
+
+def test_a_current_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    command = [sys.executable, "-m", "lamella.cli", "verify"]
+    done = subprocess.run(["sh", "-c", script, "sh", gone, *command], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "lamella: the current folder was removed: change to one that is there (cd)\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ("ulimit -n 20", "too many files are open: raise the limit (ulimit -n)"),
+        (
+            "ulimit -s 4000000; ulimit -v 1500000",
+            "no thread can be started to pull with: raise the limits on processes and memory (ulimit -u, -v)",
+        ),
+    ],
+)
+def test_a_limit_that_is_too_low_is_one_sentence(tmp_path: Path, limits: str, words: str) -> None:
+    reference = publish(tmp_path / "layout", [{f"{number}": ""} for number in range(20)])
+    done = subprocess.run(
+        ["sh", "-c", f'{limits}; exec "$@"', "sh", sys.executable, "-m", "lamella.cli", "pull", reference],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"LAMELLA_STORE": str(tmp_path / "store")},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lamella: {words}\n")
+
+
+def test_a_pull_says_that_this_machine_can_not_run_it_before_it_downloads(tmp_path: Path) -> None:
+    reference = publish(tmp_path / "layout", [{"a": ""}], glibc="9.99", drivers="libnone.so.1")
+    done = lamella("pull", reference, LAMELLA_STORE=str(tmp_path / "store"))
+    first, second, last = done.stderr.splitlines()
+    assert done.returncode == 0
+    assert first.startswith("lamella: this environment can't run here: it needs glibc 9.99 or newer")
+    assert second.startswith("lamella: this machine has no libnone.so.1")
+    assert "1 layer downloaded" in last
+    for_another = lamella("pull", "--platform", str(Platform.here()), reference, LAMELLA_STORE=str(tmp_path / "store"))
+    assert len(for_another.stderr.splitlines()) == 1
 
 
 def test_an_error_shows_its_traceback_to_those_who_ask(tmp_path: Path) -> None:

@@ -72,6 +72,24 @@ def test_a_missing_driver_is_said_and_refuses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", [replace, mount])
+def test_a_missing_driver_is_said_before_anything_is_downloaded(tmp_path: Path, verb: object) -> None:
+    reference = publish(tmp_path / "layout", LAYERS, drivers="libnone.so.1")
+    store = Store(str(tmp_path / "store"))
+    heard = []
+
+    def notify(sentence: str) -> None:
+        heard.append((sentence, list(store.layers())))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verb(reference, str(tmp_path / "target"), store=store, notify=notify)  # type: ignore[operator]
+
+    [(sentence, layers)] = heard
+    assert "this machine has no libnone.so.1" in sentence
+    assert layers == []
+
+
+@pytest.mark.parametrize("verb", [replace, mount])
 def test_an_environment_for_a_newer_system_is_refused_before_anything_is_downloaded(
     tmp_path: Path, verb: object
 ) -> None:

@@ -27,6 +27,8 @@ _PR_SET_DUMPABLE = 4
 @contextmanager
 def folder_of(uid: int) -> Iterator[Path]:
     """A folder that belongs to `uid`, where that user can reach it: pytest's own are closed to others."""
+    if uid != os.geteuid():
+        need_root()
     folder = Path(tempfile.mkdtemp(prefix="lamella-test-"))
     os.chown(folder, uid, uid)
     folder.chmod(0o755)

@@ -7,6 +7,7 @@ with nothing that they do not use.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -87,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What reads has seen enough (`lamella scan | head`); Python must not try to flush to it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except MemoryError:
+        _complain("there is no memory left for it: raise the limit (ulimit -v), or use a machine that has more")
+        return FAILED
     except _expected() as error:
         if os.environ.get("LAMELLA_DEBUG"):
             raise
@@ -138,7 +142,14 @@ def _run(argv: list[str]) -> int:
     verb = next((word for word in argv if word in VERBS), None)
     words, command = _split_command(argv) if verb == "run" else (argv, [])
     parser = parser_of(verb)
-    arguments = parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
+    if verb == "run" and any(not word.startswith("-") for word in unknown) and "--" not in argv:
+        import shlex
+
+        _complain(f"run needs -- before its command: lamella run {arguments.reference} -- {shlex.join(unknown)}")
+        return USAGE
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.version:
         from importlib.metadata import version
 
@@ -180,10 +191,22 @@ def _expected() -> tuple[type[BaseException], ...]:
 
 
 def _sentence(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError) and not error.filename and not _is_somewhere():
+        return "the current folder was removed: change to one that is there (cd)"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open: raise the limit (ulimit -n)"
     if isinstance(error, OSError) and error.strerror:
         # What neither package translated: the system's own words and the file that they are about.
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)
+
+
+def _is_somewhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _complain(sentence: str) -> None:

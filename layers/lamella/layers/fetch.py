@@ -11,6 +11,7 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from lamella.layers.errors import StoreError
 from lamella.layers.partial import Claim, claim, commit, receive
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
             for number in range(min(len(layers), _CONNECTIONS))
         ]
         try:
+            _start(threads)
             for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
         except BaseException:
             run.stop()
             raise
@@ -68,6 +69,19 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
     if run.error:
         raise run.error
     return run.moved
+
+
+def _start(threads: Sequence[threading.Thread]) -> None:
+    """As many of them as this process may have: each can do all of the work."""
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if thread is threads[0]:
+                raise StoreError(
+                    "no thread can be started to pull with: raise the limits on processes and memory (ulimit -u, -v)"
+                ) from error
+            return
 
 
 def _workers(stack: ExitStack) -> SimpleQueue[Worker] | None:

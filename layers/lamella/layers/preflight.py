@@ -23,9 +23,14 @@ _MAX_CACHE = 16 << 20
 
 def check(environment: PublishedEnvironment) -> None:
     """Raises `Unsupported`, in one sentence, where this machine can't run the environment."""
+    if why_not := obstacle(environment):
+        raise Unsupported(why_not)
+
+
+def obstacle(environment: PublishedEnvironment) -> str:
+    """Why this machine can't run the environment, in one sentence; empty where it can."""
     missing = missing_glibc(environment.glibc, glibc()) or missing_level(environment.cpu_level, _cpu_flags())
-    if missing:
-        raise Unsupported(f"this environment can't run here: {missing}")
+    return f"this environment can't run here: {missing}" if missing else ""
 
 
 def notes(environment: PublishedEnvironment) -> list[str]:

@@ -72,14 +72,16 @@ def pull(
     insecure: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
+    check: Callable[[PublishedEnvironment], object] | None = None,
 ) -> Pulled:
     """Fetches, verifies and unpacks the layers of `reference` that are missing; nothing is asked when none is.
 
-    A pull that is stopped keeps the layers that it finished. `platform` is this machine's by default. Raises
+    A pull that is stopped keeps the layers that it finished. `platform` is this machine's by default. `check`: see
+    `leased`; whether this machine can run what it pulls is not looked at, since others may use its store. Raises
     `LayersError`. The layers stay until `gc`; to keep them from it, use `leased`.
     """
     with leased(
-        reference, store=store, platform=platform, insecure=insecure, dry_run=dry_run, progress=progress
+        reference, store=store, platform=platform, insecure=insecure, dry_run=dry_run, progress=progress, check=check
     ) as pulled:
         return pulled
 

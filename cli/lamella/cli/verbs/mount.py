@@ -22,7 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("target", metavar="TARGET", help="an empty folder; it is made if it is missing")
     parser.add_argument("--writable", action="store_true", help="take changes, and throw them away with umount")
-    parser.add_argument("--changes", metavar="FOLDER", default="", help="take changes and keep them in FOLDER")
+    parser.add_argument(
+        "--changes", metavar="FOLDER", default="", help="take changes and keep them in FOLDER; needs root"
+    )
     parser.add_argument(
         "--prefix",
         metavar="PATH",
@@ -46,6 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.layers.mount import mount
     from lamella.layers.store import Store
 
+    def notify(sentence: str) -> None:
+        remark(f"lamella: {sentence}", quiet=arguments.quiet)
+
     with shown(quiet=arguments.quiet) as progress:
         mounted = mount(
             arguments.reference,
@@ -57,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             prefix=arguments.prefix,
             insecure=arguments.insecure,
             progress=progress,
+            notify=notify,
         )
     if arguments.json:
         result_json(asdict(mounted))

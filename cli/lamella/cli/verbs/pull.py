@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from lamella.layers.oci import Layer
+    from lamella.layers.published import PublishedEnvironment
     from lamella.layers.pull import Pulled
 
 SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
@@ -28,11 +29,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pulls; the reference, pinned to its digest, is the result."""
     from lamella.cli.progress import shown
+    from lamella.layers import preflight
     from lamella.layers.oci import Platform
     from lamella.layers.pull import pull
     from lamella.layers.store import Store
 
     store = Store(arguments.store)
+
+    def warn(environment: PublishedEnvironment) -> None:
+        # Said and not refused: a store may be filled for other machines. Of a platform that was named nothing is known.
+        if arguments.platform is None:
+            for sentence in filter(None, (preflight.obstacle(environment), *preflight.notes(environment))):
+                remark(f"lamella: {sentence}", quiet=arguments.quiet)
+
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
         pulled = pull(
@@ -42,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             insecure=arguments.insecure,
             dry_run=arguments.dry_run,
             progress=progress,
+            check=warn,
         )
     took = time.monotonic() - began
     if arguments.json:
