@@ -152,3 +152,21 @@ def test_what_the_user_s_site_hides_is_said_and_does_not_ship(
     monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
     (found,) = [finding for finding in scan(str(standalone)).findings if finding.kind == "shadowed"]
     assert found.message == f"Python imports both from {tmp_path / SITE} here; the environment's own ships"
+
+
+def test_what_only_the_user_s_site_has_is_said_and_does_not_ship(
+    standalone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / SITE
+    (site / "only_user-1.0.dist-info").mkdir(parents=True)
+    (site / "only_user-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: only-user\nVersion: 1.0\n")
+    (site / "only_user-1.0.dist-info" / "RECORD").write_text("onlyuser.py,,\n")
+    for name in ("onlyuser.py", "loose.py"):
+        (site / name).write_text("")
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
+    assert [finding.message for finding in scan(str(standalone)).findings if finding.kind == "outside"] == [
+        f"Python imports {name} from {site} here, which is not of the environment: it does not ship; install it there"
+        for name in ("loose", "only-user")
+    ]
+    monkeypatch.setenv("PYTHONNOUSERSITE", "1")
+    assert not [finding for finding in scan(str(standalone)).findings if finding.kind == "outside"]

@@ -11,6 +11,7 @@ from lamella.builder import working
 from lamella.builder.errors import CannotBuild
 from lamella.builder.scan import scan
 from support.installed import install, venv, wheel
+from support.projects import editable, project
 from support.scanned import SITE, findings, package, paths, reasons, shipped
 
 if TYPE_CHECKING:
@@ -111,21 +112,24 @@ def test_more_than_the_limit_needs_a_word(made: Path, folder: Path, monkeypatch:
     assert "large.bin" in local(made, folder, allow_large=True)
 
 
-@pytest.mark.parametrize("name", ["HOME", "/"])
-def test_a_home_folder_is_refused_with_the_reason(
-    made: Path, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["an include", "an editable install"])
+def test_the_limit_is_of_all_local_files(
+    tmp_path: Path, folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", str(folder))
-    with pytest.raises(CannotBuild, match="holds far more than a project's code"):
-        scan(str(made), local=str(folder) if name == "HOME" else name)
-
-
-def test_folders_of_pythonpath_ship_too(
-    made: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path, "more/extra.py")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'more'}:{tmp_path / 'nowhere'}")
-    assert {"extra.py", "app.py"} <= local(made, folder)
+    monkeypatch.setattr(working, "LIMIT", 1 << 20)
+    environment = venv(tmp_path / "env")
+    root = project(tmp_path / "demo", "demo", {"demo.py": ""})
+    large = root / "src" / "demo" / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(3 << 20)
+    options: dict[str, object] = {"include": [str(large)]}
+    if where == "an editable install":
+        editable(environment / SITE, root, "demo")
+        options = {}
+    with pytest.raises(CannotBuild, match=r"has 3 MiB, more than 1; the largest file is .*large\.bin: .*--allow-large"):
+        scan(str(environment), **options)  # type: ignore[arg-type]
+    scanned = scan(str(environment), allow_large=True, **options)  # type: ignore[arg-type]
+    assert any(path.endswith("large.bin") for path in shipped(scanned))
 
 
 def test_a_link_loop_ends(made: Path, folder: Path) -> None:
@@ -134,22 +138,45 @@ def test_a_link_loop_ends(made: Path, folder: Path) -> None:
     assert {"a/loop", "a/up", "app.py"} <= local(made, folder)
 
 
-def test_what_is_installed_wins_over_the_working_directory_and_the_scan_says_so(made: Path, folder: Path) -> None:
-    write(folder, "alpha/__init__.py", text="mine = 1\n")
-    scanned = scan(str(made), local=str(folder))
-    assert f"{SITE}/alpha/__init__.py" in paths(package(scanned, "alpha"))
-    (found,) = findings(scanned, "shadowed")
-    assert "alpha of" in found.message
-    assert "the installed one ships" in found.message
+def test_rules_of_the_repository_count_in_a_folder_of_it(made: Path, folder: Path, tmp_path: Path) -> None:
+    write(folder, "app.log")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text("*.log\n/My_App/settings.yaml\n")
+    assert not local(made, folder) & {"app.log", "settings.yaml"}
+    assert "app.py" in local(made, folder)
 
 
-def test_an_editable_project_as_working_directory_ships_once(tmp_path: Path) -> None:
-    environment = venv(tmp_path / "env")
-    write(tmp_path / "project", "src/demo/__init__.py", "tests/test_demo.py", "setup.py")
-    site = environment / SITE
-    (site / "demo.pth").write_text(str(tmp_path / "project" / "src"))
-    scanned = scan(str(environment), local=str(tmp_path / "project"))
-    assert {path for path in shipped(scanned) if path.startswith(SITE)} == {f"{SITE}/demo/__init__.py"}
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("~", "holds far more than a project's data"),
+        (".git", "is to be included, and never ships: it is a version control system's folder; correct --include"),
+        ("~/.ssh", "is to be included, and never ships: it is a place for credentials"),
+        ("~/.ssh/work", "is to be included, and never ships: it is a place for credentials"),
+        ("link", "is to be included, and never ships: it is a place for credentials"),
+        (".venv", "is to be included, and never ships: it is an environment of its own"),
+        (".", "is where its code is: ship that with --local"),
+    ],
+)
+def test_an_include_that_must_not_ship_is_refused(
+    made: Path, folder: Path, tmp_path: Path, named: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    write(home, ".ssh/work")
+    write(folder, ".git/config", ".venv/pyvenv.cfg")
+    (folder / "link").symlink_to(home / ".ssh" / "work")
+    monkeypatch.setenv("HOME", str(home))
+    with pytest.raises(CannotBuild, match=message):
+        scan(str(made), local=str(folder), include=[named])
+
+
+def test_an_include_that_is_installed_is_a_finding(made: Path, folder: Path) -> None:
+    write(folder, "alpha/__init__.py", "alpha/table.csv")
+    scanned = scan(str(made), local=str(folder), include=["alpha"])
+    assert f"{SITE}/alpha/table.csv" in shipped(scanned)
+    assert reasons(scanned)[f"{folder}/alpha/__init__.py"] == "an installed package of that name ships"
+    messages = [finding.message for finding in findings(scanned, "shadowed")]
+    assert f"{folder}/alpha is to be included as alpha, and an installed package has 1 of its files" in messages[-1]
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 from lamella.builder import links, runtime
 from lamella.builder.conda import conda_packages, conda_skip
 from lamella.builder.distributions import distributions
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.places import in_environment, made_at, places
+from lamella.builder.prefix import SHARED
 from lamella.builder.projects import projects
+from lamella.builder.roots import Installed
 from lamella.builder.sites import is_system, sites, user_base
 from lamella.builder.venv import venv_skip
 from lamella.builder.walk import Entry, Tree, look, walk
-from lamella.builder.working import Local, working
+from lamella.builder.working import working
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from lamella.builder.interpreter import Facts
     from lamella.builder.places import Place
     from lamella.builder.prefix import Located
+    from lamella.builder.roots import Local
     from lamella.builder.sites import Site
 
 
@@ -58,9 +62,9 @@ def inventory(located: Located, facts: Facts, local: Local) -> Inventory:
     )
     for site in sites(located, facts):
         gathered = _add_site(gathered, site, f"{stdlib}/site-packages")
-    said = [*gathered.findings, *_moved(located), *_shadowed(located, facts, gathered)]
+    said = [*gathered.findings, *_moved(located), *_users_own(located, facts, gathered)]
     gathered = gathered._replace(findings=said)
-    gathered = _add_local(gathered, local, f"{stdlib}/site-packages")
+    gathered = _add_local(gathered, local, located, facts)
     resolved = links.resolve(gathered.entries, gathered.places, gathered.left_out)
     entries = {entry.path: entry for entry in resolved.entries}
     if facts.debian and base.entries:
@@ -86,16 +90,32 @@ def _moved(located: Located) -> list[Finding]:
     return [Finding("warning", "moved", located.prefix, message)]
 
 
-def _shadowed(located: Located, facts: Facts, gathered: Inventory) -> list[Finding]:
-    """What the user's own site hides of an environment that is not a venv, and does not ship with it."""
+def _users_own(located: Located, facts: Facts, gathered: Inventory) -> list[Finding]:
+    """What Python imports here from the user's own site, and does not ship with an environment that is not a venv."""
     site = os.path.join(user_base(), "lib", f"python{facts.short}", "site-packages")
-    if located.kind == "venv" or is_system(located) or not os.path.isdir(site):
+    if located.kind == "venv" or is_system(located) or not os.path.isdir(site) or os.environ.get("PYTHONNOUSERSITE"):
         return []
     here = {each.name for each in (*gathered.pip, *gathered.conda)}
-    hidden = sorted({each.name for each in distributions(site, "", ())} & here)
-    return [
+    theirs = distributions(site, "", ())
+    findings = [
         Finding("warning", "shadowed", name, f"Python imports {name} from {site} here; the environment's own ships")
-        for name in hidden
+        for name in sorted({each.name for each in theirs} & here)
+    ]
+    owned = {path.lstrip("/").partition("/")[0] for each in theirs for path in each.files or each.tops}
+    loose = {
+        name.partition(".")[0]
+        for name in os.listdir(site)
+        if name not in owned
+        and (name.endswith((".py", ".so")) or os.path.isfile(os.path.join(site, name, "__init__.py")))
+    }
+    return findings + [
+        Finding(
+            "warning",
+            "outside",
+            name,
+            f"Python imports {name} from {site} here, which is not of the environment: it does not ship; install it there",
+        )
+        for name in sorted({each.name for each in theirs} - here | loose)
     ]
 
 
@@ -156,19 +176,40 @@ def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
     )
 
 
-def _add_local(gathered: Inventory, local: Local, site: str) -> Inventory:
+def _add_local(gathered: Inventory, local: Local, located: Located, facts: Facts) -> Inventory:
     """`gathered` with the code that no installer knows of."""
-    editable = [place.source for place in gathered.places if place.path.startswith(site)]
-    added = working(local, site, gathered.entries.keys(), editable)
+    site = f"lib/python{facts.short}/site-packages"
+    ordinary = [each for each in gathered.pip if not each.editable and each.origin != "local"]
+    own = [place.source for place in places(located, facts) if place.source not in SHARED]
+    own += [found for each in sites(located, facts) for found in (each.source, os.path.realpath(each.source))]
+    installed = Installed(
+        entries=gathered.entries,
+        names=frozenset(each.name for each in (*ordinary, *gathered.conda)),
+        origins=frozenset(_folder(each.source) for each in ordinary),
+        editable=tuple(os.path.realpath(place.source) for place in gathered.places if place.path.startswith(site)),
+        projects=tuple(
+            folder for each in gathered.pip if each.editable and each.records and (folder := _folder(each.source))
+        ),
+        prefix=located.prefix,
+        folders=tuple(own),
+    )
+    added = working(local, site, installed)
+    gathered = gathered._replace(
+        left_out=[*gathered.left_out, *added.left_out], findings=[*gathered.findings, *added.findings]
+    )
     if added.distribution is None:
-        return gathered._replace(left_out=[*gathered.left_out, *added.left_out])
+        return gathered
     return gathered._replace(
         entries=gathered.entries | {entry.path: entry for entry in added.entries},
         places=(*added.places, *gathered.places),
         pip=[*gathered.pip, added.distribution],
-        left_out=[*gathered.left_out, *added.left_out],
-        findings=[*gathered.findings, *added.findings],
     )
+
+
+def _folder(url: str) -> str:
+    """The folder of a `file:` URL, resolved; nothing for any other."""
+    path = url.removeprefix("file://") if url.startswith("file://") else ""
+    return os.path.realpath(path if os.path.exists(path) else unquote(path)) if path else ""
 
 
 def _scripts(found: Iterable[Distribution], site: Site, known: dict[str, Entry]) -> dict[str, Entry]:

@@ -126,9 +126,10 @@ def project_tree(root: Place, keep: frozenset[str] = frozenset(), name: str = ""
             return IGNORED
         stem = name.partition(".")[0]
         if is_project and is_import_root and inner == name and stem != own:
-            if folder:
-                return _BESIDE if name in _BESIDE_CODE or not name.isidentifier() or not has_code(source) else None
-            return _BESIDE if stem in _MODULES_BESIDE_CODE or not _MODULE.fullmatch(name) else None
+            if is_beside(name, folder=folder):
+                return _BESIDE
+            if not (name.isidentifier() and has_code(source) if folder else _MODULE.fullmatch(name)):
+                return _BESIDE
         return None
 
     return walk(root.source, root.path, skip, borrowed=True)
@@ -158,6 +159,16 @@ def never(path: str, name: str, source: str) -> str | None:
     ):
         return "an environment of its own"
     return secret(path, name, source)
+
+
+def is_beside(name: str, *, folder: bool) -> bool:
+    """Whether what has this name at a project's top is about its code, and not its code."""
+    return name in _BESIDE_CODE if folder else name.partition(".")[0] in _MODULES_BESIDE_CODE
+
+
+def is_repository(folder: str) -> bool:
+    """Whether `folder` is a repository of its own. A submodule, which has a file for its link to the outer one, is not."""
+    return any(os.path.isdir(os.path.join(folder, name)) for name in VCS)
 
 
 def too_broad(folder: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,11 +20,11 @@ from lamella.builder.ownership import Ownership, own
 from lamella.builder.places import prefixes
 from lamella.builder.prefix import locate
 from lamella.builder.requirements import unmet
-from lamella.builder.working import Local
+from lamella.builder.roots import Local
+from lamella.builder.working import within_limit
 from lamella.layers.progress import Silent
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lamella.builder.contents import Content
@@ -37,6 +38,7 @@ def scan(
     prefix: str | None = None,
     *,
     local: str | None = None,
+    working_directory: bool = False,
     include: Sequence[str] = (),
     ignore: Sequence[str] = (),
     allow_large: bool = False,
@@ -47,8 +49,9 @@ def scan(
 ) -> Environment:
     """The environment at `prefix`; without one, the active one, the one of this folder, or that of `python` on PATH.
 
-    `local` is a folder whose code ships, too, as one local package with the files and folders `include`; more than
-    `working.LIMIT` bytes of it only where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the
+    `local` is a folder whose code ships, too, as one local package with the files and folders `include`; without one, and
+    with `working_directory`, that directory is, if it is a project's. More than `working.LIMIT` bytes of local code ship only
+    where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the
     file of known hashes, by default `hashes.default_path()`. `wheels` is an empty folder, in which local projects are
     built as wheels that ship in their place: it must stay for as long as the environment is read.
 
@@ -57,7 +60,10 @@ def scan(
     """
     located = locate(prefix)
     wanted = _Wanted(
-        Local(local or "", tuple(include), allow_large), frozenset(map(normalised, ignore)), system_libraries, wheels
+        Local(local or (os.curdir if working_directory else ""), tuple(include), allow_large, asked=local is not None),
+        frozenset(map(normalised, ignore)),
+        system_libraries,
+        wheels,
     )
     with contextlib.closing(Hashes(cache)) as hashes, _no_collection():
         return _scan(located, ask(located.executable, hashes), wanted, hashes, progress or Silent())
@@ -80,6 +86,7 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
         from lamella.builder.wheels import with_wheels
 
         seen = with_wheels(seen, located, facts.short, local=wanted.local, folder=wanted.wheels, progress=progress)
+    within_limit(seen.entries, seen.pip, wanted.local)
     entries = seen.entries
 
     def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:

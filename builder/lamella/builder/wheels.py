@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lamella.builder.distributions import Distribution
     from lamella.builder.inventory import Inventory
     from lamella.builder.prefix import Located
+    from lamella.builder.roots import Local
     from lamella.builder.walk import Entry
-    from lamella.builder.working import Local
     from lamella.layers.progress import Progress
 
 _TASK = "building wheels"

@@ -5,36 +5,29 @@ Python finds it on the laptop without any install; on a node it is in site-packa
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.distributions import Distribution, normalised
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.errors import CannotBuild
 from lamella.builder.ignore import Ignore
-from lamella.builder.local import has_code, never, too_broad
+from lamella.builder.local import has_code, is_beside, is_repository, never, too_broad, top_of
+from lamella.builder.namesakes import Namesakes, joins
 from lamella.builder.places import Place
+from lamella.builder.roots import project, roots
 from lamella.builder.walk import Entry, look, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Mapping
+
+    from lamella.builder.roots import Installed, Local, Root
 
 LIMIT = 100 << 20
 """Bytes of local code that ship without having been asked for: more is data, or a mistake."""
 
 _BUILT = frozenset({"build", "dist", "htmlcov"})
-
-
-class Local(NamedTuple):
-    """What the user wants to ship besides what is installed."""
-
-    folder: str = ""
-    """Whose code ships; empty for none."""
-    include: tuple[str, ...] = ()
-    """Files and folders that ship whatever they are, relative to `folder`, or to the current one."""
-    allow_large: bool = False
+_INSTALLED = "an installed package of that name ships"
 
 
 class Working(NamedTuple):
@@ -47,88 +40,128 @@ class Working(NamedTuple):
     findings: list[Finding]
 
 
-def working(local: Local, site: str, taken: Collection[str], projects: Iterable[str]) -> Working:
-    """The code that `local` names, in `site`. `taken` are paths that installed packages have; `projects` are folders
-    that ship already, as editable installs.
+def working(local: Local, site: str, installed: Installed) -> Working:
+    """The code that `local` names, in `site`, but for what is `installed`.
 
-    `CannotBuild` for a folder that is no project's, and for more than `LIMIT`.
+    `CannotBuild` for a folder that the user named and that is no project's, and for an include that can't be.
     """
-    result = Working(None, [], [], [], [])
+    chosen = roots(local, installed)
+    result = Working(None, [], [], [], [*chosen.findings])
+    namesakes = Namesakes(installed.entries, site)
+    for root in chosen.roots:
+        _add(root, site, local, namesakes, result)
     base = os.path.abspath(local.folder or os.curdir)
-    roots = [base, *_pythonpath(base)] if local.folder else []
-    shipped = [os.path.realpath(project) for project in projects]
-    for root in roots:
-        if too_broad(root):
-            raise CannotBuild(
-                f"{root} holds far more than a project's code: go to the project's folder, or leave local code out "
-                "with --no-local"
-            )
-        # An editable install says exactly what of this project is code.
-        if not any(_within(project, os.path.realpath(root)) for project in shipped):
-            _add(root, site, taken, result)
-    size = sum(entry.seen.st_size for entry in result.entries)
-    if size > LIMIT and not local.allow_large:
-        largest = max(result.entries, key=lambda entry: entry.seen.st_size)
-        raise CannotBuild(
-            f"the code in {base} has {size >> 20} MiB, more than {LIMIT >> 20}; the largest file is {largest.source}: "
-            "leave it out with .lamellaignore, or allow it with --allow-large"
-        )
     for path in local.include:
-        _include(path, base, site, taken, result)
-    files = {entry.path: "" for entry in result.entries}
-    if not files:
+        _include(path, base, site, installed.entries, result)
+    if not result.entries:
         return result
-    name, version = _project(base)
-    return result._replace(distribution=Distribution("local", name, version, "", files, source=f"file://{base}"))
+    folder = base if local.include or not chosen.roots else chosen.roots[0].folder
+    name, version = project(folder)
+    return result._replace(
+        distribution=Distribution(
+            "local",
+            name or normalised(os.path.basename(folder)) or "local",
+            version,
+            "",
+            {entry.path: "" for entry in result.entries},
+            source=f"file://{folder}",
+        )
+    )
 
 
-def _add(root: str, site: str, taken: Collection[str], result: Working) -> None:
-    ignore = Ignore(root)
-    names = sorted(os.listdir(root))
-    modules = [name for name in names if name.endswith((".py", ".so")) and os.path.isfile(os.path.join(root, name))]
-    tops = {path[len(site) + 1 :].partition("/")[0] for path in taken if path.startswith(site + "/")}
+def within_limit(entries: Mapping[str, Entry], found: Iterable[Distribution], local: Local) -> None:
+    """`CannotBuild` where the files of local projects among `found` have more than `LIMIT` bytes, which nobody allowed."""
+    if local.allow_large:
+        return
+    ours = [each for each in found if each.origin == "local" or each.editable]
+    files = [entries[path] for path in {path for each in ours for path in each.files or ()} if path in entries]
+    size = sum(entry.seen.st_size for entry in files)
+    if size > LIMIT:
+        largest = max(files, key=lambda entry: (entry.seen.st_size, entry.source))
+        names = ", ".join(sorted(each.source.removeprefix("file://") or each.name for each in ours))
+        raise CannotBuild(
+            f"the local code ({names}) has {size >> 20} MiB, more than {LIMIT >> 20}; the largest file is "
+            f"{largest.source}: leave it out with .lamellaignore, or allow it with --allow-large"
+        )
+
+
+def _add(root: Root, site: str, local: Local, namesakes: Namesakes, result: Working) -> None:
+    folder = root.folder
+    top = top_of(folder)
+    ignore, asked = Ignore(folder, top=top), Ignore(folder, (".lamellaignore",), top)
+    files = [name for name in os.listdir(folder) if name.endswith((".py", ".so"))]
+    modules = [name for name in files if not is_beside(name, folder=False)]
 
     def skip(path: str, name: str) -> str | None:
         inner = path[len(site) + 1 :]
-        source = os.path.join(root, inner)
-        folder = os.path.isdir(source) and not os.path.islink(source)
+        source = os.path.join(folder, inner)
+        is_folder = os.path.isdir(source) and not os.path.islink(source)
         if reason := never(path, name, source):
             return reason
         if name.startswith(".") or name.endswith(".egg-info"):
             return "hidden, or made by a tool"
         # A compiled module is ignored by git because it is built, not because it is not needed.
-        if ignore.ignored(inner, folder=folder) and not (name.endswith(".so") and not _asked_to_ignore(root, inner)):
+        if ignore.ignored(inner, folder=is_folder) and not (
+            name.endswith(".so") and not asked.ignored(inner, folder=False)
+        ):
             return "ignored by .gitignore or .lamellaignore"
-        if inner != name:
-            return None
-        if name in tops:
-            message = f"{name} of {root} is installed as well: the installed one ships; install the project with -e"
-            result.findings.append(Finding("warning", "shadowed", name, message))
-            return "an installed package of that name ships"
-        if name in _BUILT and folder:
-            return "built from the code"
-        if folder and not modules and not has_code(source):
-            return "no code, and beside none"
-        if not folder and not modules:
-            return "beside no code"
-        return None
+        if root.without and os.path.realpath(source) in root.without:
+            return "an editable install ships it"
+        if is_folder and not local.asked and is_repository(source):
+            return "a repository of its own"
+        if inner == name:
+            if name in _BUILT and is_folder:
+                return "built from the code"
+            if is_folder and not modules and not has_code(source):
+                return "no code, and beside none"
+            if not is_folder and not modules:
+                return "beside no code"
+        return _hidden(path, source, folder, namesakes, result.findings)
 
-    tree = walk(root, site, skip, borrowed=True)
+    tree = walk(folder, site, skip, borrowed=True)
     known = {entry.path for entry in result.entries}
     result.entries.extend(entry for entry in tree.entries if entry.path not in known)
     result.left_out.extend(tree.left_out)
-    result.places.append(Place(root, site))
+    result.places.append(Place(folder, site))
 
 
-def _asked_to_ignore(root: str, path: str) -> bool:
-    return Ignore(root, (".lamellaignore",)).ignored(path, folder=False)
+def _hidden(path: str, source: str, folder: str, namesakes: Namesakes, findings: list[Finding]) -> str | None:
+    """Why `source`, which belongs at `path`, would not be what is imported on a node; None where it would be."""
+    inner, name = os.path.relpath(source, folder), os.path.basename(source)
+    if installed := namesakes.of(path, source):
+        if name == "__init__.py" and joins(source):
+            return _INSTALLED  # the same namespace's: either one finds the parts of both
+        named = "" if installed == name else f" as {installed}"
+        message = (
+            f"{inner} of {folder} is installed as well{named}: the installed one ships; rename it, or uninstall that"
+        )
+        findings.append(Finding("warning", "shadowed", inner, message))
+        return _INSTALLED
+    is_module = name.endswith(".py") or os.path.isfile(os.path.join(source, "__init__.py"))
+    if inner == name and is_module and namesakes.standard(name):
+        message = f"{inner} of {folder} has the name of a module of Python's own, which nodes import instead: rename it"
+        findings.append(Finding("warning", "shadowed", inner, message))
+    return None
 
 
-def _include(path: str, base: str, site: str, taken: Collection[str], result: Working) -> None:
+def _include(path: str, base: str, site: str, installed: Mapping[str, Entry], result: Working) -> None:
     source = os.path.normpath(os.path.join(base, os.path.expanduser(path)))
+    name = os.path.basename(source)
+    if not os.path.lexists(source):
+        raise CannotBuild(f"{source} is not there, and is to be included: correct --include")
+    if too_broad(source):
+        raise CannotBuild(
+            f"{source} is to be included, and holds far more than a project's data: name what it is of it"
+        )
+    # Where it is on this disk counts here: what is in `.ssh` is no less secret for being named.
+    for real in dict.fromkeys((source, os.path.realpath(source))):
+        if reason := never(real.strip("/"), os.path.basename(real), real):
+            raise CannotBuild(f"{source} is to be included, and never ships: it is {reason}; correct --include")
     inner = os.path.relpath(source, base)
-    if inner == "." or inner.startswith(".."):
-        inner = os.path.basename(source)
+    if inner.startswith(".."):
+        inner = name
+    if inner == os.curdir:
+        raise CannotBuild(f"{source} is to be included, and is where its code is: ship that with --local {source}")
     target = f"{site}/{inner}"
     known = {entry.path for entry in result.entries}
     if os.path.isdir(source):
@@ -141,31 +174,13 @@ def _include(path: str, base: str, site: str, taken: Collection[str], result: Wo
         result.places.append(Place(source, target))
     else:
         entry = look(target, source)
-        if entry is None:
-            raise CannotBuild(f"{source} is not there, and is to be included: correct --include")
-        reason = never(target, os.path.basename(source), source)
-        found, left_out = ([], [LeftOut(source, reason)]) if reason else ([entry], [])
-    result.entries.extend(each for each in found if each.path not in known and each.path not in taken)
-    result.left_out.extend(left_out)
-
-
-def _pythonpath(base: str) -> Sequence[str]:
-    folders = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    return [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder) and folder != base]
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _project(folder: str) -> tuple[str, str]:
-    """Name and version as pyproject.toml says them; else the folder's name."""
-    name, version = os.path.basename(folder), ""
-    try:
-        tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-        with open(os.path.join(folder, "pyproject.toml"), "rb") as file:
-            said = tomllib.load(file).get("project", {})
-        name, version = str(said.get("name") or name), str(said.get("version") or "")
-    except (OSError, ValueError, AttributeError):
-        pass  # a project that says nothing, or nothing that can be read, has its folder's name
-    return normalised(name) or "local", version
+        found, left_out = [entry] if entry else [], []
+    hidden = [entry for entry in found if entry.path in installed]
+    result.entries.extend(entry for entry in found if entry.path not in known and entry.path not in installed)
+    result.left_out.extend((*left_out, *(LeftOut(entry.source, _INSTALLED) for entry in hidden)))
+    if hidden:
+        message = (
+            f"{source} is to be included as {inner}, and an installed package has {len(hidden)} of its files: the "
+            "installed ones ship; rename it"
+        )
+        result.findings.append(Finding("warning", "shadowed", inner, message))
