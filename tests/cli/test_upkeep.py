@@ -80,6 +80,18 @@ def test_gc_frees_what_it_is_told_to_and_says_how_much(node: Node) -> None:
     assert list(node.store.glob("layers/*/*")) == []
 
 
+def test_gc_of_the_layer_cache_leaves_the_store_alone(node: Node, tmp_path: Path) -> None:
+    assert node("pull", node.reference).returncode == 0
+    blob = tmp_path / "cache/layers/blobs/sha256" / ("a" * 64)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"a" * 2000)
+    os.utime(blob, (0, 0))
+    freed = node("gc", "--layer-cache", "--older-than", "1d", "--cache", tmp_path / "cache")
+    assert freed.stderr == f"freed 2.0 kB, 1 built layer of {tmp_path}/cache/layers\n"
+    assert not blob.exists()
+    assert len(list(node.store.glob("layers/*/*"))) == 2
+
+
 def test_gc_without_a_limit_asks_for_one(node: Node) -> None:
     done = node("gc")
     assert (done.returncode, done.stdout) == (2, "")

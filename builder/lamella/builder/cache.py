@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from lamella.builder.pack import Packed
 
 
+RECENT = 3600
+"""Seconds: what was used within them is not freed, since whoever used it may not be done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """What a layer key turned out to be."""
@@ -54,6 +58,9 @@ class LayerCache:
 
     def __init__(self, path: str | None = None) -> None:
         self.path = os.path.join(path or default_path(), "layers")
+        self.blobs = os.path.join(self.path, "blobs")
+        self.keys = os.path.join(self.path, "keys")
+        self.notes = os.path.join(self.path, "notes")
         self._swept = False
 
     def find(self, key: str) -> Built | None:
@@ -61,6 +68,7 @@ class LayerCache:
         try:
             with open(self._key_path(key), "rb") as stream:
                 value = json.loads(stream.read())
+                _used(stream.fileno(), os.fstat(stream.fileno()))
             return Built(
                 Digest.parse(value["digest"]),
                 int(value["size"]),
@@ -77,7 +85,9 @@ class LayerCache:
         """The path of a layer's blob, or None where it is not here whole."""
         path = self._blob_path(built.digest)
         try:
-            return path if os.stat(path).st_size == built.size else None
+            seen = os.stat(path)
+            _used(path, seen)
+            return path if seen.st_size == built.size else None
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -128,6 +138,7 @@ class LayerCache:
         """What was kept under `name`, or None."""
         try:
             with open(self._note_path(name), "rb") as stream:
+                _used(stream.fileno(), os.fstat(stream.fileno()))
                 return stream.read()
         except FileNotFoundError:
             return None
@@ -149,13 +160,13 @@ class LayerCache:
 
     def _note_path(self, name: str) -> str:
         hashed = hashlib.sha256(name.encode()).hexdigest()
-        return os.path.join(self.path, "notes", hashed[:2], hashed)
+        return os.path.join(self.notes, hashed[:2], hashed)
 
     def _key_path(self, key: str) -> str:
-        return os.path.join(self.path, "keys", key[:2], f"{key}.json")
+        return os.path.join(self.keys, key[:2], f"{key}.json")
 
     def _blob_path(self, digest: Digest) -> str:
-        return os.path.join(self.path, "blobs", digest.algorithm, digest.hex)
+        return os.path.join(self.blobs, digest.algorithm, digest.hex)
 
     def _write(self, path: str, content: bytes) -> None:
         with self._partial() as (stream, partial):
@@ -186,6 +197,13 @@ class LayerCache:
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+def _used(file: str | int, seen: os.stat_result) -> None:
+    """Notes that a file is in use. Often enough for `RECENT`; a time that can't be set costs a rebuild at worst."""
+    if time.time() - seen.st_mtime > RECENT / 2:
+        with contextlib.suppress(OSError):
+            os.utime(file)
 
 
 def _sweep(folder: str) -> None:

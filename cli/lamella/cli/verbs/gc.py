@@ -1,4 +1,4 @@
-"""`lamella gc`: free space in the store, least recently used first, never from under a mount."""
+"""`lamella gc`: free space in the store or the layer cache, least recently used first, never from under a mount."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result_json, size
-from lamella.cli.settings import STORE, UsageError
+from lamella.cli.settings import CACHE, STORE, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (STORE,)
+SETTINGS = (STORE, CACHE)
 _BYTES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("--keep", metavar="SIZE", help="free until the store has at most this, such as 20GB")
     parser.add_argument("--older-than", metavar="AGE", help="free what was not used for this long, such as 30d or 12h")
+    parser.add_argument("--layer-cache", action="store_true", help="free built layers in the cache instead of the store")
     parser.add_argument("--all", action="store_true", help="free all that is not mounted or in use")
     parser.add_argument("--dry-run", action="store_true", help="show what would be freed; change nothing")
     for setting in SETTINGS:
@@ -34,13 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not (arguments.all or arguments.keep or arguments.older_than):
         raise UsageError("gc needs to know what may go: --older-than 30d, --keep 20GB, or --all")
+    keep_bytes, older_than = 0 if arguments.all else size_of(arguments.keep), age_of(arguments.older_than)
+    if arguments.layer_cache:
+        return _prune(arguments, keep_bytes, older_than)
     store = Store(arguments.store)
-    freed = gc(
-        store,
-        keep_bytes=0 if arguments.all else size_of(arguments.keep),
-        older_than=age_of(arguments.older_than),
-        dry_run=arguments.dry_run,
-    )
+    freed = gc(store, keep_bytes=keep_bytes, older_than=older_than, dry_run=arguments.dry_run)
     if arguments.json:
         layers = [str(diff_id) for diff_id in freed.layers]
         result_json(
@@ -55,6 +54,23 @@ def run(arguments: argparse.Namespace) -> int:
                 quiet=arguments.quiet,
             )
         remark(f"{would} {size(freed.bytes)}, {layers_text} of {store.path}", quiet=arguments.quiet)
+    return 0
+
+
+def _prune(arguments: argparse.Namespace, keep_bytes: int | None, older_than: float | None) -> int:
+    from lamella.builder.cache import LayerCache
+    from lamella.builder.prune import prune
+
+    cache = LayerCache()
+    freed = prune(cache, keep_bytes=keep_bytes, older_than=older_than, dry_run=arguments.dry_run)
+    if arguments.json:
+        value = {"layers": freed.blobs, "bytes": freed.bytes}
+        result_json({"cache": cache.path, "dry_run": arguments.dry_run, "freed": value})
+    else:
+        would = "would free" if arguments.dry_run else "freed"
+        remark(
+            f"{would} {size(freed.bytes)}, {counted(freed.blobs, 'built layer')} of {cache.path}", quiet=arguments.quiet
+        )
     return 0
 
 
