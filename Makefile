@@ -7,7 +7,7 @@ STAMP := $(VENV)/.lamella-installed
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 # Real registries, engines and mounts: what the tests drive. One Debian package name each.
-ENGINES := docker-registry skopeo umoci podman catatonit runc docker.io containerd mmdebstrap squashfs-tools uidmap xfsprogs
+ENGINES := docker-registry skopeo umoci podman catatonit runc docker.io containerd mmdebstrap squashfs-tools uidmap xfsprogs zsh
 TOOLS := python3 python3-venv git gcc libc6-dev binutils openssl unzip zstd ca-certificates
 
 .PHONY: help test check bench demo docs install system clean

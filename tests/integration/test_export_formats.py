@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lamella.layers.export import Format
 
-SHELLS = ["bash", "dash"]
+SHELLS = ["bash", "dash", "zsh"]
 
 
 def listing(*paths: str) -> str:
