@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from lamella.builder.cache import Built, LayerCache
 from lamella.builder.image import PackageLayer
 from lamella.builder.push import push_environment
@@ -48,11 +50,21 @@ def test_licences_of_older_metadata_are_found_and_texts_are_not_names(tmp_path: 
     assert "licenses" not in component(tool(tmp_path / "c", f"License: {'Permission is granted ' * 20}"))
 
 
-def test_a_conda_package_says_build_channel_and_subdir_without_a_token(tmp_path: Path) -> None:
-    record = {"channel": "https://host/t/tk-secret/forge/linux-64", "subdir": "linux-64", "license": "Zlib"}
+@pytest.mark.parametrize(
+    ("channel", "shown"),
+    [
+        ("https://host/t/tk-secret/forge/linux-64", "&channel=forge"),
+        ("me:tk-secret@host/t/tk-secret/forge", "&channel=forge"),
+        ("https://host/t/tk-secret", ""),
+    ],
+)
+def test_a_conda_package_says_build_channel_and_subdir_without_a_token(
+    tmp_path: Path, channel: str, shown: str
+) -> None:
+    record = {"channel": channel, "subdir": "linux-64", "license": "Zlib"}
     zlib = package(tmp_path, "zlib", {"conda-meta/zlib.json": json.dumps(record)}, origin="conda", version="1.3")
     found = component(replace(zlib, build="h1_0"))
-    assert found["purl"] == "pkg:conda/zlib@1.3?build=h1_0&channel=forge&subdir=linux-64"
+    assert found["purl"] == f"pkg:conda/zlib@1.3?build=h1_0{shown}&subdir=linux-64"
     assert found["licenses"] == [{"license": {"name": "Zlib"}}]
     assert "secret" not in json.dumps(found)
 

@@ -91,6 +91,7 @@ def test_files_for_credentials_never_ship(tmp_path: Path, name: str) -> None:
         ("etc/conda/activate.d/env_vars.bat", '@set "API_TOKEN=CANARY"\n'),
         ("etc/conda/activate.d/env_vars.ps1", '$Env:API_TOKEN = "CANARY"\n'),
         ("etc/conda/deactivate.d/env_vars.sh", "export API_TOKEN=CANARY\n"),
+        ("etc/conda/env_vars.d/own.json", '{"API_TOKEN": "CANARY"}'),
         ("bin/postactivate", "export API_TOKEN=CANARY\n"),
         ("config/prod.env", "DB_PASS=CANARY\n"),
         ("app/secrets.toml", "[db]\npassword = 'CANARY'\n"),

@@ -69,7 +69,10 @@ class _Layer:
         self._points = _entry_points(package)
         self._versioned = False
         # What an index gave is public, and the same for everybody, also where it holds such files.
-        self._private = package.origin in ("local", "unowned") or (package.origin == "pypi" and bool(package.source))
+        said = f"{self._dist_info}/{metadata.DIRECT_URL}"
+        self._private = package.origin in ("local", "unowned") or (
+            package.origin == "pypi" and (bool(package.source) or any(file.path == said for file in package.files))
+        )
 
     def metadata(self, file: File) -> bool:
         """Takes the file if it is one that every installer writes in its own way."""

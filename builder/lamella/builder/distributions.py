@@ -101,7 +101,7 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
         records=f"{site}/{base}",
         files=files,
         source=url,
-        direct=bool(url),
+        direct=bool(url or url_trouble),
         editable=editable,
         tops=_lines(os.path.join(folder, "top_level.txt")) if files is None else (),
         scripts=_scripts(os.path.join(folder, "entry_points.txt")) if files is None else (),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from lamella.builder.canonical import read_file
+from lamella.builder.urls import without_credentials
 from lamella.layers.oci import canonical_json
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def _purl(package: Package, conda: dict[str, Any]) -> str:
 
 def _channel(conda: dict[str, Any]) -> str:
     # Its last name alone: what is before may be a host of somebody's own, with a token in it.
-    return str(conda.get("channel") or "").rstrip("/").removesuffix(f"/{conda.get('subdir')}").rpartition("/")[2]
+    channel = without_credentials(str(conda.get("channel") or ""))
+    path = urlsplit(channel).path if "://" in channel else channel
+    return path.rstrip("/").removesuffix(f"/{conda.get('subdir')}").rpartition("/")[2]
 
 
 def _licences(package: Package, conda: dict[str, Any]) -> list[dict[str, Any]]:

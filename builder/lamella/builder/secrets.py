@@ -87,7 +87,7 @@ _CONFIGURATION = frozenset(
     ]
 )
 # conda's variables of an environment, its settings in parts, and the scripts that its users write to set variables.
-_CONDA = re.compile(r"(?:.*/)?(?:conda-meta/state|\.?condarc\.d/[^/]+|etc/conda/(?:de)?activate\.d/[^/]+)")
+_CONDA = re.compile(r"(?:.*/)?(?:conda-meta/state|\.?condarc\.d/[^/]+|etc/conda/(?:(?:de)?activate|env_vars)\.d/[^/]+)")
 # What names package indexes. Their other contents are no credentials, whatever they are called.
 _REQUIREMENTS = re.compile(
     r"(?:requirements|constraints)[\w.-]*\.(?:txt|in)|pyproject\.toml|setup\.cfg|tox\.ini|Pipfile(?:\.lock)?"
