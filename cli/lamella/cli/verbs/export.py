@@ -19,7 +19,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument(
-        "path", nargs="?", metavar="PATH", help="a folder, or an archive by its name's ending; it must not exist"
+        "path",
+        nargs="?",
+        metavar="PATH",
+        help="a folder, or an archive by its name's ending; it must not exist, or be an empty folder",
     )
     parser.add_argument("--to-docker", action="store_true", help="load the runnable image into the local Docker engine")
     parser.add_argument(
