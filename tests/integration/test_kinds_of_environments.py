@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.builder.cache import LayerCache
 from lamella.builder.push import push_environment
+from lamella.builder.rpath import patchelf
 from lamella.builder.scan import scan
 from lamella.layers.pull import pull
 from lamella.layers.store import Store
 from support.conda import PLACEHOLDER, conda_environment, conda_package, python_package
+from support.engines import need
 from support.installed import install, venv, wheel
 from support.scanned import SITE
 
@@ -24,7 +27,11 @@ if TYPE_CHECKING:
 
     from lamella.builder.environment import Environment, File
 
+STDLIB = SITE.rpartition("/")[0]
 # Written anew in one form, so that every installer's layer is the same; see docs/reference/layer-format.md.
+HOLD = ["lib/libnative.la", "lib/pkgconfig/native.pc", "lib/cmake/native.cmake", f"{STDLIB}/_sysconfigdata_native.py"]
+"""What a build writes its prefix into, besides programs."""
+RUN_PATHS = {"relative": "$ORIGIN/../lib", "both": f"{PLACEHOLDER}/lib:$ORIGIN/../lib"}
 CANONICAL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 
@@ -39,9 +46,26 @@ def conda(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "site-packages/pure-1.0.dist-info/INSTALLER": "conda\n",
     }
     conda_package(folder, "pure", pure, noarch="python", depends=["python"], entry_points=["pure-tool = pure:main"])
-    native: dict[str, str | bytes] = {"lib/native.cfg": f"prefix={PLACEHOLDER}\n", "share/native/data.bin": b"\0\1\2"}
-    conda_package(folder, "native", native, links={"share/native/link": "data.bin"})
+    native: dict[str, str | bytes] = {
+        "lib/native.cfg": f"prefix={PLACEHOLDER}\n",
+        "share/native/data.bin": b"\0\1\2",
+        "ssl/cacert.pem": "-----BEGIN CERTIFICATE-----\n",
+        "bin/.native-post-link.sh": '#!/bin/sh\necho "$PREFIX" > "$PREFIX/share/native/cache"\n',
+        **dict.fromkeys(HOLD, f"of {PLACEHOLDER}/lib\n"),
+        **{f"lib/lib{name}.so": library(folder.parent, name, path) for name, path in RUN_PATHS.items()},
+    }
+    links = {"share/native/link": "data.bin", "ssl/cert.pem": "cacert.pem"}
+    conda_package(folder, "native", native, links=links, executables=["bin/.native-post-link.sh"])
     return conda_environment(folder.parent / "env", folder, ["python", "pure", "native"])
+
+
+def library(folder: Path, name: str, run_path: str) -> bytes:
+    """A shared library with a DT_RPATH, as conda-build leaves them."""
+    source, made = folder / "x.c", folder / f"lib{name}.so"
+    source.write_text("int x;\n")
+    command = [need("gcc"), "-shared", str(source), "-o", str(made), f"-Wl,--disable-new-dtags,-rpath,{run_path}"]
+    subprocess.run(command, check=True)
+    return made.read_bytes()
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +126,68 @@ def test_a_conda_environment_comes_back_as_it_was(conda: Path, tmp_path: Path) -
     assert os.readlink(found["share/native/link"]) == "data.bin"
 
 
-def test_a_conda_package_s_layer_is_the_same_from_any_prefix(conda: Path, tmp_path: Path) -> None:
+def test_what_a_build_wrote_its_prefix_into_holds_the_image_prefix(conda: Path, tmp_path: Path) -> None:
+    """libtool's, pkg-config's and CMake's files, Python's build configuration, and run paths."""
+    found = unpacked(pushed(scan(str(conda)), tmp_path), tmp_path)
+    for name in HOLD:
+        with open(found[name], encoding="utf-8") as file:
+            assert file.read() == "of /opt/env/lib\n"
+    for name, path in (("relative", "$ORIGIN/../lib"), ("both", "/opt/env/lib:$ORIGIN/../lib")):
+        command = [patchelf(), "--print-rpath", found[f"lib/lib{name}.so"]]
+        assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == f"{path}\n"
+    with open(found["lib/librelative.so"], "rb") as shipped:
+        assert shipped.read() == (conda / "lib" / "librelative.so").read_bytes()
+
+
+def test_certificates_and_what_a_post_link_script_made_ship(conda: Path, tmp_path: Path) -> None:
+    environment = scan(str(conda))
+    found = unpacked(pushed(environment, tmp_path), tmp_path)
+    assert os.readlink(found["ssl/cert.pem"]) == "cacert.pem"
+    with open(found["ssl/cacert.pem"], encoding="utf-8") as file:
+        assert file.read() == "-----BEGIN CERTIFICATE-----\n"
+    (unowned,) = [package for package in environment.packages if package.origin == "unowned"]
+    assert "share/native/cache" in {file.path for file in unowned.files}
+    with open(found["share/native/cache"], encoding="utf-8") as file:
+        assert file.read() == "/opt/env\n"
+
+
+def test_what_is_hard_linked_into_a_package_cache_is_never_written_to(conda: Path, tmp_path: Path) -> None:
+    cache = conda.parent / "cache"
+    files = [path for path in cache.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path for path in files if path.stat().st_nlink > 1]
+
+    def state() -> dict[Path, tuple[int, int, str]]:
+        return {
+            path: (path.stat().st_mtime_ns, path.stat().st_mode, hashlib.sha256(path.read_bytes()).hexdigest())
+            for path in files
+        }
+
+    before = state()
+    unpacked(pushed(scan(str(conda)), tmp_path), tmp_path)
+    assert state() == before
+
+
+def as_conda_writes_it(prefix: Path) -> None:
+    """Records and scripts of the environment, which rattler made, as conda has them: the same packages."""
+    for path in (prefix / "conda-meta").glob("*.json"):
+        said = json.loads(path.read_text())
+        url = f"https://mirror.corp/t/token/conda-forge/{path.stem}.tar.bz2"
+        said |= {"channel": "https://mirror.corp/t/token/conda-forge", "url": url, "fn": f"{path.stem}.tar.bz2"}
+        said |= {"arch": None, "platform": None, "timestamp": 1, "size": 1, "md5": "0", "requested_spec": "None"}
+        said |= {"subdir": "linux-64", "track_features": "", "features": "", "license_family": "Other"}
+        path.write_text(json.dumps(said, indent=2))
+    script = prefix / "bin" / "pure-tool"
+    text = script.read_text()
+    assert "\n\tsys" in text
+    script.unlink()  # it may be a hard link
+    script.write_text(text.replace("\t", "    "))
+    script.chmod(0o755)
+
+
+def test_a_conda_package_s_layer_is_the_same_from_any_prefix_by_any_tool(conda: Path, tmp_path: Path) -> None:
     channel = conda.parent / "channel"
     other = conda_environment(tmp_path / "of-another-length", channel, ["python", "pure", "native"])
+    as_conda_writes_it(other)
     digests = []
     for number, prefix in enumerate((conda, other)):
         reference = pushed(scan(str(prefix)), tmp_path / str(number))
