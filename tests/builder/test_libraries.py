@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder import elf
+from lamella.builder.findings import against
 from lamella.builder.scan import scan
 from support.engines import need
 from support.installed import venv
@@ -121,6 +122,32 @@ def test_a_driver_s_library_is_the_node_s_to_have(
     scanned = scan(str(made))
     assert scanned.needs.drivers == ("libcuda.so.1",)
     assert "lib/system/libcuda.so.1" not in shipped(scanned)
+
+
+def test_a_driver_s_library_that_a_wheel_brings_is_nobody_s_to_have(made: Path, site: Path) -> None:
+    bundled = library(site / "torch" / "lib" / "libamdhip64.so.6")
+    library(site / "torch" / "lib" / "module.so", bundled, options=("-Wl,-rpath,$ORIGIN",))
+    assert scan(str(made)).needs.drivers == ()
+
+
+def test_a_driver_s_library_to_link_against_is_no_driver(made: Path, site: Path) -> None:
+    stub = library(site / "cuda" / "stubs" / "libcuda.so.1")
+    library(site / "cuda" / "module.so", stub, options=("-Wl,-rpath,$ORIGIN/stubs",))
+    assert scan(str(made)).needs.drivers == ("libcuda.so.1",)
+
+
+def test_the_package_that_lacks_a_library_is_the_one_that_is_named(made: Path, site: Path, tmp_path: Path) -> None:
+    gone = library(tmp_path / "libgone.so.1")
+    for name in ("torch", "other"):
+        library(site / name / "module.so", gone)
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        (info / "RECORD").write_text(f"{name}/module.so,,\n")
+    gone.unlink()
+    scanned = scan(str(made))
+    assert [finding.subject for finding in findings(scanned, "libraries")] == ["other", "torch"]
+    assert len(against(scanned, strict=["torch"])) == 1
 
 
 def test_system_libraries_stay_where_they_are_on_request(

@@ -14,8 +14,8 @@ from lamella.builder import report
 from lamella.builder.cache import LayerCache
 from lamella.builder.environment import Finding
 from lamella.builder.push import push_environment
-from lamella.layers.copy import copy
 from lamella.layers import findings
+from lamella.layers.copy import copy
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import Descriptor, Platform
 from lamella.layers.reference import Reference

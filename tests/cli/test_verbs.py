@@ -59,7 +59,8 @@ class Command:
             text=True,
             input=stdin,
             env=os.environ | self.settings,
-            cwd=cwd,
+            # A folder without code of its own: what a verb shows depends on none that the tests run in.
+            cwd=cwd or os.path.dirname(self.settings["LAMELLA_STORE"]),
         )
 
     def json(self, *arguments: object) -> Any:
@@ -116,7 +117,9 @@ def test_scan_on_a_terminal_says_the_same_words_in_colour(
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "lamella.cli", "scan", str(prefix)]
     environment = os.environ | settings | {"TERM": "xterm-256color", "COLUMNS": "200"}
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment, cwd=prefix.parent
+    )
     os.close(theirs)
     shown = b""
     while True:
@@ -275,18 +278,41 @@ def test_what_is_strict_must_be_there(lamella: Command, prefix: Path, tmp_path: 
     assert lamella("scan", prefix, "--strict", "Alpha").returncode == 0
     done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--strict", "gamma", "--quiet")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "lamella: nothing was pushed: gamma is not in the environment, and --strict wants it\n"
+    assert done.stderr == (
+        "lamella: nothing was pushed: --strict allows no such finding: gamma must ship, and is not in the environment: "
+        "install it\n"
+    )
     assert not (tmp_path / "layout").exists()
 
 
-def test_a_warning_fails_the_scan_that_is_told_so(lamella: Command, prefix: Path) -> None:
-    # beta needs alpha, which is left out here.
-    done = lamella("scan", prefix, "--ignore", "alpha", "--fail-on", "warning", "--json")
-    document = json.loads(done.stdout)
+def test_a_finding_fails_the_scan_that_is_told_so_and_says_where_it_is(
+    lamella: Command, prefix: Path, tmp_path: Path
+) -> None:
+    beta = wheel(tmp_path, "beta", "2.0", {"beta.py": ""}, requires=["alpha>=1"])
+    lacking = install(venv(tmp_path / "env", by="uv"), beta, by="uv")
+    failed = lamella("scan", lacking, "--fail-on", "warning")
+    assert failed.returncode == 1
+    said = "lamella: 1 error, and --fail-on warning allows none: they are above, and --all shows every one"
+    assert failed.stderr.splitlines()[-1] == said
+    assert "beta 2.0 requires alpha>=1, which is not installed: install it" in " ".join(failed.stdout.split())
+    assert lamella("scan", prefix, "--fail-on", "warning").returncode == 0
+
+
+def test_who_needs_what_is_left_out_is_said_and_fails_nothing(lamella: Command, prefix: Path) -> None:
+    document = lamella.json("scan", prefix, "--ignore", "alpha", "--fail-on", "warning")
     assert "alpha" not in {package["name"] for package in document["packages"]}
-    bad = [finding for finding in document["findings"] if finding["severity"] != "note"]
-    assert done.returncode == (1 if bad else 0)
-    assert bad, "that beta needs alpha is no finding"
+    (found,) = document["findings"]
+    assert (found["severity"], found["message"]) == (
+        "note",
+        "beta 2.0 requires alpha>=1, which is left out as was asked",
+    )
+
+
+def test_a_scan_says_what_is_needed_of_a_node(lamella: Command, prefix: Path) -> None:
+    document = lamella.json("scan", prefix)
+    assert document["cpu_level"] in (1, 2, 3, 4)
+    assert document["drivers"] == []
+    assert f", needs glibc {document['glibc']}" in lamella("scan", prefix).stdout.splitlines()[1]
 
 
 def test_local_code_ships_when_it_is_asked_for(lamella: Command, prefix: Path, tmp_path: Path) -> None:

@@ -13,7 +13,18 @@ from lamella.layers.findings import Finding, Severity
 if TYPE_CHECKING:
     from lamella.layers.oci import Platform
 
-__all__ = ["Environment", "File", "Finding", "Holds", "Interpreter", "LeftOut", "Needs", "Origin", "Package", "Severity"]
+__all__ = [
+    "Environment",
+    "File",
+    "Finding",
+    "Holds",
+    "Interpreter",
+    "LeftOut",
+    "Needs",
+    "Origin",
+    "Package",
+    "Severity",
+]
 
 Origin = Literal["conda", "pypi", "python", "local", "system", "unowned"]
 Holds = Literal["", "text", "binary"]

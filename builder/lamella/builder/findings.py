@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from lamella.builder.canonical import Rewritten, measured
 from lamella.builder.distributions import normalised
 from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.errors import CannotBuild
 from lamella.builder.secrets import REASONS, secret
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
-    from lamella.builder.environment import Environment, Severity
+    from lamella.builder.environment import Environment, Package, Severity
+    from lamella.builder.interpreter import Facts
+    from lamella.builder.places import Place
+    from lamella.builder.prefix import Located
     from lamella.builder.walk import Entry
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -70,20 +76,101 @@ def unowned(entries: Iterable[Entry], site: str) -> list[Finding]:
     ]
 
 
+def unrewritten(packages: Iterable[Package], prefix: str, image_prefix: str) -> list[Finding]:
+    """One finding for each file that holds the environment's prefix where nothing can put the image prefix in its place."""
+    return [
+        Finding(
+            "warning",
+            "prefix",
+            package.name,
+            f"{file.path} has {prefix} compiled in, which only a conda package's placeholder makes room to rewrite: "
+            f"what it looks for there it won't find at {image_prefix}",
+        )
+        for package in packages
+        # The interpreter finds its own folders, wherever it was built for; byte code names its source for tracebacks alone.
+        if package.origin not in ("conda", "python", "system")
+        for file in package.files
+        if file.holds == "binary" and not file.path.endswith(".pyc")
+    ]
+
+
+def cramped(packages: Iterable[Package], prefixes: tuple[bytes, ...], image_prefix: str) -> list[Finding]:
+    """One finding for each file of a conda package in which the image prefix has no room. Reads files only where it is
+    longer than the prefix that they hold now.
+    """
+    if not prefixes or len(os.fsencode(image_prefix)) <= min(map(len, prefixes)):
+        return []
+    found = []
+    for package in packages:
+        for file in package.files if package.origin == "conda" else ():
+            if file.holds == "binary":
+                try:
+                    measured(Rewritten(file, prefixes, image_prefix, "binary", padded=True))
+                except CannotBuild as error:
+                    message = str(error).replace(file.source, file.path, 1)
+                    found.append(Finding("error", "prefix", package.name, message))
+    return found
+
+
+def unnamable(packages: Iterable[Package]) -> list[Finding]:
+    """One finding for each file whose name OCI has no way to say: a push of it is refused."""
+    return [
+        Finding(
+            "error",
+            "name",
+            package.name,
+            f"{file.path} can't be in an image, where names that begin with '.wh.' mean deletion: rename it or leave it out",
+        )
+        for package in packages
+        for file in package.files
+        if "/.wh." in file.path or file.path.startswith(".wh.")
+    ]
+
+
+def outside(owned: Iterable[Entry], places: Sequence[Place]) -> list[Finding]:
+    """One finding for each file that a link to a place outside of the environment stands for."""
+    return [
+        Finding(
+            "note",
+            "links",
+            entry.path,
+            f"{entry.path} leads to {entry.source}, outside of the environment: what is there ships in its place",
+        )
+        for entry in owned
+        if entry.target is None and not any(place.holds(entry.source) for place in places)
+    ]
+
+
+def made_for(located: Located, facts: Facts) -> list[Finding]:
+    """What the venv says of the Python that it was made for, where its interpreter is another one by now."""
+    configuration = located.configuration
+    said = configuration.get("version_info") or configuration.get("version", "")
+    short = ".".join(said.split(".")[:2])
+    if located.kind != "venv" or not short or short == facts.short:
+        return []
+    message = (
+        f"{located.prefix} was made for Python {short}, and its interpreter is {facts.version} by now: nothing of "
+        f"lib/python{short} is imported; make the environment anew"
+    )
+    return [Finding("error", "interpreter", "python", message)]
+
+
 def against(environment: Environment, fail_on: Severity | None = None, strict: Collection[str] = ()) -> list[Finding]:
-    """The findings that forbid a push: all from `fail_on` up, and any that says that a package of `strict` is missing,
-    or does not get what it requires.
+    """The findings that forbid a push: all from `fail_on` up, any warning or error of a package of `strict`, and one for
+    each of those that is not there.
     """
     worst = _SEVERITIES[: _SEVERITIES.index(fail_on) + 1] if fail_on else ()
-    names = {normalised(name) for name in strict}
-    here = {normalised(package.name) for package in environment.packages}
-    broken = {"requires", "missing", "record", "replaced", "duplicate", "libraries", "ignore"}
+    names = {normalised(name): name for name in strict}
+    wanted = [package for package in environment.packages if normalised(package.name) in names]
+    here = {normalised(package.name) for package in wanted}
+    paths = {file.path for package in wanted for file in package.files}
     absent = [
-        Finding("error", "strict", name, f"{name} must ship, and is not in the environment: install it")
-        for name in sorted(names - here)
+        Finding("error", "strict", name, f"{names[name]} must ship, and is not in the environment: install it")
+        for name in sorted(names.keys() - here)
     ]
     return absent + [
         finding
         for finding in environment.findings
-        if finding.severity in worst or (finding.kind in broken and normalised(finding.subject) in names)
+        if finding.severity in worst
+        or (finding.severity != "note" and (normalised(finding.subject) in here or finding.subject in paths))
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder import system
@@ -13,7 +13,7 @@ from lamella.builder.places import in_environment
 from lamella.builder.walk import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
     from lamella.builder.contents import Content
     from lamella.builder.places import Place
@@ -37,8 +37,15 @@ def libraries(
     contents: Mapping[str, Content],
     places: Sequence[Place],
     read: Callable[[Mapping[str, os.stat_result]], Mapping[str, Content]],
+    *,
+    names: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
 ) -> Libraries:
-    """Those that the ELF files among `entries` (by path) need, in `FOLDER`; `read` gives the content of more files."""
+    """Those that the ELF files among `entries` (by path) need, in `FOLDER`; `read` gives the content of more files.
+
+    `names` says which package each path is of; `without` has the resolved paths of what is left out because its user
+    wants that: it is taken for nobody's.
+    """
     # The loader expands $ORIGIN to the folder by which it came, not to where a link leads: so by path, not by source.
     files = {
         f"{prefix}/{path}": Elf.load(content.elf)
@@ -58,7 +65,7 @@ def libraries(
 
     # The base interpreter's lib folder after the environment's: there, and not on the system, are conda's OpenSSL and zlib.
     folders = dict.fromkeys([f"{prefix}/lib", *(f"{place.source}/lib" for place in places if not place.path)])
-    needed = system.needed(files, inside, tuple(folders), machine[0][0] if machine else "", more)
+    needed = system.needed(files, inside, tuple(folders), machine[0][0] if machine else "", more, without=without)
     shipped = [
         Entry(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
     ]
@@ -70,7 +77,8 @@ def libraries(
         level=max((elf.level for elf in everything), default=1),
         drivers=tuple(sorted(needed.driver)),
     )
-    return Libraries(shipped, found, _findings(needed, prefix), needs)
+    findings = list(_findings(needed, prefix, names or {}, {os.path.basename(source) for source in without}))
+    return Libraries(shipped, found, findings, needs)
 
 
 def _links(files: Mapping[str, Elf], shipped: Mapping[str, Entry], prefix: str, taken: Container[str]) -> list[Entry]:
@@ -92,11 +100,20 @@ def _links(files: Mapping[str, Elf], shipped: Mapping[str, Entry], prefix: str, 
     return list(links.values())
 
 
-def _findings(needed: system.Needed, prefix: str) -> list[Finding]:
-    findings = []
+def _findings(
+    needed: system.Needed, prefix: str, names: Mapping[str, str], without: Container[str]
+) -> Iterator[Finding]:
+    """One for each package and each library that it lacks."""
     for soname, sources in sorted(needed.missing.items()):
-        by = sorted(source.removeprefix(prefix + "/") for source in sources)
-        more = f" and {len(by) - 1} more" if len(by) > 1 else ""
-        message = f"{soname} is needed by {by[0]}{more} and is neither in the environment nor on this system"
-        findings.append(Finding("warning", "libraries", soname, message))
-    return findings
+        by: dict[str, list[str]] = defaultdict(list)
+        for source in sorted(sources):
+            path = source.removeprefix(prefix + "/")
+            by[names.get(path, soname)].append(path)
+        for package, paths in by.items():
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            if soname in without:
+                message = f"{soname} is needed by {paths[0]}{more} and is left out as was asked"
+                yield Finding("note", "libraries", package, message)
+            else:
+                message = f"{soname} is needed by {paths[0]}{more} and is neither in the environment nor on this system"
+                yield Finding("warning", "libraries", package, message)

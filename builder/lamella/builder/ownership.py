@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,6 +43,7 @@ def own(
         claims.add(index, distribution)
     _settle(winners, claims, result)
     owners = claims.owners
+    owners |= _by_folder(claims, entries)
     owners |= _by_metadata(winners, entries, owners)
     owners |= _by_name(winners, entries, owners)
     files: list[list[Entry]] = [[] for _ in winners]
@@ -66,6 +68,8 @@ class _Claims:
         self.contested: dict[str, list[int]] = {}
         self.missing: dict[int, list[str]] = defaultdict(list)
         self.changed: dict[int, list[str]] = defaultdict(list)
+        self.folders: dict[str, int] = {}
+        """Folders that stand where a record has a file: what a link to a folder outside of the environment leads to."""
         self._entries = entries
         self._contents = contents
 
@@ -75,12 +79,34 @@ class _Claims:
         for path, digest in (distribution.files or {}).items():
             entry = entries.get(path)
             if entry is None:
-                self.missing[index].append(path)
+                # Byte code is never there: it is compiled anew.
+                if path.endswith((".pyc", ".pyo")):
+                    continue
+                if path in self._all_folders:
+                    self.folders.setdefault(path, index)
+                else:
+                    self.missing[index].append(path)
                 continue
             if owners.setdefault(path, index) != index:
                 self.contested.setdefault(path, [owners[path]]).append(index)
             if digest and entry.target is None and self._contents[entry.source].digest != digest:
                 self.changed[index].append(path)
+
+    @functools.cached_property
+    def _all_folders(self) -> set[str]:
+        found: set[str] = set()
+        for folder in {path.rpartition("/")[0] for path in self._entries}:
+            above = folder
+            while above and above not in found:
+                found.add(above)
+                above = above.rpartition("/")[0]
+        return found
+
+    def is_debians(self, distribution: Distribution) -> bool:
+        """Whether Debian's package manager put it there: pip leaves its name, also in Debian's folders."""
+        records = distribution.records
+        metadata = (self._entries.get(path) for path in (f"{records}/METADATA", f"{records}/PKG-INFO", records))
+        return not distribution.installer and any(entry and "/dist-packages/" in entry.source for entry in metadata)
 
     def digest(self, path: str) -> str:
         """sha256 on this disk; empty for a link, and for what is not there."""
@@ -133,13 +159,28 @@ def _settle(winners: Sequence[Distribution], claims: _Claims, result: Ownership)
         others = [winners[index] for index in rivals if index != claims.owners[path]]
         owner = winners[claims.owners[path]]
         # pip over conda is not worth a word here: `replaced` says it once for the package.
-        if all(each.origin != "conda" for each in (owner, *others)):
+        others = [each for each in others if (each.origin == "conda") == (owner.origin == "conda")]
+        if others:
+            recorded = [(each.files or {})[path] for each in (owner, *others)]
             same = len(set(recorded)) == 1
             message = (
                 f"{path} is claimed by {owner.name} and by {', '.join(other.name for other in others)}: "
-                f"it ships with {owner.name}" + ("" if same else ", whose bytes it has")
+                f"it ships with {owner.name}" + (", whose bytes it has" if right and not same else "")
             )
             result.findings.append(Finding("note" if same else "warning", "owners", owner.name, message))
+
+
+def _by_folder(claims: _Claims, entries: Mapping[str, Entry]) -> dict[str, int]:
+    """What is in a folder that a record names is the one's whose record it is."""
+    if not claims.folders:
+        return {}
+    folders = {f"{path}/": index for path, index in claims.folders.items()}
+    prefixes = tuple(folders)
+    return {
+        path: next(index for folder, index in folders.items() if path.startswith(folder))
+        for path in entries.keys() - claims.owners.keys()
+        if path.startswith(prefixes)
+    }
 
 
 def _by_metadata(
@@ -191,9 +232,9 @@ def _findings(
     if distribution.trouble:
         message = f"{distribution.records} {distribution.trouble}: its files ship as they are; reinstall it"
         yield Finding("warning", "record", distribution.name, message)
-    if distribution.installer == "debian":
+    if claims.is_debians(distribution):
         return  # it strips libraries and moves scripts, and says so to its own database
-    gone = [path for path in claims.missing[index] if not path.endswith((".pyc", ".pyo")) and not omitted(path)]
+    gone = [path for path in claims.missing[index] if not omitted(path)]
     if gone:
         message = f"{name} records {_some(gone)}, not on this disk: reinstall it"
         yield Finding("warning", "missing", distribution.name, message)

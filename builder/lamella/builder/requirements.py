@@ -27,9 +27,17 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i68
 """What uname says, by OCI's names."""
 
 
-def unmet(found: Sequence[Distribution], facts: Facts, executable: str, hashes: Hashes) -> list[Finding]:
+def unmet(
+    found: Sequence[Distribution],
+    facts: Facts,
+    executable: str,
+    hashes: Hashes,
+    *,
+    left_out: Sequence[Distribution] = (),
+) -> list[Finding]:
     """A finding for each requirement that is missing (error) or out of range (warning).
 
+    What is met by one of `left_out`, which the user wants left out, is a note.
     Parsing a thousand requirements takes a tenth of a second: the answer is remembered for the same set of packages.
     """
     said = json.dumps(
@@ -40,6 +48,7 @@ def unmet(found: Sequence[Distribution], facts: Facts, executable: str, hashes: 
                 (each.origin, each.name, each.version, each.build, each.requires, each.requires_python)
                 for each in found
             ),
+            sorted((each.origin, each.name) for each in left_out),
             match_specs.available(),
         ]
     )
@@ -47,13 +56,13 @@ def unmet(found: Sequence[Distribution], facts: Facts, executable: str, hashes: 
     subject = os.stat(os.path.realpath(executable))
     answer = hashes.answer(question, subject)
     if answer is None:
-        findings = [*_pip(found, facts), *_conda(found)]
+        findings = [*_pip(found, facts, left_out), *_conda(found, left_out)]
         answer = json.dumps([[each.severity, each.kind, each.subject, each.message] for each in findings])
         hashes.remember_answer(question, subject, answer)
     return [Finding(*fields) for fields in json.loads(answer)]
 
 
-def _pip(found: Iterable[Distribution], facts: Facts) -> Iterator[Finding]:
+def _pip(found: Iterable[Distribution], facts: Facts, left_out: Iterable[Distribution]) -> Iterator[Finding]:
     from packaging.markers import default_environment
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -61,6 +70,7 @@ def _pip(found: Iterable[Distribution], facts: Facts) -> Iterator[Finding]:
     here = {normalised(each.name): each for each in found if each.origin != "conda" or not each.files}
     # A conda package may stand for a distribution of its name, or bring one of another name along.
     here |= {normalised(each.name): each for each in found if normalised(each.name) not in here}
+    dropped = {normalised(each.name) for each in left_out} - here.keys()
     environment = {name: str(value) for name, value in default_environment().items()}
     environment |= {
         "python_version": facts.short,
@@ -89,7 +99,10 @@ def _pip(found: Iterable[Distribution], facts: Facts) -> Iterator[Finding]:
             if wanted.marker and not wanted.marker.evaluate(environment):
                 continue
             has = here.get(normalised(wanted.name))
-            if has is None:
+            if normalised(wanted.name) in dropped:
+                message = f"{who} requires {wanted.name}{wanted.specifier}, which is left out as was asked"
+                yield Finding("note", "requires", each.name, message)
+            elif has is None:
                 message = f"{who} requires {wanted.name}{wanted.specifier}, which is not installed: install it"
                 yield Finding("error", "requires", each.name, message)
             elif not _within(wanted.specifier, has.version):
@@ -108,7 +121,8 @@ def _within(specifier: object, version: str) -> bool:
         return True  # a version from before PEP 440 compares with nothing
 
 
-def _conda(found: Iterable[Distribution]) -> Iterator[Finding]:
+def _conda(found: Iterable[Distribution], left_out: Iterable[Distribution]) -> Iterator[Finding]:
+    dropped = {each.name for each in left_out if each.origin == "conda"}
     packages = {each.name: each for each in found if each.origin == "conda"}
     fits = match_specs.fits if match_specs.available() else None
     for each in packages.values():
@@ -117,7 +131,10 @@ def _conda(found: Iterable[Distribution]) -> Iterator[Finding]:
             if not name or name.startswith("__"):
                 continue  # of the system, which nodes have in their own way: `needs` says what is asked of them
             has = packages.get(name)
-            if has is None:
+            if name in dropped:
+                message = f"{each.name} {each.version} depends on {text}, which is left out as was asked"
+                yield Finding("note", "requires", each.name, message)
+            elif has is None:
                 message = f"{each.name} {each.version} depends on {text}, which is not installed: install it"
                 yield Finding("error", "requires", each.name, message)
             elif fits and not fits(text, has):

@@ -6,12 +6,22 @@ import contextlib
 import gc
 import os
 import stat
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.conda import conda_owned
 from lamella.builder.distributions import normalised
 from lamella.builder.environment import Environment, File, Finding, Interpreter, LeftOut, Package
-from lamella.builder.findings import secrets, unowned, without_secrets
+from lamella.builder.findings import (
+    cramped,
+    made_for,
+    outside,
+    secrets,
+    unnamable,
+    unowned,
+    unrewritten,
+    without_secrets,
+)
 from lamella.builder.hashes import Hashes
 from lamella.builder.interpreter import ask
 from lamella.builder.inventory import inventory
@@ -21,6 +31,7 @@ from lamella.builder.places import prefixes
 from lamella.builder.prefix import locate
 from lamella.builder.requirements import unmet
 from lamella.builder.roots import Local
+from lamella.builder.without import SYSTEM_LIBRARIES, UNREAD, unread, without
 from lamella.builder.working import within_limit
 from lamella.layers.progress import Silent
 
@@ -44,6 +55,7 @@ def scan(
     allow_large: bool = False,
     system_libraries: bool = True,
     wheels: str = "",
+    image_prefix: str = "/opt/env",
     progress: Progress | None = None,
     cache: str | None = None,
 ) -> Environment:
@@ -53,7 +65,8 @@ def scan(
     with `working_directory`, that directory is, if it is a project's. More than `working.LIMIT` bytes of local code ship only
     where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the
     file of known hashes, by default `hashes.default_path()`. `wheels` is an empty folder, in which local projects are
-    built as wheels that ship in their place: it must stay for as long as the environment is read.
+    built as wheels that ship in their place: it must stay for as long as the environment is read. Files that can't be
+    rewritten for the `image_prefix` are findings.
 
     `NotAnEnvironment` where there is none; `EnvironmentChanged` where something writes to it meanwhile; `CannotBuild` for
     what can't be read, and for local code that is too much; `BuilderError` for a wheel that can't be built.
@@ -64,6 +77,7 @@ def scan(
         frozenset(map(normalised, ignore)),
         system_libraries,
         wheels,
+        image_prefix,
     )
     with contextlib.closing(Hashes(cache)) as hashes, _no_collection():
         return _scan(located, ask(located.executable, hashes), wanted, hashes, progress or Silent())
@@ -78,6 +92,7 @@ class _Wanted(NamedTuple):
     system_libraries: bool
     wheels: str
     """Where those of local projects are unpacked; empty for none."""
+    image_prefix: str
 
 
 def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progress: Progress) -> Environment:
@@ -92,7 +107,11 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
     def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:
         return hashes.contents(files, searched, progress)
 
-    contents = read({entry.source: entry.seen for entry in entries.values() if entry.target is None})
+    unneeded = unread([*seen.conda, *seen.pip], entries, wanted.ignore)
+    contents = {entries[path].source: UNREAD for path in unneeded}
+    contents |= read(
+        {entry.source: entry.seen for path, entry in entries.items() if entry.target is None and path not in unneeded}
+    )
 
     def digest(path: str) -> str:
         entry = entries.get(path)
@@ -102,19 +121,25 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
     # Metadata that conda packages bring: their names and requirements count, though the files are the conda package's.
     installed = {each.records for each in by_pip}
     brought = [each for each in seen.pip if each.records not in installed]
-    python = [entry for path, entry in entries.items() if path in seen.python]
+    python: Sequence[Entry] = [entry for path, entry in entries.items() if path in seen.python]
     others = {path: entry for path, entry in entries.items() if path not in seen.python}
     owned = own([*by_pip, *seen.conda], others, contents, _covered(seen.left_out))
     site = f"lib/python{facts.short}/site-packages"
-    owned = _without_ignored(_without_secrets(owned), wanted.ignore)
+    chosen = without(owned, python, wanted.ignore)
+    owned, python = _without_secrets(chosen.owned), chosen.python
     left_out = {*seen.left_out, *owned.left_out}
+    brought = [each for each in brought if chosen.paths.isdisjoint((each.records, f"{each.records}/METADATA"))]
+    local = [entry for each, files in owned.owned if each.editable or each.origin == "local" for entry in files]
     findings = [
-        *(*seen.findings, *replaced, *owned.findings, *secrets(left_out)),
+        *(each for each in (*seen.findings, *replaced) if normalised(each.subject) not in wanted.ignore),
+        *(*owned.findings, *secrets(left_out), *outside([*local, *owned.unowned], seen.places)),
         *unowned(owned.unowned, site),
-        *_uncompiled(facts),
-        *unmet([each for each, _ in owned.owned] + brought, facts, located.executable, hashes),
+        *(*_uncompiled(facts), *made_for(located, facts)),
+        *unmet([each for each, _ in owned.owned] + brought, facts, located.executable, hashes, left_out=chosen.dropped),
     ]
-    system = libraries(located.prefix, entries, contents, seen.places, read)
+    names = {entry.path: each.name for each, files in owned.owned for entry in files}
+    ships = {entry.path: entry for entry in (*python, *owned.unowned, *chain.from_iterable(f for _, f in owned.owned))}
+    system = libraries(located.prefix, ships, contents, seen.places, read, names=names, without=chosen.sources)
     contents |= system.contents
 
     packages = [
@@ -123,7 +148,7 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
     ]
     if python:
         packages.append(Package("python", "python", facts.version, _files(python, contents)))
-    if system.entries and wanted.system_libraries:
+    if system.entries and wanted.system_libraries and SYSTEM_LIBRARIES not in wanted.ignore:
         packages.append(Package("system", "system-libraries", "", _files(system.entries, contents)))
     if owned.unowned:
         packages.append(Package("unowned", "unowned", "", _files(owned.unowned, contents)))
@@ -144,7 +169,11 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
         platform=facts.platform,
         packages=tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
         left_out=tuple(sorted(left_out, key=lambda each: (each.path, each.reason))),
-        findings=(*findings, *system.findings),
+        findings=(
+            *(*findings, *system.findings, *unrewritten(packages, located.prefix, wanted.image_prefix)),
+            *unnamable(packages),
+            *cramped(packages, searched, wanted.image_prefix),
+        ),
         needs=system.needs,
     )
 
@@ -171,19 +200,6 @@ def _without_secrets(owned: Ownership) -> Ownership:
         else:
             packages.append((each, files))
     return owned._replace(owned=packages, unowned=kept, left_out=[*owned.left_out, *left_out])
-
-
-def _without_ignored(owned: Ownership, ignore: frozenset[str]) -> Ownership:
-    """`owned` without the packages of those names, exactly; who needs them is what `unmet` says then."""
-    kept = [(each, files) for each, files in owned.owned if normalised(each.name) not in ignore]
-    dropped = [(each, files) for each, files in owned.owned if normalised(each.name) in ignore]
-    left_out = [LeftOut(entry.path, f"of {each.name}, as was asked") for each, files in dropped for entry in files]
-    unknown = ignore - {normalised(each.name) for each, _ in dropped}
-    findings = [
-        Finding("warning", "ignore", name, f"{name} is to be left out, and is not in the environment: correct the name")
-        for name in sorted(unknown)
-    ]
-    return Ownership(kept, owned.unowned, [*owned.left_out, *left_out], [*owned.findings, *findings])
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lamella.layers.oci import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from lamella.builder.elf import Elf
 
@@ -70,11 +70,14 @@ def needed(
     library_folders: Sequence[str],
     machine: str,
     read: Callable[[Iterable[str]], Mapping[str, Elf]],
+    *,
+    without: Container[str] = (),
 ) -> Needed:
     """The libraries that `files` (resolved source path: its ELF facts) need and the environment does not hold.
 
     `inside` says whether a path is the source of a file of the environment; `library_folders` are those
     that the interpreter's own RPATH leads to; `read` gives the facts of libraries of this system, which need others in turn.
+    What is at one of the resolved paths `without` is not taken for any.
     """
     result = Needed()
     cached = _cache(machine)
@@ -91,7 +94,7 @@ def needed(
 
     def there(path: str) -> bool:
         if path not in exists:
-            exists[path] = inside(path) or os.path.isfile(path)
+            exists[path] = inside(path) or (os.path.isfile(path) and os.path.realpath(path) not in without)
         return exists[path]
 
     def locate(soname: str, source: str, elf: Elf) -> str | None:
@@ -113,11 +116,12 @@ def needed(
             for soname in elf.needed:
                 if soname in GLIBC or _LOADER.fullmatch(soname) or soname in result.libraries or soname in found:
                     continue
-                if DRIVER.fullmatch(soname):
-                    result.driver.setdefault(soname, []).append(source)
-                    continue
                 path = locate(soname, source, elf)
-                if path is None:
+                if DRIVER.fullmatch(soname):
+                    # AMD's is in some wheels; NVIDIA's toolkits have one to link against, which does nothing.
+                    if path is None or not inside(path) or "/stubs/" in path:
+                        result.driver.setdefault(soname, []).append(source)
+                elif path is None:
                     # Held somewhere else in the environment: its package loads it before, as nvidia's and torch's do.
                     if soname not in held:
                         result.missing.setdefault(soname, []).append(source)

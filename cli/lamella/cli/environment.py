@@ -6,13 +6,15 @@ import contextlib
 import tempfile
 from typing import TYPE_CHECKING
 
+from lamella.cli.findings import how_many
+from lamella.cli.output import counted
 from lamella.cli.settings import CACHE, FAIL_ON, LOCAL
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from lamella.builder.environment import Environment
+    from lamella.builder.environment import Environment, Severity
     from lamella.layers.progress import Progress
 
 SETTINGS = (LOCAL, FAIL_ON, CACHE)
@@ -67,26 +69,22 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Iterator[Envir
             allow_large=arguments.allow_large,
             system_libraries=not arguments.no_system_libraries,
             wheels=wheels,
+            image_prefix=arguments.image_prefix,
             progress=progress,
         )
 
 
-def objection(environment: Environment, fail_on: str, strict: Sequence[str]) -> str:
-    """Why `--fail-on` and `--strict` do not let `environment` pass, as a clause; empty where they do."""
-    for name in strict:
-        package = next((each.name for each in environment.packages if _same(each.name, name)), None)
-        if package is None:
-            return f"{name} is not in the environment, and --strict wants it"
-        for finding in environment.findings:
-            if finding.severity != "note" and _same(finding.subject, package):
-                return f"--strict wants {name} without a finding: {finding.message}"
-    bad = {"error": {"error"}, "warning": {"error", "warning"}}.get(fail_on, set())
-    if any(finding.severity in bad for finding in environment.findings):
-        return f"the environment has findings as bad as --fail-on {fail_on}: lamella scan shows them"
+def objection(environment: Environment, fail_on: str, strict: Sequence[str], where: str) -> str:
+    """Why `--fail-on` and `--strict` do not let `environment` pass, as a clause; empty where they do.
+
+    `where` says where all findings are.
+    """
+    from lamella.builder.findings import against
+
+    if found := against(environment, strict=strict):
+        more = f"; and {counted(len(found) - 1, 'more finding')}: {where}" if found[1:] else ""
+        return f"--strict allows no such finding: {found[0].message}{more}"
+    worst: Severity | None = "error" if fail_on == "error" else "warning" if fail_on == "warning" else None
+    if found := against(environment, worst):
+        return f"{how_many(found)}, and --fail-on {fail_on} allows none: {where}"
     return ""
-
-
-def _same(one: str, other: str) -> bool:
-    from lamella.builder.distributions import normalised
-
-    return normalised(one) == normalised(other)

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     Reference.parse(arguments.reference)
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress, environment.scanned(arguments, progress) as found:
-        if objection := environment.objection(found, arguments.fail_on, arguments.strict):
+        if objection := environment.objection(found, arguments.fail_on, arguments.strict, "lamella scan shows them"):
             raise BuilderError(f"nothing was pushed: {objection}")
         pushed = push_environment(
             found,

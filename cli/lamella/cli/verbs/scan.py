@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
 from lamella.cli.output import Column, counted, remark, result, result_json, size, table
+from lamella.cli.settings import IMAGE_PREFIX
 
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.builder.environment import Environment
+    from lamella.builder.environment import Environment, Needs
 
-SETTINGS = environment.SETTINGS
+SETTINGS = (IMAGE_PREFIX, *environment.SETTINGS)
 LARGEST = 20
 """Packages that are shown without --all: the rest is most of the lines and little of the size."""
 
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{counted(len(found.left_out), 'path')} left out: --left-out lists them, with the reasons",
                 quiet=arguments.quiet,
             )
-    if objection := environment.objection(found, arguments.fail_on, arguments.strict):
+    where = "they are in the result" if arguments.json or arguments.all else "they are above, and --all shows every one"
+    if objection := environment.objection(found, arguments.fail_on, arguments.strict, where):
         remark(f"lamella: {objection}")
         return 1
     return 0
@@ -56,6 +58,8 @@ def document(found: Environment) -> dict[str, Any]:
         "python": found.interpreter.version,
         "implementation": found.interpreter.implementation,
         "glibc": found.needs.glibc,
+        "cpu_level": found.needs.level,
+        "drivers": list(found.needs.drivers),
         "packages": [
             {
                 "name": package.name,
@@ -76,9 +80,8 @@ def document(found: Environment) -> dict[str, Any]:
 def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
     packages = sorted(found.packages, key=lambda package: (-package.size, package.name))
     total = sum(package.size for package in packages)
-    needs = f", needs glibc {found.needs.glibc}" if found.needs.glibc else ""
     result(os.path.abspath(found.prefix))
-    result(f"{found.interpreter.implementation} {found.interpreter.version} on {found.platform}{needs}")
+    result(f"{found.interpreter.implementation} {found.interpreter.version} on {found.platform}{_needs(found.needs)}")
     result("")
     count = len(packages) if everything else LARGEST
     table(
@@ -116,3 +119,12 @@ def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
             (Column("Left out", shrinks=True), Column("Reason", shrinks=True)),
             [(left.path, left.reason) for left in found.left_out],
         )
+
+
+def _needs(needs: Needs) -> str:
+    """What a node must have, as the end of a line."""
+    found = [f"glibc {needs.glibc}"] if needs.glibc else []
+    if needs.level > 1:
+        found.append(f"a CPU of level x86-64-v{needs.level}")
+    found += needs.drivers
+    return f", needs {', '.join(found)}" if found else ""
