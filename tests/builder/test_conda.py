@@ -234,6 +234,68 @@ def test_a_dependency_of_another_version_or_build_is_a_finding(environment: Path
     assert [finding.message for finding in findings(scan(str(environment)), "inconsistent")] == ([] if fits else said)
 
 
+@pytest.mark.parametrize(("spec", "fits"), [("native >=1.0", True), ("native >=2", False), ("gone >=1", True)])
+def test_a_package_that_goes_only_with_another_version_is_a_finding(environment: Path, spec: str, fits: bool) -> None:
+    meta = record(environment, "meta")
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"constrains": [spec]}))
+    said = [f"meta 1.0 goes only with {spec}, and native 1.0 0 is installed: update one of them"]
+    assert [finding.message for finding in findings(scan(str(environment)), "inconsistent")] == ([] if fits else said)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("__glibc >=2.0", ""),
+        ("__glibc >=99.1,<100", "nodes are checked for glibc "),
+        ("__cuda >=12.0", "nodes are checked for the driver's libraries, and no version of them"),
+        ("__archspec 1.* *x86_64_v4", "nodes are checked for CPU level 1, which its files are marked with"),
+        ("__archspec 1 x86_64", ""),
+        ("__unix", ""),
+    ],
+)
+def test_what_is_asked_of_the_system_is_a_note_where_nodes_are_checked_for_less(
+    environment: Path, spec: str, said: str
+) -> None:
+    """Whatever this machine has: it is not the one that runs."""
+    meta = record(environment, "meta")
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"depends": ["native", spec]}))
+    notes = [finding for finding in findings(scan(str(environment)), "requires") if finding.severity == "note"]
+    expected = [f"meta 1.0 depends on {spec}, and {said}"] if said else []
+    assert [finding.message[: len(start)] for finding, start in zip(notes, expected, strict=True)] == expected
+
+
+def test_a_channel_s_token_in_a_dependency_is_not_said(environment: Path) -> None:
+    meta = record(environment, "meta")
+    depends = ["https://me:CANARY@host/t/CANARY/c::native >=9", "gone[url='https://CANARY@host/gone.conda']"]
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"depends": depends}))
+    said = findings(scan(str(environment)), "inconsistent") + findings(scan(str(environment)), "requires")
+    assert [finding.message.partition(",")[0] for finding in said] == [
+        "meta 1.0 depends on native >=9",
+        "meta 1.0 depends on gone",
+    ]
+
+
+@pytest.mark.parametrize("name", ["initial-state.explicit.txt", "pinned", "a-tool's-own/file.txt"])
+def test_of_conda_s_own_folder_only_records_and_variables_ship(environment: Path, name: str) -> None:
+    path = environment / "conda-meta" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("https://host/t/CANARY/c::x")
+    assert not [path for path in shipped(scan(str(environment))) if path.startswith(f"conda-meta/{name}")]
+
+
+def test_records_that_count_for_no_package_do_not_ship(environment: Path) -> None:
+    shutil.copy(record(environment, "native"), environment / "conda-meta" / "native-0.9-0.json")
+    (environment / "conda-meta" / "broken-1-0.json").write_text('{"url": "https://me:CANARY@host/x", ')
+    scanned = scan(str(environment))
+    records = {path for path in shipped(scanned) if path.startswith("conda-meta/native") or "broken" in path}
+    assert len(records) == 1
+    reason = "a record of conda's that counts for no package"
+    assert [path for path, why in reasons(scanned).items() if why == reason] == [
+        "conda-meta/broken-1-0.json",
+        *({"conda-meta/native-0.9-0.json", "conda-meta/native-1.0-0.json"} - records),
+    ]
+
+
 def test_without_rattler_the_names_of_dependencies_are_still_checked(
     environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

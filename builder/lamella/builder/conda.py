@@ -81,7 +81,6 @@ def _package(path: str, record: Mapping[str, object]) -> Distribution:
     files[path] = ""
     url, channel = str(record.get("url") or ""), str(record.get("channel") or "")
     source = url if "://" in url else channel if "://" in channel else ""
-    depends = record.get("depends")
     return Distribution(
         origin="conda",
         name=name,
@@ -90,9 +89,14 @@ def _package(path: str, record: Mapping[str, object]) -> Distribution:
         files=files,
         build=str(record.get("build") or record.get("build_string") or ""),
         source=without_credentials(source),
-        requires=tuple(without_source(str(spec)) for spec in depends) if isinstance(depends, list) else (),
+        requires=_specs(record.get("depends")),
+        constrains=_specs(record.get("constrains")),
         installer="conda",
     )
+
+
+def _specs(said: object) -> tuple[str, ...]:
+    return tuple(without_source(str(spec)) for spec in said) if isinstance(said, list) else ()
 
 
 def _files(record: Mapping[str, object]) -> dict[str, str]:

@@ -49,7 +49,9 @@ class Distribution:
     scripts: tuple[str, ...] = ()
     """Names of its console scripts, of one without a list of files."""
     requires: tuple[str, ...] = ()
-    """Requires-Dist or conda's depends, as written."""
+    """Requires-Dist as written, or conda's depends without channels' addresses."""
+    constrains: tuple[str, ...] = ()
+    """Of a conda package: what others have to be if they are there."""
     requires_python: str = ""
     installer: str = ""
     trouble: str = ""

@@ -45,7 +45,10 @@ def unmet(
             facts.version,
             str(facts.platform),
             sorted(
-                (each.origin, each.name, each.version, each.build, each.requires, each.requires_python)
+                (
+                    *(each.origin, each.name, each.version, each.build),
+                    *(each.requires, each.constrains, each.requires_python),
+                )
                 for each in found
             ),
             sorted((each.origin, each.name) for each in left_out),
@@ -141,5 +144,13 @@ def _conda(found: Iterable[Distribution], left_out: Iterable[Distribution]) -> I
                 version = f"{has.name} {has.version} {has.build}".rstrip()
                 message = (
                     f"{each.name} {each.version} depends on {text}, and {version} is installed: update one of them"
+                )
+                yield Finding("warning", "inconsistent", each.name, message)
+        for text in each.constrains:
+            has = packages.get(match_specs.name(text))
+            if has is not None and fits and not fits(text, has):
+                version = f"{has.name} {has.version} {has.build}".rstrip()
+                message = (
+                    f"{each.name} {each.version} goes only with {text}, and {version} is installed: update one of them"
                 )
                 yield Finding("warning", "inconsistent", each.name, message)

@@ -31,6 +31,7 @@ from lamella.builder.places import prefixes
 from lamella.builder.prefix import locate
 from lamella.builder.requirements import unmet
 from lamella.builder.roots import Local
+from lamella.builder.virtual_packages import unchecked
 from lamella.builder.without import SYSTEM_LIBRARIES, UNREAD, unread, without
 from lamella.builder.working import within_limit
 from lamella.layers.progress import Silent
@@ -173,6 +174,7 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
             *(*findings, *system.findings, *unrewritten(packages, located.prefix, wanted.image_prefix)),
             *unnamable(packages),
             *cramped(packages, searched, wanted.image_prefix),
+            *unchecked([each for each, _ in owned.owned], system.needs),
         ),
         needs=system.needs,
     )
