@@ -482,12 +482,12 @@ def test_what_is_there_is_claimed_before_the_kernel_is_asked(
         def _record(self, name: str, *arguments: object) -> None:
             if name == call:
                 [state] = mounts(store)
-                claims.append((state.method, state.whole, len(os.listdir(f"{store.path}/holds"))))
+                claims.append((state.method, len(os.listdir(f"{store.path}/holds"))))
             super()._record(name, *arguments)
 
     mount(reference, str(tmp_path / "target"), store=store, kernel=Watching())
 
-    assert claims[0] == ("overlay", False, 1)
+    assert claims[0] == ("overlay", 1)
     umount(str(tmp_path / "target"), store=store, kernel=RecordingKernel())
 
 

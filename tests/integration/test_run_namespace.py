@@ -489,7 +489,8 @@ from lamella.layers import run
 def pulling():
     with open({str(tmp_path / "asked")!r}, "w"):
         pass
-    signal.pause()
+    while True:  # a call that blocks could begin right after the signal came
+        pass
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 print(run._in_child(pulling))
 """

@@ -9,6 +9,7 @@ that many pods see): a claim belongs to the namespace that made it, and no other
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -44,7 +45,7 @@ class Mounted:
     method: str = ""
     """The rung that was taken, or that was being tried when a crash came; empty where the claim can't be read."""
     whole: bool = False
-    """Whether the environment is there; false only while it is being put there, and after a crash in the middle."""
+    """Whether the environment is there, if anything is: a tree is not while it is laid, and after a crash in the middle."""
     changes: str = ""
     """The folder that holds what is written to it; empty for a read-only one."""
     keeps_changes: bool = False
@@ -83,11 +84,10 @@ def namespace_here() -> str:
     """This process's mount namespace and root, which no other has until the machine starts again."""
     root = os.stat("/")
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/mnt').st_ino}/{root.st_dev}-{root.st_ino}"
+        mounts = str(os.stat("/proc/self/ns/mnt").st_ino)
     except OSError:
-        return f"//{root.st_dev}-{root.st_ino}"  # without /proc nothing is known of others
+        mounts = ""  # without /proc nothing is known of others
+    return f"{_boot()}/{mounts}/{root.st_dev}-{root.st_ino}"
 
 
 def write(store: Store, state: Mounted, keep: Iterable[Digest]) -> None:
@@ -184,6 +184,15 @@ def _read(store: Store, key: str, namespace: str = "", target: str = "") -> Moun
         return Mounted(**value, rungs=rungs)
     except (ValueError, KeyError, TypeError):
         return Mounted("", target, namespace=namespace)
+
+
+@functools.cache
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _of_another_boot(state: Mounted) -> bool:

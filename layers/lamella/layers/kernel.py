@@ -18,6 +18,7 @@ from lamella.layers.errors import Unsupported
 
 if TYPE_CHECKING:
     import ctypes
+    from collections.abc import Callable
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -94,25 +95,25 @@ class LinuxKernel:
 
     def fsopen(self, fstype: str) -> int:
         """See `Kernel`."""
-        return self._call(_FSOPEN, fstype.encode(), _FSOPEN_CLOEXEC)
+        return self._call("sn", _FSOPEN, fstype.encode(), _FSOPEN_CLOEXEC)
 
     def fsconfig(self, filesystem: int, key: str, value: str | None = None) -> None:
         """See `Kernel`."""
         command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
         encoded = None if value is None else os.fsencode(value)
-        self._call(_FSCONFIG, filesystem, command, key.encode(), encoded, 0, log=filesystem)
+        self._call("nnssn", _FSCONFIG, filesystem, command, key.encode(), encoded, 0, log=filesystem)
 
     def fscreate(self, filesystem: int) -> None:
         """See `Kernel`."""
-        self._call(_FSCONFIG, filesystem, _FSCONFIG_CMD_CREATE, None, None, 0, log=filesystem)
+        self._call("nnssn", _FSCONFIG, filesystem, _FSCONFIG_CMD_CREATE, None, None, 0, log=filesystem)
 
     def fsmount(self, filesystem: int, attributes: int = 0) -> int:
         """See `Kernel`."""
-        return self._call(_FSMOUNT, filesystem, _FSMOUNT_CLOEXEC, attributes, log=filesystem)
+        return self._call("nnn", _FSMOUNT, filesystem, _FSMOUNT_CLOEXEC, attributes, log=filesystem)
 
     def move_mount(self, mount: int, target: str) -> None:
         """See `Kernel`."""
-        self._call(_MOVE_MOUNT, mount, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+        self._call("nsnsn", _MOVE_MOUNT, mount, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
 
     def mount(self, source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
         """See `Kernel`."""
@@ -133,7 +134,7 @@ class LinuxKernel:
     def pivot_root(self, new: str, old: str) -> None:
         """See `Kernel`."""
         number = _PIVOT_ROOT.get(os.uname().machine, _PIVOT_ROOT_GENERIC)
-        self._call(number, os.fsencode(new), os.fsencode(old))
+        self._call("ss", number, os.fsencode(new), os.fsencode(old))
 
     def sources(self, target: str) -> list[str]:
         """See `Kernel`. Source: proc_pid_mountinfo(5)."""
@@ -145,13 +146,8 @@ class LinuxKernel:
         """See `Kernel`."""
         os.close(descriptor)
 
-    def _call(self, number: int, *arguments: int | bytes | None, log: int | None = None) -> int:
-        import ctypes
-
-        # Without c_long an int is passed as 32 bits, and the upper half of its register is whatever was there.
-        passed = [ctypes.c_long(item) if isinstance(item, int) else ctypes.c_char_p(item) for item in arguments]
-        result: int = _libc().syscall(ctypes.c_long(number), *passed)
-        return self._check(result, log)
+    def _call(self, shape: str, number: int, *arguments: int | bytes | None, log: int | None = None) -> int:
+        return self._check(_syscall(shape)(number, *arguments), log)
 
     def _check(self, result: int, log: int | None = None) -> int:
         if result >= 0:
@@ -188,11 +184,23 @@ def _messages(log: int) -> str:
 
 
 @functools.cache
+def _syscall(shape: str) -> Callable[..., int]:
+    """syscall(2) with arguments that are numbers (n) and strings (s): converted by a prototype they take half the time."""
+    import ctypes
+
+    kinds = {"n": ctypes.c_long, "s": ctypes.c_char_p}
+    function: Any = _libc()["syscall"]
+    function.restype = ctypes.c_long
+    # Without c_long an int is passed as 32 bits, and the upper half of its register is whatever was there.
+    function.argtypes = (ctypes.c_long, *(kinds[each] for each in shape))
+    return function  # type: ignore[no-any-return]
+
+
+@functools.cache
 def _libc() -> ctypes.CDLL:
     import ctypes
 
     libc: Any = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
     libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
     libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
     libc.unshare.argtypes = [ctypes.c_int]

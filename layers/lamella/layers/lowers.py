@@ -5,9 +5,11 @@ The caller has a lease on the environment's layers.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from lamella.layers import derived, tree
@@ -28,9 +30,8 @@ def folders(store: Store, environment: PublishedEnvironment) -> dict[Digest, str
 
     Raises `UnsafeLayer` for a layer that has a link there, or above: its folder would be one of the node's.
     """
-    parts = environment.prefix.split("/")
-    steps = ["/".join(parts[:depth]) for depth in range(2, len(parts) + 1)]
-    found = {layer.diff_id: _folder(store.layer_path(layer.diff_id), steps, layer) for layer in environment.layers}
+    prefix = environment.prefix
+    found = {layer.diff_id: _folder(store.layer_path(layer.diff_id), prefix, layer) for layer in environment.layers}
     return {diff_id: folder for diff_id, folder in found.items() if folder}
 
 
@@ -91,21 +92,31 @@ def smallest(sizes: Mapping[Digest, int], limit: int) -> Sequence[Digest]:
     return tuple(diff_id for diff_id in sizes if diff_id in small)
 
 
-def _folder(tree: str, steps: Sequence[str], layer: Layer) -> str:
-    # One lstat for each step of the prefix, for which a mount of hundreds of layers has the time: realpath() takes ten
-    # times as long.
-    for step in steps:
-        try:
-            mode = os.lstat(tree + step).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
-        if stat.S_ISLNK(mode):
-            from lamella.layers.partial import named
+def _folder(tree: str, prefix: str, layer: Layer) -> str:
+    folder, link = _looked_at(tree, prefix)
+    if link:
+        from lamella.layers.partial import named
 
-            raise UnsafeLayer(
-                f"the layer {named(layer)} is refused: its {step[1:]} is a link, where it must have a folder"
-            )
-    return tree + steps[-1] if stat.S_ISDIR(mode) else ""
+        raise UnsafeLayer(f"the layer {named(layer)} is refused: its {link} is a link, where it must have a folder")
+    return folder
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _looked_at(tree: str, prefix: str) -> tuple[str, str]:
+    """The folder at `prefix` in a layer, empty where there is none, and what of its path is a link.
+
+    A process that mounts often looks once: a layer's place names its content, and whoever asks has seen it there.
+    """
+    # One lstat for each step, for which a mount of hundreds of layers has the time: realpath() takes ten times as long.
+    mode = 0
+    for step in accumulate(prefix.split("/")[1:], "{}/{}".format):
+        try:
+            mode = os.lstat(f"{tree}/{step}").st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return "", ""
+        if stat.S_ISLNK(mode):
+            return "", step
+    return (tree + prefix if stat.S_ISDIR(mode) else ""), ""
 
 
 def _rewrite(listed: Mapping[Digest, str], prefix: str, target: str) -> None:

@@ -83,7 +83,6 @@ def mount(
         state = Mounted(
             pulled.reference,
             target,
-            method or METHODS[0],
             changes=changes or thrown_away,
             keeps_changes=bool(changes),
             created=_topmost_missing(target),
@@ -95,9 +94,10 @@ def mount(
         at = prefix or seen_at(target, pulled.environment.prefix)
         folders = lowers.for_prefix(store, pulled.environment, at)
         new_changes = _topmost_missing(f"{changes}/upper") if changes else ""
+        methods = (method,) if method else METHODS
+        state = _trial(state, methods[0], folders)
         try:
             claims.write(home, state, pulled.keeps)
-            methods = (method,) if method else METHODS
             return _climb(kernel, home, state, folders, keep=pulled.keeps, methods=methods)
         except BaseException:
             _undo(home, state, kernel)
@@ -208,26 +208,39 @@ def _climb(
     """Takes the first of `methods` that works; the claim says before each try what a crash would leave."""
     upper = _make_folders(state)
     claimed = state
+    looked_at: tuple[Rung, ...] = ()
     for rung in methods:
-        tried = replace(claimed, method=rung)
         if rung in TREES and state.keeps_changes:
             why_not = "changes can be kept only by a mount, which is root's to make"
         else:
-            tree = rung in TREES
-            seen = state.target if tree else folders[0] if assemble.is_bound(folders, upper) else ""
-            tried = replace(tried, identity=identity(seen) if seen else "")
-            if tried != claimed:
-                claims.write(home, tried, keep)
+            trial = _trial(replace(state, rungs=looked_at), rung, folders)
+            if trial != claimed:
+                claims.write(home, trial, keep)
             why_not = assemble.attempt(kernel, rung, folders, state.target, upper, source=state.source)
-        claimed = replace(tried, rungs=(*claimed.rungs, Rung(rung, why_not)), whole=not why_not)
-        if claimed.whole:
-            claims.write(home, claimed, keep)
-            return claimed
-    raise MountError(assemble.explanation(state.target, claimed.rungs))
+            claimed = replace(trial, rungs=(*looked_at, Rung(rung)), whole=True)
+            if not why_not:
+                if claimed != trial:
+                    claims.write(home, claimed, keep)
+                return claimed
+        looked_at = (*looked_at, Rung(rung, why_not))
+    raise MountError(assemble.explanation(state.target, looked_at))
+
+
+def _trial(state: Mounted, rung: Method, folders: Sequence[str]) -> Mounted:
+    """What is claimed before `rung` is tried. An overlay is there as a whole or not at all: nothing is added to it then."""
+    if rung in TREES:
+        return replace(state, method=rung, identity=identity(state.target), whole=False)
+    if assemble.is_bound(folders, _upper_of(state)):
+        return replace(state, method=rung, identity=identity(folders[0]), whole=False)
+    return replace(state, method=rung, identity="", whole=True, rungs=(*state.rungs, Rung(rung)))
+
+
+def _upper_of(state: Mounted) -> Upper | None:
+    return Upper(f"{state.changes}/upper", f"{state.changes}/work") if state.changes else None
 
 
 def _make_folders(state: Mounted) -> Upper | None:
-    upper = Upper(f"{state.changes}/upper", f"{state.changes}/work") if state.changes else None
+    upper = _upper_of(state)
     wanted = [state.target] if state.created else []
     try:
         for folder in (*wanted, *((upper.upper, upper.work) if upper else ())):

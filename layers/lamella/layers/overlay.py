@@ -122,7 +122,7 @@ def bind(kernel: Kernel, folder: str, target: str, *, writable: bool = False) ->
 
 def _short(path: str, folders: list[int]) -> str:
     # Through /proc a path of any length is a short one; most are short enough as they are.
-    if len(os.fsencode(path)) <= _MAX_VALUE:
+    if len(path) <= _MAX_VALUE and path.isascii():
         return path
     folders.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     return f"/proc/self/fd/{folders[-1]}"

@@ -6,6 +6,7 @@ latter, and remembers the former's descriptor. See docs/concepts.md.
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -117,11 +118,17 @@ def for_platform(published: Published, platform: Platform) -> PublishedEnvironme
     raise LayersError(f"{published.reference} has no environment for {platform}: it has {there}")
 
 
+# A process that mounts one environment again and again, as a node's agent does, reads its documents once: what they say
+# takes as long to parse as the kernel takes to mount it. The bytes were verified, and bytes that are the same say the same.
+_manifest = functools.lru_cache(maxsize=8)(Manifest.parse)
+_config = functools.lru_cache(maxsize=8)(ImageConfig.parse)
+
+
 def _environment(storage: ReadOnlyStorage, descriptor: Descriptor, index: Index) -> PublishedEnvironment:
     if descriptor.media_type not in MANIFEST_TYPES:
         raise InvalidContent(f"{descriptor.digest} is marked as a package manifest and is a {descriptor.media_type}")
-    manifest = Manifest.parse(fetch_document(storage, descriptor))
-    config = ImageConfig.parse(fetch_document(storage, manifest.config))
+    manifest = _manifest(fetch_document(storage, descriptor))
+    config = _config(fetch_document(storage, manifest.config))
     prefix = manifest.annotations.get(PREFIX, "")
     # Nodes join it to a folder of their own and mount there: it may not lead out of it.
     if not prefix.startswith("/") or "\0" in prefix or any(part in {"", ".", ".."} for part in prefix.split("/")[1:]):

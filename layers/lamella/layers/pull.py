@@ -111,14 +111,14 @@ def leased(
             check(environment)
         diff_ids = tuple(layer.diff_id for layer in environment.layers)
         if dry_run:
-            todo = plan(environment.layers, {diff_id for diff_id in diff_ids if store.has(diff_id)})
+            todo = plan(environment.layers, store.present(diff_ids))
             yield Pulled(str(found.reference), environment, todo, 0)
             return
         documents = (found.descriptor, environment.descriptor, environment.manifest.config)
         keeps = (*diff_ids, *(document.digest for document in documents))
         with store.lease(keeps, f"pull {parsed}"):
             # Only what is seen after the lease was made is sure to stay.
-            todo = plan(environment.layers, {diff_id for diff_id in diff_ids if store.has(diff_id)})
+            todo = plan(environment.layers, store.present(diff_ids))
             moved = 0
             if todo.fetch:
                 from lamella.layers.fetch import fetch

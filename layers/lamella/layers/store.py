@@ -68,6 +68,11 @@ class Store:
         """Whether the layer is here. It stays only as long as it is leased or held."""
         return os.path.isdir(self.folder(diff_id))
 
+    def present(self, diff_ids: Iterable[Digest]) -> set[Digest]:
+        """Those of the layers that are here; see `has`."""
+        folder = f"{self.path}/layers"
+        return {each for each in diff_ids if os.access(f"{folder}/{each.algorithm}/{each.hex}", os.F_OK)}
+
     def size(self, diff_id: Digest) -> int:
         """Bytes that the layer takes of the disk, about; 0 for a layer that is not here."""
         try:
