@@ -74,7 +74,7 @@ def copy(source: str, destination: str, *, insecure: bool = False, progress: Pro
     origin, goal = Reference.parse(source), Reference.parse(destination)
     with (
         contextlib.closing(open_storage(origin, insecure=insecure)) as here,
-        contextlib.closing(open_storage(goal, insecure=insecure, create=True)) as there,
+        contextlib.closing(open_storage(goal, insecure=insecure, create=True, mirrors=False)) as there,
     ):
         root = here.resolve(str(origin.digest) if origin.digest else origin.tag)
         if goal.digest and goal.digest != root.digest:

@@ -57,7 +57,10 @@ def client_of(
 
 
 class Registry:
-    """A repository as a `Storage`, used from any number of threads. Plain HTTP on loopback or where `insecure`."""
+    """A repository as a `Storage`, used from any number of threads. Plain HTTP on loopback or where `insecure`.
+
+    `mirrors`: whether mirrors are asked first for what is read.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Registry:
         insecure: bool = False,
         patience: Patience = Patience(),  # noqa: B008 - a frozen value
         part: int = PART,
+        mirrors: bool = True,
     ) -> None:
         self._name = registry
         self._repository = repository
@@ -78,7 +82,7 @@ class Registry:
         self._in_parts = False
         self._part = part
         self._read: dict[Digest, bytes] = {}
-        self._known_mirrors: list[tuple[Mirror, Client]] | None = None
+        self._known_mirrors: list[tuple[Mirror, Client]] | None = None if mirrors else []
         self._dead: set[str] = set()
 
     def fetch(self, descriptor: Descriptor) -> contextlib.AbstractContextManager[Reader]:

@@ -155,12 +155,17 @@ def fetch_document(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
     return b"".join(parts)
 
 
-def open_storage(reference: Reference, *, insecure: bool = False, create: bool = False) -> Storage:
-    """The storage that `reference` names. `insecure`: plain HTTP also beyond loopback. `create`: make a layout folder."""
+def open_storage(
+    reference: Reference, *, insecure: bool = False, create: bool = False, mirrors: bool = True
+) -> Storage:
+    """The storage that `reference` names. `insecure`: plain HTTP also beyond loopback. `create`: make a layout folder.
+
+    Whoever writes opens without `mirrors`: they may be behind the registry, and what a tag names decides what is written.
+    """
     if reference.is_layout:
         from lamella.layers.layout import OciLayout
 
         return OciLayout(reference.folder, create=create)
     from lamella.layers.registry import Registry
 
-    return Registry(reference.registry, reference.repository, insecure=insecure)
+    return Registry(reference.registry, reference.repository, insecure=insecure, mirrors=mirrors)
