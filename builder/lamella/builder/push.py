@@ -121,7 +121,7 @@ def push_environment(
     cache = cache or LayerCache()
     progress = progress or Silent()
     settings = settings or Settings()
-    with contextlib.closing(open_storage(target, insecure=insecure, create=True)) as storage:
+    with contextlib.closing(open_storage(target, insecure=insecure, create=True, mirrors=False)) as storage:
         under = _base(base, environment, insecure)
         image_layers = max_layers - (len(under.layers) if under else 0)
         if image_layers < 1:
