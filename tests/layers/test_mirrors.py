@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.layers import referrers, signature
+from lamella.layers.copy import copy
 from lamella.layers.errors import LayersError, NotFound
+from lamella.layers.layout import OciLayout
 from lamella.layers.mirrors import Mirror, mirrors_of
 from lamella.layers.registry import Registry
 from lamella.layers.retry import Patience
 from support.homes import auth_of, fresh_home, know
 from support.images import blob, push_image
+from support.keys import key_pair
 from support.registry_simulator import PASSWORD, USER, Fault, RegistrySimulator
 
 if TYPE_CHECKING:
@@ -149,6 +154,36 @@ def test_a_mirror_that_may_not_resolve_is_asked_by_digest_only(
         assert not mirror.requests
         registry.resolve(str(manifest.descriptor.digest))
         assert mirror.requests
+
+
+def test_a_signature_that_a_mirror_does_not_know_of_stays(
+    hosts: Path, tmp_path: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
+) -> None:
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+    ours, theirs = key_pair(tmp_path / "ours"), key_pair(tmp_path / "theirs")
+    reference = f"{upstream.host}/team/envs:v1"
+    with opened(upstream) as registry:
+        push_image(registry, [b"one"], "v1")
+    mirror.blobs, mirror.manifests, mirror.tags = deepcopy((upstream.blobs, upstream.manifests, upstream.tags))
+    signature.sign(reference, theirs[0])
+    configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
+    signature.sign(reference, ours[0])
+    (hosts / upstream.host / "hosts.toml").unlink()
+    for _, public in (ours, theirs):
+        assert signature.verify(reference, public)
+
+
+def test_a_copy_does_not_ask_mirrors_what_its_destination_has(
+    hosts: Path, tmp_path: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
+) -> None:
+    configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    subject = push_image(layout, [b"one"], "v1").descriptor
+    referrers.attach(layout, subject, referrers.Artifact("application/vnd.cyclonedx+json", b"{}"))
+    upstream.referrers_api = False
+    copy(f"oci:{tmp_path}/layout:v1", f"{upstream.host}/team/envs:v1")
+    assert not mirror.requests
 
 
 def test_what_nobody_has_is_told_of_the_registry(
