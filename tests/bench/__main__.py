@@ -23,6 +23,7 @@ from bench.measure import Failed, Took, lamella, run
 from demo.environment import IMPORTED, make
 from lamella.cli.output import Column, aligned, counted, size
 from support.distribution import distribution
+from support.environments import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 ROUNDS = 5
 """For what takes less than a second; the least counts, since noise only adds."""
+MADE_UP = {228: 10, 500: 50}
+"""Layers, and the milliseconds that a mount of them may take from a warm store."""
 MOUNT = """
 import json, sys, time
 from lamella.layers.mount import mount, umount
 from lamella.layers.store import Store
 store, least = Store(), 1e9
-for _ in range(5):
+for _ in range(20):
     begin = time.perf_counter()
     mount(sys.argv[1], sys.argv[2], store=store)
     least = min(least, time.perf_counter() - begin)
@@ -112,6 +115,11 @@ def measure(prefix: Path, folder: Path, registry: str, *, with_engine: bool) -> 
         yield beside("mount, everything in the store", mount, "uv pip install, warm", install, budget=1 / 100)
     yield absolute("push, nothing changed", again.seconds, 1.5, "s")
     yield absolute(f"mount of {counted(len(pull.value['missing']), 'layer')}", mount.seconds * 1000, 10, "ms")
+    note("mount of made-up environments")
+    for count, budget in MADE_UP.items():
+        yield absolute(
+            f"mount of {count} layers, made up", made_up(count, folder, settings).seconds * 1000, budget, "ms"
+        )
     yield from running(pinned, folder, settings)
     own = next(layer["size"] for layer in repull.value["missing"])
     moved = repull.value["downloaded"]["bytes"]
@@ -187,6 +195,14 @@ def mounting(reference: str, folder: Path, settings: Mapping[str, str]) -> Took:
     """The mount alone, without the start of a process: what a node's agent would see."""
     took = run([sys.executable, "-c", MOUNT, reference, folder / "target"], settings=settings)
     return Took(float(took.value["seconds"]), took.peak)
+
+
+def made_up(count: int, folder: Path, settings: Mapping[str, str]) -> Took:
+    """The mount of as many layers, with a few files each: what it takes depends on the number of layers alone."""
+    layers = [{f"lib/p{number}/m{file}.py": f"x = {file}\n" for file in range(5)} for number in range(count)]
+    reference = publish(folder / f"layers-{count}", layers)
+    lamella("pull", reference, settings=settings)
+    return mounting(reference, folder, settings)
 
 
 def memory(verbs: Mapping[str, Took]) -> Iterator[Line]:

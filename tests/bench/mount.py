@@ -1,8 +1,8 @@
 """How long it takes to assemble an environment that is in the store, beside making its tree without a mount.
 
-    python tests/bench/mount.py [--files 40] [--rounds 10]
+    python tests/bench/mount.py [--files 40] [--rounds 30]
 
-Needs root for the mounts. Prints the least of all rounds in milliseconds, and the budgets.
+Needs root for the mounts. Prints the least and the median of all rounds in milliseconds, and the budgets.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=40, help="in each layer")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lamella-bench-") as folder:
         for count in (228, 500, 1200):
@@ -50,46 +50,55 @@ def measure(folder: Path, count: int, files: int, rounds: int) -> None:
     environment = pull.pull(reference, store=store).environment
     target = str(folder / "target")
     os.mkdir(target)
-    least = {}
+    took = {}
     began = time.perf_counter()
     parts = lowers.for_prefix(store, environment, environment.prefix)
     merging = time.perf_counter() - began
-    least["the kernel's part of a mount"] = timed(
+    took["the kernel's part of a mount"] = timed(
         rounds,
         lambda: overlay.by_descriptors(kernel.here(), parts, target),
         lambda: kernel.here().umount(target),
     )
     os.rmdir(target)
-    least["mount, with claim, lease and manifests"] = timed(
+    took["mount, with claim, lease and manifests"] = timed(
         rounds,
-        lambda: mount(reference, target, store=store, prefix=environment.prefix),
+        lambda: mount(reference, target, store=store),
         lambda: umount(target, store=store),
     )
-    bare = timed(rounds, partial(subprocess.run, ["true"], check=True))
     command = [sys.executable, "-m", "lamella.cli", "run", reference, "--", "true"]
     settings = os.environ | {"LAMELLA_STORE": store.path}
-    run = timed(rounds, partial(subprocess.run, command, check=True, env=settings))
-    least["lamella run, beyond the command"] = run - bare
+    # In turns, so that both meet the same noise.
+    pairs = [
+        (once(partial(subprocess.run, command, check=True, env=settings)), once(partial(subprocess.run, ["true"])))
+        for _ in range(rounds)
+    ]
+    took["lamella run, beyond the command"] = sorted(run - bare for run, bare in pairs)
     linked = folder / f"linked-{count}"
     linked.mkdir()
-    least["a tree of hardlinks"] = timed(1, lambda: tree.lay(parts, str(linked), "hardlinks"))
+    took["a tree of hardlinks"] = timed(1, lambda: tree.lay(parts, str(linked), "hardlinks"))
     print(f"{count} layers of {files} files")
     budgets = [None, BUDGETS.get(count), RUN_BUDGET, None]
-    for (name, value), budget in zip(least.items(), budgets, strict=True):
-        print(f"  {name:42} {value * 1000:8.1f} ms{f'   budget {budget} ms' if budget else ''}")
+    for (name, values), budget in zip(took.items(), budgets, strict=True):
+        least, median = values[0] * 1000, values[len(values) // 2] * 1000
+        print(f"  {name:42} {least:8.1f} ms, median {median:8.1f} ms{f'   budget {budget} ms' if budget else ''}")
     if len(parts) < count:
         print(f"  {'merging, once':42} {merging * 1000:8.1f} ms")
 
 
-def timed(rounds: int, work: Callable[[], object], undo: Callable[[], object] = lambda: None) -> float:
-    """The least seconds of `rounds` rounds: noise only adds."""
-    least = float("inf")
+def timed(rounds: int, work: Callable[[], object], undo: Callable[[], object] = lambda: None) -> list[float]:
+    """The seconds of each of `rounds` rounds, the least first."""
+    took = []
     for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        least = min(least, time.perf_counter() - began)
+        took.append(once(work))
         undo()
-    return least
+    return sorted(took)
+
+
+def once(work: Callable[[], object]) -> float:
+    """The seconds of one round."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":
