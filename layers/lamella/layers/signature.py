@@ -42,7 +42,7 @@ def sign(reference: str, key: str, *, password: str | None = None, insecure: boo
     """
     parsed = Reference.parse(reference)
     private = _private_key(key, password)
-    with contextlib.closing(open_storage(parsed, insecure=insecure)) as storage:
+    with contextlib.closing(open_storage(parsed, insecure=insecure, mirrors=False)) as storage:
         digest = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag).digest
         payload = canonical_json(_claim(parsed, digest))
         there = _signatures(storage, digest)
