@@ -159,18 +159,21 @@ def test_a_mirror_that_may_not_resolve_is_asked_by_digest_only(
 def test_a_signature_that_a_mirror_does_not_know_of_stays(
     hosts: Path, tmp_path: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
-    for name in ("ours", "theirs"):
+    keys = []
+    for name in ("first", "theirs", "ours"):
         (tmp_path / name).mkdir()
-    ours, theirs = key_pair(tmp_path / "ours"), key_pair(tmp_path / "theirs")
+        keys.append(key_pair(tmp_path / name))
+    first, theirs, ours = keys
     reference = f"{upstream.host}/team/envs:v1"
     with opened(upstream) as registry:
         push_image(registry, [b"one"], "v1")
+    signature.sign(reference, first[0])
     mirror.blobs, mirror.manifests, mirror.tags = deepcopy((upstream.blobs, upstream.manifests, upstream.tags))
     signature.sign(reference, theirs[0])
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
     signature.sign(reference, ours[0])
     (hosts / upstream.host / "hosts.toml").unlink()
-    for _, public in (ours, theirs):
+    for _, public in keys:
         assert signature.verify(reference, public)
 
 
