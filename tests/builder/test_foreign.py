@@ -12,7 +12,7 @@ import pytest
 
 from lamella.builder import foreign, wanted
 from lamella.builder.cache import LayerCache
-from lamella.builder.errors import NotAnEnvironment
+from lamella.builder.errors import BuilderError, NotAnEnvironment
 from lamella.builder.push import push_environment
 from lamella.builder.scan import scan
 from lamella.layers import published
@@ -22,6 +22,7 @@ from lamella.layers.reference import Reference
 from lamella.layers.storage import open_storage
 from support.conda import SHORT, VERSION, conda_environment, conda_package, for_machine, python_package
 from support.installed import install, venv, wheel
+from support.projects import editable, project
 from support.scanned import findings, package, shipped
 
 if TYPE_CHECKING:
@@ -109,6 +110,27 @@ def test_without_a_python_of_its_version_modules_ship_as_source(tmp_path: Path) 
     ships = wanted.shipped(environment, package(environment, "python"), "/opt/env")
     assert ships.entries
     assert not ships.modules
+
+
+def test_a_pure_projects_wheel_ships_to_another_machine_and_a_compiled_ones_is_refused(tmp_path: Path) -> None:
+    prefix = plain(tmp_path / "plain", SHORT)
+    root = project(tmp_path / "demo", "demo", {"demo.py": ""})
+    editable(prefix / f"lib/python{SHORT}/site-packages", root, "demo")
+    assert f"lib/python{SHORT}/site-packages/demo.py" in shipped(scan(str(prefix), wheels=True))
+    (root / "demo-1.0-py3-none-any.whl").rename(root / "demo-1.0-py3-none-linux_x86_64.whl")
+    with pytest.raises(
+        BuilderError, match=r"demo is compiled, which makes demo-.*\.whl, and the environment is for linux/arm"
+    ):
+        scan(str(prefix), wheels=True)
+
+
+def test_no_wheel_is_built_without_a_python_of_its_version(tmp_path: Path) -> None:
+    prefix = plain(tmp_path / "plain", "3.99")
+    editable(prefix / "lib/python3.99/site-packages", project(tmp_path / "demo", "demo", {"demo.py": ""}), "demo")
+    with pytest.raises(
+        BuilderError, match=r"no Python 3\.99 is here to build wheels for linux/arm64: install python3\.99"
+    ):
+        scan(str(prefix), wheels=True)
 
 
 def test_kinds_that_can_not_be_captured_are_refused_for_other_machines_too(tmp_path: Path) -> None:

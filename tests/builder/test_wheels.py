@@ -57,9 +57,15 @@ def site(made: Path) -> Path:
     return made / SITE
 
 
-def scanned(prefix: Path, folder: Path, **options: object) -> Environment:
-    folder.mkdir()
-    return scan(str(prefix), wheels=str(folder), **options)  # type: ignore[arg-type]
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache without wheels."""
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def scanned(prefix: Path, **options: object) -> Environment:
+    return scan(str(prefix), wheels=True, **options)  # type: ignore[arg-type]
 
 
 def canonical(environment: Environment, name: str) -> dict[str, tuple[int, str]]:
@@ -92,7 +98,9 @@ def test_a_projects_wheel_is_the_same_twice_and_the_project_is_untouched(
         (root / "native.c").write_text(EXTENSION)
     editable(site, root, "demo")
     before = tree(root)
-    once, again = scanned(made, tmp_path / "once"), scanned(made, tmp_path / "again")
+    once = scanned(made)
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "another cache"))
+    again = scanned(made)
     assert canonical(once, "demo") == canonical(again, "demo")
     assert tree(root) == before
     assert "bin/demo" in paths(package(once, "demo"))
@@ -118,7 +126,7 @@ def test_what_ships_is_what_an_install_of_the_wheel_would_ship(made: Path, site:
     }
     root = project(tmp_path / "demo", "demo", files, entry_points="[console_scripts]\ndemo = demo:main\n")
     editable(site, root, "demo")
-    found = scanned(made, tmp_path / "wheels")
+    found = scanned(made)
     installed = install(venv(tmp_path / "other"), *root.glob("*.whl"))
     expected = {
         # pip leaves those alone that are not marked in the archive; the specification wants them executable.
@@ -135,7 +143,7 @@ def test_the_working_directorys_wheel_ships_with_the_files_that_were_asked_for(m
     root = project(tmp_path / "demo", "demo", {"demo.py": "built\n"})
     (root / "table.csv").write_text("1,2")
     (tmp_path / "outside.csv").write_text("3,4")
-    found = scanned(made, tmp_path / "wheels", local=str(root), include=["table.csv", "../outside.csv"])
+    found = scanned(made, local=str(root), include=["table.csv", "../outside.csv"])
     names = {path.removeprefix(f"{SITE}/") for path in paths(package(found, "demo"))}
     assert {"demo.py", "table.csv", "outside.csv"} <= names
     assert not names & {"src/demo/__init__.py", "backend.py", "pyproject.toml"}
@@ -145,7 +153,7 @@ def test_code_that_is_no_project_ships_as_it_is(made: Path, site: Path, tmp_path
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "module.py").write_text("")
     (site / "code.pth").write_text(f"{tmp_path}/code\n")
-    found = scanned(made, tmp_path / "wheels")
+    found = scanned(made)
     assert file(found, f"{SITE}/module.py").source == str(tmp_path / "code" / "module.py")
     assert [finding.subject for finding in findings(found, "wheels")] == ["code"]
 
@@ -153,7 +161,7 @@ def test_code_that_is_no_project_ships_as_it_is(made: Path, site: Path, tmp_path
 def test_a_file_with_credentials_in_a_wheel_does_not_ship(made: Path, site: Path, tmp_path: Path) -> None:
     root = project(tmp_path / "demo", "demo", {"demo/__init__.py": "", "demo/.env": "TOKEN=canary"})
     editable(site, root, "demo")
-    found = scanned(made, tmp_path / "wheels")
+    found = scanned(made)
     assert f"{SITE}/demo/.env" not in shipped(found)
     assert [finding.subject for finding in findings(found, "secret")] == [f"{SITE}/demo/.env"]
 
@@ -170,7 +178,7 @@ def test_the_wheel_is_built_for_the_environments_interpreter_and_without_its_pac
         [base_python(), "-c", "import sys; print(sys.version_info[:3])"], capture_output=True, text=True, check=True
     ).stdout.strip()
     with pytest.raises(BuilderError, match="error: ") as failed:
-        scanned(made, tmp_path / "wheels")
+        scanned(made)
     assert f"{version} None" in str(failed.value)
 
 
@@ -192,17 +200,19 @@ def test_a_failed_build_shows_the_backends_own_message(
     root = project(tmp_path / "demo", "demo", {"demo.py": ""}, first=first)
     editable(site, root, "demo")
     with pytest.raises(BuilderError) as failed:
-        scanned(made, tmp_path / "wheels")
+        scanned(made)
     assert str(failed.value) == (
         f"no wheel of {root} can be built: {message}; correct the project, or push it as it is on disk, without --wheels"
     )
 
 
-def test_a_wheel_that_leads_out_of_the_environment_is_refused(made: Path, site: Path, tmp_path: Path) -> None:
+def test_a_wheel_that_leads_out_of_the_environment_is_refused(
+    made: Path, site: Path, tmp_path: Path, cache: Path
+) -> None:
     editable(site, project(tmp_path / "demo", "demo", {"../../outside.py": ""}), "demo")
     with pytest.raises(BuilderError, match="leads out of the environment"):
-        scanned(made, tmp_path / "wheels")
-    assert not any("outside.py" in names for _, _, names in os.walk(tmp_path / "wheels"))
+        scanned(made)
+    assert not any("outside.py" in names for _, _, names in os.walk(cache))
 
 
 def test_what_earlier_builds_left_and_links_out_of_the_project_are_seen_rightly(
@@ -219,7 +229,7 @@ def test_what_earlier_builds_left_and_links_out_of_the_project_are_seen_rightly(
         (root / left).mkdir(parents=True)
     (root / ".lamellaignore").write_text("data\n")
     with pytest.raises(BuilderError, match="shared") as failed:
-        scanned(made, tmp_path / "wheels")
+        scanned(made)
     assert (
         "['.lamellaignore', 'README.md', 'backend.py', 'build', 'demo-1.0-py3-none-any.whl', 'pyproject.toml', 'src']"
         in str(failed.value)

@@ -18,9 +18,9 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.ignore import Ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-_EPOCH = "315532800"
+EPOCH = "315532800"
 """1980-01-01: zip knows no earlier time."""
 _MESSAGE = re.compile(r"(?:[\w.]*(?:Error|Exception|Exit)|error|ERROR|fatal)\b.*:.*")
 _COMPILERS = re.compile(r"[^\s:]+:\d+(?::\d+)?: (?:fatal )?error: .*")
@@ -30,10 +30,10 @@ _LEFT = re.compile(r"build/(?:lib|lib\..*|bdist\..*|temp\..*)|(?:src/)?[^/]*\.eg
 """What earlier builds leave in a project's folder: setuptools takes it for a part of the next wheel."""
 
 
-def wheel(project: str, python: str, folder: str) -> str:
+def wheel(project: str, python: str, folder: str, without: str) -> str:
     """Builds the wheel of `project` for the interpreter `python`; gives its path, in `folder`, which is there and empty.
 
-    `project` is only read. `BuilderError` with the last message of what failed.
+    `project` is only read, and the folder `without` is no part of it. `BuilderError` with the last message of what failed.
     """
     from build import BuildBackendException, BuildException, ProjectBuilder
 
@@ -41,10 +41,10 @@ def wheel(project: str, python: str, folder: str) -> str:
     # Debug information names the folders in which a compiler ran.
     flags = f"-ffile-prefix-map={folder}=/build"
     environment = {name: f"{os.environ.get(name, '')} {flags}".strip() for name in ("CFLAGS", "CXXFLAGS")}
-    environment["SOURCE_DATE_EPOCH"] = _EPOCH
+    environment["SOURCE_DATE_EPOCH"] = EPOCH
     run = _runner(environment)
     try:
-        _copy(project, copy)
+        _copy(project, copy, (without, os.path.realpath(folder)))
         run([python, "-I", "-m", "venv", "--without-pip", isolated.folder])
         builder = ProjectBuilder.from_isolated_env(isolated, copy, runner=run)
         _install(builder.build_system_requires, isolated, run)
@@ -131,24 +131,33 @@ def _message(output: str) -> str:
     return _CREDENTIALS.sub("", message)
 
 
-def _copy(project: str, copy: str) -> None:
-    """A copy with its history, which may say the version; without environments and without what builds leave."""
+def skips(project: str, without: Collection[str]) -> Callable[[str], bool]:
+    """Whether a file or folder of `project` (its path) is no part of what is built: environments, what builds leave, what
+    `.lamellaignore` names, and the folders `without` (resolved). Its parents are taken as parts."""
     ignore = Ignore(project, (".lamellaignore",))
 
-    def skipped(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if skip(os.path.join(folder, name), name)]
-
-    def skip(source: str, name: str) -> bool:
+    def skip(source: str) -> bool:
+        name = os.path.basename(source)
         if os.path.islink(source):
             return not os.path.exists(source)
         inner, is_folder = os.path.relpath(source, project), os.path.isdir(source)
         if not is_folder and not os.path.isfile(source):
             return True  # a socket or FIFO, for which a copy would wait
-        if is_folder and os.path.samefile(source, os.path.dirname(copy)):
-            return True  # the folder for temporary files may be in the project
+        if is_folder and os.path.realpath(source) in without:
+            return True
         if is_folder and (name in _TOOLS or _LEFT.fullmatch(inner) or _is_environment(source)):
             return True
         return ignore.ignored(inner, folder=is_folder)
+
+    return skip
+
+
+def _copy(project: str, copy: str, without: Collection[str]) -> None:
+    """A copy with its history, which may say the version; without environments and without what builds leave."""
+    skip = skips(project, without)
+
+    def skipped(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if skip(os.path.join(folder, name))]
 
     shutil.copytree(project, copy, symlinks=True, ignore=skipped)
     for folder, folders, names in os.walk(copy):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import tempfile
 from typing import TYPE_CHECKING
@@ -182,6 +181,8 @@ def too_broad(folder: str) -> bool:
 
 def _home_of_owner(folder: str) -> str:
     """With `sudo`, the home of whoever it is run for is not this user's."""
+    import pwd
+
     try:
         return os.path.realpath(pwd.getpwuid(os.stat(folder).st_uid).pw_dir)
     except (OSError, KeyError):

@@ -9,11 +9,11 @@ import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.cache import default_path
 from lamella.builder.distributions import Distribution, distributions, normalised
 from lamella.builder.editable import Pointer, egg_links, pointers
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.errors import CacheError
+from lamella.builder.hashes import default_path
 from lamella.builder.local import project_tree, too_broad
 from lamella.builder.walk import look
 
@@ -89,7 +89,7 @@ def _rest(pointer: Pointer, path: str) -> Entry | None:
     if not pointer.rest:
         return None
     content = "".join(f"{line}\n" for line in pointer.rest).encode("utf-8", "surrogateescape")
-    folder = os.path.join(default_path(), "pth", hashlib.sha256(content).hexdigest())
+    folder = os.path.join(os.path.dirname(default_path()), "pth", hashlib.sha256(content).hexdigest())
     source = os.path.join(folder, pointer.file)
     try:
         if not os.path.exists(source):

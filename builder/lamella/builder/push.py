@@ -24,7 +24,7 @@ from lamella.layers.reference import Reference
 from lamella.layers.storage import open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lamella.builder.cache import Built
     from lamella.builder.environment import Environment
@@ -62,6 +62,9 @@ def push(
     reference: str,
     prefix: str | None = None,
     *,
+    local: str | None = None,
+    include: Sequence[str] = (),
+    wheels: bool = False,
     image_prefix: str = "/opt/env",
     base: str | None = None,
     settings: Settings | None = None,
@@ -76,13 +79,14 @@ def push(
 ) -> Pushed:
     """Pushes the environment at `prefix` (by default the active one) as `reference`, a tag in a registry or layout.
 
-    What the scan found is attached to the index, so that nodes can ask for it.     `base` is a reference to an image to put it on. `append` keeps what the tag names for
+    What the scan found is attached to the index, so that nodes can ask for it. `local`, `include`
+    and `wheels` are those of `scan`. `base` is a reference to an image to put it on. `append` keeps what the tag names for
     other platforms. `sbom` attaches a bill of materials to the index. Raises `BuilderError` and `LayersError`.
     """
     from lamella.builder.scan import scan
 
     _target(reference, image_prefix)
-    environment = scan(prefix, progress=progress or Silent())
+    environment = scan(prefix, local=local, include=include, wheels=wheels, progress=progress or Silent())
     return push_environment(
         environment,
         reference,

@@ -55,7 +55,7 @@ def scan(
     ignore: Sequence[str] = (),
     allow_large: bool = False,
     system_libraries: bool = True,
-    wheels: str = "",
+    wheels: bool = False,
     image_prefix: str = "/opt/env",
     progress: Progress | None = None,
     cache: str | None = None,
@@ -64,10 +64,9 @@ def scan(
 
     `local` is a folder whose code ships, too, as one local package with the files and folders `include`; without one, and
     with `working_directory`, that directory is, if it is a project's. More than `working.LIMIT` bytes of local code ship only
-    where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the
-    file of known hashes, by default `hashes.default_path()`. `wheels` is an empty folder, in which local projects are
-    built as wheels that ship in their place: it must stay for as long as the environment is read. Files that can't be
-    rewritten for the `image_prefix` are findings.
+    where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the file of known hashes, by default
+    `hashes.default_path()`. With `wheels`, local projects are built as wheels, which ship in their place; they are kept in
+    `$LAMELLA_CACHE/wheels`. Files that can't be rewritten for the `image_prefix` are findings.
 
     `NotAnEnvironment` where there is none; `EnvironmentChanged` where something writes to it meanwhile; `CannotBuild` for
     what can't be read, and for local code that is too much; `BuilderError` for a wheel that can't be built.
@@ -91,23 +90,22 @@ class _Wanted(NamedTuple):
     ignore: frozenset[str]
     """Normalised names."""
     system_libraries: bool
-    wheels: str
-    """Where those of local projects are unpacked; empty for none."""
+    wheels: bool
     image_prefix: str
 
 
 def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progress: Progress) -> Environment:
     seen, searched = inventory(located, facts, wanted.local), prefixes(located, facts)
-    if wanted.wheels:
-        from lamella.builder.wheels import with_wheels
-
-        seen = with_wheels(seen, located, facts.short, local=wanted.local, folder=wanted.wheels, progress=progress)
-    within_limit(seen.entries, seen.pip, wanted.local)
-    entries = seen.entries
 
     def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:
         return hashes.contents(files, searched, progress)
 
+    if wanted.wheels:
+        from lamella.builder.wheels import with_wheels
+
+        seen = with_wheels(seen, located, facts, local=wanted.local, read=read, progress=progress)
+    within_limit(seen.entries, seen.pip, wanted.local)
+    entries = seen.entries
     unneeded = unread([*seen.conda, *seen.pip], entries, wanted.ignore)
     contents = {entries[path].source: UNREAD for path in unneeded}
     contents |= read(

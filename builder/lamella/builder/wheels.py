@@ -6,6 +6,7 @@ headers belong.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import shutil
@@ -15,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from lamella.builder import backend, scripts
+from lamella.builder import scripts, wheelhouse
 from lamella.builder.distributions import distributions
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.errors import BuilderError
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from wheel.wheelfile import WheelFile
 
     from lamella.builder.distributions import Distribution
+    from lamella.builder.interpreter import Facts
     from lamella.builder.inventory import Inventory
     from lamella.builder.prefix import Located
     from lamella.builder.roots import Local
     from lamella.builder.walk import Entry
+    from lamella.builder.wheelhouse import Read
     from lamella.layers.progress import Progress
 
 _TASK = "building wheels"
@@ -39,11 +42,11 @@ _PYTHON = b"#!python"
 
 
 def with_wheels(
-    seen: Inventory, located: Located, short: str, *, local: Local, folder: str, progress: Progress
+    seen: Inventory, located: Located, facts: Facts, *, local: Local, read: Read, progress: Progress
 ) -> Inventory:
-    """`seen` with the wheel of each local project in place of its files; unpacked below `folder`, where they must stay.
+    """`seen` with the wheel of each local project in place of its files, unpacked in the cache of wheels.
 
-    `short` is the interpreter's version, such as 3.12. `BuilderError` for a project of which no wheel can be built.
+    `read` gives the digests of files. `BuilderError` for a project of which no wheel can be built.
     """
     found: dict[str, list[Distribution]] = {}
     findings = []
@@ -58,17 +61,32 @@ def with_wheels(
     seen = seen._replace(findings=[*seen.findings, *findings])
     included = _included(local)
     progress.begin(_TASK, len(found), "wheels")
-    for number, (root, those) in enumerate(sorted(found.items())):
+    tag = f"{facts.cache_tag} {facts.platform}"
+    for root, those in sorted(found.items()):
         kept = {path for each in those if not each.records for path in _beside(each, seen, root, included)}
         if any(each.records or set(each.files or ()) - kept for each in those):
-            made = os.path.join(folder, str(number))
-            os.makedirs(made)
-            unpacked = os.path.join(made, "installed")
-            _unpack(backend.wheel(root, located.executable, made), unpacked, short, located.prefix)
-            seen = _replaced(seen, those, kept, unpacked=unpacked, short=short, prefix=located.prefix)
+            path = wheelhouse.built(root, _builder(facts), tag, read).wheel
+            if facts.compiler != located.executable and not path.endswith("-any.whl"):
+                raise BuilderError(
+                    f"{root} is compiled, which makes {os.path.basename(path)}, and the environment is for "
+                    f"{facts.platform}: install its wheel for that machine there, or push from one of that kind"
+                )
+            unpack = functools.partial(_unpack, path, short=facts.short, prefix=located.prefix)
+            unpacked = wheelhouse.installed(path, located.prefix, facts.short, unpack)
+            seen = _replaced(seen, those, kept, unpacked=unpacked, short=facts.short, prefix=located.prefix)
         progress.advance(_TASK, 1)
     progress.end(_TASK)
     return seen
+
+
+def _builder(facts: Facts) -> str:
+    """The Python that builds: the environment's own, or, where that is another machine's, one of its version here."""
+    if not facts.compiler:
+        raise BuilderError(
+            f"no Python {facts.short} is here to build wheels for {facts.platform}: install python{facts.short}, or push "
+            "without --wheels"
+        )
+    return facts.compiler
 
 
 def project(distribution: Distribution) -> str | None:
@@ -160,7 +178,7 @@ def _left_out(dropped: list[Entry], new: dict[str, Entry], name: str, prefix: st
     return left_out
 
 
-def _unpack(path: str, target: str, short: str, prefix: str) -> None:
+def _unpack(path: str, target: str, *, short: str, prefix: str) -> None:
     """Installs the wheel at `path` into the folder `target`, as pip would into an environment at `prefix`."""
     from wheel.wheelfile import WheelError, WheelFile
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
+import os
 from typing import TYPE_CHECKING
 
 from lamella.cli.findings import how_many
-from lamella.cli.output import counted
+from lamella.cli.output import counted, remark, size
 from lamella.cli.settings import CACHE, FAIL_ON, LOCAL
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from lamella.builder.environment import Environment, Severity
     from lamella.layers.progress import Progress
@@ -29,9 +28,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         help="the environment's folder (default: VIRTUAL_ENV, CONDA_PREFIX, .venv or .pixi/envs/default here, "
         "or that of the python on PATH)",
     )
-    parser.add_argument(
-        "--no-local", dest="local", action="store_const", const="", help="ship no local code, whatever the settings say"
-    )
+    add_no_local_to(parser)
     parser.add_argument(
         "--include", metavar="PATH", action="append", default=[], help="a file or folder that ships besides; repeatable"
     )
@@ -52,26 +49,48 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-system-libraries", action="store_true", help="ship no shared libraries of this system")
 
 
-@contextlib.contextmanager
-def scanned(arguments: argparse.Namespace, progress: Progress) -> Iterator[Environment]:
-    """The environment that `arguments` name; wheels that were built for it are there until the end."""
+def add_no_local_to(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that turns `LOCAL` off."""
+    parser.add_argument(
+        "--no-local",
+        dest="local",
+        action="store_const",
+        const="",
+        help="ship no code of the working directory or of another folder, whatever the settings say",
+    )
+
+
+def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
+    """The environment that `arguments` name. That local code is of it is said, since nobody may have asked for it."""
     from lamella.builder.scan import scan
 
-    with contextlib.ExitStack() as stack:
-        wheels = ""
-        if arguments.wheels:
-            wheels = stack.enter_context(tempfile.TemporaryDirectory(prefix="lamella-", ignore_cleanup_errors=True))
-        yield scan(
-            arguments.prefix,
-            local=arguments.local or None,
-            include=arguments.include,
-            ignore=arguments.ignore,
-            allow_large=arguments.allow_large,
-            system_libraries=not arguments.no_system_libraries,
-            wheels=wheels,
-            image_prefix=arguments.image_prefix,
-            progress=progress,
-        )
+    environment = scan(
+        arguments.prefix,
+        local=arguments.local or None,
+        working_directory=arguments.local is None,
+        include=arguments.include,
+        ignore=arguments.ignore,
+        allow_large=arguments.allow_large,
+        system_libraries=not arguments.no_system_libraries,
+        wheels=arguments.wheels,
+        image_prefix=arguments.image_prefix,
+        progress=progress,
+    )
+    for package in environment.packages:
+        folder = package.source.removeprefix("file://")
+        if package.origin == "local" and folder in _folders(arguments):
+            hint = "" if arguments.local == "" else "; --no-local leaves it out"
+            if package.records:  # a wheel of it, or an editable install, which ships in any case
+                hint = ", with its metadata"
+            what = f"{counted(len(package.files), 'file')}, {size(package.size)}"
+            remark(f"local code of {folder}: {what}{hint}", quiet=arguments.quiet)
+    return environment
+
+
+def _folders(arguments: argparse.Namespace) -> set[str]:
+    """Those whose code Python finds without an install."""
+    folders = [arguments.local or os.curdir, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {os.path.abspath(folder) for folder in folders if folder}
 
 
 def objection(environment: Environment, fail_on: str, strict: Sequence[str], where: str) -> str:

@@ -129,7 +129,11 @@ FAIL_ON = Setting(
     default="never",
     choices=("never", "warning", "error"),
 )
-LOCAL = Setting("local", "ship the code of this folder, too, such as . for the current one", metavar="FOLDER")
+LOCAL = Setting(
+    "local",
+    "ship the code of this folder, too (default: of the working directory, where that is a project's); empty for none",
+    metavar="FOLDER",
+)
 
 REGISTRY = (INSECURE, CA_FILE, HOSTS_DIR)
 """What a verb needs that talks to a registry."""

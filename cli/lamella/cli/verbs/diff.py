@@ -7,15 +7,16 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lamella.cli.environment import add_no_local_to
 from lamella.cli.output import Column, counted, result, result_json, size, table
-from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, PLATFORM, REGISTRY, REQUIRE_SIGNATURE
+from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, LOCAL, PLATFORM, REGISTRY, REQUIRE_SIGNATURE
 
 if TYPE_CHECKING:
     import argparse
 
     from lamella.builder.difference import Difference, Item
 
-SETTINGS = (PLATFORM, IMAGE_PREFIX, COMPRESSION, *REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (LOCAL, PLATFORM, IMAGE_PREFIX, COMPRESSION, *REGISTRY, REQUIRE_SIGNATURE)
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
 
 
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("before", metavar="BEFORE", help="a reference, or the folder of an environment")
     parser.add_argument("after", metavar="AFTER", help="a reference, or the folder of an environment")
+    add_no_local_to(parser)
     for setting in SETTINGS:
         setting.add_to(parser)
 
@@ -55,7 +57,9 @@ def _side(text: str, arguments: argparse.Namespace) -> tuple[Item, ...]:
         from lamella.cli.progress import shown
 
         with shown(quiet=arguments.quiet) as progress:
-            environment = scan(text, progress=progress)
+            environment = scan(
+                text, local=arguments.local or None, working_directory=arguments.local is None, progress=progress
+            )
         return difference.scanned(environment, image_prefix=arguments.image_prefix, compression=arguments.compression)
     from lamella.layers import published
     from lamella.layers.oci import Platform

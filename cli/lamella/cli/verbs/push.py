@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     # A reference that can't be is said before an environment is looked at for seconds.
     Reference.parse(arguments.reference)
     began = time.monotonic()
-    with shown(quiet=arguments.quiet) as progress, environment.scanned(arguments, progress) as found:
+    with shown(quiet=arguments.quiet) as progress:
+        found = environment.scanned(arguments, progress)
         if objection := environment.objection(found, arguments.fail_on, arguments.strict, "lamella scan shows them"):
             raise BuilderError(f"nothing was pushed: {objection}")
         pushed = push_environment(

@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Scans and shows."""
     from lamella.cli.progress import shown
 
-    with shown(quiet=arguments.quiet) as progress, environment.scanned(arguments, progress) as scanned:
-        found = scanned
+    with shown(quiet=arguments.quiet) as progress:
+        found = environment.scanned(arguments, progress)
     if arguments.json:
         result_json(document(found))
     else:

@@ -1,0 +1,126 @@
+"""Local code on the command line: on by default, said, and turned off by each of the ways that settings have."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lamella.builder.push import push
+from lamella.cli.main import main
+from support.installed import install, venv, wheel
+from support.projects import project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("local")
+    return install(venv(folder / "env", by="uv"), wheel(folder, "alpha", "1.0", {"alpha.py": ""}), by="uv")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    monkeypatch.setenv("LAMELLA_CACHE", str(shared / "cache"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project as working directory."""
+    root = tmp_path / "mine"
+    (root / "templates").mkdir(parents=True)
+    (root / "app.py").write_text("X = 1\n")
+    (root / "templates" / "page.html").write_text("<p>")
+    (root / "pyproject.toml").write_text("[project]\nname = 'mine'\nversion = '3'\n")
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def lamella(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a verb; what it printed, and what it remarked."""
+
+    def run(*arguments: object) -> tuple[str, str]:
+        capsys.readouterr()
+        assert main([str(each) for each in arguments]) == 0
+        said = capsys.readouterr()
+        return said.out, said.err
+
+    return run
+
+
+def local(out: str) -> list[tuple[str, str]]:
+    return [(each["name"], each["version"]) for each in json.loads(out)["packages"] if each["origin"] == "local"]
+
+
+def test_the_working_directory_s_code_ships_and_that_is_said(prefix: Path, here: Path, lamella: Any) -> None:
+    out, err = lamella("scan", prefix, "--json")
+    assert local(out) == [("mine", "3")]
+    line = f"local code of {here}: 3 files, 47 B; --no-local leaves it out\n"
+    assert err == line
+    out, err = lamella("push", f"oci:{here.parent}/layout:v1", prefix)
+    assert err.startswith(line)
+    assert lamella("scan", prefix, "--json", "--quiet")[1] == ""
+
+
+@pytest.mark.parametrize("way", ["flag", "variable", "project"])
+def test_it_is_turned_off_as_every_setting_is(
+    prefix: Path, here: Path, lamella: Any, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "variable":
+        monkeypatch.setenv("LAMELLA_LOCAL", "")
+    elif way == "project":
+        (here / "pyproject.toml").write_text("[tool.lamella]\nlocal = ''\n")
+    out, err = lamella("scan", prefix, "--json", *(["--no-local"] if way == "flag" else []))
+    assert (local(out), err) == ([], "")
+
+
+def test_another_folder_ships_where_it_is_named(prefix: Path, here: Path, lamella: Any, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "other.py").write_text("")
+    out, err = lamella("scan", prefix, "--json", "--local", "../other")
+    assert local(out) == [("other", "")]
+    assert err == f"local code of {tmp_path}/other: 1 file, 0 B; --no-local leaves it out\n"
+    (here / "pyproject.toml").write_text("[tool.lamella]\nlocal = '../other'\n")
+    assert local(lamella("scan", prefix, "--json")[0]) == [("other", "")]
+
+
+def test_files_that_are_included_alone_are_said_too(prefix: Path, here: Path, lamella: Any) -> None:
+    _, err = lamella("scan", prefix, "--json", "--no-local", "--include", "templates")
+    assert err == f"local code of {here}: 1 file, 3 B\n"
+
+
+def test_a_home_folder_ships_nothing_and_the_scan_says_why(
+    prefix: Path, here: Path, lamella: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    out, err = lamella("scan", prefix, "--json")
+    (found,) = [each for each in json.loads(out)["findings"] if each["kind"] == "local"]
+    assert (found["severity"], err) == ("note", "")
+    assert f"no code of {here} ships: it holds far more than a project's code" in found["message"]
+
+
+def test_diff_takes_it_as_push_does(prefix: Path, here: Path, lamella: Any) -> None:
+    place = f"oci:{here.parent}/layout:v1"
+    lamella("push", place, prefix)
+    assert json.loads(lamella("diff", place, prefix, "--json")[0])["bytes"] == 0
+    removed = json.loads(lamella("diff", place, prefix, "--no-local", "--json")[0])["removed"]
+    assert [each["name"] for each in removed] == ["mine"]
+
+
+def test_wheels_are_the_same_from_the_library_and_the_command_line(
+    prefix: Path, tmp_path: Path, lamella: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(tmp_path / "demo", "demo", {"demo.py": "print('as built')\n"})
+    monkeypatch.chdir(root)
+    out, err = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--wheels")
+    assert err.startswith(f"local code of {root}: ")
+    assert err.splitlines()[0].endswith(", with its metadata")
+    pushed = push(f"oci:{tmp_path}/layout:v1", str(prefix), local=str(root), wheels=True)
+    assert (pushed.reference, pushed.plan.unchanged) == (out.strip(), True)
