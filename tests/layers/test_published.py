@@ -10,7 +10,7 @@ from lamella.layers import published
 from lamella.layers.annotations import IMAGE, PACKAGE
 from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import INDEX, LAYER_TAR, Descriptor, Index, Platform
+from lamella.layers.oci import INDEX, LAYER_TAR, Descriptor, Digest, Index, Platform
 from lamella.layers.reference import Reference
 from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
 
@@ -90,4 +90,25 @@ def test_a_package_manifest_that_is_none_is_refused(layout: OciLayout) -> None:
     index = Index((entry,)).to_json()
     Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
     with pytest.raises(InvalidContent, match="is marked as a package manifest and is a"):
+        published.read(layout, V1)
+
+
+def test_an_index_that_calls_an_index_its_environment_is_refused_before_that_is_asked_for(layout: OciLayout) -> None:
+    # As one that contains itself would; its own digest nobody can know, so that of nothing stands for it.
+    itself = Descriptor(INDEX, Digest.of(b"itself"), 6, {IMAGE: "sha256:0"})
+    index = Index((itself,)).to_json()
+    Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
+    with pytest.raises(
+        InvalidContent, match=r"is marked as a package manifest and is a application/vnd\.oci\.image\.index"
+    ):
+        published.read(layout, V1)
+
+
+def test_what_was_parsed_once_is_not_taken_for_what_was_not_verified(layout: OciLayout, tmp_path: Path) -> None:
+    push_environment(layout)
+    found = published.read(layout, V1).environments[0]
+    path = tmp_path / "layout/blobs/sha256" / found.descriptor.digest.hex
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b"one", b"eno"))
+    with pytest.raises(InvalidContent, match="has other content"):
         published.read(layout, V1)

@@ -44,7 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         result_json(asdict(mounted) | {"dry_run": arguments.dry_run})
     elif not mounted.whole:
         was = mounted.reference or "an environment"
-        remark(f"{was} was not whole at {mounted.target}: what Lamella left there is gone", quiet=arguments.quiet)
+        remark(
+            f"{was} was no more at {mounted.target}, or not as a whole: its record is gone, and what others put there stays",
+            quiet=arguments.quiet,
+        )
     else:
         remark(f"{mounted.reference} at {mounted.target}", quiet=arguments.quiet)
     return 0
