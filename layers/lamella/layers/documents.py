@@ -60,6 +60,10 @@ class Remembered:
         """Those of the storage."""
         return self._behind().tags()
 
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """Those of the storage: what is attached may change."""
+        return self._behind().referrers(digest)
+
     @contextmanager
     def fetch(self, descriptor: Descriptor) -> Iterator[Reader]:
         """A document from the store, remembered if it was not there; any other content from the storage."""

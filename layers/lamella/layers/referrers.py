@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lamella.layers.oci import Digest
-    from lamella.layers.storage import Storage
+    from lamella.layers.storage import ReadOnlyStorage, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def attach(storage: Storage, subject: Descriptor, artifact: Artifact) -> Descrip
     return descriptor
 
 
-def referrers(storage: Storage, subject: Descriptor, artifact_type: str = "") -> tuple[Descriptor, ...]:
+def referrers(storage: ReadOnlyStorage, subject: Descriptor, artifact_type: str = "") -> tuple[Descriptor, ...]:
     """The manifests that are attached to `subject`, of one type or of any."""
     found = storage.referrers(subject.digest)
     if found is None:
@@ -89,7 +89,7 @@ def _schema_tag(digest: Digest) -> str:
     return f"{digest.algorithm}-{digest.hex}"[:128]
 
 
-def _tagged(storage: Storage, digest: Digest) -> tuple[Descriptor, ...]:
+def _tagged(storage: ReadOnlyStorage, digest: Digest) -> tuple[Descriptor, ...]:
     try:
         descriptor = storage.resolve(_schema_tag(digest))
     except NotFound:

@@ -77,12 +77,12 @@ class Resolver(Protocol):
 class ReadOnlyStorage(Fetcher, Resolver, Protocol):
     """What can be read from: a storage, or what stands before one."""
 
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """What is attached to `digest`; None where there is no such API, and a tag lists it (see `referrers`)."""
+
 
 class Storage(ReadOnlyStorage, Pusher, Protocol):
     """All of it: what `OciLayout` and `Registry` are."""
-
-    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
-        """What is attached to `digest`; None where there is no such API, and a tag lists it (see `referrers`)."""
 
     def close(self) -> None:
         """Gives connections back; the storage is not used again."""

@@ -1,0 +1,116 @@
+"""Key pairs in PEM files: ECDSA, RSA and Ed25519. Needs the `cryptography` package: install `lamella[sign]`."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import SignatureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+    PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+    except OSError as error:
+        raise SignatureError(f"can't read the key {path}: {error.strerror}") from error
+
+
+def private_key(path: str, password: str | None = None) -> PrivateKey:
+    """The private key in the file `path`, opened with `password` if it has one. Raises `SignatureError`."""
+    content = _read(path)
+    if b"ENCRYPTED SIGSTORE" in content or b"ENCRYPTED COSIGN" in content:
+        raise SignatureError(
+            f"{path} is in cosign's own format: make a key with openssl genpkey -algorithm EC -pkeyopt "
+            "ec_paramgen_curve:P-256, which cosign takes with import-key-pair"
+        )
+    with _cryptography():
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    try:
+        try:
+            key = load_pem_private_key(content, password.encode() if password else None)
+        except TypeError:
+            # Of a password and a key, one is there without the other: a password that is set may be another key's.
+            if not password:
+                raise SignatureError(f"{path} needs a password: set COSIGN_PASSWORD") from None
+            key = load_pem_private_key(content, None)
+    except ValueError:
+        raise SignatureError(f"{path} is no private key in PEM, or its password is another") from None
+    if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
+        raise SignatureError(f"{path} is a key of a kind that can't sign: want ECDSA, RSA or Ed25519")
+    return key
+
+
+def public_key(path: str) -> PublicKey:
+    """The public key in the file `path`. Raises `SignatureError`."""
+    with _cryptography():
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    try:
+        key = load_pem_public_key(_read(path))
+    except ValueError:
+        raise SignatureError(f"{path} is no public key in PEM") from None
+    if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey)):
+        raise SignatureError(f"{path} is a key of a kind that can't sign: want ECDSA, RSA or Ed25519")
+    return key
+
+
+def is_ed25519(key: PublicKey) -> bool:
+    """Whether it is a key of a kind for which there are two ways to sign: what is given, and its hash."""
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    return isinstance(key, ed25519.Ed25519PublicKey)
+
+
+def signed(key: PrivateKey, payload: bytes) -> bytes:
+    """The signature of `payload`, with SHA-256 where the kind of key has a choice."""
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(payload, ec.ECDSA(SHA256()))
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(payload, padding.PKCS1v15(), SHA256())
+    return key.sign(payload)
+
+
+def holds(key: PublicKey, signature: str, payload: bytes) -> bool:
+    """Whether `signature` (base64) is that of `payload` by `key`: with SHA-256, or the hash that goes with its curve."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+    from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+
+    try:
+        raw = base64.b64decode(signature, validate=True)
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            # cosign 2 took SHA-256 for every curve, cosign 3 takes the curve's own.
+            own = {384: SHA384(), 521: SHA512()}.get(key.curve.key_size, SHA256())
+            try:
+                key.verify(raw, payload, ec.ECDSA(own))
+            except InvalidSignature:
+                key.verify(raw, payload, ec.ECDSA(SHA256()))
+        elif isinstance(key, rsa.RSAPublicKey):
+            key.verify(raw, payload, padding.PKCS1v15(), SHA256())
+        else:
+            key.verify(raw, payload)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _cryptography() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise SignatureError("signatures need the cryptography package: install lamella[sign]") from error
