@@ -13,6 +13,7 @@ import pytest
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
 from lamella.layers.registry import Registry
 from lamella.layers.retry import Patience
+from lamella.layers.storage import fetch_document
 from support.images import blob, push_image
 from support.registry_simulator import INDEX, Fault, RegistrySimulator
 
@@ -56,7 +57,7 @@ def read(registry: Registry, descriptor: Descriptor) -> bytes:
 # Reading
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 520, 529])
 def test_fetch_tries_again_when_the_registry_is_busy(
     simulator: RegistrySimulator, registry: Registry, status: int
 ) -> None:
@@ -64,6 +65,17 @@ def test_fetch_tries_again_when_the_registry_is_busy(
     simulator.faults = [Fault("GET .*/blobs/", 2, status)]
     assert read(registry, thing.descriptor) == b"content"
     assert len(simulator.asked("GET .*/blobs/")) == 3
+
+
+@pytest.mark.parametrize("status", [501, 505])
+def test_what_a_registry_can_not_do_is_not_asked_again(
+    simulator: RegistrySimulator, registry: Registry, status: int
+) -> None:
+    thing = blob(b"content").pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 9, status)]
+    with pytest.raises(InvalidContent, match=f"answered {status} for team/envs sha256:"):
+        read(registry, thing.descriptor)
+    assert len(simulator.asked("GET .*/blobs/")) == 1
 
 
 def test_fetch_waits_as_long_as_retry_after_says(simulator: RegistrySimulator, registry: Registry) -> None:
@@ -243,6 +255,65 @@ def test_a_tag_that_is_not_there_is_told_with_those_that_are(simulator: Registry
     push_image(registry, [b"content"], "v1")
     with pytest.raises(NotFound, match=rf"{simulator.host}/team/envs has no tag 'v2': it has v1"):
         registry.resolve("v2")
+
+
+HOSTILE = [
+    *(
+        Fault("GET .*/blobs/", 99, 307, {"Location": where})
+        for where in (
+            "http://[bad/x?sig=SECRET",
+            "http://host:99999999/x?sig=SECRET",
+            "http://exa mple.example/x?sig=SECRET",
+            "http:///x?sig=SECRET",
+            f"http://{'a' * 70}.example/x?sig=SECRET",
+            "http://user:SECRET@localhost:1/x",
+            "http://localhost:1/x?sig=SECRET",
+        )
+    ),
+    Fault("GET .*/blobs/", 99, 429, {"Retry-After": "Mon, 01 Jan 99999999 00:00:00 GMT"}),
+    Fault("GET .*/blobs/", 99, 429, {"Retry-After": "9" * 5000}),
+    Fault("GET .*/blobs/", 99, 206, {"Content-Range": f"bytes 0-6/{'9' * 5000}"}, b"content"),
+    Fault("GET .*/blobs/", 99, 206, {"Content-Range": f"bytes {'9' * 5000}-6/7"}, b"content"),
+    Fault("GET .*/blobs/", 99, 401, {"WWW-Authenticate": 'Bearer realm="https://[bad/x"'}),
+    Fault("GET .*/manifests/", 99, 403, body=b"[" * 16_000),
+    Fault("GET .*/manifests/", 99, 200, {"Content-Type": INDEX}, b"[" * 200_000),
+    Fault("GET .*/tags/", 99, 200, body=b"[" * 200_000),
+    Fault("GET .*/tags/", 99, 200, {"Link": '<http://[bad>; rel="next"'}, b'{"tags": ["a"]}'),
+    Fault("GET .*/referrers/", 99, 200, {"Content-Type": INDEX}, b"[" * 200_000),
+    Fault("POST .*/blobs/", 99, 202, {"Location": "http://[bad/x?sig=SECRET"}),
+    Fault("POST .*/blobs/", 99, 202, {"Location": "http://user:SECRET@localhost:1/x"}),
+    Fault("GET /token", 99, 200, body=b"[" * 200_000),
+    Fault("GET /token", 99, 200, body=b'{"token": "x", "expires_in": 1%s}' % (b"0" * 400)),
+    Fault("GET /token", 99, 200, body=b'{"token": "x", "expires_in": NaN}'),
+]
+
+
+@pytest.mark.parametrize("fault", HOSTILE, ids=lambda fault: f"{fault.pattern} {list(fault.headers.values())}"[:60])
+def test_what_a_hostile_registry_says_ends_in_no_other_error_than_ours_and_shows_no_secret(
+    simulator: RegistrySimulator, fault: Fault
+) -> None:
+    patience = Patience(tries=2, first=0.001)
+    before = Registry(simulator.host, "team/envs", patience=patience)
+    manifest = push_image(before, [b"content"], "v1")
+    before.close()
+    registry = Registry(simulator.host, "team/envs", patience=patience)
+    simulator.auth = "bearer" if "token" in fault.pattern else ""
+    simulator.faults = [fault]
+    said = []
+    for act in (
+        lambda: fetch_document(registry, registry.resolve("v1")),
+        lambda: read(registry, blob(b"content").descriptor),
+        registry.tags,
+        lambda: registry.referrers(manifest.descriptor.digest),
+        lambda: blob(b"other").pushed(registry),
+    ):
+        try:
+            act()
+        except LayersError as error:
+            said.append(str(error))
+    registry.close()
+    assert simulator.asked(fault.pattern)
+    assert "SECRET" not in str(said)
 
 
 # Writing

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci import Descriptor
 
 _SKIP = 1 << 20
+_PART = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
 
 
 class Download:
@@ -68,13 +69,13 @@ class Download:
                     f"{response.host} answered with a web page for {self._descriptor.digest}: "
                     "is a proxy or a login page in between?"
                 )
-            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.header("Content-Range"))
+            part = _PART.fullmatch(response.header("Content-Range"))
             if response.status == 206 and (not part or int(part[1]) != self._offset):
                 raise InvalidContent(f"{response.host} answered with another part than was asked for")
             length = part[2] if part else response.header("Content-Length")
-            if length.isdecimal() and int(length) != self._descriptor.size:
+            if length.isdecimal() and length.lstrip("0") != str(self._descriptor.size).lstrip("0"):
                 raise InvalidContent(
-                    f"{response.host} has {length} bytes for {self._descriptor.digest}, which should have "
+                    f"{response.host} has {length[:20]} bytes for {self._descriptor.digest}, which should have "
                     f"{self._descriptor.size}"
                 )
             if response.status != 206:

@@ -8,15 +8,15 @@ v1.1, RFC 9110.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import re
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
+from lamella.layers.addresses import Address, is_loopback
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
 from lamella.layers.retry import SLOWEST, Interrupted, Patience, Refused, retry_after
 
@@ -40,7 +40,9 @@ _BLOCK = 64 << 10
 """Bytes of one send, for which the system has CONNECT_TIMEOUT: 16 uploads at once over a poor line must get through."""
 _REDIRECTS = 5
 _SMALL = 16 << 10
-_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_RETRIED = frozenset({408, 425, 429})
+_NEVER = frozenset({501, 505})
+"""Of the server's errors, those that say what it can't do; a proxy's own, such as 520 and 529, are like 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,14 @@ class Body:
 class Response:
     """A response whose body is not read yet. Reading translates what can break; whoever has it closes it."""
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, window: float) -> None:
+    def __init__(self, raw: urllib3.BaseHTTPResponse, address: Address, window: float) -> None:
         self._raw = raw
         self._window = window
         self._waited = 0.0
         self._came = 0
-        self.url = url
+        self.address = address
         # As references and logins write it.
-        self.host = urlsplit(url).netloc.replace("registry-1.docker.io", "docker.io")
+        self.host = address.authority.replace("registry-1.docker.io", "docker.io")
         self.status = raw.status
 
     def header(self, name: str) -> str:
@@ -103,6 +105,14 @@ class Response:
             raise InvalidContent(f"{self.host} answered with more than {limit} bytes where a small document belongs")
         return b"".join(parts)
 
+    def json(self, limit: int) -> Any:
+        """The whole body as JSON; what is none, or longer, is `InvalidContent`. Closes the response."""
+        content = self.body(limit)
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            raise InvalidContent(f"{self.host} answered with no JSON: is a proxy in between?") from None
+
     def close(self) -> None:
         """Gives the connection back, for reuse where that costs less than a new one."""
         left = self._raw.length_remaining
@@ -135,7 +145,8 @@ class Client:
     ) -> None:
         self.base = base
         self.patience = patience
-        self.host = urlsplit(base).netloc
+        self.address = Address.parse(base, base)
+        self.host = self.address.authority
         self._tokens = tokens(self) if tokens else None
         self._tls = tls
         self._headers = dict(headers or {})
@@ -159,14 +170,17 @@ class Client:
         that it stands for, with `what` as its subject.
         """
         url = self.base + target if target.startswith("/") else target
-        if urlsplit(self.base).scheme == "https" != urlsplit(url).scheme:
-            raise Denied(f"{self.host} goes on at {_shown(url)}, out of HTTPS: tell its proxy to say X-Forwarded-Proto")
+        address = Address.parse(url, self.host)
+        if self.address.scheme == "https" != address.scheme:
+            raise Denied(
+                f"{self.host} goes on at {address.shown}, out of HTTPS: tell its proxy to say X-Forwarded-Proto"
+            )
         sent = self._headers | dict(headers or {})
-        ours = self._tokens if _origin(url) == _origin(self.base) else None
+        ours = self._tokens if address.origin == self.address.origin else None
         signature = ours.signature(scopes) if ours else ""
         response = self.send(method, url, _signed(sent, signature), body)
         # Whom a redirect led to is not answered: its token server would be shown the registry's credentials.
-        if response.status == 401 and ours and _origin(response.url) == _origin(self.base):
+        if response.status == 401 and ours and response.address.origin == self.address.origin:
             challenges = response.headers("WWW-Authenticate")
             response.close()
             signature = ours.answer(challenges, scopes, signature, what)
@@ -177,7 +191,7 @@ class Client:
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None = None) -> Response:
         """One attempt with these very headers, following redirects. They go to the URL's own host only."""
-        here = url
+        here = Address.parse(url, self.host)
         for _ in range(_REDIRECTS + 1):
             response = self._send(method, here, headers, body)
             location = response.header("Location")
@@ -186,16 +200,16 @@ class Client:
             response.close()
             if method not in {"GET", "HEAD"} and response.status < 307:
                 raise InvalidContent(f"{self.host} redirects a {method}, which would lose what it sends")
-            there = urljoin(here, location)
-            if urlsplit(there).scheme not in {"https", urlsplit(here).scheme}:
-                raise Denied(f"{self.host} redirects to {_shown(there)}, out of HTTPS: refused")
-            if _origin(there) != _origin(here):
+            there = here.joined(location, here.authority)
+            if there.scheme not in {"https", here.scheme}:
+                raise Denied(f"{self.host} redirects to {there.shown}, out of HTTPS: refused")
+            if there.origin != here.origin:
                 if body:
                     # It may be a token that buys others.
-                    raise Denied(f"{self.host} redirects what is sent to it to {_shown(there)}: refused")
+                    raise Denied(f"{self.host} redirects what is sent to it to {there.shown}: refused")
                 headers = {name: value for name, value in headers.items() if name in {"Accept", "Range"}}
             here = there
-        raise InvalidContent(f"{self.host} redirects in a circle, last to {_shown(here)}")
+        raise InvalidContent(f"{self.host} redirects in a circle, last to {here.shown}")
 
     def close(self) -> None:
         """Closes every connection."""
@@ -204,10 +218,9 @@ class Client:
                 pool.clear()
             self._pools.clear()
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Response:
+    def _send(self, method: str, address: Address, headers: Mapping[str, str], body: Body | None) -> Response:
         # identity: a digest is of the bytes as they are, not of what a proxy makes of them.
         sent = {"User-Agent": "lamella", "Accept-Encoding": "identity", **headers}
-        host = urlsplit(url).netloc
         with contextlib.ExitStack() as stack:
             chunks: Iterator[bytes] | None = None
             if body:
@@ -215,14 +228,14 @@ class Client:
                 chunks = _chunks(stack.enter_context(body.open()))
             elif method in {"POST", "PUT", "PATCH"}:
                 sent["Content-Length"] = "0"
-            with _translated(host):
-                raw = self._pool(url).urlopen(
-                    method, url, body=chunks, headers=sent, redirect=False, retries=False, preload_content=False
+            with _translated(address.authority):
+                raw = self._pool(address).urlopen(
+                    method, address.url, body=chunks, headers=sent, redirect=False, retries=False, preload_content=False
                 )
-        return Response(raw, url, self.patience.window)
+        return Response(raw, address, self.patience.window)
 
-    def _pool(self, url: str) -> urllib3.PoolManager:
-        scheme, proxy = urlsplit(url).scheme, _proxy(url)
+    def _pool(self, address: Address) -> urllib3.PoolManager:
+        scheme, proxy = address.scheme, _proxy(address)
         with self._lock:
             if (scheme, proxy) not in self._pools:
                 context = self._tls() if self._tls and scheme == "https" else None
@@ -230,21 +243,11 @@ class Client:
             return self._pools[scheme, proxy]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host`, with or without a port, is this machine by name or address."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(name).is_loopback
-    return False
-
-
 def failure_of(response: Response, what: str) -> LayersError:
     """The error that a response stands for; closes it."""
     host, status = response.host, response.status
     said = _said(response)
-    if status in _RETRIED:
+    if status in _RETRIED or (status >= 500 and status not in _NEVER):
         wait = retry_after(response.header("Retry-After"))
         return Interrupted(f"{host} could not be asked for {what}: it answered {status}{said}; try again later", wait)
     if status == 401:
@@ -259,9 +262,9 @@ def failure_of(response: Response, what: str) -> LayersError:
 def _said(response: Response) -> str:
     """What the registry's error document says, as far as it is fit to be shown. Source: distribution-spec, Error Codes."""
     try:
-        errors = json.loads(response.body(_SMALL))["errors"]
+        errors = response.json(_SMALL)["errors"]
         texts = [f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors]
-    except (LayersError, ValueError, LookupError, TypeError, AttributeError):
+    except (LayersError, LookupError, TypeError, AttributeError):
         return ""
     text = re.sub(r"[^\x20-\x7e]+", " ", ", ".join(texts))[:200]
     return f" ({text})" if text else ""
@@ -276,27 +279,13 @@ def _chunks(stream: Reader) -> Iterator[bytes]:
         yield chunk
 
 
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    with contextlib.suppress(ValueError):
-        return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, parts.netloc, -1
-
-
-def _shown(url: str) -> str:
-    # Signed URLs keep their secret in the query, careless ones before the host.
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:200]
-
-
-def _proxy(url: str) -> str:
+def _proxy(address: Address) -> str:
     from urllib.request import getproxies, proxy_bypass
 
-    parts = urlsplit(url)
     proxies = getproxies()
-    if not proxies or is_loopback(parts.netloc) or proxy_bypass(parts.netloc):
+    if not proxies or is_loopback(address.authority) or proxy_bypass(address.authority):
         return ""
-    return proxies.get(parts.scheme) or proxies.get("all") or ""
+    return proxies.get(address.scheme) or proxies.get("all") or ""
 
 
 def _manager(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
@@ -311,7 +300,12 @@ def _manager(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
         options["ssl_context"] = context
     if not proxy:
         return urllib3.PoolManager(**options)
-    parts = urlsplit(proxy)
+    try:
+        Address.parse(proxy, "the environment")
+        parts = urlsplit(proxy)
+    except (InvalidContent, ValueError):
+        # What it is may hold a password.
+        raise LayersError("HTTPS_PROXY or HTTP_PROXY is no address: write it as http://HOST:PORT") from None
     login = f"{parts.username}:{parts.password or ''}" if parts.username else None
     return urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **options)
 
@@ -333,7 +327,8 @@ def _translated(host: str) -> Iterator[None]:
         ) from error
     except exceptions.TimeoutError as error:
         raise Interrupted(f"{host} did not answer in time; try again later") from error
-    except (exceptions.LocationValueError, exceptions.InvalidHeader) as error:
-        raise InvalidContent(f"{host} gave an address that is none: {error}") from error
+    except exceptions.LocationValueError as error:
+        # What it says may be a signed URL.
+        raise InvalidContent(f"{host} is an address that is none: is a proxy in between?") from error
     except (exceptions.HTTPError, OSError) as error:
         raise Interrupted(f"the connection to {host} broke: {error}; try again later") from error

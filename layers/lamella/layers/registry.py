@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode
 
 from lamella.layers import certificates, credentials
+from lamella.layers.addresses import Address, is_loopback
 from lamella.layers.download import Download
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
-from lamella.layers.http import Body, Client, is_loopback
+from lamella.layers.http import Body, Client
 from lamella.layers.mirrors import Mirror, mirrors_of
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest, Index
 from lamella.layers.retry import Patience, patiently
@@ -222,13 +222,13 @@ class Registry:
     def _page(self, target: str) -> tuple[list[str], str]:
         with self._patiently("GET", target, {200}) as response:
             try:
-                tags = json.loads(response.body(MAX_DOCUMENT))["tags"]
-            except (ValueError, LookupError, TypeError):
+                tags = response.json(MAX_DOCUMENT)["tags"]
+            except (InvalidContent, LookupError, TypeError):
                 tags = ""
             # distribution says null for none.
             if tags is not None and not isinstance(tags, list):
                 raise InvalidContent(f"{self._name} answered with no list of tags: is a proxy in between?")
-            return [str(tag) for tag in tags or ()], _next(response)
+            return [tag for tag in tags or () if isinstance(tag, str)], _next(response)
 
     def _document(self, name: str) -> tuple[str, bytes]:
         target = f"/{self._repository}/manifests/{name}"
@@ -262,7 +262,7 @@ class Registry:
             return self._known_mirrors
 
     def _mirror_client(self, mirror: Mirror) -> Client:
-        host = urlsplit(mirror.base).netloc
+        host = Address.parse(mirror.base, mirror.base).authority
         return Client(
             mirror.base,
             # A mirror is another host: it is shown its own credentials, never the registry's.
@@ -330,4 +330,4 @@ class Registry:
 def _next(response: Response) -> str:
     """The URL of the next page, or an empty string. Source: RFC 8288."""
     link = re.search(r'<([^>]*)>\s*;[^,]*\brel="?next"?', response.header("Link"))
-    return urljoin(response.url, link[1]) if link else ""
+    return response.address.joined(link[1], response.host).url if link else ""

@@ -68,12 +68,16 @@ def patiently(patience: Patience, action: Callable[[], _Result]) -> _Result:
 
 
 def retry_after(header: str) -> float:
-    """The seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0 for none."""
+    """The seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0 for nonsense."""
     if header.strip().isdecimal():
         return float(header)
     if not header:
         return 0.0
     from email.utils import mktime_tz, parsedate_tz
 
-    date = parsedate_tz(header)
-    return max(0.0, mktime_tz(date) - time.time()) if date else 0.0
+    try:
+        date = parsedate_tz(header)
+        return max(0.0, mktime_tz(date) - time.time()) if date else 0.0
+    except (ValueError, OverflowError):
+        # A date that no calendar has, such as a day 99 or a year 99999999.
+        return 0.0

@@ -11,15 +11,15 @@ import base64
 import contextlib
 import io
 import ipaddress
-import json
 import re
 import socket
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
+from lamella.layers.addresses import Address
 from lamella.layers.errors import Denied, InvalidContent
 from lamella.layers.http import Body, failure_of
 from lamella.layers.retry import patiently
@@ -146,7 +146,7 @@ class Tokens:
             if credentials and credentials.password:
                 headers["Authorization"] = _basic(credentials)
                 query.append(("account", credentials.username))
-            glue = ("&" if urlsplit(realm).query else "?") if query else ""
+            glue = ("&" if "?" in realm else "?") if query else ""
             response = self._client.send("GET", f"{realm}{glue}{urlencode(query)}", headers)
         if response.status != 200:
             raise failure_of(response, f"a token for {self._name}")
@@ -155,15 +155,16 @@ class Tokens:
 
 def _token(response: Response) -> tuple[str, float]:
     try:
-        document = json.loads(response.body(_MAX_ANSWER))
+        document = response.json(_MAX_ANSWER)
         token = document.get("token") or document.get("access_token")
         life = float(document.get("expires_in") or _SHORTEST_LIFE)
-    except (ValueError, TypeError, AttributeError):
+    except (InvalidContent, ValueError, OverflowError, TypeError, AttributeError):
         token, life = None, 0.0
     # A header holds it: a line break in it would begin another header.
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
         raise InvalidContent(f"the token server {response.host} answered without a token; is a proxy in between?")
-    return token, max(life, _SHORTEST_LIFE)
+    # In this order, since NaN is neither more nor less than anything.
+    return token, max(_SHORTEST_LIFE, life)
 
 
 def _basic(credentials: Credentials) -> str:
@@ -179,18 +180,20 @@ def _cache() -> TLRUCache[frozenset[str], tuple[str, float]]:
 
 def _check_realm(realm: str, base: str, name: str) -> None:
     """Refuses a realm to which no honest registry sends its users' passwords."""
-    parts = urlsplit(realm)
     allowed = {"https"} if base.startswith("https:") else {"https", "http"}
-    if parts.scheme not in allowed or not parts.hostname:
+    address = None
+    with contextlib.suppress(InvalidContent):
+        address = Address.parse(realm, name)
+    if not address or address.scheme not in allowed:
         raise Denied(f"{name} names {realm[:100]!r} as its token server, which is no HTTPS address: refused as hostile")
-    addresses = {parts.hostname}
+    addresses = {address.host}
     # Cloud machines hand out credentials of their own at a link-local address that also has names. One that can't be
     # resolved here is left to the connection, or to the proxy.
     with contextlib.suppress(OSError, UnicodeError):
-        addresses |= {str(found[4][0]) for found in socket.getaddrinfo(parts.hostname, None)}
-    for address in addresses:
+        addresses |= {str(found[4][0]) for found in socket.getaddrinfo(address.host, None)}
+    for each in addresses:
         with contextlib.suppress(ValueError):
-            if ipaddress.ip_address(address.partition("%")[0]).is_link_local:
+            if ipaddress.ip_address(each.partition("%")[0]).is_link_local:
                 raise Denied(
-                    f"{name} names {parts.hostname} as its token server, a link-local address: refused as hostile"
+                    f"{name} names {address.host} as its token server, a link-local address: refused as hostile"
                 )

@@ -7,8 +7,9 @@ else.
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.http import Body
@@ -62,7 +63,8 @@ class Upload:
         with self._begin() as response:
             location = location_of(response)
             least = response.header("OCI-Chunk-Min-Length")
-        part = max(self._part, int(least) if least.isdecimal() else 0)
+        # More digits than any blob's size has are no number, and int() refuses thousands of them.
+        part = max(self._part, int(least) if re.fullmatch(r"[0-9]{1,18}", least) else 0)
         with opened(self._descriptor, self._content) as stream:
             for start in range(0, self._descriptor.size, part):
                 size = min(part, self._descriptor.size - start)
@@ -151,4 +153,4 @@ def location_of(response: Response) -> str:
     location = response.header("Location")
     if not location:
         raise InvalidContent(f"{response.host} began an upload without saying where")
-    return urljoin(response.url, location)
+    return response.address.joined(location, response.host).url
