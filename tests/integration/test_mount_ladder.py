@@ -323,6 +323,23 @@ def test_a_mount_that_somebody_made_in_the_environments_place_is_left_alone(
         subprocess.run(["umount", target], check=True)
 
 
+def test_a_mount_that_was_moved_with_a_folder_above_it_keeps_its_layers(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
+    target, moved = tmp_path / "before/target", tmp_path / "after/target"
+    (tmp_path / "before").mkdir()
+    mount(reference, str(target), store=store)
+    (tmp_path / "before").rename(tmp_path / "after")
+
+    assert gc(store, keep_bytes=0).layers == ()
+    with pytest.raises(MountError, match="is elsewhere now: unmount it there first"):
+        umount(str(target), store=store)
+    assert content(moved) == SHOWN
+
+    subprocess.run(["umount", moved], check=True)
+    assert len(gc(store, keep_bytes=0).layers) == len(LAYERS)
+
+
 def test_what_is_mounted_over_an_environment_is_named(store: Store, reference: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     mount(reference, str(target), store=store)

@@ -146,10 +146,21 @@ def is_there(state: Mounted, kernel: Kernel) -> bool:
 
 
 def is_alive_elsewhere(state: Mounted) -> bool:
-    """Whether another namespace may still have that mount. A tree is where its folder is, for everybody."""
-    if state.method in TREES or state.namespace == namespace_here() or _of_another_boot(state):
+    """Whether that mount may still be where it is not seen as `is_there`: in another namespace, or moved with a folder
+    above it. A tree is where its folder is, for everybody.
+    """
+    if state.method in TREES or _of_another_boot(state):
         return False
-    return not _sees_every_process() or _is_mounted_anywhere(state.source) or bool(state.identity)
+    if _is_seen(state.source, "self"):
+        return True
+    if state.namespace == namespace_here():
+        return False
+    # A bind mount's source says nothing.
+    return (
+        bool(state.identity)
+        or not _sees_every_process()
+        or any(_is_seen(state.source, name) for name in os.listdir("/proc") if name.isdecimal())
+    )
 
 
 def forget_dead(store: Store, kernel: Kernel) -> None:
@@ -162,7 +173,7 @@ def forget_dead(store: Store, kernel: Kernel) -> None:
             continue  # somebody mounts or unmounts there just now
         try:
             # Of a tree only the claim is lost where it was wrongly thought to be gone: its files are its own.
-            known = state.namespace == here or (_of_another_boot(state) if state.method in TREES else True)
+            known = state.namespace == here or state.method not in TREES or _of_another_boot(state)
             if known and not is_there(state, kernel) and not is_alive_elsewhere(state):
                 forget(store, state)
         finally:
@@ -206,11 +217,7 @@ def _sees_every_process() -> bool:
     return False
 
 
-def _is_mounted_anywhere(source: str) -> bool:
-    word = f" {source} ".encode()
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            with suppress(OSError), open(f"/proc/{name}/mountinfo", "rb") as file:
-                if word in file.read():
-                    return True
-    return False
+def _is_seen(source: str, process: str) -> bool:
+    with suppress(OSError), open(f"/proc/{process}/mountinfo", "rb") as file:
+        return f" {source} ".encode() in file.read()
+    return False  # it has ended

@@ -135,7 +135,8 @@ def kept(store: Store) -> set[Digest]:
     for name in os.listdir(f"{store.path}/holds"):
         # A hold that is being written waits for the lock; one that is here now was left by a crash.
         if not name.startswith("."):
-            with open(f"{store.path}/holds/{name}", encoding="utf-8") as file:
+            # Whoever releases one has no lock.
+            with suppress(FileNotFoundError), open(f"{store.path}/holds/{name}", encoding="utf-8") as file:
                 layers |= _parse(file.read())
     return layers
 

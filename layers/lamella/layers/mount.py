@@ -276,6 +276,10 @@ def _undo(home: Store, state: Mounted, kernel: Kernel, *, lazy: bool = False) ->
     else:
         _unmount(state, kernel, lazy=lazy)
     if claims.is_alive_elsewhere(state):
+        if state.namespace == claims.namespace_here():
+            raise MountError(
+                f"what was mounted at {state.target} is elsewhere now: unmount it there first, with umount(8)"
+            )
         return
     if state.changes and state.namespace == claims.namespace_here():
         # The kernel's own folder, of mode 0, is of no use to the next mount.
