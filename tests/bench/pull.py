@@ -72,7 +72,7 @@ def main() -> None:
         if not layout:
             layout = str(folder / "layout")
             settings = os.environ | {"LAMELLA_CACHE": str(folder / "cache")}
-            push = [sys.executable, "-m", "lamella.cli", "push", f"oci:{layout}:{tag}", arguments.prefix]
+            push = [sys.executable, "-m", "lamella.cli", "push", "--no-local", f"oci:{layout}:{tag}", arguments.prefix]
             subprocess.run(push, check=True, env=settings, stdout=subprocess.DEVNULL)
         environment = packages(layout, tag)
         moved = sum(layer.descriptor.size for layer in environment.layers)

@@ -73,7 +73,7 @@ def main() -> None:
 
 def push(folder: Path, prefix: Path) -> Run:
     """One push to a layout in `folder`, with a cache there, in a process of its own."""
-    environment = os.environ | {"LAMELLA_CACHE": str(folder / "cache")}
+    environment = os.environ | {"LAMELLA_CACHE": str(folder / "cache"), "LAMELLA_LOCAL": ""}
     command = [sys.executable, "-m", "lamella.cli", "push", f"oci:{folder}/layout:bench", str(prefix), "--json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()

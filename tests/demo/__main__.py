@@ -36,7 +36,8 @@ def main() -> int:
     # A fresh folder, and all of them removed at the end: a disk that has just removed many files makes new ones slowly.
     run = DEMO / f"run-{os.getpid()}-{int(time.time())}"
     run.mkdir(parents=True)
-    environment = {"LAMELLA_STORE": str(run / "store"), "LAMELLA_CACHE": str(run / "cache")}
+    # The demo is of the environment alone: the folder that it runs in is the repository.
+    environment = {"LAMELLA_STORE": str(run / "store"), "LAMELLA_CACHE": str(run / "cache"), "LAMELLA_LOCAL": ""}
     os.environ.update(environment)
     prefix, layout = DEMO / "env", f"oci:{run.relative_to(DEMO.parent)}/layout"
     os.chdir(DEMO.parent)

@@ -51,7 +51,9 @@ def debian(shared: Path) -> Path:
 
 @pytest.fixture
 def lamella(tmp_path: Path, shared: Path) -> Lamella:
-    """Runs one command line, with a store of the test's own and the run's common layer cache."""
+    """Runs one command line, with a store of the test's own and the run's common layer cache, in a folder without code."""
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
 
     def call(*arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
@@ -62,6 +64,7 @@ def lamella(tmp_path: Path, shared: Path) -> Lamella:
             capture_output=True,
             text=True,
             env=environment,
+            cwd=nowhere,
             stdin=subprocess.DEVNULL,
         )
 
