@@ -8,7 +8,7 @@ import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -249,10 +249,39 @@ def test_a_folder_that_is_not_empty_is_left_alone(store: Store, reference: str, 
 
 @pytest.mark.parametrize("method", EVERY)
 def test_one_folder_holds_one_environment(store: Store, reference: str, tmp_path: Path, method: Method) -> None:
-    mount(reference, str(tmp_path / "target"), store=store, method=method)
+    first = mount(reference, str(tmp_path / "target"), store=store, method=method)
+    other = publish(tmp_path / "other", [{"other": "1"}])
 
-    with pytest.raises(MountError, match=r"holds an environment already: take it away with lamella umount"):
-        mount(reference, str(tmp_path / "target"), store=store, method=method)
+    with pytest.raises(MountError, match=rf"target holds {first.reference} already: take it away with lamella umount"):
+        mount(other, str(tmp_path / "target"), store=store, method=method)
+
+    assert content(tmp_path / "target") == SHOWN
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_what_is_mounted_already_is_not_mounted_again(
+    store: Store, reference: str, tmp_path: Path, method: Method
+) -> None:
+    target = str(tmp_path / "target")
+    first = mount(reference, target, store=store, method=method)
+    made = os.stat(target).st_ctime_ns
+
+    assert mount(reference, target, store=store, method=method) == first
+    assert mount(first.reference, target, store=store) == first
+
+    assert os.stat(target).st_ctime_ns == made
+    umount(target, store=store)
+    assert left_over(store) == []
+
+
+@pytest.mark.parametrize("other", [{"writable": True}, {"prefix": "/srv/env"}, {"method": "copies"}])
+def test_what_is_mounted_in_another_way_stays_as_it_is(
+    store: Store, reference: str, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    mount(reference, str(tmp_path / "target"), store=store, method="hardlinks")
+
+    with pytest.raises(MountError, match="already, in another way than this: take it away with lamella umount"):
+        mount(reference, str(tmp_path / "target"), store=store, **other)
 
     assert content(tmp_path / "target") == SHOWN
 
@@ -570,15 +599,14 @@ def test_a_mount_that_was_at_the_target_before_stays(store: Store, reference: st
         subprocess.run(["umount", target], check=True)
 
 
-def test_of_many_who_mount_at_one_folder_at_once_one_does(store: Store, reference: str, tmp_path: Path) -> None:
+def test_many_who_mount_one_environment_at_one_folder_at_once_make_one_mount(
+    store: Store, reference: str, tmp_path: Path
+) -> None:
     pull.pull(reference, store=store)
     outcomes: list[str] = []
 
     def attempt() -> None:
-        try:
-            outcomes.append(mount(reference, str(tmp_path / "target"), store=store).method)
-        except MountError as error:
-            outcomes.append(str(error).partition(":")[0])
+        outcomes.append(mount(reference, str(tmp_path / "target"), store=store).method)
 
     threads = [threading.Thread(target=attempt) for _ in range(6)]
     for thread in threads:
@@ -586,7 +614,7 @@ def test_of_many_who_mount_at_one_folder_at_once_one_does(store: Store, referenc
     for thread in threads:
         thread.join()
 
-    assert sorted(outcomes) == sorted(["overlay", *[f"{tmp_path}/target holds an environment already"] * 5])
+    assert outcomes == ["overlay"] * 6
     assert len(LinuxKernel().sources(str(tmp_path / "target"))) == 1
 
 

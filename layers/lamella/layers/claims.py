@@ -58,6 +58,8 @@ class Mounted:
     """Where the target is a path: see `namespace_here`."""
     identity: str = ""
     """Of the folder that is seen at the target, for a tree and for a bind mount; an overlay has a source instead."""
+    prefix: str = ""
+    """The path by which programs see the environment."""
 
     @property
     def key(self) -> str:

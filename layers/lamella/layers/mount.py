@@ -58,8 +58,9 @@ def mount(
     `method`: one rung of the ladder; None takes the best that works. `writable`: what is written goes to a layer of its
     own, thrown away by `umount`, or kept in the folder `changes` and found there by the next mount with it; that needs a
     mount, and never takes a tree. `prefix`: the path by which programs will see the environment, if not `seen_at`.
-    `notify` hears, in a sentence each, what this machine lacks that only a part of the environment needs. Raises
-    `MountError`, and what `pull` raises; then everything is as it was.
+    `notify` hears, in a sentence each, what this machine lacks that only a part of the environment needs. Where the same
+    is at the target already, and takes no changes, nothing is done. Raises `MountError`, and what `pull` raises; then
+    everything is as it was.
     """
     from lamella.layers import pull
 
@@ -79,19 +80,21 @@ def mount(
     thrown_away = claims.changes_of(home, claims.key_of(namespace, target)) if writable and not changes else ""
     pulling = pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check)
     with pulling as pulled, _alone(home, target, changes):
-        _finish(home, target, kernel)
-        state = Mounted(
+        at = prefix or seen_at(target, pulled.environment.prefix)
+        wanted = Mounted(
             pulled.reference,
             target,
             changes=changes or thrown_away,
             keeps_changes=bool(changes),
-            created=_topmost_missing(target),
             namespace=namespace,
+            prefix=at,
         )
+        if there := _finish(home, wanted, method, kernel):
+            return there
+        state = replace(wanted, created=_topmost_missing(target))
         _check_empty(state)
         if changes:
             _check_changes(home, state, kernel)
-        at = prefix or seen_at(target, pulled.environment.prefix)
         folders = lowers.for_prefix(store, pulled.environment, at)
         new_changes = _topmost_missing(f"{changes}/upper") if changes else ""
         methods = (method,) if method else METHODS
@@ -160,14 +163,22 @@ def _alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
         yield
 
 
-def _finish(home: Store, target: str, kernel: Kernel) -> None:
-    # What a crash or the machine's restart left is cleared away; an environment that is there is not.
-    state = claims.find(home, target, kernel)
+def _finish(home: Store, wanted: Mounted, method: Method | None, kernel: Kernel) -> Mounted | None:
+    """What is at the target, if it is what is wanted there; what a crash or the machine's restart left is cleared away."""
+    state = claims.find(home, wanted.target, kernel)
     if state is None:
-        return
-    if state.whole and claims.is_there(state, kernel):
-        raise MountError(f"{target} holds an environment already: take it away with lamella umount {target}")
-    _undo(home, state, kernel)
+        return None
+    if not (state.whole and claims.is_there(state, kernel)):
+        _undo(home, state, kernel)
+        return None
+    same = state.reference.rpartition("@")[2] == wanted.reference.rpartition("@")[2]
+    # A container that is started again mounts again. Changes are for whoever began to make them.
+    if same and state.prefix == wanted.prefix and method in (None, state.method) and not state.changes + wanted.changes:
+        return state
+    raise MountError(
+        f"{state.target} holds {state.reference} already{', in another way than this' if same else ''}: "
+        f"take it away with lamella umount {state.target}"
+    )
 
 
 def _check_empty(state: Mounted) -> None:
