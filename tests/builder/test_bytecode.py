@@ -126,6 +126,22 @@ def replaced(pyc: str, code: CodeType, *, header: bytes | None = None) -> None:
     Path(pyc).write_bytes((there[:16] if header is None else header) + marshal.dumps(code))
 
 
+@pytest.mark.parametrize("executable", [sys.executable, *others()])
+def test_strings_of_one_character_are_the_same_bytes_whoever_interned_them(executable: str, tmp_path: Path) -> None:
+    """There is one of each in a process, and byte code on the disk may make it another kind of string for all that follows."""
+    asked = "import sys; print(sys.implementation.cache_tag)"
+    by = replace(
+        interpreter(executable), cache_tag=subprocess.check_output([executable, "-c", asked], text=True).strip()
+    )
+    source = "def f(a='}', b='\u00e9'):\n    return a + '{' + b\n"
+    wanted = sources(tmp_path, [source] * 2, installed=True, by=by)
+    fresh = compiled([replace(module, installed="") for module in wanted], by)
+    interning = "import sys, compileall; kept = [sys.intern(c) for c in '{}\u00e9']; compileall.compile_dir(sys.argv[1], quiet=2)"
+    subprocess.run([executable, "-c", interning, str(tmp_path)], check=True)
+    assert os.path.exists(wanted[0].installed)
+    assert compiled(wanted, by) == fresh
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="marshal's frozensets are in no order before 3.11")
 def test_byte_code_from_the_disk_is_taken_where_python_would_take_it(tmp_path: Path) -> None:
     wanted = sources(tmp_path, ["a = 1"], installed=True)

@@ -156,6 +156,10 @@ def _serve() -> None:
 
 
 def _main() -> None:
+    # There is one string of each such character in a process, and marshal shows whether it is interned: byte code that was
+    # loaded, whose compiler had it so, would change what is written after it.
+    for character in map(chr, range(256)):
+        sys.intern(character)
     warnings.simplefilter("ignore")
     gc.disable()
     _write(b"K")
