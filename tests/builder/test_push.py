@@ -17,10 +17,12 @@ from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import CONFIG, MANIFEST, Descriptor, Digest, ImageConfig, Index, Manifest, Platform
 from lamella.layers.reference import Reference
+from lamella.layers.signature import sign
 from lamella.layers.storage import fetch_document, open_storage
 from support.engines import need
 from support.environments import archive
 from support.images import AMD64, Thing, blob
+from support.keys import key_pair
 from support.packages import SITE, environment, package
 from support.registry_simulator import Fault, RegistrySimulator
 
@@ -355,8 +357,52 @@ def test_answers_are_believed_for_a_day_and_cost_no_request(tmp_path: Path, regi
     push_environment(small(tmp_path / "b", changed="p2"), f"{registry.host}/team/envs:mine", cache=mine)
     registry.requests.clear()
     push_environment(small(tmp_path / "c", changed="p3"), f"{registry.host}/team/envs:third", cache=mine)
-    assert not registry.asked("manifests/theirs")
+    asked = [request.path.rpartition("/")[2] for request in registry.asked("GET .*/manifests/")]
+    assert sorted(asked) == ["mine", "theirs", "third"], "whether each tag moved, and nothing of what it names"
     assert len(registry.asked("HEAD .*/blobs/")) <= 1, "p3's, which was built"
+
+
+def test_a_colleagues_tag_that_moved_is_looked_at_again(tmp_path: Path, registry: RegistrySimulator) -> None:
+    theirs, mine = LayerCache(str(tmp_path / "theirs")), LayerCache(str(tmp_path / "mine"))
+    push_environment(small(tmp_path / "a"), f"{registry.host}/team/envs:theirs", cache=theirs)
+    push_environment(small(tmp_path / "b", changed="p2"), f"{registry.host}/team/envs:mine", cache=mine)
+    push_environment(small(tmp_path / "c", changed="p3"), f"{registry.host}/team/envs:theirs", cache=theirs)
+    pushed = push_environment(small(tmp_path / "d", changed="p3"), f"{registry.host}/team/envs:mine", cache=mine)
+    assert (pushed.built, pushed.uploaded) == (0, 0)
+
+
+@pytest.mark.parametrize("status", [200, 400, 411, 507, 520])
+def test_what_a_registry_refuses_is_not_blamed_on_the_cache(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache, status: int
+) -> None:
+    env = small(tmp_path / "env")
+    push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
+    registry.faults.append(Fault("PUT .*/blobs/", 99, status, {"Retry-After": "1000"}))
+    with pytest.raises(LayersError, match=f"answered {status}"):
+        push_environment(env, f"{registry.host}/team/envs:x", cache=cache)
+    registry.faults.clear()
+    pushed = push_environment(env, f"{registry.host}/team/envs:x", cache=cache)
+    assert (pushed.built, pushed.plan.chosen("build")) == (0, ())
+
+
+def test_a_push_goes_on_where_signatures_are_required_and_what_is_there_has_none(
+    tmp_path: Path, registry: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is unsigned is no cache: somebody else may have put anything there."""
+    private, public = key_pair(tmp_path)
+    reference = f"{registry.host}/team/envs:x"
+    first = push_environment(small(tmp_path / "a"), reference, cache=LayerCache(str(tmp_path / "theirs")))
+    monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", public)
+    changed = small(tmp_path / "b", changed="p2")
+    for tag in ("x", "y"):
+        fresh = LayerCache(str(tmp_path / f"mine-{tag}"))
+        pushed = push_environment(changed, f"{registry.host}/team/envs:{tag}", cache=fresh)
+        assert pushed.built == 6
+    sign(first.reference, private)
+    assert push_environment(small(tmp_path / "c"), reference, cache=LayerCache(str(tmp_path / "new"))).built == 6
+    sign(pushed.reference, private)
+    third = push_environment(changed, f"{registry.host}/team/envs:z", cache=LayerCache(str(tmp_path / "third")))
+    assert third.built == 0, "what the required key signed is a cache"
 
 
 def test_an_answer_that_is_no_longer_true_is_noticed_and_made_good(

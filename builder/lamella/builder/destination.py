@@ -9,7 +9,7 @@ from lamella.builder.cache import Built
 from lamella.builder.image import Pair
 from lamella.layers import published
 from lamella.layers.annotations import IMAGE, KEY, UNPACKED
-from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.errors import InvalidContent, NotFound, SignatureError
 from lamella.layers.oci import INDEX_TYPES, ImageConfig, Index, Manifest, layers_of
 from lamella.layers.storage import fetch_document
 
@@ -42,10 +42,13 @@ def current(storage: Storage, reference: Reference) -> Descriptor | None:
 
 
 def read(storage: Storage, reference: Reference, index: Descriptor, platform: Platform) -> Destination:
-    """What the index that the tag names holds for `platform`; nothing where Lamella did not push it."""
+    """What the index that the tag names holds for `platform`; nothing where Lamella did not push it.
+
+    Nothing, too, where a signature is required and is not there: what is unsigned is not taken for a cache.
+    """
     try:
         found = published.read(storage, reference.at(index.digest))
-    except InvalidContent:
+    except (InvalidContent, SignatureError):
         return Destination(index)
     digests: set[str] = set()
     known: dict[str, Built] = {}

@@ -186,7 +186,8 @@ def push_environment(
         if sbom:
             _attach_sbom(storage, layers, known, made)
         unattached = _attach_findings(storage, environment, image_prefix, made, now if others else None)
-        survey.remember(cache, [known[item.key] for item in layers.all])
+        tagged = f"{target.tag}@{made.index.descriptor.digest}"
+        survey.remember(cache, [known[item.key] for item in layers.all], tagged)
     pinned = str(target.at(made.index.descriptor.digest))
     built_count, reused = len(decided.chosen("build")), len(decided.chosen("reuse"))
     return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved, unattached)

@@ -37,9 +37,10 @@ class Survey:
         """Forgets everything that the destination ever said."""
         team.remember(cache, self.place, team.Answers())
 
-    def remember(self, cache: LayerCache, layers: Iterable[Built]) -> None:
-        """Everything was there just now."""
+    def remember(self, cache: LayerCache, layers: Iterable[Built], pushed: str) -> None:
+        """Everything was there just now; nobody learns anything of one's own tag, `pushed` (tag@digest)."""
         if self.place:
+            self.answers.tags[pushed] = time.time()
             self.answers.digests.update(dict.fromkeys((str(built.digest) for built in layers), time.time()))
             team.remember(cache, self.place, self.answers)
 

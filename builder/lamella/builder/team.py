@@ -40,7 +40,7 @@ class Answers:
     digests: dict[str, float] = field(default_factory=dict)
     """Blobs that it has."""
     tags: dict[str, float] = field(default_factory=dict)
-    """Tags whose layers were learned."""
+    """Tags whose layers were learned, each with the digest that it had: tag@digest."""
 
 
 def recall(cache: LayerCache, place: str) -> Answers:
@@ -64,7 +64,7 @@ def learn(
     """What the other tags of the repository have of the keys `missing`, and everything else that they have.
 
     The last tags first, until nothing is missing. Those that were looked at are added to `answers`, and within a day not
-    looked at again.
+    looked at again unless they moved: whether they did costs one request each, where the other way is to build.
     """
     if not missing:
         return destination.Destination()
@@ -72,14 +72,21 @@ def learn(
         tags = storage.tags()
     except NotFound:
         tags = []  # a registry has no repository before something is pushed to it
-    wanted = [tag for tag in tags if tag != reference.tag and tag not in answers.tags and not is_derived(tag)]
-    names = wanted[-MOST_TAGS:]
+    theirs = [tag for tag in tags if tag != reference.tag and not is_derived(tag)]
+    seen = {name.rpartition("@")[0] for name in answers.tags}
+    # Those that were never looked at come with as many others as there may be: every push gets to older ones.
+    names = sorted({*theirs[-MOST_TAGS:], *[tag for tag in theirs if tag not in seen][-MOST_TAGS:]})
 
-    def look(tag: str) -> Destination:
+    def look(tag: str) -> tuple[str, Destination]:
+        name = tag
         try:
-            return destination.read(storage, reference, storage.resolve(tag), platform)
+            index = storage.resolve(tag)
+            name = f"{tag}@{index.digest}"
+            if name not in answers.tags:
+                return name, destination.read(storage, reference, index, platform)
         except (NotFound, InvalidContent):
-            return destination.Destination()  # moved meanwhile, or somebody's other image
+            pass  # gone meanwhile, or somebody's other image
+        return name, destination.Destination()
 
     known: dict[str, Built] = {}
     digests: set[str] = set()
@@ -87,10 +94,10 @@ def learn(
         while names and not known.keys() >= set(missing):
             some = names[-_THREADS:]
             del names[-_THREADS:]
-            for tag, found in zip(some, pool.map(look, some), strict=True):
+            for name, found in list(pool.map(look, some)):
                 known |= found.known
                 digests |= found.digests
-                answers.tags[tag] = time.time()
+                answers.tags.setdefault(name, time.time())
     return destination.Destination(None, frozenset(digests), known)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import Descriptor
-from lamella.layers.storage import Fetched
+from lamella.layers.storage import Fetched, VerifiedReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,15 +59,8 @@ class Uploads:
             path = cache.blob_path(built)
             if path is None:
                 raise CacheError(f"layer {built.digest.short} left the cache while it was pushed: push again")
-            descriptor = Descriptor(built.media_type, built.digest, built.size)
-            if self._storage.exists(descriptor):
-                return
-            try:
-                self._storage.push(descriptor, partial(_opened, path))
-            except InvalidContent as error:
-                cache.forget(built)
-                raise CacheError(f"layer {built.digest.short} in the cache is damaged ({error}): push again") from error
-            self._sent(built.size)
+            if not self._storage.exists(_descriptor(built)):
+                self._send(built, path, cache)
 
         self._submit(str(built.digest), send)
 
@@ -85,14 +78,12 @@ class Uploads:
     def make_sure(self, layers: Iterable[Built], cache: LayerCache) -> None:
         """Asks for each of `layers`, and sends from the cache what is not there after all."""
         for built in layers:
-            descriptor = Descriptor(built.media_type, built.digest, built.size)
-            if self._storage.exists(descriptor):
+            if self._storage.exists(_descriptor(built)):
                 continue
             path = cache.blob_path(built)
             if path is None:
                 raise CacheError(f"layer {built.digest.short} is gone from the registry and from the cache: push again")
-            self._storage.push(descriptor, partial(_opened, path))
-            self._sent(built.size)
+            self._send(built, path, cache)
 
     def document(self, document: Document, *, tag: str = "") -> None:
         """Sends a config, manifest or index now."""
@@ -102,6 +93,17 @@ class Uploads:
         self._storage.push(document.descriptor, lambda: BytesIO(document.content), tag=tag)
         with self._lock:
             self.moved += document.descriptor.size
+
+    def _send(self, built: Built, path: str, cache: LayerCache) -> None:
+        try:
+            self._storage.push(_descriptor(built), partial(_opened, path))
+        except InvalidContent as error:
+            # Registries refuse for reasons of their own, too: that the blob is at fault, its own bytes say.
+            if (damage := _damage(built, path)) is None:
+                raise
+            cache.forget(built)
+            raise CacheError(f"layer {built.digest.short} in the cache is damaged ({damage}): push again") from error
+        self._sent(built.size)
 
     def _submit(self, digest: str, send: Callable[[], None]) -> None:
         with self._lock:
@@ -119,6 +121,24 @@ class Uploads:
             self.count += 1
             self.moved += size
         self._progress.advance(TASK, size)
+
+
+def _descriptor(built: Built) -> Descriptor:
+    return Descriptor(built.media_type, built.digest, built.size)
+
+
+def _damage(built: Built, path: str) -> str | None:
+    """What is wrong with the blob at `path`; None for nothing."""
+    try:
+        with open(path, "rb") as file:
+            reader = VerifiedReader(file, _descriptor(built))
+            while reader.read(1 << 20):
+                pass
+    except InvalidContent as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _opened(path: str) -> BinaryIO:
