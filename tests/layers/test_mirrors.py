@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.layers import fetch as fetching
 from lamella.layers import referrers, signature
 from lamella.layers.copy import copy
-from lamella.layers.errors import LayersError, NotFound
+from lamella.layers.errors import FalseMirror, LayersError, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.mirrors import Mirror, mirrors_of
+from lamella.layers.pull import pull
 from lamella.layers.registry import Registry
 from lamella.layers.retry import Patience
+from lamella.layers.store import Store
+from support import tars
 from support.homes import auth_of, fresh_home, know
 from support.images import blob, push_image
 from support.keys import key_pair
@@ -129,6 +133,83 @@ def test_a_manifest_that_a_mirror_falsifies_comes_from_the_registry(
     with opened(upstream) as registry:
         manifest = push_image(registry, [b"one"])
         assert registry.resolve(str(manifest.descriptor.digest)) == manifest.descriptor
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("GET", 1, 200, {"Content-Type": "text/html"}, b"<html>log in</html>"),
+        Fault("GET", 1, body=b"short"),
+        Fault("GET", 1, 206, {"Content-Range": "bytes 5-9/10"}),
+    ],
+    ids=["web-page", "wrong-length", "another-part"],
+)
+def test_a_mirror_whose_answer_can_not_be_the_blob_is_passed_over(
+    hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator, fault: Fault
+) -> None:
+    mirror.add_blob("team/envs", BIG)
+    mirror.faults = [fault]
+    configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
+    with opened(upstream) as registry:
+        blob(BIG).pushed(registry)
+        assert read(registry, blob(BIG).descriptor) == BIG
+    assert len(mirror.requests) == 1
+
+
+def test_a_blob_that_a_mirror_falsifies_is_told_once_and_then_comes_from_the_registry(
+    hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
+) -> None:
+    mirror.add_blob("team/envs", BIG)
+    mirror.faults = [Fault("GET", 1, body=bytes(len(BIG)))]
+    configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
+    with opened(upstream) as registry:
+        blob(BIG).pushed(registry)
+        with pytest.raises(FalseMirror, match=rf"has other content.*; it came from http://{mirror.host}/v2: take that"):
+            read(registry, blob(BIG).descriptor)
+        assert read(registry, blob(BIG).descriptor) == BIG
+    assert len(mirror.requests) == 1
+
+
+@pytest.mark.parametrize("way", ["threads", "workers"])
+@pytest.mark.parametrize("size", [100, 5 << 20], ids=["small", "large"])
+def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
+    hosts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    upstream: RegistrySimulator,
+    mirror: RegistrySimulator,
+    way: str,
+    size: int,
+) -> None:
+    if way == "workers":
+        monkeypatch.setattr(fetching, "LARGE", 1)
+    made = [tars.layer(tars.tree({f"opt/env/{name}": os.urandom(size)}), package=name) for name in "abc"]
+    with opened(upstream) as registry:
+        tars.publish(registry, "v1", made)
+    mirror.blobs, mirror.manifests, mirror.tags = deepcopy((upstream.blobs, upstream.manifests, upstream.tags))
+    layers = {str(layer.descriptor.digest) for layer, _ in made}
+    for digest, content in mirror.blobs["team/envs"].items():
+        if digest in layers:
+            mirror.blobs["team/envs"][digest] = content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+    configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
+    store = Store(str(tmp_path / "store"))
+    pull(f"{upstream.host}/team/envs:v1", store=store)
+    assert set(store.layers()) == {layer.diff_id for layer, _ in made}
+    assert mirror.asked("GET .*/blobs/")
+    assert os.listdir(f"{store.path}/partial") == []
+
+
+def test_a_copy_brings_what_a_mirror_falsifies_from_the_registry(
+    hosts: Path, tmp_path: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
+) -> None:
+    mirror.add_blob("team/envs", BIG)
+    mirror.faults = [Fault("GET .*/blobs/", 1, body=bytes(len(BIG)))]
+    with opened(upstream) as registry:
+        push_image(registry, [BIG], "v1")
+    configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
+    copy(f"{upstream.host}/team/envs:v1", f"oci:{tmp_path}/layout:v1")
+    assert OciLayout(str(tmp_path / "layout")).exists(blob(BIG).descriptor)
+    assert not mirror.faults[0].times
 
 
 def test_a_mirror_is_not_shown_the_registry_s_credentials(

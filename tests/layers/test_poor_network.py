@@ -355,6 +355,12 @@ def test_push_begins_anew_when_the_registry_lost_the_session(simulator: Registry
     assert len(simulator.asked("POST .*/blobs/")) == 2
 
 
+def test_push_takes_what_a_loose_registry_says_for_done(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.begun, simulator.taken = 201, 202
+    manifest = push_image(registry, [b"content"], "v1")
+    assert simulator.tags["team/envs"]["v1"] == str(manifest.descriptor.digest)
+
+
 def test_push_sends_parts_where_the_whole_is_refused(simulator: RegistrySimulator, small_parts: Registry) -> None:
     simulator.largest_request = 1 << 20
     thing = blob(BIG).pushed(small_parts)

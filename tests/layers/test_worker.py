@@ -48,6 +48,14 @@ def test_a_refusal_is_the_same_error(worker: Worker, tmp_path: Path) -> None:
         worker.receive(BytesIO(blob), layer, str(tmp_path / "layer"))
 
 
+def test_another_process_takes_over_after_an_error(worker: Worker, tmp_path: Path) -> None:
+    bad, blob = tars.layer(tars.file(b"../evil", b"x") + tars.END)
+    with pytest.raises(UnsafeLayer):
+        worker.receive(BytesIO(blob), bad, str(tmp_path / "bad"))
+    good, blob = tars.layer(tars.tree({"opt/env/a": b"a"}))
+    assert worker.receive(BytesIO(blob), good, str(tmp_path / "good")).entries == 3
+
+
 def test_a_layer_refused_at_its_beginning_is_not_sent_to_its_end(worker: Worker, tmp_path: Path) -> None:
     layer, blob = tars.layer(tars.file(b"../evil", bytes(8 << 20)) + tars.END, LAYER_TAR)
     with pytest.raises(UnsafeLayer, match="leaves its folder"):

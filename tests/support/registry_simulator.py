@@ -78,6 +78,8 @@ class RegistrySimulator:
         self.faults: list[Fault] = []
         self.ranges = True
         self.referrers_api = True
+        self.begun, self.taken = 202, 201
+        """The statuses of an upload that begins and of a manifest that was taken."""
         self.mounts = True
         self.largest_request = 1 << 40
         """Bytes that one upload request may have; more is answered 413."""
@@ -292,7 +294,8 @@ class _Handler(BaseHTTPRequestHandler):
             registry.manifests.setdefault(repository, {})[digest] = (self.headers["Content-Type"], content)
             if ":" not in name:
                 registry.tags.setdefault(repository, {})[name] = digest
-        self._answer(201, {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest})
+        there = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+        self._answer(registry.taken, there)
 
     def _tags(self, repository: str, query: Mapping[str, str]) -> None:
         tags = sorted(self.registry.tags.get(repository, {}))
@@ -361,7 +364,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Location": f"/v2/{repository}/blobs/uploads/{session}?state=opaque"}
         if registry.least_part:
             headers["OCI-Chunk-Min-Length"] = str(registry.least_part)
-        self._answer(202, headers)
+        self._answer(registry.begun, headers)
 
     # How it answers
 

@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from lamella.layers import referrers, signature
-from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.errors import FalseMirror, InvalidContent, NotFound
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
@@ -158,9 +158,18 @@ class _Move:
         elif self._neighbour and self._there.mount(blob, self._neighbour):
             how = "mounted"
         else:
-            self._there.push(blob, lambda: Fetched(self._here, blob))
+            self._push(blob)
         self._progress.advance("copy", blob.size)
         return how
+
+    def _push(self, blob: Descriptor) -> None:
+        while True:
+            try:
+                self._there.push(blob, lambda: Fetched(self._here, blob))
+                return
+            except FalseMirror:
+                # The storage asks that mirror no more, and there are only so many.
+                continue
 
 
 def _blobs(documents: list[Document]) -> list[Descriptor]:

@@ -21,11 +21,13 @@ _PART = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
 class Download:
     """Reads a blob and goes on after a broken connection, where the registry knows Range, or else from the start.
 
-    `ask` makes the request with the given headers. What was read before is never read again from here, so a reader
-    that hashes what it is given stays right.
+    `ask` makes the request with the given headers and gives a response that passed `fitting`. What was read before is
+    never read again from here, so a reader that hashes what it is given stays right.
     """
 
-    def __init__(self, descriptor: Descriptor, ask: Callable[[dict[str, str]], Response], patience: Patience) -> None:
+    def __init__(
+        self, descriptor: Descriptor, ask: Callable[[dict[str, str], int], Response], patience: Patience
+    ) -> None:
         self._descriptor = descriptor
         self._ask = ask
         self._patience = patience
@@ -62,22 +64,8 @@ class Download:
             self._response = None
 
     def _open(self) -> Response:
-        response = self._ask({"Range": f"bytes={self._offset}-"} if self._offset else {})
+        response = self._ask({"Range": f"bytes={self._offset}-"} if self._offset else {}, self._offset)
         try:
-            if response.content_type == "text/html":
-                raise InvalidContent(
-                    f"{response.host} answered with a web page for {self._descriptor.digest}: "
-                    "is a proxy or a login page in between?"
-                )
-            part = _PART.fullmatch(response.header("Content-Range"))
-            if response.status == 206 and (not part or int(part[1]) != self._offset):
-                raise InvalidContent(f"{response.host} answered with another part than was asked for")
-            length = part[2] if part else response.header("Content-Length")
-            if length.isdecimal() and length.lstrip("0") != str(self._descriptor.size).lstrip("0"):
-                raise InvalidContent(
-                    f"{response.host} has {length[:20]} bytes for {self._descriptor.digest}, which should have "
-                    f"{self._descriptor.size}"
-                )
             if response.status != 206:
                 self._skip(response)
         except BaseException:
@@ -93,3 +81,20 @@ class Download:
             if not chunk:
                 raise Interrupted(f"{response.host} ended {self._descriptor.digest} early; try again later")
             left -= len(chunk)
+
+
+def fitting(response: Response, descriptor: Descriptor, offset: int) -> Response:
+    """`response`, whose head is that of the blob from `offset` on or from its start; else closed, and `InvalidContent`."""
+    wrong = ""
+    part = _PART.fullmatch(response.header("Content-Range"))
+    length = part[2] if part else response.header("Content-Length")
+    if response.content_type == "text/html":
+        wrong = f"answered with a web page for {descriptor.digest}: is a proxy or a login page in between?"
+    elif response.status == 206 and (not part or int(part[1]) != offset):
+        wrong = "answered with another part than was asked for"
+    elif length.isdecimal() and length.lstrip("0") != str(descriptor.size).lstrip("0"):
+        wrong = f"has {length[:20]} bytes for {descriptor.digest}, which should have {descriptor.size}"
+    if wrong:
+        response.close()
+        raise InvalidContent(f"{response.host} {wrong}")
+    return response

@@ -13,6 +13,10 @@ class InvalidContent(LayersError):
     """Bytes that are not what their descriptor, or the specification, says they are."""
 
 
+class FalseMirror(InvalidContent):
+    """Bytes of a mirror that are not what they should be. The storage asks that mirror no more: fetch once again."""
+
+
 class NotFound(LayersError):
     """A tag, manifest or blob that is certainly absent (never: one that could not be asked for)."""
 

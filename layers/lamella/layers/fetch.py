@@ -11,8 +11,8 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import StoreError
-from lamella.layers.partial import Claim, claim, commit, receive
+from lamella.layers.errors import FalseMirror, StoreError
+from lamella.layers.partial import Claim, claim, commit, receive, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,12 +174,21 @@ class _Run:
                 self._progress.advance(_TASK, layer.descriptor.size)
             else:
                 with self._store.explained():
-                    self._unpack(layer, claimed.path)
+                    self._bring(layer, claimed.path)
                 received = True
         finally:
             if not received:
                 claimed.close()
         return received
+
+    def _bring(self, layer: Layer, path: str) -> None:
+        while True:
+            try:
+                self._unpack(layer, path)
+                return
+            except FalseMirror:
+                # The storage asks that mirror no more, and there are only so many.
+                remove(path)
 
     def _unpack(self, layer: Layer, path: str) -> None:
         if self._workers is None:
@@ -208,6 +217,9 @@ class _Run:
             if self._stopped.is_set():
                 raise _Stopped
             yield worker
+        except FalseMirror:
+            # The layer comes once more.
+            raise
         except BaseException:
             self.stop()
             raise

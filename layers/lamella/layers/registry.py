@@ -12,8 +12,16 @@ from urllib.parse import urlencode
 
 from lamella.layers import certificates, credentials
 from lamella.layers.addresses import Address, is_loopback
-from lamella.layers.download import Download
-from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
+from lamella.layers.download import Download, fitting
+from lamella.layers.errors import (
+    Denied,
+    FalseMirror,
+    InvalidContent,
+    LayersError,
+    NotFound,
+    Unreachable,
+    UnsafeLayer,
+)
 from lamella.layers.http import Body, Client
 from lamella.layers.mirrors import Mirror, mirrors_of
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest, Index
@@ -101,16 +109,21 @@ class Registry:
         target = f"/{self._repository}/blobs/{descriptor.digest}"
         left = [pair for pair in self._mirrors if pair[0].base not in self._dead]
 
-        def ask(headers: dict[str, str]) -> Response:
+        used: list[Mirror] = []
+
+        def ask(headers: dict[str, str], offset: int) -> Response:
             # Each is asked once: what breaks off at a mirror goes on at the next, and in the end at the registry.
             while left:
                 mirror, client = left.pop(0)
                 with self._forgiving(mirror):
-                    return self._get(client, target + self._namespace, descriptor.digest, headers)
-            return self._get(self._client, target, descriptor.digest, headers)
+                    response = self._get(client, target + self._namespace, descriptor.digest, headers)
+                    fitting(response, descriptor, offset)
+                    used.append(mirror)
+                    return response
+            return fitting(self._get(self._client, target, descriptor.digest, headers), descriptor, offset)
 
-        with contextlib.closing(Download(descriptor, ask, self._patience)) as download:
-            yield VerifiedReader(download, descriptor)
+        with contextlib.closing(Download(descriptor, ask, self._patience)) as download, self._blaming(used):
+            yield _Blaming(VerifiedReader(download, descriptor), partial(self._blaming, used))
 
     def exists(self, descriptor: Descriptor) -> bool:
         """See `Pusher`."""
@@ -287,11 +300,30 @@ class Registry:
         except LayersError:
             pass
 
+    @contextlib.contextmanager
+    def _blaming(self, used: list[Mirror]) -> Iterator[None]:
+        """Wrong content that mirrors had a part in is theirs to answer for; whoever unpacks may notice it first."""
+        try:
+            yield
+        except FalseMirror:
+            raise
+        except (InvalidContent, UnsafeLayer) as error:
+            if not used:
+                raise
+            self._dead.update(mirror.base for mirror in used)
+            names = " and ".join(mirror.base for mirror in used)
+            raise FalseMirror(f"{error}; it came from {names}: take that out of hosts.toml") from error
+
     def _push_document(self, descriptor: Descriptor, content: Content, tag: str) -> None:
         target = f"/{self._repository}/manifests/{tag or descriptor.digest}"
         body = Body(lambda: opened(descriptor, content), descriptor.size)
         with self._patiently(
-            "PUT", target, {201}, scopes=self._pushing(), headers={"Content-Type": descriptor.media_type}, body=body
+            "PUT",
+            target,
+            {201, 202},
+            scopes=self._pushing(),
+            headers={"Content-Type": descriptor.media_type},
+            body=body,
         ) as response:
             there = response.header("Docker-Content-Digest")
             if there and there != str(descriptor.digest):
@@ -325,6 +357,18 @@ class Registry:
 
     def _pushing(self) -> set[str]:
         return {f"repository:{self._repository}:pull,push"}
+
+
+class _Blaming:
+    """A stream whose wrong content is blamed on whom it came from."""
+
+    def __init__(self, stream: Reader, blaming: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._stream = stream
+        self._blaming = blaming
+
+    def read(self, size: int = -1, /) -> bytes:
+        with self._blaming():
+            return self._stream.read(size)
 
 
 def _next(response: Response) -> str:

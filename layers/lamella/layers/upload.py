@@ -77,7 +77,8 @@ class Upload:
             self._check_session(response)
 
     def _begin(self) -> Response:
-        return self._ask("POST", f"/{self._repository}/blobs/uploads/", {202})
+        # 201 is not the specification's; with a Location it is as good.
+        return self._ask("POST", f"/{self._repository}/blobs/uploads/", {201, 202})
 
     def _ask(
         self,

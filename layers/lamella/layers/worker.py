@@ -30,9 +30,13 @@ _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lamell
 
 
 class Worker:
-    """One process that unpacks one layer after another, until `close`."""
+    """One process that unpacks one layer after another, until `close`; another where an error has ended it."""
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._closed = False
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps([os.path.abspath(path) for path in sys.path])],
             stdin=subprocess.PIPE,
@@ -54,6 +58,8 @@ class Worker:
 
     def receive(self, stream: Reader, layer: Layer, path: str) -> Unpacked:
         """As `partial.receive`. After an error the process has ended, and writes nothing more to `path`."""
+        if self._closed:
+            self._start()
         try:
             return self._receive(stream, layer, path)
         except BaseException:
@@ -72,6 +78,7 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process, whatever it does."""
+        self._closed = True
         self._process.kill()
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
