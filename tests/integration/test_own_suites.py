@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
 import tarfile
 from typing import TYPE_CHECKING
 
+import pytest
+
+from support.conda import conda_environment, conda_package, python_package
 from support.engines import need_root
 from support.installed import base_python, uv
+from support.scanned import SITE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from support.once import Lamella
@@ -21,21 +27,32 @@ PURE = "itsdangerous==2.2.0"
 PACKAGES = [PURE, "freezegun==1.5.5", "numpy==2.2.6", "pytest==8.4.2", "hypothesis==6.138.0"]
 
 
-def installed(prefix: Path) -> Path:
+def venv(folder: Path) -> Path:
+    prefix = folder / "env"
     subprocess.run([uv(), "venv", "-q", "--python", base_python(), str(prefix)], check=True)
-    # pip looks for the best version in every index that it is given; uv has to be told to.
-    command = [
-        uv(),
-        "pip",
-        "install",
-        "-q",
-        "--python",
-        f"{prefix}/bin/python",
-        "--index-strategy",
-        "unsafe-best-match",
-    ]
-    subprocess.run([*command, *PACKAGES], check=True)
+    installed("--python", f"{prefix}/bin/python")
     return prefix
+
+
+def conda(folder: Path) -> Path:
+    """The same packages as conda packages, the compiled one's too, in an environment that rattler installs."""
+    target, channel = folder / "target", folder / "channel"
+    installed("--python", base_python(), "--target", str(target))
+    python_package(channel)
+    names = []
+    for info in target.glob("*.dist-info"):
+        names.append(info.name.partition("-")[0].lower().replace("_", "-"))
+        with (info / "RECORD").open(newline="") as rows:
+            paths = [row[0] for row in csv.reader(rows) if not row[0].startswith(("..", "bin/"))]
+        files = {f"{SITE}/{path}": (target / path).read_bytes() for path in paths if (target / path).is_file()}
+        conda_package(channel, names[-1], files, depends=["python"])
+    return conda_environment(folder / "env", channel, ["python", *names])
+
+
+def installed(*options: str) -> None:
+    # pip looks for the best version in every index that it is given; uv has to be told to.
+    command = [uv(), "pip", "install", "-q", "--index-strategy", "unsafe-best-match", *options, *PACKAGES]
+    subprocess.run(command, check=True)
 
 
 def suite_of(package: str, folder: Path) -> str:
@@ -56,9 +73,12 @@ def passed(suite: subprocess.CompletedProcess[str]) -> int:
     return int(found[1])
 
 
-def test_libraries_pass_their_own_tests_from_a_mount(lamella: Lamella, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [venv, conda])
+def test_libraries_pass_their_own_tests_from_a_mount(
+    lamella: Lamella, tmp_path: Path, kind: Callable[[Path], Path]
+) -> None:
     need_root()
-    prefix = installed(tmp_path / "env")
+    prefix = kind(tmp_path)
     # Without the one test that keeps every core busy for half a minute.
     linalg = ["--pyargs", "numpy.linalg", "-m", "not slow", "-k", "not openblas_threading"]
     suites = ([suite_of(PURE, tmp_path / "source")], linalg)
