@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from lamella.layers.storage import open_storage
 from support.conda import SHORT, VERSION, conda_environment, conda_package, for_machine, python_package
 from support.installed import install, venv, wheel
 from support.projects import editable, project
-from support.scanned import findings, package, shipped
+from support.scanned import SITE, file, findings, package, shipped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,3 +146,31 @@ def test_this_machine_s_interpreter_is_asked_itself(tmp_path: Path) -> None:
     environment = install(venv(tmp_path / "env"), wheel(tmp_path, "one", "1.0", {"one.py": ""}))
     assert not foreign.is_foreign(os.path.realpath(environment / "bin/python"))
     assert scan(str(environment)).interpreter.compiler == str(environment / "bin/python")
+
+
+def test_a_local_project_ships_as_its_wheel_to_another_machine(made: tuple[Path, Path], tmp_path: Path) -> None:
+    prefix = tmp_path / "arm"
+    shutil.copytree(made[1], prefix, symlinks=True)
+    editable(prefix / SITE, project(tmp_path / "demo", "demo", {"demo/__init__.py": "built\n"}), "demo")
+    environment = scan(str(prefix))
+    assert file(environment, f"{SITE}/demo/__init__.py").size == len("built\n")
+    assert f"{SITE}/demo.pth" not in shipped(environment)
+
+
+def test_local_code_that_is_compiled_for_this_machine_is_told(made: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    folder.mkdir()
+    with open(sys.executable, "rb") as any_elf_file:
+        (folder / "fast.so").write_bytes(any_elf_file.read())
+    (folder / "slow.py").write_text("")
+    (said,) = findings(scan(str(made[1]), local=str(folder)), "machine")
+    assert said.message == (
+        f"{SITE}/fast.so is built for amd64, and the environment is for linux/arm64: it can't be loaded; "
+        "ship a wheel for that platform"
+    )
+
+
+def test_a_platform_that_is_named_may_say_more_but_nothing_else(made: tuple[Path, Path]) -> None:
+    assert scan(str(made[1]), platform=Platform.parse("linux/arm64/v8")).platform == Platform("linux", "arm64", "v8")
+    with pytest.raises(NotAnEnvironment, match="is for linux/arm64, not for linux/amd64: name the folder of an"):
+        scan(str(made[1]), platform=Platform("linux", "amd64"))

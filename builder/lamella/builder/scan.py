@@ -9,9 +9,10 @@ import stat
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamella.builder import foreign
 from lamella.builder.conda import conda_owned
 from lamella.builder.distributions import normalised
-from lamella.builder.environment import Environment, File, Finding, Interpreter, LeftOut, Package
+from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Package
 from lamella.builder.findings import (
     cramped,
     made_for,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from lamella.builder.interpreter import Facts
     from lamella.builder.prefix import Located
     from lamella.builder.walk import Entry
+    from lamella.layers.oci import Platform
     from lamella.layers.progress import Progress
 
 
@@ -57,6 +59,7 @@ def scan(
     system_libraries: bool = True,
     wheels: bool = False,
     image_prefix: str = "/opt/env",
+    platform: Platform | None = None,
     progress: Progress | None = None,
     cache: str | None = None,
 ) -> Environment:
@@ -66,7 +69,8 @@ def scan(
     with `working_directory`, that directory is, if it is a project's. More than `working.LIMIT` bytes of local code ship only
     where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the file of known hashes, by default
     `hashes.default_path()`. With `wheels`, local projects are built as wheels, which ship in their place; they are kept in
-    `$LAMELLA_CACHE/wheels`. Files that can't be rewritten for the `image_prefix` are findings.
+    `$LAMELLA_CACHE/wheels`. Files that can't be rewritten for the `image_prefix` are findings. `platform` is the interpreter's
+    unless it is named, with a variant for example; for another machine's, local projects are always built as wheels.
 
     `NotAnEnvironment` where there is none; `EnvironmentChanged` where something writes to it meanwhile; `CannotBuild` for
     what can't be read, and for local code that is too much; `BuilderError` for a wheel that can't be built.
@@ -78,6 +82,7 @@ def scan(
         system_libraries,
         wheels,
         image_prefix,
+        platform,
     )
     with contextlib.closing(Hashes(cache)) as hashes, _no_collection():
         return _scan(located, ask(located.executable, hashes), wanted, hashes, progress or Silent())
@@ -92,15 +97,20 @@ class _Wanted(NamedTuple):
     system_libraries: bool
     wheels: bool
     image_prefix: str
+    platform: Platform | None
+    """None for the interpreter's."""
 
 
 def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progress: Progress) -> Environment:
+    platform = foreign.recorded(located.prefix, facts, wanted.platform)
     seen, searched = inventory(located, facts, wanted.local), prefixes(located, facts)
 
     def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:
         return hashes.contents(files, searched, progress)
 
-    if wanted.wheels:
+    # What compiles here is for here: a local project of another machine's environment is what its wheel is.
+    is_foreign = facts.compiler != located.executable
+    if wanted.wheels or is_foreign:
         from lamella.builder.wheels import with_wheels
 
         seen = with_wheels(seen, located, facts, local=wanted.local, read=read, progress=progress)
@@ -133,7 +143,8 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
         *(each for each in (*seen.findings, *replaced) if normalised(each.subject) not in wanted.ignore),
         *(*owned.findings, *secrets(left_out), *outside([*local, *owned.unowned], seen.places)),
         *unowned(owned.unowned, site),
-        *(*_uncompiled(facts), *made_for(located, facts)),
+        *(*foreign.uncompiled(facts), *made_for(located, facts)),
+        *(foreign.unloadable(local, contents, platform) if is_foreign else ()),
         *unmet([each for each, _ in owned.owned] + brought, facts, located.executable, hashes, left_out=chosen.dropped),
     ]
     names = {entry.path: each.name for each, files in owned.owned for entry in files}
@@ -165,7 +176,7 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
             purelib=site,
             compiler=facts.compiler,
         ),
-        platform=facts.platform,
+        platform=platform,
         packages=tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
         left_out=tuple(sorted(left_out, key=lambda each: (each.path, each.reason))),
         findings=(
@@ -176,16 +187,6 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
         ),
         needs=system.needs,
     )
-
-
-def _uncompiled(facts: Facts) -> list[Finding]:
-    if facts.compiler:
-        return []
-    message = (
-        f"no Python {facts.short} is here to compile for {facts.platform}: modules ship as source, and nodes compile "
-        f"them at every import; install python{facts.short}"
-    )
-    return [Finding("warning", "compiler", "python", message)]
 
 
 def _without_secrets(owned: Ownership) -> Ownership:

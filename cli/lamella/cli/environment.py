@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.findings import how_many
 from lamella.cli.output import counted, remark, size
-from lamella.cli.settings import CACHE, FAIL_ON, LOCAL
+from lamella.cli.settings import CACHE, FAIL_ON, LOCAL, RECORDED_PLATFORM
 
 if TYPE_CHECKING:
     import argparse
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Environment, Severity
     from lamella.layers.progress import Progress
 
-SETTINGS = (LOCAL, FAIL_ON, CACHE)
+SETTINGS = (LOCAL, FAIL_ON, CACHE, RECORDED_PLATFORM)
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +63,7 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
 def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
     """The environment that `arguments` name. That local code is of it is said, since nobody may have asked for it."""
     from lamella.builder.scan import scan
+    from lamella.layers.oci import Platform
 
     environment = scan(
         arguments.prefix,
@@ -74,6 +75,7 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
         system_libraries=not arguments.no_system_libraries,
         wheels=arguments.wheels,
         image_prefix=arguments.image_prefix,
+        platform=Platform.parse(arguments.platform) if arguments.platform else None,
         progress=progress,
     )
     for package in environment.packages:

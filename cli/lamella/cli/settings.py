@@ -87,6 +87,9 @@ INSECURE = Setting("insecure", "plain HTTP to the registry, also beyond this mac
 PLATFORM = Setting(
     "platform", "which platform of the reference, such as linux/arm64 (default: this machine's)", metavar="OS/ARCH"
 )
+RECORDED_PLATFORM = Setting(
+    "platform", "the platform to record, such as linux/arm64/v8 (default: the interpreter's own)", metavar="OS/ARCH"
+)
 IMAGE_PREFIX = Setting("image-prefix", "where the environment lives on nodes", default="/opt/env", metavar="PATH")
 BASE = Setting(
     "base",

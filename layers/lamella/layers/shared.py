@@ -13,7 +13,7 @@ from lamella.layers.storage import fetch_document
 from lamella.layers.tags import is_derived
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from lamella.layers.storage import ReadOnlyStorage, Storage
 
@@ -69,5 +69,5 @@ def _layers(storage: ReadOnlyStorage, tag: str) -> frozenset[Digest]:
     return frozenset(layer.digest for manifest in manifests for layer in manifest.layers)
 
 
-def _natural(name: str) -> Sequence[tuple[int, str]]:
+def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
