@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.credentials import Credentials, find
-from lamella.layers.errors import CredentialsError, Denied, Unreachable
+from lamella.layers.errors import CredentialsError, Denied, InvalidReference, NotFound, Unreachable
 from lamella.layers.login import login, logout
 from lamella.layers.registry import Registry
 from support.distribution import PASSWORD, USER, distribution
@@ -18,7 +18,7 @@ from support.engines import need
 from support.homes import auth_of, fresh_home, know, write
 from support.images import push_image
 from support.people import NOBODY, as_user, folder_of
-from support.registry_simulator import RegistrySimulator
+from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,6 +217,50 @@ def test_a_login_is_verified_and_kept_as_docker_keeps_it(home: Path) -> None:
         assert logout(host)
         assert not logout(host)
     assert json.loads(path.read_text())["auths"] == {"quay.io": ENTRY}
+
+
+@pytest.mark.parametrize("spelling", ["https://{}", "http://{}/", "{}/v2/", "{}/v1/"])
+def test_a_login_replaces_what_was_kept_under_another_spelling(home: Path, spelling: str) -> None:
+    with RegistrySimulator().serving() as simulator:
+        simulator.auth = "basic"
+        know(home, spelling.format(simulator.host), auth_of("old", "stale"))
+        login(simulator.host, USER, PASSWORD)
+        found = find(simulator.host)
+        assert found
+        assert found.username == USER
+        assert logout(simulator.host)
+        assert find(simulator.host) is None
+
+
+@pytest.mark.parametrize("spelling", ["docker.io", "https://index.docker.io/v1/", "registry-1.docker.io"])
+def test_a_logout_forgets_every_spelling(home: Path, spelling: str) -> None:
+    know(home, spelling, auth_of(USER, PASSWORD))
+    assert logout("docker.io")
+    assert find("docker.io") is None
+
+
+def test_a_login_leaves_what_is_for_a_part_of_the_registry(home: Path) -> None:
+    with RegistrySimulator().serving() as simulator:
+        know(home, f"{simulator.host}/team", auth_of("team", "secret"))
+        login(f"https://{simulator.host}", USER, PASSWORD)
+        for repository, user in (("team/envs", "team"), ("other/envs", USER)):
+            found = find(simulator.host, repository)
+            assert found
+            assert found.username == user
+
+
+@pytest.mark.parametrize("name", ["localhost:5000/team", "", "ftp://ghcr.io", "ghcr.io:port", "user:hunter2@gh cr.io"])
+def test_a_login_to_what_is_no_registry_says_what_to_name(name: str) -> None:
+    with pytest.raises(InvalidReference, match="is no registry: name its host alone, such as ghcr") as caught:
+        login(name, USER, PASSWORD)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_login_to_a_server_that_is_no_registry_is_told() -> None:
+    with RegistrySimulator().serving() as simulator:
+        simulator.faults = [Fault("GET /v2/", 1, 404)]
+        with pytest.raises(NotFound, match=f"{simulator.host} is no registry: it has no /v2/; is its name right"):
+            login(simulator.host, USER, PASSWORD)
 
 
 def test_a_login_that_the_registry_refuses_is_not_kept(home: Path) -> None:

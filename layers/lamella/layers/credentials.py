@@ -128,12 +128,13 @@ def _entries(auths: object, registry: str, repository: str) -> dict[str, Any]:
     for count in range(len(parts), -1, -1):
         name = "/".join([registry, *parts[:count]])
         for key, entry in auths.items():
-            if _plain(key) == name and isinstance(entry, dict):
+            if plain(key) == name and isinstance(entry, dict):
                 return {registry: _with_auth(entry)}
     return {}
 
 
-def _plain(key: str) -> str:
+def plain(key: str) -> str:
+    """The registry, or the part of one, that a file's key means."""
     # Old and hand-written files have a URL here, and Docker Hub under its several names.
     name = re.sub(r"^https?://|(/v[12])?/*$", "", key)
     return "docker.io" if name in {"index.docker.io", "registry-1.docker.io"} else name

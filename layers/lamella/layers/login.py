@@ -9,8 +9,9 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.credentials import Credentials, docker_file, helper_of, key_of, read_file
-from lamella.layers.errors import CredentialsError
+from lamella.layers.credentials import Credentials, docker_file, helper_of, key_of, plain, read_file
+from lamella.layers.errors import CredentialsError, InvalidReference, NotFound
+from lamella.layers.reference import is_registry
 from lamella.layers.registry import client_of
 from lamella.layers.retry import patiently
 
@@ -20,19 +21,34 @@ if TYPE_CHECKING:
     from docker.credentials import Store
 
 
+def registry_of(text: str) -> str:
+    """The registry that somebody means, who may write it as a URL; `InvalidReference` where it can't be one."""
+    registry = plain(text)
+    if not is_registry(registry):
+        shown = text.rpartition("@")[2][:100]
+        raise InvalidReference(f"{shown!r} is no registry: name its host alone, such as ghcr.io or localhost:5000")
+    return registry
+
+
 def login(registry: str, username: str, password: str, *, insecure: bool = False) -> str:
     """Keeps credentials for `registry` after the registry has taken them; returns the file or helper that has them.
 
-    Raises `Denied` where the registry refuses them, `Unreachable`, and `CredentialsError` where they can't be kept.
+    What was kept for it before, under any spelling of its name, is replaced. Raises `Denied` where the registry refuses
+    them, `NotFound` and `InvalidReference` where it is none, `Unreachable`, and `CredentialsError` where they can't be kept.
     """
+    registry = registry_of(registry)
     known = Credentials(username, password)
     client = client_of(registry, lambda: known, insecure=insecure)
     with contextlib.closing(client):
-        patiently(client.patience, lambda: client.request("GET", "/", "this login", {200})).close()
+        try:
+            patiently(client.patience, lambda: client.request("GET", "/", "this login", {200})).close()
+        except NotFound as error:
+            raise NotFound(f"{registry} is no registry: it has no /v2/; is its name right?") from error
     path = _path()
     document = read_file(path)
     helper = helper_of(document, registry, path)
     entries = _auths(document)
+    _forget(entries, registry)
     if helper:
         with _helped(helper, registry) as store:
             store.store(key_of(registry), username, password)
@@ -46,10 +62,11 @@ def login(registry: str, username: str, password: str, *, insecure: bool = False
 
 def logout(registry: str) -> bool:
     """Forgets the credentials for `registry`; whether there were any."""
+    registry = registry_of(registry)
     path = _path()
     document = read_file(path)
     helper = helper_of(document, registry, path)
-    known = _auths(document).pop(key_of(registry), None) is not None
+    known = _forget(_auths(document), registry)
     if known:
         _write(path, document)
     if helper:
@@ -69,6 +86,14 @@ def _auths(document: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise CredentialsError(f"'auths' in {_path()} is not an object: correct it, or move the file away")
     return entries
+
+
+def _forget(entries: dict[str, Any], registry: str) -> bool:
+    # Whoever looks for the registry takes the first key that means it, however it is written.
+    meant = [key for key in entries if plain(key) == registry]
+    for key in meant:
+        del entries[key]
+    return bool(meant)
 
 
 @contextlib.contextmanager

@@ -59,6 +59,11 @@ class Reference:
         return _registry(text, name, digest)
 
 
+def is_registry(name: str) -> bool:
+    """Whether `name` can be a reference's registry: a host with an optional port."""
+    return bool(_HOST.fullmatch(name))
+
+
 def _split_layout_digest(text: str) -> tuple[str, str, str]:
     # A folder's name may hold an @; a digest has a colon behind it.
     name, at, digest = text.rpartition("@")

@@ -25,14 +25,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tries the credentials and keeps them."""
-    from lamella.layers.login import login
+    from lamella.layers.login import login, registry_of
 
+    registry = registry_of(arguments.registry)
     username, password = _ask(arguments.username)
-    kept = login(arguments.registry, username, password, insecure=arguments.insecure)
+    kept = login(registry, username, password, insecure=arguments.insecure)
     if arguments.json:
-        result_json({"registry": arguments.registry, "username": username, "kept": kept})
+        result_json({"registry": registry, "username": username, "kept": kept})
     else:
-        remark(f"{arguments.registry} takes {username}'s credentials; kept in {kept}", quiet=arguments.quiet)
+        remark(f"{registry} takes {username}'s credentials; kept in {kept}", quiet=arguments.quiet)
     return 0
 
 

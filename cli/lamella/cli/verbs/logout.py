@@ -21,12 +21,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Forgets them; it is no error where there were none."""
-    from lamella.layers.login import logout
+    from lamella.layers.login import logout, registry_of
 
-    forgotten = logout(arguments.registry)
+    registry = registry_of(arguments.registry)
+    forgotten = logout(registry)
     if arguments.json:
-        result_json({"registry": arguments.registry, "forgotten": forgotten})
+        result_json({"registry": registry, "forgotten": forgotten})
     else:
         said = "credentials forgotten" if forgotten else "nothing to forget"
-        remark(f"{arguments.registry}: {said}", quiet=arguments.quiet)
+        remark(f"{registry}: {said}", quiet=arguments.quiet)
     return 0
