@@ -10,6 +10,7 @@ import pytest
 from lamella.builder import working
 from lamella.builder.errors import CannotBuild
 from lamella.builder.scan import scan
+from lamella.layers.store import Store
 from support.installed import install, venv, wheel
 from support.projects import editable, project
 from support.scanned import SITE, findings, package, paths, reasons, shipped
@@ -70,6 +71,23 @@ def test_environments_vcs_folders_and_tools_own_files_never_ship(made: Path, fol
     )
     write(folder, "pixi/conda-meta/x.json")
     assert local(made, folder) == local(made, folder) & {
+        "app.py",
+        "a/b/c/mod.py",
+        "my-dir/run.py",
+        "templates/page.html",
+        "settings.yaml",
+        "core.so",
+    }
+
+
+def test_caches_and_what_lamella_itself_keeps_and_writes_never_ship(
+    made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMELLA_CACHE", str(folder / "cache"))
+    write(folder, "pushed/oci-layout", "pushed/blobs/x", "target/CACHEDIR.TAG", "target/x.so")
+    Store(str(folder / "store")).prepare()
+    write(folder, "store/layers/sha256/x/x.py")
+    assert local(made, folder) == {
         "app.py",
         "a/b/c/mod.py",
         "my-dir/run.py",

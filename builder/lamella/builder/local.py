@@ -36,6 +36,15 @@ _NEVER = frozenset(
         ".coverage",
     }
 )
+# What is in a folder that is never a project's code, though it may hold modules.
+_NO_CODE = (
+    (["pyvenv.cfg"], "an environment of its own"),
+    (["conda-meta"], "an environment of its own"),
+    (["oci-layout"], "an OCI layout, which holds what was pushed"),
+    (["hashes.sqlite"], "Lamella's own cache"),
+    (["layers/sha256", "lock"], "Lamella's own store"),
+    (["CACHEDIR.TAG"], "a cache, by its own word"),  # bford.info/cachedir
+)
 PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 """Files at a project's top."""
 # A `.pth` file makes everything below it importable; this is never meant to be.
@@ -153,10 +162,10 @@ def never(path: str, name: str, source: str) -> str | None:
         return "made by a tool for itself"
     if name in VCS:
         return VCS_FOLDER
-    if os.path.isdir(source) and (
-        os.path.exists(os.path.join(source, "pyvenv.cfg")) or os.path.isdir(os.path.join(source, "conda-meta"))
-    ):
-        return "an environment of its own"
+    if os.path.isdir(source):
+        for marks, what in _NO_CODE:
+            if all(os.path.exists(os.path.join(source, mark)) for mark in marks):
+                return what
     return secret(path, name, source)
 
 

@@ -83,8 +83,8 @@ def _builder(facts: Facts) -> str:
     """The Python that builds: the environment's own, or, where that is another machine's, one of its version here."""
     if not facts.compiler:
         raise BuilderError(
-            f"no Python {facts.short} is here to build wheels for {facts.platform}: install python{facts.short}, or push "
-            "without --wheels"
+            f"no Python {facts.short} is here to build wheels for {facts.platform}: install python{facts.short}, or "
+            "leave local code out with --no-local"
         )
     return facts.compiler
 
