@@ -155,6 +155,15 @@ def fetch_document(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
     return b"".join(parts)
 
 
+def in_the_clear(other: Reference, goal: Reference, *, insecure: bool) -> bool:
+    """Whether `insecure`, which is said of `goal`, holds for `other` as well: its registry, or `goal` is a folder.
+
+    Without TLS whoever is in between is shown the password: a registry of the own network being asked so is no reason to
+    ask a public one so.
+    """
+    return insecure and (goal.is_layout or other.registry == goal.registry)
+
+
 def open_storage(
     reference: Reference, *, insecure: bool = False, create: bool = False, mirrors: bool = True
 ) -> Storage:
