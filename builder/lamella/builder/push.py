@@ -21,7 +21,7 @@ from lamella.builder.upload import Uploads
 from lamella.layers.errors import LayersError
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
-from lamella.layers.storage import open_storage
+from lamella.layers.storage import in_the_clear, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,7 +126,7 @@ def push_environment(
     progress = progress or Silent()
     settings = settings or Settings()
     with contextlib.closing(open_storage(target, insecure=insecure, create=True, mirrors=False)) as storage:
-        under = _base(base, environment, insecure)
+        under = _base(base, environment, target, insecure=insecure)
         image_layers = max_layers - (len(under.layers) if under else 0)
         if image_layers < 1:
             raise BuilderError(
@@ -204,11 +204,12 @@ def _target(reference: str, image_prefix: str) -> Reference:
     return target
 
 
-def _base(base: str | None, environment: Environment, insecure: bool) -> Base | None:
+def _base(base: str | None, environment: Environment, target: Reference, *, insecure: bool) -> Base | None:
     if not base:
         return None
     reference = Reference.parse(base)
-    with contextlib.closing(open_storage(reference, insecure=insecure)) as storage:
+    plain = in_the_clear(reference, target, insecure=insecure)
+    with contextlib.closing(open_storage(reference, insecure=plain)) as storage:
         return bases.read(storage, reference, environment.platform)
 
 
@@ -227,7 +228,8 @@ def _take_base(
     *,
     insecure: bool,
 ) -> None:
-    source = stack.enter_context(contextlib.closing(open_storage(reference, insecure=insecure)))
+    plain = in_the_clear(reference, target, insecure=insecure)
+    source = stack.enter_context(contextlib.closing(open_storage(reference, insecure=plain)))
     same = reference.registry and reference.registry == target.registry
     for layer in under.layers:
         uploads.borrowed(layer.descriptor, source, reference.repository if same else "")
