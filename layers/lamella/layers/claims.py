@@ -168,12 +168,15 @@ def is_alive_elsewhere(state: Mounted) -> bool:
 def forget_dead(store: Store, kernel: Kernel) -> None:
     """Ends the claims of what is certainly gone: by another hand than Lamella's, with its namespace, or by a restart."""
     here = namespace_here()
-    for state in tuple(claims(store)):
-        lock_path = f"{store.path}/locks/{lock_name(state.target)}"
+    for found in tuple(claims(store)):
+        lock_path = f"{store.path}/locks/{lock_name(found.target)}"
         lock = locks.acquire(lock_path, wait=False)
         if lock is None:
             continue  # somebody mounts or unmounts there just now
         try:
+            state = read(store, found)  # or did before the lock was free
+            if state is None:
+                continue
             # Of a tree only the claim is lost where it was wrongly thought to be gone: its files are its own.
             known = state.namespace == here or state.method not in TREES or _of_another_boot(state)
             if known and not is_there(state, kernel) and not is_alive_elsewhere(state):

@@ -87,7 +87,7 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
                 chosen = () if busy else _choose(items, keep_bytes, older_than)
                 for item in chosen:
                     trash.add(item.path)
-                _note_use(items, chosen)
+                _note_use(items, {item.path for item in chosen})
                 _remove_unfinished(store)
             _remove_abandoned(store)
     layers = tuple(item.diff_id for item in chosen if item.diff_id)
@@ -163,10 +163,10 @@ def _named(algorithm: str, name: str) -> Digest | None:
         return None
 
 
-def _note_use(items: Iterable[Item], freed: Container[Item]) -> None:
+def _note_use(items: Iterable[Item], freed: Container[str]) -> None:
     # What said when a layer was used may be among what goes now.
     for item in items:
-        if item.diff_id and item not in freed and item.used > os.stat(item.path).st_mtime:
+        if item.diff_id and item.path not in freed and item.used > os.stat(item.path).st_mtime:
             os.utime(item.path, (item.used, item.used))
 
 

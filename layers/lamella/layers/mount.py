@@ -120,7 +120,7 @@ def umount(target: str, *, store: Store | None = None, lazy: bool = False, kerne
     with ExitStack() as held:
         state = claims.find(home, target, kernel)
         if state:
-            held.enter_context(_alone(home, target))
+            held.enter_context(_alone(home, target, state.changes if state.keeps_changes else ""))
             state = claims.find(home, target, kernel)  # whoever was there first may have taken it away
         if state is None:
             raise MountError(f"there is no environment of the store {home.path} at {target}")
