@@ -1,4 +1,4 @@
-"""How long a push takes: of everything, of nothing, of one changed package; beside tar and zstd of the same tree.
+"""How long a push takes: of everything, of nothing, of one changed package, of an edit; beside tar and zstd of the same tree.
 
     python tests/bench/push.py PREFIX
 
@@ -22,6 +22,10 @@ from typing import Any
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
 from support.engines import need
+from support.projects import editable
+
+EDIT_BUDGET = 2.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,25 @@ def main() -> None:
             "nothing changed": push(folder, prefix),
             "the same elsewhere": push(folder, copy := copied(prefix, folder / "copy")),
             "one package changed": push(folder, changed(copy)),
+            "with an editable project": push(folder, with_project(copy, folder / "project")),
+            "one file of it edited": push(folder, edited(copy, folder / "project")),
         }
         base = os.path.getsize(folder / "tar.zst")
-    print(f"{'tar and zstd -3, one thread':28} {plain:7.2f} s {'':21} {base / 1e6:8.1f} MB")
+    print(f"{'tar and zstd -3, one thread':32} {plain:7.2f} s {'':21} {base / 1e6:8.1f} MB")
     for title, run in runs.items():
         moved = run.value["uploaded"]["bytes"] / 1e6
         print(
-            f"{'push: ' + title:28} {run.seconds:7.2f} s  {run.cpu:7.2f} s of CPU  {moved:8.1f} MB moved  "
+            f"{'push: ' + title:32} {run.seconds:7.2f} s  {run.cpu:7.2f} s of CPU  {moved:8.1f} MB moved  "
             f"{run.memory / 1e6:6.0f} MB of memory  {run.value['built']['layers']:4} layers built"
         )
     print()
     whole = runs["everything"].seconds
     print(f"{'push of everything / tar and zstd':44} {whole / plain:8.2f}")
-    for title in ("nothing changed", "one package changed"):
+    for title in ("nothing changed", "one package changed", "one file of it edited"):
         print(f"{'push of everything / ' + title:44} {whole / runs[title].seconds:8.1f}")
+    edit = runs["one file of it edited"]
+    met = "met" if edit.seconds <= EDIT_BUDGET and edit.value["uploaded"]["layers"] == 1 else "missed"
+    print(f"{'an edit and its push, of 2 seconds':44} {edit.seconds / EDIT_BUDGET:8.2f} ({met})")
 
 
 def push(folder: Path, prefix: Path) -> Run:
@@ -103,6 +112,26 @@ def changed(prefix: Path) -> Path:
     modules = sorted(found, key=lambda path: len(list(path.parent.iterdir())))
     module = next(path for path in modules if path.stat().st_size)
     module.write_bytes(module.read_bytes() + b"\n# changed\n")
+    return prefix
+
+
+def with_project(prefix: Path, root: Path) -> Path:
+    """The environment with a project of 200 modules and some data installed editable."""
+    code = root / "src" / "edited"
+    code.mkdir(parents=True)
+    for number in range(200):
+        (code / f"module_{number}.py").write_text(f"def f{number}(x):\n    return x + {number}\n" * 50)
+    (code / "__init__.py").write_text("")
+    (code / "data.bin").write_bytes(os.urandom(1 << 20))
+    (root / "pyproject.toml").write_text("[project]\nname = 'edited'\nversion = '1.0'\n")
+    editable(next(prefix.glob("lib/python3*/site-packages")), root, "edited")
+    return prefix
+
+
+def edited(prefix: Path, root: Path) -> Path:
+    """The environment after one edit."""
+    with (root / "src" / "edited" / "module_7.py").open("a") as module:
+        module.write("\nnew = 1\n")
     return prefix
 
 
