@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.cache import LayerCache
+from lamella.builder.environment import Finding
 from lamella.builder.errors import BuilderError, CacheError, EnvironmentChanged
 from lamella.builder.image import Settings
 from lamella.builder.push import push_environment
 from lamella.layers import published
 from lamella.layers.errors import LayersError, NotFound
+from lamella.layers.keys import private_key
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import CONFIG, MANIFEST, Descriptor, Digest, ImageConfig, Index, Manifest, Platform
+from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
-from lamella.layers.signature import sign
+from lamella.layers.signature import sign, verify
 from lamella.layers.storage import fetch_document, open_storage
 from support.engines import need
 from support.environments import archive
@@ -27,7 +30,7 @@ from support.packages import SITE, environment, package
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lamella.builder.environment import Environment
@@ -435,3 +438,102 @@ def test_blobs_of_another_pythons_patch_release_are_taken_as_they_are(
     again = push_environment(env, reference, cache=mine)
     assert again.reference == first.reference
     assert (again.built, again.uploaded, again.moved) == (0, 0, 0)
+
+
+class Meanwhile(Silent):
+    """Calls `action` once, when all layers are uploaded and nothing names them yet."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action = action
+        self._done = False
+
+    def end(self, task: str) -> None:
+        if task == "upload" and not self._done:
+            self._done = True
+            self._action()
+
+
+def platforms(registry: RegistrySimulator, tag: str = "x") -> list[str]:
+    reference = Reference.parse(f"{registry.host}/team/envs:{tag}")
+    storage = open_storage(reference)
+    try:
+        return [str(found.platform) for found in published.read(storage, reference).environments]
+    finally:
+        storage.close()
+
+
+def test_a_platform_that_a_colleague_adds_meanwhile_stays(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    reference = f"{registry.host}/team/envs:x"
+    amd64 = small(tmp_path / "env")
+
+    def push(architecture: str, progress: Silent | None = None) -> None:
+        env = replace(amd64, platform=Platform("linux", architecture))
+        push_environment(env, reference, append=True, sbom=True, cache=cache, progress=progress)
+
+    push("amd64", Meanwhile(lambda: push("arm64", Meanwhile(lambda: push("riscv64")))))
+    assert platforms(registry) == ["linux/amd64", "linux/arm64", "linux/riscv64"]
+
+
+def test_a_platform_that_another_s_tag_swept_away_is_added_again(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    """Between the last look at the tag and its change nothing can be held: whoever looks afterwards finds out."""
+    reference = f"{registry.host}/team/envs:x"
+    env = small(tmp_path / "env")
+    push_environment(replace(env, platform=Platform("linux", "arm64")), reference, cache=cache)
+    # As if somebody else's change had come right after.
+    registry.faults.append(Fault("PUT .*/manifests/x", status=201))
+    push_environment(env, reference, append=True, cache=cache)
+    assert platforms(registry) == ["linux/amd64", "linux/arm64"]
+
+
+def test_an_index_is_signed_and_has_its_attachments_before_the_tag_names_it(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    private, public = key_pair(tmp_path)
+    env = replace(small(tmp_path / "env"), findings=(Finding("warning", "patched", "p1", "p1 was patched"),))
+    reference = f"{registry.host}/team/envs:x"
+    pushed = push_environment(env, reference, sbom=True, signing_key=private_key(private), cache=cache)
+    digest = pushed.reference.partition("@")[2]
+    puts = [request.path.rpartition("/")[2] for request in registry.asked("PUT .*/manifests/")]
+    assert puts[-1] == "x"
+    assert puts.index(digest) < puts.index(f"{digest.replace(':', '-')}.sig") < len(puts) - 1
+    assert len(puts) == 7, "two images, the index, the signature, the bill of materials, the findings, the tag"
+    verify(reference, public)
+
+
+def test_a_push_whose_signature_is_refused_moves_no_tag(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    private, _ = key_pair(tmp_path)
+    registry.faults.append(Fault(r"PUT .*/manifests/sha256-.*\.sig", status=403))
+    with pytest.raises(LayersError, match="denies"):
+        push_environment(
+            small(tmp_path / "env"), f"{registry.host}/team/envs:x", signing_key=private_key(private), cache=cache
+        )
+    assert "x" not in registry.tags.get("team/envs", {})
+
+
+def test_what_is_there_already_is_signed_when_it_is_asked_for(tmp_path: Path, cache: LayerCache) -> None:
+    private, public = key_pair(tmp_path)
+    reference = f"oci:{tmp_path}/out:x"
+    env = small(tmp_path / "env")
+    push_environment(env, reference, cache=cache)
+    assert push_environment(env, reference, signing_key=private_key(private), cache=cache).plan.unchanged
+    verify(reference, public)
+
+
+def test_a_dry_run_tells_what_of_the_base_the_destination_lacks(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    base = f"oci:{tmp_path}/base:b"
+    base_image(base, [{"etc/os-release": "ID=test\n"}, {"etc/issue": "test\n"}])
+    reference = f"{registry.host}/team/envs:x"
+    env = small(tmp_path / "env")
+    planned = push_environment(env, reference, base=base, cache=cache, dry_run=True).plan
+    assert len(planned.base) == 2
+    push_environment(env, reference, base=base, cache=cache)
+    again = push_environment(small(tmp_path / "b", changed="p1"), reference, base=base, cache=cache, dry_run=True)
+    assert again.plan.base == ()

@@ -10,11 +10,12 @@ from lamella.builder.cache import Built, LayerCache
 from lamella.builder.image import PackageLayer
 from lamella.builder.push import push_environment
 from lamella.builder.sbom import MEDIA_TYPE, sbom
-from lamella.layers.oci import LAYER_ZSTD, Digest
+from lamella.layers.oci import LAYER_ZSTD, Digest, Platform
 from lamella.layers.reference import Reference
-from lamella.layers.referrers import content_of, referrers
+from lamella.layers.referrers import annotations_of, content_of, referrers
 from lamella.layers.storage import open_storage
 from support.packages import SITE, environment, package
+from support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,3 +92,23 @@ def test_it_is_attached_to_what_was_pushed_and_the_same_every_time(tmp_path: Pat
         storage.close()
     assert documents[0] == documents[1]
     assert [one["name"] for one in json.loads(documents[0])["components"]] == ["tool"]
+
+
+def test_each_platform_of_an_index_has_its_bill(tmp_path: Path) -> None:
+    """Whoever adds a platform leaves the others' bills of materials where they are looked for."""
+    simulator = RegistrySimulator()
+    with simulator.serving():
+        reference = f"{simulator.host}/team/envs:x"
+        cache = LayerCache(str(tmp_path / "cache"))
+        for architecture, licence in (("amd64", "BSD"), ("arm64", "MIT")):
+            env = environment(tmp_path / architecture, tool(tmp_path / architecture, f"License: {licence}"))
+            env = replace(env, platform=Platform("linux", architecture))
+            push_environment(env, reference, append=True, sbom=True, cache=cache)
+        storage = open_storage(Reference.parse(reference))
+        licences = {}
+        for referrer in referrers(storage, storage.resolve("x"), MEDIA_TYPE):
+            (component,) = json.loads(content_of(storage, referrer))["components"]
+            (licence,) = component["licenses"]
+            licences[annotations_of(storage, referrer)["dev.lamella.platform"]] = licence["license"]["name"]
+        storage.close()
+    assert licences == {"linux/amd64": "BSD", "linux/arm64": "MIT"}

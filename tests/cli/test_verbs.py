@@ -332,6 +332,17 @@ def test_a_bill_of_materials_is_attached_when_it_is_asked_for(lamella: Command, 
     document = json.loads(lamella("inspect", place, "--sbom").stdout)
     assert document["bomFormat"] == "CycloneDX"
     assert "alpha" in {component["name"] for component in document["components"]}
+    done = lamella("inspect", place, "--sbom", "--platform", "linux/s390x")
+    assert done.returncode == 1
+    assert "has no environment for linux/s390x" in done.stderr
+
+
+def test_a_key_that_cant_sign_stops_a_push_before_it_begins(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    for flags in ([], ["--dry-run"]):
+        done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--sign", f"{tmp_path}/none.pem", *flags)
+        assert done.returncode == 1
+        assert "can't read the key" in done.stderr
+    assert not (tmp_path / "layout").exists()
 
 
 def test_an_environment_without_a_bill_of_materials_says_how_to_get_one(lamella: Command, reference: str) -> None:

@@ -78,6 +78,14 @@ def others(storage: Storage, index: Descriptor, platform: Platform) -> tuple[Pai
     return tuple(pair for pair in pairs if pair.image.platform not in (None, platform))
 
 
+def platforms(storage: Storage, index: Descriptor) -> tuple[Platform, ...]:
+    """The platforms of the images that the index names."""
+    if index.media_type not in INDEX_TYPES:
+        return ()
+    entries = Index.parse(fetch_document(storage, index)).manifests
+    return tuple(entry.platform for entry in entries if entry.platform and IMAGE not in entry.annotations)
+
+
 def built_layers(layers: Iterable[Layer]) -> dict[str, Built]:
     """What layer keys are, from the annotations of a manifest's layers."""
     known = {}

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from lamella.builder.cache import Built
+    from lamella.layers.oci import Descriptor
 
 Action = Literal["build", "upload", "reuse"]
 
@@ -46,6 +47,8 @@ class PushPlan:
     """Packages' own layers, then bundles."""
     unchanged: bool = False
     """The tag names exactly this environment already: nothing is done."""
+    base: tuple[Descriptor, ...] = ()
+    """Of a dry run: the base's layers that the destination lacks."""
 
     def chosen(self, action: Action) -> tuple[PlannedLayer, ...]:
         """The layers that `action` is planned for."""
@@ -53,7 +56,7 @@ class PushPlan:
 
     @property
     def upload_size(self) -> int:
-        """Bytes to upload of blobs that exist; those that are built first are not known yet."""
+        """Bytes to upload of blobs that exist, the base's not among them; those that are built first are not known yet."""
         return sum(layer.built.size for layer in self.layers if layer.action == "upload" and layer.built)
 
 

@@ -9,28 +9,31 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder import base as bases
-from lamella.builder import destination, wanted
+from lamella.builder import destination, report, wanted
 from lamella.builder.build import build
 from lamella.builder.bytecode import Compiler
 from lamella.builder.cache import LayerCache
 from lamella.builder.errors import BuilderError
 from lamella.builder.image import About, Documents, ImageLayer, PackageLayer, Settings, documents
 from lamella.builder.plan import PlannedLayer, PushPlan, plan
+from lamella.builder.publish import Attachments, Published, attach, publish
 from lamella.builder.survey import look
 from lamella.builder.upload import Uploads
 from lamella.layers.errors import LayersError
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
+from lamella.layers.referrers import Artifact
 from lamella.layers.storage import in_the_clear, open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from lamella.builder.cache import Built
     from lamella.builder.environment import Environment
-    from lamella.builder.image import Base
+    from lamella.builder.image import Base, Pair
     from lamella.builder.pack import Compression
     from lamella.builder.wanted import Layers
+    from lamella.layers.keys import PrivateKey
     from lamella.layers.oci import Descriptor
     from lamella.layers.progress import Progress
     from lamella.layers.storage import Storage
@@ -74,6 +77,7 @@ def push(
     dry_run: bool = False,
     append: bool = False,
     sbom: bool = False,
+    signing_key: PrivateKey | None = None,
     cache: LayerCache | None = None,
     progress: Progress | None = None,
 ) -> Pushed:
@@ -99,6 +103,7 @@ def push(
         dry_run=dry_run,
         append=append,
         sbom=sbom,
+        signing_key=signing_key,
         cache=cache,
         progress=progress,
     )
@@ -117,6 +122,7 @@ def push_environment(
     dry_run: bool = False,
     append: bool = False,
     sbom: bool = False,
+    signing_key: PrivateKey | None = None,
     cache: LayerCache | None = None,
     progress: Progress | None = None,
 ) -> Pushed:
@@ -143,19 +149,25 @@ def push_environment(
         about = About(environment.platform, image_prefix, environment.interpreter.version, environment.needs)
         cached = {item.key: built for item in layers.all if (built := cache.find(item.key))}
         now = destination.current(storage, target)
-        others = destination.others(storage, now, environment.platform) if append and now else ()
-        document = functools.partial(documents, about, base=under, settings=settings, others=others)
-        if len(cached) == len(layers.all):
-            made = document(*_described(layers, cached))
-            if now and now.digest == made.index.descriptor.digest:
-                if sbom and not dry_run:
-                    _attach_sbom(storage, layers, cached, made)
-                unattached = "" if dry_run else _attach_findings(storage, environment, image_prefix, made)
-                return replace(_unchanged(environment, target, layers, cached, made), unattached=unattached)
+
+        def document(known: Mapping[str, Built], others: Sequence[Pair]) -> Documents:
+            return documents(about, *_described(layers, known), base=under, settings=settings, others=others)
+
+        def attachments(known: Mapping[str, Built]) -> Attachments:
+            bill = _bill(layers, known) if sbom else None
+            return Attachments(environment.platform, report.artifact(environment, image_prefix), bill, signing_key)
+
+        if len(cached) == len(layers.all) and now:
+            others = destination.others(storage, now, environment.platform) if append else ()
+            if now.digest == document(cached, others).index.descriptor.digest:
+                published = Published(now) if dry_run else attach(storage, target, now, attachments(cached))
+                return _unchanged(environment, target, layers, cached, published)
         survey = look(storage, target, layers.all, environment.platform, now=now, cache=cache, cached=cached)
         known = survey.known
         decided = plan(str(target), layers.all, known, lambda built: cache.blob_path(built) is not None, survey.there)
         if dry_run:
+            if under:
+                decided = replace(decided, base=_lacking(storage, under, survey.there))
             return Pushed(str(target), environment, decided, 0, len(decided.chosen("reuse")), 0, 0)
         with contextlib.ExitStack() as stack:
             uploads = stack.enter_context(contextlib.closing(Uploads(storage, survey.there, progress)))
@@ -172,25 +184,33 @@ def push_environment(
                 tools=tools,
             )
             uploads.wait()
-        made = document(*_described(layers, known))
-        if not now or now.digest != made.index.descriptor.digest:
+
+        def send(made: Documents) -> None:
             try:
-                _send(uploads, made, target)
+                uploads.documents(made)
             except LayersError:
                 # A blob that was there within a day may be gone: then the registry refuses what names it.
                 if not survey.believed:
                     raise
                 survey.doubt(cache)
                 uploads.make_sure([known[item.key] for item in layers.all], cache)
-                _send(uploads, made, target)
-        if sbom:
-            _attach_sbom(storage, layers, known, made)
-        unattached = _attach_findings(storage, environment, image_prefix, made, now if others else None)
-        tagged = f"{target.tag}@{made.index.descriptor.digest}"
+                uploads.documents(made)
+
+        published = publish(
+            storage,
+            target,
+            functools.partial(document, known),
+            attachments(known),
+            send=send,
+            uploads=uploads,
+            now=now,
+            append=append,
+        )
+        tagged = f"{target.tag}@{published.index.digest}"
         survey.remember(cache, [known[item.key] for item in layers.all], tagged)
-    pinned = str(target.at(made.index.descriptor.digest))
+    pinned = str(target.at(published.index.digest))
     built_count, reused = len(decided.chosen("build")), len(decided.chosen("reuse"))
-    return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved, unattached)
+    return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved, published.unattached)
 
 
 def _target(reference: str, image_prefix: str) -> Reference:
@@ -213,10 +233,9 @@ def _base(base: str | None, environment: Environment, target: Reference, *, inse
         return bases.read(storage, reference, environment.platform)
 
 
-def _send(uploads: Uploads, made: Documents, target: Reference) -> None:
-    for document in (*made.configs, *made.manifests):
-        uploads.document(document)
-    uploads.document(made.index, tag=target.tag)
+def _lacking(storage: Storage, under: Base, there: Collection[str]) -> tuple[Descriptor, ...]:
+    asked = {layer.descriptor.digest: layer.descriptor for layer in under.layers}
+    return tuple(each for each in asked.values() if str(each.digest) not in there and not storage.exists(each))
 
 
 def _take_base(
@@ -281,38 +300,11 @@ def _build(
     return results
 
 
-def _attach_sbom(storage: Storage, layers: Layers, known: Mapping[str, Built], made: Documents) -> None:
+def _bill(layers: Layers, known: Mapping[str, Built]) -> Artifact:
     from lamella.builder import sbom
-    from lamella.layers.referrers import Artifact, attach
 
     packages = [content.package for content in layers.contents]
-    content = sbom.sbom(zip(packages, _packages(layers, known), strict=True))
-    attach(storage, made.index.descriptor, Artifact(sbom.MEDIA_TYPE, content))
-
-
-def _attach_findings(
-    storage: Storage, environment: Environment, image_prefix: str, made: Documents, before: Descriptor | None = None
-) -> str:
-    """Attaches what was found to the new index, with what is attached to the one `before` it for other platforms.
-
-    Gives why it could not be: an environment that is pushed and tagged is no failure for a registry that takes no artifacts.
-    """
-    from lamella.builder import report
-    from lamella.layers.findings import MEDIA_TYPE, PLATFORM
-    from lamella.layers.referrers import Artifact, attach, content_of, referrers
-
-    index = made.index.descriptor
-    try:
-        artifact = report.artifact(environment, image_prefix)
-        if artifact:
-            attach(storage, index, artifact)
-        for referrer in referrers(storage, before, MEDIA_TYPE) if before and before.digest != index.digest else ():
-            if referrer.annotations.get(PLATFORM) != str(environment.platform):
-                content = content_of(storage, referrer)
-                attach(storage, index, Artifact(MEDIA_TYPE, content, referrer.annotations))
-    except LayersError as error:
-        return str(error)
-    return ""
+    return Artifact(sbom.MEDIA_TYPE, sbom.sbom(zip(packages, _packages(layers, known), strict=True)))
 
 
 def _described(layers: Layers, known: Mapping[str, Built]) -> tuple[list[PackageLayer], list[ImageLayer]]:
@@ -333,8 +325,9 @@ def _packages(layers: Layers, known: Mapping[str, Built]) -> list[PackageLayer]:
 
 
 def _unchanged(
-    environment: Environment, target: Reference, layers: Layers, known: Mapping[str, Built], made: Documents
+    environment: Environment, target: Reference, layers: Layers, known: Mapping[str, Built], published: Published
 ) -> Pushed:
-    decided = tuple(PlannedLayer(item, "reuse", known[item.key]) for item in layers.all)
-    pinned = str(target.at(made.index.descriptor.digest))
-    return Pushed(pinned, environment, PushPlan(str(target), decided, unchanged=True), 0, len(decided), 0, 0)
+    planned = tuple(PlannedLayer(item, "reuse", known[item.key]) for item in layers.all)
+    decided = PushPlan(str(target), planned, unchanged=True)
+    pinned = str(target.at(published.index.digest))
+    return Pushed(pinned, environment, decided, 0, len(planned), 0, 0, published.unattached)

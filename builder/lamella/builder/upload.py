@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from lamella.builder.cache import Built, LayerCache
-    from lamella.builder.image import Document
+    from lamella.builder.image import Document, Documents
     from lamella.layers.progress import Progress
     from lamella.layers.storage import ReadOnlyStorage, Storage
 
@@ -93,6 +93,11 @@ class Uploads:
         self._storage.push(document.descriptor, lambda: BytesIO(document.content), tag=tag)
         with self._lock:
             self.moved += document.descriptor.size
+
+    def documents(self, documents: Documents) -> None:
+        """Sends all of them, the index without a tag: what names others after them."""
+        for document in (*documents.configs, *documents.manifests, documents.index):
+            self.document(document)
 
     def _send(self, built: Built, path: str, cache: LayerCache) -> None:
         try:

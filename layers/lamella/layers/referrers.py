@@ -74,6 +74,11 @@ def content_of(storage: Storage, referrer: Descriptor) -> bytes:
     return fetch_document(storage, manifest.layers[0])
 
 
+def annotations_of(storage: ReadOnlyStorage, referrer: Descriptor) -> Mapping[str, str]:
+    """What `attach` was given beside the document; read from the manifest where it is listed without."""
+    return referrer.annotations or Manifest.parse(fetch_document(storage, referrer)).annotations
+
+
 def add(storage: Storage, subject: Digest, referrer: Descriptor) -> None:
     """Lists `referrer` under the tag that is made of `subject`, for registries without the API."""
     others = tuple(entry for entry in _tagged(storage, subject) if entry.digest != referrer.digest)

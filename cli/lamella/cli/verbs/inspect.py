@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
 from lamella.cli.output import Column, counted, result, result_json, size, table
-from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE
 
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lamella.layers.shared import Shared
     from lamella.layers.storage import Storage
 
-SETTINGS = (*REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 SBOM = "application/vnd.cyclonedx+json"
 LARGEST = 20
 """Packages that are shown without --all: the rest is most of the lines and little of the size."""
@@ -39,7 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reads the manifests, no layer, and shows them."""
-    from lamella.layers.published import read
+    from lamella.layers.oci import Platform
+    from lamella.layers.published import for_platform, read
     from lamella.layers.reference import Reference
     from lamella.layers.storage import open_storage
 
@@ -50,8 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         reference = Reference.parse(verify(arguments.reference, arguments.verify, insecure=arguments.insecure))
     with closing(open_storage(reference, insecure=arguments.insecure)) as storage:
         published = read(storage, reference)
+        if arguments.platform:
+            only = for_platform(published, Platform.parse(arguments.platform))
+            published = replace(published, environments=(only,))
         if arguments.sbom:
-            return _show_sbom(storage, published)
+            return _show_sbom(storage, published, arguments.platform)
         found, reason = _findings(storage, published, must=arguments.findings)
         others = None if arguments.findings else _shared(storage, published)
     if arguments.json:
@@ -90,14 +95,27 @@ def _shared(storage: Storage, published: Published) -> Shared | None:
         return None
 
 
-def _show_sbom(storage: Storage, published: Published) -> int:
+def _show_sbom(storage: Storage, published: Published, platform: str | None) -> int:
+    """Prints the bill of materials for one platform: the one that was asked for, this machine's, or the only one."""
+    from lamella.layers import findings
     from lamella.layers.errors import NotFound
-    from lamella.layers.referrers import content_of, referrers
+    from lamella.layers.oci import Platform
+    from lamella.layers.referrers import annotations_of, content_of, referrers
 
-    for referrer in referrers(storage, published.descriptor, SBOM):
-        sys.stdout.write(content_of(storage, referrer).decode())
-        return 0
-    raise NotFound(f"{published.reference} has no bill of materials: push it with --sbom")
+    found = {
+        annotations_of(storage, referrer).get(findings.PLATFORM, ""): referrer
+        for referrer in referrers(storage, published.descriptor, SBOM)
+    }
+    if not found:
+        raise NotFound(f"{published.reference} has no bill of materials: push it with --sbom")
+    wanted = platform or (str(Platform.here()) if len(found) > 1 else next(iter(found)))
+    if wanted not in found:
+        there = ", ".join(sorted(found))
+        raise NotFound(
+            f"{published.reference} has no bill of materials for {wanted}: it has {there}; name one with --platform"
+        )
+    sys.stdout.write(content_of(storage, found[wanted]).decode())
+    return 0
 
 
 def _show_findings(published: Published, found: Sequence[tuple[str, Finding]], *, everything: bool) -> None:

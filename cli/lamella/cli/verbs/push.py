@@ -38,7 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         setting.add_to(parser)
     image = parser.add_argument_group("what the runnable image does")
     image.add_argument("--entrypoint", metavar="COMMAND", help="its entry point, as one shell-quoted string")
-    image.add_argument("--cmd", metavar="COMMAND", help="its command, as one shell-quoted string (default: python)")
+    image.add_argument(
+        "--cmd", metavar="COMMAND", help="its command, as one shell-quoted string (default: the base's, else python)"
+    )
     image.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="a variable; may be repeated")
     image.add_argument("--label", metavar="NAME=VALUE", action="append", default=[], help="a label; may be repeated")
 
@@ -49,12 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.builder.errors import BuilderError
     from lamella.builder.push import push_environment
     from lamella.cli.progress import shown
+    from lamella.layers.keys import private_key
     from lamella.layers.reference import Reference
-    from lamella.layers.signature import sign
 
     settings = _image_settings(arguments)
     # A reference that can't be is said before an environment is looked at for seconds.
     Reference.parse(arguments.reference)
+    signing_key = private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
         found = environment.scanned(arguments, progress)
@@ -72,16 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
             dry_run=arguments.dry_run,
             append=arguments.append,
             sbom=arguments.sbom,
+            signing_key=signing_key,
             cache=LayerCache(arguments.cache),
             progress=progress,
         )
-        if arguments.sign and not arguments.dry_run:
-            sign(
-                pushed.reference,
-                arguments.sign,
-                password=os.environ.get("COSIGN_PASSWORD"),
-                insecure=arguments.insecure,
-            )
     took = time.monotonic() - began
     if arguments.json:
         result_json(document(pushed, took, dry_run=arguments.dry_run))
@@ -105,6 +102,7 @@ def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
         "packages": len(pushed.environment.packages),
         "built": {"layers": pushed.built},
         "reused": {"layers": pushed.reused},
+        "base": {"layers": len(pushed.plan.base), "bytes": sum(layer.size for layer in pushed.plan.base)},
         "uploaded": {"layers": pushed.uploaded, "bytes": pushed.moved},
         "findings": {severity: severities.count(severity) for severity in findings.SEVERITIES},
         "findings_attached": bool(severities) and not dry_run and not pushed.unattached,
@@ -132,6 +130,10 @@ def _remarks(pushed: Pushed, took: float, *, dry_run: bool) -> list[str]:
                 f"({size(pushed.plan.upload_size)}), {counted(pushed.reused, 'layer')} there already"
             )
         ]
+        if base := pushed.plan.base:
+            lines.append(
+                f"{counted(len(base), 'layer')} of the base to take over ({size(sum(each.size for each in base))})"
+            )
     elif pushed.plan.unchanged:
         lines = [f"{packages}: nothing changed, nothing uploaded; {seconds(took)}"]
     else:

@@ -1,0 +1,139 @@
+"""The end of a push: documents, what is attached to them, signatures, and last of all the tag.
+
+The index goes first without its tag, so that whoever asks for the tag, before or after, finds all that belongs to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lamella.builder import destination
+from lamella.builder.errors import BuilderError
+from lamella.layers import referrers
+from lamella.layers.errors import LayersError
+from lamella.layers.findings import PLATFORM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lamella.builder.image import Documents, Pair
+    from lamella.builder.upload import Uploads
+    from lamella.layers.keys import PrivateKey
+    from lamella.layers.oci import Descriptor, Platform
+    from lamella.layers.reference import Reference
+    from lamella.layers.referrers import Artifact
+    from lamella.layers.storage import Storage
+
+_TRIES = 8
+"""How often others may push to one tag while a platform is added to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """What belongs to an index and is not in it."""
+
+    platform: Platform
+    """Whose it is."""
+    findings: Artifact | None = None
+    """Not attached where the registry takes none: what was pushed works without."""
+    sbom: Artifact | None = None
+    key: PrivateKey | None = None
+    """Signs the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the tag names now."""
+
+    index: Descriptor
+    unattached: str = ""
+    """Why the findings are not attached; empty where they are, or there are none."""
+
+
+def publish(
+    storage: Storage,
+    target: Reference,
+    document: Callable[[Sequence[Pair]], Documents],
+    attachments: Attachments,
+    *,
+    send: Callable[[Documents], None],
+    uploads: Uploads,
+    now: Descriptor | None,
+    append: bool,
+) -> Published:
+    """Makes the tag of `target` name what `document` makes of other platforms' images; `now` is what it names.
+
+    `send` sends all but the tag. With `append`, what others push to the tag meanwhile stays in it: the index is made
+    anew until the tag is found with all of it. Between the last look at the tag and its change nothing can be held, and
+    of two that fall into one such moment one is lost, unless it looks after the other: registries have no way to ask
+    for a change of that alone which was seen.
+    """
+    for _ in range(_TRIES):
+        others = destination.others(storage, now, attachments.platform) if append and now else ()
+        made = document(others)
+        index = made.index.descriptor
+        if now and now.digest == index.digest:
+            return attach(storage, target, index, attachments)
+        send(made)
+        published = attach(storage, target, index, attachments, now if others else None)
+        if append and _digest(latest := destination.current(storage, target)) != _digest(now):
+            now = latest
+            continue
+        uploads.document(made.index, tag=target.tag)
+        if not append:
+            return published
+        latest = destination.current(storage, target)
+        if latest and (latest.digest == index.digest or attachments.platform in destination.platforms(storage, latest)):
+            return published
+        now = latest
+    raise BuilderError(f"others push to {target} all the time, {attachments.platform} is not in it: push again")
+
+
+def attach(
+    storage: Storage,
+    target: Reference,
+    index: Descriptor,
+    attachments: Attachments,
+    before: Descriptor | None = None,
+) -> Published:
+    """Signs `index` and attaches what belongs to it, with what is attached to the one `before` it for other platforms."""
+    if attachments.key:
+        from lamella.layers.signature import sign_digest
+
+        sign_digest(storage, target, index.digest, attachments.key)
+    if attachments.sbom:
+        _attach(storage, index, attachments.sbom, attachments.platform)
+    if before:
+        from lamella.builder.sbom import MEDIA_TYPE
+
+        _carry(storage, before, index, MEDIA_TYPE, attachments.platform)
+    try:
+        if attachments.findings:
+            _attach(storage, index, attachments.findings, attachments.platform)
+        if before:
+            from lamella.layers.findings import MEDIA_TYPE as FINDINGS
+
+            _carry(storage, before, index, FINDINGS, attachments.platform)
+    except LayersError as error:
+        return Published(index, str(error))
+    return Published(index)
+
+
+def _attach(storage: Storage, index: Descriptor, artifact: Artifact, platform: Platform) -> None:
+    annotations = {**artifact.annotations, PLATFORM: str(platform)}
+    referrers.attach(storage, index, replace(artifact, annotations=annotations))
+
+
+def _carry(storage: Storage, before: Descriptor, index: Descriptor, kind: str, platform: Platform) -> None:
+    if before.digest == index.digest:
+        return
+    for referrer in referrers.referrers(storage, before, kind):
+        annotations = referrers.annotations_of(storage, referrer)
+        if annotations.get(PLATFORM, str(platform)) != str(platform):
+            content = referrers.content_of(storage, referrer)
+            referrers.attach(storage, index, referrers.Artifact(kind, content, annotations))
+
+
+def _digest(descriptor: Descriptor | None) -> str:
+    return str(descriptor.digest) if descriptor else ""
