@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -127,10 +128,29 @@ def test_copy_moves_an_environment_and_tags_lists_what_is_there(node: Node, tmp_
     assert node.json("tags", there)["tags"] == ["v2", "v3"]
 
 
-def test_copy_dry_run_copies_nothing(node: Node, tmp_path: Path) -> None:
-    done = node("copy", node.reference, f"oci:{tmp_path}/there:v2", "--dry-run")
-    assert done.returncode == 0
+def test_copy_dry_run_says_what_would_move_and_copies_nothing(node: Node, tmp_path: Path) -> None:
+    there = f"oci:{tmp_path}/there:v2"
+    done = node("copy", node.reference, there, "--dry-run")
+    assert (done.returncode, done.stdout) == (0, f"{there}@{node.reference.partition('@')[2]}\n")
+    assert re.search(r"\d+ blobs would be sent, .*; 0 taken over .*, 0 there already; nothing was copied", done.stderr)
+    planned = node.json("copy", node.reference, there, "--dry-run")
     assert not (tmp_path / "there").exists()
+    assert planned | {"seconds": 0} == node.json("copy", node.reference, there) | {"seconds": 0}
+
+
+def test_tags_made_of_digests_are_not_listed(node: Node, tmp_path: Path) -> None:
+    there = f"oci:{tmp_path}/there"
+    for tag in ("v2", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
+        assert node("copy", node.reference, f"{there}:{tag}").returncode == 0
+    assert node("tags", there).stdout == "v2\n"
+    assert node.json("tags", there)["tags"] == ["v2"]
+
+
+def test_what_is_no_registry_is_told_before_a_password_is_asked_for(node: Node) -> None:
+    for verb in ("login", "logout"):
+        done = node(verb, "localhost:5000/team")
+        assert done.returncode == 1
+        assert "'localhost:5000/team' is no registry: name its host alone, such as ghcr.io" in done.stderr
 
 
 def test_login_takes_the_password_from_standard_input_and_keeps_it_as_docker_does(node: Node) -> None:

@@ -15,6 +15,7 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.oci import INDEX, LAYER_TAR, Descriptor, Index
 from lamella.layers.reference import Reference
 from lamella.layers.registry import Registry
+from lamella.layers.storage import fetch_document
 from lamella.layers.tags import list_tags
 from support.distribution import distribution
 from support.engines import need
@@ -103,6 +104,63 @@ def test_signatures_and_referrers_come_along_before_the_tag(
     copy(f"{simulator.host}/team/envs:v1", f"oci:{tmp_path}/carried:v1")
     assert signature.verify(f"oci:{tmp_path}/carried:v1", public)
     assert len(referrers.referrers(OciLayout(f"{tmp_path}/carried"), subject)) == 1
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_what_is_attached_to_an_image_of_the_index_and_cosigns_other_tags_come_along(
+    tmp_path: Path, simulator: RegistrySimulator, layout: str, api: bool
+) -> None:
+    simulator.referrers_api = api
+    here = OciLayout(layout.split(":")[1])
+    root = here.resolve("v1")
+    child = Index.parse(fetch_document(here, root)).manifests[0]
+    scan = referrers.attach(here, child, referrers.Artifact("application/vnd.example.scan+json", b"{}"))
+    kinds = [f"sha256-{root.digest.hex}.{kind}" for kind in ("att", "sbom")]
+    for tag in kinds:
+        push_image(here, [tag.encode()], tag)
+    copy(layout, f"{simulator.host}/team/envs:v1")
+    registry = Registry(simulator.host, "team/envs")
+    assert [entry.digest for entry in referrers.referrers(registry, child)] == [scan.digest]
+    registry.close()
+    assert set(kinds) < set(simulator.tags["team/envs"])
+
+
+def test_a_dry_run_says_what_would_move_and_writes_nothing(
+    tmp_path: Path, simulator: RegistrySimulator, layout: str
+) -> None:
+    here = OciLayout(layout.split(":")[1])
+    for content in (b"{}", b"[]"):
+        referrers.attach(here, here.resolve("v1"), referrers.Artifact("application/vnd.example.scan+json", content))
+    simulator.add_blob("team/envs", b"one")
+    for source, destination in (
+        (layout, f"{simulator.host}/team/envs:v1"),
+        (layout, f"oci:{tmp_path}/new:v1"),
+        (f"{simulator.host}/team/envs:v1", f"{simulator.host}/team/other:v1"),
+    ):
+        simulator.requests.clear()
+        made = (tmp_path / "new").exists()
+        would = copy(source, destination, dry_run=True)
+        assert not simulator.asked("PUT|POST|PATCH")
+        assert (tmp_path / "new").exists() == made
+        assert would == copy(source, destination)
+        assert would.sent or would.mounted
+
+
+def test_insecure_is_meant_for_the_destination(monkeypatch: pytest.MonkeyPatch, simulator: RegistrySimulator) -> None:
+    with RegistrySimulator().serving() as between:
+        # Whoever is in between sees what is asked in the clear.
+        monkeypatch.setenv("http_proxy", f"http://{between.host}")
+        monkeypatch.setenv("https_proxy", "http://localhost:1")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached"):
+            copy("registry.invalid/team/envs:v1", f"{simulator.host}/team/envs:v1", insecure=True)
+        assert not between.requests
+        # A folder is asked in no way at all.
+        for destination in ("oci:nowhere:v1", "registry.invalid/team/other:v1"):
+            with pytest.raises(NotFound):
+                copy("registry.invalid/team/envs:v1", destination, insecure=True)
+        assert between.requests
 
 
 def test_a_registry_that_does_not_mount_is_sent_the_blobs(simulator: RegistrySimulator, layout: str) -> None:

@@ -57,6 +57,15 @@ def read(storage: Storage, descriptor: Descriptor, size: int = 1000) -> bytes:
         return b"".join(iter(lambda: stream.read(size), b""))
 
 
+def test_a_tag_that_is_not_there_is_told_with_the_first_of_those_that_people_made(storage: Storage) -> None:
+    for number in range(12):
+        push_image(storage, [b"content"], f"v{number:02}")
+    for tag in (f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
+        push_image(storage, [b"content"], tag)
+    with pytest.raises(NotFound, match=r"has no tag 'nope': it has v00, v01, .*, v09 and 2 more$"):
+        storage.resolve("nope")
+
+
 @pytest.mark.parametrize("content", [b"", b"content", b"x" * 3_000_001])
 def test_what_was_pushed_is_fetched(storage: Storage, content: bytes) -> None:
     thing = blob(content).pushed(storage)

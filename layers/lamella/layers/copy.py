@@ -14,11 +14,12 @@ from lamella.layers.errors import FalseMirror, InvalidContent, NotFound
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
-from lamella.layers.storage import Fetched, fetch_document, open_storage
+from lamella.layers.storage import Fetched, fetch_document, in_the_clear, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lamella.layers.oci import Digest
     from lamella.layers.progress import Progress
     from lamella.layers.storage import ReadOnlyStorage, Storage
 
@@ -51,60 +52,85 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy did."""
+    """What a copy did, or would do."""
 
     reference: str
     """The destination, pinned."""
     sent: int
     """Blobs that were sent."""
     mounted: int
-    """Blobs that the registry took over from the source's repository by itself."""
+    """Blobs that the registry took over from the source's repository by itself; one that does not is sent them."""
     present: int
     """Blobs that were there already."""
     moved: int
     """Bytes of the blobs that were sent."""
 
 
-def copy(source: str, destination: str, *, insecure: bool = False, progress: Progress | None = None) -> Copied:
-    """Copies what `source` names, with all platforms, signatures and referrers, to `destination`; both are references.
+def copy(
+    source: str, destination: str, *, insecure: bool = False, dry_run: bool = False, progress: Progress | None = None
+) -> Copied:
+    """Copies what `source` names, with all platforms and all that is attached, to `destination`; both are references.
 
-    What is there is not sent, what another repository of the same registry has is mounted. The tag comes last: it
-    never names what is not whole, or not signed yet. Raises what the storages raise.
+    Attached are the referrers of the index and of the images in it, and what cosign keeps under tags of the index:
+    signatures, attestations, bills of materials. What is there is not sent, what another repository of the same registry
+    has is mounted. The tag comes last: it never names what is not whole, or not signed yet. `insecure` is meant for the
+    destination; see `storage.in_the_clear`. A `dry_run` asks and writes nothing. Raises what the storages raise.
     """
     origin, goal = Reference.parse(source), Reference.parse(destination)
+    plain = in_the_clear(origin, goal, insecure=insecure)
     with (
-        contextlib.closing(open_storage(origin, insecure=insecure)) as here,
+        contextlib.closing(open_storage(origin, insecure=plain)) as here,
         contextlib.closing(open_storage(goal, insecure=insecure, create=True, mirrors=False)) as there,
     ):
         root = here.resolve(str(origin.digest) if origin.digest else origin.tag)
         if goal.digest and goal.digest != root.digest:
             raise InvalidContent(f"{source} is {root.digest} and can't become {goal}: name a tag alone")
         neighbour = origin.repository if goal.registry and goal.registry == origin.registry else ""
-        move = _Move(here, there, neighbour, progress or Silent())
+        move = _Move(here, there, neighbour, progress or Silent(), writes=not dry_run)
         documents = list(walk(here, root))
         # A registry takes a manifest only after what it names, and keeps them together.
         if goal.registry and there.exists(root):
             move.outcomes += [(blob, "present") for blob in _blobs(documents)]
         else:
             move.below(documents)
-        for descriptor, tag in _attached(here, root):
-            move.below(attachment := list(walk(here, descriptor)))
-            attachment[0].push(there, tag)
-            if not tag and there.referrers(root.digest) is None:
-                referrers.add(there, root.digest, descriptor)
-        documents[0].push(there, goal.tag)
+        for attached in _attached(here, documents):
+            move.below(attachment := list(walk(here, attached.descriptor)))
+            if dry_run:
+                continue
+            attachment[0].push(there, attached.tag)
+            if not attached.tag and there.referrers(attached.subject) is None:
+                referrers.add(there, attached.subject, attached.descriptor)
+        if not dry_run:
+            documents[0].push(there, goal.tag)
     hows = [how for _, how in move.outcomes]
     moved = sum(blob.size for blob, how in move.outcomes if how == "sent")
     return Copied(str(goal.at(root.digest)), hows.count("sent"), hows.count("mounted"), hows.count("present"), moved)
 
 
-def _attached(here: Storage, root: Descriptor) -> list[tuple[Descriptor, str]]:
-    """What is attached to `root`, each with the tag that it is found by, or none."""
-    found = [(referrer, "") for referrer in referrers.referrers(here, root)]
-    tag = signature.tag_of(root.digest)
-    with contextlib.suppress(NotFound):
-        found.append((here.resolve(tag), tag))
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """What is attached to `subject`, and the tag that it is found by; a referrer has none."""
+
+    descriptor: Descriptor
+    subject: Digest
+    tag: str = ""
+
+
+def _attached(here: Storage, documents: list[Document]) -> list[_Attached]:
+    found = []
+    for document in documents:
+        subject = document.descriptor
+        found += [_Attached(referrer, subject.digest) for referrer in referrers.referrers(here, subject)]
+    root = documents[0].descriptor.digest
+    for tag in (signature.tag_of(root), *_cosigns(root)):
+        with contextlib.suppress(NotFound):
+            found.append(_Attached(here.resolve(tag), root, tag))
     return found
+
+
+def _cosigns(digest: Digest) -> list[str]:
+    # Source: sigstore/cosign, specs/ATTESTATION_SPEC.md and SBOM_SPEC.md.
+    return [f"{digest.algorithm}-{digest.hex}.{kind}" for kind in ("att", "sbom")]
 
 
 def walk(storage: ReadOnlyStorage, root: Descriptor) -> Iterator[Document]:
@@ -129,11 +155,15 @@ def walk(storage: ReadOnlyStorage, root: Descriptor) -> Iterator[Document]:
 class _Move:
     """Moves from one storage to another, and remembers what became of each blob."""
 
-    def __init__(self, here: ReadOnlyStorage, there: Storage, neighbour: str, progress: Progress) -> None:
+    def __init__(
+        self, here: ReadOnlyStorage, there: Storage, neighbour: str, progress: Progress, *, writes: bool
+    ) -> None:
         self._here = here
         self._there = there
         self._neighbour = neighbour
         self._progress = progress
+        self._writes = writes
+        self._would: set[Digest] = set()
         self.outcomes: list[tuple[Descriptor, How]] = []
 
     def below(self, documents: list[Document]) -> None:
@@ -148,17 +178,21 @@ class _Move:
             # After a failure nothing new begins.
             threads.shutdown(cancel_futures=True)
         self._progress.end("copy")
+        if not self._writes:
+            return
         for document in reversed(documents[1:]):
             document.push(self._there)
 
     def _blob(self, blob: Descriptor) -> How:
         how: How = "sent"
-        if self._there.exists(blob):
+        if blob.digest in self._would or self._there.exists(blob):
             how = "present"
-        elif self._neighbour and self._there.mount(blob, self._neighbour):
+        elif self._neighbour and (not self._writes or self._there.mount(blob, self._neighbour)):
             how = "mounted"
-        else:
+        elif self._writes:
             self._push(blob)
+        if not self._writes:
+            self._would.add(blob.digest)
         self._progress.advance("copy", blob.size)
         return how
 

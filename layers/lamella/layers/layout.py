@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from lamella.layers.errors import InvalidContent, LayersError, NotFound, StoreError
 from lamella.layers.oci import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.storage import VerifiedReader
+from lamella.layers.tags import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,10 +98,7 @@ class OciLayout:
         entries = self._entries()
         named = [entry for entry in entries if _tag_of(entry) == name]
         if not named:
-            # Nobody asked for a tag that is made of a digest.
-            tags = [tag for tag in _tags(entries) if not tag.startswith("sha256-")]
-            there = f"it has {_listed(tags)}" if tags else "it has no tags"
-            raise NotFound(f"the layout {self._folder} has no tag {name!r}: {there}")
+            raise NotFound(f"the layout {self._folder} has no tag {name!r}: {listed(_tags(entries))}")
         # Tools that append instead of replacing leave the newest last.
         return _without_tag(Descriptor.from_value(named[-1]))
 
@@ -291,11 +289,6 @@ def _tags(entries: list[dict[str, Any]]) -> list[str]:
 def _without_tag(descriptor: Descriptor) -> Descriptor:
     # The tag is the layout's, not the content's: the same image under two tags is one descriptor.
     return replace(descriptor, annotations={k: v for k, v in descriptor.annotations.items() if k != REF_NAME})
-
-
-def _listed(tags: list[str]) -> str:
-    more = f" and {len(tags) - 10} more" if len(tags) > 10 else ""
-    return ", ".join(tags[:10]) + more
 
 
 def _failure(error: OSError, action: str) -> StoreError:

@@ -27,6 +27,7 @@ from lamella.layers.mirrors import Mirror, mirrors_of
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest, Index
 from lamella.layers.retry import Patience, patiently
 from lamella.layers.storage import VerifiedReader
+from lamella.layers.tags import is_derived, listed
 from lamella.layers.tokens import Tokens
 from lamella.layers.upload import PART, TooLarge, Upload, location_of, opened
 
@@ -189,12 +190,11 @@ class Registry:
             media_type, content = self._document(name)
         except NotFound as error:
             # A digest has no namesakes, and nobody asked for a tag that is made of one.
-            if ":" in name or name.startswith("sha256-"):
+            if ":" in name or is_derived(name):
                 raise
-            tags: list[str] = []
+            there = "look at its tags with lamella tags"
             with contextlib.suppress(LayersError):
-                tags = self._page(f"/{self._repository}/tags/list?n=10")[0]
-            there = f"it has {', '.join(tags)}" if tags else "it has no tags"
+                there = listed(self._page(f"/{self._repository}/tags/list?n=1000")[0])
             raise NotFound(f"{self._name}/{self._repository} has no tag {name!r}: {there}") from error
         descriptor = Descriptor.of(media_type, content)
         with self._lock:

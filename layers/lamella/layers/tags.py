@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from typing import TYPE_CHECKING
 
 from lamella.layers.reference import Reference
 from lamella.layers.storage import open_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_DERIVED = re.compile(r"sha(256|512)-[0-9a-f]{64}")
+_SHOWN = 10
 
 
 def list_tags(reference: str, *, insecure: bool = False) -> list[str]:
@@ -19,4 +27,11 @@ def list_tags(reference: str, *, insecure: bool = False) -> list[str]:
 
 def is_derived(tag: str) -> bool:
     """Whether `tag` was made of a digest, to find what is attached to it."""
-    return tag.startswith(("sha256-", "sha512-"))
+    return bool(_DERIVED.match(tag))
+
+
+def listed(tags: Iterable[str]) -> str:
+    """What tags there are, for the message that one is not among them: those that people made, and the first ones."""
+    made = sorted(tag for tag in tags if not is_derived(tag))
+    more = f" and {len(made) - _SHOWN} more" if len(made) > _SHOWN else ""
+    return f"it has {', '.join(made[:_SHOWN])}{more}" if made else "it has no tags"

@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("source", metavar="SOURCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("destination", metavar="DESTINATION", help="registry/repository:tag, or oci:FOLDER:tag")
-    parser.add_argument("--dry-run", action="store_true", help="show what is in it; copy nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show what would move; copy nothing")
     for setting in SETTINGS:
         setting.add_to(parser)
 
@@ -29,22 +29,27 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.cli.progress import shown
     from lamella.layers.copy import copy
 
-    if arguments.dry_run:
-        from lamella.cli.verbs import inspect
-        from lamella.layers.reference import Reference
-
-        Reference.parse(arguments.destination)
-        arguments.reference, arguments.verify = arguments.source, None
-        arguments.all = arguments.sbom = arguments.findings = False
-        return inspect.run(arguments)
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
-        copied = copy(arguments.source, arguments.destination, insecure=arguments.insecure, progress=progress)
+        copied = copy(
+            arguments.source,
+            arguments.destination,
+            insecure=arguments.insecure,
+            dry_run=arguments.dry_run,
+            progress=progress,
+        )
     took = time.monotonic() - began
     if arguments.json:
         result_json(asdict(copied) | {"seconds": round(took, 3)})
         return 0
     result(copied.reference)
+    if arguments.dry_run:
+        remark(
+            f"{counted(copied.sent, 'blob')} would be sent, {size(copied.moved)}; {copied.mounted} taken over by the "
+            f"registry, {copied.present} there already; nothing was copied",
+            quiet=arguments.quiet,
+        )
+        return 0
     remark(
         f"{counted(copied.sent, 'blob')} sent, {size(copied.moved)} in {seconds(took)}; {copied.mounted} taken over by the "
         f"registry, {copied.present} there already",

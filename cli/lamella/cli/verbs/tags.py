@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import result, result_json
@@ -23,11 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists them, one on each line."""
-    from lamella.layers.reference import Reference
-    from lamella.layers.storage import open_storage
+    from lamella.layers.tags import list_tags
 
-    with closing(open_storage(Reference.parse(arguments.repository), insecure=arguments.insecure)) as storage:
-        tags = storage.tags()
+    tags = list_tags(arguments.repository, insecure=arguments.insecure)
     if arguments.json:
         result_json({"repository": arguments.repository, "tags": tags})
     else:
