@@ -130,7 +130,7 @@ def test_more_than_the_limit_needs_a_word(made: Path, folder: Path, monkeypatch:
     assert "large.bin" in local(made, folder, allow_large=True)
 
 
-@pytest.mark.parametrize("where", ["an include", "an editable install"])
+@pytest.mark.parametrize("where", ["an include", "an editable install", "a link"])
 def test_the_limit_is_of_all_local_files(
     tmp_path: Path, folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +141,10 @@ def test_the_limit_is_of_all_local_files(
     with large.open("wb") as file:
         file.truncate(3 << 20)
     options: dict[str, object] = {"include": [str(large)]}
-    if where == "an editable install":
+    if where == "a link":
+        (folder / "link").symlink_to(large.parent)
+        options = {"local": str(folder)}
+    elif where == "an editable install":
         editable(environment / SITE, root, "demo")
         options = {}
     with pytest.raises(CannotBuild, match=r"has 3 MiB, more than 1; the largest file is .*large\.bin: .*--allow-large"):

@@ -74,7 +74,11 @@ def within_limit(entries: Mapping[str, Entry], found: Iterable[Distribution], lo
     if local.allow_large:
         return
     ours = [each for each in found if each.origin == "local" or each.editable]
-    files = [entries[path] for path in {path for each in ours for path in each.files or ()} if path in entries]
+    paths = {path for each in ours for path in each.files or ()}
+    files = [entries[path] for path in paths if path in entries]
+    # A link to a folder elsewhere has become what is in it.
+    if followed := tuple(f"{path}/" for path in paths if path not in entries):
+        files += [entry for path, entry in entries.items() if path.startswith(followed)]
     size = sum(entry.seen.st_size for entry in files)
     if size > LIMIT:
         largest = max(files, key=lambda entry: (entry.seen.st_size, entry.source))
