@@ -54,7 +54,9 @@ def pattern(prefix: bytes) -> re.Pattern[bytes]:
 def check_path(prefix: str) -> None:
     """Raises `CannotRelocate` for what is no absolute path, or one in several spellings."""
     if not re.fullmatch(r"(?:/[^/]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
-        raise CannotRelocate(f"{prefix!r} can't be an environment's folder: want an absolute path without //, . and ..")
+        raise CannotRelocate(
+            f"{prefix!r} can't be an environment's folder: want an absolute path without //, /./, /../ or / at its end"
+        )
 
 
 def check_prefix(prefix: str) -> None:
