@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
+from lamella.builder.base import choose
 from lamella.builder.bundle import partition
 from lamella.builder.cache import Built
 from lamella.builder.environment import Needs
@@ -12,6 +15,7 @@ from lamella.layers.oci import (
     DOCKER_LAYER_GZIP,
     LAYER_GZIP,
     LAYER_ZSTD,
+    MANIFEST,
     MAX_DOCUMENT,
     Descriptor,
     Digest,
@@ -37,6 +41,7 @@ IMAGE = [
     ImageLayer(("numpy 2.1",), "a" * 64, built("numpy")),
     ImageLayer(("x 1", "unowned"), "c" * 64, built("bundle")),
 ]
+ADDED = {"created_by": "ADD rootfs", "created": "2024-01-01T00:00:00Z"}
 BASE = Base(
     "registry.example/debian:12",
     Digest.of(b"base"),
@@ -48,7 +53,15 @@ BASE = Base(
         cmd=("bash",),
         labels={"a": "b"},
         user="nobody",
-        history=("ADD rootfs",),
+        history=(ADDED, {"created_by": "USER nobody", "empty_layer": True}),
+        more={
+            "ExposedPorts": {"8080/tcp": {}},
+            "Volumes": {"/data": {}},
+            "StopSignal": "SIGINT",
+            "Healthcheck": {"Test": ["CMD", "true"]},
+            "Shell": ["/bin/bash", "-c"],
+            "OnBuild": ["RUN x"],
+        },
     ),
 )
 
@@ -102,7 +115,8 @@ def test_an_image_without_a_base_runs_its_own_python() -> None:
     assert config.env == ("PATH=/opt/env/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
     assert (config.entrypoint, config.cmd) == ((), ("/opt/env/bin/python",))
     assert config.created == "1980-01-01T00:00:00Z"
-    assert config.history == ("lamella: numpy 2.1", "lamella: x 1, unowned")
+    assert [step["created_by"] for step in config.history] == ["lamella: numpy 2.1", "lamella: x 1, unowned"]
+    assert {step["created"] for step in config.history} == {config.created}
 
 
 def test_a_base_lies_below_and_its_config_is_inherited() -> None:
@@ -114,14 +128,41 @@ def test_a_base_lies_below_and_its_config_is_inherited() -> None:
     )
     assert config.env == ("PATH=/opt/env/bin:/bin", "LANG=C.UTF-8")
     assert (config.cmd, config.user, config.labels) == (("bash",), "nobody", {"a": "b"})
-    assert config.history == ("ADD rootfs", "lamella: numpy 2.1", "lamella: x 1, unowned")
+    assert config.history[:2] == BASE.config.history
+    assert [step["created_by"] for step in config.history[2:]] == ["lamella: numpy 2.1", "lamella: x 1, unowned"]
+    assert config.more == {name: value for name, value in BASE.config.more.items() if name != "OnBuild"}
     assert manifest.annotations["org.opencontainers.image.base.name"] == "registry.example/debian:12"
     assert manifest.annotations["org.opencontainers.image.base.digest"] == str(Digest.of(b"base"))
 
 
-def test_a_bases_history_of_steps_without_layers_still_names_every_layer() -> None:
-    base = replace(BASE, config=replace(BASE.config, history=("ADD rootfs", "ENV x", "CMD y")))
-    assert len(image_config(made(base)).history) == len(image_config(made(base)).diff_ids)
+@pytest.mark.parametrize("steps", [[], ["ADD rootfs", "ENV x", "CMD y"]], ids=["none", "more"])
+def test_a_bases_history_that_does_not_fit_its_layers_names_every_layer(steps: list[str]) -> None:
+    """Engines refuse a config whose steps with layers are not as many as its layers."""
+    history = tuple({"created_by": step} for step in steps)
+    base = replace(BASE, config=replace(BASE.config, history=history))
+    config = image_config(made(base))
+    assert len(config.history) == len(config.diff_ids)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "chosen"),
+    [
+        ("linux/arm/v7", ["linux/arm/v5", "linux/arm/v6", "linux/arm/v7"], "linux/arm/v7"),
+        ("linux/arm/v7", ["linux/arm/v5", "linux/arm/v6"], "linux/arm/v6"),
+        ("linux/arm", ["linux/arm/v5", "linux/arm/v7"], "linux/arm/v7"),
+        ("linux/arm/v6", ["linux/arm/v7"], None),
+        ("linux/arm64", ["linux/amd64", "linux/arm64/v8"], "linux/arm64/v8"),
+        ("linux/arm64/v9", ["linux/arm64/v8"], "linux/arm64/v8"),
+        ("linux/amd64", ["linux/amd64/v3", "linux/amd64"], "linux/amd64"),
+        ("linux/amd64/v3", ["linux/amd64", "linux/amd64/v2"], "linux/amd64/v2"),
+        ("linux/amd64", ["linux/amd64/v3"], None),
+        ("linux/s390x", ["linux/amd64", "unknown/unknown"], None),
+    ],
+)
+def test_a_base_is_the_newest_variant_that_runs_there(wanted: str, there: list[str], chosen: str | None) -> None:
+    entries = [Descriptor(MANIFEST, Digest.of(each.encode()), 1, platform=Platform.parse(each)) for each in there]
+    found = choose(entries, Platform.parse(wanted))
+    assert (str(found.platform) if found else None) == chosen
 
 
 def test_an_entrypoint_does_away_with_the_bases_command_as_in_a_dockerfile() -> None:

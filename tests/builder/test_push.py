@@ -156,7 +156,7 @@ def test_more_packages_than_layers_are_bundled_and_a_change_moves_one_bundle(tmp
     manifest, config = image_of(storage, "x")
     assert len(manifest.layers) == len(config.diff_ids) <= 12
     assert (first.built, first.uploaded) == (22, 22), "20 packages, 2 bundles of what has no layer of its own"
-    assert "p19" in "".join(config.history)
+    assert "p19" in "".join(step["created_by"] for step in config.history)
     changed = push_environment(small(tmp_path / "new", count=20, changed="p19"), reference, cache=cache, max_layers=12)
     assert (changed.built, changed.uploaded, changed.reused) == (2, 2, 20)
 

@@ -238,7 +238,7 @@ def test_a_config_that_docker_wrote_is_read() -> None:
             "os": "linux",
             "architecture": "arm64",
             "variant": "v8",
-            "config": {"Env": None, "Cmd": ["sh"], "Volumes": {"/x": {}}, "Labels": None},
+            "config": {"Env": None, "Cmd": ["sh"], "Volumes": {"/x": {}}, "Labels": None, "OnBuild": None},
             "rootfs": {"type": "layers", "diff_ids": [str(EMPTY)]},
             "history": [{"created_by": "COPY", "empty_layer": True}, {}],
         }
@@ -247,7 +247,9 @@ def test_a_config_that_docker_wrote_is_read() -> None:
     assert config.platform == Platform("linux", "arm64", "v8")
     assert config.cmd == ("sh",)
     assert config.env == ()
-    assert config.history == ("COPY", "")
+    assert config.history == ({"created_by": "COPY", "empty_layer": True}, {})
+    assert config.more == {"Volumes": {"/x": {}}}
+    assert ImageConfig.parse(config.to_json()) == config
 
 
 @pytest.mark.parametrize("text", ["linux", "linux/", "/amd64", "linux/arm/v7/x", ""])

@@ -8,9 +8,10 @@ manifest is marked so that engines pass over it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lamella.layers.annotations import (
+    CERTIFICATES,
     CPU,
     DOCKER_REFERENCE_DIGEST,
     DOCKER_REFERENCE_TYPE,
@@ -179,7 +180,7 @@ def _packages(about: About, packages: Sequence[PackageLayer], settings: Settings
         about.platform,
         tuple(package.built.diff_id for package in packages),
         created=settings.created,
-        history=tuple(_created_by([f"{package.name} {package.version}".rstrip()]) for package in packages),
+        history=tuple(_step([f"{package.name} {package.version}".rstrip()], settings) for package in packages),
     ).to_json()
     config_document = Document(Descriptor.of(CONFIG, config), config)
     about_it = {PREFIX: about.image_prefix, PYTHON: about.python}
@@ -189,6 +190,8 @@ def _packages(about: About, packages: Sequence[PackageLayer], settings: Settings
         about_it[CPU] = str(about.needs.level)
     if about.needs.drivers:
         about_it[DRIVERS] = " ".join(about.needs.drivers)
+    if about.needs.certificates:
+        about_it[CERTIFICATES] = " ".join(about.needs.certificates) or " "
     manifest = Manifest(
         config_document.descriptor, tuple(_package_descriptor(package) for package in packages), about_it
     ).to_json()
@@ -221,7 +224,9 @@ def _image(
         cmd=settings.cmd or (() if settings.entrypoint else under.cmd) or _python(about, under, settings),
         labels={**under.labels, **settings.labels},
         created=settings.created,
-        history=(*_history(under), *(_created_by(layer.members) for layer in layers)),
+        history=(*_history(under), *(_step(layer.members, settings) for layer in layers)),
+        # As FROM does it: a base's triggers are for builds on top of it, and nothing here could run them.
+        more={name: value for name, value in under.more.items() if name != "OnBuild"},
     ).to_json()
     config_document = Document(Descriptor.of(CONFIG, config), config)
     descriptors = [_oci_typed(layer.descriptor) for layer in base.layers] if base else []
@@ -240,11 +245,11 @@ def _python(about: About, under: ImageConfig, settings: Settings) -> tuple[str, 
     return () if settings.entrypoint or under.entrypoint else (f"{about.image_prefix}/bin/python",)
 
 
-def _history(config: ImageConfig) -> tuple[str, ...]:
-    # One line for each layer, or engines refuse the config. Which of a base's lines made no layer is not kept: the last
-    # ones are taken, or empty ones added.
+def _history(config: ImageConfig) -> tuple[Mapping[str, Any], ...]:
+    # One step for each layer, or engines refuse the config: a base that does not say which step made which is told anew.
+    steps = tuple(step for step in config.history if not step.get("empty_layer"))
     count = len(config.diff_ids)
-    return (config.history + ("",) * count)[:count] if len(config.history) <= count else config.history[-count:]
+    return config.history if len(steps) == count else (*steps, *({"created_by": ""},) * count)[:count]
 
 
 def _env(under: Sequence[str], image_prefix: str, own: Sequence[str]) -> tuple[str, ...]:
@@ -260,8 +265,8 @@ def _oci_typed(layer: Descriptor) -> Descriptor:
     return Descriptor(media_type, layer.digest, layer.size)
 
 
-def _created_by(members: Sequence[str]) -> str:
-    return f"lamella: {', '.join(members)}"
+def _step(members: Sequence[str], settings: Settings) -> dict[str, str]:
+    return {"created": settings.created, "created_by": f"lamella: {', '.join(members)}"}
 
 
 def _named(base: Base | None, settings: Settings) -> dict[str, str]:

@@ -267,11 +267,14 @@ class ImageConfig:
     user: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
-    history: tuple[str, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+    """One object for each layer in their order, and others in between that say `empty_layer`, as `docker history` shows."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else it runs with, as it is: ExposedPorts, Volumes, StopSignal, Healthcheck, Shell and the like."""
 
     def to_json(self) -> bytes:
-        """Canonical bytes. `history` holds one `created_by` for each layer, so that `docker history` names packages."""
-        run: dict[str, Any] = {}
+        """Canonical bytes."""
+        run: dict[str, Any] = dict(self.more)
         if self.env:
             run["Env"] = list(self.env)
         if self.entrypoint:
@@ -291,8 +294,7 @@ class ImageConfig:
         if self.created:
             value["created"] = self.created
         if self.history:
-            stamp = {"created": self.created} if self.created else {}
-            value["history"] = [stamp | {"created_by": line} for line in self.history]
+            value["history"] = [dict(entry) for entry in self.history]
         return canonical_json(value)
 
     @classmethod
@@ -314,8 +316,13 @@ class ImageConfig:
             _string(run, "User", ""),
             _strings(run.get("Labels"), "Labels"),
             _string(document, "created", ""),
-            tuple(_string(_object(item, "a history entry"), "created_by", "") for item in history),
+            tuple(_object(item, "a history entry") for item in history),
+            {name: value for name, value in run.items() if name not in _RUN and value is not None},
         )
+
+
+_RUN = frozenset({"Env", "Entrypoint", "Cmd", "WorkingDir", "User", "Labels"})
+"""What `ImageConfig` has fields for, of a configuration's `config`."""
 
 
 def _optional(document: Manifest | Index) -> dict[str, Any]:
