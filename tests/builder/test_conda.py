@@ -165,6 +165,26 @@ def test_a_broken_record_is_that_package_s_finding_and_no_crash(environment: Pat
     assert found.subject == "conda-meta/broken-1-0.json"
 
 
+def test_a_package_may_have_three_names_and_is_one(environment: Path, tmp_path: Path) -> None:
+    # As conda's py-opencv has it, which is opencv-python to pip and cv2 to Python.
+    info = environment / SITE / "opencv_python-4.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: opencv-python\nVersion: 4.0\n")
+    (info / "INSTALLER").write_text("conda\n")
+    (environment / SITE / "cv2.py").write_text("")
+    brought = [f"{SITE}/cv2.py", *(f"{SITE}/{info.name}/{name}" for name in ("METADATA", "INSTALLER"))]
+    record = {"name": "py-opencv", "version": "4.0", "build": "h0", "files": brought, "depends": []}
+    (environment / "conda-meta" / "py-opencv-4.0-h0.json").write_text(json.dumps(record))
+    needs = ["OpenCV.Python>=4", "py-opencv"]
+    install(environment, wheel(tmp_path, "uses", "1.0", {"uses.py": "import cv2\n"}, requires=needs))
+    scanned = scan(str(environment))
+    assert {each.name for each in scanned.packages} & {"py-opencv", "opencv-python", "cv2"} == {"py-opencv"}
+    assert set(brought) <= paths(package(scanned, "py-opencv"))
+    assert not findings(scanned, "requires")
+    (found,) = findings(scan(str(environment), ignore=["py-opencv"]), "requires")[:1]
+    assert found.message == "uses 1.0 requires OpenCV.Python>=4, which is left out as was asked"
+
+
 def test_tokens_and_passwords_of_channels_are_nowhere_in_what_the_scan_says(environment: Path) -> None:
     path = record(environment, "native")
     said = json.loads(path.read_text())

@@ -38,7 +38,11 @@ def own(
     """
     result = Ownership([], [], [], [])
     claims = _Claims(entries, contents)
-    winners = _in_use(found, claims, result)
+    for each in found:
+        if not each.name:
+            message = f"{each.records} names no project: its files count as unowned; reinstall it"
+            result.findings.append(Finding("warning", "record", each.records, message))
+    winners = _in_use([each for each in found if each.name], claims, result)
     for index, distribution in enumerate(winners):
         claims.add(index, distribution)
     _settle(winners, claims, result)

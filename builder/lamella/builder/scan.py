@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import stat
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from lamella.builder.walk import Entry
     from lamella.layers.oci import Platform
     from lamella.layers.progress import Progress
+
+
+_SYSTEM = ("/usr/", "/etc/")
 
 
 def scan(
@@ -137,7 +141,8 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
     chosen = without(owned, python, wanted.ignore)
     owned, python = _without_secrets(chosen.owned), chosen.python
     left_out = {*seen.left_out, *owned.left_out}
-    brought = [each for each in brought if chosen.paths.isdisjoint((each.records, f"{each.records}/METADATA"))]
+    still = [each for each in brought if chosen.paths.isdisjoint((each.records, f"{each.records}/METADATA"))]
+    gone = [*chosen.dropped, *(each for each in brought if each not in still)]
     local = [entry for each, files in owned.owned if each.editable or each.origin == "local" for entry in files]
     findings = [
         *(each for each in (*seen.findings, *replaced) if normalised(each.subject) not in wanted.ignore),
@@ -145,7 +150,7 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
         *unowned(owned.unowned, site),
         *(*foreign.uncompiled(facts), *made_for(located, facts)),
         *(foreign.unloadable(local, contents, platform) if is_foreign else ()),
-        *unmet([each for each, _ in owned.owned] + brought, facts, located.executable, hashes, left_out=chosen.dropped),
+        *unmet([each for each, _ in owned.owned] + still, facts, located.executable, hashes, left_out=gone),
     ]
     names = {entry.path: each.name for each, files in owned.owned for entry in files}
     ships = {entry.path: entry for entry in (*python, *owned.unowned, *chain.from_iterable(f for _, f in owned.owned))}
@@ -185,8 +190,15 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
             *cramped(packages, searched, wanted.image_prefix),
             *unchecked([each for each, _ in owned.owned], system.needs),
         ),
-        needs=system.needs,
+        needs=replace(system.needs, certificates=_certificates(located, facts)),
     )
+
+
+def _certificates(located: Located, facts: Facts) -> tuple[str, ...]:
+    if not facts.certificates or all(path.startswith(f"{located.prefix}/") for path in facts.certificates):
+        return ()
+    # Not the path of a base interpreter's own folder: it is this machine's, and on no node.
+    return facts.certificates if all(path.startswith(_SYSTEM) for path in facts.certificates) else ("",)
 
 
 def _without_secrets(owned: Ownership) -> Ownership:
