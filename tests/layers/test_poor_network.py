@@ -134,6 +134,18 @@ def test_fetch_breaks_off_what_drips_and_goes_on(simulator: RegistrySimulator) -
     registry.close()
 
 
+def test_an_answer_whose_head_drips_is_broken_off_and_asked_for_again(simulator: RegistrySimulator) -> None:
+    registry = Registry(simulator.host, "team/envs", patience=Patience(first=0.001, window=0.05))
+    manifest = push_image(registry, [b"content"], "v1")
+    simulator.faults = [Fault("GET", 1, drip_head=0.005)]
+    assert registry.resolve("v1") == manifest.descriptor
+    assert len(simulator.asked("GET .*/manifests/")) == 2
+    simulator.faults = [Fault("GET", 99, drip_head=0.005)]
+    with pytest.raises(Unreachable, match=r"localhost:\d+ did not answer in time; try again later"):
+        registry.resolve("v1")
+    registry.close()
+
+
 def test_fetch_refuses_another_part_than_it_asked_for(simulator: RegistrySimulator, registry: Registry) -> None:
     thing = blob(BIG).pushed(registry)
     simulator.faults = [

@@ -18,10 +18,11 @@ import threading
 import uuid
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterator, Mapping
 
 USER, PASSWORD = "user", "password"
@@ -56,6 +57,8 @@ class Fault:
     """Bytes of the answer's body after which the connection ends, though Content-Length promises them all."""
     drip: float = 0.0
     """Seconds between single bytes of the answer's body."""
+    drip_head: float = 0.0
+    """Seconds between single bytes of the answer's status and headers."""
     reset: bool = False
     """The connection ends with a reset and not in good order."""
     take: int | None = None
@@ -394,11 +397,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {**(headers or {}), **fault.headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
+        out = self.wfile
+        if fault.drip_head:
+            self.wfile = cast("io.BufferedIOBase", _Dripping(out, fault.drip_head))
         self.end_headers()
+        self.wfile = out
         if fault.drip:
-            for byte in body:
-                self.wfile.write(bytes([byte]))
-                threading.Event().wait(fault.drip)
+            _Dripping(out, fault.drip).write(body)
         elif self.command != "HEAD":
             self.wfile.write(body if fault.cut is None else body[: fault.cut])
         if fault.cut is not None:
@@ -413,6 +418,19 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Dripping:
+    """Writes single bytes, `pause` seconds apart."""
+
+    def __init__(self, out: io.BufferedIOBase, pause: float) -> None:
+        self.out = out
+        self.pause = pause
+
+    def write(self, content: bytes) -> None:
+        for byte in content:
+            self.out.write(bytes([byte]))
+            threading.Event().wait(self.pause)
 
 
 def _basic() -> str:

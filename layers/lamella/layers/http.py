@@ -239,7 +239,7 @@ class Client:
         with self._lock:
             if (scheme, proxy) not in self._pools:
                 context = self._tls() if self._tls and scheme == "https" else None
-                self._pools[scheme, proxy] = _manager(proxy, context)
+                self._pools[scheme, proxy] = _manager(proxy, context, self.patience.window)
             return self._pools[scheme, proxy]
 
 
@@ -288,8 +288,10 @@ def _proxy(address: Address) -> str:
     return proxies.get(address.scheme) or proxies.get("all") or ""
 
 
-def _manager(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
+def _manager(proxy: str, context: ssl.SSLContext | None, window: float) -> urllib3.PoolManager:
     import urllib3
+
+    from lamella.layers.prompt import pool_classes
 
     options: dict[str, Any] = {
         "num_pools": 8,
@@ -299,7 +301,9 @@ def _manager(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
     if context:
         options["ssl_context"] = context
     if not proxy:
-        return urllib3.PoolManager(**options)
+        manager = urllib3.PoolManager(**options)
+        manager.pool_classes_by_scheme = pool_classes(window)
+        return manager
     try:
         Address.parse(proxy, "the environment")
         parts = urlsplit(proxy)
@@ -307,7 +311,9 @@ def _manager(proxy: str, context: ssl.SSLContext | None) -> urllib3.PoolManager:
         # What it is may hold a password.
         raise LayersError("HTTPS_PROXY or HTTP_PROXY is no address: write it as http://HOST:PORT") from None
     login = f"{parts.username}:{parts.password or ''}" if parts.username else None
-    return urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **options)
+    manager = urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **options)
+    manager.pool_classes_by_scheme = pool_classes(window)
+    return manager
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Patience:
     first: float = 0.2
     longest: float = 10.0
     window: float = 60.0
-    """Seconds of waiting for a body in which at least `SLOWEST` times as many bytes must come."""
+    """Seconds of waiting for a body in which at least `SLOWEST` times as many bytes must come, and for a whole head."""
 
     def wait(self, failures: int, failure: Interrupted) -> None:
         """Waits after the given number of failures in a row; raises the last of them when it is one too many."""
