@@ -125,6 +125,9 @@ class Needs:
     """The x86-64 level, 1 to 4, that its ELF files are marked to need; 1 on any other architecture."""
     drivers: tuple[str, ...] = ()
     """Sonames of a GPU driver's libraries that must be the node's own, such as libcuda.so.1; sorted."""
+    certificates: tuple[str, ...] = ()
+    """Where on a node its OpenSSL looks for certificate authorities, a file and a folder: `/usr/lib/ssl/cert.pem`. Empty
+    where they ship, or nobody can say; one empty string for a place that no node has, such as a base interpreter's own."""
 
 
 @dataclass(frozen=True, slots=True)

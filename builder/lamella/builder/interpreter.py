@@ -26,6 +26,12 @@ import importlib.util, json, os, site, sys, sysconfig
 get = sysconfig.get_config_var
 with open(site.__file__) as source:
     debian = "dist-packages" in source.read()
+try:
+    import _ssl
+    found = _ssl.get_default_verify_paths()
+    certificates = [found[1], found[3]]
+except ImportError:
+    certificates = []
 print(json.dumps({
     "version": ".".join(map(str, sys.version_info[:3])),
     "implementation": sys.implementation.name,
@@ -40,6 +46,7 @@ print(json.dumps({
     "free_threaded": bool(get("Py_GIL_DISABLED")),
     "musl": "musl" in (get("SOABI") or ""),
     "debian": debian,
+    "certificates": certificates,
 }))
 """
 
@@ -60,6 +67,8 @@ class Facts:
     include: str
     debian: bool
     """Whether its site module looks for packages in dist-packages."""
+    certificates: tuple[str, ...]
+    """The file and the folder in which its OpenSSL looks for certificate authorities; empty where nobody can say."""
     platform: Platform
     compiler: str
     """The Python that compiles for it: itself, or one of its version that runs here; empty where none does."""
@@ -142,6 +151,7 @@ def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> F
         tuple(dict.fromkeys(said["libraries"])),
         said["include"],
         said["debian"],
+        tuple(said["certificates"]),
         platform,
         compiler,
     )

@@ -22,6 +22,9 @@ CPU = "dev.lamella.cpu"
 """On a package manifest: the x86-64 level, 2 to 4, that its ELF files are marked to need; absent for 1 and elsewhere."""
 DRIVERS = "dev.lamella.drivers"
 """On a package manifest: libraries that only a device's driver has, such as libcuda.so.1, with spaces between."""
+CERTIFICATES = "dev.lamella.certificates"
+"""On a package manifest: the file and the folder in which the environment's OpenSSL looks for certificate authorities, with
+a space between; a space alone for places that no node has; absent where the environment brings its own."""
 
 # What Docker's and containerd's clients know build attestations by, and skip.
 DOCKER_REFERENCE_TYPE = "vnd.docker.reference.type"

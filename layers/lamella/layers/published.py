@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.annotations import CPU, DRIVERS, GLIBC, IMAGE, PREFIX, PYTHON
+from lamella.layers.annotations import CERTIFICATES, CPU, DRIVERS, GLIBC, IMAGE, PREFIX, PYTHON
 from lamella.layers.errors import InvalidContent, LayersError
 from lamella.layers.oci import (
     INDEX_TYPES,
@@ -27,6 +27,8 @@ from lamella.layers.oci import (
 from lamella.layers.storage import fetch_document
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lamella.layers.reference import Reference
     from lamella.layers.storage import ReadOnlyStorage
 
@@ -40,9 +42,13 @@ class PublishedEnvironment:
 
     platform: Platform
     descriptor: Descriptor
-    """The package manifest's."""
+    """The package manifest's; of several, which have the layers among them, the first one's."""
     manifest: Manifest
+    """As if it were one."""
     config: ImageConfig
+    """As if it were one."""
+    documents: tuple[Descriptor, ...]
+    """Every package manifest and its config."""
     layers: tuple[Layer, ...]
     image: Descriptor | None
     """The runnable image's, where the index has one."""
@@ -73,6 +79,12 @@ class PublishedEnvironment:
         """The libraries that it loads and that only a device's driver has, such as libcuda.so.1."""
         return tuple(self.manifest.annotations.get(DRIVERS, "").split())
 
+    @property
+    def certificates(self) -> tuple[str, ...] | None:
+        """Where its OpenSSL looks for certificate authorities on a node, maybe nowhere; None where it brings its own."""
+        found = self.manifest.annotations.get(CERTIFICATES)
+        return None if found is None else tuple(found.split())
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -100,7 +112,11 @@ def read(storage: ReadOnlyStorage, reference: Reference) -> Published:
     if descriptor.media_type not in INDEX_TYPES:
         raise InvalidContent(f"{reference} is no environment that lamella pushed: it is a {descriptor.media_type}")
     index = Index.parse(fetch_document(storage, descriptor))
-    environments = tuple(_environment(storage, entry, index) for entry in index.manifests if IMAGE in entry.annotations)
+    parts: dict[str, list[Descriptor]] = {}
+    for entry in index.manifests:
+        if IMAGE in entry.annotations:
+            parts.setdefault(entry.annotations[IMAGE], []).append(entry)
+    environments = tuple(_environment(storage, entries, index) for entries in parts.values())
     if not environments:
         raise InvalidContent(f"{reference} is an image without packages: push the environment with lamella push")
     return Published(reference.at(descriptor.digest), descriptor, index, environments)
@@ -124,21 +140,36 @@ _manifest = functools.lru_cache(maxsize=8)(Manifest.parse)
 _config = functools.lru_cache(maxsize=8)(ImageConfig.parse)
 
 
-def _environment(storage: ReadOnlyStorage, descriptor: Descriptor, index: Index) -> PublishedEnvironment:
-    if descriptor.media_type not in MANIFEST_TYPES:
-        raise InvalidContent(f"{descriptor.digest} is marked as a package manifest and is a {descriptor.media_type}")
-    manifest = _manifest(fetch_document(storage, descriptor))
-    config = _config(fetch_document(storage, manifest.config))
-    prefix = manifest.annotations.get(PREFIX, "")
+def _environment(storage: ReadOnlyStorage, entries: Sequence[Descriptor], index: Index) -> PublishedEnvironment:
+    """The environment whose package manifests are `entries`: one, or as many as the layers need that one can't have."""
+    manifests, configs, layers = [], [], []
+    for entry in entries:
+        if entry.media_type not in MANIFEST_TYPES:
+            raise InvalidContent(f"{entry.digest} is marked as a package manifest and is a {entry.media_type}")
+        manifest = _manifest(fetch_document(storage, entry))
+        config = _config(fetch_document(storage, manifest.config))
+        manifests.append(manifest)
+        configs.append(config)
+        layers += layers_of(manifest, config)
+    first, config = manifests[0], configs[0]
+    if any(each.annotations != first.annotations for each in manifests) or {each.platform for each in configs} != {
+        config.platform
+    }:
+        raise InvalidContent(f"{entries[0].digest} and the package manifests that belong to it say different things")
+    if len(manifests) > 1:
+        first = replace(first, layers=tuple(layer.descriptor for layer in layers))
+        config = replace(config, diff_ids=tuple(layer.diff_id for layer in layers))
+    prefix = first.annotations.get(PREFIX, "")
     # Nodes join it to a folder of their own and mount there: it may not lead out of it.
     if not prefix.startswith("/") or "\0" in prefix or any(part in {"", ".", ".."} for part in prefix.split("/")[1:]):
-        raise InvalidContent(f"{descriptor.digest} has {prefix[:100]!r} as its image prefix: want an absolute path")
-    image = descriptor.annotations[IMAGE]
+        raise InvalidContent(f"{entries[0].digest} has {prefix[:100]!r} as its image prefix: want an absolute path")
+    image = entries[0].annotations[IMAGE]
     return PublishedEnvironment(
         config.platform,
-        descriptor,
-        manifest,
+        entries[0],
+        first,
         config,
-        layers_of(manifest, config),
+        (*entries, *(manifest.config for manifest in manifests)),
+        tuple(layers),
         next((entry for entry in index.manifests if str(entry.digest) == image), None),
     )

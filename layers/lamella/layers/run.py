@@ -15,7 +15,18 @@ import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lamella.layers import activation, assemble, errors, kernel, locks, lowers, namespace, overlay, preflight
+from lamella.layers import (
+    activation,
+    assemble,
+    authorities,
+    errors,
+    kernel,
+    locks,
+    lowers,
+    namespace,
+    overlay,
+    preflight,
+)
 from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.leases import kept
 from lamella.layers.progress import Silent
@@ -97,18 +108,22 @@ def replace(
                 os.set_inheritable(leases.enter_context(home.lease(pulled.keeps, owner)), True)
 
         def become() -> NoReturn:
-            execute(_enter(linux, store, pulled.environment, notify, keep), command)
+            prefix = _enter(linux, store, pulled.environment, notify, keep)
+            execute(prefix, command, authorities.bundle(prefix, pulled.environment.certificates, os.environ))
 
         if threading.active_count() > 1:
             raise SystemExit(_in_child(become))
         become()
 
 
-def execute(prefix: str, command: Sequence[str]) -> NoReturn:
-    """Replaces this process by `command` in the environment at `prefix`, activated. Raises `CannotRun`."""
+def execute(prefix: str, command: Sequence[str], certificates: str = "") -> NoReturn:
+    """Replaces this process by `command` in the environment at `prefix`, activated. Raises `CannotRun`.
+
+    `certificates` is a file of certificate authorities that OpenSSL would not find by itself.
+    """
     # An empty PATH is none: with what comes before it, it would name the current folder.
     before = {name: value for name, value in os.environ.items() if name != "PATH" or value}
-    variables = activation.variables(prefix, before)
+    variables = activation.variables(prefix, before | ({"SSL_CERT_FILE": certificates} if certificates else {}))
     program = activation.command(prefix, command)
     path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
     if not path:

@@ -21,7 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("--keep", metavar="SIZE", help="free until the store has at most this, such as 20GB")
     parser.add_argument("--older-than", metavar="AGE", help="free what was not used for this long, such as 30d or 12h")
-    parser.add_argument("--layer-cache", action="store_true", help="free built layers in the cache instead of the store")
+    parser.add_argument(
+        "--layer-cache", action="store_true", help="free built layers in the cache instead of the store"
+    )
     parser.add_argument("--all", action="store_true", help="free all that is not mounted or in use")
     parser.add_argument("--dry-run", action="store_true", help="show what would be freed; change nothing")
     for setting in SETTINGS:
