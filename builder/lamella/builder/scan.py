@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import stat
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from lamella.builder.walk import Entry
     from lamella.layers.oci import Platform
     from lamella.layers.progress import Progress
+
+
+_SYSTEM = ("/usr/", "/etc/")
 
 
 def scan(
@@ -186,8 +190,15 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
             *cramped(packages, searched, wanted.image_prefix),
             *unchecked([each for each, _ in owned.owned], system.needs),
         ),
-        needs=system.needs,
+        needs=replace(system.needs, certificates=_certificates(located, facts)),
     )
+
+
+def _certificates(located: Located, facts: Facts) -> tuple[str, ...]:
+    if not facts.certificates or all(path.startswith(f"{located.prefix}/") for path in facts.certificates):
+        return ()
+    # Not the path of a base interpreter's own folder: it is this machine's, and on no node.
+    return facts.certificates if all(path.startswith(_SYSTEM) for path in facts.certificates) else ("",)
 
 
 def _without_secrets(owned: Ownership) -> Ownership:
