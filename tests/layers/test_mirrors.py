@@ -290,6 +290,7 @@ server = "https://registry-1.docker.io"
   ca = "cache.crt"
   [host."https://cache.example:5000".header]
     X-Team = "envs"
+    X-Several = ["one", "two"]
 
 [host."http://localhost:30020"]
   capabilities = ["pull"]
@@ -303,7 +304,13 @@ server = "https://registry-1.docker.io"
 """,
     )
     assert mirrors_of("docker.io") == (
-        Mirror("https://cache.example:5000/v2", True, (f"{hosts}/docker.io/cache.crt",), True, (("X-Team", "envs"),)),
+        Mirror(
+            "https://cache.example:5000/v2",
+            True,
+            (f"{hosts}/docker.io/cache.crt",),
+            True,
+            (("X-Team", "envs"), ("X-Several", "one, two")),
+        ),
         Mirror("http://localhost:30020/v2", False, (), False),
         Mirror("https://whole.example/prefix"),
     )
@@ -317,7 +324,48 @@ def test_the_default_is_for_registries_without_a_folder(hosts: Path) -> None:
     assert mirrors_of("ghcr.io") == ()
 
 
-@pytest.mark.parametrize("text", ["host = [", "host = 5", '[host."x"]\nca = 5\n'])
+@pytest.mark.parametrize("server", ["https://docker.io", "https://registry-1.docker.io/", "registry-1.docker.io/v2"])
+def test_the_server_that_is_the_registry_itself_is_no_mirror(hosts: Path, server: str) -> None:
+    configure(hosts, "docker.io", f'server = "{server}"\n')
+    assert mirrors_of("docker.io") == ()
+
+
+def test_the_server_of_a_file_comes_behind_its_hosts_and_before_the_registry(hosts: Path) -> None:
+    own = 'server = "https://cache.example/"\ncapabilities = ["pull"]\nskip_verify = true\n'
+    configure(hosts, "ghcr.io", f'{own}[host."http://localhost:30020"]\n')
+    assert mirrors_of("ghcr.io") == (
+        Mirror("http://localhost:30020/v2"),
+        Mirror("https://cache.example/v2", False, (), False),
+    )
+
+
+def test_what_the_server_of_a_file_does_not_have_comes_from_the_registry(
+    hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
+) -> None:
+    mirror.add_blob("team/envs", b"one")
+    configure(hosts, upstream.host, f'server = "http://{mirror.host}"\n')
+    with opened(upstream) as registry:
+        manifest = push_image(registry, [b"one"], "v1")
+        upstream.requests.clear()
+        assert read(registry, blob(b"one").descriptor) == b"one"
+        assert not upstream.requests
+        assert registry.resolve("v1") == manifest.descriptor
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host = [",
+        "host = 5",
+        "server = 5",
+        'server = "https://[bad"',
+        '[host."x"]\nca = 5\n',
+        '[host."x:y"]\n',
+        '[host."x".header]\na = "b\\nc"\n',
+        '[host."x".header]\n"a b" = "c"\n',
+        '[host."x".header]\na = [5]\n',
+    ],
+)
 def test_a_file_that_is_no_hosts_toml_is_told(hosts: Path, text: str) -> None:
     configure(hosts, "ghcr.io", text)
     with pytest.raises(
