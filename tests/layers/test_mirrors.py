@@ -170,6 +170,7 @@ def test_a_blob_that_a_mirror_falsifies_is_told_once_and_then_comes_from_the_reg
     assert len(mirror.requests) == 1
 
 
+@pytest.mark.parametrize("config_too", [False, True], ids=["layers", "config-too"])
 @pytest.mark.parametrize("way", ["threads", "workers"])
 @pytest.mark.parametrize("size", [100, 5 << 20], ids=["small", "large"])
 def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
@@ -180,6 +181,7 @@ def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
     mirror: RegistrySimulator,
     way: str,
     size: int,
+    config_too: bool,
 ) -> None:
     if way == "workers":
         monkeypatch.setattr(fetching, "LARGE", 1)
@@ -189,7 +191,7 @@ def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
     mirror.blobs, mirror.manifests, mirror.tags = deepcopy((upstream.blobs, upstream.manifests, upstream.tags))
     layers = {str(layer.descriptor.digest) for layer, _ in made}
     for digest, content in mirror.blobs["team/envs"].items():
-        if digest in layers:
+        if config_too or digest in layers:
             mirror.blobs["team/envs"][digest] = content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
     store = Store(str(tmp_path / "store"))

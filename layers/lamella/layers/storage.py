@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
-from lamella.layers.errors import InvalidContent
+from lamella.layers.errors import FalseMirror, InvalidContent
 from lamella.layers.oci import MAX_DOCUMENT, Descriptor
 
 if TYPE_CHECKING:
@@ -148,11 +148,16 @@ def fetch_document(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
     """The verified bytes of a manifest, index or config, of at most 4 MiB."""
     if descriptor.size > MAX_DOCUMENT:
         raise InvalidContent(f"{descriptor.digest} is a document of {descriptor.size} bytes: at most {MAX_DOCUMENT}")
-    with fetcher.fetch(descriptor) as stream:
-        parts = []
-        while part := stream.read(1 << 20):
-            parts.append(part)
-    return b"".join(parts)
+    while True:
+        try:
+            with fetcher.fetch(descriptor) as stream:
+                parts = []
+                while part := stream.read(1 << 20):
+                    parts.append(part)
+            return b"".join(parts)
+        except FalseMirror:
+            # The storage asks that mirror no more, and there are only so many.
+            continue
 
 
 def in_the_clear(other: Reference, goal: Reference, *, insecure: bool) -> bool:
