@@ -14,6 +14,7 @@ from lamella.builder import report
 from lamella.builder.cache import LayerCache
 from lamella.builder.environment import Finding
 from lamella.builder.push import push_environment
+from lamella.builder.scan import scan
 from lamella.layers import findings
 from lamella.layers.copy import copy
 from lamella.layers.errors import InvalidContent
@@ -21,6 +22,7 @@ from lamella.layers.oci import Descriptor, Platform
 from lamella.layers.reference import Reference
 from lamella.layers.referrers import Artifact, attach
 from lamella.layers.storage import open_storage
+from support.installed import venv
 from support.packages import SITE, environment, package
 from support.registry_simulator import Fault, RegistrySimulator
 
@@ -120,6 +122,31 @@ def test_no_path_of_this_machine_is_told(text: str, tmp_path: Path, monkeypatch:
     assert "somebody" not in content
     assert str(tmp_path) not in content
     assert content.count(report.HIDDEN) == 2
+
+
+def test_what_a_real_scan_finds_is_told_without_the_folders_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "CANARY of a home"
+    (home / "data").mkdir(parents=True)
+    (home / "file.txt").write_text("")
+    monkeypatch.setenv("HOME", str(home))
+    prefix = venv(home / "projects" / "env")
+    site = prefix / SITE
+    (site / "data").symlink_to(home / "data")
+    (home / "data" / "x.txt").write_text("")
+    (site / "file.txt").symlink_to(home / "file.txt")
+    (site / "relative").symlink_to(os.path.relpath(home / "gone", site))
+    (site / "home.pth").write_text(f"{home}\n{home}/gone\n")
+    (site / "odd.so").write_bytes(b"\0" + os.fsencode(prefix) + b"\0")
+    (site / ".netrc").write_text("machine CANARY password CANARY")
+    scanned = scan(str(prefix))
+    assert {each.kind for each in scanned.findings} >= {"links", "editable", "unowned", "prefix", "secret"}
+    assert "CANARY" in str(scanned.findings)
+    content = told(scanned)
+    assert "CANARY" not in content
+    assert str(tmp_path) not in content
+    assert f"{SITE}/odd.so has /opt/env compiled in" in content
 
 
 @pytest.mark.parametrize(
