@@ -179,7 +179,7 @@ def test_documents_are_canonical_json() -> None:
 
 
 def test_the_documents_of_1200_packages_are_what_every_registry_takes() -> None:
-    """distribution and Harbor refuse manifests of more than 4 MiB."""
+    """distribution and Harbor refuse manifests of more than 4 MiB, ECR those of more than 500 layers."""
     packages = [
         PackageLayer(
             f"a-package-with-a-long-name-{number}", "2026.10.18.post1", "pypi", f"{number:064}", built(str(number))
@@ -194,3 +194,17 @@ def test_the_documents_of_1200_packages_are_what_every_registry_takes() -> None:
         max(document.descriptor.size for document in (*result.configs, *result.manifests, result.index))
         < MAX_DOCUMENT // 4
     )
+    assert [len(Manifest.parse(made.content).layers) for made in result.manifests[1:]] == [500, 500, 200]
+
+
+@pytest.mark.parametrize("count", [0, 499, 500, 501])
+def test_an_environment_s_layers_are_in_as_few_package_manifests_as_can_have_them(count: int) -> None:
+    packages = [PackageLayer(f"p{number:03}", "1", "pypi", "a" * 64, built(str(number))) for number in range(count)]
+    result = documents(ABOUT, packages, IMAGE)
+    manifests = [Manifest.parse(made.content) for made in result.manifests[1:]]
+    assert [len(manifest.layers) for manifest in manifests] == ([500, 1] if count == 501 else [count])
+    assert [layer.annotations[names.PACKAGE] for each in manifests for layer in each.layers] == [
+        package.name for package in packages
+    ]
+    index = Index.parse(result.index.content)
+    assert {entry.annotations[names.IMAGE] for entry in index.manifests[1:]} == {str(index.manifests[0].digest)}

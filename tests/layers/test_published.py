@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.layers import published
-from lamella.layers.annotations import IMAGE, PACKAGE
+from lamella.layers.annotations import IMAGE, PACKAGE, PREFIX
 from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import INDEX, LAYER_TAR, Descriptor, Digest, Index, Platform
 from lamella.layers.reference import Reference
+from support import images
 from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
 
 if TYPE_CHECKING:
@@ -111,4 +113,32 @@ def test_what_was_parsed_once_is_not_taken_for_what_was_not_verified(layout: Oci
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b"one", b"eno"))
     with pytest.raises(InvalidContent, match="has other content"):
+        published.read(layout, V1)
+
+
+def parts(layout: OciLayout, *prefixes: str) -> None:
+    """Pushes an environment of several package manifests, each with one layer and an image prefix."""
+    config, image = (thing.pushed(layout) for thing in images.image([]))
+    entries = [replace(image.descriptor, platform=AMD64)]
+    for number, prefix in enumerate(prefixes):
+        layer = blob(b"%d" % number).pushed(layout)
+        config, manifest = images.image([layer], AMD64, **{PREFIX: prefix})
+        config.pushed(layout)
+        entries.append(replace(manifest.pushed(layout).descriptor, annotations={IMAGE: str(image.descriptor.digest)}))
+    index = Index(tuple(entries)).to_json()
+    Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
+
+
+def test_the_layers_of_several_package_manifests_are_one_environment_s(layout: OciLayout) -> None:
+    parts(layout, "/opt/env", "/opt/env", "/opt/env")
+    (found,) = published.read(layout, V1).environments
+    assert [layer.diff_id for layer in found.layers] == [Digest.of(b"%d" % number) for number in range(3)]
+    assert found.config.diff_ids == tuple(layer.diff_id for layer in found.layers)
+    assert found.manifest.layers == tuple(layer.descriptor for layer in found.layers)
+    assert len(found.documents) == 6
+
+
+def test_package_manifests_of_one_environment_that_disagree_are_refused(layout: OciLayout) -> None:
+    parts(layout, "/opt/env", "/opt/other")
+    with pytest.raises(InvalidContent, match="and the package manifests that belong to it say different things"):
         published.read(layout, V1)

@@ -56,7 +56,7 @@ def read(storage: Storage, reference: Reference, index: Descriptor, platform: Pl
         if environment.platform != platform:
             continue
         known |= built_layers(environment.layers)
-        digests |= _digests([environment.descriptor, environment.manifest.config, *environment.manifest.layers])
+        digests |= _digests([*environment.documents, *environment.manifest.layers])
         if environment.image:
             image = Manifest.parse(fetch_document(storage, environment.image))
             config = ImageConfig.parse(fetch_document(storage, image.config))
@@ -72,9 +72,11 @@ def others(storage: Storage, index: Descriptor, platform: Platform) -> tuple[Pai
         return ()
     entries = Index.parse(fetch_document(storage, index)).manifests
     images = {str(entry.digest): entry for entry in entries if IMAGE not in entry.annotations}
-    pairs = [
-        Pair(images[entry.annotations[IMAGE]], entry) for entry in entries if entry.annotations.get(IMAGE) in images
-    ]
+    parts: dict[str, list[Descriptor]] = {}
+    for entry in entries:
+        if entry.annotations.get(IMAGE) in images:
+            parts.setdefault(entry.annotations[IMAGE], []).append(entry)
+    pairs = [Pair(images[digest], tuple(packages)) for digest, packages in parts.items()]
     return tuple(pair for pair in pairs if pair.image.platform not in (None, platform))
 
 

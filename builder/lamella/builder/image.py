@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from lamella.builder.cache import Built
     from lamella.builder.environment import Needs
 
+MANIFEST_LAYERS = 500
+"""Layers that one package manifest has: ECR takes no more of an image. What is left goes to further ones."""
+
 CREATED = "1980-01-01T00:00:00Z"
 """When every image was made: the time of its files, so that its digest says only what is in it."""
 
@@ -124,8 +127,8 @@ class Pair:
 
     image: Descriptor
     """The runnable image's; its platform is the real one."""
-    packages: Descriptor
-    """The package manifest's."""
+    packages: tuple[Descriptor, ...]
+    """The package manifests', which have the layers among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,27 +153,31 @@ def documents(
     """Every document of one environment; its index names `others`, of other platforms, as well."""
     settings = settings or Settings()
     image_config, image_manifest = _image(about, image, base, settings)
-    package_config, package_manifest = _packages(about, packages, settings)
+    parts = [packages[start : start + MANIFEST_LAYERS] for start in range(0, len(packages), MANIFEST_LAYERS)] or [()]
+    package_documents = [_packages(about, part, settings) for part in parts]
     ours = Pair(
         replace(image_manifest.descriptor, platform=about.platform),
-        replace(
-            package_manifest.descriptor,
-            platform=UNKNOWN_PLATFORM,
-            annotations={
-                IMAGE: str(image_manifest.descriptor.digest),
-                DOCKER_REFERENCE_TYPE: "attestation-manifest",
-                DOCKER_REFERENCE_DIGEST: str(image_manifest.descriptor.digest),
-            },
+        tuple(
+            replace(
+                manifest.descriptor,
+                platform=UNKNOWN_PLATFORM,
+                annotations={
+                    IMAGE: str(image_manifest.descriptor.digest),
+                    DOCKER_REFERENCE_TYPE: "attestation-manifest",
+                    DOCKER_REFERENCE_DIGEST: str(image_manifest.descriptor.digest),
+                },
+            )
+            for _, manifest in package_documents
         ),
     )
     # In the order of platforms, so that it does not matter which was pushed last.
     pairs = sorted((ours, *others), key=lambda pair: str(pair.image.platform))
     index = Index(
-        tuple(descriptor for pair in pairs for descriptor in (pair.image, pair.packages)), {_CREATED: settings.created}
+        tuple(descriptor for pair in pairs for descriptor in (pair.image, *pair.packages)), {_CREATED: settings.created}
     ).to_json()
     return Documents(
-        (image_config, package_config),
-        (image_manifest, package_manifest),
+        (image_config, *(config for config, _ in package_documents)),
+        (image_manifest, *(manifest for _, manifest in package_documents)),
         Document(Descriptor.of(INDEX, index), index),
     )
 

@@ -142,7 +142,9 @@ _config = functools.lru_cache(maxsize=8)(ImageConfig.parse)
 
 def _environment(storage: ReadOnlyStorage, entries: Sequence[Descriptor], index: Index) -> PublishedEnvironment:
     """The environment whose package manifests are `entries`: one, or as many as the layers need that one can't have."""
-    manifests, configs, layers = [], [], []
+    manifests: list[Manifest] = []
+    configs: list[ImageConfig] = []
+    layers: list[Layer] = []
     for entry in entries:
         if entry.media_type not in MANIFEST_TYPES:
             raise InvalidContent(f"{entry.digest} is marked as a package manifest and is a {entry.media_type}")

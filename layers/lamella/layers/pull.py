@@ -114,7 +114,7 @@ def leased(
             todo = plan(environment.layers, store.present(diff_ids))
             yield Pulled(str(found.reference), environment, todo, 0)
             return
-        documents = (found.descriptor, environment.descriptor, environment.manifest.config)
+        documents = (found.descriptor, *environment.documents)
         keeps = (*diff_ids, *(document.digest for document in documents))
         with store.lease(keeps, f"pull {parsed}"):
             # Only what is seen after the lease was made is sure to stay.
