@@ -288,6 +288,12 @@ def test_a_base_that_leaves_no_room_is_refused(tmp_path: Path, cache: LayerCache
         )
 
 
+@pytest.mark.parametrize("most", [0, -3])
+def test_an_image_of_no_layers_is_refused(tmp_path: Path, cache: LayerCache, most: int) -> None:
+    with pytest.raises(BuilderError, match=f"can't have {most} layers at most: want 1 or more"):
+        push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x", max_layers=most, cache=cache)
+
+
 def test_settings_of_the_image_change_no_layer(tmp_path: Path, cache: LayerCache) -> None:
     env = small(tmp_path / "env")
     push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
@@ -321,6 +327,12 @@ def test_gzip_layers_are_other_layers_of_the_same_content(tmp_path: Path, cache:
     manifests = [image_of(storage, tag) for tag in ("zstd", "gzip")]
     assert manifests[0][1].diff_ids == manifests[1][1].diff_ids
     assert {layer.media_type.rpartition("+")[2] for layer in manifests[1][0].layers} == {"gzip"}
+
+
+@pytest.mark.parametrize("prefix", ["/usr", "/opt", "/usr/local"])
+def test_an_image_prefix_that_others_share_is_refused(prefix: str, tmp_path: Path, cache: LayerCache) -> None:
+    with pytest.raises(BuilderError, match=f"^{prefix} is not an environment's alone: name a folder in it"):
+        push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:v1", image_prefix=prefix, cache=cache)
 
 
 @pytest.mark.parametrize("prefix", ["opt/env", "/", "/opt/../etc", "/opt/my env", "/opt/env/", ""])

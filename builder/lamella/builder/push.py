@@ -16,6 +16,7 @@ from lamella.builder.cache import LayerCache
 from lamella.builder.errors import BuilderError
 from lamella.builder.image import About, Documents, ImageLayer, PackageLayer, Settings, documents
 from lamella.builder.plan import PlannedLayer, PushPlan, plan
+from lamella.builder.prefix import SHARED
 from lamella.builder.publish import Attachments, Published, attach, publish
 from lamella.builder.survey import look
 from lamella.builder.upload import Uploads
@@ -134,9 +135,11 @@ def push_environment(
     with contextlib.closing(open_storage(target, insecure=insecure, create=True, mirrors=False)) as storage:
         under = _base(base, environment, target, insecure=insecure)
         image_layers = max_layers - (len(under.layers) if under else 0)
-        if image_layers < 1:
+        if max_layers < 1:
+            raise BuilderError(f"the runnable image can't have {max_layers} layers at most: want 1 or more")
+        if under and image_layers < 1:
             raise BuilderError(
-                f"the base {base} has {len(under.layers) if under else 0} layers, and {max_layers} are all there may be: "
+                f"the base {base} has {len(under.layers)} layers, and {max_layers} are all there may be: "
                 "raise --max-layers, or take a smaller base"
             )
         layers = wanted.layers(
@@ -221,6 +224,9 @@ def _target(reference: str, image_prefix: str) -> Reference:
         raise BuilderError(
             f"{image_prefix!r} can't be the image prefix: want an absolute path without spaces, such as /opt/env"
         )
+    if image_prefix in SHARED:
+        # What holds it would not be the environment's alone: `#!/usr/bin/env` is not to be rewritten by a node.
+        raise BuilderError(f"{image_prefix} is not an environment's alone: name a folder in it, such as /opt/env")
     return target
 
 
