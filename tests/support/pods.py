@@ -1,0 +1,264 @@
+"""Pods from Kubernetes YAML, run by podman 4.3: what a kubelet does and it does not is done here, on the text.
+
+Images are made once a run, of real root file systems: a minimal Debian, and one with Python and the project's wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support.engines import need, need_root
+from support.once import once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ROOT = Path(__file__).parent.parent.parent
+DEBIAN, TOOLS = "localhost/debian:minimal", "localhost/lamella:tools"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a pod's containers wrote, by container; and what podman did, with the reason where one could not start."""
+
+    logs: Mapping[str, str]
+    podman: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine that runs pods: its file system is `folder`, as far as volumes of the host go."""
+
+    folder: Path
+    podman: tuple[str, ...]
+    settings: Path
+
+    def run(self, pod: str, name: str, uid: str, *, until: str = "") -> Said:
+        """Runs a pod to its end, or until its last container has written a line with `until`; its containers stay."""
+        manifest = self.folder / f"{name}.yaml"
+        manifest.write_text(self._without_a_kubelet(_named(pod, name), uid))
+        containers = re.findall(r"^    - name: (\S+)\n      image:", pod, re.MULTILINE)
+        # Of a container that ends at once podman 4.3 now and then loses the exit code: what it wrote counts.
+        played = self.call("play", "kube", "--network", "host", "--log-driver", "k8s-file", str(manifest))
+        # What loops for ever and never writes it is given up.
+        follow = [need("timeout"), "300", *self.podman, "logs", "--follow", f"{name}-{containers[-1]}"]
+        with subprocess.Popen(
+            follow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._env
+        ) as last:
+            assert last.stdout
+            for line in last.stdout:
+                if until and until in line:
+                    last.terminate()
+                    break
+        logs = {each: self.call("logs", f"{name}-{each}") for each in containers}
+        return Said({each: done.stdout + done.stderr for each, done in logs.items()}, played.stdout + played.stderr)
+
+    def restart(self, name: str, container: str) -> str:
+        """Starts a container of a pod once more; what it writes then."""
+        done = self.call("start", "--attach", f"{name}-{container}")
+        return done.stdout + done.stderr
+
+    def remove(self, name: str) -> None:
+        """Ends a pod. Volumes of the host stay as they are."""
+        self.call("pod", "rm", "--force", "--time", "0", name)
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs one command of podman."""
+        return subprocess.run(
+            [*self.podman, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+        )
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "CONTAINERS_CONF": str(self.settings)}
+
+    def _without_a_kubelet(self, pod: str, uid: str) -> str:
+        """The pod as podman 4.3 understands it."""
+        # It knows neither image volumes nor secrets' `items`; the kubelet mounts both as folders.
+        pod = re.sub(
+            r"image:\n +reference: (\S+)\n +pullPolicy: \w+",
+            lambda found: f"hostPath:\n        path: /{self._mounted(found[1])}",
+            pod,
+        )
+        pod = re.sub(
+            r"secret:\n +secretName: (\w+)\n +items:\n +- key: (\S+)\n +path: (\S+)",
+            lambda found: f"hostPath:\n        path: /{self._secret(*found.groups())}",
+            pod,
+        )
+        # It expands no variables in commands, and gives a pod a new UID each time.
+        pod = re.sub(r"valueFrom:\n +fieldRef:\n +fieldPath: metadata\.uid", f"value: {uid}", pod)
+        pod = pod.replace("$(POD_UID)", uid)
+        pod = re.sub(r"(hostPath:\n +path: )(/\S+)", rf"\g<1>{self.folder}\g<2>", pod)
+        # It mounts the whole volume where a part is asked for.
+        paths = dict(re.findall(r"- name: (\S+)\n +hostPath:\n +path: (\S+)", pod))
+        for name, at, part in re.findall(r"- name: (\S+)\n +mountPath: (\S+)\n +subPath(?:Expr)?: (\S+)", pod):
+            own = f"{name}-part"
+            pod = re.sub(rf"- name: {name}(\n +mountPath: {at})\n +subPath(?:Expr)?: \S+", rf"- name: {own}\1", pod)
+            pod += f"    - name: {own}\n      hostPath:\n        path: {paths[name]}/{part}\n"
+            pod += "        type: DirectoryOrCreate\n"
+        return pod
+
+    def _mounted(self, reference: str) -> str:
+        self.call("pull", "--quiet", "--tls-verify=false", reference)
+        mounted = self.call("image", "mount", reference)
+        assert mounted.returncode == 0, mounted.stderr
+        return os.path.relpath(mounted.stdout.strip(), self.folder)
+
+    def _secret(self, name: str, key: str, path: str) -> str:
+        # As the kubelet lays it out, so that all files of a secret change at once.
+        volume = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+        volume.chmod(0o755)
+        (volume / "..2026").mkdir()
+        (volume / "..2026" / path).write_text((self.folder / "secrets" / name / key).read_text())
+        (volume / "..data").symlink_to("..2026")
+        (volume / path).symlink_to(f"..data/{path}")
+        return volume.name
+
+
+@contextmanager
+def node(folder: Path, images: Path) -> Iterator[Node]:
+    """A node with the images of `images` (see `make_images`)."""
+    need_root()
+    need("catatonit")  # the process that keeps a pod's namespaces
+    # podman wants at most 50 characters here.
+    short = tempfile.mkdtemp(prefix="lamella-")
+    made = Node(
+        folder,
+        (*_podman(folder / "containers", short), "--storage-opt", f"additionalimagestore={images}"),
+        _settings(folder),
+    )
+    try:
+        yield made
+    finally:
+        made.call("pod", "rm", "--all", "--force", "--time", "0")
+        _leave(folder / "containers", short)
+
+
+def make_images(folder: Path, debian: Path) -> Path:
+    """A store of podman's with the two images, made once a run in `folder`."""
+    need_root()
+    images = folder / "images"
+    with once(images) as mine:
+        if mine:
+            short = tempfile.mkdtemp(prefix="lamella-")
+            podman = Node(folder, tuple(_podman(images, short)), _settings(folder))
+            for root, name in ((debian, DEBIAN), (_tools(folder), TOOLS)):
+                archive = folder / "root.tar"
+                subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
+                path = "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+                done = podman.call("import", "--quiet", "--change", path, str(archive), name)
+                assert done.returncode == 0, done.stderr
+                archive.unlink()
+            _leave(images, short)
+    return images
+
+
+def _leave(root: Path, short: str) -> None:
+    # podman keeps its folders mounted on themselves. Its own `system reset` would take the images of all with it.
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    for mounted in reversed([line.split()[1] for line in mounts]):
+        if Path(mounted).is_relative_to(root) or Path(mounted).is_relative_to(short):
+            subprocess.run(["umount", mounted], check=True)
+    shutil.rmtree(short, ignore_errors=True)
+
+
+def _podman(root: Path, short: str) -> list[str]:
+    podman = [need("podman"), "--root", str(root), "--runroot", short, "--storage-driver", "overlay"]
+    return [*podman, "--runtime", need("runc"), "--cgroup-manager", "cgroupfs"]
+
+
+def _settings(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "containers.conf"
+    settings.write_text('[containers]\ndefault_ulimits = ["nofile=4096:4096","nproc=4096:4096"]\n')
+    return settings
+
+
+def _tools(folder: Path) -> Path:
+    """A Debian that is Python, a shell and the project as `pip install lamella` puts it there."""
+    root, wheels = folder / "tools", folder / "tools" / "wheels"
+    # Unpacked and not configured: nothing here needs what maintainers' scripts do, and it takes a fifth of the time.
+    debian = [
+        need("mmdebstrap"),
+        "--quiet",
+        "--variant=extract",
+        "--include=python3,dash,coreutils",
+        "bookworm",
+        str(root),
+    ]
+    subprocess.run(debian, check=True, stdin=subprocess.DEVNULL)
+    version = (root / "usr/bin/python3").readlink().name.removeprefix("python")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    # With this machine's ways to an index, which a root file system of its own has not.
+    download = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary",
+        ":all:",
+    ]
+    download += ["--python-version", version, "--dest", str(wheels)]
+    for platform in ("manylinux_2_28", "manylinux_2_17", "manylinux2014"):
+        download += ["--platform", f"{platform}_{os.uname().machine}"]
+    subprocess.run([*download, "pip", str(wheel)], check=True, capture_output=True)
+    (pip,) = wheels.glob("pip-*.whl")
+    install = [
+        need("chroot"),
+        str(root),
+        "/usr/bin/python3",
+        f"/wheels/{pip.name}/pip",
+        "install",
+        "--quiet",
+        "--no-index",
+    ]
+    install += ["--find-links", "/wheels", "--break-system-packages", "--root-user-action", "ignore", "lamella"]
+    subprocess.run(install, check=True, env={"PATH": "/usr/bin:/bin", "HOME": "/root"})
+    shutil.rmtree(wheels)
+    return root
+
+
+def blocks(page: Path) -> list[str]:
+    """The YAML blocks of a page."""
+    return re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def pod_of(daemon_set: str) -> str:
+    """The pod that a DaemonSet puts on each node."""
+    return "apiVersion: v1\nkind: Pod\n" + textwrap.dedent(daemon_set.partition("  template:\n")[2])
+
+
+def patched(pod: str, patch: str) -> str:
+    """The pod with the patch's entries at the heads of its lists, the first of each name, which the pod has as well."""
+    for opening in re.findall(r"^ +(?:env|volumeMounts|volumes):\n", patch, re.MULTILINE):
+        deep = len(opening) - len(opening.lstrip())
+        entries = re.search(rf"^{opening}((?: {{{deep + 1},}}\S.*\n)+)", patch, re.MULTILINE)
+        assert entries
+        assert re.search(f"^{opening}", pod, re.MULTILINE), opening
+        pod = re.sub(f"^{opening}", opening + entries[1], pod, count=1, flags=re.MULTILINE)
+    return pod
+
+
+def _named(pod: str, name: str) -> str:
+    # Init containers that have ended stay as well, for their logs.
+    kept = f"metadata:\n  name: {name}\n  annotations:\n    io.podman.annotations.init.container.type: always\n"
+    return re.sub(r"^metadata:\n  name: \S+\n", kept, pod, count=1, flags=re.MULTILINE)
