@@ -9,6 +9,7 @@ from lamella.builder.base import choose
 from lamella.builder.bundle import partition
 from lamella.builder.cache import Built
 from lamella.builder.environment import Needs
+from lamella.builder.errors import BuilderError
 from lamella.builder.image import About, Base, Documents, ImageLayer, PackageLayer, Settings, documents
 from lamella.layers import annotations as names
 from lamella.layers.oci import (
@@ -170,6 +171,35 @@ def test_an_entrypoint_does_away_with_the_bases_command_as_in_a_dockerfile() -> 
     assert (config.entrypoint, config.cmd) == (("serve",), ())
     assert config.env == ("PATH=/opt/env/bin:/bin", "LANG=de", "A=1")
     assert config.labels == {"a": "c"}
+
+
+def test_annotations_and_a_time_are_those_of_the_index_and_the_image() -> None:
+    source = {"org.opencontainers.image.source": "https://example.org/x", "org.opencontainers.image.revision": "abc"}
+    result = made(BASE, Settings(annotations=source, created="2026-01-31T12:00:00+01:00"))
+    index, manifest = Index.parse(result.index.content), Manifest.parse(result.manifests[0].content)
+    said = source | {"org.opencontainers.image.created": "2026-01-31T12:00:00+01:00"}
+    assert index.annotations == said
+    assert said.items() <= manifest.annotations.items()
+    assert image_config(result).created == "2026-01-31T12:00:00+01:00"
+    packages = Manifest.parse(result.manifests[1].content)
+    assert packages == Manifest.parse(made(BASE, Settings(created=image_config(result).created)).manifests[1].content)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "dev.lamella.prefix", "org.opencontainers.image.created", "org.opencontainers.image.base.digest"],
+)
+def test_an_annotation_that_says_what_an_image_is_can_t_be_chosen(name: str) -> None:
+    with pytest.raises(BuilderError, match="can't be chosen: what it says follows from what is pushed"):
+        Settings(annotations={name: "x"})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2026-01-31", "2026-13-01T00:00:00Z", "2026-01-31 12:00:00Z", "1769860800"]
+)
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BuilderError, match=r"is no time that an image can have: want one such as 2026-01-31T12:00:00Z"):
+        Settings(created=text)
 
 
 def test_documents_are_canonical_json() -> None:

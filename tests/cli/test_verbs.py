@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci import Index
+from lamella.layers.storage import fetch_document
 from support.engines import need_root
 from support.installed import install, venv, wheel
 from support.projects import project
@@ -335,6 +338,19 @@ def test_a_bill_of_materials_is_attached_when_it_is_asked_for(lamella: Command, 
     done = lamella("inspect", place, "--sbom", "--platform", "linux/s390x")
     assert done.returncode == 1
     assert "has no environment for linux/s390x" in done.stderr
+
+
+def test_a_push_says_when_and_from_what_it_was_made(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    flags = ["--annotation", "org.opencontainers.image.source=https://example.org/x?a=b", "--created", "now"]
+    done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, *flags, "--max-layers", "500")
+    assert done.returncode == 0
+    assert "--max-layers is 500, and Docker takes images of 125 layers at most" in done.stderr
+    layout = OciLayout(f"{tmp_path}/layout")
+    annotations = Index.parse(fetch_document(layout, layout.resolve("v1"))).annotations
+    assert annotations["org.opencontainers.image.source"] == "https://example.org/x?a=b"
+    assert annotations["org.opencontainers.image.created"] > "2026"
+    wrong = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--annotation", "x")
+    assert (wrong.returncode, wrong.stderr) == (2, "lamella: --annotation is 'x': want NAME=VALUE\n")
 
 
 def test_a_key_that_cant_sign_stops_a_push_before_it_begins(lamella: Command, prefix: Path, tmp_path: Path) -> None:

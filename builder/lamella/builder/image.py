@@ -7,9 +7,11 @@ manifest is marked so that engines pass over it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lamella.builder.errors import BuilderError
 from lamella.layers.annotations import (
     CERTIFICATES,
     CPU,
@@ -59,6 +61,11 @@ _CREATED = "org.opencontainers.image.created"
 _TITLE = "org.opencontainers.image.title"
 _BASE_NAME = "org.opencontainers.image.base.name"
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
+_OURS = frozenset({_CREATED, _BASE_NAME, _BASE_DIGEST})
+_TIME = re.compile(
+    r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,19 @@ class Settings:
     env: tuple[str, ...] = ()
     """NAME=value."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Of the index and of the runnable image's manifest, beside those that say what they are."""
     created: str = CREATED
+    """When the image was made (RFC 3339); another time is another image."""
+
+    def __post_init__(self) -> None:
+        if not _TIME.fullmatch(self.created):
+            raise BuilderError(
+                f"{self.created!r} is no time that an image can have: want one such as 2026-01-31T12:00:00Z"
+            )
+        for name in self.annotations:
+            if not name or name.startswith("dev.lamella.") or name in _OURS:
+                raise BuilderError(f"the annotation {name!r} can't be chosen: what it says follows from what is pushed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +192,8 @@ def documents(
     # In the order of platforms, so that it does not matter which was pushed last.
     pairs = sorted((ours, *others), key=lambda pair: str(pair.image.platform))
     index = Index(
-        tuple(descriptor for pair in pairs for descriptor in (pair.image, *pair.packages)), {_CREATED: settings.created}
+        tuple(descriptor for pair in pairs for descriptor in (pair.image, *pair.packages)),
+        {**settings.annotations, _CREATED: settings.created},
     ).to_json()
     return Documents(
         (image_config, *(config for config, _ in package_documents)),
@@ -277,7 +297,7 @@ def _step(members: Sequence[str], settings: Settings) -> dict[str, str]:
 
 
 def _named(base: Base | None, settings: Settings) -> dict[str, str]:
-    about_it = {_CREATED: settings.created}
+    about_it = {**settings.annotations, _CREATED: settings.created}
     if base:
         about_it |= {_BASE_NAME: base.name, _BASE_DIGEST: str(base.digest)}
     return about_it

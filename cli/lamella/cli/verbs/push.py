@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lamella.builder.push import Pushed
 
 SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *REGISTRY)
+DOCKER_LAYERS = 125
+"""Layers that Docker's engine takes; containerd's clients take about as many."""
 _DOES = {"build": "build and upload", "upload": "upload", "reuse": "nothing: it is there"}
 
 
@@ -43,6 +45,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     image.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="a variable; may be repeated")
     image.add_argument("--label", metavar="NAME=VALUE", action="append", default=[], help="a label; may be repeated")
+    image.add_argument(
+        "--annotation",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="an annotation of it and of the index, such as org.opencontainers.image.source; may be repeated",
+    )
+    image.add_argument(
+        "--created",
+        metavar="TIME",
+        help="when it was made, such as 2026-01-31T12:00:00Z, or now (default: 1980, so that the same is the same)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -86,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _show_plan(pushed)
     result(pushed.reference)
-    for line in _remarks(pushed, took, dry_run=arguments.dry_run):
+    for line in _remarks(pushed, took, dry_run=arguments.dry_run, most=arguments.max_layers):
         remark(line, quiet=arguments.quiet)
     return 0
 
@@ -120,7 +134,7 @@ def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _remarks(pushed: Pushed, took: float, *, dry_run: bool) -> list[str]:
+def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int) -> list[str]:
     packages = counted(len(pushed.environment.packages), "package")
     if dry_run:
         build, upload = pushed.plan.chosen("build"), pushed.plan.chosen("upload")
@@ -145,6 +159,8 @@ def _remarks(pushed: Pushed, took: float, *, dry_run: bool) -> list[str]:
         ]
     if serious := findings.how_many(pushed.environment.findings, ("error", "warning")):
         lines.append(f"{serious} about this environment: lamella scan shows them")
+    if most > DOCKER_LAYERS:
+        lines.append(f"--max-layers is {most}, and Docker takes images of {DOCKER_LAYERS} layers at most")
     if pushed.unattached:
         lines.append(f"the findings are not attached to what was pushed: {pushed.unattached}")
     return lines
@@ -169,17 +185,26 @@ def _named(packages: Sequence[str]) -> str:
 
 
 def _image_settings(arguments: argparse.Namespace) -> Settings:
-    from lamella.builder.image import Settings
+    from lamella.builder.image import CREATED, Settings
 
-    for flag, pairs in (("--env", arguments.env), ("--label", arguments.label)):
+    for flag, pairs in (
+        ("--env", arguments.env),
+        ("--label", arguments.label),
+        ("--annotation", arguments.annotation),
+    ):
         for pair in pairs:
             if not pair.partition("=")[0] or "=" not in pair:
                 raise UsageError(f"{flag} is {pair!r}: want NAME=VALUE")
+    created = arguments.created or CREATED
+    if created == "now":
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return Settings(
         entrypoint=_words("--entrypoint", arguments.entrypoint),
         cmd=_words("--cmd", arguments.cmd),
         env=tuple(arguments.env),
         labels=dict(pair.split("=", 1) for pair in arguments.label),
+        annotations=dict(pair.split("=", 1) for pair in arguments.annotation),
+        created=created,
     )
 
 
