@@ -60,9 +60,11 @@ class Lines:
 
 
 class _Response(http.client.HTTPResponse):
-    def __init__(self, window: float, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+    seconds: float
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
-        self._lines = Lines(self.fp, window)
+        self._lines = Lines(self.fp, self.seconds)
         self.fp = cast("io.BufferedReader", self._lines)
 
     def begin(self) -> None:
@@ -76,13 +78,14 @@ def pool_classes(window: float) -> dict[str, type[HTTPConnectionPool]]:
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
-    answer = cast("type[http.client.HTTPResponse]", functools.partial(_Response, window))
+    class Response(_Response):
+        seconds = window
 
     class Plain(HTTPConnection):
-        response_class = answer
+        response_class = Response
 
     class Secure(HTTPSConnection):
-        response_class = answer
+        response_class = Response
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
