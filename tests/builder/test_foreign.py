@@ -18,9 +18,12 @@ from lamella.builder.push import push_environment
 from lamella.builder.scan import scan
 from lamella.layers import published
 from lamella.layers.annotations import PACKAGE
+from lamella.layers.errors import LayersError
+from lamella.layers.export import export
 from lamella.layers.oci import Platform
 from lamella.layers.reference import Reference
 from lamella.layers.storage import open_storage
+from lamella.layers.store import Store
 from support.conda import SHORT, VERSION, conda_environment, conda_package, for_machine, python_package
 from support.installed import install, venv, wheel
 from support.projects import editable, project
@@ -174,3 +177,14 @@ def test_a_platform_that_is_named_may_say_more_but_nothing_else(made: tuple[Path
     assert scan(str(made[1]), platform=Platform.parse("linux/arm64/v8")).platform == Platform("linux", "arm64", "v8")
     with pytest.raises(NotAnEnvironment, match="is for linux/arm64, not for linux/amd64: name the folder of an"):
         scan(str(made[1]), platform=Platform("linux", "amd64"))
+
+
+def test_an_environment_for_another_machine_is_exported_here(made: tuple[Path, Path], tmp_path: Path) -> None:
+    reference = f"oci:{tmp_path}/layout:v1"
+    push_environment(scan(str(made[1])), reference, cache=LayerCache(str(tmp_path / "cache")))
+    store = Store(str(tmp_path / "store"))
+    with pytest.raises(LayersError, match="has no environment for linux/amd64: it has linux/arm64"):
+        export(reference, str(tmp_path / "out"), store=store)
+    export(reference, str(tmp_path / "out"), platform=Platform("linux", "arm64"), store=store)
+    assert foreign.architecture(str(tmp_path / "out/bin/python")) == "arm64"
+    assert (tmp_path / "out/bin/pure").read_text().startswith(f"#!{tmp_path}/out/bin/python")

@@ -22,6 +22,7 @@ from lamella.layers.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from lamella.layers.oci import Platform
     from lamella.layers.progress import Progress
 
 Format = Literal["dir", "tar.gz", "tar.zst", "zip", "squashfs"]
@@ -81,6 +82,7 @@ def export(
     format: Format | None = None,  # noqa: A002 # the flag's name
     link: bool = False,
     prefix: str = "",
+    platform: Platform | None = None,
     store: Store | None = None,
     insecure: bool = False,
     progress: Progress = _SILENT,
@@ -90,7 +92,7 @@ def export(
     `format`: by default what the name asks for. `link`: a folder's files are hardlinks into the store, and nobody may
     write to them. `prefix`: the path that the files are to name; by default a folder's is its own, and an archive's is
     found when it is unpacked, by `bin/activate` or `bin/lamella-unpack`. A squashfs image can't be changed any more:
-    mount it at `prefix`, by default the image prefix. Raises `ExportError`, and what `pull` raises; then nothing is left.
+    mount it at `prefix`, by default the image prefix. `platform` is this machine's by default. Raises `ExportError`, and what `pull` raises; then nothing is left.
     What a killed export left is removed by the next one to the same folder.
     """
     from lamella.layers import pull
@@ -111,7 +113,8 @@ def export(
         raise _explained(path, error) from error
     if wanted == "squashfs" and not shutil.which("mksquashfs"):
         raise ExportError("no mksquashfs on PATH: install squashfs-tools, or export another format")
-    with pull.leased(reference, store=store, insecure=insecure, progress=progress) as pulled, ExitStack() as undo:
+    leased = pull.leased(reference, store=store, platform=platform, insecure=insecure, progress=progress)
+    with leased as pulled, ExitStack() as undo:
         environment = pulled.environment
         at = at or environment.prefix
         try:

@@ -7,12 +7,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result, result_json, seconds, size
-from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (STORE, *REGISTRY, REQUIRE_SIGNATURE)
+    from lamella.layers.oci import Platform
+
+SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 
-        arguments.platform = None
         return pull.run(arguments)
     from lamella.cli.progress import shown
     from lamella.layers.export import export
+    from lamella.layers.oci import Platform
     from lamella.layers.store import Store
 
+    platform = Platform.parse(arguments.platform) if arguments.platform else None
     if arguments.to_docker:
-        return _to_docker(arguments)
+        return _to_docker(arguments, platform)
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
         exported = export(
@@ -67,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             format=arguments.format,
             link=arguments.link,
             prefix=arguments.prefix,
+            platform=platform,
             store=Store(arguments.store),
             insecure=arguments.insecure,
             progress=progress,
@@ -83,12 +87,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _to_docker(arguments: argparse.Namespace) -> int:
+def _to_docker(arguments: argparse.Namespace, platform: Platform | None) -> int:
     from lamella.builder.docker_load import load
     from lamella.cli.progress import shown
 
     with shown(quiet=arguments.quiet) as progress:
-        name = load(arguments.reference, insecure=arguments.insecure, progress=progress)
+        name = load(arguments.reference, platform=platform, insecure=arguments.insecure, progress=progress)
     if arguments.json:
         result_json({"reference": arguments.reference, "image": name})
     else:
