@@ -10,11 +10,11 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from lamella.layers import referrers, signature
-from lamella.layers.errors import FalseMirror, InvalidContent, NotFound
+from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
 from lamella.layers.progress import Silent
 from lamella.layers.reference import Reference
-from lamella.layers.storage import Fetched, fetch_document, in_the_clear, open_storage
+from lamella.layers.storage import fetch_document, in_the_clear, open_storage, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,20 +190,11 @@ class _Move:
         elif self._neighbour and (not self._writes or self._there.mount(blob, self._neighbour)):
             how = "mounted"
         elif self._writes:
-            self._push(blob)
+            transfer(self._here, self._there, blob)
         if not self._writes:
             self._would.add(blob.digest)
         self._progress.advance("copy", blob.size)
         return how
-
-    def _push(self, blob: Descriptor) -> None:
-        while True:
-            try:
-                self._there.push(blob, lambda: Fetched(self._here, blob))
-                return
-            except FalseMirror:
-                # The storage asks that mirror no more, and there are only so many.
-                continue
 
 
 def _blobs(documents: list[Document]) -> list[Descriptor]:

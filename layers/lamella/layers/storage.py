@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lamella.layers.errors import FalseMirror, InvalidContent
 from lamella.layers.oci import MAX_DOCUMENT, Descriptor
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from lamella.layers.oci import Digest
     from lamella.layers.reference import Reference
+
+_Result = TypeVar("_Result")
 
 
 class Reader(Protocol):
@@ -148,13 +150,23 @@ def fetch_document(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
     """The verified bytes of a manifest, index or config, of at most 4 MiB."""
     if descriptor.size > MAX_DOCUMENT:
         raise InvalidContent(f"{descriptor.digest} is a document of {descriptor.size} bytes: at most {MAX_DOCUMENT}")
+
+    def read() -> bytes:
+        with fetcher.fetch(descriptor) as stream:
+            return b"".join(iter(lambda: stream.read(1 << 20), b""))
+
+    return _from_an_honest_one(read)
+
+
+def transfer(here: Fetcher, there: Pusher, descriptor: Descriptor) -> None:
+    """Pushes `there` what `here` has."""
+    _from_an_honest_one(lambda: there.push(descriptor, lambda: Fetched(here, descriptor)))
+
+
+def _from_an_honest_one(read: Callable[[], _Result]) -> _Result:
     while True:
         try:
-            with fetcher.fetch(descriptor) as stream:
-                parts = []
-                while part := stream.read(1 << 20):
-                    parts.append(part)
-            return b"".join(parts)
+            return read()
         except FalseMirror:
             # The storage asks that mirror no more, and there are only so many.
             continue

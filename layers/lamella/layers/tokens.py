@@ -185,7 +185,8 @@ def _check_realm(realm: str, base: str, name: str) -> None:
     with contextlib.suppress(InvalidContent):
         address = Address.parse(realm, name)
     if not address or address.scheme not in allowed:
-        raise Denied(f"{name} names {realm[:100]!r} as its token server, which is no HTTPS address: refused as hostile")
+        shown = address.shown if address else realm[:100]
+        raise Denied(f"{name} names {shown!r} as its token server, which is no HTTPS address: refused as hostile")
     addresses = {address.host}
     # Cloud machines hand out credentials of their own at a link-local address that also has names. One that can't be
     # resolved here is left to the connection, or to the proxy.
