@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import Descriptor
-from lamella.layers.storage import Fetched, VerifiedReader
+from lamella.layers.storage import VerifiedReader, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,7 +70,7 @@ class Uploads:
         def send() -> None:
             if self._storage.exists(descriptor) or (repository and self._storage.mount(descriptor, repository)):
                 return
-            self._storage.push(descriptor, lambda: Fetched(source, descriptor))
+            transfer(source, self._storage, descriptor)
             self._sent(descriptor.size)
 
         self._submit(str(descriptor.digest), send)
