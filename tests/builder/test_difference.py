@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamella.builder.difference import Item, difference
+from lamella.builder.cache import LayerCache
+from lamella.builder.difference import Item, compression_of, difference, published, scanned
+from lamella.builder.push import push_environment
+from lamella.layers.layout import OciLayout
+from lamella.layers.published import read
+from lamella.layers.reference import Reference
+from support.packages import environment, package
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamella.builder.pack import Compression
+
+COMPRESSIONS: tuple[Compression, ...] = ("zstd", "gzip")
 
 ITEMS = st.builds(
     Item,
@@ -34,6 +50,29 @@ def test_packages_are_added_removed_changed_or_the_same() -> None:
 def test_one_version_with_other_content_is_a_change() -> None:
     found = difference([item("a", key="one")], [item("a", key="two")])
     assert len(found.changed) == 1
+
+
+def test_what_is_unpacked_tells_more_than_the_key() -> None:
+    """A key holds the compression as well, and may stand for the byte code of another patch release."""
+    one = item("a", key="zstd")
+    assert difference([replace(one, diff_id="x")], [replace(one, key="gzip", diff_id="x")]).same == 1
+    assert difference([replace(one, diff_id="x")], [replace(one, diff_id="y")]).same == 0
+    assert difference([replace(one, diff_id="x")], [one]).same == 1, "on this disk there is no more than the key"
+
+
+def test_two_compressions_of_one_content_do_not_differ(tmp_path: Path) -> None:
+    env = environment(tmp_path / "env", package(tmp_path / "env", "p", {"share/p": "x" * 1000}))
+    cache = LayerCache(str(tmp_path / "cache"))
+    sides = []
+    for compression in COMPRESSIONS:
+        reference = Reference.parse(f"oci:{tmp_path}/layout:{compression}")
+        push_environment(env, str(reference), compression=compression, cache=cache)
+        (found,) = read(OciLayout(reference.folder), reference).environments
+        assert compression_of(found) == compression
+        sides.append(published(found))
+        on_disk = scanned(env, image_prefix=found.prefix, compression=compression_of(found))
+        assert difference(on_disk, sides[-1]).same == 1
+    assert difference(*sides).same == 1
 
 
 @given(SIDES, SIDES)

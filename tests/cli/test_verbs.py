@@ -412,6 +412,16 @@ def test_diff_compares_a_reference_with_the_environment_on_disk(
     assert [line.split()[:2] for line in shown.stdout.splitlines()[1:2]] == [["added", "beta"]]
 
 
+def test_diff_takes_compression_and_prefix_from_what_was_pushed(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    """Both are part of a layer's key, and neither says that a package differs."""
+    place = f"oci:{tmp_path}/layout:v1"
+    flags = ["--compression", "gzip", "--image-prefix", "/srv/env"]
+    assert lamella("push", place, prefix, *flags).returncode == 0
+    for sides in ((place, prefix), (prefix, place)):
+        found = lamella.json("diff", *sides)
+        assert (found["added"], found["removed"], found["changed"], found["bytes"]) == ([], [], [], 0)
+
+
 def test_push_ships_a_local_projects_wheel_when_asked(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     root = project(tmp_path / "demo", "demo", {"demo.py": "print('as built')\n"})
     pushed = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--local", root, "--wheels", "--json")

@@ -1,7 +1,8 @@
 """What differs between two environments, package by package, whether they are published or on this disk.
 
-Packages are compared by their layer keys, so that two builds of one version that differ in a byte are different, and an
-environment on this disk is compared with a published one without building anything.
+Published packages are compared by what is unpacked of them, so that two builds of one version that differ in a byte are
+different, and two compressions of one content are not. An environment on this disk is compared by layer keys, without building
+anything: with the image prefix and the compression of what it is compared with.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lamella.builder import wanted
 from lamella.layers.annotations import KEY, ORIGIN, PACKAGE, VERSION
+from lamella.layers.oci import LAYER_GZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +32,14 @@ class Item:
     key: str
     size: int
     """Bytes of its blob; of its files where it is on this disk and perhaps not built."""
+    diff_id: str = ""
+    """Empty where it is on this disk."""
+
+    def same(self, other: Item) -> bool:
+        """Whether a node that has one needs nothing for the other."""
+        if self.diff_id and other.diff_id:
+            return self.diff_id == other.diff_id
+        return self.key == other.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +62,7 @@ def difference(before: Iterable[Item], after: Iterable[Item]) -> Difference:
     """What leads from `before` to `after`."""
     old = {(item.name, item.origin): item for item in before}
     new = {(item.name, item.origin): item for item in after}
-    changed = tuple(
-        (old[name], new[name]) for name in sorted(old.keys() & new.keys()) if old[name].key != new[name].key
-    )
+    changed = tuple((old[name], new[name]) for name in sorted(old.keys() & new.keys()) if not old[name].same(new[name]))
     return Difference(
         tuple(new[name] for name in sorted(new.keys() - old.keys())),
         tuple(old[name] for name in sorted(old.keys() - new.keys())),
@@ -72,9 +80,15 @@ def published(environment: PublishedEnvironment) -> tuple[Item, ...]:
             layer.descriptor.annotations.get(VERSION, ""),
             layer.descriptor.annotations.get(KEY, str(layer.descriptor.digest)),
             layer.descriptor.size,
+            str(layer.diff_id),
         )
         for layer in environment.layers
     )
+
+
+def compression_of(environment: PublishedEnvironment) -> Compression:
+    """How the layers of a published environment are compressed, which is part of their keys."""
+    return "gzip" if any(layer.descriptor.media_type == LAYER_GZIP for layer in environment.layers) else "zstd"
 
 
 def scanned(environment: Environment, *, image_prefix: str, compression: Compression) -> tuple[Item, ...]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from lamella.builder.difference import Difference, Item
+    from lamella.layers.published import PublishedEnvironment
 
 SETTINGS = (LOCAL, PLATFORM, IMAGE_PREFIX, COMPRESSION, *REGISTRY, REQUIRE_SIGNATURE)
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
@@ -33,7 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Compares; like diff(1), exit code 0 says nothing of whether they are alike: --json does."""
     from lamella.builder.difference import difference
 
-    found = difference(_side(arguments.before, arguments), _side(arguments.after, arguments))
+    texts = (arguments.before, arguments.after)
+    published = [None if os.path.isdir(text) else _published(text, arguments) for text in texts]
+    like = next((each for each in published if each), None)
+    before, after = (_side(text, each, like, arguments) for text, each in zip(texts, published, strict=True))
+    found = difference(before, after)
     if arguments.json:
         result_json(
             {
@@ -49,18 +54,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _side(text: str, arguments: argparse.Namespace) -> tuple[Item, ...]:
+def _side(
+    text: str, published: PublishedEnvironment | None, like: PublishedEnvironment | None, arguments: argparse.Namespace
+) -> tuple[Item, ...]:
+    """The packages of what is `published`, else of the folder `text`, as a push would make them that is `like` another."""
     from lamella.builder import difference
+    from lamella.builder.scan import scan
+    from lamella.cli.progress import shown
 
-    if os.path.isdir(text):
-        from lamella.builder.scan import scan
-        from lamella.cli.progress import shown
+    if published:
+        return difference.published(published)
+    with shown(quiet=arguments.quiet) as progress:
+        environment = scan(
+            text, local=arguments.local or None, working_directory=arguments.local is None, progress=progress
+        )
+    return difference.scanned(
+        environment,
+        image_prefix=like.prefix if like else arguments.image_prefix,
+        compression=difference.compression_of(like) if like else arguments.compression,
+    )
 
-        with shown(quiet=arguments.quiet) as progress:
-            environment = scan(
-                text, local=arguments.local or None, working_directory=arguments.local is None, progress=progress
-            )
-        return difference.scanned(environment, image_prefix=arguments.image_prefix, compression=arguments.compression)
+
+def _published(text: str, arguments: argparse.Namespace) -> PublishedEnvironment:
     from lamella.layers import published
     from lamella.layers.oci import Platform
     from lamella.layers.reference import Reference
@@ -70,7 +85,7 @@ def _side(text: str, arguments: argparse.Namespace) -> tuple[Item, ...]:
     with closing(open_storage(reference, insecure=arguments.insecure)) as storage:
         found = published.read(storage, reference)
     platform = Platform.parse(arguments.platform) if arguments.platform else Platform.here()
-    return difference.published(published.for_platform(found, platform))
+    return published.for_platform(found, platform)
 
 
 def _show(found: Difference, *, on_disk: bool) -> None:
