@@ -464,6 +464,25 @@ def test_a_claim_of_a_namespace_that_is_gone_ends_where_every_process_is_seen(
     assert list(mounts(store)) == ([] if everything else [left])
 
 
+def test_layers_of_a_tree_in_the_stores_folder_are_freed_whoever_removed_it(store: Store, reference: str) -> None:
+    target = f"{store.path}/pods/one/env"
+    with elsewhere(lambda: mount(reference, target, store=store, method="hardlinks")):
+        assert gc(store, keep_bytes=0).layers == ()
+        shutil.rmtree(target)
+
+        assert len(gc(store, keep_bytes=0).layers) == len(LAYERS)
+        assert left_over(store) == []
+
+
+def test_layers_of_a_tree_that_another_namespace_may_see_stay(store: Store, reference: str, tmp_path: Path) -> None:
+    target = tmp_path / "volume"
+    with elsewhere(lambda: mount(reference, str(target), store=store, method="hardlinks")):
+        shutil.rmtree(target)  # as it looks where the other's volume is not mounted
+
+        assert gc(store, keep_bytes=0).layers == ()
+    store.release(f"mount-{next(iter(mounts(store))).key}")
+
+
 @pytest.mark.parametrize("text", ["", "# {", "# {}", "# []"])
 @pytest.mark.parametrize("afterwards", ["umount", "mount"])
 def test_a_claim_that_a_loss_of_power_tore_is_one_whose_method_is_not_known(

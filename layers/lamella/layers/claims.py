@@ -179,7 +179,9 @@ def forget_dead(store: Store, kernel: Kernel) -> None:
                 continue
             # Of a tree only the claim is lost where it was wrongly thought to be gone: its files are its own.
             known = state.namespace == here or state.method not in TREES or _of_another_boot(state)
-            if known and not is_there(state, kernel) and not is_alive_elsewhere(state):
+            # Whoever sees a store sees the trees in its folder, as pods of one node have theirs.
+            seen = known or _is_in(store, state)
+            if seen and not is_there(state, kernel) and not is_alive_elsewhere(state):
                 forget(store, state)
         finally:
             locks.release(lock, lock_path)
@@ -214,6 +216,10 @@ def _boot() -> str:
 def _of_another_boot(state: Mounted) -> bool:
     then, now = (namespace.partition("/")[0] for namespace in (state.namespace, namespace_here()))
     return bool(then and now) and then != now
+
+
+def _is_in(store: Store, state: Mounted) -> bool:
+    return state.target.startswith(f"{os.path.realpath(store.path)}/")
 
 
 def _sees_every_process() -> bool:
