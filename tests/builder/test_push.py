@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from support.environments import archive
 from support.images import AMD64, Thing, blob
 from support.keys import key_pair
 from support.packages import SITE, environment, package
-from support.registry_simulator import Fault, RegistrySimulator
+from support.registry_simulator import PASSWORD, USER, Fault, RegistrySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,6 +116,29 @@ def test_pushing_again_asks_once_and_uploads_nothing(
     assert (again.reference, again.built, again.uploaded, again.reused, again.moved) == (first.reference, 0, 0, 6, 0)
     assert again.plan.unchanged
     assert len(registry.requests) == 1
+
+
+@pytest.mark.parametrize(("auth", "most"), [("", 3), ("bearer", 5)])
+def test_pushing_again_is_five_requests_at_most_with_all_that_is_attached(
+    tmp_path: Path,
+    registry: RegistrySimulator,
+    cache: LayerCache,
+    monkeypatch: pytest.MonkeyPatch,
+    auth: str,
+    most: int,
+) -> None:
+    """Without a referrers API, findings and a bill of materials are two requests, and tokens two."""
+    registry.auth, registry.referrers_api = auth, False
+    if auth:
+        login = {"auths": {registry.host: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}}
+        (tmp_path / "config.json").write_text(json.dumps(login))
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    env = replace(small(tmp_path / "env"), findings=(Finding("warning", "patched", "p1", "p1 was patched"),))
+    push_environment(env, f"{registry.host}/team/envs:x", sbom=True, cache=cache)
+    registry.requests.clear()
+    again = push_environment(env, f"{registry.host}/team/envs:x", sbom=True, cache=cache)
+    assert again.plan.unchanged
+    assert len(registry.requests) == most
 
 
 def test_pushing_again_reads_no_blob(tmp_path: Path, cache: LayerCache) -> None:

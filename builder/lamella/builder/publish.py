@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from lamella.builder import destination
 from lamella.builder.errors import BuilderError
+from lamella.builder.sbom import MEDIA_TYPE as SBOM
 from lamella.layers import referrers
 from lamella.layers.errors import LayersError
+from lamella.layers.findings import MEDIA_TYPE as FINDINGS
 from lamella.layers.findings import PLATFORM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lamella.builder.image import Documents, Pair
     from lamella.builder.upload import Uploads
@@ -102,37 +104,30 @@ def attach(
         from lamella.layers.signature import sign_digest
 
         sign_digest(storage, target, index.digest, attachments.key)
-    if attachments.sbom:
-        _attach(storage, index, attachments.sbom, attachments.platform)
-    if before:
-        from lamella.builder.sbom import MEDIA_TYPE
-
-        _carry(storage, before, index, MEDIA_TYPE, attachments.platform)
+    said = {PLATFORM: str(attachments.platform)}
+    artifacts = [replace(each, annotations=said) for each in (attachments.sbom, attachments.findings) if each]
     try:
-        if attachments.findings:
-            _attach(storage, index, attachments.findings, attachments.platform)
-        if before:
-            from lamella.layers.findings import MEDIA_TYPE as FINDINGS
-
-            _carry(storage, before, index, FINDINGS, attachments.platform)
+        if before and before.digest != index.digest:
+            artifacts += _of_others(storage, before, attachments.platform)
+        # Asked once for all: a push that changes nothing is a few requests.
+        there = referrers.referrers(storage, index) if artifacts else ()
+        for artifact in artifacts:
+            referrers.attach(storage, index, artifact, there)
     except LayersError as error:
+        # Findings are nobody's wish: a bill of materials is.
+        if any(artifact.artifact_type != FINDINGS for artifact in artifacts):
+            raise
         return Published(index, str(error))
     return Published(index)
 
 
-def _attach(storage: Storage, index: Descriptor, artifact: Artifact, platform: Platform) -> None:
-    annotations = {**artifact.annotations, PLATFORM: str(platform)}
-    referrers.attach(storage, index, replace(artifact, annotations=annotations))
-
-
-def _carry(storage: Storage, before: Descriptor, index: Descriptor, kind: str, platform: Platform) -> None:
-    if before.digest == index.digest:
-        return
-    for referrer in referrers.referrers(storage, before, kind):
-        annotations = referrers.annotations_of(storage, referrer)
-        if annotations.get(PLATFORM, str(platform)) != str(platform):
-            content = referrers.content_of(storage, referrer)
-            referrers.attach(storage, index, referrers.Artifact(kind, content, annotations))
+def _of_others(storage: Storage, before: Descriptor, platform: Platform) -> Iterator[Artifact]:
+    """The findings and bills of materials of other platforms that are attached to the index `before`."""
+    for referrer in referrers.referrers(storage, before):
+        if referrer.artifact_type in {FINDINGS, SBOM}:
+            said = referrers.annotations_of(storage, referrer)
+            if said.get(PLATFORM, str(platform)) != str(platform):
+                yield referrers.Artifact(referrer.artifact_type, referrers.content_of(storage, referrer), said)
 
 
 def _digest(descriptor: Descriptor | None) -> str:

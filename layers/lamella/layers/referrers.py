@@ -16,7 +16,7 @@ from lamella.layers.oci import EMPTY, INDEX_TYPES, MANIFEST, Descriptor, Index, 
 from lamella.layers.storage import fetch_document
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from lamella.layers.oci import Digest
     from lamella.layers.storage import ReadOnlyStorage, Storage
@@ -32,8 +32,12 @@ class Artifact:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-def attach(storage: Storage, subject: Descriptor, artifact: Artifact) -> Descriptor:
+def attach(
+    storage: Storage, subject: Descriptor, artifact: Artifact, there: Collection[Descriptor] | None = None
+) -> Descriptor:
     """Pushes `artifact` as a referrer of `subject`, unless it is one, and returns its manifest's descriptor. Idempotent.
+
+    `there` is what `referrers` said a moment ago, for whoever attaches several and asks once.
 
     With the tag schema, of two that attach to one subject at the same moment one may be lost; the specification has no
     way around that.
@@ -46,7 +50,9 @@ def attach(storage: Storage, subject: Descriptor, artifact: Artifact) -> Descrip
     descriptor = replace(
         Descriptor.of(MANIFEST, manifest), annotations=artifact.annotations, artifact_type=artifact.artifact_type
     )
-    if any(entry.digest == descriptor.digest for entry in referrers(storage, subject, artifact.artifact_type)):
+    if there is None:
+        there = referrers(storage, subject)
+    if any(entry.digest == descriptor.digest for entry in there):
         return descriptor
     for document, content in ((config, b"{}"), (layer, artifact.content)):
         if not storage.exists(document):
