@@ -42,7 +42,7 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None, settings: Map
             stdin=subprocess.DEVNULL,
             cwd=cwd,
             # Code of the working directory is no part of what is compared.
-            env=os.environ | {"LAMELLA_LOCAL": ""} | (settings or {}),
+            env={**os.environ, "LAMELLA_LOCAL": "", **(settings or {})},
         )
         _, status, used = os.wait4(process.pid, 0)
         took = time.perf_counter() - begin
