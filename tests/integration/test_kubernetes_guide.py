@@ -115,6 +115,7 @@ def test_pods_that_start_at_once_share_a_store_and_each_has_its_environment(
     store = machine.folder / "var/lib/lamella"
     one, same, other = (store / f"pods/uid-of-{name}/env/bin/python" for name in wanted)
     assert one.stat().st_ino == same.stat().st_ino == other.stat().st_ino
+    assert list(store.glob("derived/*")) == [], "at the image prefix nothing is rewritten"
 
 
 def test_a_node_that_has_the_environment_starts_a_pod_without_the_registry(
