@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder import image
 from lamella.builder.cache import LayerCache
 from lamella.builder.docker_load import load
 from lamella.builder.errors import BuilderError
 from lamella.builder.push import push, push_environment
+from support.distribution import distribution
 from support.docker_engine import docker_engine
 from support.engines import need
 from support.installed import install, venv, wheel
@@ -38,14 +40,35 @@ def test_docker_runs_what_was_loaded(reference: str, tmp_path: Path, monkeypatch
         shown = subprocess.run([docker, "image", "ls", "-q"], check=True, capture_output=True, text=True).stdout.split()
         assert len(shown) == 2
         assert len(set(shown)) == 1
-        # The libc is the machine's: an image without a base has none.
-        mounts = [f"--volume={path}:{path}:ro" for path in ("/lib", "/lib64", "/usr/lib") if os.path.exists(path)]
-        command = ["docker", "run", "--rm", "--network", "none", *mounts, "envs:greet"]
-        done = subprocess.run(
-            [*command, "/opt/env/bin/python", "-c", "import greet, sys; greet.main(); print(sys.prefix)"],
-            check=False, capture_output=True, text=True, executable=docker,
-        )  # fmt: skip
-        assert (done.stdout, done.returncode) == ("hello\n/opt/env\n", 0), done.stderr
+        assert greeted(docker, "envs:greet") == "hello\n/opt/env\n"
+
+
+def greeted(docker: str, name: str) -> str:
+    """What the environment says in the image `name`. The libc is the machine's: an image without a base has none."""
+    mounts = [f"--volume={path}:{path}:ro" for path in ("/lib", "/lib64", "/usr/lib") if os.path.exists(path)]
+    command = [docker, "run", "--rm", "--network", "none", *mounts, name]
+    program = "import greet, sys; greet.main(); print(sys.prefix)"
+    done = subprocess.run([*command, "/opt/env/bin/python", "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_docker_pulls_from_a_registry_and_runs_what_has_several_package_manifests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = need("docker")
+    # As of more than 500 packages: all of them are nothing to an engine.
+    monkeypatch.setattr(image, "MANIFEST_LAYERS", 1)
+    prefix = venv(tmp_path / "env")
+    install(prefix, wheel(tmp_path, "greet", files={"greet.py": "def main(): print('hello')"}))
+    with distribution() as host, docker_engine(tmp_path / "engine") as engine:
+        reference = f"{host}/team/envs:greet"
+        # This engine is of before zstd.
+        pushed = push(reference, str(prefix), compression="gzip", cache=LayerCache(str(tmp_path / "cache")))
+        monkeypatch.setenv("DOCKER_HOST", engine)
+        for name in (reference, pushed.reference):
+            subprocess.run([docker, "pull", "--quiet", name], check=True, capture_output=True)
+            assert greeted(docker, name) == "hello\n/opt/env\n"
 
 
 def test_an_engine_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
