@@ -157,14 +157,16 @@ def make_images(folder: Path, debian: Path) -> Path:
         if mine:
             short = tempfile.mkdtemp(prefix="lamella-")
             podman = Node(folder, tuple(_podman(images, short)), _settings(folder))
-            for root, name in ((debian, DEBIAN), (_tools(folder), TOOLS)):
-                archive = folder / "root.tar"
-                subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
-                path = "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-                done = podman.call("import", "--quiet", "--change", path, str(archive), name)
-                assert done.returncode == 0, done.stderr
-                archive.unlink()
-            _leave(images, short)
+            try:
+                for root, name in ((debian, DEBIAN), (_tools(folder), TOOLS)):
+                    archive = folder / "root.tar"
+                    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
+                    path = "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+                    done = podman.call("import", "--quiet", "--change", path, str(archive), name)
+                    assert done.returncode == 0, done.stderr
+                    archive.unlink()
+            finally:
+                _leave(images, short)
     return images
 
 
