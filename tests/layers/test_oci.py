@@ -78,7 +78,8 @@ configs = st.builds(
     texts,
     notes,
     words,
-    lists,
+    st.lists(notes, max_size=3).map(tuple),
+    st.dictionaries(st.sampled_from(["ExposedPorts", "StopSignal", "Shell"]), st.one_of(texts, notes), max_size=3),
 )
 
 
