@@ -442,6 +442,9 @@ def test_a_push_goes_on_where_signatures_are_required_and_what_is_there_has_none
     sign(pushed.reference, private)
     third = push_environment(changed, f"{registry.host}/team/envs:z", cache=LayerCache(str(tmp_path / "third")))
     assert third.built == 0, "what the required key signed is a cache"
+    monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", f"{tmp_path}/none.pub")
+    with pytest.raises(LayersError, match="can't read the key"):
+        push_environment(small(tmp_path / "c"), reference, cache=LayerCache(str(tmp_path / "fourth")))
 
 
 def test_an_answer_that_is_no_longer_true_is_noticed_and_made_good(

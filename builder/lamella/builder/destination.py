@@ -9,7 +9,7 @@ from lamella.builder.cache import Built
 from lamella.builder.image import Pair
 from lamella.layers import published
 from lamella.layers.annotations import IMAGE, KEY, UNPACKED
-from lamella.layers.errors import InvalidContent, NotFound, SignatureError
+from lamella.layers.errors import InvalidContent, NotFound, NotSigned
 from lamella.layers.oci import INDEX_TYPES, ImageConfig, Index, Manifest, layers_of
 from lamella.layers.storage import fetch_document
 
@@ -48,7 +48,7 @@ def read(storage: Storage, reference: Reference, index: Descriptor, platform: Pl
     """
     try:
         found = published.read(storage, reference.at(index.digest))
-    except (InvalidContent, SignatureError):
+    except (InvalidContent, NotSigned):
         return Destination(index)
     digests: set[str] = set()
     known: dict[str, Built] = {}

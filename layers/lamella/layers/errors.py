@@ -64,3 +64,7 @@ class CredentialsError(LayersError):
 
 class SignatureError(LayersError):
     """Content that was not signed by the key that it had to be, or a key that can't be used."""
+
+
+class NotSigned(SignatureError):
+    """Content that was not signed by the key that it had to be."""

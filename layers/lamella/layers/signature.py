@@ -15,7 +15,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers import bundles, keys
-from lamella.layers.errors import NotFound, SignatureError
+from lamella.layers.errors import NotFound, NotSigned
 from lamella.layers.oci import CONFIG, MANIFEST, Descriptor, Digest, ImageConfig, Manifest, Platform, canonical_json
 from lamella.layers.reference import Reference
 from lamella.layers.storage import fetch_document, open_storage
@@ -68,7 +68,7 @@ def verify(reference: str, key: str, *, insecure: bool = False) -> str:
 
 
 def check(storage: ReadOnlyStorage, digest: Digest, key: str) -> None:
-    """Raises `SignatureError` unless the public key in the file `key` signed `digest`, in either of cosign's forms."""
+    """Raises `NotSigned` unless the public key in the file `key` signed `digest`, in either of cosign's forms."""
     public = keys.public_key(key)
     layers = _signatures(storage, digest)
     if any(_signs(public, storage, layer, digest) for layer in layers):
@@ -78,9 +78,9 @@ def check(storage: ReadOnlyStorage, digest: Digest, key: str) -> None:
     if any(bundles.signs(public, bundle, digest) for bundle in found):
         return
     if not layers and not found:
-        raise SignatureError(f"{digest} is not signed: sign it with lamella push --sign KEY")
+        raise NotSigned(f"{digest} is not signed: sign it with lamella push --sign KEY")
     hint = "; of an Ed25519 key, what cosign 3 signs is not read (it is Ed25519ph)" if keys.is_ed25519(public) else ""
-    raise SignatureError(f"{digest} is signed, and not by the key in {key}: ask who pushed it{hint}")
+    raise NotSigned(f"{digest} is signed, and not by the key in {key}: ask who pushed it{hint}")
 
 
 def _signs(key: PublicKey, storage: ReadOnlyStorage, layer: Descriptor, digest: Digest) -> bool:
