@@ -88,29 +88,25 @@ def test_1200_packages_are_pushed_pulled_and_mounted(tmp_path: Path) -> None:
 
 
 PUSH = """
-import sys
+import hashlib, json, os, sys
+from dataclasses import replace
 from pathlib import Path
 from lamella.builder.cache import LayerCache
+from lamella.builder.environment import File
 from lamella.builder.push import push_environment
 from support.packages import environment, package
 
-prefix = Path(sys.argv[1])
-env = environment(prefix, package(prefix, "small", {"share/small": "x"}))
-large = package(prefix, "large", {"share/empty": ""})
-from dataclasses import replace
-from lamella.builder.environment import File
-import hashlib, os
-path = prefix / "share/large"
-digest = hashlib.sha256()
+prefix, reference, cache = sys.argv[1:]
+path = f"{prefix}/share/large"
 with open(path, "rb") as file:
+    digest = hashlib.sha256()
     while chunk := file.read(1 << 20):
         digest.update(chunk)
 seen = os.stat(path)
-file = File("share/large", str(path), 0o644, seen.st_size, digest.hexdigest(), None, "", seen.st_mtime_ns, seen.st_ctime_ns)
-env = replace(env, packages=(*env.packages, replace(large, files=(file,))))
-pushed = push_environment(env, sys.argv[2], cache=LayerCache(sys.argv[3]))
+file = File("share/large", path, 0o644, seen.st_size, digest.hexdigest(), None, "", seen.st_mtime_ns, seen.st_ctime_ns)
+large = replace(package(Path(prefix), "large", {"share/empty": ""}), files=(file,))
+pushed = push_environment(environment(Path(prefix), large), reference, cache=LayerCache(cache))
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-import json
 print(json.dumps({"moved": pushed.moved, "peak": peak << 10}))
 """
 
