@@ -26,6 +26,11 @@ import importlib.util, json, os, site, sys, sysconfig
 get = sysconfig.get_config_var
 with open(site.__file__) as source:
     debian = "dist-packages" in source.read()
+base = getattr(sys, "_base_executable", None) or sys.executable
+own = os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])
+# Before 3.11, a venv of copies says that its copy is the base interpreter.
+if not os.path.realpath(base).startswith(os.path.realpath(sys.base_prefix) + os.sep) and os.path.exists(own):
+    base = own
 try:
     import _ssl
     found = _ssl.get_default_verify_paths()
@@ -38,7 +43,7 @@ print(json.dumps({
     "cache_tag": sys.implementation.cache_tag or "",
     "magic": importlib.util.MAGIC_NUMBER.hex(),
     "base_prefix": sys.base_prefix,
-    "base_executable": getattr(sys, "_base_executable", None) or sys.executable,
+    "base_executable": base,
     "stdlib": os.path.dirname(os.__file__),
     "libraries": [folder for folder in (get("LIBDIR"), os.path.join(sys.base_prefix, "lib")) if folder],
     "include": sysconfig.get_path("include"),
