@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import NotAnEnvironment
+from lamella.builder.places import made_at
 from lamella.builder.prefix import locate
 from lamella.builder.scan import scan
 from support.installed import venv
@@ -178,6 +179,22 @@ def test_a_venv_that_was_made_through_a_link_is_known_by_the_link_s_name(tmp_pat
     (tmp_path / "link").symlink_to(tmp_path / "real")
     venv(tmp_path / "link" / "env")
     assert os.fsencode(str(tmp_path / "link" / "env")) in scan(str(tmp_path / "real" / "env")).prefixes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "VIRTUAL_ENV='/made here'",
+        'VIRTUAL_ENV="/made here"',
+        '        VIRTUAL_ENV=$(cygpath "/made here")',
+        "        export VIRTUAL_ENV='/made here'",
+    ],
+)
+def test_where_a_venv_was_made_is_read_from_every_form_of_activate(line: str, tmp_path: Path) -> None:
+    """venv's of Python 3.13 is indented, uv's and virtualenv's have their own quotes."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/activate").write_text(f"deactivate () {{\n    unset VIRTUAL_ENV\n}}\n{line}\n")
+    assert made_at(str(tmp_path)) == "/made here"
 
 
 def test_a_venv_that_was_moved_is_said_so_and_its_old_name_is_rewritten_too(tmp_path: Path) -> None:

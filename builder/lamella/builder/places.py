@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lamella.builder.interpreter import Facts
     from lamella.builder.prefix import Located
 
-_ACTIVATE = re.compile(r"""^VIRTUAL_ENV=(?:\$\(cygpath )?(['"]?)(/[^'"\n]*?)\1\)?$""", re.MULTILINE)
+_ACTIVATE = re.compile(r"""^[ \t]*(?:export )?VIRTUAL_ENV=(?:\$\(cygpath )?(['"]?)(/[^'"\n]*?)\1\)?$""", re.MULTILINE)
 
 
 class Place(NamedTuple):
