@@ -212,3 +212,10 @@ class TestLocks:
         claimed.close()
         os.close(writer)
         assert os.listdir(f"{store.path}/partial") == [os.path.basename(living)]
+
+
+def test_a_store_that_is_just_being_made_is_its_maker_s(tmp_path: Path) -> None:
+    """Another process has made its folder and nothing in it yet: that is no store of another user."""
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"))
+    assert store.writable().path == store.path

@@ -100,9 +100,11 @@ class Store:
 
     def writable(self) -> Store:
         """Where this user keeps what is made of the layers: this store, or the user's own where this is another's."""
-        if not os.path.isdir(self.path) or os.access(f"{self.path}/holds", os.W_OK, effective_ids=True):
-            return self
-        return Store(own_path())
+        # A store that another process of this user is just making has a folder, and no folders in it yet.
+        for folder in (f"{self.path}/holds", self.path):
+            if os.path.isdir(folder):
+                return self if os.access(folder, os.W_OK, effective_ids=True) else Store(own_path())
+        return self
 
     def hold(self, name: str, digests: Iterable[Digest]) -> None:
         """Keeps layers and documents from `gc` until `release(name)`, through crashes and restarts; replaces an older hold."""
