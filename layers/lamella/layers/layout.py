@@ -162,7 +162,12 @@ class OciLayout:
                 # Without it a crash soon after may leave an empty file under the final name.
                 os.fsync(file.fileno())
             if replace:
-                os.replace(partial, path)
+                try:
+                    os.replace(partial, path)
+                except FileNotFoundError:
+                    # Another push into a new layout failed meanwhile, and took the folder back while it was empty.
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    os.replace(partial, path)
             else:
                 with contextlib.suppress(FileExistsError):
                     os.link(partial, path)
