@@ -109,6 +109,7 @@ def test_content_that_is_not_the_descriptors_is_refused_and_leaves_nothing(tmp_p
     layout = OciLayout(str(folder), create=True)
     with pytest.raises(InvalidContent):
         Thing(blob(b"content").descriptor, content).pushed(layout)
+    layout.close()
     assert not folder.exists()
 
 
@@ -188,7 +189,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_made(tmp_path: Path) -> Non
             StoreError, match=r"can't write sha256:.* to the layout .*: the disk is full; free some space"
         ):
             blob(os.urandom(1 << 20)).pushed(layout)
-        assert os.listdir(disk) == []
+        assert files(disk) == []
         push_image(layout, [b"small"], "v1")
         with pytest.raises(StoreError, match="the disk is full"):
             push_image(layout, [os.urandom(1 << 20)], "v2")
@@ -262,9 +263,34 @@ def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
     folder = tmp_path / "layout"
+    layout = OciLayout(str(folder), create=True)
     with pytest.raises(StoreError, match="Input/output error"):
-        OciLayout(str(folder), create=True).push(blob(b"content").descriptor, Failing)
+        layout.push(blob(b"content").descriptor, Failing)
+    layout.close()
     assert not folder.exists()
+
+
+def test_a_push_that_fails_takes_nothing_from_one_that_is_under_way(tmp_path: Path) -> None:
+    """Into a new layout, where nothing is in the folders yet that the other is about to fill."""
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    good, bad = blob(b"content"), blob(b"other")
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            with pytest.raises(InvalidContent):
+                Thing(bad.descriptor, b"wrong").pushed(layout)
+            return super().read(size)
+
+    layout.push(good.descriptor, lambda: Slow(good.content))
+    assert layout.exists(good.descriptor)
+
+
+def test_an_empty_folder_that_was_there_stays_when_a_push_fails(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    with pytest.raises(InvalidContent):
+        Thing(blob(b"content").descriptor, b"wrong").pushed(layout)
+    layout.close()
+    assert tmp_path.exists()
 
 
 def test_a_layout_has_no_neighbours_to_mount_from(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lamella.layers.errors import InvalidContent, LayersError, NotFound, StoreError
+from lamella.layers.errors import InvalidContent, NotFound, StoreError
 from lamella.layers.oci import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.storage import VerifiedReader
 from lamella.layers.tags import listed
@@ -42,7 +42,8 @@ class OciLayout:
         self._folder = os.path.abspath(folder)
         self._create = create
         self._whole = False
-        if not os.path.lexists(self._folder) and create:
+        self._new = create and not os.path.lexists(self._folder)
+        if self._new:
             return
         self._check()
 
@@ -74,18 +75,14 @@ class OciLayout:
         """See `Pusher`. Refuses content that is not the descriptor's while it writes it."""
         blob = self._blob(descriptor.digest)
         try:
-            os.makedirs(os.path.dirname(blob), exist_ok=True)
+            os.makedirs(self._folder, exist_ok=True)
             with contextlib.closing(content()) as stream:
                 self._write(blob, lambda file: _copy_verified(stream, file, descriptor))
             self._make()
             if tag:
                 self._tag(descriptor, tag)
         except OSError as error:
-            self._take_back()
             raise _failure(error, f"can't write {descriptor.digest} to the layout {self._folder}") from error
-        except LayersError:
-            self._take_back()
-            raise
 
     def mount(self, descriptor: Descriptor, repository: str) -> bool:  # noqa: ARG002 - a layout has one repository
         """See `Pusher`. A layout has no other repositories."""
@@ -111,7 +108,10 @@ class OciLayout:
         return None
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Removes the folder that was made for pushes that failed; not before, since others may be under way."""
+        if self._new and not self._whole:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._folder)
 
     def _check(self) -> None:
         folder = self._folder
@@ -144,15 +144,6 @@ class OciLayout:
                 self._write(path, _writer(content), replace=False)
         self._check()
 
-    def _take_back(self) -> None:
-        """After a push that failed: the folders that it made, where nothing is in them."""
-        if not self._whole:
-            blobs = os.path.join(self._folder, "blobs")
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(blobs, "sha256"))
-                os.rmdir(blobs)
-                os.rmdir(self._folder)
-
     def _write(self, path: str, fill: Callable[[BinaryIO], object], *, replace: bool = True) -> None:
         partial = os.path.join(self._folder, f"{_PARTIAL}{os.urandom(8).hex()}")
         try:
@@ -162,12 +153,9 @@ class OciLayout:
                 # Without it a crash soon after may leave an empty file under the final name.
                 os.fsync(file.fileno())
             if replace:
-                try:
-                    os.replace(partial, path)
-                except FileNotFoundError:
-                    # Another push into a new layout failed meanwhile, and took the folder back while it was empty.
-                    os.makedirs(os.path.dirname(path), exist_ok=True)
-                    os.replace(partial, path)
+                # Not before there is something for it: what a failed push leaves of a new layout is one empty folder.
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                os.replace(partial, path)
             else:
                 with contextlib.suppress(FileExistsError):
                     os.link(partial, path)
