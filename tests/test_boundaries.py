@@ -51,7 +51,7 @@ def imports(path: Path, *, at_start: bool = False) -> set[str]:
 
 
 def package_of(name: str) -> str:
-    """`lamella.layers` for `lamella.layers.oci.Digest`."""
+    """`lamella.layers` for `lamella.layers.oci.documents.Digest`."""
     return ".".join(name.split(".")[:2])
 
 

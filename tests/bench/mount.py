@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
-from lamella.layers import kernel, lowers, overlay, pull, tree
-from lamella.layers.mount import mount, umount
-from lamella.layers.store import Store
+from lamella.layers.mounting import kernel, link_tree, lowerdirs, overlay
+from lamella.layers.mounting.mount import mount, umount
+from lamella.layers.pulling import pull
+from lamella.layers.store.store import Store
 from support.environments import publish
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def measure(folder: Path, count: int, files: int, rounds: int) -> None:
     os.mkdir(target)
     took = {}
     began = time.perf_counter()
-    parts = lowers.for_prefix(store, environment, environment.prefix)
+    parts = lowerdirs.for_prefix(store, environment, environment.prefix)
     merging = time.perf_counter() - began
     took["the kernel's part of a mount"] = timed(
         rounds,
@@ -75,7 +76,7 @@ def measure(folder: Path, count: int, files: int, rounds: int) -> None:
     took["lamella run, beyond the command"] = sorted(run - bare for run, bare in pairs)
     linked = folder / f"linked-{count}"
     linked.mkdir()
-    took["a tree of hardlinks"] = timed(1, lambda: tree.lay(parts, str(linked), "hardlinks"))
+    took["a tree of hardlinks"] = timed(1, lambda: link_tree.lay(parts, str(linked), "hardlinks"))
     print(f"{count} layers of {files} files")
     budgets = [None, BUDGETS.get(count), RUN_BUDGET, None]
     for (name, values), budget in zip(took.items(), budgets, strict=True):

@@ -25,17 +25,17 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
-from lamella.layers import published
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import Platform
-from lamella.layers.reference import Reference
-from lamella.layers.storage import fetch_document
+from lamella.layers.oci.documents import Platform
+from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.storage import fetch_document
+from lamella.layers.published import environment as published
 from support.engines import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lamella.layers.published import PublishedEnvironment
+    from lamella.layers.published.environment import PublishedEnvironment
 
 PULL = """
 import os, resource, sys

@@ -15,7 +15,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from lamella.builder.scan import scan
+from lamella.builder.scanning.scan import scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable

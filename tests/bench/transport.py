@@ -21,9 +21,18 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
-from lamella.layers.copy import copy
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import CONFIG, LAYER_GZIP, MANIFEST, Descriptor, Digest, ImageConfig, Manifest, Platform
+from lamella.layers.oci.documents import (
+    CONFIG,
+    LAYER_GZIP,
+    MANIFEST,
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Manifest,
+    Platform,
+)
+from lamella.layers.published.copy import copy
 from support.distribution import distribution
 from support.engines import need
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lamella.builder.push import push
+from lamella.builder.pushing.push import push
 from lamella.cli.main import main
 from support.installed import install, venv, wheel
 from support.projects import project

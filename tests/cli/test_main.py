@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lamella.cli.main import VERBS, main, module, parser_of
-from lamella.layers.oci import Platform
+from lamella.layers.oci.documents import Platform
 from support.environments import publish
 
 
@@ -227,7 +227,7 @@ def test_verbs_that_need_no_linux_start_on_windows(tmp_path: Path) -> None:
         "sys.platform = 'win32'\n"
         "for name in ('fcntl', 'pwd', 'grp', 'resource', 'termios'): sys.modules[name] = None\n"
         "for name in ('O_NOFOLLOW', 'O_CLOEXEC', 'O_DIRECTORY', 'geteuid', 'getuid', 'fork'): delattr(os, name)\n"
-        "importlib.import_module('lamella.builder.scan')\n"
+        "importlib.import_module('lamella.builder.scanning.scan')\n"
         "from lamella.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import Index
-from lamella.layers.storage import fetch_document
+from lamella.layers.oci.documents import Index
+from lamella.layers.oci.storage import fetch_document
 from support.engines import need_root
 from support.installed import install, venv, wheel
 from support.projects import project

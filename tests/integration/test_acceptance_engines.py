@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import CONFIG, LAYER_TAR, MANIFEST, Descriptor, Digest, ImageConfig, Manifest, Platform
+from lamella.layers.oci.documents import (
+    CONFIG,
+    LAYER_TAR,
+    MANIFEST,
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Manifest,
+    Platform,
+)
 from support.distribution import distribution
 from support.engines import need
 from support.once import once

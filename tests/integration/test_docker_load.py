@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder import image
-from lamella.builder.cache import LayerCache
-from lamella.builder.docker_load import load
 from lamella.builder.errors import BuilderError
-from lamella.builder.push import push, push_environment
+from lamella.builder.image import documents
+from lamella.builder.image.docker_load import load
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push, push_environment
 from support.distribution import distribution
 from support.docker_engine import docker_engine
 from support.engines import need
@@ -58,7 +58,7 @@ def test_docker_pulls_from_a_registry_and_runs_what_has_several_package_manifest
 ) -> None:
     docker = need("docker")
     # As of more than 500 packages: all of them are nothing to an engine.
-    monkeypatch.setattr(image, "MANIFEST_LAYERS", 1)
+    monkeypatch.setattr(documents, "MANIFEST_LAYERS", 1)
     prefix = venv(tmp_path / "env")
     install(prefix, wheel(tmp_path, "greet", files={"greet.py": "def main(): print('hello')"}))
     with distribution() as host, docker_engine(tmp_path / "engine") as engine:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.export import export
-from lamella.layers.store import Store
+from lamella.layers.exporting.export import export
+from lamella.layers.store.store import Store
 from support.engines import need, need_root
 from support.environments import publish
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import ExportError
-from lamella.layers.export import FORMATS, export, format_of
-from lamella.layers.pull import pull
-from lamella.layers.store import Store
+from lamella.layers.exporting.export import FORMATS, export, format_of
+from lamella.layers.pulling.pull import pull
+from lamella.layers.store.store import Store
 from support.engines import need, need_root
 from support.environments import publish
 from support.people import fork
@@ -27,7 +27,7 @@ from support.trees import content
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lamella.layers.export import Format
+    from lamella.layers.exporting.export import Format
 
 SHELLS = ["bash", "dash", "zsh"]
 

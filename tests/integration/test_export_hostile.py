@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import ExportError
-from lamella.layers.export import export
-from lamella.layers.store import Store
+from lamella.layers.exporting.export import export
+from lamella.layers.store.store import Store
 from support.engines import need
 from support.environments import publish
 from support.tars import snapshot
@@ -22,7 +22,7 @@ from support.trees import content
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamella.layers.export import Format
+    from lamella.layers.exporting.export import Format
 
 
 @pytest.fixture

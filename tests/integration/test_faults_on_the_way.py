@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.copy import copy
 from lamella.layers.errors import LayersError
-from lamella.layers.pull import pull
-from lamella.layers.store import Store
+from lamella.layers.published.copy import copy
+from lamella.layers.pulling.pull import pull
+from lamella.layers.store.store import Store
 from support.environments import publish
 from support.registry_simulator import Fault, RegistrySimulator
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.cache import LayerCache
-from lamella.builder.push import push_environment
-from lamella.builder.rpath import patchelf
-from lamella.builder.scan import scan
-from lamella.layers.pull import pull
-from lamella.layers.store import Store
+from lamella.builder.content.rpath import patchelf
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push_environment
+from lamella.builder.scanning.scan import scan
+from lamella.layers.pulling.pull import pull
+from lamella.layers.store.store import Store
 from support.conda import PLACEHOLDER, conda_environment, conda_package, python_package
 from support.engines import need
 from support.installed import install, venv, wheel

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.cache import LayerCache
-from lamella.builder.push import push
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push
 from support.distribution import PASSWORD, USER, distribution
 from support.installed import install, venv, wheel
 from support.pods import DEBIAN, ROOT, TOOLS, blocks, make_images, node, patched, pod_of

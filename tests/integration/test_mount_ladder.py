@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lamella.layers import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
 from lamella.layers.errors import MountError
-from lamella.layers.gc import gc
-from lamella.layers.kernel import CLONE_NEWNS, MS_PRIVATE, MS_REC, LinuxKernel
-from lamella.layers.mount import mount, mounts, umount
-from lamella.layers.store import Store
+from lamella.layers.mounting.kernel import CLONE_NEWNS, MS_PRIVATE, MS_REC, LinuxKernel
+from lamella.layers.mounting.mount import mount, mounts, umount
+from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
+from lamella.layers.store.store import Store
+from lamella.layers.upkeep.gc import gc
 from support.engines import missing, need, need_root
 from support.environments import publish
 from support.people import NOBODY, as_user, folder_of, fork, give
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from lamella.layers.assemble import Method
+    from lamella.layers.mounting.ladder import Method
 
 LAYERS = [{"bin/tool*": "#!/bin/sh\n", "a": "1"}, {"b": "2"}, {"lib/c": "3"}]
 SHOWN = {"bin/tool": "#!/bin/sh\n", "a": "1", "b": "2", "lib/c": "3"}

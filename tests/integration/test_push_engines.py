@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.cache import LayerCache
-from lamella.builder.push import push
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import CONFIG, LAYER_TAR, MANIFEST, Descriptor, ImageConfig, Manifest, Platform
+from lamella.layers.oci.documents import CONFIG, LAYER_TAR, MANIFEST, Descriptor, ImageConfig, Manifest, Platform
 from support.distribution import distribution
 from support.docker_engine import containerd
 from support.engines import need, need_root

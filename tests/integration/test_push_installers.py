@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.cache import LayerCache
-from lamella.builder.push import push
-from lamella.layers import published
-from lamella.layers.reference import Reference
-from lamella.layers.storage import open_storage
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push
+from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.storage import open_storage
+from lamella.layers.published import environment as published
 from support.installed import base_python, uv
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamella.builder.push import Pushed
+    from lamella.builder.pushing.push import Pushed
 
 # Console scripts, compiled modules, C headers, data files in share/, a namespace, gui scripts, a vendored tree.
 REQUIREMENTS = ["pip", "setuptools", "rich", "httpx", "greenlet", "jupyter-core", "markupsafe", "charset-normalizer"]

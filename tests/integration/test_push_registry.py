@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.cache import LayerCache
-from lamella.builder.push import push_environment
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push_environment
 from lamella.layers.errors import LayersError
-from lamella.layers.mount import mount, umount
-from lamella.layers.pull import pull
-from lamella.layers.store import Store
+from lamella.layers.mounting.mount import mount, umount
+from lamella.layers.pulling.pull import pull
+from lamella.layers.store.store import Store
 from support.distribution import distribution
 from support.engines import need_root
 from support.packages import SITE, environment, package

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
 from lamella.layers.errors import CannotRun
-from lamella.layers.kernel import LinuxKernel
-from lamella.layers.run import replace, run
-from lamella.layers.store import Store
+from lamella.layers.mounting.kernel import LinuxKernel
+from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
+from lamella.layers.running.run import replace, run
+from lamella.layers.store.store import Store
 from support.engines import need_root
 from support.environments import publish
 from support.people import NOBODY, as_user, folder_of, fork, give
@@ -179,7 +179,7 @@ def test_five_hundred_layers_and_more_run(node: Node, capfd: pytest.CaptureFixtu
 
 
 def test_layers_are_kept_from_gc_as_long_as_the_command_lives(node: Node) -> None:
-    from lamella.layers.gc import gc
+    from lamella.layers.upkeep.gc import gc
 
     reference = node.publish()
     from_command, to_test = os.pipe()
@@ -206,7 +206,7 @@ def test_layers_are_kept_from_gc_as_long_as_the_command_lives(node: Node) -> Non
 
 
 def test_leases_of_commands_that_ended_do_not_pile_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lamella.layers.run._MANY_LEASES", 2)
+    monkeypatch.setattr("lamella.layers.running.run._MANY_LEASES", 2)
     reference = node.publish()
 
     for _ in range(5):
@@ -250,7 +250,7 @@ def test_an_ordinary_user_runs_more_layers_of_roots_than_one_overlay_takes(
 
 
 def test_what_an_ordinary_user_made_of_roots_layers_is_kept_while_it_is_used(roots: Node) -> None:
-    from lamella.layers.gc import gc
+    from lamella.layers.upkeep.gc import gc
 
     reference = roots.publish(*({f"lib/{number}": str(number)} for number in range(620)))
     roots.uid = NOBODY
@@ -278,7 +278,7 @@ def test_what_an_ordinary_user_made_of_roots_layers_is_kept_while_it_is_used(roo
 def test_without_namespaces_an_ordinary_user_runs_what_root_has_pulled(
     roots: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", Forbidding)
+    monkeypatch.setattr("lamella.layers.mounting.kernel.LinuxKernel", Forbidding)
     reference = roots.publish()
     roots.uid = NOBODY
 
@@ -306,7 +306,7 @@ class Forbidding(LinuxKernel):
 def test_without_namespaces_the_command_runs_in_a_tree_of_links_and_that_is_said(
     node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", Forbidding)
+    monkeypatch.setattr("lamella.layers.mounting.kernel.LinuxKernel", Forbidding)
     listed = '{"prefix": "/opt/env", "files": [{"path": "bin/where", "kind": "text"}]}'
     script = {"bin/where*": "#!/bin/sh\necho /opt/env $0\n", ".lamella/relocate/pypi-where.json": listed}
     reference = node.publish(script, {"lib/x": ""})
@@ -334,7 +334,7 @@ class Limited(LinuxKernel):
 def test_a_limit_on_namespaces_is_not_told_as_a_full_disk(
     node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", Limited)
+    monkeypatch.setattr("lamella.layers.mounting.kernel.LinuxKernel", Limited)
 
     assert node.run(node.publish(), "true", notify=print) == 0
 
@@ -353,7 +353,7 @@ class GrantingNoRights(LinuxKernel):
 def test_namespaces_without_rights_are_not_entered(
     node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", GrantingNoRights)
+    monkeypatch.setattr("lamella.layers.mounting.kernel.LinuxKernel", GrantingNoRights)
     before = os.readlink("/proc/self/ns/user")
 
     assert node.run(node.publish(), "sh", "-c", "readlink /proc/self/ns/user; hello", notify=print) == 0
@@ -381,7 +381,7 @@ class WithoutOverlay(LinuxKernel):
 def test_without_overlays_a_tree_of_links_is_bound_at_the_prefix(
     node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lamella.layers.kernel.LinuxKernel", WithoutOverlay)
+    monkeypatch.setattr("lamella.layers.mounting.kernel.LinuxKernel", WithoutOverlay)
 
     assert node.run(node.publish(), "sh", "-c", "hello; ls /opt/env/lib/python3.12/site-packages", notify=print) == 0
 
@@ -419,7 +419,7 @@ def test_a_process_with_other_threads_runs_commands_too(node: Node, capfd: pytes
 def test_the_process_becomes_the_command(tmp_path: Path) -> None:
     need_root()
     reference = publish(tmp_path / "layout", ENVIRONMENT)
-    program = "import sys; from lamella.layers.run import replace; replace(sys.argv[1], sys.argv[2:])"
+    program = "import sys; from lamella.layers.running.run import replace; replace(sys.argv[1], sys.argv[2:])"
     process = subprocess.Popen(
         [sys.executable, "-c", program, reference, "sh", "-c", "echo $$; read line; echo got $line; exit 3"],
         stdin=subprocess.PIPE,

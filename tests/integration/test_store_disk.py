@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import StoreError
-from lamella.layers.gc import Freed, gc
 from lamella.layers.layout import OciLayout
-from lamella.layers.pull import leased, pull
-from lamella.layers.store import Store
-from lamella.layers.verify import verify
+from lamella.layers.pulling.pull import leased, pull
+from lamella.layers.store.store import Store
+from lamella.layers.upkeep.gc import Freed, gc
+from lamella.layers.upkeep.verify import verify
 from support import tars
 from support.engines import need, need_root
 from support.people import NOBODY, as_user, folder_of

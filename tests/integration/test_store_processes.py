@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from lamella.layers.gc import gc
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import LAYER_TAR, LAYER_ZSTD, Layer
-from lamella.layers.pull import pull
-from lamella.layers.store import Store
-from lamella.layers.verify import verify
+from lamella.layers.oci.documents import LAYER_TAR, LAYER_ZSTD, Layer
+from lamella.layers.pulling.pull import pull
+from lamella.layers.store.store import Store
+from lamella.layers.upkeep.gc import gc
+from lamella.layers.upkeep.verify import verify
 from support import tars
 
 TESTS = Path(__file__).parent.parent
@@ -128,7 +128,7 @@ def test_a_layer_is_fetched_once_among_processes_that_want_it_at_once(tmp_path: 
     made = packages(8)
     tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
     say = (
-        "import sys; from lamella.layers.pull import pull; from lamella.layers.store import Store; sys.stdin.read(1); "
+        "import sys; from lamella.layers.pulling.pull import pull; from lamella.layers.store.store import Store; sys.stdin.read(1); "
         "print(pull(sys.argv[1], store=Store(sys.argv[2])).moved)"
     )
     pullers = [
@@ -159,7 +159,7 @@ def test_memory_does_not_grow_with_a_layer(tmp_path: Path, kind: str) -> None:
     tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", [made])
     del tar, content
     say = (
-        "import sys; from lamella.layers.pull import pull; from lamella.layers.store import Store; "
+        "import sys; from lamella.layers.pulling.pull import pull; from lamella.layers.store.store import Store; "
         "pull(sys.argv[1], store=Store(sys.argv[2])); print(open('/proc/self/status').read()); "
         "import resource; print('Workers:', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )

@@ -16,7 +16,7 @@ import pytest
 
 from lamella.layers.errors import InvalidContent, NotFound, StoreError
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import MANIFEST, Descriptor, Digest
+from lamella.layers.oci.documents import MANIFEST, Descriptor, Digest
 from support.engines import need, need_root
 from support.images import Thing, blob, push_environment, push_image
 from support.people import NOBODY, as_user, folder_of

@@ -9,9 +9,9 @@ import os
 import select
 import sys
 
-from lamella.layers.gc import gc
-from lamella.layers.pull import leased
-from lamella.layers.store import Store
+from lamella.layers.pulling.pull import leased
+from lamella.layers.store.store import Store
+from lamella.layers.upkeep.gc import gc
 
 
 def main() -> None:

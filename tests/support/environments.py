@@ -6,7 +6,8 @@ import io
 import tarfile
 from typing import TYPE_CHECKING
 
-from lamella.layers.annotations import (
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci.annotations import (
     CPU,
     DOCKER_REFERENCE_TYPE,
     DRIVERS,
@@ -17,8 +18,7 @@ from lamella.layers.annotations import (
     PYTHON,
     UNPACKED,
 )
-from lamella.layers.layout import OciLayout
-from lamella.layers.oci import (
+from lamella.layers.oci.documents import (
     CONFIG,
     INDEX,
     LAYER_TAR,

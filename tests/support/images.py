@@ -7,8 +7,8 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from lamella.layers import annotations as names
-from lamella.layers.oci import (
+from lamella.layers.oci import annotations as names
+from lamella.layers.oci.documents import (
     CONFIG,
     INDEX,
     LAYER_TAR,
@@ -25,7 +25,7 @@ from lamella.layers.oci import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamella.layers.storage import Content, Storage
+    from lamella.layers.oci.storage import Content, Storage
 
 AMD64 = Platform("linux", "amd64")
 ARM64 = Platform("linux", "arm64")

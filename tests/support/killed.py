@@ -15,12 +15,12 @@ import signal
 import sys
 import time
 
-from lamella.layers import fetch
 from lamella.layers.errors import LayersError
-from lamella.layers.gc import gc
-from lamella.layers.pull import pull
-from lamella.layers.store import Store
-from lamella.layers.verify import verify
+from lamella.layers.pulling import fetch
+from lamella.layers.pulling.pull import pull
+from lamella.layers.store.store import Store
+from lamella.layers.upkeep.gc import gc
+from lamella.layers.upkeep.verify import verify
 
 
 def main() -> None:

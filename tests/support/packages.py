@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.builder.environment import Environment, File, Interpreter, Package
-from lamella.layers.oci import Platform
+from lamella.layers.oci.documents import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RecordingKernel:
-    """Implements `lamella.layers.kernel.Kernel`. `fails` maps a call's name to the errno that it ends with."""
+    """Implements `lamella.layers.mounting.kernel.Kernel`. `fails` maps a call's name to the errno that it ends with."""
 
     fails: dict[str, int] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import zstandard
 
-from lamella.layers.annotations import IMAGE, PACKAGE, PREFIX, UNPACKED, VERSION
-from lamella.layers.oci import (
+from lamella.layers.oci.annotations import IMAGE, PACKAGE, PREFIX, UNPACKED, VERSION
+from lamella.layers.oci.documents import (
     CONFIG,
     INDEX,
     LAYER_TAR,
@@ -32,7 +32,7 @@ from lamella.layers.oci import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamella.layers.storage import Storage
+    from lamella.layers.oci.storage import Storage
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

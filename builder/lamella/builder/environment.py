@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lamella.layers.findings import Finding, Severity
+from lamella.layers.published.findings import Finding, Severity
 
 if TYPE_CHECKING:
-    from lamella.layers.oci import Platform
+    from lamella.layers.oci.documents import Platform
 
 __all__ = [
     "Environment",

@@ -62,8 +62,8 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
 
 def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
     """The environment that `arguments` name. That local code is of it is said, since nobody may have asked for it."""
-    from lamella.builder.scan import scan
-    from lamella.layers.oci import Platform
+    from lamella.builder.scanning.scan import scan
+    from lamella.layers.oci.documents import Platform
 
     environment = scan(
         arguments.prefix,
@@ -100,7 +100,7 @@ def objection(environment: Environment, fail_on: str, strict: Sequence[str], whe
 
     `where` says where all findings are.
     """
-    from lamella.builder.findings import against
+    from lamella.builder.scanning.findings import against
 
     if found := against(environment, strict=strict):
         more = f"; and {counted(len(found) - 1, 'more finding')}: {where}" if found[1:] else ""

@@ -16,14 +16,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamella.layers.errors import InvalidContent, NotFound, StoreError
-from lamella.layers.oci import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
-from lamella.layers.storage import VerifiedReader
-from lamella.layers.tags import listed
+from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
+from lamella.layers.oci.storage import VerifiedReader
+from lamella.layers.oci.tags import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamella.layers.storage import Content, Reader
+    from lamella.layers.oci.storage import Content, Reader
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation that holds a tag in `index.json`. Source: annotations.md."""

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copies; the destination, pinned to its digest, is the result."""
     from lamella.cli.progress import shown
-    from lamella.layers.copy import copy
+    from lamella.layers.published.copy import copy
 
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:

@@ -14,8 +14,8 @@ from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, LOCAL, PLATFORM, REG
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.builder.difference import Difference, Item
-    from lamella.layers.published import PublishedEnvironment
+    from lamella.builder.pushing.difference import Difference, Item
+    from lamella.layers.published.environment import PublishedEnvironment
 
 SETTINGS = (LOCAL, PLATFORM, IMAGE_PREFIX, COMPRESSION, *REGISTRY, REQUIRE_SIGNATURE)
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compares; like diff(1), exit code 0 says nothing of whether they are alike: --json does."""
-    from lamella.builder.difference import difference
+    from lamella.builder.pushing.difference import difference
 
     texts = (arguments.before, arguments.after)
     published = [None if os.path.isdir(text) else _published(text, arguments) for text in texts]
@@ -58,8 +58,8 @@ def _side(
     text: str, published: PublishedEnvironment | None, like: PublishedEnvironment | None, arguments: argparse.Namespace
 ) -> tuple[Item, ...]:
     """The packages of what is `published`, else of the folder `text`, as a push would make them that is `like` another."""
-    from lamella.builder import difference
-    from lamella.builder.scan import scan
+    from lamella.builder.pushing import difference
+    from lamella.builder.scanning.scan import scan
     from lamella.cli.progress import shown
 
     if published:
@@ -76,10 +76,10 @@ def _side(
 
 
 def _published(text: str, arguments: argparse.Namespace) -> PublishedEnvironment:
-    from lamella.layers import published
-    from lamella.layers.oci import Platform
-    from lamella.layers.reference import Reference
-    from lamella.layers.storage import open_storage
+    from lamella.layers.oci.documents import Platform
+    from lamella.layers.oci.reference import Reference
+    from lamella.layers.oci.storage import open_storage
+    from lamella.layers.published import environment as published
 
     reference = Reference.parse(text)
     with closing(open_storage(reference, insecure=arguments.insecure)) as storage:

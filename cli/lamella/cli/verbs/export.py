@@ -12,7 +12,7 @@ from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, U
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.layers.oci import Platform
+    from lamella.layers.oci.documents import Platform
 
 SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 
@@ -55,9 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         return pull.run(arguments)
     from lamella.cli.progress import shown
-    from lamella.layers.export import export
-    from lamella.layers.oci import Platform
-    from lamella.layers.store import Store
+    from lamella.layers.exporting.export import export
+    from lamella.layers.oci.documents import Platform
+    from lamella.layers.store.store import Store
 
     platform = Platform.parse(arguments.platform) if arguments.platform else None
     if arguments.to_docker:
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _to_docker(arguments: argparse.Namespace, platform: Platform | None) -> int:
-    from lamella.builder.docker_load import load
+    from lamella.builder.image.docker_load import load
     from lamella.cli.progress import shown
 
     with shown(quiet=arguments.quiet) as progress:

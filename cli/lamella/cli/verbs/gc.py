@@ -32,8 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Frees; what was freed is the result."""
-    from lamella.layers.gc import gc
-    from lamella.layers.store import Store
+    from lamella.layers.store.store import Store
+    from lamella.layers.upkeep.gc import gc
 
     if not (arguments.all or arguments.keep or arguments.older_than):
         raise UsageError("gc needs to know what may go: --older-than 30d, --keep 20GB, or --all")
@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace, keep_bytes: int | None, older_than: float | None) -> int:
-    from lamella.builder.cache import LayerCache
-    from lamella.builder.prune import prune
+    from lamella.builder.layer.cache import LayerCache
+    from lamella.builder.layer.prune import prune
 
     cache = LayerCache()
     freed = prune(cache, keep_bytes=keep_bytes, older_than=older_than, dry_run=arguments.dry_run)

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers.findings import Finding
-    from lamella.layers.oci import Layer
-    from lamella.layers.published import Published, PublishedEnvironment
-    from lamella.layers.shared import Shared
-    from lamella.layers.storage import Storage
+    from lamella.layers.oci.documents import Layer
+    from lamella.layers.oci.storage import Storage
+    from lamella.layers.published.environment import Published, PublishedEnvironment
+    from lamella.layers.published.findings import Finding
+    from lamella.layers.published.shared_layers import Shared
 
 SETTINGS = (PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 SBOM = "application/vnd.cyclonedx+json"
@@ -40,14 +40,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reads the manifests, no layer, and shows them."""
-    from lamella.layers.oci import Platform
-    from lamella.layers.published import for_platform, read
-    from lamella.layers.reference import Reference
-    from lamella.layers.storage import open_storage
+    from lamella.layers.oci.documents import Platform
+    from lamella.layers.oci.reference import Reference
+    from lamella.layers.oci.storage import open_storage
+    from lamella.layers.published.environment import for_platform, read
 
     reference = Reference.parse(arguments.reference)
     if arguments.verify:
-        from lamella.layers.signature import verify
+        from lamella.layers.signing.cosign import verify
 
         reference = Reference.parse(verify(arguments.reference, arguments.verify, insecure=arguments.insecure))
     with closing(open_storage(reference, insecure=arguments.insecure)) as storage:
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _findings(storage: Storage, published: Published, *, must: bool) -> tuple[list[tuple[str, Finding]], str]:
     """What is attached; or why that can't be told, which is no failure unless it `must` be."""
     from lamella.layers.errors import LayersError
-    from lamella.layers.findings import attached
+    from lamella.layers.published.findings import attached
 
     try:
         return attached(storage, published.descriptor), ""
@@ -86,7 +86,7 @@ def _findings(storage: Storage, published: Published, *, must: bool) -> tuple[li
 def _shared(storage: Storage, published: Published) -> Shared | None:
     """Which other tags have its layers; None where tags can't be listed, as some registries have it."""
     from lamella.layers.errors import LayersError
-    from lamella.layers.shared import shared
+    from lamella.layers.published.shared_layers import shared
 
     layers = [layer.descriptor.digest for each in published.environments for layer in each.layers]
     try:
@@ -97,10 +97,10 @@ def _shared(storage: Storage, published: Published) -> Shared | None:
 
 def _show_sbom(storage: Storage, published: Published, platform: str | None) -> int:
     """Prints the bill of materials for one platform: the one that was asked for, this machine's, or the only one."""
-    from lamella.layers import findings
     from lamella.layers.errors import NotFound
-    from lamella.layers.oci import Platform
-    from lamella.layers.referrers import annotations_of, content_of, referrers
+    from lamella.layers.oci.documents import Platform
+    from lamella.layers.oci.referrers import annotations_of, content_of, referrers
+    from lamella.layers.published import findings
 
     found = {
         annotations_of(storage, referrer).get(findings.PLATFORM, ""): referrer
@@ -157,14 +157,14 @@ def document(
 
 def unpacked(layer: Layer) -> int:
     """Bytes of a layer's files, unpacked; 0 where that was not recorded."""
-    from lamella.layers.annotations import UNPACKED
+    from lamella.layers.oci.annotations import UNPACKED
 
     recorded = layer.descriptor.annotations.get(UNPACKED, "")
     return int(recorded) if recorded.isdecimal() else 0
 
 
 def _package(layer: Layer, others: Shared | None) -> dict[str, Any]:
-    from lamella.layers.annotations import KEY, ORIGIN, PACKAGE, VERSION
+    from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, VERSION
 
     about = layer.descriptor.annotations
     return {

@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tries the credentials and keeps them."""
-    from lamella.layers.login import login, registry_of
+    from lamella.layers.registry.login import login, registry_of
 
     registry = registry_of(arguments.registry)
     username, password = _ask(arguments.username)

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Forgets them; it is no error where there were none."""
-    from lamella.layers.login import logout, registry_of
+    from lamella.layers.registry.login import logout, registry_of
 
     registry = registry_of(arguments.registry)
     forgotten = logout(registry)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers.assemble import Rung
+    from lamella.layers.mounting.ladder import Rung
 
 SETTINGS = (STORE, METHOD, *REGISTRY, REQUIRE_SIGNATURE)
 
@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.platform = None
         return pull.run(arguments)
     from lamella.cli.progress import shown
-    from lamella.layers.mount import mount
-    from lamella.layers.store import Store
+    from lamella.layers.mounting.mount import mount
+    from lamella.layers.store.store import Store
 
     def notify(sentence: str) -> None:
         remark(f"lamella: {sentence}", quiet=arguments.quiet)

@@ -11,9 +11,9 @@ from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.layers.oci import Layer
-    from lamella.layers.published import PublishedEnvironment
-    from lamella.layers.pull import Pulled
+    from lamella.layers.oci.documents import Layer
+    from lamella.layers.published.environment import PublishedEnvironment
+    from lamella.layers.pulling.pull import Pulled
 
 SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 
@@ -29,10 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pulls; the reference, pinned to its digest, is the result."""
     from lamella.cli.progress import shown
-    from lamella.layers import preflight
-    from lamella.layers.oci import Platform
-    from lamella.layers.pull import pull
-    from lamella.layers.store import Store
+    from lamella.layers.oci.documents import Platform
+    from lamella.layers.published import preflight
+    from lamella.layers.pulling.pull import pull
+    from lamella.layers.store.store import Store
 
     store = Store(arguments.store)
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_plan(layers: tuple[Layer, ...]) -> None:
     """The layers that would be fetched, largest first."""
-    from lamella.layers.annotations import PACKAGE, VERSION
+    from lamella.layers.oci.annotations import PACKAGE, VERSION
 
     if layers:
         table(
@@ -98,7 +98,7 @@ def show_plan(layers: tuple[Layer, ...]) -> None:
 
 def document(pulled: Pulled, store: str, took: float, *, dry_run: bool) -> dict[str, Any]:
     """What was pulled, or would be, as JSON."""
-    from lamella.layers.annotations import PACKAGE, VERSION
+    from lamella.layers.oci.annotations import PACKAGE, VERSION
 
     plan = pulled.plan
     return {

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder.image import Settings
-    from lamella.builder.push import Pushed
+    from lamella.builder.image.documents import Settings
+    from lamella.builder.pushing.push import Pushed
 
 SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *REGISTRY)
 DOCKER_LAYERS = 125
@@ -61,12 +61,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Pushes; the reference, pinned to its digest, is the result."""
-    from lamella.builder.cache import LayerCache
     from lamella.builder.errors import BuilderError
-    from lamella.builder.push import push_environment
+    from lamella.builder.layer.cache import LayerCache
+    from lamella.builder.pushing.push import push_environment
     from lamella.cli.progress import shown
-    from lamella.layers.keys import private_key
-    from lamella.layers.reference import Reference
+    from lamella.layers.oci.reference import Reference
+    from lamella.layers.signing.keys import private_key
 
     settings = _image_settings(arguments)
     # A reference that can't be is said before an environment is looked at for seconds.
@@ -185,7 +185,7 @@ def _named(packages: Sequence[str]) -> str:
 
 
 def _image_settings(arguments: argparse.Namespace) -> Settings:
-    from lamella.builder.image import CREATED, Settings
+    from lamella.builder.image.documents import CREATED, Settings
 
     for flag, pairs in (
         ("--env", arguments.env),

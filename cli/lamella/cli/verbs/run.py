@@ -34,9 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.platform = None
         return pull.run(arguments)
     from lamella.cli.progress import shown
-    from lamella.layers.run import replace
-    from lamella.layers.run import run as run_and_wait
-    from lamella.layers.store import Store
+    from lamella.layers.running.run import replace
+    from lamella.layers.running.run import run as run_and_wait
+    from lamella.layers.store.store import Store
 
     store = Store(arguments.store)
 

@@ -27,10 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Unmounts."""
     import os
 
-    from lamella.layers import claims, kernel
     from lamella.layers.errors import MountError
-    from lamella.layers.mount import umount
-    from lamella.layers.store import Store
+    from lamella.layers.mounting import claims, kernel
+    from lamella.layers.mounting.mount import umount
+    from lamella.layers.store.store import Store
 
     store = Store(arguments.store)
     if arguments.dry_run:

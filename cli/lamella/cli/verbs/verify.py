@@ -25,8 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Verifies; exit code 1 where a layer is damaged."""
     from lamella.cli.progress import shown
-    from lamella.layers.store import Store
-    from lamella.layers.verify import verify
+    from lamella.layers.store.store import Store
+    from lamella.layers.upkeep.verify import verify
 
     store = Store(arguments.store)
     with shown(quiet=arguments.quiet) as progress:

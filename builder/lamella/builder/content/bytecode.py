@@ -1,0 +1,223 @@
+"""Byte code for a package's modules, made by the environment's own interpreter, the same bytes on every run.
+
+The files are `unchecked-hash` pycs (PEP 552): nodes neither compile at import nor look at a source; `checked-hash` where
+the source holds the image prefix, which a node may replace. What an installer compiled is not compiled again: code that
+is loaded and written anew has the same bytes, whoever made it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import struct
+import subprocess
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, cast
+
+from lamella.builder.content.entry import Rewritten, changed, read
+from lamella.builder.environment import File
+from lamella.builder.errors import CannotBuild
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lamella.builder.content.entry import Entry
+    from lamella.builder.environment import Interpreter
+
+BLOCK = 64
+"""Modules that one process compiles, before memory that compiling left makes it slow."""
+
+_TESTS = frozenset({"test", "tests"})
+"""Folders of modules that ship as source alone. A third of an environment's code is its packages' own tests, which nodes
+hardly ever import, and compiling is most of what a first push costs. Part of the layer format."""
+
+_WORKER = os.path.join(os.path.dirname(__file__), "_compile_worker.py")
+# A frozenset's order follows the hash seed. Nothing of the user's own settings reaches the compiler.
+_CLEAN = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A source of the layer and the path that its byte code has there."""
+
+    path: str
+    """Of the byte code, as `Entry.path`."""
+    source: Entry
+    installed: str = ""
+    """Where an installer, or Python, may have left byte code of it; empty for nowhere."""
+
+
+def modules(
+    entries: Sequence[Entry], interpreter: Interpreter, image_prefix: str, *, installed: bool = False
+) -> list[Module]:
+    """The sources among `entries` that Python can import by name, but for packages' tests; sorted by their byte code's path.
+
+    `installed` allows to take byte code from the disk. Not for code that people edit: a pyc knows its source by size and
+    second alone.
+    """
+    if not interpreter.compiler:
+        return []
+    root = f"{image_prefix.strip('/')}/{interpreter.stdlib}/"
+    there = {entry.path for entry in entries}
+    found = []
+    for entry in entries:
+        if entry.target is None and entry.path.endswith(".py") and entry.path.startswith(root):
+            folder, _, name = entry.path.rpartition("/")
+            if not _TESTS.isdisjoint(folder[len(root) :].split("/")):
+                continue
+            path = f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
+            if path not in there:
+                found.append(Module(path, entry, _beside(entry, interpreter) if installed else ""))
+    return sorted(found, key=lambda module: module.path.encode("utf-8", "surrogateescape"))
+
+
+def _beside(source: Entry, interpreter: Interpreter) -> str:
+    # Of a source that ships with other bytes than it has here there is no byte code here.
+    if not isinstance(source.content, File):
+        return ""
+    folder, _, name = source.content.source.rpartition("/")
+    return f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
+
+
+def _relocatable(source: Entry) -> bool:
+    """Whether a node may rewrite the source for another prefix: Python has to see then that its byte code is of another one."""
+    return isinstance(source.content, Rewritten) and bool(source.content.holds)
+
+
+class Compiler:
+    """Processes of one interpreter, started when they are first needed, until `close`.
+
+    `compile` may be called from several threads, each of which then has a process of its own.
+    """
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._interpreter = interpreter
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+    def compile(self, wanted: Sequence[Module]) -> Iterator[bytes | None]:
+        """For each of `wanted`, in order, its byte code's file; None for a source that does not compile.
+
+        `EnvironmentChanged` for a source that is not what its entry says.
+        """
+        for start in range(0, len(wanted), BLOCK):
+            yield from self._block(wanted[start : start + BLOCK])
+
+    def _block(self, block: Sequence[Module]) -> Iterator[bytes | None]:
+        at, died_at = 0, -1
+        while at < len(block):
+            try:
+                for made in self._once(block[at:]):
+                    yield made
+                    at += 1
+            except _Died:
+                # Who ends the process by accident (a machine short of memory) is not the source: once more, and without
+                # byte code from the disk, whose fault it may be. Twice at one source is the source's doing.
+                block = [replace(module, installed="") for module in block]
+                if at == died_at:
+                    yield None
+                    at += 1
+                else:
+                    died_at = at
+
+    def _once(self, block: Sequence[Module]) -> Iterator[bytes | None]:
+        try:
+            worker = self._idle.get_nowait()
+        except queue.Empty:
+            worker = _Worker(self._interpreter)
+        healthy = False
+        try:
+            yield from worker.compile(block)
+            healthy = True
+        finally:
+            if healthy:
+                self._idle.put(worker)
+            else:
+                worker.close()
+
+
+class _Died(Exception):
+    pass
+
+
+class _Worker:
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._name = interpreter.compiler
+        try:
+            self._process = subprocess.Popen(
+                [interpreter.compiler, "-s", "-S", "-B", _WORKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_CLEAN,
+                cwd="/",
+                bufsize=1 << 16,
+                # A terminal's interrupt is for whoever waits: a compiler that it ends would look like a bad source.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CannotBuild(
+                f"{self._name} can't be run to compile the environment's modules: {error.strerror}"
+            ) from None
+        self._stdin = cast("IO[bytes]", self._process.stdin)
+        self._stdout = cast("IO[bytes]", self._process.stdout)
+        self._stderr = cast("IO[bytes]", self._process.stderr)
+        if self._stdout.read(1) != b"K":
+            said = (self._stderr.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+            self.close()
+            raise CannotBuild(f"{self._name} can't be run to compile the environment's modules: {said}")
+
+    def compile(self, block: Sequence[Module]) -> Iterator[bytes | None]:
+        """One answer for each of `block`; `_Died` at the source that ended the process."""
+        request = []
+        for module in block:
+            own = module.source.content
+            path = own.source if isinstance(own, File) else None
+            length = 0 if path else module.source.size
+            request.append(("/" + module.source.path, path, length, module.installed, _relocatable(module.source)))
+        encoded = json.dumps(request).encode()
+        try:
+            self._stdin.write(b"R" + struct.pack(">I", len(encoded)) + encoded)
+            self._stdin.flush()
+            for module, (_, path, *_) in zip(block, request, strict=True):
+                if path is None:
+                    # Written when its turn comes: the other side reads nothing while its answers are not read.
+                    self._stdin.writelines(read(module.source))
+                    self._stdin.flush()
+                yield self._answer(module)
+        except BrokenPipeError:
+            raise _Died from None
+
+    def _answer(self, module: Module) -> bytes | None:
+        status = self._stdout.read(1)
+        if status not in (b"C", b"S"):
+            raise _Died
+        digest, length = self._take(32), struct.unpack(">I", self._take(4))[0]
+        if digest.hex() != module.source.digest:
+            if isinstance(module.source.content, File):
+                raise changed(module.source.content)
+            raise CannotBuild(f"{module.source.path} reached the compiler with other bytes than it ships with")
+        made = self._take(length)
+        return made if status == b"C" else None
+
+    def _take(self, size: int) -> bytes:
+        data = self._stdout.read(size)
+        if len(data) != size:
+            raise _Died
+        return data
+
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
+        # Its children end when they find the pipe closed; only an idle or a dead worker is waited for.
+        self._process.kill()
+        for stream in (self._stdin, self._stdout, self._stderr):
+            with contextlib.suppress(OSError):
+                stream.close()
+        self._process.wait()

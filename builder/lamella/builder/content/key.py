@@ -1,0 +1,37 @@
+"""The layer key: names what a layer will contain, before anything is compiled, packed or compressed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamella.builder.content.entry import Entry
+
+FORMAT = 2
+"""Of docs/reference/layer-format.md. A change of any byte that a layer may have needs the next number."""
+
+
+def layer_key(entries: Iterable[Entry], *, image_prefix: str, magic: str, compression: str) -> str:
+    """64 hex digits over everything that decides a layer's bytes.
+
+    `magic` is the byte code's magic number where the layer has byte code, else empty: a package without modules is one
+    layer for all Pythons. The interpreter's patch version, the platform, and where it was installed are not in it.
+    """
+    content = {
+        "format": FORMAT,
+        "prefix": image_prefix,
+        "magic": magic,
+        "compression": compression,
+        "entries": [[entry.path, entry.mode, entry.digest, entry.target] for entry in entries],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def bundle_key(members: Iterable[str]) -> str:
+    """64 hex digits for the layer that holds what the layers with these keys hold."""
+    content = {"format": FORMAT, "bundle": sorted(members)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,285 @@
+"""A package's content: the entries of its layer, the same wherever and by whomever it was installed.
+
+Every rule that changes a byte is here or in a module that this one names (`metadata`, `scripts`, `rewrite`, `rpath`), with
+its reason. Nothing is read but the few files that are rewritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from lamella.builder.content import metadata, scripts
+from lamella.builder.content.entry import WHOLE, Entry, Rewritten, head, measured, read_file, read_rewritten
+from lamella.builder.environment import File
+from lamella.builder.errors import CannotBuild
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lamella.builder.environment import Environment, Package
+
+RPATH = "$ORIGIN/../lib:$ORIGIN/../lib/system"
+"""Of the interpreter's executable: its own libraries, then those that a bare system lacks."""
+
+_SMALL = 256 << 10
+_VENV_HEADERS = re.compile(r"include/site/(python3\.\d+t?)/")
+
+
+class Measurements(Protocol):
+    """Remembers digest and size of rewritten files, by what they were and what was done."""
+
+    def measured(self, name: str) -> tuple[str, int] | None:
+        """What was remembered under `name`, or None."""
+
+    def remember(self, name: str, digest: str, size: int) -> None:
+        """Remembers it, for other processes too."""
+
+
+def entries(
+    environment: Environment, package: Package, image_prefix: str, measurements: Measurements | None = None
+) -> tuple[Entry, ...]:
+    """What ships of `package`, sorted by path, without byte code and folders. `CannotBuild` names what OCI can't hold."""
+    layer = _Layer(environment, package, image_prefix, measurements)
+    for file in package.files:
+        _check_name(file.path, package)
+        if file.target is not None or not (layer.metadata(file) or layer.script(file)):
+            layer.file(file)
+    return layer.finished()
+
+
+class _Layer:
+    """One package's entries while they are collected, by their path relative to the image prefix."""
+
+    def __init__(
+        self, environment: Environment, package: Package, image_prefix: str, measurements: Measurements | None
+    ) -> None:
+        self._environment = environment
+        self._package = package
+        self._image_prefix = image_prefix
+        self._measurements = measurements
+        self._made: dict[str, Entry] = {}
+        self._relocated: list[dict[str, str]] = []
+        self._conda_records: list[File] = []
+        self._dist_info = package.records if package.records.endswith(".dist-info") else ""
+        self._record = False
+        self._points = _entry_points(package)
+        self._versioned = False
+        # What an index gave is public, and the same for everybody, also where it holds such files.
+        said = f"{self._dist_info}/{metadata.DIRECT_URL}"
+        self._private = package.origin in ("local", "unowned") or (
+            package.origin == "pypi" and (bool(package.source) or any(file.path == said for file in package.files))
+        )
+
+    def metadata(self, file: File) -> bool:
+        """Takes the file if it is one that every installer writes in its own way."""
+        folder, _, name = file.path.rpartition("/")
+        conda = self._package.origin == "conda"
+        if conda and folder == "conda-meta" and name.endswith(".json"):
+            self._conda_records.append(file)
+            return True
+        own = bool(self._dist_info) and folder == self._dist_info
+        if (own and name == metadata.DIRECT_URL) or (self._private and name in metadata.PROVENANCE):
+            url = metadata.direct_url(b"".join(read_file(file)))
+            # PEP 710's is an installer's word on where a mirror is: of the package that it installed, nothing of it ships.
+            if url is not None and not (own and name in metadata.DROPPED):
+                self._generated(file.path, url)
+            return True
+        if self._private and name in metadata.REQUIREMENTS and folder.endswith((".dist-info", ".egg-info")):
+            self._generated(file.path, metadata.without_url_credentials(name, b"".join(read_file(file))))
+            return True
+        if not own:
+            return False
+        # In a conda package these are content: conda-build put them there, the same for everybody.
+        if conda or name not in (metadata.RECORD, *metadata.DROPPED):
+            return False
+        self._record = self._record or name == metadata.RECORD
+        return True
+
+    def script(self, file: File) -> bool:
+        """Takes the file if it is what an installer wrote for an entry point."""
+        folder, _, name = file.path.rpartition("/")
+        if folder != "bin":
+            return False
+        if self._package.origin == "conda":
+            point = scripts.written_by_conda(head(file, scripts.LOOK)) if file.size < scripts.LOOK else None
+            if point:
+                self._generated_script(name, point)
+            return point is not None
+        if not self._points:
+            return False
+        if name in self._points:
+            self._generated_script(name, self._points[name])
+            return True
+        if _is_versioned(self._package.name, name):
+            # pip writes these besides what entry_points.txt says, uv does not.
+            self._versioned = True
+            return True
+        return False
+
+    def file(self, file: File) -> None:
+        """Takes any file or symlink, rewritten where it has to be."""
+        path, target = _canonical_place(file)
+        if target != file.target:
+            file = file._replace(target=target)
+        rewritten = _rewritten(file, self._package, self._environment.prefixes, self._image_prefix)
+        # pip leaves a wheel's script as executable as its author did, uv makes it so.
+        script = path.startswith("bin/") and file.target is None and self._package.origin == "pypi"
+        mode = 0o755 if script or (rewritten and rewritten.shebang) else file.mode
+        if rewritten is None:
+            self._add(path, mode, file, (file.digest, file.size))
+            return
+        measure = _measured(rewritten, self._measurements)
+        changed = measure[0] != file.digest
+        self._add(path, mode, rewritten if changed else file, measure)
+        if rewritten.shebang or (rewritten.holds and changed):
+            self._relocate(path, "binary" if rewritten.holds == "binary" else "text")
+
+    def finished(self) -> tuple[Entry, ...]:
+        """Everything, with the records that name it."""
+        pip = self._package.name == "pip" and any(name in self._points for name in ("pip", "pip3"))
+        if self._versioned or (pip and any(path.startswith("bin/") for path in self._made)):
+            for name, point in _versioned(self._package.name, self._points, self._environment.interpreter.version):
+                if f"bin/{name}" not in self._made:
+                    self._generated_script(name, point)
+        for file in self._conda_records:
+            shown = metadata.conda_record(b"".join(read_file(file)), self._made)
+            if shown is not None:
+                self._generated(file.path, shown)
+        if self._record:
+            path = f"{self._dist_info}/{metadata.RECORD}"
+            rows = [(name, entry.digest, entry.size) for name, entry in self._made.items()]
+            self._generated(path, metadata.record(posixpath.dirname(self._dist_info), path, rows))
+        if self._relocated:
+            listed = sorted(self._relocated, key=lambda item: item["path"])
+            content = json.dumps({"prefix": self._image_prefix, "files": listed}, sort_keys=True).encode() + b"\n"
+            self._generated(f".lamella/relocate/{self._package.origin}-{self._package.name}.json", content)
+        return tuple(sorted(self._made.values(), key=lambda entry: entry.path.encode("utf-8", "surrogateescape")))
+
+    def _add(self, path: str, mode: int, content: File | Rewritten | bytes, measure: tuple[str, int]) -> None:
+        digest, size = measure
+        target = content.target if isinstance(content, File) else None
+        self._made[path] = Entry(f"{self._image_prefix[1:]}/{path}", mode, size, digest, content, target)
+
+    def _generated(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        self._add(path, mode, content, _of(content))
+
+    def _generated_script(self, name: str, point: tuple[str, str]) -> None:
+        self._generated(f"bin/{name}", scripts.script(*point, self._image_prefix), 0o755)
+        self._relocate(f"bin/{name}", "text")
+
+    def _relocate(self, path: str, kind: Literal["text", "binary"]) -> None:
+        self._relocated.append({"path": path, "kind": kind})
+
+
+def _of(content: bytes) -> tuple[str, int]:
+    return hashlib.sha256(content).hexdigest(), len(content)
+
+
+def _check_name(path: str, package: Package) -> None:
+    if "/.wh." in path or path.startswith(".wh."):
+        raise CannotBuild(
+            f"{path} of {package.name} can't be in an image: names that begin with '.wh.' mean deletion there; "
+            "rename the file or leave it out"
+        )
+
+
+def _canonical_place(file: File) -> tuple[str, str | None]:
+    """Path and target of a header where sysconfig looks for it: a venv has another folder for them than the prefix that it
+    becomes.
+    """
+    match = _VENV_HEADERS.match(file.path)
+    if not match:
+        return file.path, file.target
+    path = f"include/{match[1]}/{file.path[match.end() :]}"
+    if file.target is None:
+        return path, None
+    led_to = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), file.target))
+    other = _VENV_HEADERS.match(led_to)
+    led_to = f"include/{other[1]}/{led_to[other.end() :]}" if other else led_to
+    return path, posixpath.relpath(led_to, posixpath.dirname(path))
+
+
+def _entry_points(package: Package) -> dict[str, tuple[str, str]]:
+    if not package.records or package.origin in ("python", "system"):
+        return {}
+    wanted = f"{package.records}/entry_points.txt"
+    for file in package.files:
+        if file.path == wanted and file.target is None:
+            return scripts.entry_points(b"".join(read_file(file)))
+    return {}
+
+
+def _is_versioned(package: str, name: str) -> bool:
+    base = {"pip": "pip", "setuptools": "easy_install-"}.get(package)
+    return base is not None and name.startswith(base) and name[len(base) :].replace(".", "").isdigit()
+
+
+def _versioned(package: str, points: dict[str, tuple[str, str]], version: str) -> Iterable[tuple[str, tuple[str, str]]]:
+    """pip's own special case: `pip` also as pip3 and pip3.12, setuptools' `easy_install` as easy_install-3.12."""
+    short = ".".join(version.split(".")[:2])
+    if package == "pip" and "pip" in points:
+        return [("pip", points["pip"]), ("pip3", points["pip"]), (f"pip{short}", points["pip"])]
+    if package == "setuptools" and "easy_install" in points:
+        return [(f"easy_install-{short}", points["easy_install"])]
+    return []
+
+
+def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_prefix: str) -> Rewritten | None:
+    rpath, strip = _run_path(file, package)
+    shebang = _names_python(file) if package.origin != "system" else False
+    holds = file.holds if prefixes else ""
+    if holds == "binary" and package.origin != "conda":
+        # Only conda builds with a placeholder for a prefix. Elsewhere linkers share the tails of strings, so that the
+        # end of a prefix can be another string as well: CPython's version "3.11.7" is the end of /opt/python/3.11.7.
+        holds = ""
+    if not (holds or shebang or strip or rpath is not None):
+        return None
+    return Rewritten(
+        file,
+        tuple(prefixes) if holds else (),
+        image_prefix,
+        holds,
+        padded=package.origin == "conda",
+        shebang=shebang,
+        rpath=rpath,
+        strip_runpath=strip,
+    )
+
+
+def _names_python(file: File) -> bool:
+    # Only what was put on PATH: a shebang in a module of site-packages is its author's text.
+    if not file.path.startswith("bin/") or not 2 < file.size <= WHOLE:
+        return False
+    return scripts.names_python(head(file, scripts.LOOK))
+
+
+def _run_path(file: File, package: Package) -> tuple[str | None, bool]:
+    if package.name != "python" or package.origin not in ("python", "conda") or not file.size:
+        return None, False
+    folder, _, name = file.path.rpartition("/")
+    if folder == "bin" and name.startswith(("python3", "python2")) and _is_elf(file):
+        return RPATH, False
+    if package.origin == "python" and (".so." in name or name.endswith(".so")) and _is_elf(file):
+        return None, True
+    return None, False
+
+
+def _is_elf(file: File) -> bool:
+    return head(file, 4) == b"\x7fELF"
+
+
+def _measured(rewritten: Rewritten, measurements: Measurements | None) -> tuple[str, int]:
+    if rewritten.file.size <= _SMALL and rewritten.rpath is None and not rewritten.strip_runpath:
+        return _of(b"".join(read_rewritten(rewritten)))
+    if measurements is None:
+        return measured(rewritten)
+    name = hashlib.sha256(f"{rewritten.file.digest} {rewritten.rule}".encode("utf-8", "surrogateescape")).hexdigest()
+    known = measurements.measured(name)
+    if known is None:
+        known = measured(rewritten)
+        measurements.remember(name, *known)
+    return known

@@ -1,0 +1,69 @@
+"""An image to put the environment on: its layers and config, from a registry or a layout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lamella.builder.image.documents import Base
+from lamella.layers.errors import InvalidContent
+from lamella.layers.oci.documents import INDEX_TYPES, ImageConfig, Index, Manifest, Platform, layers_of
+from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.storage import ReadOnlyStorage, fetch_document
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamella.layers.oci.documents import Descriptor
+
+
+def read(storage: ReadOnlyStorage, reference: Reference, platform: Platform) -> Base:
+    """The image for `platform` that `reference` names; `InvalidContent` says what there is where it has none."""
+    descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
+    digest = descriptor.digest
+    if descriptor.media_type in INDEX_TYPES:
+        index = Index.parse(fetch_document(storage, descriptor))
+        fitting = choose(index.manifests, platform)
+        if not fitting:
+            there = ", ".join(str(entry.platform) for entry in index.manifests if entry.platform) or "none with a name"
+            raise InvalidContent(f"the base {reference} has no image for {platform}: it has {there}")
+        descriptor = fitting
+    manifest = Manifest.parse(fetch_document(storage, descriptor))
+    config = ImageConfig.parse(fetch_document(storage, manifest.config))
+    name = str(Reference(reference.registry, reference.repository, reference.folder, reference.tag))
+    if reference.is_layout:
+        # Where a folder is on this machine is neither other machines' business nor the image's content.
+        name = reference.tag
+    return Base(name, digest, layers_of(manifest, config), config)
+
+
+def choose(entries: Sequence[Descriptor], platform: Platform) -> Descriptor | None:
+    """The image that runs on `platform`: for its very variant, else for the newest one that is older.
+
+    Source: containerd's platforms package, whose defaults are arm/v7 and arm64/v8.
+    """
+    for variant in _variants(platform):
+        for entry in entries:
+            # What is no image, such as an attestation, is of an unknown platform.
+            if entry.platform and _normal(entry.platform) == Platform(platform.os, platform.architecture, variant):
+                return entry
+    return None
+
+
+def _variants(platform: Platform) -> list[str]:
+    newest = _normal(platform).variant
+    if newest[:1] == "v" and newest[1:].isdecimal():
+        # Debian's armel is v5, its armhf v7; of x86-64, v1 has no name.
+        oldest = {"arm": 5, "arm64": 8, "amd64": 2}.get(platform.architecture, 1)
+        older = [f"v{number}" for number in range(int(newest[1:]), oldest - 1, -1)]
+        return older if platform.architecture == "arm" else [*older, ""]
+    return [newest]
+
+
+def _normal(platform: Platform) -> Platform:
+    variant = platform.variant
+    if platform.architecture == "arm":
+        variant = variant or "v7"
+    elif (platform.architecture, variant) in {("arm64", "v8"), ("amd64", "v1")}:
+        variant = ""
+    return replace(platform, variant=variant)

@@ -1,0 +1,130 @@
+"""Loads a pushed environment's runnable image into the local Docker engine, through its own interface.
+
+The engine gets the archive of `docker save`: its layers unpacked, since engines before 23.0 don't read zstd. Layers are
+unpacked one at a time to a file without a name, for a tar wants sizes before content. Source: moby, image/tarexport.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any, cast
+
+from lamella.builder.errors import BuilderError
+from lamella.builder.layer import tar_writer
+from lamella.layers.oci.documents import ImageConfig, Manifest, Platform, layers_of
+from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.storage import fetch_document, open_storage
+from lamella.layers.progress import Silent
+from lamella.layers.published import environment
+from lamella.layers.tar.decompress import DiffReader, decompressed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lamella.layers.oci.documents import Layer
+    from lamella.layers.oci.storage import ReadOnlyStorage
+    from lamella.layers.progress import Progress
+
+TASK = "load"
+
+_CHUNK = 1 << 20
+_MOST_EXPANDED = 1 << 40
+"""Bytes that one layer may unpack to: what is loaded was pushed by whoever loads it, and a terabyte is a mistake."""
+
+
+def load(
+    reference: str,
+    *,
+    name: str = "",
+    platform: Platform | None = None,
+    insecure: bool = False,
+    progress: Progress | None = None,
+) -> str:
+    """Loads the image that `reference` names into the engine that DOCKER_HOST or the current context names.
+
+    It is called `name` there, by default as in `reference` (an OCI layout's: folder:tag); returns that name. Raises
+    `LayersError` for the reference, and `BuilderError` where there is no engine or it refuses the image.
+    """
+    place = Reference.parse(reference)
+    name = name or _name(place)
+    with contextlib.closing(open_storage(place, insecure=insecure)) as storage:
+        found = environment.for_platform(environment.read(storage, place), platform or Platform.here())
+        if not found.image:
+            raise BuilderError(f"{reference} has no runnable image: push the environment again")
+        manifest = Manifest.parse(fetch_document(storage, found.image))
+        config = fetch_document(storage, manifest.config)
+        layers = layers_of(manifest, ImageConfig.parse(config))
+        progress = progress or Silent()
+        progress.begin(TASK, sum(layer.descriptor.size for layer in layers), "B")
+        _send(archive(storage, config, layers, name, progress))
+        progress.end(TASK)
+    return name
+
+
+def archive(
+    storage: ReadOnlyStorage, config: bytes, layers: tuple[Layer, ...], name: str, progress: Progress
+) -> Iterator[bytes]:
+    """The archive that `docker save` would write of an image, in chunks; every layer verified before its end."""
+    config_name = "config.json"
+    names = [f"{layer.diff_id.hex}/layer.tar" for layer in layers]
+    yield from _member(config_name, config)
+    for layer_name, layer in zip(names, layers, strict=True):
+        if layer_name not in names[: names.index(layer_name)]:
+            yield from _layer(storage, layer, layer_name)
+        progress.advance(TASK, layer.descriptor.size)
+    content = [{"Config": config_name, "RepoTags": [name], "Layers": names}]
+    yield from _member("manifest.json", json.dumps(content).encode())
+    yield tar_writer.END
+
+
+def _member(name: str, content: bytes) -> Iterator[bytes]:
+    yield tar_writer.file_header(name.encode(), 0o644, len(content)) + content + tar_writer.padding(len(content))
+
+
+def _layer(storage: ReadOnlyStorage, layer: Layer, name: str) -> Iterator[bytes]:
+    with tempfile.TemporaryFile() as plain:
+        with storage.fetch(layer.descriptor) as stream:
+            tar = DiffReader(decompressed(stream, layer.descriptor.media_type), layer.diff_id, _MOST_EXPANDED)
+            while chunk := tar.read(_CHUNK):
+                plain.write(chunk)
+            tar.check()
+        size = plain.tell()
+        plain.seek(0)
+        yield tar_writer.file_header(name.encode(), 0o644, size)
+        while chunk := plain.read(_CHUNK):
+            yield chunk
+        yield tar_writer.padding(size)
+
+
+def _send(content: Iterator[bytes]) -> None:
+    import docker
+    import requests
+
+    try:
+        client = docker.from_env(timeout=600)
+    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        raise BuilderError(f"no Docker engine answers: {_short(error)}; start it, or set DOCKER_HOST") from None
+    try:
+        with contextlib.closing(client):
+            client.ping()
+            # The SDK's own `images.load` wants to know which images there are afterwards; the stream says all of it.
+            for line in cast("Iterator[dict[str, Any]]", client.api.load_image(content)):
+                if "error" in line:
+                    raise BuilderError(f"the Docker engine refused the image: {str(line['error'])[:300]}")
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise BuilderError(f"the Docker engine broke off: {_short(error)}") from None
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+
+
+def _name(reference: Reference) -> str:
+    tag = reference.tag or (reference.digest.short if reference.digest else "latest")
+    if reference.is_layout:
+        # An engine's names are lower case.
+        return f"{os.path.basename(os.path.abspath(reference.folder)).lower()}:{tag}"
+    return f"{reference.registry}/{reference.repository}:{tag}"

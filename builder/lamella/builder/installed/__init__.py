@@ -1,0 +1,1 @@
+"""What installers recorded: distributions, conda packages, requirements."""

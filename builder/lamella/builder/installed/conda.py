@@ -1,0 +1,163 @@
+"""conda packages by their records in `conda-meta`, as conda, mamba, micromamba and pixi write them.
+
+Source: conda's `PrefixRecord` (conda/models/records.py), rattler's `PrefixRecord`. No package cache and no conda command
+is needed: the record has every path and hash. Plain JSON is read, since py-rattler takes as long for the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING
+
+from lamella.builder.environment import Finding
+from lamella.builder.installed.conda_specs import without_source
+from lamella.builder.installed.distributions import Distribution
+from lamella.builder.urls import without_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+META = "conda-meta"
+
+_LEFT_OUT = {
+    "pkgs": "conda's package cache",
+    "envs": "conda's other environments",
+    "conda-bld": "conda-build's own",
+    ".cph_tmp": "conda's own",
+    "CACHEDIR.TAG": "made for backup programs",
+    f"{META}/history": "conda's log of what its users asked for",
+    f"{META}/pixi": "made by pixi for itself",
+    f"{META}/pixi_env_prefix": "made by pixi for itself",
+    f"{META}/.conda-lock": "a lock of conda's own",
+    ".nonadmin": "conda's own",
+}
+_SHIPS = f"{META}/state"
+"""The variables that the environment sets; `secrets` looks at them."""
+_PROJECT_PATHS = re.compile(r"\.(c~|conda_trash|mamba_trash).*|.*\.c~")
+
+
+def conda_skip(path: str, name: str) -> str | None:
+    """Why a path of a conda environment is left out; None where it is not."""
+    if path in _LEFT_OUT:
+        return _LEFT_OUT[path]
+    if path.startswith(f"{META}/") and not path.endswith(".json") and path != _SHIPS:
+        return "conda's or another tool's own: specs and URLs that were asked for"
+    return "deleted by conda, and not yet gone" if _PROJECT_PATHS.fullmatch(name) else None
+
+
+def conda_packages(prefix: str) -> tuple[list[Distribution], list[Finding]]:
+    """The packages that are recorded at `prefix`, by name; and what can't be read of the records."""
+    found: dict[str, Distribution] = {}
+    findings: list[Finding] = []
+    folder = os.path.join(prefix, META)
+    for name in sorted(os.listdir(folder)):
+        if not name.endswith(".json"):
+            continue
+        path = f"{META}/{name}"
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
+                package = _package(path, json.load(file))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"{path} can't be read ({_reason(error)}): its package's files count as unowned; reinstall it"
+            findings.append(Finding("warning", "record", path, message))
+            continue
+        earlier = found.get(package.name)
+        if earlier:
+            message = f"{package.name} is recorded twice, by {earlier.records} and {path}: the later install counts"
+            findings.append(Finding("warning", "duplicate", package.name, message))
+            if _time(prefix, earlier) > _time(prefix, package):
+                continue
+        found[package.name] = package
+    return list(found.values()), findings
+
+
+def _package(path: str, record: Mapping[str, object]) -> Distribution:
+    name = record["name"]
+    if not isinstance(name, str) or not name:
+        raise ValueError("it names no package")
+    files = _files(record)
+    files[path] = ""
+    url, channel = str(record.get("url") or ""), str(record.get("channel") or "")
+    source = url if "://" in url else channel if "://" in channel else ""
+    return Distribution(
+        origin="conda",
+        name=name,
+        version=str(record.get("version") or ""),
+        records=path,
+        files=files,
+        build=str(record.get("build") or record.get("build_string") or ""),
+        source=without_credentials(source),
+        requires=_specs(record.get("depends")),
+        constrains=_specs(record.get("constrains")),
+        installer="conda",
+    )
+
+
+def _specs(said: object) -> tuple[str, ...]:
+    return tuple(without_source(str(spec)) for spec in said) if isinstance(said, list) else ()
+
+
+def _files(record: Mapping[str, object]) -> dict[str, str]:
+    """Path to sha256 on disk, or to nothing where it can't be known."""
+    # Before conda 4.3 there is no paths_data; `files` has the names alone.
+    listed = record.get("files")
+    files: dict[str, str] = dict.fromkeys(map(str, listed), "") if isinstance(listed, list) else {}
+    data = record.get("paths_data")
+    paths = data.get("paths") if isinstance(data, dict) else None
+    for item in paths if isinstance(paths, list) else ():
+        path = str(item["_path"])
+        if item.get("path_type") == "directory" or item.get("path_type") == "softlink":
+            digest = ""  # of a link, it is the hash of what it leads to, or of its text: tools differ
+        elif item.get("sha256_in_prefix"):
+            digest = str(item["sha256_in_prefix"])
+        elif item.get("prefix_placeholder") or str(item.get("path_type", "hardlink")) != "hardlink":
+            digest = ""  # changed by the install in a way that the record does not tell
+        else:
+            digest = str(item.get("sha256") or "")
+        files[path] = digest
+    return files
+
+
+def _time(prefix: str, package: Distribution) -> int:
+    try:
+        return os.stat(os.path.join(prefix, package.records)).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or "unreadable"
+    return "it lacks " + str(error) if isinstance(error, KeyError) else str(error) or type(error).__name__
+
+
+def conda_owned(
+    conda: list[Distribution], pip: list[Distribution], digest: Callable[[str], str]
+) -> tuple[list[Distribution], list[Finding]]:
+    """Those of `pip` that pip put there itself: conda packages bring the metadata of their distribution with them.
+
+    `digest` gives the sha256 on this disk of a path. Where pip replaced a conda package, a finding says so.
+    """
+    owners = {path: package for package in conda for path in package.files or ()}
+    by_pip: list[Distribution] = []
+    findings: list[Finding] = []
+    names = {package.name: package for package in conda}
+    for each in pip:
+        installer = f"{each.records}/INSTALLER"
+        recorded = owners.get(installer) or owners.get(f"{each.records}/METADATA") or owners.get(each.records)
+        if recorded is not None:
+            expected = (recorded.files or {}).get(installer, "")
+            untouched = digest(installer) == expected if expected else each.installer in ("", "conda")
+            if untouched:
+                continue
+        by_pip.append(each)
+        stale = recorded or names.get(each.name)
+        if stale is not None:
+            message = (
+                f"{each.name} {each.version} was installed by {each.installer or 'pip'} over conda's {stale.name} "
+                f"{stale.version}: the files of {each.installer or 'pip'} ship; conda's record is out of date"
+            )
+            findings.append(Finding("warning", "replaced", each.name, message))
+    return by_pip, findings

@@ -1,0 +1,55 @@
+"""What conda packages ask of the system itself, as virtual packages, where it is more than a node is checked for.
+
+Sources: conda's "Managing virtual packages" and its CEP on `__archspec`. The machine that scans is not the one that runs:
+nothing is compared with it. A node is checked for what the environment's files say (`Needs`), which is nearer to the truth
+than `__glibc`: that is what the channel's compilers were set up for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lamella.builder.environment import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lamella.builder.environment import Needs
+    from lamella.builder.installed.distributions import Distribution
+
+_ASKED = re.compile(r"__(?P<name>glibc|cuda)\s*>=?\s*(?P<version>\d+(?:\.\d+)*)")
+_LEVEL = re.compile(r"__archspec\b.*\bx86_64_v(?P<level>[234])")
+
+
+def unchecked(packages: Iterable[Distribution], needs: Needs) -> Iterator[Finding]:
+    """One note for the most that `packages` ask for of each kind, if nodes are checked for less: `needs`."""
+    most: dict[str, tuple[tuple[int, ...], Distribution, str]] = {}
+    for each in packages:
+        for spec in each.requires if each.origin == "conda" else ():
+            if asked := _asked(spec):
+                name, version = asked
+                if name not in most or version > most[name][0]:
+                    most[name] = version, each, spec
+    checked = {
+        "glibc": (_numbers(needs.glibc), f"glibc {needs.glibc}, which its files need" if needs.glibc else "no glibc"),
+        "archspec": ((needs.level,), f"CPU level {needs.level}, which its files are marked with"),
+        "cuda": ((), "the driver's libraries, and no version of them"),
+    }
+    for name, (version, each, spec) in sorted(most.items()):
+        known, shown = checked[name]
+        if version > known:
+            message = f"{each.name} {each.version} depends on {spec}, and nodes are checked for {shown}"
+            yield Finding("note", "requires", each.name, message)
+
+
+def _asked(spec: str) -> tuple[str, tuple[int, ...]] | None:
+    if match := _ASKED.match(spec):
+        return match["name"], _numbers(match["version"])
+    if match := _LEVEL.match(spec):
+        return "archspec", (int(match["level"]),)
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

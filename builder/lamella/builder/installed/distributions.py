@@ -1,0 +1,171 @@
+"""The distributions in a folder of packages: name, version, where each came from.
+
+Sources: PyPA specifications, "Recording installed projects", "Core metadata", "Direct URL data structure"; PEP 503 for
+names. importlib.metadata is not used: it takes five times as long, and raises on what is broken.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamella.builder.installed.record import recorded
+from lamella.builder.urls import without_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lamella.builder.environment import Origin
+
+_MOST = 1 << 20
+"""Bytes of METADATA that are read: the headers stand first, the long description after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """One unit that an installer put there, by its metadata: a pip distribution, or a conda package."""
+
+    origin: Origin
+    name: str
+    """Normalised for a pip distribution."""
+    version: str
+    records: str
+    """The folder (or the one file) of its metadata, relative to the prefix."""
+    files: Mapping[str, str] | None
+    """Path relative to the prefix to sha256, or to nothing where none is recorded; None where there is no list."""
+    build: str = ""
+    source: str = ""
+    """Where it was installed from, without credentials; empty for an index."""
+    direct: bool = False
+    """Whether it was installed from a URL, a repository or a folder, and not from an index."""
+    editable: bool = False
+    """Whether its direct_url.json says that it is."""
+    tops: tuple[str, ...] = ()
+    """Top-level names, of one without a list of files."""
+    scripts: tuple[str, ...] = ()
+    """Names of its console scripts, of one without a list of files."""
+    requires: tuple[str, ...] = ()
+    """Requires-Dist as written, or conda's depends without channels' addresses."""
+    constrains: tuple[str, ...] = ()
+    """Of a conda package: what others have to be if they are there."""
+    requires_python: str = ""
+    installer: str = ""
+    trouble: str = ""
+    """What is wrong with its metadata, as the end of a sentence; empty for nothing."""
+
+
+def normalised(name: str) -> str:
+    """`Foo.Bar` as `foo-bar`. Source: PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def distributions(source: str, site: str, prefixes: Iterable[str]) -> list[Distribution]:
+    """Those in the folder `source`, which belongs at `site` (relative to the prefix), sorted by folder name."""
+    try:
+        names = sorted(os.listdir(source))
+    except OSError:
+        return []
+    return [
+        _read(os.path.join(source, name), site, tuple(prefixes))
+        for name in names
+        if name.endswith((".dist-info", ".egg-info")) and not name.startswith("~")
+    ]
+
+
+def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
+    base = os.path.basename(folder)
+    named, _, rest = base.rpartition(".")[0].partition("-")
+    version = re.split(r"-py\d", rest)[0]
+    metadata = next(
+        (path for path in (f"{folder}/METADATA", f"{folder}/PKG-INFO", folder) if os.path.isfile(path)), None
+    )
+    headers: dict[str, list[str]] = {}
+    trouble = "has no METADATA"
+    if metadata:
+        try:
+            headers = _headers(metadata)
+            trouble = "" if "name" in headers and "version" in headers else "has METADATA without a name and version"
+        except OSError as error:
+            trouble = f"has METADATA that can't be read ({error.strerror})"
+    url, editable, url_trouble = _direct_url(folder)
+    try:
+        files = recorded(folder, site, prefixes)
+    except (OSError, csv.Error) as error:
+        files, trouble = None, f"has a RECORD that can't be read ({error})"
+    return Distribution(
+        origin="pypi",
+        name=normalised(headers.get("name", [named])[0] or named),
+        version=headers.get("version", [version])[0] or version,
+        records=f"{site}/{base}",
+        files=files,
+        source=url,
+        direct=bool(url or url_trouble),
+        editable=editable,
+        tops=_lines(os.path.join(folder, "top_level.txt")) if files is None else (),
+        scripts=_scripts(os.path.join(folder, "entry_points.txt")) if files is None else (),
+        requires=tuple(headers.get("requires-dist", ())),
+        requires_python=headers.get("requires-python", [""])[0],
+        installer="".join(_lines(os.path.join(folder, "INSTALLER"))),
+        trouble=trouble or url_trouble,
+    )
+
+
+def _lines(path: str) -> tuple[str, ...]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+            return tuple(line.strip() for line in lines if line.strip())
+    except OSError:
+        return ()
+
+
+def _scripts(path: str) -> tuple[str, ...]:
+    """The names in entry_points.txt that installers make programs of."""
+    section, names = "", []
+    for line in _lines(path):
+        if line.startswith("["):
+            section = line.strip("[] ")
+        elif section in {"console_scripts", "gui_scripts"} and "=" in line:
+            names.append(line.partition("=")[0].strip())
+    return tuple(names)
+
+
+def _headers(path: str) -> dict[str, list[str]]:
+    """The header fields, names in lower case. Continued lines are joined."""
+    with open(path, "rb") as file:
+        text = re.split(rb"\r?\n\r?\n", file.read(_MOST), maxsplit=1)[0].decode("utf-8", "replace")
+    headers: dict[str, list[str]] = {}
+    last: list[str] | None = None
+    for line in text.splitlines():
+        if line[:1] in ("", " ", "\t"):
+            if last:
+                last[-1] += " " + line.strip()
+            continue
+        name, colon, value = line.partition(":")
+        if colon:
+            last = headers.setdefault(name.strip().lower(), [])
+            last.append(value.strip())
+    return headers
+
+
+def _direct_url(folder: str) -> tuple[str, bool, str]:
+    """Source without credentials, editable, trouble."""
+    try:
+        with open(os.path.join(folder, "direct_url.json"), encoding="utf-8") as file:
+            value = json.load(file)
+        url = without_credentials(str(value["url"]))
+        vcs = value.get("vcs_info") or {}
+        if vcs:
+            url = f"{vcs.get('vcs', 'git')}+{url}"
+            if vcs.get("commit_id") or vcs.get("requested_revision"):
+                url += f"@{vcs.get('commit_id') or vcs.get('requested_revision')}"
+        if value.get("subdirectory"):
+            url += f"#subdirectory={value['subdirectory']}"
+        return url, bool((value.get("dir_info") or {}).get("editable")), ""
+    except (FileNotFoundError, NotADirectoryError):
+        return "", False, ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", False, "has a direct_url.json that can't be read"

@@ -1,0 +1,156 @@
+"""Requirements that the environment does not meet, as `pip check` and conda would say.
+
+Sources: PEP 508 and PyPA's version specifiers, by `packaging`; conda's `depends`, whose versions and builds have an order and
+a language of their own, by rattler where it is installed (the extra `conda`), and by name alone where it is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+from lamella.builder.environment import Finding
+from lamella.builder.installed import conda_specs
+from lamella.builder.installed.distributions import normalised
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from lamella.builder.files.hash_cache import Hashes
+    from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.prefix.interpreter import Facts
+
+
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i686"}
+"""What uname says, by OCI's names."""
+
+
+def unmet(
+    found: Sequence[Distribution],
+    facts: Facts,
+    executable: str,
+    hashes: Hashes,
+    *,
+    left_out: Sequence[Distribution] = (),
+) -> list[Finding]:
+    """A finding for each requirement that is missing (error) or out of range (warning).
+
+    What is met by one of `left_out`, which the user wants left out, is a note.
+    Parsing a thousand requirements takes a tenth of a second: the answer is remembered for the same set of packages.
+    """
+    said = json.dumps(
+        [
+            facts.version,
+            str(facts.platform),
+            sorted(
+                (
+                    *(each.origin, each.name, each.version, each.build),
+                    *(each.requires, each.constrains, each.requires_python),
+                )
+                for each in found
+            ),
+            sorted((each.origin, each.name) for each in left_out),
+            conda_specs.available(),
+        ]
+    )
+    question = "requirements " + hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    subject = os.stat(os.path.realpath(executable))
+    answer = hashes.answer(question, subject)
+    if answer is None:
+        findings = [*_pip(found, facts, left_out), *_conda(found, left_out)]
+        answer = json.dumps([[each.severity, each.kind, each.subject, each.message] for each in findings])
+        hashes.remember_answer(question, subject, answer)
+    return [Finding(*fields) for fields in json.loads(answer)]
+
+
+def _pip(found: Iterable[Distribution], facts: Facts, left_out: Iterable[Distribution]) -> Iterator[Finding]:
+    from packaging.markers import default_environment
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    here = {normalised(each.name): each for each in found if each.origin != "conda" or not each.files}
+    # A conda package may stand for a distribution of its name, or bring one of another name along.
+    here |= {normalised(each.name): each for each in found if normalised(each.name) not in here}
+    dropped = {normalised(each.name) for each in left_out} - here.keys()
+    environment = {name: str(value) for name, value in default_environment().items()}
+    environment |= {
+        "python_version": facts.short,
+        "python_full_version": facts.version,
+        "implementation_version": facts.version,
+        "platform_machine": _MACHINES.get(facts.platform.architecture, facts.platform.architecture),
+        "extra": "",
+    }
+    for each in found:
+        if each.origin == "conda":
+            continue
+        who = f"{each.name} {each.version}"
+        try:
+            if each.requires_python and not SpecifierSet(each.requires_python).contains(
+                facts.version, prereleases=True
+            ):
+                message = f"{who} wants Python {each.requires_python}, and this is {facts.version}"
+                yield Finding("warning", "requires", each.name, message)
+        except InvalidSpecifier:
+            pass  # as pip has it: what nobody can read requires nothing
+        for text in each.requires:
+            try:
+                wanted = Requirement(text)
+            except InvalidRequirement:
+                continue
+            if wanted.marker and not wanted.marker.evaluate(environment):
+                continue
+            has = here.get(normalised(wanted.name))
+            if normalised(wanted.name) in dropped:
+                message = f"{who} requires {wanted.name}{wanted.specifier}, which is left out as was asked"
+                yield Finding("note", "requires", each.name, message)
+            elif has is None:
+                message = f"{who} requires {wanted.name}{wanted.specifier}, which is not installed: install it"
+                yield Finding("error", "requires", each.name, message)
+            elif not _within(wanted.specifier, has.version):
+                message = f"{who} requires {wanted.name}{wanted.specifier}, and {has.version} is installed"
+                yield Finding("warning", "requires", each.name, message)
+
+
+def _within(specifier: object, version: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion
+
+    assert isinstance(specifier, SpecifierSet)
+    try:
+        return specifier.contains(version, prereleases=True)
+    except InvalidVersion:
+        return True  # a version from before PEP 440 compares with nothing
+
+
+def _conda(found: Iterable[Distribution], left_out: Iterable[Distribution]) -> Iterator[Finding]:
+    dropped = {each.name for each in left_out if each.origin == "conda"}
+    packages = {each.name: each for each in found if each.origin == "conda"}
+    fits = conda_specs.fits if conda_specs.available() else None
+    for each in packages.values():
+        for text in each.requires:
+            name = conda_specs.name(text)
+            if not name or name.startswith("__"):
+                continue  # of the system, which nodes have in their own way: `needs` says what is asked of them
+            has = packages.get(name)
+            if name in dropped:
+                message = f"{each.name} {each.version} depends on {text}, which is left out as was asked"
+                yield Finding("note", "requires", each.name, message)
+            elif has is None:
+                message = f"{each.name} {each.version} depends on {text}, which is not installed: install it"
+                yield Finding("error", "requires", each.name, message)
+            elif fits and not fits(text, has):
+                version = f"{has.name} {has.version} {has.build}".rstrip()
+                message = (
+                    f"{each.name} {each.version} depends on {text}, and {version} is installed: update one of them"
+                )
+                yield Finding("warning", "inconsistent", each.name, message)
+        for text in each.constrains:
+            has = packages.get(conda_specs.name(text))
+            if has is not None and fits and not fits(text, has):
+                version = f"{has.name} {has.version} {has.build}".rstrip()
+                message = (
+                    f"{each.name} {each.version} goes only with {text}, and {version} is installed: update one of them"
+                )
+                yield Finding("warning", "inconsistent", each.name, message)

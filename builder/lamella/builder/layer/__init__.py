@@ -1,0 +1,1 @@
+"""Layers: plan, pack, cache, bundle."""

@@ -1,0 +1,99 @@
+"""Builds the layers that a plan says, several at once, into the cache."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, BinaryIO
+
+from lamella.builder.layer.bundle import merge
+from lamella.builder.layer.pack import MEDIA_TYPE, pack
+from lamella.layers.oci.documents import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
+
+    from lamella.builder.content.bytecode import Compiler
+    from lamella.builder.environment import Package
+    from lamella.builder.layer.cache import Built, LayerCache
+    from lamella.builder.layer.pack import Compression, Packed
+    from lamella.builder.layer.plan import Wanted
+    from lamella.builder.layer.wanted import Content, Shipped
+    from lamella.layers.oci.storage import Reader, Storage
+    from lamella.layers.progress import Progress
+
+
+def build(
+    contents: Sequence[Content],
+    bundles: Sequence[Wanted],
+    *,
+    ship: Callable[[Package], Shipped],
+    known: Mapping[str, Built],
+    cache: LayerCache,
+    compiler: Compiler,
+    compression: Compression,
+    storage: Storage,
+    progress: Progress,
+    done: Callable[[str, Built], object],
+) -> None:
+    """Builds `contents`, of what `ship` says ships of each, then `bundles`, and calls `done(key, built)` for each, from several threads.
+
+    `known` holds what the bundles' other members are; their blobs come from the cache, else from `storage`.
+    Raises the first error, and nothing new begins after it.
+    """
+    task = "build"
+    progress.begin(task, sum(item.wanted.size for item in contents) + sum(bundle.size for bundle in bundles), "B")
+    built = dict(known)
+
+    def package(item: Content) -> None:
+        wanted = item.wanted
+        made = cache.find(wanted.key)
+        if made is None or cache.blob_path(made) is None:
+            what = ship(item.package)
+            made = cache.add(
+                wanted.key,
+                MEDIA_TYPE[compression],
+                lambda out: pack(what.entries, what.modules, compiler, out, compression),
+            )
+        built[wanted.key] = made
+        done(wanted.key, made)
+        progress.advance(task, wanted.size)
+
+    def bundle(wanted: Wanted) -> None:
+        def write(out: BinaryIO) -> Packed:
+            return merge(_blobs(wanted, built, cache, storage), out, compression, scratch=cache.scratch())
+
+        made = cache.add(wanted.key, MEDIA_TYPE[compression], write)
+        done(wanted.key, made)
+        progress.advance(task, wanted.size)
+
+    # Threads: reading, hashing and compressing run outside the interpreter's lock, compiling in other processes.
+    with ThreadPoolExecutor(os.cpu_count() or 1, "lamella-build") as pool:
+        # The largest first: one that starts last would leave all threads but its own idle.
+        _all(pool, [pool.submit(package, item) for item in sorted(contents, key=lambda item: -item.wanted.size)])
+        _all(pool, [pool.submit(bundle, wanted) for wanted in sorted(bundles, key=lambda wanted: -wanted.size)])
+    progress.end(task)
+
+
+def _all(pool: ThreadPoolExecutor, futures: Sequence[Future[None]]) -> None:
+    try:
+        for future in futures:
+            future.result()
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+
+
+def _blobs(
+    wanted: Wanted, built: Mapping[str, Built], cache: LayerCache, storage: Storage
+) -> Iterator[tuple[Reader, str]]:
+    for key in wanted.members:
+        member = built[key]
+        path = cache.blob_path(member)
+        if path is not None:
+            with open(path, "rb") as stream:
+                yield stream, member.media_type
+            continue
+        with storage.fetch(Descriptor(member.media_type, member.digest, member.size)) as fetched:
+            yield fetched, member.media_type

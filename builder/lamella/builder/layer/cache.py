@@ -1,0 +1,226 @@
+"""The layers that this user built: layer key -> blob, so that nothing is packed or compressed twice.
+
+Folders of `LayerCache.path`: `blobs/sha256/<hex>`, `keys/<2>/<key>.json`, `notes/<2>/<hash of a name>`, `partial/`. Every file
+appears by rename, whole: any number of processes use one cache, and one that is killed leaves only what the next removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from lamella.builder.errors import CacheError
+from lamella.layers.errors import InvalidContent
+from lamella.layers.oci.documents import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lamella.builder.layer.pack import Packed
+
+
+RECENT = 3600
+"""Seconds: what was used within them is not freed, since whoever used it may not be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a layer key turned out to be."""
+
+    digest: Digest
+    size: int
+    """Bytes of the blob."""
+    diff_id: Digest
+    unpacked: int
+    """Bytes of the files in it."""
+    media_type: str
+
+
+def default_path() -> str:
+    """`$LAMELLA_CACHE`, else `lamella` in the user's cache folder."""
+    own = os.environ.get("LAMELLA_CACHE")
+    if own:
+        return os.path.abspath(own)
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(caches, "lamella")
+
+
+class LayerCache:
+    """One folder of built layers, made when it is first written to."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = os.path.join(path or default_path(), "layers")
+        self.blobs = os.path.join(self.path, "blobs")
+        self.keys = os.path.join(self.path, "keys")
+        self.notes = os.path.join(self.path, "notes")
+        self._swept = False
+
+    def find(self, key: str) -> Built | None:
+        """What `key` was built as, here or by whom it was learned from. Its blob may be elsewhere: `blob_path` tells."""
+        try:
+            with open(self._key_path(key), "rb") as stream:
+                value = json.loads(stream.read())
+                _used(stream.fileno(), os.fstat(stream.fileno()))
+            return Built(
+                Digest.parse(value["digest"]),
+                int(value["size"]),
+                Digest.parse(value["diff_id"]),
+                int(value["unpacked"]),
+                str(value["media_type"]),
+            )
+        except (FileNotFoundError, ValueError, KeyError, TypeError, InvalidContent):
+            return None  # as good as absent: it is built again and written over
+        except OSError as error:
+            raise _error(self.path, error, "read") from None
+
+    def blob_path(self, built: Built) -> str | None:
+        """The path of a layer's blob, or None where it is not here whole."""
+        path = self._blob_path(built.digest)
+        try:
+            seen = os.stat(path)
+            _used(path, seen)
+            return path if seen.st_size == built.size else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _error(self.path, error, "read") from None
+
+    def add(self, key: str, media_type: str, write: Callable[[BinaryIO], Packed]) -> Built:
+        """Keeps the blob that `write` writes as what `key` is built as. Nothing stays when `write` raises."""
+        with self._partial() as (stream, path):
+            packed = write(stream)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            target = self._blob_path(packed.digest)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(path, target)
+        built = Built(packed.digest, packed.size, packed.diff_id, packed.unpacked, media_type)
+        self.learn(key, built)
+        return built
+
+    def learn(self, key: str, built: Built) -> None:
+        """Remembers what `key` is, without its blob: somebody else's registry has it."""
+        value = {
+            "digest": str(built.digest),
+            "size": built.size,
+            "diff_id": str(built.diff_id),
+            "unpacked": built.unpacked,
+            "media_type": built.media_type,
+        }
+        self._write(self._key_path(key), json.dumps(value).encode())
+
+    def forget(self, built: Built) -> None:
+        """Removes a blob that turned out not to be what its digest says."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._blob_path(built.digest))
+
+    def measured(self, name: str) -> tuple[str, int] | None:
+        """sha256 and size of a rewritten file, as they were remembered."""
+        try:
+            digest, size = (self.note(name) or b"").decode().split()
+            return digest, int(size)
+        except ValueError:
+            return None
+
+    def remember(self, name: str, digest: str, size: int) -> None:
+        """Remembers sha256 and size of a rewritten file."""
+        self.keep_note(name, f"{digest} {size}".encode())
+
+    def note(self, name: str) -> bytes | None:
+        """What was kept under `name`, or None."""
+        try:
+            with open(self._note_path(name), "rb") as stream:
+                _used(stream.fileno(), os.fstat(stream.fileno()))
+                return stream.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _error(self.path, error, "read") from None
+
+    def keep_note(self, name: str, content: bytes) -> None:
+        """Keeps a few bytes for later pushes, of this process or another."""
+        self._write(self._note_path(name), content)
+
+    def scratch(self) -> str:
+        """A folder for files without a name, on the disk that the layers go to."""
+        folder = os.path.join(self.path, "partial")
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise _error(self.path, error, "written") from None
+        return folder
+
+    def _note_path(self, name: str) -> str:
+        hashed = hashlib.sha256(name.encode()).hexdigest()
+        return os.path.join(self.notes, hashed[:2], hashed)
+
+    def _key_path(self, key: str) -> str:
+        return os.path.join(self.keys, key[:2], f"{key}.json")
+
+    def _blob_path(self, digest: Digest) -> str:
+        return os.path.join(self.blobs, digest.algorithm, digest.hex)
+
+    def _write(self, path: str, content: bytes) -> None:
+        with self._partial() as (stream, partial):
+            stream.write(content)
+            stream.flush()
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.replace(partial, path)
+
+    @contextlib.contextmanager
+    def _partial(self) -> Iterator[tuple[BinaryIO, str]]:
+        """A file that is nobody's yet, locked while it is written; gone afterwards unless it was renamed."""
+        folder = os.path.join(self.path, "partial")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            if not self._swept:
+                self._swept = True
+                _sweep(folder)
+            descriptor, path = tempfile.mkstemp(dir=folder)
+        except OSError as error:
+            raise _error(self.path, error, "written") from None
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield stream, path
+        except OSError as error:
+            # Whoever reads an environment's files translates its own errors: this one is the cache's.
+            raise _error(self.path, error, "written") from None
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def _used(file: str | int, seen: os.stat_result) -> None:
+    """Notes that a file is in use. Often enough for `RECENT`; a time that can't be set costs a rebuild at worst."""
+    if time.time() - seen.st_mtime > RECENT / 2:
+        with contextlib.suppress(OSError):
+            os.utime(file)
+
+
+def _sweep(folder: str) -> None:
+    """Removes what killed processes left: files that nobody holds the lock of, unless they are just being made."""
+    young = time.time() - 60
+    for entry in os.scandir(folder):
+        with contextlib.suppress(OSError):
+            if entry.stat().st_mtime > young:
+                continue
+            with open(entry.path, "rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
+
+
+def _error(path: str, error: OSError, done: str) -> CacheError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CacheError(f"the layer cache {path} has no room left: free some, or set LAMELLA_CACHE to another disk")
+    return CacheError(
+        f"the layer cache {path} can't be {done}: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
+    )

@@ -1,0 +1,168 @@
+"""What a push needs: every package's canonical content with its layer key, and the layers of the image."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lamella.builder.content import bytecode, metadata, prefix_rewrite, rpath, scripts
+from lamella.builder.content import entry as canonical
+from lamella.builder.content import key as key_module
+from lamella.builder.content import package as content
+from lamella.builder.content.key import bundle_key, layer_key
+from lamella.builder.content.package import Measurements
+from lamella.builder.files import prefix_pattern
+from lamella.builder.layer.bundle import partition
+from lamella.builder.layer.pack import compression_name
+from lamella.builder.layer.plan import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamella.builder.content.bytecode import Module
+    from lamella.builder.content.entry import Entry
+    from lamella.builder.environment import Environment, Package
+    from lamella.builder.layer.pack import Compression
+
+
+class Notes(Measurements, Protocol):
+    """Remembers answers for later pushes, by question."""
+
+    def note(self, name: str) -> bytes | None:
+        """The answer that was kept for `name`, or None."""
+
+    def keep_note(self, name: str, content: bytes) -> None:
+        """Keeps an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """What a package's layer is packed from."""
+
+    entries: tuple[Entry, ...]
+    modules: tuple[Module, ...]
+    """Those that are compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One package, and the layer that it becomes."""
+
+    package: Package
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Everything that ships of one environment."""
+
+    contents: tuple[Content, ...]
+    """By package name: the layers of the package manifest. Packages without files have none."""
+    bundles: tuple[Wanted, ...]
+    alone: tuple[Wanted, ...]
+    """The packages' own layers that the runnable image has, the interpreter's first."""
+
+    @property
+    def image(self) -> tuple[Wanted, ...]:
+        """The layers of the runnable image, in their order."""
+        return (*self.alone, *self.bundles)
+
+    @property
+    def all(self) -> tuple[Wanted, ...]:
+        """Each once: the packages', then the bundles."""
+        return (*(content.wanted for content in self.contents), *self.bundles)
+
+
+def layers(
+    environment: Environment,
+    *,
+    image_prefix: str,
+    compression: Compression,
+    image_layers: int,
+    notes: Notes | None = None,
+) -> Layers:
+    """Reads nothing but the few files that are rewritten, and nothing of a package that `notes` know.
+
+    `image_layers`: how many the runnable image may have.
+    """
+    found = [
+        (package, _wanted(environment, package, image_prefix, compression, notes)) for package in environment.packages
+    ]
+    contents = [Content(package, wanted) for package, wanted in found if wanted]
+    by_name = {f"{made.package.origin}:{made.package.name}": made.wanted for made in contents}
+    alone, bundles = partition([(name, wanted.size) for name, wanted in by_name.items()], image_layers)
+    # The interpreter changes least: engines that keep layers by their order keep it longest.
+    alone.sort(key=lambda name: (not name.endswith(":python"), name))
+    return Layers(
+        tuple(contents),
+        tuple(_bundle([by_name[name] for name in bundle]) for bundle in bundles),
+        tuple(by_name[name] for name in alone),
+    )
+
+
+def shipped(environment: Environment, package: Package, image_prefix: str, notes: Notes | None = None) -> Shipped:
+    """What the layer of `package` is packed from."""
+    entries = content.entries(environment, package, image_prefix, notes)
+    installed = package.origin in ("conda", "pypi", "python")
+    return Shipped(
+        entries, tuple(bytecode.modules(entries, environment.interpreter, image_prefix, installed=installed))
+    )
+
+
+def _wanted(
+    environment: Environment, package: Package, image_prefix: str, compression: Compression, notes: Notes | None
+) -> Wanted | None:
+    """The layer of a package; None where nothing of it ships.
+
+    What it is follows from hashes that the scan knows and from the rules: whoever remembers the answer for these need
+    not make the content to know its key.
+    """
+    name = f"{package.name} {package.version}".rstrip()
+    question = _question(environment, package, image_prefix, compression) if notes else ""
+    answer = (notes.note(question) or b"").decode().split() if notes else []
+    if len(answer) != 2:
+        made = shipped(environment, package, image_prefix, notes)
+        key = layer_key(
+            made.entries,
+            image_prefix=image_prefix,
+            magic=environment.interpreter.magic if made.modules else "",
+            compression=compression_name(compression),
+        )
+        answer = [key if made.entries else "-", str(sum(entry.size for entry in made.entries))]
+        if notes:
+            notes.keep_note(question, " ".join(answer).encode())
+    key, size = answer
+    return None if key == "-" else Wanted(key, (name,), int(size))
+
+
+def _question(environment: Environment, package: Package, image_prefix: str, compression: Compression) -> str:
+    """Everything that a package's key depends on, as one line."""
+    files = hashlib.sha256()
+    for file in package.files:
+        line = f"{file.path}\0{file.mode:o}\0{file.size}\0{file.digest}\0{file.target}\0{file.holds}\n"
+        files.update(line.encode("utf-8", "surrogateescape"))
+    interpreter = environment.interpreter
+    about = (
+        _rules(), compression_name(compression), image_prefix, package.origin, package.name, package.records,
+        interpreter.version, interpreter.cache_tag, interpreter.magic, interpreter.stdlib,
+        b"\0".join(environment.prefixes).hex(), files.hexdigest(),
+    )  # fmt: skip
+    return f"key {' '.join(about)}"
+
+
+@functools.cache
+def _rules() -> str:
+    """Names the rules: a release that changes one of them asks anew."""
+    seen = hashlib.sha256()
+    for module in (bytecode, canonical, content, key_module, metadata, prefix_pattern, prefix_rewrite, rpath, scripts):
+        with open(str(module.__file__), "rb") as source:
+            seen.update(source.read())
+    return seen.hexdigest()
+
+
+def _bundle(members: Sequence[Wanted]) -> Wanted:
+    keys = tuple(member.key for member in members)
+    names = tuple(name for member in members for name in member.packages)
+    return Wanted(bundle_key(keys), names, sum(member.size for member in members), keys)

@@ -1,0 +1,207 @@
+"""Which files of a project on this disk are its code. It ships as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from typing import TYPE_CHECKING
+
+from lamella.builder.environment import LeftOut
+from lamella.builder.files.secrets import VCS, VCS_FOLDER, secret
+from lamella.builder.local.ignore import Ignore
+from lamella.builder.prefix.walk import Tree, look, walk
+
+if TYPE_CHECKING:
+    from lamella.builder.prefix.places import Place
+
+_NEVER = frozenset(
+    {
+        "node_modules",
+        ".tox",
+        ".nox",
+        ".eggs",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".hypothesis",
+        ".ipynb_checkpoints",
+        ".idea",
+        ".vscode",
+        ".DS_Store",
+        ".gitignore",
+        ".gitattributes",
+        ".gitmodules",
+        ".lamellaignore",
+        ".coverage",
+    }
+)
+# What is in a folder that is never a project's code, though it may hold modules.
+_NO_CODE = (
+    (["pyvenv.cfg"], "an environment of its own"),
+    (["conda-meta"], "an environment of its own"),
+    (["oci-layout"], "an OCI layout, which holds what was pushed"),
+    (["hashes.sqlite"], "Lamella's own cache"),
+    (["layers/sha256", "lock"], "Lamella's own store"),
+    (["CACHEDIR.TAG"], "a cache, by its own word"),  # bford.info/cachedir
+)
+PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
+"""Files at a project's top."""
+# A `.pth` file makes everything below it importable; this is never meant to be.
+_BESIDE_CODE = frozenset(
+    [
+        "build",
+        "dist",
+        "doc",
+        "docs",
+        "documentation",
+        "test",
+        "tests",
+        "unit_tests",
+        "integration_tests",
+        "htmlcov",
+        "node_modules",
+    ]
+)
+_MODULES_BESIDE_CODE = frozenset(["setup", "conftest", "test", "tests", "toxfile", "noxfile"])
+_MODULE = re.compile(r"[^\W\d]\w*(\.[\w-]+)*\.(py|so|pyi|pyd)")
+_BESIDE = "beside the project's code"
+IGNORED = "ignored by .lamellaignore"
+_NO_PROJECTS = frozenset(
+    [
+        *(
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/home",
+            "/lib",
+            "/lib64",
+            "/media",
+            "/mnt",
+            "/opt",
+            "/proc",
+            "/root",
+            "/run",
+        ),
+        *(
+            "/sbin",
+            "/srv",
+            "/sys",
+            "/tmp",
+            "/usr",
+            "/usr/lib",
+            "/usr/local",
+            "/usr/share",
+            "/var",
+            "/var/lib",
+            "/var/tmp",
+        ),
+    ]
+)
+
+
+def project_tree(root: Place, keep: frozenset[str] = frozenset(), name: str = "") -> Tree:
+    """The files of an editable install's root: of a package's folder all, of an import root what can be imported; but for
+    what `.lamellaignore` names.
+
+    git's ignore files say nothing here: modules that a build writes (`_version.py`) are ignored by git and imported.
+    `keep` names egg-info folders that are the project's only metadata; others are built anew with each install. `name` is
+    the project's, normalised: a module of that name is its code, whatever it is called.
+    """
+    own = name.replace("-", "_")
+    if os.path.isfile(root.source):
+        above, base = os.path.split(root.source)
+        reason = never(root.path, base, root.source)
+        ignore = Ignore(above, (".lamellaignore",), top_of(above))
+        if reason is None and ignore.ignored(base, folder=False):
+            reason = IGNORED
+        entry = look(root.path, root.source)
+        return Tree([], [LeftOut(root.source, reason)]) if reason else Tree([entry] if entry else [], [])
+    ignore = Ignore(root.source, (".lamellaignore",), top_of(root.source))
+    is_project = bool(set(os.listdir(root.source)) & set(PROJECT))
+    is_import_root = root.path.endswith("/site-packages")
+
+    def skip(path: str, name: str) -> str | None:
+        inner = os.path.relpath(path, root.path)
+        source = os.path.join(root.source, inner)
+        folder = os.path.isdir(source)
+        if name.endswith(".egg-info"):
+            return None if name in keep else "metadata of a build, which the install's own replaces"
+        if reason := never(path, name, source):
+            return reason
+        if ignore.ignored(inner, folder=folder and not os.path.islink(source)):
+            return IGNORED
+        stem = name.partition(".")[0]
+        if is_project and is_import_root and inner == name and stem != own:
+            if is_beside(name, folder=folder):
+                return _BESIDE
+            if not (name.isidentifier() and has_code(source) if folder else _MODULE.fullmatch(name)):
+                return _BESIDE
+        return None
+
+    return walk(root.source, root.path, skip, borrowed=True)
+
+
+def top_of(folder: str) -> str:
+    """The folder from which on ignore files count for `folder`: its repository's, else its project's, else itself."""
+    project = ""
+    at = folder
+    while not too_broad(at):
+        if any(os.path.lexists(os.path.join(at, name)) for name in VCS):
+            return at
+        if not project and any(os.path.isfile(os.path.join(at, name)) for name in PROJECT):
+            project = at
+        at = os.path.dirname(at)
+    return project or folder
+
+
+def never(path: str, name: str, source: str) -> str | None:
+    """Why a file or folder of a project ships in no case; None where it may."""
+    if name in _NEVER:
+        return "made by a tool for itself"
+    if name in VCS:
+        return VCS_FOLDER
+    if os.path.isdir(source):
+        for marks, what in _NO_CODE:
+            if all(os.path.exists(os.path.join(source, mark)) for mark in marks):
+                return what
+    return secret(path, name, source)
+
+
+def is_beside(name: str, *, folder: bool) -> bool:
+    """Whether what has this name at a project's top is about its code, and not its code."""
+    return name in _BESIDE_CODE if folder else name.partition(".")[0] in _MODULES_BESIDE_CODE
+
+
+def is_repository(folder: str) -> bool:
+    """Whether `folder` is a repository of its own. A submodule, which has a file for its link to the outer one, is not."""
+    return any(os.path.isdir(os.path.join(folder, name)) for name in VCS)
+
+
+def too_broad(folder: str) -> bool:
+    """Whether `folder` holds far more than a project: the root, one of the system's, a home, or a folder of homes."""
+    real = os.path.realpath(folder)
+    home = os.path.realpath(os.path.expanduser("~"))
+    if real == home or home.startswith(real.rstrip("/") + "/") or real == os.path.realpath(tempfile.gettempdir()):
+        return True
+    return real in _NO_PROJECTS or real == _home_of_owner(real)
+
+
+def _home_of_owner(folder: str) -> str:
+    """With `sudo`, the home of whoever it is run for is not this user's."""
+    import pwd
+
+    try:
+        return os.path.realpath(pwd.getpwuid(os.stat(folder).st_uid).pw_dir)
+    except (OSError, KeyError):
+        return ""
+
+
+def has_code(folder: str) -> bool:
+    """Whether there is a Python module anywhere below `folder`."""
+    for _, folders, names in os.walk(folder):
+        if any(name.endswith((".py", ".so")) for name in names):
+            return True
+        folders[:] = [name for name in folders if name not in _NEVER and name not in VCS]
+    return False

@@ -1,0 +1,200 @@
+"""Editable installs of every style: which files of this disk they import, and where those belong when they are shipped.
+
+What an installer left in site-packages (a `.pth` file, a finder module) names folders of this machine. On a node those
+names mean nothing, so what they name ships at the place where an ordinary install would have put it, and they don't.
+
+Sources: PEP 660; site.py for `.pth`; setuptools' `editable_wheel`, the `editables` library (hatchling, pdm),
+scikit-build-core's and meson-python's redirecting loaders, setuptools' `develop` for `.egg-link`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamella.builder.prefix.places import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_MOST = 4 << 20
+"""Bytes of one generated module that are read: scikit-build-core lists every module of the project in it."""
+
+
+class Pointer(NamedTuple):
+    """A file in site-packages that points to code elsewhere on this disk."""
+
+    file: str
+    """Its name in site-packages."""
+    companions: tuple[str, ...]
+    """Names of the modules beside it that it imports to do so."""
+    roots: tuple[Place, ...]
+    """What it makes importable, and where that belongs: a folder at site-packages itself is an import root."""
+    gone: tuple[str, ...]
+    """Folders that it names and that are not there."""
+    rest: tuple[str, ...] = ()
+    """Its lines that say something on a node, too: folders of the environment, code to run."""
+
+
+def pointers(folder: str, site: str, inside: Callable[[str], bool]) -> list[Pointer]:
+    """The pointers among the files of `folder`, which belongs at `site`, in the order in which Python reads them.
+
+    `inside` says whether a path is the environment's own: a `.pth` file may name folders of it, and stays.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    found = [_pth(folder, name, site, inside) for name in names if name.endswith(".pth")]
+    links = [_link(folder, name, site, inside) for name in names]
+    return [pointer for pointer in (*found, *links) if pointer is not None]
+
+
+def _link(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Pointer | None:
+    """A link to a package's folder elsewhere, as `flit install --symlink` makes it."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path) or not os.path.isdir(path) or inside(os.path.realpath(path)):
+        return None
+    return Pointer(name, (), (Place(os.path.realpath(path), f"{site}/{name}"),), ())
+
+
+def egg_links(folder: str) -> list[tuple[str, str]]:
+    """Each legacy `.egg-link` file's name and the folder in which its project's egg-info is."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".egg-link"))
+    except OSError:
+        return []
+    found = []
+    for name in names:
+        first = _text(os.path.join(folder, name)).strip().partition("\n")[0].strip()
+        if first:
+            found.append((name, os.path.normpath(os.path.join(folder, first))))
+    return found
+
+
+def _pth(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Pointer | None:
+    roots: list[Place] = []
+    gone: list[str] = []
+    companions: list[str] = []
+    rest: list[str] = []
+    for line in _text(os.path.join(folder, name)).splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line.startswith(("import ", "import\t")):
+            found = [(module, _finder(os.path.join(folder, f"{module}.py"), site)) for module in _imported(line)]
+            modules = [(module, places) for module, places in found if places]
+            if not modules:
+                rest.append(line)
+            companions += [module for module, _ in modules]
+            roots += [place for _, places in modules for place in places]
+            continue
+        path = os.path.normpath(os.path.join(folder, line.rstrip()))
+        if inside(path):
+            rest.append(line)
+        elif os.path.exists(path):
+            roots.append(Place(path, site))
+        else:
+            gone.append(path)
+    here = tuple(place for place in roots if os.path.exists(place.source) and not inside(place.source))
+    missing = tuple(place.source for place in roots if not os.path.exists(place.source))
+    if not (here or missing or gone):
+        return None
+    return Pointer(name, tuple(companions), here, (*gone, *missing), tuple(rest))
+
+
+def _imported(line: str) -> Iterator[str]:
+    """The modules that a `.pth` file's import line imports."""
+    try:
+        tree = ast.parse(line.strip())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if "." not in alias.name)
+
+
+def _finder(path: str, site: str) -> list[Place]:
+    """What the generated module at `path` maps to where; empty where it is no finder, or not there."""
+    try:
+        tree = ast.parse(_text(path))
+    except (SyntaxError, ValueError):
+        return []
+    found: list[Place] = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == "MAPPING" for target in targets):
+                found += _modules(_literal(node.value), site)
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            values = [_literal(argument) for argument in node.args]
+            if called == "map_module" and len(values) == 2:
+                found += _modules({values[0]: values[1]}, site)
+            elif called == "install" and values and isinstance(values[0], dict):
+                found += _modules(values[0], site)
+            elif called == "MesonpyMetaFinder":
+                # The build folder's place among the arguments changed with meson-python's versions.
+                found += [place for value in values if isinstance(value, str) for place in _meson(value, site)]
+    return found
+
+
+def _modules(mapping: object, site: str) -> list[Place]:
+    """Places of a mapping from module names to files or folders; a package's `__init__` stands for its folder."""
+    found: dict[str, Place] = {}
+    if not isinstance(mapping, dict):
+        return []
+    for module, path in sorted((str(key), value) for key, value in mapping.items() if isinstance(value, str)):
+        below = module.replace(".", "/")
+        if any(below.startswith(other + "/") for other in found):
+            continue  # in its package's folder already
+        source = os.path.normpath(path)
+        if re.fullmatch(r"__init__\.\w+", os.path.basename(source)):
+            source = os.path.dirname(source)
+        if not os.path.isdir(source):
+            source = next((each for each in (source, *_with_suffix(source)) if os.path.isfile(each)), source)
+            below = os.path.join(os.path.dirname(below), os.path.basename(source))
+        found[below] = Place(source, f"{site}/{below}")
+    return list(found.values())
+
+
+def _with_suffix(source: str) -> Iterable[str]:
+    """setuptools names a module's file without its suffix."""
+    folder, base = os.path.split(source)
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.partition(".")[0] == base]
+    except OSError:
+        return []
+
+
+def _meson(build: str, site: str) -> list[Place]:
+    """What meson would install, by its own plan; empty where the build folder is gone."""
+    try:
+        plan = json.loads(_text(os.path.join(build, "meson-info", "intro-install_plan.json")))
+        files = {source: target["destination"] for section in plan.values() for source, target in section.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    found = []
+    for source, destination in sorted(files.items()):
+        root, _, rest = str(destination).partition("/")
+        if root in {"{py_purelib}", "{py_platlib}"} and rest:
+            found.append(Place(source, f"{site}/{rest}"))
+    return found
+
+
+def _literal(node: ast.expr | None) -> object:
+    try:
+        return ast.literal_eval(node) if node is not None else None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _text(path: str) -> str:
+    """A small text file as site.py reads it: with or without a byte order mark; empty where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MOST).decode("utf-8-sig", "surrogateescape")
+    except OSError:
+        return ""

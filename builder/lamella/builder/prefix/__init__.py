@@ -1,0 +1,1 @@
+"""Where an environment is, its interpreter and its folders."""

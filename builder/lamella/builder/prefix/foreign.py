@@ -1,0 +1,190 @@
+"""What an interpreter's files say of it, where it is built for another machine and can't be asked.
+
+conda, pixi and uv install for other platforms (`--platform linux-aarch64`, `--python-platform`): such a prefix is an
+environment like any other, but nothing in it runs here.
+"""
+
+from __future__ import annotations
+
+import ast
+import glob
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from lamella.builder.environment import Finding
+from lamella.builder.errors import NotAnEnvironment
+from lamella.builder.files import elf
+from lamella.layers.oci.documents import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lamella.builder.files.read import Content
+    from lamella.builder.prefix.interpreter import Facts
+    from lamella.builder.prefix.walk import Entry
+
+
+def architecture(executable: str) -> str:
+    """What `executable` is built for, as OCI names it; empty for what is no ELF file, such as a script around one."""
+    try:
+        descriptor = os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        found = elf.read(descriptor)
+    finally:
+        os.close(descriptor)
+    return found.machine if found else ""
+
+
+def is_foreign(executable: str) -> bool:
+    """Whether `executable` is built for another machine than this one. A 64-bit one runs 32-bit programs."""
+    found, here = architecture(executable), Platform.here().architecture
+    return found not in ("", here) and (found, here) not in (("386", "amd64"), ("arm", "arm64"))
+
+
+def answer(executable: str) -> str:
+    """What `executable` would answer to `interpreter.ask`'s question, as its files have it.
+
+    `NotAnEnvironment` where they don't say.
+    """
+    real = os.path.realpath(executable)
+    base = os.path.dirname(os.path.dirname(real))
+    stdlib = _stdlib(executable, base)
+    short = os.path.basename(stdlib).removeprefix("python")
+    built = _built_with(stdlib)
+    return json.dumps(
+        {
+            "version": _version(executable, base, short),
+            "implementation": "cpython",
+            "cache_tag": "cpython-" + short.replace(".", ""),
+            "magic": _magic(short),
+            "base_prefix": base,
+            "base_executable": real,
+            "stdlib": stdlib,
+            "libraries": [os.path.join(base, "lib")],
+            "include": os.path.join(base, "include", f"python{short}"),
+            "debug": bool(built.get("Py_DEBUG")),
+            "free_threaded": bool(built.get("Py_GIL_DISABLED")),
+            "musl": "musl" in str(built.get("SOABI")),
+            "debian": False,
+            "certificates": [],
+        }
+    )
+
+
+def companion(short: str) -> str:
+    """A Python `short`, such as 3.12, that runs here: byte code is the same on every machine. Empty where there is none."""
+    if short == ".".join(map(str, sys.version_info[:2])) and sys.implementation.name == "cpython":
+        return sys.executable
+    for name in (shutil.which(f"python{short}"), f"/usr/bin/python{short}"):
+        if name and _said(name, "import sys; print(*sys.version_info[:2], sep='.')") == short:
+            return name
+    return ""
+
+
+def recorded(prefix: str, facts: Facts, wanted: Platform | None) -> Platform:
+    """The platform that is recorded: the interpreter's, or `wanted`, which may say a variant. `NotAnEnvironment` for another."""
+    if wanted and (wanted.os, wanted.architecture) != (facts.platform.os, facts.platform.architecture):
+        raise NotAnEnvironment(
+            f"{prefix} is for {facts.platform}, not for {wanted}: name the folder of an environment that was "
+            "installed for it, or leave --platform out"
+        )
+    return wanted or facts.platform
+
+
+def unloadable(entries: Iterable[Entry], contents: Mapping[str, Content], platform: Platform) -> list[Finding]:
+    """A finding for each compiled file among `entries` that `platform` can't load."""
+    findings = []
+    for entry in entries:
+        loaded = contents[entry.source].elf if entry.target is None else ""
+        machine = elf.Elf.load(loaded).machine if loaded else ""
+        if machine not in ("", platform.architecture):
+            message = f"{entry.path} is built for {machine}, and the environment is for {platform}: it can't be loaded"
+            findings.append(Finding("warning", "machine", entry.path, f"{message}; ship a wheel for that platform"))
+    return findings
+
+
+def uncompiled(facts: Facts) -> list[Finding]:
+    """A finding where no Python is here that compiles the modules."""
+    if facts.compiler:
+        return []
+    message = (
+        f"no Python {facts.short} is here to compile for {facts.platform}: modules ship as source, and nodes compile "
+        f"them at every import; install python{facts.short}"
+    )
+    return [Finding("warning", "compiler", "python", message)]
+
+
+def _stdlib(executable: str, base: str) -> str:
+    # conda's lib/python3.1 is a link to what it means.
+    found = [
+        os.path.dirname(path)
+        for path in glob.glob(os.path.join(glob.escape(base), "lib", "python3.*", "os.py"))
+        if not os.path.islink(os.path.dirname(path))
+    ]
+    named = os.path.join(base, "lib", os.path.basename(os.path.realpath(executable)))
+    if named in found or len(found) == 1:
+        return named if named in found else found[0]
+    raise NotAnEnvironment(
+        f"{executable} is built for {architecture(executable)}, and {base} does not say which Python it is: "
+        f"want one lib/python3.*/os.py there, found {len(found)}"
+    )
+
+
+def _version(executable: str, base: str, short: str) -> str:
+    header = os.path.join(base, "include", f"python{short}", "patchlevel.h")
+    try:
+        with open(header, encoding="utf-8") as lines:
+            found = re.search(r'^#define\s+PY_VERSION\s+"(\d+\.\d+\.\d+)', lines.read(), re.MULTILINE)
+        if found:
+            return found[1]
+    except OSError:
+        pass
+    for record in sorted(glob.glob(os.path.join(glob.escape(base), "conda-meta", f"python-{short}.*.json"))):
+        found = re.match(r"python-(\d+\.\d+\.\d+)", os.path.basename(record))
+        if found:
+            return found[1]
+    raise NotAnEnvironment(
+        f"{executable} is built for {architecture(executable)}, and nothing says its version: {header} is not there"
+    )
+
+
+def _built_with(stdlib: str) -> dict[str, object]:
+    """The variables of its build. Source: sysconfig, `_init_posix`."""
+    for path in sorted(glob.glob(os.path.join(glob.escape(stdlib), "_sysconfigdata_*.py"))):
+        try:
+            with open(path, encoding="utf-8") as source:
+                body = ast.parse(source.read()).body
+            for statement in body:
+                if isinstance(statement, ast.Assign):
+                    value = ast.literal_eval(statement.value)
+                    if isinstance(value, dict):
+                        return value
+        except (OSError, ValueError, SyntaxError):
+            continue
+    return {}
+
+
+def _magic(short: str) -> str:
+    """The byte code's magic number, 8 hex digits; empty where no Python of that version is here to say it."""
+    python = companion(short)
+    if python == sys.executable:
+        return importlib.util.MAGIC_NUMBER.hex()
+    return _said(python, "import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())") if python else ""
+
+
+def _said(python: str, question: str) -> str:
+    try:
+        done = subprocess.run(
+            [python, "-I", "-S", "-c", question], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if not done.returncode else ""

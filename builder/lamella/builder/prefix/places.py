@@ -1,0 +1,89 @@
+"""Where the environment's folders are on this disk, under every name that they have."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamella.builder.prefix.locate import SHARED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from lamella.builder.prefix.interpreter import Facts
+    from lamella.builder.prefix.locate import Located
+
+_ACTIVATE = re.compile(r"""^[ \t]*(?:export )?VIRTUAL_ENV=(?:\$\(cygpath )?(['"]?)(/[^'"\n]*?)\1\)?$""", re.MULTILINE)
+
+
+class Place(NamedTuple):
+    """A folder of this disk and where it belongs in the environment."""
+
+    source: str
+    """Absolute, one spelling of it."""
+    path: str
+    """Relative to the prefix; empty for the prefix itself."""
+
+    def holds(self, source: str) -> bool:
+        """Whether `source` is this folder or below it."""
+        return source == self.source or source.startswith(self.source + "/")
+
+
+def places(located: Located, facts: Facts) -> tuple[Place, ...]:
+    """Every folder whose files are the environment's, the most specific first."""
+    found = [Place(spelling, "") for spelling in _own(located)]
+    if located.kind == "venv":
+        found += [Place(spelling, f"lib/python{facts.short}") for spelling in _spellings(facts.stdlib)]
+        found += [Place(spelling, f"include/python{facts.short}") for spelling in _spellings(facts.include)]
+        found += [Place(spelling, "") for spelling in _base(located, facts)]
+    return tuple(sorted(set(found), key=lambda place: (-len(place.source), place)))
+
+
+def prefixes(located: Located, facts: Facts) -> tuple[bytes, ...]:
+    """Every spelling of the prefixes that the environment's files may hold, the longest first. None that others share."""
+    found = {os.fsencode(spelling) for spelling in (*_own(located), *_base(located, facts)) if spelling not in SHARED}
+    return tuple(sorted(found, key=lambda prefix: (-len(prefix), prefix)))
+
+
+def in_environment(source: str, places: Sequence[Place]) -> Iterator[str]:
+    """Where in the environment `source` (absolute, normal) may belong, relative to the prefix."""
+    for place in places:
+        if place.holds(source):
+            rest = source[len(place.source) + 1 :]
+            yield f"{place.path}/{rest}" if place.path and rest else place.path or rest
+
+
+def _own(located: Located) -> Iterable[str]:
+    return dict.fromkeys((*_spellings(located.prefix), *_activation(located.prefix)))
+
+
+def _base(located: Located, facts: Facts) -> Iterable[str]:
+    """The base interpreter's prefix, where it is the interpreter's alone."""
+    named = [facts.base_prefix]
+    home = located.configuration.get("home", "")
+    # uv names its interpreters by a link for the minor version; the configuration has the one, Python says the other.
+    if home and os.path.realpath(os.path.dirname(home)) == os.path.realpath(facts.base_prefix):
+        named.append(os.path.dirname(home))
+    spelled = dict.fromkeys(spelling for name in named for spelling in _spellings(name))
+    return [] if SHARED & set(spelled) else spelled
+
+
+def _spellings(folder: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((os.path.normpath(folder), os.path.realpath(folder))))
+
+
+def _activation(prefix: str) -> Iterable[str]:
+    """The prefix as the venv's maker wrote it into `activate`: another name of the same folder, or where it was once."""
+    made = made_at(prefix)
+    return (made,) if made and (not os.path.exists(made) or os.path.realpath(made) == os.path.realpath(prefix)) else ()
+
+
+def made_at(prefix: str) -> str:
+    """Where the venv at `prefix` was made, by its own word; empty where it says nothing."""
+    try:
+        with open(os.path.join(prefix, "bin", "activate"), encoding="utf-8", errors="surrogateescape") as file:
+            said = _ACTIVATE.search(file.read(1 << 16))
+    except OSError:
+        return ""
+    return os.path.normpath(said[2]) if said else ""

@@ -1,0 +1,1 @@
+"""A push: survey, upload, publish; the team's cache; differences."""

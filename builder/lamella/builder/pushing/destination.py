@@ -1,0 +1,104 @@
+"""What is already where a push goes to: read from the tag as it is now, in at most six requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lamella.builder.image.documents import Pair
+from lamella.builder.layer.cache import Built
+from lamella.layers.errors import InvalidContent, NotFound, NotSigned
+from lamella.layers.oci.annotations import IMAGE, KEY, UNPACKED
+from lamella.layers.oci.documents import INDEX_TYPES, ImageConfig, Index, Manifest, layers_of
+from lamella.layers.oci.storage import fetch_document
+from lamella.layers.published import environment as published
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamella.layers.oci.documents import Descriptor, Layer, Platform
+    from lamella.layers.oci.reference import Reference
+    from lamella.layers.oci.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What a tag names now."""
+
+    index: Descriptor | None = None
+    """None where there is no such tag."""
+    digests: frozenset[str] = frozenset()
+    """Of blobs that are there for certain, since a tag only ever names what is whole."""
+    known: dict[str, Built] = field(default_factory=dict)
+    """What layer keys are, as the tag's manifests say."""
+
+
+def current(storage: Storage, reference: Reference) -> Descriptor | None:
+    """The descriptor that the tag names now; one request."""
+    try:
+        return storage.resolve(reference.tag)
+    except NotFound:
+        return None
+
+
+def read(storage: Storage, reference: Reference, index: Descriptor, platform: Platform) -> Destination:
+    """What the index that the tag names holds for `platform`; nothing where Lamella did not push it.
+
+    Nothing, too, where a signature is required and is not there: what is unsigned is not taken for a cache.
+    """
+    try:
+        found = published.read(storage, reference.at(index.digest))
+    except (InvalidContent, NotSigned):
+        return Destination(index)
+    digests: set[str] = set()
+    known: dict[str, Built] = {}
+    for environment in found.environments:
+        if environment.platform != platform:
+            continue
+        known |= built_layers(environment.layers)
+        digests |= _digests([*environment.documents, *environment.manifest.layers])
+        if environment.image:
+            image = Manifest.parse(fetch_document(storage, environment.image))
+            config = ImageConfig.parse(fetch_document(storage, image.config))
+            # Bundles have keys as well, so that nobody has to merge one that somebody merged.
+            known |= built_layers(layers_of(image, config))
+            digests |= _digests([environment.image, image.config, *image.layers])
+    return Destination(index, frozenset(digests), known)
+
+
+def others(storage: Storage, index: Descriptor, platform: Platform) -> tuple[Pair, ...]:
+    """What the index names for other platforms than `platform`; nothing where Lamella did not push it."""
+    if index.media_type not in INDEX_TYPES:
+        return ()
+    entries = Index.parse(fetch_document(storage, index)).manifests
+    images = {str(entry.digest): entry for entry in entries if IMAGE not in entry.annotations}
+    parts: dict[str, list[Descriptor]] = {}
+    for entry in entries:
+        if entry.annotations.get(IMAGE) in images:
+            parts.setdefault(entry.annotations[IMAGE], []).append(entry)
+    pairs = [Pair(images[digest], tuple(packages)) for digest, packages in parts.items()]
+    return tuple(pair for pair in pairs if pair.image.platform not in (None, platform))
+
+
+def platforms(storage: Storage, index: Descriptor) -> tuple[Platform, ...]:
+    """The platforms of the images that the index names."""
+    if index.media_type not in INDEX_TYPES:
+        return ()
+    entries = Index.parse(fetch_document(storage, index)).manifests
+    return tuple(entry.platform for entry in entries if entry.platform and IMAGE not in entry.annotations)
+
+
+def built_layers(layers: Iterable[Layer]) -> dict[str, Built]:
+    """What layer keys are, from the annotations of a manifest's layers."""
+    known = {}
+    for layer in layers:
+        about = layer.descriptor.annotations
+        key, unpacked = about.get(KEY, ""), about.get(UNPACKED, "")
+        if len(key) == 64 and unpacked.isdigit():
+            descriptor = layer.descriptor
+            known[key] = Built(descriptor.digest, descriptor.size, layer.diff_id, int(unpacked), descriptor.media_type)
+    return known
+
+
+def _digests(layers: Iterable[Descriptor]) -> set[str]:
+    return {str(layer.digest) for layer in layers}

@@ -1,0 +1,106 @@
+"""What differs between two environments, package by package, whether they are published or on this disk.
+
+Published packages are compared by what is unpacked of them, so that two builds of one version that differ in a byte are
+different, and two compressions of one content are not. An environment on this disk is compared by layer keys, without building
+anything: with the image prefix and the compression of what it is compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamella.builder.layer import wanted
+from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, VERSION
+from lamella.layers.oci.documents import LAYER_GZIP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamella.builder.environment import Environment
+    from lamella.builder.layer.pack import Compression
+    from lamella.layers.published.environment import PublishedEnvironment
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One package of either side."""
+
+    name: str
+    origin: str
+    version: str
+    key: str
+    size: int
+    """Bytes of its blob; of its files where it is on this disk and perhaps not built."""
+    diff_id: str = ""
+    """Empty where it is on this disk."""
+
+    def same(self, other: Item) -> bool:
+        """Whether a node that has one needs nothing for the other."""
+        if self.diff_id and other.diff_id:
+            return self.diff_id == other.diff_id
+        return self.key == other.key
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What leads from one environment to another; each sorted by name."""
+
+    added: tuple[Item, ...]
+    removed: tuple[Item, ...]
+    changed: tuple[tuple[Item, Item], ...]
+    """Before and after: another version, or other content of the same one."""
+    same: int
+
+    @property
+    def moves(self) -> int:
+        """Bytes that a node with the first needs for the second."""
+        return sum(item.size for item in self.added) + sum(after.size for _, after in self.changed)
+
+
+def difference(before: Iterable[Item], after: Iterable[Item]) -> Difference:
+    """What leads from `before` to `after`."""
+    old = {(item.name, item.origin): item for item in before}
+    new = {(item.name, item.origin): item for item in after}
+    changed = tuple((old[name], new[name]) for name in sorted(old.keys() & new.keys()) if not old[name].same(new[name]))
+    return Difference(
+        tuple(new[name] for name in sorted(new.keys() - old.keys())),
+        tuple(old[name] for name in sorted(old.keys() - new.keys())),
+        changed,
+        len(old.keys() & new.keys()) - len(changed),
+    )
+
+
+def published(environment: PublishedEnvironment) -> tuple[Item, ...]:
+    """The packages of a published environment."""
+    return tuple(
+        Item(
+            layer.descriptor.annotations.get(PACKAGE, ""),
+            layer.descriptor.annotations.get(ORIGIN, ""),
+            layer.descriptor.annotations.get(VERSION, ""),
+            layer.descriptor.annotations.get(KEY, str(layer.descriptor.digest)),
+            layer.descriptor.size,
+            str(layer.diff_id),
+        )
+        for layer in environment.layers
+    )
+
+
+def compression_of(environment: PublishedEnvironment) -> Compression:
+    """How the layers of a published environment are compressed, which is part of their keys."""
+    return "gzip" if any(layer.descriptor.media_type == LAYER_GZIP for layer in environment.layers) else "zstd"
+
+
+def scanned(environment: Environment, *, image_prefix: str, compression: Compression) -> tuple[Item, ...]:
+    """The packages of a scanned environment, with the keys that a push with these settings would give them."""
+    layers = wanted.layers(environment, image_prefix=image_prefix, compression=compression, image_layers=1)
+    return tuple(
+        Item(
+            content.package.name,
+            content.package.origin,
+            content.package.version,
+            content.wanted.key,
+            content.wanted.size,
+        )
+        for content in layers.contents
+    )

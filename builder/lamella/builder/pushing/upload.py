@@ -1,0 +1,150 @@
+"""Uploads what a destination lacks, several blobs at once, while other layers are still being built."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO
+
+from lamella.builder.errors import CacheError
+from lamella.layers.errors import InvalidContent
+from lamella.layers.oci.documents import Descriptor
+from lamella.layers.oci.storage import VerifiedReader, transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+
+    from lamella.builder.image.documents import Document, Documents
+    from lamella.builder.layer.cache import Built, LayerCache
+    from lamella.layers.oci.storage import ReadOnlyStorage, Storage
+    from lamella.layers.progress import Progress
+
+_THREADS = 8
+TASK = "upload"
+
+
+class Uploads:
+    """Blobs on their way to `storage`. `there` holds the digests that need not go; each blob goes once."""
+
+    def __init__(self, storage: Storage, there: Iterable[str], progress: Progress) -> None:
+        self._storage = storage
+        self._there = set(there)
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._futures: list[Future[None]] = []
+        self._pool = ThreadPoolExecutor(_THREADS, "lamella-upload")
+        self.count = 0
+        """Blobs that were uploaded."""
+        self.moved = 0
+        """Bytes that were uploaded."""
+        progress.begin(TASK, None, "B")
+
+    def wait(self) -> None:
+        """Returns when everything is there, and raises the first error."""
+        for future in self._futures:
+            future.result()
+        self._progress.end(TASK)
+
+    def close(self) -> None:
+        """Ends: what has not begun never does."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def layer(self, built: Built, cache: LayerCache) -> None:
+        """Sends a layer from the cache."""
+
+        def send() -> None:
+            path = cache.blob_path(built)
+            if path is None:
+                raise CacheError(f"layer {built.digest.short} left the cache while it was pushed: push again")
+            if not self._storage.exists(_descriptor(built)):
+                self._send(built, path, cache)
+
+        self._submit(str(built.digest), send)
+
+    def borrowed(self, descriptor: Descriptor, source: ReadOnlyStorage, repository: str) -> None:
+        """Takes a base image's layer over from `source`: mounted where `repository` is of the same registry."""
+
+        def send() -> None:
+            if self._storage.exists(descriptor) or (repository and self._storage.mount(descriptor, repository)):
+                return
+            transfer(source, self._storage, descriptor)
+            self._sent(descriptor.size)
+
+        self._submit(str(descriptor.digest), send)
+
+    def make_sure(self, layers: Iterable[Built], cache: LayerCache) -> None:
+        """Asks for each of `layers`, and sends from the cache what is not there after all."""
+        for built in layers:
+            if self._storage.exists(_descriptor(built)):
+                continue
+            path = cache.blob_path(built)
+            if path is None:
+                raise CacheError(f"layer {built.digest.short} is gone from the registry and from the cache: push again")
+            self._send(built, path, cache)
+
+    def document(self, document: Document, *, tag: str = "") -> None:
+        """Sends a config, manifest or index now."""
+        with self._lock:
+            if str(document.descriptor.digest) in self._there and not tag:
+                return
+        self._storage.push(document.descriptor, lambda: BytesIO(document.content), tag=tag)
+        with self._lock:
+            self.moved += document.descriptor.size
+
+    def documents(self, documents: Documents) -> None:
+        """Sends all of them, the index without a tag: what names others after them."""
+        for document in (*documents.configs, *documents.manifests, documents.index):
+            self.document(document)
+
+    def _send(self, built: Built, path: str, cache: LayerCache) -> None:
+        try:
+            self._storage.push(_descriptor(built), partial(_opened, path))
+        except InvalidContent as error:
+            # Registries refuse for reasons of their own, too: that the blob is at fault, its own bytes say.
+            if (damage := _damage(built, path)) is None:
+                raise
+            cache.forget(built)
+            raise CacheError(f"layer {built.digest.short} in the cache is damaged ({damage}): push again") from error
+        self._sent(built.size)
+
+    def _submit(self, digest: str, send: Callable[[], None]) -> None:
+        with self._lock:
+            if digest in self._there:
+                return
+            self._there.add(digest)
+            self._futures.append(self._pool.submit(send))
+            failed = [future for future in self._futures if future.done() and future.exception()]
+        # Whoever builds layers for minutes learns at the next one that the registry takes none.
+        for future in failed[:1]:
+            future.result()
+
+    def _sent(self, size: int) -> None:
+        with self._lock:
+            self.count += 1
+            self.moved += size
+        self._progress.advance(TASK, size)
+
+
+def _descriptor(built: Built) -> Descriptor:
+    return Descriptor(built.media_type, built.digest, built.size)
+
+
+def _damage(built: Built, path: str) -> str | None:
+    """What is wrong with the blob at `path`; None for nothing."""
+    try:
+        with open(path, "rb") as file:
+            reader = VerifiedReader(file, _descriptor(built))
+            while reader.read(1 << 20):
+                pass
+    except InvalidContent as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _opened(path: str) -> BinaryIO:
+    return open(path, "rb")

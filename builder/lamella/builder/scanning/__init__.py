@@ -1,0 +1,1 @@
+"""An environment as packages, with findings."""

@@ -1,0 +1,225 @@
+"""An environment by names, times and records: every file that may ship, before any is read."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.installed.conda import conda_packages, conda_skip
+from lamella.builder.installed.distributions import distributions
+from lamella.builder.local.editable_projects import projects
+from lamella.builder.local.roots import Installed
+from lamella.builder.local.working_directory import working
+from lamella.builder.prefix import base_python
+from lamella.builder.prefix.locate import SHARED
+from lamella.builder.prefix.places import in_environment, made_at, places
+from lamella.builder.prefix.sites import is_system, sites, user_base
+from lamella.builder.prefix.venv import venv_skip
+from lamella.builder.prefix.walk import Entry, Tree, look, walk
+from lamella.builder.scanning import symlinks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.local.roots import Local
+    from lamella.builder.prefix.interpreter import Facts
+    from lamella.builder.prefix.locate import Located
+    from lamella.builder.prefix.places import Place
+    from lamella.builder.prefix.sites import Site
+
+
+class Inventory(NamedTuple):
+    """What is there."""
+
+    entries: dict[str, Entry]
+    """By path. Every symlink among them leads to another one."""
+    places: tuple[Place, ...]
+    conda: list[Distribution]
+    pip: list[Distribution]
+    """In the order of sys.path, local projects among them."""
+    python: frozenset[str]
+    """Paths of the interpreter's files, where no conda package has them."""
+    left_out: list[LeftOut]
+    findings: list[Finding]
+
+
+def inventory(located: Located, facts: Facts, local: Local) -> Inventory:
+    """Everything below the prefix, what it borrows, and local code. `CannotBuild` for a folder that can't be listed."""
+    stdlib = f"lib/python{facts.short}"
+    own, base = _trees(located, facts, stdlib)
+    conda, findings = conda_packages(located.prefix) if located.kind == "conda" else ([], [])
+    # The environment's own file stands before one of its base interpreter at the same path, but for `python` itself.
+    borrowed = {entry.path for entry in base.entries} - {entry.path for entry in own.entries}
+    executables = [] if located.kind == "conda" or not base.entries else base_python.executables(located.prefix, facts)
+    merged = {entry.path: entry for entry in (*base.entries, *own.entries, *executables)}
+    python = borrowed | {entry.path for entry in executables}
+    if located.kind == "plain" and not base.entries:
+        python = {path for path in merged if base_python.owns(path, facts)}
+    gathered = Inventory(
+        merged, places(located, facts), conda, [], frozenset(python), [*own.left_out, *base.left_out], findings
+    )
+    for site in sites(located, facts):
+        gathered = _add_site(gathered, site, f"{stdlib}/site-packages")
+    said = [*gathered.findings, *_moved(located), *_users_own(located, facts, gathered)]
+    gathered = gathered._replace(findings=said)
+    gathered = _add_local(gathered, local, located, facts)
+    resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out)
+    entries = {entry.path: entry for entry in resolved.entries}
+    if facts.debian and base.entries:
+        # Debian's site module looks there where there is no pyvenv.cfg.
+        path = f"{stdlib}/dist-packages"
+        entries[path] = Entry(path, facts.stdlib, os.stat(facts.stdlib), "site-packages")
+        python.add(path)
+    return gathered._replace(
+        entries=entries,
+        python=frozenset(python),
+        left_out=[*gathered.left_out, *resolved.left_out],
+        findings=[*gathered.findings, *resolved.findings],
+    )
+
+
+def _moved(located: Located) -> list[Finding]:
+    made = made_at(located.prefix) if located.kind == "venv" else ""
+    if not made or os.path.exists(made):
+        return []
+    message = (
+        f"{located.prefix} was made as {made} and moved: what names the old place is rewritten as if it had stayed"
+    )
+    return [Finding("warning", "moved", located.prefix, message)]
+
+
+def _users_own(located: Located, facts: Facts, gathered: Inventory) -> list[Finding]:
+    """What Python imports here from the user's own site, and does not ship with an environment that is not a venv."""
+    site = os.path.join(user_base(), "lib", f"python{facts.short}", "site-packages")
+    if located.kind == "venv" or is_system(located) or not os.path.isdir(site) or os.environ.get("PYTHONNOUSERSITE"):
+        return []
+    here = {each.name for each in (*gathered.pip, *gathered.conda)}
+    theirs = distributions(site, "", ())
+    findings = [
+        Finding("warning", "shadowed", name, f"Python imports {name} from {site} here; the environment's own ships")
+        for name in sorted({each.name for each in theirs} & here)
+    ]
+    owned = {path.lstrip("/").partition("/")[0] for each in theirs for path in each.files or each.tops}
+    loose = {
+        name.partition(".")[0]
+        for name in os.listdir(site)
+        if name not in owned
+        and (name.endswith((".py", ".so")) or os.path.isfile(os.path.join(site, name, "__init__.py")))
+    }
+    return findings + [
+        Finding(
+            "warning",
+            "outside",
+            name,
+            f"Python imports {name} from {site} here, which is not of the environment: it does not ship; install it there",
+        )
+        for name in sorted({each.name for each in theirs} - here | loose)
+    ]
+
+
+def _trees(located: Located, facts: Facts, stdlib: str) -> tuple[Tree, Tree]:
+    """The environment's own files, and the base interpreter's."""
+    if located.kind == "venv":
+        where = frozenset({"", "bin", f"{stdlib}/site-packages"})
+        return walk(located.prefix, skip=venv_skip(located.prefix), only_in=where), base_python.borrowed(facts)
+    if is_system(located):
+        return Tree([], []), base_python.borrowed(facts)
+    skip_stdlib = base_python.stdlib_skip(stdlib, sites=False)
+    if located.kind == "plain":
+        return walk(located.prefix, skip=skip_stdlib), Tree([], [])
+    return walk(located.prefix, skip=conda_skip), Tree([], [])
+
+
+def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
+    """`gathered` with the distributions of one more folder of packages, and with the projects that it points to."""
+    spelled = [place.source for place in gathered.places if not place.path]
+
+    def inside(source: str) -> bool:
+        return any(True for _ in in_environment(source, gathered.places))
+
+    found = distributions(site.source, path, spelled)
+    entries = dict(gathered.entries)
+    left_out, findings = list(gathered.left_out), list(gathered.findings)
+    if site.borrowed:
+        # An earlier folder's distribution is the one that is imported; this one's files of that name are not.
+        earlier = {each.name: each for each in gathered.pip}
+        shadowed = [each for each in found if each.name in earlier]
+        found = [each for each in found if each.name not in earlier]
+        hidden = {file for each in shadowed for file in each.files or ()}
+        folders = tuple(f"{each.records}/" for each in shadowed)
+        for each in shadowed:
+            where = os.path.join(site.source, os.path.basename(each.records))
+            left_out.append(LeftOut(where, f"{each.name} {earlier[each.name].version} is imported before it"))
+        tree = walk(site.source, path, borrowed=True)
+        left_out += tree.left_out
+        for entry in tree.entries:
+            if entry.path in hidden or entry.path.startswith(folders):
+                left_out.append(LeftOut(entry.source, "of a distribution that another one hides"))
+            elif entry.path in entries:
+                left_out.append(LeftOut(entry.source, "another file is imported before it"))
+            else:
+                entries[entry.path] = entry
+        entries |= _scripts(found, site, entries)
+    brought = projects(site, path, found, inside)
+    for replaced in brought.replaced:
+        entries.pop(replaced, None)
+    for entry in brought.entries:
+        entries.setdefault(entry.path, entry)
+    return gathered._replace(
+        entries=entries,
+        places=(*brought.places, *gathered.places),
+        pip=[*gathered.pip, *brought.distributions],
+        left_out=[*left_out, *brought.left_out],
+        findings=[*findings, *brought.findings],
+    )
+
+
+def _add_local(gathered: Inventory, local: Local, located: Located, facts: Facts) -> Inventory:
+    """`gathered` with the code that no installer knows of."""
+    site = f"lib/python{facts.short}/site-packages"
+    ordinary = [each for each in gathered.pip if not each.editable and each.origin != "local"]
+    own = [place.source for place in places(located, facts) if place.source not in SHARED]
+    own += [found for each in sites(located, facts) for found in (each.source, os.path.realpath(each.source))]
+    installed = Installed(
+        entries=gathered.entries,
+        names=frozenset(each.name for each in (*ordinary, *gathered.conda)),
+        origins=frozenset(_folder(each.source) for each in ordinary),
+        editable=tuple(os.path.realpath(place.source) for place in gathered.places if place.path.startswith(site)),
+        projects=tuple(
+            folder for each in gathered.pip if each.editable and each.records and (folder := _folder(each.source))
+        ),
+        prefix=located.prefix,
+        folders=tuple(own),
+    )
+    added = working(local, site, installed)
+    gathered = gathered._replace(
+        left_out=[*gathered.left_out, *added.left_out], findings=[*gathered.findings, *added.findings]
+    )
+    if added.distribution is None:
+        return gathered
+    return gathered._replace(
+        entries=gathered.entries | {entry.path: entry for entry in added.entries},
+        places=(*added.places, *gathered.places),
+        pip=[*gathered.pip, added.distribution],
+    )
+
+
+def _folder(url: str) -> str:
+    """The folder of a `file:` URL, resolved; nothing for any other."""
+    path = url.removeprefix("file://") if url.startswith("file://") else ""
+    return os.path.realpath(path if os.path.exists(path) else unquote(path)) if path else ""
+
+
+def _scripts(found: Iterable[Distribution], site: Site, known: dict[str, Entry]) -> dict[str, Entry]:
+    """What the distributions of a borrowed folder record outside of it: scripts, manual pages, data."""
+    scripts = {}
+    for each in found:
+        for path in each.files or [f"bin/{name}" for name in each.scripts]:
+            if path not in known and not path.startswith(("/", "..", "lib/")):
+                entry = look(path, os.path.join(site.root, path))
+                if entry:
+                    scripts[path] = entry
+    return scripts

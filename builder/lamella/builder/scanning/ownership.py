@@ -1,0 +1,253 @@
+"""Which distribution owns which file: what each one's records claim, against what is on this disk."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamella.builder.environment import Finding, LeftOut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from lamella.builder.files.read import Content
+    from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.prefix.walk import Entry
+
+
+class Ownership(NamedTuple):
+    """Who owns what."""
+
+    owned: list[tuple[Distribution, list[Entry]]]
+    unowned: list[Entry]
+    left_out: list[LeftOut]
+    findings: list[Finding]
+
+
+def own(
+    found: Sequence[Distribution],
+    entries: Mapping[str, Entry],
+    contents: Mapping[str, Content],
+    omitted: Callable[[str], bool],
+) -> Ownership:
+    """Gives each of `entries` (by path) to one of `found`, or to nobody.
+
+    `contents` has what each entry's source holds, if it is a regular file; `omitted` says whether a path is left out.
+    """
+    result = Ownership([], [], [], [])
+    claims = _Claims(entries, contents)
+    for each in found:
+        if not each.name:
+            message = f"{each.records} names no project: its files count as unowned; reinstall it"
+            result.findings.append(Finding("warning", "record", each.records, message))
+    winners = _in_use([each for each in found if each.name], claims, result)
+    for index, distribution in enumerate(winners):
+        claims.add(index, distribution)
+    _settle(winners, claims, result)
+    owners = claims.owners
+    owners |= _by_folder(claims, entries)
+    owners |= _by_metadata(winners, entries, owners)
+    owners |= _by_name(winners, entries, owners)
+    files: list[list[Entry]] = [[] for _ in winners]
+    replaced = tuple(item.path + "/" for item in result.left_out)
+    for path, entry in entries.items():
+        owner = owners.get(path)
+        if owner is not None:
+            files[owner].append(entry)
+        elif not (replaced and (path + "/").startswith(replaced)):
+            result.unowned.append(entry)
+    for index, distribution in enumerate(winners):
+        result.owned.append((distribution, files[index]))
+        result.findings.extend(_findings(index, distribution, claims, omitted))
+    return result
+
+
+class _Claims:
+    """What all records together say of the files on this disk, gathered in one pass over them."""
+
+    def __init__(self, entries: Mapping[str, Entry], contents: Mapping[str, Content]) -> None:
+        self.owners: dict[str, int] = {}
+        self.contested: dict[str, list[int]] = {}
+        self.missing: dict[int, list[str]] = defaultdict(list)
+        self.changed: dict[int, list[str]] = defaultdict(list)
+        self.folders: dict[str, int] = {}
+        """Folders that stand where a record has a file: what a link to a folder outside of the environment leads to."""
+        self._entries = entries
+        self._contents = contents
+
+    def add(self, index: int, distribution: Distribution) -> None:
+        """Adds what the distribution with this index records."""
+        owners, entries = self.owners, self._entries
+        for path, digest in (distribution.files or {}).items():
+            entry = entries.get(path)
+            if entry is None:
+                # Byte code is never there: it is compiled anew.
+                if path.endswith((".pyc", ".pyo")):
+                    continue
+                if path in self._all_folders:
+                    self.folders.setdefault(path, index)
+                else:
+                    self.missing[index].append(path)
+                continue
+            if owners.setdefault(path, index) != index:
+                self.contested.setdefault(path, [owners[path]]).append(index)
+            if digest and entry.target is None and self._contents[entry.source].digest != digest:
+                self.changed[index].append(path)
+
+    @functools.cached_property
+    def _all_folders(self) -> set[str]:
+        found: set[str] = set()
+        for folder in {path.rpartition("/")[0] for path in self._entries}:
+            above = folder
+            while above and above not in found:
+                found.add(above)
+                above = above.rpartition("/")[0]
+        return found
+
+    def is_debians(self, distribution: Distribution) -> bool:
+        """Whether Debian's package manager put it there: pip leaves its name, also in Debian's folders."""
+        records = distribution.records
+        metadata = (self._entries.get(path) for path in (f"{records}/METADATA", f"{records}/PKG-INFO", records))
+        return not distribution.installer and any(entry and "/dist-packages/" in entry.source for entry in metadata)
+
+    def digest(self, path: str) -> str:
+        """sha256 on this disk; empty for a link, and for what is not there."""
+        entry = self._entries.get(path)
+        return self._contents[entry.source].digest if entry and entry.target is None else ""
+
+
+def _in_use(found: Sequence[Distribution], claims: _Claims, result: Ownership) -> list[Distribution]:
+    """One distribution per origin and name. The others' metadata is left out: it describes what is not imported."""
+    groups: dict[tuple[bool, str], list[Distribution]] = defaultdict(list)
+    for distribution in found:
+        groups[distribution.origin == "conda", distribution.name].append(distribution)
+    winners = []
+    for (_, name), group in sorted(groups.items()):
+        winner = group[0]
+        if len(group) > 1:
+            # Two in one folder: an upgrade that did not remove the old one. The files tell which one it is.
+            winner = max(group, key=lambda each: (_matches(each, claims), _numbers(each.version)))
+        winners.append(winner)
+        for loser in group:
+            if loser is winner:
+                continue
+            result.left_out.append(LeftOut(loser.records, f"metadata of {name} that is not the one in use"))
+            if loser.version == winner.version:
+                continue  # two kinds of metadata for the same files, as Debian has them
+            message = (
+                f"{name} is here as {winner.version} and as {loser.version}: the files are those of {winner.version}, "
+                f"which ships; remove {loser.records}"
+            )
+            result.findings.append(Finding("warning", "duplicate", name, message))
+    return winners
+
+
+def _matches(distribution: Distribution, claims: _Claims) -> int:
+    """How many of its files are on this disk as it recorded them."""
+    return sum(1 for path, digest in (distribution.files or {}).items() if digest and claims.digest(path) == digest)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in version.split("."))
+
+
+def _settle(winners: Sequence[Distribution], claims: _Claims, result: Ownership) -> None:
+    """Gives each contested path to the one whose recorded hash it has."""
+    for path, rivals in sorted(claims.contested.items()):
+        recorded = [(winners[index].files or {})[path] for index in rivals]
+        actual = claims.digest(path)
+        right = [index for index, digest in zip(rivals, recorded, strict=True) if digest == actual]
+        claims.owners[path] = (right or rivals)[0]
+        others = [winners[index] for index in rivals if index != claims.owners[path]]
+        owner = winners[claims.owners[path]]
+        # pip over conda is not worth a word here: `replaced` says it once for the package.
+        others = [each for each in others if (each.origin == "conda") == (owner.origin == "conda")]
+        if others:
+            recorded = [(each.files or {})[path] for each in (owner, *others)]
+            same = len(set(recorded)) == 1
+            message = (
+                f"{path} is claimed by {owner.name} and by {', '.join(other.name for other in others)}: "
+                f"it ships with {owner.name}" + (", whose bytes it has" if right and not same else "")
+            )
+            result.findings.append(Finding("note" if same else "warning", "owners", owner.name, message))
+
+
+def _by_folder(claims: _Claims, entries: Mapping[str, Entry]) -> dict[str, int]:
+    """What is in a folder that a record names is the one's whose record it is."""
+    if not claims.folders:
+        return {}
+    folders = {f"{path}/": index for path, index in claims.folders.items()}
+    prefixes = tuple(folders)
+    return {
+        path: next(index for folder, index in folders.items() if path.startswith(folder))
+        for path in entries.keys() - claims.owners.keys()
+        if path.startswith(prefixes)
+    }
+
+
+def _by_metadata(
+    winners: Sequence[Distribution], entries: Mapping[str, Entry], owners: Mapping[str, int]
+) -> dict[str, int]:
+    """A metadata folder's files are its distribution's, recorded or not."""
+    folders = {distribution.records: index for index, distribution in enumerate(winners) if distribution.records}
+    found = {}
+    for path in entries.keys() - owners.keys():
+        at = path.find("-info/")
+        index = folders.get(path[: at + 5] if at >= 0 else path)
+        if index is not None:
+            found[path] = index
+    return found
+
+
+def _by_name(
+    winners: Sequence[Distribution], entries: Mapping[str, Entry], owners: Mapping[str, int]
+) -> dict[str, int]:
+    """Files of distributions without a list of them: what is under the names that they say they have."""
+    tops: dict[str, int] = {}
+    for index, distribution in enumerate(winners):
+        if distribution.files is None:
+            site = os.path.dirname(distribution.records)
+            for top in distribution.tops or (distribution.name.replace("-", "_"), distribution.name):
+                tops.setdefault(f"{site}/{top}", index)
+    if not tops:
+        return {}
+    sites = {os.path.dirname(top) + "/" for top in tops}
+    named = {
+        f"bin/{script}": index
+        for index, distribution in enumerate(winners)
+        for script in distribution.scripts
+        if f"bin/{script}" in entries
+    }
+    for path in entries.keys() - owners.keys():
+        for site in sites:
+            if path.startswith(site):
+                top = site + path[len(site) :].partition("/")[0].partition(".")[0]
+                if top in tops:
+                    named[path] = tops[top]
+    return named
+
+
+def _findings(
+    index: int, distribution: Distribution, claims: _Claims, omitted: Callable[[str], bool]
+) -> Iterator[Finding]:
+    name = f"{distribution.name} {distribution.version}"
+    if distribution.trouble:
+        message = f"{distribution.records} {distribution.trouble}: its files ship as they are; reinstall it"
+        yield Finding("warning", "record", distribution.name, message)
+    if claims.is_debians(distribution):
+        return  # it strips libraries and moves scripts, and says so to its own database
+    gone = [path for path in claims.missing[index] if not omitted(path)]
+    if gone:
+        message = f"{name} records {_some(gone)}, not on this disk: reinstall it"
+        yield Finding("warning", "missing", distribution.name, message)
+    changed = [path for path in claims.changed[index] if claims.owners[path] == index]
+    if changed:
+        message = f"{_some(changed)} of {name} changed since the install: ships as it is"
+        yield Finding("warning", "patched", distribution.name, message)
+
+
+def _some(paths: list[str]) -> str:
+    ordered = sorted(paths)
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} and {len(ordered) - 1} more"

@@ -1,0 +1,131 @@
+"""Symlinks: those inside the environment become relative, those that leave it become what they point to."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.files.secrets import secret, secret_behind
+from lamella.builder.prefix.places import Place, in_environment
+from lamella.builder.prefix.walk import Entry, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+_MOST_LINKS = 40
+"""As Linux has it: more are a loop."""
+
+
+class Resolved(NamedTuple):
+    """Entries among which every symlink leads to another one of them."""
+
+    entries: list[Entry]
+    left_out: list[LeftOut]
+    findings: list[Finding]
+
+
+def resolve(entries: Mapping[str, Entry], places: Sequence[Place], left_out: Iterable[LeftOut]) -> Resolved:
+    """`entries` (by path) with their symlinks relative, or replaced by what is outside of every one of `places`."""
+    omitted = {item.path: item.reason for item in left_out}
+    folders: set[str] = set()
+    resolved = Resolved([], [], [])
+    for entry in entries.values():
+        if entry.target is None:
+            resolved.entries.append(entry)
+            continue
+        target, reason = None, None
+        for inside in _candidates(entry, places):
+            if inside not in entries:
+                folders = folders or set(_folders(entries))
+            if inside in entries or inside in folders:
+                target = posixpath.relpath(inside or ".", posixpath.dirname(entry.path) or ".")
+                break
+            reason = reason or _omission(inside, omitted)
+        if target is not None:
+            resolved.entries.append(entry._replace(target=target))
+        elif reason:
+            resolved.left_out.append(LeftOut(entry.path, f"leads to what is left out ({reason})"))
+        else:
+            _follow(entry, places, resolved)
+    return resolved
+
+
+def _candidates(entry: Entry, places: Sequence[Place]) -> Iterator[str]:
+    """Where in the environment the link may lead, as its text says and as the disk says."""
+    assert entry.target is not None
+    if "/" not in entry.target:
+        # A neighbour stays a neighbour, wherever their folder is on this disk.
+        yield posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), entry.target))
+    lexical = os.path.normpath(os.path.join(os.path.dirname(entry.source), entry.target))
+    for path in dict.fromkeys((lexical, os.path.realpath(entry.source))):
+        yield from in_environment(path, places)
+
+
+def _follow(entry: Entry, places: Sequence[Place], resolved: Resolved) -> None:
+    """Adds what a link that leaves the environment points to, in the link's place."""
+    real = os.path.realpath(entry.source)
+    hidden = (secret_behind(entry.path, name) for name in _names(entry.source, real))
+    if reason := next(filter(None, hidden), None):
+        resolved.left_out.append(LeftOut(entry.path, reason))
+        return
+    try:
+        seen = os.stat(real)
+    except OSError:
+        resolved.left_out.append(LeftOut(entry.path, "a link to what is not there"))
+        resolved.findings.append(
+            Finding(
+                "warning", "links", entry.path, f"{entry.path} leads to {entry.target}, which is not there: left out"
+            )
+        )
+        return
+    if stat.S_ISREG(seen.st_mode):
+        resolved.entries.append(Entry(entry.path, real, seen))
+    elif stat.S_ISDIR(seen.st_mode) and not os.path.realpath(os.path.dirname(entry.source)).startswith(
+        real.rstrip("/") + "/"
+    ):
+        start = len(entry.path)
+        tree = walk(real, entry.path, lambda path, name: secret(path, name, real + path[start:]))
+        inner = {each.path: each for each in tree.entries}
+        below = resolve(inner, (*places, Place(real, entry.path)), tree.left_out)
+        resolved.entries.extend(below.entries)
+        resolved.left_out.extend((*tree.left_out, *below.left_out))
+        resolved.findings.extend(below.findings)
+        message = f"{entry.path} leads to {real}, outside of the environment: what is there ships in its place"
+        resolved.findings.append(Finding("note", "links", entry.path, message))
+    else:
+        resolved.left_out.append(LeftOut(entry.path, "a link to a folder that holds it, or to what is no file"))
+        message = f"{entry.path} leads to {real}, which can't be shipped in its place: left out"
+        resolved.findings.append(Finding("warning", "links", entry.path, message))
+
+
+def _names(source: str, real: str) -> Iterator[str]:
+    """Every name by which the link at `source` reaches what it leads to: a link to ~/.netrc says more than where that is."""
+    at = source
+    for _ in range(_MOST_LINKS):
+        try:
+            at = os.path.join(os.path.dirname(at), os.readlink(at))
+        except OSError:
+            break
+        yield os.path.normpath(at)
+    yield real
+
+
+def _folders(paths: Iterable[str]) -> Iterator[str]:
+    """Every folder that `paths` stand in, the prefix ("") included."""
+    yield ""
+    for path in {path.rpartition("/")[0] for path in paths}:
+        folder = path
+        while folder:
+            yield folder
+            folder = folder.rpartition("/")[0]
+
+
+def _omission(path: str, omitted: dict[str, str]) -> str | None:
+    while path:
+        if path in omitted:
+            return omitted[path]
+        path = path.rpartition("/")[0]
+    return None

@@ -1,0 +1,1 @@
+"""Local projects as wheels."""

@@ -1,0 +1,245 @@
+"""Local projects as their wheels would install them, in place of their files on this disk.
+
+Sources: PyPA specifications, "Binary distribution format" (the data folder, scripts) and "Entry points"; pip for where
+headers belong.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import shutil
+import sys
+import zipfile
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from lamella.builder.content import scripts
+from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.errors import BuilderError
+from lamella.builder.installed.distributions import distributions
+from lamella.builder.local.project_files import too_broad
+from lamella.builder.prefix.places import Place
+from lamella.builder.prefix.walk import walk
+from lamella.builder.wheels import cache
+
+if TYPE_CHECKING:
+    from wheel.wheelfile import WheelFile
+
+    from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.local.roots import Local
+    from lamella.builder.prefix.interpreter import Facts
+    from lamella.builder.prefix.locate import Located
+    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.scanning.inventory import Inventory
+    from lamella.builder.wheels.cache import Read
+    from lamella.layers.progress import Progress
+
+_TASK = "building wheels"
+_SOURCES = frozenset({"src", "lib", "python"})
+_PYTHON = b"#!python"
+
+
+def with_wheels(
+    seen: Inventory, located: Located, facts: Facts, *, local: Local, read: Read, progress: Progress
+) -> Inventory:
+    """`seen` with the wheel of each local project in place of its files, unpacked in the cache of wheels.
+
+    `read` gives the digests of files. `BuilderError` for a project of which no wheel can be built.
+    """
+    found: dict[str, list[Distribution]] = {}
+    findings = []
+    for each in seen.pip:
+        if each.origin == "local" or each.editable:
+            root = project(each)
+            if root:
+                found.setdefault(root, []).append(each)
+            else:
+                message = f"{each.name} has no project that a wheel can be built of: it ships as it is on this disk"
+                findings.append(Finding("note", "wheels", each.name, message))
+    seen = seen._replace(findings=[*seen.findings, *findings])
+    included = _included(local)
+    progress.begin(_TASK, len(found), "wheels")
+    tag = f"{facts.cache_tag} {facts.platform}"
+    for root, those in sorted(found.items()):
+        kept = {path for each in those if not each.records for path in _beside(each, seen, root, included)}
+        if any(each.records or set(each.files or ()) - kept for each in those):
+            path = cache.built(root, _builder(facts), tag, read).wheel
+            if facts.compiler != located.executable and not path.endswith("-any.whl"):
+                raise BuilderError(
+                    f"{root} is compiled, which makes {os.path.basename(path)}, and the environment is for "
+                    f"{facts.platform}: install its wheel for that machine there, or push from one of that kind"
+                )
+            unpack = functools.partial(_unpack, path, short=facts.short, prefix=located.prefix)
+            unpacked = cache.installed(path, located.prefix, facts.short, unpack)
+            seen = _replaced(seen, those, kept, unpacked=unpacked, short=facts.short, prefix=located.prefix)
+        progress.advance(_TASK, 1)
+    progress.end(_TASK)
+    return seen
+
+
+def _builder(facts: Facts) -> str:
+    """The Python that builds: the environment's own, or, where that is another machine's, one of its version here."""
+    if not facts.compiler:
+        raise BuilderError(
+            f"no Python {facts.short} is here to build wheels for {facts.platform}: install python{facts.short}, or "
+            "leave local code out with --no-local"
+        )
+    return facts.compiler
+
+
+def project(distribution: Distribution) -> str | None:
+    """The folder of the project that `distribution` comes from; None where there is none that can be built."""
+    url = distribution.source
+    if not url.startswith("file://"):
+        return None
+    path = url.removeprefix("file://")
+    path = path if os.path.exists(path) else unquote(path)
+    if os.path.isfile(path):
+        path = os.path.dirname(path)
+    while os.path.isdir(path) and not too_broad(path):
+        if _can_be_built(path, installed=bool(distribution.records)):
+            return path
+        # An import root or a package's folder: the project is further up.
+        if os.path.basename(path) not in _SOURCES and not os.path.exists(os.path.join(path, "__init__.py")):
+            return None
+        path = os.path.dirname(path)
+    return None
+
+
+def _can_be_built(folder: str, *, installed: bool) -> bool:
+    if os.path.isfile(os.path.join(folder, "setup.py")):
+        return True
+    try:
+        with open(os.path.join(folder, "pyproject.toml"), "rb") as file:
+            content = file.read()
+        tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+        # Without a build system it may be settings of tools alone; what was installed of it was built.
+        return installed or "build-system" in tomllib.loads(content.decode())
+    except OSError:
+        return False
+    except ValueError:
+        return True  # the backend says what is wrong with it
+
+
+def _included(local: Local) -> tuple[str, ...]:
+    base = os.path.abspath(local.folder or os.curdir)
+    return tuple(os.path.normpath(os.path.join(base, os.path.expanduser(path))) for path in local.include)
+
+
+def _beside(distribution: Distribution, seen: Inventory, root: str, included: tuple[str, ...]) -> list[str]:
+    """Paths of what ships with a project's code and is not of the project: files that were asked for, PYTHONPATH's."""
+    places = [Place(path, "") for path in included]
+    paths = [path for path in distribution.files or () if path in seen.entries]
+    return [
+        path
+        for path in paths
+        if not Place(root, "").holds(seen.entries[path].source)
+        or any(place.holds(seen.entries[path].source) for place in places)
+    ]
+
+
+def _replaced(
+    seen: Inventory, those: list[Distribution], kept: set[str], *, unpacked: str, short: str, prefix: str
+) -> Inventory:
+    """`seen` with what is `unpacked` in place of `those`, but for the paths that are `kept`."""
+    site = f"lib/python{short}/site-packages"
+    (made,) = distributions(os.path.join(unpacked, site), site, ())
+    # The wheel's own file stands before one beside it, and before none of the interpreter's.
+    new = {entry.path: entry for entry in walk(unpacked).entries if entry.path not in seen.python}
+    old = {path for each in those for path in each.files or ()} - kept
+    folders = tuple(f"{each.records}/" for each in those if each.records)
+    dropped = [entry for path, entry in seen.entries.items() if path in old or (folders and path.startswith(folders))]
+    entries = {path: entry for path, entry in seen.entries.items() if path not in {each.path for each in dropped}}
+    shipped = replace(
+        made,
+        origin="local",
+        files=dict.fromkeys((*new, *kept), ""),
+        source=those[0].source,
+        direct=True,  # its secrets are looked for, as a wheel's from an index are not
+    )
+    return seen._replace(
+        entries=entries | new,
+        places=(Place(unpacked, ""), *seen.places),
+        pip=[*(each for each in seen.pip if each not in those), shipped],
+        left_out=[*seen.left_out, *_left_out(dropped, new, made.name, prefix)],
+    )
+
+
+def _left_out(dropped: list[Entry], new: dict[str, Entry], name: str, prefix: str) -> list[LeftOut]:
+    reason = f"the wheel of {name} ships in its place"
+    left_out = []
+    for entry in dropped:
+        if not Place(prefix, "").holds(entry.source):
+            left_out.append(LeftOut(entry.source, reason))
+        elif entry.path not in new:
+            left_out.append(LeftOut(entry.path, reason))
+    return left_out
+
+
+def _unpack(path: str, target: str, *, short: str, prefix: str) -> None:
+    """Installs the wheel at `path` into the folder `target`, as pip would into an environment at `prefix`."""
+    from wheel.wheelfile import WheelError, WheelFile
+
+    try:
+        with WheelFile(path) as archive:
+            site = f"lib/python{short}/site-packages"
+            name = archive.dist_info_path.partition("-")[0]
+            data = {
+                "purelib": site,
+                "platlib": site,
+                "scripts": "bin",
+                "data": "",
+                "headers": f"include/site/python{short}/{name}",
+            }
+            for info in archive.infolist():
+                if not info.is_dir():
+                    _extract(archive, info, _where(info.filename, archive.dist_info_path, site, data), target, prefix)
+            points = f"{archive.dist_info_path}/entry_points.txt"
+            if points in archive.namelist():
+                for script, (module, attribute) in scripts.entry_points(archive.read(points)).items():
+                    _write(os.path.join(target, "bin", script), scripts.script(module, attribute, prefix), 0o755)
+    except (WheelError, zipfile.BadZipFile, ValueError, OSError) as error:
+        raise BuilderError(
+            f"{os.path.basename(path)}, which the project's backend has built, can't be installed: {error}; "
+            "correct the project, or push it as it is on disk, without --wheels"
+        ) from None
+
+
+def _where(name: str, dist_info: str, site: str, data: dict[str, str]) -> str:
+    """Where the wheel's file `name` belongs, relative to the prefix; `ValueError` for a name that leads anywhere else."""
+    folder = f"{dist_info.removesuffix('.dist-info')}.data/"
+    path = f"{site}/{name}"
+    if name.startswith(folder):
+        kind, _, rest = name.removeprefix(folder).partition("/")
+        if kind not in data or not rest:
+            raise ValueError(f"{name} is of no kind that an installer knows")
+        path = f"{data[kind]}/{rest}".lstrip("/")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"{name} leads out of the environment")
+    return path
+
+
+def _extract(archive: WheelFile, info: zipfile.ZipInfo, path: str, target: str, prefix: str) -> None:
+    mode = 0o755 if info.external_attr >> 16 & 0o111 else 0o644
+    place = os.path.join(target, path)
+    if path.startswith("bin/"):
+        content = archive.read(info)
+        first, _, rest = content.partition(b"\n")
+        if first.startswith(_PYTHON):
+            content = scripts.shebang(prefix) + rest  # without its arguments: no installer keeps them
+        _write(place, content, 0o755)
+        return
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    with archive.open(info) as source, open(place, "wb") as file:
+        shutil.copyfileobj(source, file)
+    os.chmod(place, mode)
+
+
+def _write(path: str, content: bytes, mode: int) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(content)
+    os.chmod(path, mode)

@@ -1,0 +1,1 @@
+"""Ordinary copies of an environment, for machines without Lamella."""

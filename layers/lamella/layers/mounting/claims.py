@@ -1,0 +1,234 @@
+"""What is mounted where, written down before it is done, so that whoever comes after a crash knows what to undo.
+
+    <store>/holds/mount-<key>    the claim (`Mounted`, as JSON behind a #), and what `gc` must not remove meanwhile
+    <store>/mounts/<key>/        the changes of a writable mount that are thrown away with it
+
+A path means what it does in one mount namespace below one root, and several may share a store (a folder of the node
+that many pods see): a claim belongs to the namespace that made it, and no other one ends it unless it is dead.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from lamella.layers.mounting.ladder import TREES, Rung
+from lamella.layers.store import leases, locks
+from lamella.layers.store.identity import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lamella.layers.mounting.kernel import Kernel
+    from lamella.layers.oci.documents import Digest
+    from lamella.layers.store.store import Store
+
+_PREFIX = "mount-"
+_FIRST_PROCESSES = "pid:[4026531836]"
+"""The process namespace that the machine started with, from which every process is seen (PROC_PID_INIT_INO)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One environment at one folder."""
+
+    reference: str
+    """Pinned by digest."""
+    target: str
+    """Absolute, without links."""
+    method: str = ""
+    """The rung that was taken, or that was being tried when a crash came; empty where the claim can't be read."""
+    whole: bool = False
+    """Whether the environment is there, if anything is: a tree is not while it is laid, and after a crash in the middle."""
+    changes: str = ""
+    """The folder that holds what is written to it; empty for a read-only one."""
+    keeps_changes: bool = False
+    """Whether `umount` leaves that folder."""
+    created: str = ""
+    """The topmost of the folders that were made for it, and go with it; empty where the target was there."""
+    rungs: tuple[Rung, ...] = ()
+    """What was tried, the one that was taken last."""
+    namespace: str = ""
+    """Where the target is a path: see `namespace_here`."""
+    identity: str = ""
+    """Of the folder that is seen at the target, for a tree and for a bind mount; an overlay has a source instead."""
+    prefix: str = ""
+    """The path by which programs see the environment."""
+
+    @property
+    def key(self) -> str:
+        """Names the claim."""
+        return key_of(self.namespace, self.target)
+
+    @property
+    def source(self) -> str:
+        """What /proc/mounts shows as the device of an overlay: by this it is known, whatever else is mounted there."""
+        return source_of(self.key)
+
+
+def key_of(namespace: str, target: str) -> str:
+    """Names the claim of a target in a namespace."""
+    return hashlib.sha256(os.fsencode(f"{namespace}\n{target}")).hexdigest()[:16]
+
+
+def source_of(key: str) -> str:
+    """See `Mounted.source`."""
+    return f"lamella-{key}"
+
+
+def namespace_here() -> str:
+    """This process's mount namespace and root, which no other has until the machine starts again."""
+    root = os.stat("/")
+    try:
+        mounts = str(os.stat("/proc/self/ns/mnt").st_ino)
+    except OSError:
+        mounts = ""  # without /proc nothing is known of others
+    return f"{_boot()}/{mounts}/{root.st_dev}-{root.st_ino}"
+
+
+def write(store: Store, state: Mounted, keep: Iterable[Digest]) -> None:
+    """Claims, or changes a claim; `keep` are layers and documents that `gc` must leave until `forget`."""
+    # A tree outlives a loss of power, and so must what is known of it. A mount does not, and fsync takes as long as
+    # all of a mount: a claim that is torn then is one whose method is not known.
+    leases.hold(store, _PREFIX + state.key, keep, note=json.dumps(asdict(state)), lasting=state.method in TREES)
+
+
+def forget(store: Store, state: Mounted) -> None:
+    """Ends a claim, with the changes that were to be thrown away; no error where there is none."""
+    shutil.rmtree(changes_of(store, state.key), ignore_errors=True)
+    leases.release(store, _PREFIX + state.key)
+
+
+def changes_of(store: Store, key: str) -> str:
+    """Where the changes of a mount are that are thrown away with it."""
+    return f"{store.path}/mounts/{key}"
+
+
+def claims(store: Store) -> Iterator[Mounted]:
+    """Every claim of the store that can be read, of whatever namespace."""
+    folder = f"{store.path}/holds"
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        state = _read(store, name.removeprefix(_PREFIX)) if name.startswith(_PREFIX) else None
+        if state and state.method:
+            yield state
+
+
+def find(store: Store, target: str, kernel: Kernel) -> Mounted | None:
+    """The claim that explains what is, or was, at `target` as seen from here."""
+    here = namespace_here()
+    if mine := _read(store, key_of(here, target), here, target):
+        return mine
+    for state in claims(store):
+        if state.target != target:
+            continue
+        # A tree is seen by everybody who sees its folder; a mount by those to whom it was propagated.
+        if is_there(state, kernel) or _of_another_boot(state):
+            return state
+    return None
+
+
+def read(store: Store, state: Mounted) -> Mounted | None:
+    """That claim as it was written last."""
+    return _read(store, state.key, state.namespace, state.target)
+
+
+def is_there(state: Mounted, kernel: Kernel) -> bool:
+    """Whether what is at the target now is what was claimed: a folder's name alone doesn't say so."""
+    if state.method in TREES:
+        return bool(state.identity) and identity(state.target) == state.identity
+    if state.identity:
+        return bool(kernel.sources(state.target)) and identity(state.target) == state.identity
+    return state.source in kernel.sources(state.target)
+
+
+def is_alive_elsewhere(state: Mounted) -> bool:
+    """Whether that mount may still be where it is not seen as `is_there`: in another namespace, or moved with a folder
+    above it. A tree is where its folder is, for everybody.
+    """
+    if state.method in TREES or _of_another_boot(state):
+        return False
+    if _is_seen(state.source, "self"):
+        return True
+    if state.namespace == namespace_here():
+        return False
+    # A bind mount's source says nothing.
+    return (
+        bool(state.identity)
+        or not _sees_every_process()
+        or any(_is_seen(state.source, name) for name in os.listdir("/proc") if name.isdecimal())
+    )
+
+
+def forget_dead(store: Store, kernel: Kernel) -> None:
+    """Ends the claims of what is certainly gone: by another hand than Lamella's, with its namespace, or by a restart."""
+    here = namespace_here()
+    for found in tuple(claims(store)):
+        lock_path = f"{store.path}/locks/{lock_name(found.target)}"
+        lock = locks.acquire(lock_path, wait=False)
+        if lock is None:
+            continue  # somebody mounts or unmounts there just now
+        try:
+            state = read(store, found)  # or did before the lock was free
+            if state is None:
+                continue
+            # Of a tree only the claim is lost where it was wrongly thought to be gone: its files are its own.
+            known = state.namespace == here or state.method not in TREES or _of_another_boot(state)
+            # Whoever sees a store sees the trees in its folder, as pods of one node have theirs.
+            seen = known or _is_in(store, state)
+            if seen and not is_there(state, kernel) and not is_alive_elsewhere(state):
+                forget(store, state)
+        finally:
+            locks.release(lock, lock_path)
+
+
+def lock_name(path: str) -> str:
+    """The lock of whoever changes what is at a folder."""
+    return f"at-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
+
+
+def _read(store: Store, key: str, namespace: str = "", target: str = "") -> Mounted | None:
+    note = leases.note(store, _PREFIX + key)
+    if note is None:
+        return None
+    try:
+        value: dict[str, Any] = json.loads(note)
+        rungs = tuple(Rung(**rung) for rung in value.pop("rungs"))
+        return Mounted(**value, rungs=rungs)
+    except (ValueError, KeyError, TypeError):
+        return Mounted("", target, namespace=namespace)
+
+
+@functools.cache
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _of_another_boot(state: Mounted) -> bool:
+    then, now = (namespace.partition("/")[0] for namespace in (state.namespace, namespace_here()))
+    return bool(then and now) and then != now
+
+
+def _is_in(store: Store, state: Mounted) -> bool:
+    return state.target.startswith(f"{os.path.realpath(store.path)}/")
+
+
+def _sees_every_process() -> bool:
+    with suppress(OSError):
+        return os.geteuid() == 0 and os.readlink("/proc/self/ns/pid") == _FIRST_PROCESSES
+    return False
+
+
+def _is_seen(source: str, process: str) -> bool:
+    with suppress(OSError), open(f"/proc/{process}/mountinfo", "rb") as file:
+        return f" {source} ".encode() in file.read()
+    return False  # it has ended

@@ -1,0 +1,110 @@
+"""The ladder: every way to make one environment out of layers' folders, the best that works here first.
+
+A rung is probed by trying it, never by reading a version number: a container, a kernel's configuration or a security
+module can take away what a version promises.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lamella.layers.errors import MountError
+from lamella.layers.mounting import link_tree, overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamella.layers.mounting.kernel import Kernel
+    from lamella.layers.mounting.overlay import Upper
+
+Method = Literal["overlay", "options", "hardlinks", "reflinks", "copies"]
+
+MOUNTS: tuple[Method, ...] = ("overlay", "options")
+"""Rungs that are mounts: nothing is written, and a privilege or a user namespace is needed."""
+TREES: tuple[Method, ...] = ("hardlinks", "reflinks", "copies")
+"""Rungs that write a folder: anybody may, anywhere on the store's file system (copies: everywhere)."""
+METHODS: tuple[Method, ...] = (*MOUNTS, *TREES)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way that was looked at."""
+
+    method: Method
+    why_not: str = ""
+    """Empty for the rung that was taken."""
+
+
+def assemble(kernel: Kernel, lowers: Sequence[str], target: str, methods: Sequence[Method]) -> tuple[Rung, ...]:
+    """Makes `lowers` (lowest first) one environment at `target`, an empty folder, by the first of `methods` that works.
+
+    Gives what was looked at, the rung that was taken last. Raises `MountError`, with every rung's reason, when none
+    works; then nothing is left at `target`.
+    """
+    rungs: list[Rung] = []
+    for method in methods:
+        rungs.append(Rung(method, attempt(kernel, method, lowers, target)))
+        if not rungs[-1].why_not:
+            return tuple(rungs)
+    raise MountError(explanation(target, rungs))
+
+
+def attempt(
+    kernel: Kernel,
+    method: Method,
+    lowers: Sequence[str],
+    target: str,
+    upper: Upper | None = None,
+    *,
+    source: str = overlay.SOURCE,
+) -> str:
+    """Tries one rung: nothing when the environment is at `target` now, else why it is not, with nothing left there.
+
+    Without an `upper` a mount is read-only. With one, a tree is never of hardlinks, so that who writes to it can't
+    write into the store. `source`: what an overlay is to be known by.
+    """
+    if method == "hardlinks" and upper:
+        return "what is written to the environment would be written into the store"
+    try:
+        if method in ("hardlinks", "reflinks", "copies"):
+            link_tree.lay(lowers, target, method)
+        elif is_bound(lowers, upper):
+            overlay.bind(kernel, lowers[0], target)
+        elif method == "overlay":
+            overlay.by_descriptors(kernel, lowers, target, upper, source)
+        else:
+            overlay.by_options(kernel, lowers, target, upper, source)
+    except PermissionError:
+        return "only root may mount where others see it: lamella run needs no privilege"
+    except OSError as error:
+        return error.strerror or str(error)
+    except MountError as error:
+        empty(target)
+        return str(error)
+    return ""
+
+
+def is_bound(lowers: Sequence[str], upper: Upper | None) -> bool:
+    """Whether a mount of these is one of the folder itself: the kernel makes no overlay of a single one."""
+    return len(lowers) == 1 and not upper
+
+
+def explanation(target: str, rungs: Sequence[Rung]) -> str:
+    """One sentence for somebody whose every rung failed."""
+    reasons = "; ".join(f"{rung.method}: {rung.why_not}" for rung in rungs)
+    return f"the environment can't be put at {target} ({reasons})"
+
+
+def empty(folder: str) -> None:
+    """Removes all that is in `folder`, which stays; no error where there is none."""
+    import shutil
+
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)

@@ -1,0 +1,135 @@
+"""An environment's folders in the store, lowest first, and no more of them than the kernel takes.
+
+The caller has a lease on the environment's layers.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import MountError, UnsafeLayer
+from lamella.layers.mounting import link_tree as tree
+from lamella.layers.mounting.overlay import MAX_LOWERS
+from lamella.layers.mounting.relocate import CannotRelocate, check_path, lists, relocate
+from lamella.layers.store import derived
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lamella.layers.oci.documents import Digest, Layer
+    from lamella.layers.published.environment import PublishedEnvironment
+    from lamella.layers.store.store import Store
+
+
+def folders(store: Store, environment: PublishedEnvironment) -> dict[Digest, str]:
+    """By diff_id, in the manifest's order, the folder that belongs at the image prefix; layers without one are left out.
+
+    Raises `UnsafeLayer` for a layer that has a link there, or above: its folder would be one of the node's.
+    """
+    prefix = environment.prefix
+    found = {layer.diff_id: _folder(store.layer_path(layer.diff_id), prefix, layer) for layer in environment.layers}
+    return {diff_id: folder for diff_id, folder in found.items() if folder}
+
+
+def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str) -> list[str]:
+    """The environment's folders, so that it works at `prefix`: where that is another than the image prefix, the topmost
+    folder holds the files that name the image prefix, rewritten. Raises `MountError` with the name of a file that can't be,
+    and for a `prefix` that is no path.
+    """
+    parts = folders(store, environment)
+    if prefix == environment.prefix:
+        return merged(store, environment, parts)
+    try:
+        check_path(prefix)
+        listed = {diff_id: folder for diff_id, folder in parts.items() if lists(folder)}
+    except CannotRelocate as error:
+        raise MountError(f"the environment can't be moved to {prefix}: {error}") from error
+    if not listed:
+        return merged(store, environment, parts)
+    top = derived.make(store, f"relocated to {prefix}", tuple(listed), lambda target: _rewrite(listed, prefix, target))
+    return [*merged(store, environment, parts, limit=MAX_LOWERS - 1), top]
+
+
+def linked(store: Store, environment: PublishedEnvironment) -> str:
+    """The environment as a tree beside the store, made once, that works where it is."""
+    diff_ids = tuple(folders(store, environment))
+    place = derived.path(store, "links", diff_ids)
+    return derived.make(store, "links", diff_ids, lambda target: _lay(for_prefix(store, environment, place), target))
+
+
+def whole(store: Store, environment: PublishedEnvironment) -> str:
+    """The environment as a tree beside the store, made once, that works at the image prefix."""
+    parts = folders(store, environment)
+    return derived.make(store, "whole", tuple(parts), lambda target: _lay(list(parts.values()), target))
+
+
+def merged(
+    store: Store, environment: PublishedEnvironment, parts: Mapping[Digest, str], *, limit: int = MAX_LOWERS
+) -> list[str]:
+    """The environment's folders `parts`, the smallest of them merged into one tree, of hardlinks if it can be, where there are more than `limit`.
+
+    Merging moves these below the others. Packages don't share paths, so that nobody sees a difference.
+    """
+    if len(parts) <= limit:
+        return list(parts.values())
+    # Of the blobs, which the manifest knows: to ask the store costs a file's read for each layer.
+    sizes = {layer.diff_id: layer.descriptor.size for layer in environment.layers if layer.diff_id in parts}
+    small = smallest(sizes, limit)
+    among = set(small)
+    lowest = derived.make(store, "merged", small, lambda target: _lay([parts[diff_id] for diff_id in small], target))
+    return [lowest, *(folder for diff_id, folder in parts.items() if diff_id not in among)]
+
+
+def smallest(sizes: Mapping[Digest, int], limit: int) -> Sequence[Digest]:
+    """Which layers to merge into one, in their order, so that `limit` are left of them."""
+    if len(sizes) <= limit:
+        return ()
+    small = set(sorted(sizes, key=lambda diff_id: (sizes[diff_id], diff_id))[: len(sizes) - limit + 1])
+    return tuple(diff_id for diff_id in sizes if diff_id in small)
+
+
+def _folder(tree: str, prefix: str, layer: Layer) -> str:
+    folder, link = _looked_at(tree, prefix)
+    if link:
+        from lamella.layers.store.incoming import named
+
+        raise UnsafeLayer(f"the layer {named(layer)} is refused: its {link} is a link, where it must have a folder")
+    return folder
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _looked_at(tree: str, prefix: str) -> tuple[str, str]:
+    """The folder at `prefix` in a layer, empty where there is none, and what of its path is a link.
+
+    A process that mounts often looks once: a layer's place names its content, and whoever asks has seen it there.
+    """
+    # One lstat for each step, for which a mount of hundreds of layers has the time: realpath() takes ten times as long.
+    mode = 0
+    for step in accumulate(prefix.split("/")[1:], "{}/{}".format):
+        try:
+            mode = os.lstat(f"{tree}/{step}").st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return "", ""
+        if stat.S_ISLNK(mode):
+            return "", step
+    return (tree + prefix if stat.S_ISDIR(mode) else ""), ""
+
+
+def _rewrite(listed: Mapping[Digest, str], prefix: str, target: str) -> None:
+    try:
+        for folder in listed.values():
+            relocate(folder, prefix, partial(tree.put, target))
+    except CannotRelocate as error:
+        raise MountError(f"the environment can't be moved to {prefix}: {error}") from error
+
+
+def _lay(sources: Sequence[str], target: str) -> None:
+    try:
+        tree.lay(sources, target, "hardlinks")
+    except MountError:
+        tree.lay(sources, target, "copies")

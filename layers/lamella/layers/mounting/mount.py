@@ -1,0 +1,333 @@
+"""Environments that stay: put at a folder, seen by everybody, taken away again.
+
+What is at one target is claimed before anything is done there (`claims`), and the claim is removed last, so that after
+a crash at any moment `umount` knows what to undo. What is at the target and was not put there by Lamella is left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import MountError
+from lamella.layers.mounting import claims, ladder, lowerdirs
+from lamella.layers.mounting.claims import Mounted
+from lamella.layers.mounting.kernel import MNT_DETACH, here
+from lamella.layers.mounting.ladder import METHODS, TREES, Rung
+from lamella.layers.mounting.overlay import Upper
+from lamella.layers.progress import Silent
+from lamella.layers.published import preflight
+from lamella.layers.store import locks
+from lamella.layers.store.identity import identity
+from lamella.layers.store.store import Store, make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lamella.layers.mounting.kernel import Kernel
+    from lamella.layers.mounting.ladder import Method
+    from lamella.layers.oci.documents import Digest
+    from lamella.layers.progress import Progress
+    from lamella.layers.published.environment import PublishedEnvironment
+
+_SILENT = Silent()
+
+
+def _ignore(_: str) -> None:
+    """Hears nothing."""
+
+
+def mount(
+    reference: str,
+    target: str,
+    *,
+    store: Store | None = None,
+    method: Method | None = None,
+    writable: bool = False,
+    changes: str = "",
+    prefix: str = "",
+    insecure: bool = False,
+    progress: Progress = _SILENT,
+    notify: Callable[[str], None] = _ignore,
+    kernel: Kernel | None = None,
+) -> Mounted:
+    """Pulls what is missing of `reference` and puts the environment at `target`, an empty folder, made if it is missing.
+
+    `method`: one rung of the ladder; None takes the best that works. `writable`: what is written goes to a layer of its
+    own, thrown away by `umount`, or kept in the folder `changes` and found there by the next mount with it; that needs a
+    mount, and never takes a tree. `prefix`: the path by which programs will see the environment, if not `seen_at`.
+    `notify` hears, in a sentence each, what this machine lacks that only a part of the environment needs. Where the same
+    is at the target already, and takes no changes, nothing is done. Raises `MountError`, and what `pull` raises; then
+    everything is as it was.
+    """
+    from lamella.layers.pulling import pull
+
+    def check(environment: PublishedEnvironment) -> None:
+        # What another root's programs, or those behind `prefix`, have for a C library is not known here.
+        if not prefix and seen_at(target, environment.prefix) == target:
+            preflight.check(environment)
+            for note in preflight.notes(environment):
+                notify(note)
+
+    kernel = kernel or here()
+    store = store or Store()
+    home = store.writable()
+    target = os.path.realpath(target)
+    changes = os.path.realpath(changes) if changes else ""
+    namespace = claims.namespace_here()
+    thrown_away = claims.changes_of(home, claims.key_of(namespace, target)) if writable and not changes else ""
+    pulling = pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check)
+    with pulling as pulled, _alone(home, target, changes):
+        at = prefix or seen_at(target, pulled.environment.prefix)
+        wanted = Mounted(
+            pulled.reference,
+            target,
+            changes=changes or thrown_away,
+            keeps_changes=bool(changes),
+            namespace=namespace,
+            prefix=at,
+        )
+        if there := _finish(home, wanted, method, kernel):
+            return there
+        state = replace(wanted, created=_topmost_missing(target))
+        _check_empty(state)
+        if changes:
+            _check_changes(home, state, kernel)
+        folders = lowerdirs.for_prefix(store, pulled.environment, at)
+        new_changes = _topmost_missing(f"{changes}/upper") if changes else ""
+        methods = (method,) if method else METHODS
+        state = _trial(state, methods[0], folders)
+        try:
+            claims.write(home, state, pulled.keeps)
+            return _climb(kernel, home, state, folders, keep=pulled.keeps, methods=methods)
+        except BaseException:
+            _undo(home, state, kernel)
+            _remove_empty(f"{changes}/upper", new_changes)
+            raise
+
+
+def umount(target: str, *, store: Store | None = None, lazy: bool = False, kernel: Kernel | None = None) -> Mounted:
+    """Takes the environment at `target` away, and whatever a crash left of one; gives what was there.
+
+    What is there now and is not what was put there stays: then only the claim goes, and what is given is not `whole`.
+    `lazy`: also while programs still use it; what they have open goes on until they close it.
+    """
+    kernel = kernel or here()
+    home = (store or Store()).writable()
+    target = os.path.realpath(target)
+    with ExitStack() as held:
+        state = claims.find(home, target, kernel)
+        if state:
+            held.enter_context(_alone(home, target, state.changes if state.keeps_changes else ""))
+            state = claims.find(home, target, kernel)  # whoever was there first may have taken it away
+        if state is None:
+            raise MountError(f"there is no environment of the store {home.path} at {target}")
+        there = claims.is_there(state, kernel)
+        try:
+            _undo(home, state, kernel, lazy=lazy)
+        except OSError as error:
+            why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            raise MountError(f"{target} can't be taken away: {why}") from error
+    return state if there else replace(state, whole=False)
+
+
+def seen_at(target: str, image_prefix: str) -> str:
+    """The path by which programs see what is mounted at `target`: that, or the image prefix inside another root's folder.
+
+    `/srv/root/opt/env` is `/opt/env` to those who chroot to `/srv/root`, if that is the root of a system.
+    """
+    root = target.removesuffix(image_prefix)
+    inside = root != target and root and all(os.path.isdir(f"{root}/{name}") for name in ("usr", "etc"))
+    return image_prefix if inside else target
+
+
+def mounts(store: Store | None = None) -> tuple[Mounted, ...]:
+    """Every environment that the store knows at a folder, of whatever mount namespace, sorted by the folder."""
+    return tuple(sorted(claims.claims((store or Store()).writable()), key=lambda mounted: mounted.target))
+
+
+@contextmanager
+def _alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
+    # One process at a time changes what is at a target, or uses a folder of changes.
+    home.prepare()
+    with ExitStack() as held:
+        # Always in one order, so that no two processes wait for each other.
+        for name in sorted({claims.lock_name(path) for path in (target, changes) if path}):
+            path = f"{home.path}/locks/{name}"
+            with home.explained():
+                lock = locks.acquire(path)
+            if lock is not None:
+                held.callback(locks.release, lock, path)
+        yield
+
+
+def _finish(home: Store, wanted: Mounted, method: Method | None, kernel: Kernel) -> Mounted | None:
+    """What is at the target, if it is what is wanted there; what a crash or the machine's restart left is cleared away."""
+    state = claims.find(home, wanted.target, kernel)
+    if state is None:
+        return None
+    if not (state.whole and claims.is_there(state, kernel)):
+        _undo(home, state, kernel)
+        return None
+    same = state.reference.rpartition("@")[2] == wanted.reference.rpartition("@")[2]
+    # A container that is started again mounts again. Changes are for whoever began to make them.
+    if same and state.prefix == wanted.prefix and method in (None, state.method) and not state.changes + wanted.changes:
+        return state
+    raise MountError(
+        f"{state.target} holds {state.reference} already{', in another way than this' if same else ''}: "
+        f"take it away with lamella umount {state.target}"
+    )
+
+
+def _check_empty(state: Mounted) -> None:
+    try:
+        if not state.created and os.listdir(state.target):
+            raise MountError(f"{state.target} is not empty, and what is in it would be hidden: name an empty folder")
+    except OSError as error:
+        raise MountError(f"{state.target} can't be used: {error.strerror}") from error
+
+
+def _check_changes(home: Store, state: Mounted, kernel: Kernel) -> None:
+    if _overlap(state.changes, state.target):
+        raise MountError(
+            f"changes can't be kept in {state.changes}, which {state.target} would hide: name another folder"
+        )
+    for other in claims.claims(home):
+        used = other.changes and _overlap(state.changes, other.changes)
+        if used and (claims.is_there(other, kernel) or claims.is_alive_elsewhere(other)):
+            raise MountError(
+                f"{state.changes} takes the changes of {other.target} already: name another folder, or take that away "
+                f"with lamella umount {other.target}"
+            )
+
+
+def _overlap(one: str, other: str) -> bool:
+    return os.path.commonpath((one, other)) in (one, other)
+
+
+def _climb(
+    kernel: Kernel,
+    home: Store,
+    state: Mounted,
+    folders: Sequence[str],
+    *,
+    keep: Sequence[Digest],
+    methods: Sequence[Method],
+) -> Mounted:
+    """Takes the first of `methods` that works; the claim says before each try what a crash would leave."""
+    upper = _make_folders(state)
+    claimed = state
+    looked_at: tuple[Rung, ...] = ()
+    for rung in methods:
+        if rung in TREES and state.keeps_changes:
+            why_not = "changes can be kept only by a mount, which is root's to make"
+        else:
+            trial = _trial(replace(state, rungs=looked_at), rung, folders)
+            if trial != claimed:
+                claims.write(home, trial, keep)
+            why_not = ladder.attempt(kernel, rung, folders, state.target, upper, source=state.source)
+            claimed = replace(trial, rungs=(*looked_at, Rung(rung)), whole=True)
+            if not why_not:
+                if claimed != trial:
+                    claims.write(home, claimed, keep)
+                return claimed
+        looked_at = (*looked_at, Rung(rung, why_not))
+    raise MountError(ladder.explanation(state.target, looked_at))
+
+
+def _trial(state: Mounted, rung: Method, folders: Sequence[str]) -> Mounted:
+    """What is claimed before `rung` is tried. An overlay is there as a whole or not at all: nothing is added to it then."""
+    if rung in TREES:
+        return replace(state, method=rung, identity=identity(state.target), whole=False)
+    if ladder.is_bound(folders, _upper_of(state)):
+        return replace(state, method=rung, identity=identity(folders[0]), whole=False)
+    return replace(state, method=rung, identity="", whole=True, rungs=(*state.rungs, Rung(rung)))
+
+
+def _upper_of(state: Mounted) -> Upper | None:
+    return Upper(f"{state.changes}/upper", f"{state.changes}/work") if state.changes else None
+
+
+def _make_folders(state: Mounted) -> Upper | None:
+    upper = _upper_of(state)
+    wanted = [state.target] if state.created else []
+    try:
+        for folder in (*wanted, *((upper.upper, upper.work) if upper else ())):
+            _make_with_parents(folder)
+    except OSError as error:
+        raise MountError(f"{error.filename} can't be made: {error.strerror}") from error
+    return upper
+
+
+def _make_with_parents(folder: str) -> None:
+    missing = []
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for each in reversed(missing):
+        # What root mounts is for everybody, whatever root's umask; what a user makes is as that user has it.
+        if os.geteuid() == 0:
+            make_folder(each)
+        else:
+            os.makedirs(each, exist_ok=True)
+
+
+def _undo(home: Store, state: Mounted, kernel: Kernel, *, lazy: bool = False) -> None:
+    """In the reverse order of `mount`; each step may have been done before, or never."""
+    # The last that was written: what was being tried may be another rung than the one that this began with.
+    state = claims.read(home, state) or state
+    if state.method in TREES:
+        if state.identity and not claims.is_there(state, kernel):
+            claims.forget(home, state)  # somebody else's folder of the same name
+            return
+        if state.identity:
+            ladder.empty(state.target)
+    else:
+        _unmount(state, kernel, lazy=lazy)
+    if claims.is_alive_elsewhere(state):
+        if state.namespace == claims.namespace_here():
+            raise MountError(
+                f"what was mounted at {state.target} is elsewhere now: unmount it there first, with umount(8)"
+            )
+        return
+    if state.changes and state.namespace == claims.namespace_here():
+        # The kernel's own folder, of mode 0, is of no use to the next mount.
+        shutil.rmtree(f"{state.changes}/work", ignore_errors=True)
+    _remove_empty(state.target, state.created)
+    claims.forget(home, state)
+
+
+def _topmost_missing(path: str) -> str:
+    missing = ""
+    while not os.path.lexists(path):
+        missing, path = path, os.path.dirname(path)
+    return missing
+
+
+def _remove_empty(path: str, topmost: str) -> None:
+    # Up to the topmost, as long as nobody has put anything into them.
+    with suppress(OSError):
+        while topmost and len(path) >= len(topmost):
+            os.rmdir(path)
+            path = os.path.dirname(path)
+
+
+def _unmount(state: Mounted, kernel: Kernel, *, lazy: bool) -> None:
+    # After a restart of the machine, or a crash before the mount, there is nothing of it at the target.
+    try:
+        while claims.is_there(state, kernel):
+            if not state.identity and kernel.sources(state.target)[-1] != state.source:
+                raise MountError(
+                    f"something else is mounted over the environment at {state.target}: unmount that first"
+                )
+            kernel.umount(state.target, MNT_DETACH if lazy else 0)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            why = "is in use: stop the programs that use it, or take it away lazily"
+        else:
+            why = f"can't be unmounted: {error.strerror}"
+        raise MountError(f"{state.target} {why}") from error

@@ -1,0 +1,142 @@
+"""One environment out of many layers' folders, by the kernel: overlayfs, or a bind mount where there is one folder.
+
+Folders are given lowest first, as a manifest lists layers; where two hold one path, the later one's is seen. Nothing
+here tries another way when one fails: the ladder is in `assemble`. Errors are the kernel's own, as `OSError`.
+Sources: Documentation/filesystems/overlayfs.rst, fsopen(2), mount(2).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamella.layers.mounting.kernel import (
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REMOUNT,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamella.layers.mounting.kernel import Kernel
+
+MAX_LOWERS = 500
+"""Lower folders of one overlay; the kernel refuses more (fs/overlayfs/params.h, OVL_MAX_STACK)."""
+SOURCE = "lamella"
+"""What /proc/mounts shows as the device, unless `source` says otherwise."""
+
+_MAX_VALUE = 255  # bytes of one fsconfig string
+_INHERITED = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
+_MAX_OPTIONS = 4095  # bytes of mount(2)'s data: a page with its final NUL
+
+
+@dataclass(frozen=True, slots=True)
+class Upper:
+    """Where changes go. Both folders exist, are empty or an earlier mount's, and are on one file system."""
+
+    upper: str
+    work: str
+
+
+def by_descriptors(
+    kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None, source: str = SOURCE
+) -> None:
+    """Mounts with one `lowerdir+` per folder, which Linux has since 6.7; read-only unless there is an `upper`."""
+    filesystem = kernel.fsopen("overlay")
+    folders: list[int] = []
+    try:
+        kernel.fsconfig(filesystem, "source", source)
+        for lower in reversed(lowers):
+            kernel.fsconfig(filesystem, "lowerdir+", _short(lower, folders))
+        if upper:
+            kernel.fsconfig(filesystem, "upperdir", _short(upper.upper, folders))
+            kernel.fsconfig(filesystem, "workdir", _short(upper.work, folders))
+            _user_attributes(kernel, filesystem)
+        kernel.fscreate(filesystem)
+        mount = kernel.fsmount(filesystem, 0 if upper else MOUNT_ATTR_RDONLY)
+        try:
+            kernel.move_mount(mount, target)
+        finally:
+            kernel.close(mount)
+    finally:
+        kernel.close(filesystem)
+        for folder in folders:
+            os.close(folder)
+
+
+def by_options(
+    kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None, source: str = SOURCE
+) -> None:
+    """Mounts with mount(2), whose options fit one page: the folders get names of one to three characters first.
+
+    Changes the process's working directory for the time of the call.
+    """
+    import shutil
+    import tempfile
+
+    names = tempfile.mkdtemp(prefix="lamella-")
+    before = os.open(".", os.O_PATH | os.O_DIRECTORY)
+    target = os.path.abspath(target)
+    try:
+        short = []
+        for number, lower in enumerate(reversed(lowers)):
+            os.symlink(os.path.abspath(lower), f"{names}/{number:x}")
+            short.append(f"{number:x}")
+        options = f"lowerdir={':'.join(short)}"
+        if upper:
+            os.symlink(os.path.abspath(upper.upper), f"{names}/u")
+            os.symlink(os.path.abspath(upper.work), f"{names}/w")
+            options += ",upperdir=u,workdir=w" + (",userxattr" if _in_user_namespace() else "")
+        if len(options) > _MAX_OPTIONS:
+            raise OSError(f"{len(lowers)} layers don't fit one page of mount options")
+        os.chdir(names)
+        kernel.mount(source, target, "overlay", 0 if upper else MS_RDONLY, options)
+    finally:
+        os.fchdir(before)
+        os.close(before)
+        # The kernel has looked the links up; nobody needs them again.
+        shutil.rmtree(names)
+
+
+def bind(kernel: Kernel, folder: str, target: str, *, writable: bool = False) -> None:
+    """Shows `folder` at `target` too; read-only unless `writable`. An overlay of one folder is refused by the kernel."""
+    kernel.mount(folder, target, flags=MS_BIND)
+    if writable:
+        return
+    try:
+        # A remount states all flags anew, and those that a user namespace inherited must not be dropped (EPERM).
+        kept = os.statvfs(folder).f_flag & _INHERITED
+        kernel.mount("", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
+    except OSError:
+        kernel.umount(target)
+        raise
+
+
+def _short(path: str, folders: list[int]) -> str:
+    # Through /proc a path of any length is a short one; most are short enough as they are.
+    if len(path) <= _MAX_VALUE and path.isascii():
+        return path
+    folders.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    return f"/proc/self/fd/{folders[-1]}"
+
+
+def _user_attributes(kernel: Kernel, filesystem: int) -> None:
+    # Whiteouts and opaque folders are marked in trusted.*, which only the first user namespace may write.
+    if _in_user_namespace():
+        kernel.fsconfig(filesystem, "userxattr")
+
+
+def _in_user_namespace() -> bool:
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as lines:
+            return lines.read().split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""The OCI specifications' nouns, references, and the interfaces of storage."""

@@ -1,0 +1,110 @@
+"""References: where an environment is, or goes.
+
+`registry/repository:tag@digest`, or `oci:FOLDER:tag` for an OCI layout on disk. The grammar of the first is
+distribution's (reference/regexp.go), with its rule that a first component without a dot, a colon and the name
+`localhost` belongs to docker.io.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from lamella.layers.errors import InvalidContent, InvalidReference
+from lamella.layers.oci.documents import Digest
+
+_TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_HOST = re.compile(rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One parsed reference: `folder` for a layout, else `registry` and `repository`; `tag` or `digest` or both."""
+
+    registry: str = ""
+    repository: str = ""
+    folder: str = ""
+    tag: str = ""
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        name = f"oci:{self.folder}" if self.folder else f"{self.registry}/{self.repository}"
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{name}{tag}{f'@{self.digest}' if self.digest else ''}"
+
+    @property
+    def is_layout(self) -> bool:
+        """Whether this names a folder on disk, not a registry."""
+        return bool(self.folder)
+
+    def at(self, digest: Digest) -> Reference:
+        """The same place, pinned to `digest`."""
+        return replace(self, digest=digest)
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """`text` as a reference, with the tag `latest` if it names neither tag nor digest; else `InvalidReference`."""
+        name, at, digest_text = text.partition("@") if not text.startswith("oci:") else _split_layout_digest(text)
+        digest = None
+        if at:
+            try:
+                digest = Digest.parse(digest_text)
+            except InvalidContent as error:
+                raise InvalidReference(f"{_shown(text)!r} is not a reference: {error}") from None
+        if name.startswith("oci:"):
+            return _layout(text, name.removeprefix("oci:"), digest)
+        return _registry(text, name, digest)
+
+
+def is_registry(name: str) -> bool:
+    """Whether `name` can be a reference's registry: a host with an optional port."""
+    return bool(_HOST.fullmatch(name))
+
+
+def _split_layout_digest(text: str) -> tuple[str, str, str]:
+    # A folder's name may hold an @; a digest has a colon behind it.
+    name, at, digest = text.rpartition("@")
+    return (name, at, digest) if at and re.fullmatch(r"sha(256|512):[0-9a-f]*", digest) else (text, "", "")
+
+
+def _layout(text: str, rest: str, digest: Digest | None) -> Reference:
+    folder, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:
+        folder, tag = rest, "" if digest else "latest"
+        colon = ""
+    if not folder or "\0" in folder:
+        raise InvalidReference(f"{text!r} names no folder: write oci:FOLDER:tag")
+    if (tag or colon) and not _TAG.fullmatch(tag):
+        raise InvalidReference(f"{tag!r} in {text!r} is not a tag: use letters, digits, '.', '_' and '-', at most 128")
+    return Reference(folder=folder, tag=tag, digest=digest)
+
+
+def _registry(text: str, name: str, digest: Digest | None) -> Reference:
+    shown = _shown(text)
+    if "://" in name:
+        raise InvalidReference(f"{shown!r} is a URL: write it without its scheme, such as ghcr.io/team/envs:tag")
+    head, slash, rest = name.partition("/")
+    if slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head):
+        registry = head
+    else:
+        registry, rest = "docker.io", name
+    repository, colon, tag = rest.partition(":")
+    if registry == "docker.io" and "/" not in repository:
+        repository = f"library/{repository}"
+    if not _HOST.fullmatch(registry):
+        raise InvalidReference(f"{shown!r} is not a reference: its registry is not a host name with an optional port")
+    if not _REPOSITORY.fullmatch(repository):
+        raise InvalidReference(
+            f"{shown!r} is not a reference: a repository has lower-case letters, digits and single '.', '_', '-', '/'"
+        )
+    if colon and not _TAG.fullmatch(tag):
+        raise InvalidReference(f"{shown!r} is not a reference: its tag has other than letters, digits, '.', '_', '-'")
+    return Reference(registry, repository, tag=tag or ("" if digest else "latest"), digest=digest)
+
+
+def _shown(text: str) -> str:
+    # Somebody who writes user:password@host must not find it in a log.
+    return re.sub(r"[^/@]*:[^/@]*@(?!sha)", "***@", text)[:200]

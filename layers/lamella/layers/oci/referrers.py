@@ -1,0 +1,110 @@
+"""What is attached to an image or index: manifests whose subject it is, such as an SBOM.
+
+Where a registry has no referrers API (and in a layout), an index under a tag made of the subject's digest lists them.
+Source: distribution-spec v1.1, "Listing Referrers" and "Referrers Tag Schema".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import NotFound
+from lamella.layers.oci.documents import EMPTY, INDEX_TYPES, MANIFEST, Descriptor, Index, Manifest
+from lamella.layers.oci.storage import fetch_document
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from lamella.layers.oci.documents import Digest
+    from lamella.layers.oci.storage import ReadOnlyStorage, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What to attach: one document of a type."""
+
+    artifact_type: str
+    """Of the whole, such as application/vnd.cyclonedx+json."""
+    content: bytes
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def attach(
+    storage: Storage, subject: Descriptor, artifact: Artifact, there: Collection[Descriptor] | None = None
+) -> Descriptor:
+    """Pushes `artifact` as a referrer of `subject`, unless it is one, and returns its manifest's descriptor. Idempotent.
+
+    `there` is what `referrers` said a moment ago, for whoever attaches several and asks once.
+
+    With the tag schema, of two that attach to one subject at the same moment one may be lost; the specification has no
+    way around that.
+    """
+    config = Descriptor.of(EMPTY, b"{}")
+    layer = Descriptor.of(artifact.artifact_type, artifact.content)
+    # A subject is named by these three alone: its annotations are the index's that it was found in.
+    bare = Descriptor(subject.media_type, subject.digest, subject.size)
+    manifest = Manifest(config, (layer,), artifact.annotations, MANIFEST, artifact.artifact_type, bare).to_json()
+    descriptor = replace(
+        Descriptor.of(MANIFEST, manifest), annotations=artifact.annotations, artifact_type=artifact.artifact_type
+    )
+    if there is None:
+        there = referrers(storage, subject)
+    if any(entry.digest == descriptor.digest for entry in there):
+        return descriptor
+    for document, content in ((config, b"{}"), (layer, artifact.content)):
+        if not storage.exists(document):
+            storage.push(document, partial(BytesIO, content))
+    storage.push(descriptor, partial(BytesIO, manifest))
+    # Asked again: some say that there is no such thing where nothing is attached yet.
+    if storage.referrers(subject.digest) is None:
+        add(storage, subject.digest, descriptor)
+    return descriptor
+
+
+def referrers(storage: ReadOnlyStorage, subject: Descriptor, artifact_type: str = "") -> tuple[Descriptor, ...]:
+    """The manifests that are attached to `subject`, of one type or of any."""
+    found = storage.referrers(subject.digest)
+    if found is None:
+        found = _tagged(storage, subject.digest)
+    return tuple(entry for entry in found if not artifact_type or entry.artifact_type == artifact_type)
+
+
+def content_of(storage: Storage, referrer: Descriptor) -> bytes:
+    """The document that `attach` was given."""
+    manifest = Manifest.parse(fetch_document(storage, referrer))
+    if len(manifest.layers) != 1:
+        raise NotFound(f"{referrer.digest} has {len(manifest.layers)} documents, where one is expected")
+    return fetch_document(storage, manifest.layers[0])
+
+
+def annotations_of(storage: ReadOnlyStorage, referrer: Descriptor) -> Mapping[str, str]:
+    """What `attach` was given beside the document; read from the manifest where it is listed without."""
+    return referrer.annotations or Manifest.parse(fetch_document(storage, referrer)).annotations
+
+
+def add(storage: Storage, subject: Digest, referrer: Descriptor) -> None:
+    """Lists `referrer` under the tag that is made of `subject`, for registries without the API."""
+    others = tuple(entry for entry in _tagged(storage, subject) if entry.digest != referrer.digest)
+    index = Index((*others, referrer)).to_json()
+    storage.push(
+        Descriptor.of("application/vnd.oci.image.index.v1+json", index),
+        partial(BytesIO, index),
+        tag=_schema_tag(subject),
+    )
+
+
+def _schema_tag(digest: Digest) -> str:
+    return f"{digest.algorithm}-{digest.hex}"[:128]
+
+
+def _tagged(storage: ReadOnlyStorage, digest: Digest) -> tuple[Descriptor, ...]:
+    try:
+        descriptor = storage.resolve(_schema_tag(digest))
+    except NotFound:
+        return ()
+    if descriptor.media_type not in INDEX_TYPES:
+        return ()
+    return Index.parse(fetch_document(storage, descriptor)).manifests

@@ -1,0 +1,1 @@
+"""What a reference names: environments, findings, requirements of a node, copies."""

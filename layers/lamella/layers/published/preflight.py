@@ -1,0 +1,108 @@
+"""What an environment needs of the machine that runs it, looked at before anything is downloaded."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from lamella.layers.published.environment import PublishedEnvironment
+
+# Source: x86-64 psABI, "Micro-Architecture Levels", in the names of /proc/cpuinfo; abm is LZCNT.
+_LEVELS = {
+    2: ("cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"),
+    3: ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"),
+    4: ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+}
+_MAX_CACHE = 16 << 20
+
+
+def check(environment: PublishedEnvironment) -> None:
+    """Raises `Unsupported`, in one sentence, where this machine can't run the environment."""
+    if why_not := obstacle(environment):
+        raise Unsupported(why_not)
+
+
+def obstacle(environment: PublishedEnvironment) -> str:
+    """Why this machine can't run the environment, in one sentence; empty where it can."""
+    missing = missing_glibc(environment.glibc, glibc()) or missing_level(environment.cpu_level, _cpu_flags())
+    return f"this environment can't run here: {missing}" if missing else ""
+
+
+def notes(environment: PublishedEnvironment) -> list[str]:
+    """What this machine lacks that only a part of the environment needs, a sentence each.
+
+    A driver is no reason to refuse: what is built for CUDA mostly runs on the CPU as well.
+    """
+    absent = missing_drivers(environment.drivers, os.environ.get("LD_LIBRARY_PATH", ""), "/etc/ld.so.cache")
+    return [
+        f"this machine has no {name}, which a device's driver brings: what needs it in this environment will fail here"
+        for name in absent
+    ]
+
+
+def glibc() -> str:
+    """This machine's glibc version, such as 2.36; empty where its C library is another one."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):  # musl knows no such name
+        return ""
+    return version if name == "glibc" else ""
+
+
+def missing_glibc(needed: str, here: str) -> str:
+    """What is missing where glibc `here` (empty: none) is to run what needs `needed`; nothing where that is enough."""
+    if not needed or (here and _numbers(needed) <= _numbers(here)):
+        return ""
+    has = f"this machine has {here}" if here else "this machine has another C library"
+    return f"it needs glibc {needed} or newer and {has}: use a newer system, or build the environment on an older one"
+
+
+def missing_level(needed: int, flags: Container[str]) -> str:
+    """What is missing where a CPU with `flags`, as /proc/cpuinfo names them, is to run code of an x86-64 level."""
+    for level in range(2, needed + 1):
+        lacking = [flag for flag in _LEVELS[level] if flag not in flags]
+        if lacking:
+            return (
+                f"it needs a CPU of level x86-64-v{needed} and this one lacks {', '.join(lacking)}: use a newer machine, "
+                "or packages built for older ones"
+            )
+    return ""
+
+
+def missing_drivers(needed: Sequence[str], library_path: str, cache: str) -> list[str]:
+    """Which of the libraries `needed` are neither in a folder of `library_path` nor in the loader's `cache`."""
+    if not needed:
+        return []
+    try:
+        with open(cache, "rb") as file:
+            known = file.read(_MAX_CACHE)
+    except OSError:
+        known = b""
+    folders = [folder for folder in library_path.split(":") if folder]
+    return [
+        name
+        for name in needed
+        if b"\0" + name.encode() + b"\0" not in known
+        and not any(os.path.exists(os.path.join(folder, name)) for folder in folders)
+    ]
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("flags"):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    # Nothing is known, and so nothing is refused: the loader itself says what it misses.
+    return frozenset(flag for flags in _LEVELS.values() for flag in flags)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())

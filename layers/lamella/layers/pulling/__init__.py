@@ -1,0 +1,1 @@
+"""Missing layers into the store."""

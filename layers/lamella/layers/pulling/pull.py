@@ -1,0 +1,148 @@
+"""Brings the layers of an environment that are missing here into the store: `plan` decides, `pull` acts."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import StoreError
+from lamella.layers.oci.annotations import UNPACKED
+from lamella.layers.oci.documents import Platform
+from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.storage import open_storage
+from lamella.layers.progress import Progress, Silent
+from lamella.layers.published import environment as published
+from lamella.layers.store.document_cache import Remembered
+from lamella.layers.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    from lamella.layers.oci.documents import Digest, Layer
+    from lamella.layers.published.environment import PublishedEnvironment
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What a pull would do: each layer once, `fetch` with the largest blob first, so that none is left for the end."""
+
+    fetch: tuple[Layer, ...]
+    present: tuple[Layer, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the blobs to fetch."""
+        return sum(layer.descriptor.size for layer in self.fetch)
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of the files in them, where that was recorded; else those of the blob."""
+        return sum(_unpacked(layer) for layer in self.fetch)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a pull did: the reference with its digest, the environment, and bytes of blobs that were moved."""
+
+    reference: str
+    environment: PublishedEnvironment
+    plan: PullPlan
+    moved: int
+    keeps: tuple[Digest, ...] = ()
+    """What to lease or hold so that it works without a request: the layers, and the documents that list them."""
+
+
+def plan(layers: Iterable[Layer], here: Container[Digest]) -> PullPlan:
+    """Which of `layers` to fetch when the diff_ids in `here` are in the store."""
+    once = {layer.diff_id: layer for layer in layers}.values()
+    missing = sorted(
+        (layer for layer in once if layer.diff_id not in here),
+        key=lambda layer: (-layer.descriptor.size, str(layer.diff_id)),
+    )
+    return PullPlan(tuple(missing), tuple(layer for layer in once if layer.diff_id in here))
+
+
+def pull(
+    reference: str,
+    *,
+    store: Store | None = None,
+    platform: Platform | None = None,
+    insecure: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    check: Callable[[PublishedEnvironment], object] | None = None,
+) -> Pulled:
+    """Fetches, verifies and unpacks the layers of `reference` that are missing; nothing is asked when none is.
+
+    A pull that is stopped keeps the layers that it finished. `platform` is this machine's by default. `check`: see
+    `leased`; whether this machine can run what it pulls is not looked at, since others may use its store. Raises
+    `LayersError`. The layers stay until `gc`; to keep them from it, use `leased`.
+    """
+    with leased(
+        reference, store=store, platform=platform, insecure=insecure, dry_run=dry_run, progress=progress, check=check
+    ) as pulled:
+        return pulled
+
+
+@contextmanager
+def leased(
+    reference: str,
+    *,
+    store: Store | None = None,
+    platform: Platform | None = None,
+    insecure: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    check: Callable[[PublishedEnvironment], object] | None = None,
+) -> Iterator[Pulled]:
+    """`pull`, with the environment's layers leased until the block ends.
+
+    `check` sees the environment before anything of it is fetched, and raises to have nothing fetched.
+    """
+    store = store or Store()
+    parsed = Reference.parse(reference)
+    source = Remembered(store, lambda: open_storage(parsed, insecure=insecure))
+    try:
+        found = published.read(source, parsed)
+        environment = published.for_platform(found, platform or Platform.here())
+        if check:
+            check(environment)
+        diff_ids = tuple(layer.diff_id for layer in environment.layers)
+        if dry_run:
+            todo = plan(environment.layers, store.present(diff_ids))
+            yield Pulled(str(found.reference), environment, todo, 0)
+            return
+        documents = (found.descriptor, *environment.documents)
+        keeps = (*diff_ids, *(document.digest for document in documents))
+        with store.lease(keeps, f"pull {parsed}"):
+            # Only what is seen after the lease was made is sure to stay.
+            todo = plan(environment.layers, store.present(diff_ids))
+            moved = 0
+            if todo.fetch:
+                from lamella.layers.pulling.fetch import fetch
+
+                _check_room(store, todo)
+                moved = fetch(todo.fetch, source, store, progress or Silent())
+            # A command may now run for days: no connection waits for its end.
+            source.close()
+            yield Pulled(str(found.reference), environment, todo, moved, keeps)
+    finally:
+        source.close()
+
+
+def _check_room(store: Store, todo: PullPlan) -> None:
+    with store.explained():
+        disk = os.statvfs(store.path)
+    room = disk.f_bavail * disk.f_frsize
+    if todo.unpacked > room:
+        raise StoreError(
+            f"the store {store.path} has room for {room} bytes and the environment needs {todo.unpacked} more: free "
+            "space with lamella gc, or choose another disk with LAMELLA_STORE"
+        )
+
+
+def _unpacked(layer: Layer) -> int:
+    text = layer.descriptor.annotations.get(UNPACKED, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else layer.descriptor.size

@@ -1,0 +1,200 @@
+"""How requests to a registry are signed: not at all, with a user and password, or with a token for each scope.
+
+A registry that wants a signature answers 401 and says in WWW-Authenticate which; `bearer` names a token server, its
+realm. Tokens are kept until shortly before they expire, and got anew when a registry refuses one earlier. Source:
+distribution's docs/spec/auth/{token,oauth,scope}.md; RFC 9110, 11.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import ipaddress
+import re
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from lamella.layers.errors import Denied, InvalidContent
+from lamella.layers.registry.client import Body, failure_of
+from lamella.layers.registry.retry import patiently
+from lamella.layers.registry.url import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from cachetools import TLRUCache
+
+    from lamella.layers.registry.client import Client, Response
+    from lamella.layers.registry.credentials import Credentials
+
+_CLIENT_ID = "lamella"
+_MAX_ANSWER = 1 << 20
+_SHORTEST_LIFE = 60
+"""Seconds that a token lives when its server does not say. Source: token.md, `expires_in`."""
+_MARGIN = 0.8
+"""The part of a token's life that it is used for: a request that leaves in time arrives in time."""
+
+_PARAMETER = re.compile(r'([a-zA-Z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_SCHEME = re.compile(r"(?:^|,)\s*([a-zA-Z0-9_-]+)(?:\s+(?=[a-zA-Z0-9_-]+\s*=)|\s*(?=,|$))")
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One WWW-Authenticate challenge; the scheme and the parameters' names in lower case."""
+
+    scheme: str
+    parameters: dict[str, str]
+
+
+def challenges(headers: Iterable[str]) -> list[Challenge]:
+    """The challenges of all WWW-Authenticate headers, of which one may hold several."""
+    found = []
+    for header in headers:
+        # Commas part challenges as well as parameters; a quoted scope holds both commas and spaces.
+        masked = re.sub(r'"(?:[^"\\]|\\.)*"', lambda match: '"' + "x" * (len(match[0]) - 2) + '"', header)
+        starts = list(_SCHEME.finditer(masked))
+        ends = [match.start() for match in starts[1:]] + [len(header)]
+        for start, end in zip(starts, ends, strict=False):
+            parameters = {
+                match[1].lower(): re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]
+                for match in _PARAMETER.finditer(header[start.end() : end])
+            }
+            found.append(Challenge(start[1].lower(), parameters))
+    return found
+
+
+class Tokens:
+    """The signatures of one client's requests. One thread asks the token server while the others wait for its answer."""
+
+    def __init__(self, client: Client, name: str, credentials: Callable[[], Credentials | None]) -> None:
+        """`name`: the registry as people write it. `credentials` is called once, when a registry first asks."""
+        self._client = client
+        self._name = name
+        self._find = credentials
+        self._lock = threading.Lock()
+        self._challenge: Challenge | None = None
+        self._credentials: Credentials | None = None
+        self._cache: TLRUCache[frozenset[str], tuple[str, float]] | None = None
+
+    def signature(self, scopes: Collection[str]) -> str:
+        """The Authorization header for requests within `scopes`; empty while no registry has asked for one."""
+        with self._lock:
+            return self._signature(frozenset(scopes)) if self._challenge else ""
+
+    def answer(self, headers: Iterable[str], scopes: Collection[str], refused: str, what: str) -> str:
+        """The signature that a 401 asks for, in place of the `refused` one; `Denied` where there is none."""
+        offered = {challenge.scheme: challenge for challenge in challenges(headers)}
+        challenge = offered.get("bearer") or offered.get("basic")
+        if not challenge:
+            raise Denied(f"{self._name} wants a signature for {what} of a kind that is not known here")
+        wanted = frozenset(scopes)
+        with self._lock:
+            if self._challenge is None:
+                self._credentials = self._find()
+            self._challenge = challenge
+            # Another thread may have got a new one since.
+            if self._kept().get(wanted, ("", 0))[0] == refused:
+                self._kept().pop(wanted, None)
+            signature = self._signature(wanted)
+        if not signature:
+            raise Denied(f"{self._name} wants to know who asks for {what}; log in with lamella login {self._name}")
+        if signature == refused:
+            raise Denied(f"{self._name} refuses the credentials for {what}; log in with lamella login {self._name}")
+        return signature
+
+    def _signature(self, scopes: frozenset[str]) -> str:
+        assert self._challenge
+        credentials = self._credentials
+        if self._challenge.scheme == "basic":
+            return _basic(credentials) if credentials and credentials.password else ""
+        known = self._kept().get(scopes)
+        if known is None:
+            token, life = patiently(self._client.patience, lambda: self._ask(scopes))
+            known = self._kept()[scopes] = (f"Bearer {token}", life)
+        return known[0]
+
+    def _kept(self) -> TLRUCache[frozenset[str], tuple[str, float]]:
+        if self._cache is None:
+            self._cache = _cache()
+        return self._cache
+
+    def _ask(self, scopes: frozenset[str]) -> tuple[str, float]:
+        """A token and the seconds that it lives."""
+        assert self._challenge
+        parameters = self._challenge.parameters
+        realm = parameters.get("realm", "")
+        _check_realm(realm, self._client.base, self._name)
+        # The registry's own wish may name the scope otherwise; what is asked for and not granted is left out.
+        asked = sorted(scopes | ({parameters["scope"]} if parameters.get("scope") and not scopes else set()))
+        query = [("service", parameters["service"])] if parameters.get("service") else []
+        credentials = self._credentials
+        headers, body = {"Accept": "application/json"}, None
+        if credentials and credentials.identity_token:
+            form = [*query, ("client_id", _CLIENT_ID), ("scope", " ".join(asked))]
+            form += [("grant_type", "refresh_token"), ("refresh_token", credentials.identity_token)]
+            content = urlencode(form).encode()
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            body = Body(lambda: contextlib.closing(io.BytesIO(content)), len(content))
+            response = self._client.send("POST", realm, headers, body)
+        else:
+            query += [("scope", scope) for scope in asked]
+            if credentials and credentials.password:
+                headers["Authorization"] = _basic(credentials)
+                query.append(("account", credentials.username))
+            glue = ("&" if "?" in realm else "?") if query else ""
+            response = self._client.send("GET", f"{realm}{glue}{urlencode(query)}", headers)
+        if response.status != 200:
+            raise failure_of(response, f"a token for {self._name}")
+        return _token(response)
+
+
+def _token(response: Response) -> tuple[str, float]:
+    try:
+        document = response.json(_MAX_ANSWER)
+        token = document.get("token") or document.get("access_token")
+        life = float(document.get("expires_in") or _SHORTEST_LIFE)
+    except (InvalidContent, ValueError, OverflowError, TypeError, AttributeError):
+        token, life = None, 0.0
+    # A header holds it: a line break in it would begin another header.
+    if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise InvalidContent(f"the token server {response.host} answered without a token; is a proxy in between?")
+    # In this order, since NaN is neither more nor less than anything.
+    return token, max(_SHORTEST_LIFE, life)
+
+
+def _basic(credentials: Credentials) -> str:
+    return "Basic " + base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()
+
+
+def _cache() -> TLRUCache[frozenset[str], tuple[str, float]]:
+    from cachetools import TLRUCache
+
+    # Not thread-safe; `_lock` is held around every use.
+    return TLRUCache(maxsize=256, ttu=lambda _scopes, token, now: now + token[1] * _MARGIN, timer=time.monotonic)
+
+
+def _check_realm(realm: str, base: str, name: str) -> None:
+    """Refuses a realm to which no honest registry sends its users' passwords."""
+    allowed = {"https"} if base.startswith("https:") else {"https", "http"}
+    address = None
+    with contextlib.suppress(InvalidContent):
+        address = Address.parse(realm, name)
+    if not address or address.scheme not in allowed:
+        shown = address.shown if address else realm[:100]
+        raise Denied(f"{name} names {shown!r} as its token server, which is no HTTPS address: refused as hostile")
+    addresses = {address.host}
+    # Cloud machines hand out credentials of their own at a link-local address that also has names. One that can't be
+    # resolved here is left to the connection, or to the proxy.
+    with contextlib.suppress(OSError, UnicodeError):
+        addresses |= {str(found[4][0]) for found in socket.getaddrinfo(address.host, None)}
+    for each in addresses:
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(each.partition("%")[0]).is_link_local:
+                raise Denied(
+                    f"{name} names {address.host} as its token server, a link-local address: refused as hostile"
+                )

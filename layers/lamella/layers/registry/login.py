@@ -1,0 +1,127 @@
+"""Logging in and out: credentials in the file that Docker's clients read, or with the helper that it names."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from lamella.layers.errors import CredentialsError, InvalidReference, NotFound
+from lamella.layers.oci.reference import is_registry
+from lamella.layers.registry.credentials import Credentials, docker_file, helper_of, key_of, plain, read_file
+from lamella.layers.registry.repository import client_of
+from lamella.layers.registry.retry import patiently
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from docker.credentials import Store
+
+
+def registry_of(text: str) -> str:
+    """The registry that somebody means, who may write it as a URL; `InvalidReference` where it can't be one."""
+    registry = plain(text)
+    if not is_registry(registry):
+        shown = text.rpartition("@")[2][:100]
+        raise InvalidReference(f"{shown!r} is no registry: name its host alone, such as ghcr.io or localhost:5000")
+    return registry
+
+
+def login(registry: str, username: str, password: str, *, insecure: bool = False) -> str:
+    """Keeps credentials for `registry` after the registry has taken them; returns the file or helper that has them.
+
+    What was kept for it before, under any spelling of its name, is replaced. Raises `Denied` where the registry refuses
+    them, `NotFound` and `InvalidReference` where it is none, `Unreachable`, and `CredentialsError` where they can't be kept.
+    """
+    registry = registry_of(registry)
+    known = Credentials(username, password)
+    client = client_of(registry, lambda: known, insecure=insecure)
+    with contextlib.closing(client):
+        try:
+            patiently(client.patience, lambda: client.request("GET", "/", "this login", {200})).close()
+        except NotFound as error:
+            raise NotFound(f"{registry} is no registry: it has no /v2/; is its name right?") from error
+    path = _path()
+    document = read_file(path)
+    helper = helper_of(document, registry, path)
+    entries = _auths(document)
+    _forget(entries, registry)
+    if helper:
+        with _helped(helper, registry) as store:
+            store.store(key_of(registry), username, password)
+        # Docker's clients list there whom the helper knows.
+        entries[key_of(registry)] = {}
+    else:
+        entries[key_of(registry)] = {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
+    _write(path, document)
+    return f"docker-credential-{helper}" if helper else path
+
+
+def logout(registry: str) -> bool:
+    """Forgets the credentials for `registry`; whether there were any."""
+    registry = registry_of(registry)
+    path = _path()
+    document = read_file(path)
+    helper = helper_of(document, registry, path)
+    known = _forget(_auths(document), registry)
+    if known:
+        _write(path, document)
+    if helper:
+        with _helped(helper, registry) as store:
+            store.erase(key_of(registry))
+            known = True
+    return known
+
+
+def _path() -> str:
+    # Where podman's file is named, it is the first that is read; what is kept elsewhere would not be found.
+    return os.environ.get("REGISTRY_AUTH_FILE") or docker_file()
+
+
+def _auths(document: dict[str, Any]) -> dict[str, Any]:
+    entries = document.setdefault("auths", {})
+    if not isinstance(entries, dict):
+        raise CredentialsError(f"'auths' in {_path()} is not an object: correct it, or move the file away")
+    return entries
+
+
+def _forget(entries: dict[str, Any], registry: str) -> bool:
+    # Whoever looks for the registry takes the first key that means it, however it is written.
+    meant = [key for key in entries if plain(key) == registry]
+    for key in meant:
+        del entries[key]
+    return bool(meant)
+
+
+@contextlib.contextmanager
+def _helped(helper: str, registry: str) -> Iterator[Store]:
+    from docker.credentials import Store, errors
+
+    try:
+        yield Store(helper)
+    except errors.CredentialsNotFound:
+        pass
+    except errors.StoreError as error:
+        raise CredentialsError(f"the credential helper docker-credential-{helper} failed for {registry}") from error
+
+
+def _write(path: str, document: dict[str, Any]) -> None:
+    # A link stays a link: people keep the file elsewhere.
+    path = os.path.realpath(path)
+    partial = ""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        # mkstemp's files are 0600 from the start.
+        handle, partial = tempfile.mkstemp(prefix=".partial-", dir=os.path.dirname(path))
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent="\t")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise CredentialsError(f"can't keep the credentials in {path}: {error.strerror}") from error

@@ -1,0 +1,377 @@
+"""A repository of a registry, over HTTP. Source: distribution-spec v1.1."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from lamella.layers.errors import (
+    Denied,
+    FalseMirror,
+    InvalidContent,
+    LayersError,
+    NotFound,
+    Unreachable,
+    UnsafeLayer,
+)
+from lamella.layers.oci.documents import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest, Index
+from lamella.layers.oci.storage import VerifiedReader
+from lamella.layers.oci.tags import is_derived, listed
+from lamella.layers.registry import credentials, tls
+from lamella.layers.registry.auth import Tokens
+from lamella.layers.registry.client import Body, Client
+from lamella.layers.registry.download import Download, fitting
+from lamella.layers.registry.mirrors import Mirror, mirrors_of
+from lamella.layers.registry.retry import Patience, patiently
+from lamella.layers.registry.upload import PART, TooLarge, Upload, location_of, opened
+from lamella.layers.registry.url import Address, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lamella.layers.oci.storage import Content, Reader
+    from lamella.layers.registry.client import Response
+
+_DOCUMENTS = MANIFEST_TYPES | INDEX_TYPES
+_ACCEPT = ", ".join(sorted(_DOCUMENTS))
+_MAX_PAGES = 1000
+
+
+def endpoint(registry: str, *, insecure: bool = False) -> str:
+    """The base URL of a registry's API: HTTPS, but where plain HTTP was asked for, and on loopback without certificates."""
+    host = "registry-1.docker.io" if registry == "docker.io" else registry
+    plain = insecure or (is_loopback(host) and not tls.known(host))
+    return f"{'http' if plain else 'https'}://{host}/v2"
+
+
+def client_of(
+    registry: str,
+    find: Callable[[], credentials.Credentials | None],
+    *,
+    insecure: bool = False,
+    patience: Patience = Patience(),  # noqa: B008 - a frozen value
+) -> Client:
+    """A client of the registry itself; `find` gives the credentials when they are asked for."""
+    return Client(
+        endpoint(registry, insecure=insecure),
+        tokens=lambda client: Tokens(client, registry, find),
+        tls=partial(tls.context, registry),
+        patience=patience,
+    )
+
+
+class Registry:
+    """A repository as a `Storage`, used from any number of threads. Plain HTTP on loopback or where `insecure`.
+
+    `mirrors`: whether mirrors are asked first for what is read.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        repository: str,
+        *,
+        insecure: bool = False,
+        patience: Patience = Patience(),  # noqa: B008 - a frozen value
+        part: int = PART,
+        mirrors: bool = True,
+    ) -> None:
+        self._name = registry
+        self._repository = repository
+        self._patience = patience
+        find = partial(credentials.find, registry, repository)
+        self._client = client_of(registry, find, insecure=insecure, patience=patience)
+        self._lock = threading.Lock()
+        self._sessions: dict[Digest, str] = {}
+        self._in_parts = False
+        self._part = part
+        self._read: dict[Digest, bytes] = {}
+        self._known_mirrors: list[tuple[Mirror, Client]] | None = None if mirrors else []
+        self._dead: set[str] = set()
+
+    def fetch(self, descriptor: Descriptor) -> contextlib.AbstractContextManager[Reader]:
+        """See `Fetcher`."""
+        return self._fetch(descriptor)
+
+    @contextlib.contextmanager
+    def _fetch(self, descriptor: Descriptor) -> Iterator[Reader]:
+        if descriptor.media_type in _DOCUMENTS:
+            with self._lock:
+                content = self._read.pop(descriptor.digest, None)
+            if content is None:
+                content = self._document(str(descriptor.digest))[1]
+            yield VerifiedReader(io.BytesIO(content), descriptor)
+            return
+        target = f"/{self._repository}/blobs/{descriptor.digest}"
+        left = [pair for pair in self._mirrors if pair[0].base not in self._dead]
+
+        used: list[Mirror] = []
+
+        def ask(headers: dict[str, str], offset: int) -> Response:
+            # Each is asked once: what breaks off at a mirror goes on at the next, and in the end at the registry.
+            while left:
+                mirror, client = left.pop(0)
+                with self._forgiving(mirror):
+                    response = self._get(client, target + self._namespace, descriptor.digest, headers)
+                    fitting(response, descriptor, offset)
+                    used.append(mirror)
+                    return response
+            return fitting(self._get(self._client, target, descriptor.digest, headers), descriptor, offset)
+
+        with contextlib.closing(Download(descriptor, ask, self._patience)) as download, self._blaming(used):
+            yield _Blaming(VerifiedReader(download, descriptor), partial(self._blaming, used))
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """See `Pusher`."""
+        kind = "manifests" if descriptor.media_type in _DOCUMENTS else "blobs"
+        target = f"/{self._repository}/{kind}/{descriptor.digest}"
+        with self._patiently("HEAD", target, {200, 404}, headers={"Accept": _ACCEPT}) as response:
+            if response.status == 404:
+                return False
+            there = response.header("Docker-Content-Digest")
+            if there and there != str(descriptor.digest):
+                raise InvalidContent(f"{self._name} has {there[:100]} where {descriptor.digest} was asked for")
+            if response.content_type == "text/html":
+                raise InvalidContent(f"{self._name} answered with a web page: is a proxy or a login page in between?")
+            return True
+
+    def push(self, descriptor: Descriptor, content: Content, *, tag: str = "") -> None:
+        """See `Pusher`."""
+        if descriptor.media_type in _DOCUMENTS:
+            self._push_document(descriptor, content, tag)
+            return
+
+        upload = Upload(self._client, self._repository, descriptor, content, self._part)
+        tried = False
+
+        def attempt() -> None:
+            nonlocal tried
+            # What broke last may have been the answer alone.
+            if tried and self.exists(descriptor):
+                return
+            tried = True
+            with self._lock:
+                session, in_parts = self._sessions.pop(descriptor.digest, ""), self._in_parts
+            if not in_parts or descriptor.size <= self._part:
+                try:
+                    upload.whole(session)
+                    return
+                except TooLarge:
+                    if descriptor.size <= self._part:
+                        raise
+                    with self._lock:
+                        self._in_parts = True
+            upload.in_parts()
+
+        patiently(self._patience, attempt)
+
+    def mount(self, descriptor: Descriptor, repository: str) -> bool:
+        """See `Pusher`."""
+        query = urlencode({"mount": str(descriptor.digest), "from": repository})
+        target = f"/{self._repository}/blobs/uploads/?{query}"
+        scopes = {*self._pushing(), f"repository:{repository}:pull"}
+        try:
+            with self._patiently("POST", target, {201, 202}, scopes=scopes) as response:
+                if response.status == 202:
+                    with self._lock:
+                        self._sessions[descriptor.digest] = location_of(response)
+                return response.status == 201
+        except (Denied, NotFound):
+            return False
+
+    def resolve(self, name: str) -> Descriptor:
+        """See `Resolver`. The document itself is kept, for the `fetch` that follows."""
+        try:
+            media_type, content = self._document(name)
+        except NotFound as error:
+            # A digest has no namesakes, and nobody asked for a tag that is made of one.
+            if ":" in name or is_derived(name):
+                raise
+            there = "look at its tags with lamella tags"
+            with contextlib.suppress(LayersError):
+                there = listed(self._page(f"/{self._repository}/tags/list?n=1000")[0])
+            raise NotFound(f"{self._name}/{self._repository} has no tag {name!r}: {there}") from error
+        descriptor = Descriptor.of(media_type, content)
+        with self._lock:
+            self._read = {descriptor.digest: content}
+        return descriptor
+
+    def tags(self) -> list[str]:
+        """See `Resolver`."""
+        found: set[str] = set()
+        target = f"/{self._repository}/tags/list?n=1000"
+        for _ in range(_MAX_PAGES):
+            tags, target = self._page(target)
+            found.update(tags)
+            if not target:
+                break
+        return sorted(found)
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """See `Storage`."""
+        found: list[Descriptor] = []
+        target = f"/{self._repository}/referrers/{digest}"
+        for _ in range(_MAX_PAGES):
+            with self._patiently("GET", target, {200, 404}) as response:
+                # Some answer 200 to everything, with a page of their own.
+                if response.status == 404 or response.content_type not in INDEX_TYPES:
+                    return None
+                found += Index.parse(response.body(MAX_DOCUMENT)).manifests
+                target = _next(response)
+            if not target:
+                break
+        return tuple(found)
+
+    def close(self) -> None:
+        """See `Storage`."""
+        for client in [self._client, *(client for _, client in self._known_mirrors or ())]:
+            client.close()
+
+    def _page(self, target: str) -> tuple[list[str], str]:
+        with self._patiently("GET", target, {200}) as response:
+            try:
+                tags = response.json(MAX_DOCUMENT)["tags"]
+            except (InvalidContent, LookupError, TypeError):
+                tags = ""
+            # distribution says null for none.
+            if tags is not None and not isinstance(tags, list):
+                raise InvalidContent(f"{self._name} answered with no list of tags: is a proxy in between?")
+            return [tag for tag in tags or () if isinstance(tag, str)], _next(response)
+
+    def _document(self, name: str) -> tuple[str, bytes]:
+        target = f"/{self._repository}/manifests/{name}"
+        for mirror, client in self._mirrors:
+            if (mirror.resolves or ":" in name) and mirror.base not in self._dead:
+                with self._forgiving(mirror):
+                    return self._get_document(client, target + self._namespace, name)
+        return patiently(self._patience, lambda: self._get_document(self._client, target, name))
+
+    def _get_document(self, client: Client, target: str, name: str) -> tuple[str, bytes]:
+        response = self._get(client, target, name, {"Accept": _ACCEPT})
+        content = response.body(MAX_DOCUMENT)
+        if response.content_type not in _DOCUMENTS:
+            raise InvalidContent(
+                f"{client.host} answered with {response.content_type[:100]!r} where the manifest {name} of "
+                f"{self._repository} belongs: is a proxy or a login page in between?"
+            )
+        if ":" in name and Digest.of(content) != Digest.parse(name):
+            raise InvalidContent(f"{client.host} answered with {Digest.of(content)} where {name} was asked for")
+        return response.content_type, content
+
+    def _get(self, client: Client, target: str, name: object, headers: dict[str, str]) -> Response:
+        what = f"{self._repository} {name}"
+        return client.request("GET", target, what, {200, 206}, scopes=self._pulling(), headers=headers)
+
+    @property
+    def _mirrors(self) -> list[tuple[Mirror, Client]]:
+        with self._lock:
+            if self._known_mirrors is None:
+                self._known_mirrors = [(mirror, self._mirror_client(mirror)) for mirror in mirrors_of(self._name)]
+            return self._known_mirrors
+
+    def _mirror_client(self, mirror: Mirror) -> Client:
+        host = Address.parse(mirror.base, mirror.base).authority
+        return Client(
+            mirror.base,
+            # A mirror is another host: it is shown its own credentials, never the registry's.
+            tokens=lambda client: Tokens(client, host, partial(credentials.find, host)),
+            tls=partial(tls.context, host, mirror.authorities, verify=mirror.verify),
+            headers=dict(mirror.headers),
+            patience=self._patience,
+        )
+
+    @property
+    def _namespace(self) -> str:
+        # One mirror may serve many registries, and is told whose content is meant. Source: containerd, docs/hosts.md.
+        return f"?ns={self._name}"
+
+    @contextlib.contextmanager
+    def _forgiving(self, mirror: Mirror) -> Iterator[None]:
+        """A mirror that fails is passed over; one that can't be reached is not asked again by this storage."""
+        try:
+            yield
+        except Unreachable:
+            self._dead.add(mirror.base)
+        except LayersError:
+            pass
+
+    @contextlib.contextmanager
+    def _blaming(self, used: list[Mirror]) -> Iterator[None]:
+        """Wrong content that mirrors had a part in is theirs to answer for; whoever unpacks may notice it first."""
+        try:
+            yield
+        except FalseMirror:
+            raise
+        except (InvalidContent, UnsafeLayer) as error:
+            if not used:
+                raise
+            self._dead.update(mirror.base for mirror in used)
+            names = " and ".join(mirror.base for mirror in used)
+            raise FalseMirror(f"{error}; it came from {names}: take that out of hosts.toml") from error
+
+    def _push_document(self, descriptor: Descriptor, content: Content, tag: str) -> None:
+        target = f"/{self._repository}/manifests/{tag or descriptor.digest}"
+        body = Body(lambda: opened(descriptor, content), descriptor.size)
+        with self._patiently(
+            "PUT",
+            target,
+            {201, 202},
+            scopes=self._pushing(),
+            headers={"Content-Type": descriptor.media_type},
+            body=body,
+        ) as response:
+            there = response.header("Docker-Content-Digest")
+            if there and there != str(descriptor.digest):
+                raise InvalidContent(f"{self._name} took {descriptor.digest} for {there[:100]}")
+
+    def _patiently(
+        self,
+        method: str,
+        target: str,
+        expect: set[int],
+        *,
+        scopes: set[str] | None = None,
+        headers: dict[str, str] | None = None,
+        body: Body | None = None,
+    ) -> Response:
+        def ask() -> Response:
+            return self._client.request(
+                method,
+                target,
+                self._repository,
+                expect,
+                scopes=self._pulling() if scopes is None else scopes,
+                headers=headers,
+                body=body,
+            )
+
+        return patiently(self._patience, ask)
+
+    def _pulling(self) -> set[str]:
+        return {f"repository:{self._repository}:pull"}
+
+    def _pushing(self) -> set[str]:
+        return {f"repository:{self._repository}:pull,push"}
+
+
+class _Blaming:
+    """A stream whose wrong content is blamed on whom it came from."""
+
+    def __init__(self, stream: Reader, blaming: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._stream = stream
+        self._blaming = blaming
+
+    def read(self, size: int = -1, /) -> bytes:
+        with self._blaming():
+            return self._stream.read(size)
+
+
+def _next(response: Response) -> str:
+    """The URL of the next page, or an empty string. Source: RFC 8288."""
+    link = re.search(r'<([^>]*)>\s*;[^,]*\brel="?next"?', response.header("Link"))
+    return response.address.joined(link[1], response.host).url if link else ""

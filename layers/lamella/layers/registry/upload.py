@@ -1,0 +1,157 @@
+"""One blob to a registry: in one request, or in parts where the registry refuses it whole.
+
+Source: distribution-spec v1.1, "Pushing blobs". One PUT is what every registry takes; GHCR and Google's take nothing
+else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.oci.storage import VerifiedReader
+from lamella.layers.registry.client import Body
+from lamella.layers.registry.retry import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from lamella.layers.oci.documents import Descriptor
+    from lamella.layers.oci.storage import Content, Reader
+    from lamella.layers.registry.client import Client, Response
+
+PART = 32 << 20
+"""Bytes of one part; a proxy that refuses whole blobs takes 100 MB or so. `OCI-Chunk-Min-Length` may ask for more."""
+
+_OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+class TooLarge(InvalidContent):
+    """The registry, or a proxy before it, refuses a request of this size."""
+
+
+class Upload:
+    """Attempts to upload one blob to `/{repository}/blobs/`. A failed one leaves a session that registries clear away."""
+
+    def __init__(self, client: Client, repository: str, descriptor: Descriptor, content: Content, part: int) -> None:
+        self._client = client
+        self._repository = repository
+        self._descriptor = descriptor
+        self._content = content
+        self._part = part
+        self._scopes = {f"repository:{repository}:pull,push"}
+        self._what = f"{repository} {descriptor.digest}"
+
+    def whole(self, location: str = "") -> None:
+        """Sends the blob in one PUT, in the session at `location` if one is open. Raises `TooLarge`, `Interrupted`."""
+        if not location:
+            with self._begin() as response:
+                location = location_of(response)
+        body = Body(lambda: opened(self._descriptor, self._content), self._descriptor.size)
+        with self._ask("PUT", self._last(location), {201, 404, 413}, body) as response:
+            if response.status == 413:
+                raise TooLarge(
+                    f"{response.host} refuses {self._descriptor.digest}: {self._descriptor.size} bytes at once"
+                )
+            self._check_session(response)
+
+    def in_parts(self) -> None:
+        """Sends the blob in as many PATCH requests as it takes, in the size that the registry wants."""
+        with self._begin() as response:
+            location = location_of(response)
+            least = response.header("OCI-Chunk-Min-Length")
+        # More digits than any blob's size has are no number, and int() refuses thousands of them.
+        part = max(self._part, int(least) if re.fullmatch(r"[0-9]{1,18}", least) else 0)
+        with opened(self._descriptor, self._content) as stream:
+            for start in range(0, self._descriptor.size, part):
+                size = min(part, self._descriptor.size - start)
+                body = Body(_Part(stream, size).opened, size)
+                span = {"Content-Range": f"{start}-{start + size - 1}"}
+                with self._ask("PATCH", location, {202, 404, 416}, body, span) as response:
+                    self._check_session(response)
+                    location = location_of(response)
+        with self._ask("PUT", self._last(location), {201, 404}) as response:
+            self._check_session(response)
+
+    def _begin(self) -> Response:
+        # 201 is not the specification's; with a Location it is as good.
+        return self._ask("POST", f"/{self._repository}/blobs/uploads/", {201, 202})
+
+    def _ask(
+        self,
+        method: str,
+        target: str,
+        expect: Collection[int],
+        body: Body | None = None,
+        span: dict[str, str] | None = None,
+    ) -> Response:
+        headers = _OCTETS | (span or {}) if body else {}
+        return self._client.request(method, target, self._what, expect, scopes=self._scopes, headers=headers, body=body)
+
+    def _last(self, location: str) -> str:
+        glue = "&" if "?" in location else "?"
+        return f"{location}{glue}{urlencode({'digest': str(self._descriptor.digest)})}"
+
+    def _check_session(self, response: Response) -> None:
+        if response.status in {404, 416}:
+            raise Interrupted(f"{response.host} lost the upload of {self._descriptor.digest}; try again later")
+
+
+class _Part:
+    """The next `size` bytes of a stream."""
+
+    def __init__(self, stream: Reader, size: int) -> None:
+        self._stream = stream
+        self._size = self._left = size
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Reader]:
+        # A stream does not go back: a part that must be sent again, such as with a new token, begins the upload anew.
+        if self._left < self._size:
+            raise Interrupted("an upload in parts broke off; try again later")
+        yield self
+
+    def read(self, size: int = -1, /) -> bytes:
+        chunk = self._stream.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(chunk)
+        return chunk
+
+
+@contextlib.contextmanager
+def opened(descriptor: Descriptor, content: Content) -> Iterator[Reader]:
+    """The content as what is sent: verified, and its failing reads no failure of the network."""
+    try:
+        stream = content()
+    except OSError as error:
+        raise _unreadable(descriptor, error) from error
+    with contextlib.closing(stream):
+        yield VerifiedReader(_Ours(stream, descriptor), descriptor)
+
+
+class _Ours:
+    """What is sent; that it can't be read is no reason to try again."""
+
+    def __init__(self, stream: Reader, descriptor: Descriptor) -> None:
+        self._stream = stream
+        self._descriptor = descriptor
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            raise _unreadable(self._descriptor, error) from error
+
+
+def _unreadable(descriptor: Descriptor, error: OSError) -> StoreError:
+    return StoreError(f"can't read {descriptor.digest}, which is to be uploaded: {error.strerror or error}")
+
+
+def location_of(response: Response) -> str:
+    """Where an upload goes on."""
+    location = response.header("Location")
+    if not location:
+        raise InvalidContent(f"{response.host} began an upload without saying where")
+    return response.address.joined(location, response.host).url

@@ -1,0 +1,281 @@
+"""One command in an environment that only it sees, at the prefix that the environment was made for.
+
+Needs no privilege where the machine grants user namespaces; where it grants none, the environment is a tree of links
+beside the store, made once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import warnings
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lamella.layers import errors
+from lamella.layers.errors import CannotRun, LayersError, MountError
+from lamella.layers.mounting import kernel, ladder, lowerdirs, namespace, overlay
+from lamella.layers.progress import Silent
+from lamella.layers.published import preflight
+from lamella.layers.running import activation, ca_bundle
+from lamella.layers.store import locks
+from lamella.layers.store.leases import kept
+from lamella.layers.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from lamella.layers.mounting.kernel import Kernel
+    from lamella.layers.progress import Progress
+    from lamella.layers.published.environment import PublishedEnvironment
+
+_SILENT = Silent()
+_MANY_LEASES = 200
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+_FROM_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
+
+
+def _ignore(_: str) -> None:
+    """Hears nothing."""
+
+
+def run(
+    reference: str,
+    command: Sequence[str],
+    *,
+    store: Store | None = None,
+    insecure: bool = False,
+    progress: Progress = _SILENT,
+    notify: Callable[[str], None] = _ignore,
+) -> int:
+    """Pulls what is missing of `reference`, runs `command` in it and gives its exit code: 128 + n after signal n.
+
+    This process stays as it is: the command runs in a child of it, and is sent the signals that would end this process.
+    `notify` hears, in one sentence, of a way that could
+    not be taken. Raises `CannotRun` when there is no such command, `MountError` when the environment can't be assembled,
+    and what `pull` raises.
+    """
+    return _in_child(
+        lambda: replace(reference, command, store=store, insecure=insecure, progress=progress, notify=notify)
+    )
+
+
+def replace(
+    reference: str,
+    command: Sequence[str],
+    *,
+    store: Store | None = None,
+    insecure: bool = False,
+    progress: Progress = _SILENT,
+    notify: Callable[[str], None] = _ignore,
+) -> NoReturn:
+    """As `run`, but this process becomes the command, so that signals, terminal and standard streams are the command's own.
+
+    The layers stay leased as long as the command lives: it inherits the lease's descriptor. A process that has other
+    threads can't enter a user namespace: it starts a child, and ends as that ends.
+    """
+    from lamella.layers.pulling import pull
+
+    def check(environment: PublishedEnvironment) -> None:
+        preflight.check(environment)
+        for note in preflight.notes(environment):
+            notify(note)
+
+    linux = kernel.here()
+    store = store or Store()
+    with ExitStack() as leases:
+        with pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check) as pulled:
+            owner = f"run {pulled.reference}"
+            # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
+            os.set_inheritable(leases.enter_context(store.lease(pulled.keeps, owner)), True)
+        _remove_dead_leases(store)
+
+        def keep(folders: Sequence[str]) -> None:
+            # What was made of another user's layers is in this user's store, which has a gc of its own.
+            home = store.writable()
+            if any(folder.startswith(f"{home.path}/derived/") for folder in folders) and home.path != store.path:
+                os.set_inheritable(leases.enter_context(home.lease(pulled.keeps, owner)), True)
+
+        def become() -> NoReturn:
+            prefix = _enter(linux, store, pulled.environment, notify, keep)
+            execute(prefix, command, ca_bundle.bundle(prefix, pulled.environment.certificates, os.environ))
+
+        if threading.active_count() > 1:
+            raise SystemExit(_in_child(become))
+        become()
+
+
+def execute(prefix: str, command: Sequence[str], certificates: str = "") -> NoReturn:
+    """Replaces this process by `command` in the environment at `prefix`, activated. Raises `CannotRun`.
+
+    `certificates` is a file of certificate authorities that OpenSSL would not find by itself.
+    """
+    # An empty PATH is none: with what comes before it, it would name the current folder.
+    before = {name: value for name, value in os.environ.items() if name != "PATH" or value}
+    variables = activation.variables(prefix, before | ({"SSL_CERT_FILE": certificates} if certificates else {}))
+    program = activation.command(prefix, command)
+    path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
+    if not path:
+        raise CannotRun(f"there is no command {program[0]!r}, neither in the environment nor on PATH")
+    # Python ignores them; a program that is told of a closed pipe by nothing else would go on writing (as subprocess does).
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execve(path, program, variables)
+    except OSError as error:
+        for number in _IGNORED_BY_PYTHON:
+            signal.signal(number, signal.SIG_IGN)
+        code = 127 if isinstance(error, FileNotFoundError) else 126
+        raise CannotRun(f"{path} can't be executed: {error.strerror}", code) from error
+
+
+def _enter(
+    kernel: Kernel,
+    store: Store,
+    environment: PublishedEnvironment,
+    notify: Callable[[str], None],
+    keep: Callable[[Sequence[str]], object],
+) -> str:
+    """Puts the environment where only this process sees it, and gives its prefix there; `keep` hears what is used for it."""
+    folders = lowerdirs.for_prefix(store, environment, environment.prefix)
+    keep(folders)
+    try:
+        namespace.enter(kernel)
+        _assemble(kernel, store, environment, folders, keep)
+    except MountError as error:
+        tree = lowerdirs.linked(store, environment)
+        keep([tree])
+        notify(f"{error}: the environment runs as links in {tree} instead of {environment.prefix}")
+        return tree
+    return environment.prefix
+
+
+def _assemble(
+    kernel: Kernel,
+    store: Store,
+    environment: PublishedEnvironment,
+    folders: Sequence[str],
+    keep: Callable[[Sequence[str]], object],
+) -> None:
+    try:
+        here = os.getcwd()
+        place = namespace.make_place(kernel, environment.prefix)
+        try:
+            ladder.assemble(kernel, folders, place, ladder.MOUNTS)
+        except MountError:
+            # Kernels before 5.11 let users bind folders, and make no overlay.
+            tree = lowerdirs.whole(store, environment)
+            keep([tree])
+            overlay.bind(kernel, tree, place)
+    except OSError as error:
+        raise MountError(f"nothing can be mounted at {environment.prefix} ({error.strerror or error})") from error
+    # By name again: what was covered is another folder now. One that this user can't reach stays what it was.
+    with suppress(OSError):
+        os.chdir(here)
+
+
+def _in_child(replaced: Callable[[], NoReturn]) -> int:
+    """The exit code of a child that `replaced` turns into a command; raises what that raises instead."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    reader, writer = os.pipe()
+    with _blocked(_FORWARDED) as mask, warnings.catch_warnings():
+        # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _report(writer, replaced)
+        handlers = _forward(child)
+    try:
+        os.close(writer)
+        with open(reader, "rb") as answer:
+            said = answer.read()  # ends when the command's program has replaced the child's
+        _, status = os.waitpid(child, 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if said:
+        name, message, exit_code = json.loads(said)
+        raise CannotRun(message, exit_code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[set[signal.Signals]]:
+    """Has signals wait until the block ends; gives the mask that was before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield before  # type: ignore[misc] # numbers that have no name stand for themselves
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _forward(child: int) -> dict[signal.Signals, Any]:
+    """Has `child` get what is sent to this process, which waits for it; gives the handlers that were before."""
+
+    def send(number: int, _: object) -> None:
+        # The terminal sends its own to both; a command that got two would think that it is asked twice.
+        if number not in _FROM_TERMINALS or not _in_foreground():
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # Python lets no other one hear of signals
+    before = {number: signal.getsignal(number) for number in _FORWARDED}
+    # What is ignored here is ignored there.
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, send)
+    return before
+
+
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _remove_dead_leases(store: Store) -> None:
+    # A command can't take its own away when it ends; a node that never runs gc would collect them.
+    with suppress(OSError):
+        if len(os.listdir(f"{store.path}/leases")) > _MANY_LEASES:
+            with locks.exclusive(f"{store.path}/lock"):
+                kept(store)
+
+
+def _found(name: str, search: str) -> str:
+    # shutil.which would do, and its module takes as long to import as all of the mounting.
+    paths = (os.path.join(folder or ".", name) for folder in search.split(os.pathsep))
+    return next((path for path in paths if os.access(path, os.X_OK) and not os.path.isdir(path)), "")
+
+
+def _report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:
+    code = 1
+    try:
+        replaced()
+    except LayersError as error:
+        said = [type(error).__name__, str(error), getattr(error, "exit_code", 1)]
+        os.write(writer, json.dumps(said).encode())
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        # This child has its parent's stack below it, where nobody waits for what it raises.
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)

@@ -1,0 +1,1 @@
+"""Key pairs, cosign's signatures and sigstore's bundles."""

@@ -1,0 +1,76 @@
+"""Signatures as cosign 3 writes them: a sigstore bundle, attached to what it signs.
+
+In a bundle is a DSSE envelope, and in that a statement that names the digest. Only what a key pair signed is read here: no
+certificates, no logs. Sources: sigstore/protobuf-specs, sigstore_bundle.proto; secure-systems-lab/dsse, protocol.md;
+in-toto/attestation, spec/v1/statement.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.oci.documents import EMPTY, MANIFEST, Descriptor, Digest, Manifest
+from lamella.layers.oci.referrers import referrers
+from lamella.layers.oci.storage import fetch_document
+from lamella.layers.signing import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lamella.layers.oci.storage import ReadOnlyStorage
+    from lamella.layers.signing.keys import PublicKey
+
+MEDIA_TYPE = "application/vnd.dev.sigstore.bundle"
+"""What its media types begin with; the format's version follows."""
+
+_STATEMENT = "application/vnd.in-toto+json"
+_SIGNED = "https://sigstore.dev/cosign/sign/v1"
+_MOST = 64
+"""Bundles that are looked at: whoever may push may attach any number."""
+
+
+def attached(storage: ReadOnlyStorage, digest: Digest) -> list[bytes]:
+    """The bundles that are attached to `digest`, whoever signed them."""
+    found: list[bytes] = []
+    # cosign 3.1 lists its bundles under the tag of the referrers' schema by the type of their config, which is empty.
+    likely = [
+        entry
+        for entry in referrers(storage, Descriptor(MANIFEST, digest, 0))
+        if entry.artifact_type in {"", EMPTY} or entry.artifact_type.startswith(MEDIA_TYPE)
+    ]
+    for entry in likely[-_MOST:]:
+        try:
+            layers = Manifest.parse(fetch_document(storage, entry)).layers
+            found += [fetch_document(storage, layer) for layer in layers if layer.media_type.startswith(MEDIA_TYPE)]
+        except (InvalidContent, NotFound):
+            continue  # somebody's other artifact
+    return found
+
+
+def signs(key: PublicKey, bundle: bytes, digest: Digest) -> bool:
+    """Whether `bundle` is a signature of `digest` by `key`; one of anything else about it, such as a report, is none."""
+    try:
+        envelope = json.loads(bundle)["dsseEnvelope"]
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        signatures = [str(signature["sig"]) for signature in envelope["signatures"]]
+        if envelope["payloadType"] != _STATEMENT or digest not in _subjects(payload):
+            return False
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+    encoded = b"DSSEv1 %d %b %d %b" % (len(_STATEMENT), _STATEMENT.encode(), len(payload), payload)
+    return any(keys.holds(key, signature, encoded) for signature in signatures)
+
+
+def _subjects(payload: bytes) -> Iterator[Digest]:
+    """What a statement says is signed; nothing for a statement of another kind."""
+    statement = json.loads(payload)
+    if statement["predicateType"] == _SIGNED:
+        for subject in statement["subject"]:
+            for algorithm, value in subject["digest"].items():
+                try:
+                    yield Digest(algorithm, value)
+                except InvalidContent:
+                    continue

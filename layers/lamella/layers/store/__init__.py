@@ -1,0 +1,1 @@
+"""The node's unpacked layers, by diff_id."""

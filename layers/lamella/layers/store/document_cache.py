@@ -1,0 +1,144 @@
+"""Manifests and configs that were pulled, remembered in the store by digest.
+
+With them, a reference that has a digest is read without any request: what a digest names never changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.oci.documents import (
+    CONFIG,
+    DOCKER_CONFIG,
+    INDEX,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    MAX_DOCUMENT,
+    Descriptor,
+    Digest,
+    ImageConfig,
+)
+from lamella.layers.oci.storage import Reader, VerifiedReader, fetch_document
+from lamella.layers.store import locks
+from lamella.layers.store.store import make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lamella.layers.oci.storage import Storage
+    from lamella.layers.store.store import Store
+
+_DOCUMENTS = MANIFEST_TYPES | INDEX_TYPES | {CONFIG, DOCKER_CONFIG}
+
+
+class Remembered:
+    """A source whose documents come from the store where they are there, and go to it where they are not.
+
+    `opened` gives the storage behind it, and is called only if something is asked of that one.
+    """
+
+    def __init__(self, store: Store, opened: Callable[[], Storage]) -> None:
+        self._store = store
+        self._open = opened
+        self._storage: Storage | None = None
+
+    def resolve(self, name: str) -> Descriptor:
+        """A digest that is remembered, without asking; everything else is asked for."""
+        if ":" in name:  # a tag holds none
+            digest = Digest.parse(name)
+            if content := _recall(self._store, digest):
+                return _descriptor_of(content, digest)
+        return self._behind().resolve(name)
+
+    def tags(self) -> list[str]:
+        """Those of the storage."""
+        return self._behind().tags()
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """Those of the storage: what is attached may change."""
+        return self._behind().referrers(digest)
+
+    @contextmanager
+    def fetch(self, descriptor: Descriptor) -> Iterator[Reader]:
+        """A document from the store, remembered if it was not there; any other content from the storage."""
+        if descriptor.media_type not in _DOCUMENTS:
+            with self._behind().fetch(descriptor) as stream:
+                yield stream
+            return
+        content = _recall(self._store, descriptor.digest)
+        if content is None:
+            content = fetch_document(self._behind(), descriptor)
+            # Whoever may not write here can still run what is here.
+            with suppress(StoreError):
+                _remember(self._store, descriptor.digest, content)
+        yield VerifiedReader(io.BytesIO(content), descriptor)
+
+    def close(self) -> None:
+        """Closes the storage, if it was opened; what is asked later opens it again."""
+        if self._storage is not None:
+            self._storage.close()
+            self._storage = None
+
+    def _behind(self) -> Storage:
+        if self._storage is None:
+            self._storage = self._open()
+        return self._storage
+
+
+def listed_by(path: str) -> tuple[Digest, ...]:
+    """The diff_ids in the remembered document at `path`, if it is an image configuration; else nothing."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_DOCUMENT)
+        return ImageConfig.parse(content).diff_ids if b'"diff_ids"' in content else ()
+    except (OSError, InvalidContent):
+        return ()
+
+
+def _recall(store: Store, digest: Digest) -> bytes | None:
+    path = _path(store, digest)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_DOCUMENT + 1)
+    except OSError:
+        return None
+    # A damaged document is as good as none: it is fetched again.
+    if hashlib.new(digest.algorithm, content).hexdigest() != digest.hex:
+        return None
+    with suppress(OSError):
+        os.utime(path)
+    return content
+
+
+def _remember(store: Store, digest: Digest, content: bytes) -> None:
+    path = _path(store, digest)
+    store.prepare()
+    # Under the lock, so that `gc`, which has it alone, knows any such file that it finds to be left by a crash.
+    with store.explained(), locks.shared(f"{store.path}/lock"):
+        make_folder(os.path.dirname(path))
+        temporary = f"{store.path}/partial/document-{os.urandom(6).hex()}"
+        try:
+            with open(temporary, "xb") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(content)
+            os.rename(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def _path(store: Store, digest: Digest) -> str:
+    return f"{store.path}/documents/{digest.algorithm}/{digest.hex}"
+
+
+def _descriptor_of(content: bytes, digest: Digest) -> Descriptor:
+    value = json.loads(content)
+    media_type = value.get("mediaType", INDEX) if isinstance(value, dict) else ""
+    return Descriptor(str(media_type), digest, len(content))

@@ -1,0 +1,168 @@
+"""A layer on its way into the store: claimed by one process, unpacked beside its final name, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import InvalidContent, UnsafeLayer
+from lamella.layers.oci.annotations import PACKAGE, UNPACKED, VERSION
+from lamella.layers.store import locks
+from lamella.layers.store.store import make_folder
+from lamella.layers.tar.decompress import DiffReader, decompressed
+from lamella.layers.tar.unpack import Unpacked, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamella.layers.oci.documents import Digest, Layer
+    from lamella.layers.oci.storage import Reader
+    from lamella.layers.store.store import Store
+
+_FREE_EXPANSION = 64 << 20
+_EXPANSION = 200
+
+
+class Claim:
+    """One process's right to bring one layer into the store, until `close`."""
+
+    __slots__ = ("_lock", "_lock_path", "diff_id", "path")
+
+    def __init__(self, diff_id: Digest, path: str, lock: int, lock_path: str) -> None:
+        self.diff_id = diff_id
+        self.path = path
+        """The folder to unpack in: `receive` makes it, `commit` renames it."""
+        self._lock = lock
+        self._lock_path = lock_path
+
+    def close(self) -> None:
+        """Removes what was unpacked and not committed, and lets others have the layer."""
+        try:
+            remove(self.path)
+        finally:
+            locks.release(self._lock, self._lock_path)
+
+
+def claim(store: Store, diff_id: Digest) -> Claim | None:
+    """The right to bring the layer, which may be here by now; None where another process has it in hand.
+
+    What a crashed process left of this layer is removed.
+    """
+    with store.explained():
+        lock_path = f"{store.path}/locks/{diff_id.hex}"
+        lock = locks.acquire(lock_path, wait=False)
+        if lock is None:
+            return None
+        try:
+            for name in os.listdir(f"{store.path}/partial"):
+                if name.startswith(diff_id.hex):
+                    remove_left(f"{store.path}/partial/{name}")
+        except BaseException:
+            locks.release(lock, lock_path)
+            raise
+        return Claim(diff_id, f"{store.path}/partial/{diff_id.hex}-{os.urandom(6).hex()}", lock, lock_path)
+
+
+def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
+    """Unpacks the blob in `stream` to `path`, verified; errors name the layer. Needs no store: a worker can do it."""
+    import zstandard
+
+    os.mkdir(path, 0o700)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Tells whoever removes leftovers that a process still writes here, whoever else has died.
+        fcntl.flock(folder, fcntl.LOCK_SH)
+        os.mkdir("tree", 0o755, dir_fd=folder)
+        tree = os.open("tree", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            os.fchmod(tree, 0o755)
+            content = DiffReader(decompressed(stream, layer.descriptor.media_type), layer.diff_id, _limit(layer))
+            with open(f"{path}/skeleton", "xb") as file:
+                os.fchmod(file.fileno(), 0o644)
+                with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as skeleton:
+                    unpacked = unpack(content, tree, skeleton)
+                kept = file.tell()
+            content.check()
+            if stream.read(1):
+                raise InvalidContent("bytes follow the end of its compressed stream")
+        finally:
+            os.close(tree)
+        with open(f"{path}/layer.json", "x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            json.dump({"bytes": unpacked.bytes + kept, "entries": unpacked.entries}, file)
+        os.fchmod(folder, 0o755)
+    except (InvalidContent, UnsafeLayer) as error:
+        raise type(error)(f"the layer {named(layer)} is refused: {error}") from error
+    finally:
+        os.close(folder)
+    return unpacked
+
+
+def commit(store: Store, claims: Sequence[Claim]) -> None:
+    """Makes unpacked layers part of the store, all synced at once, each renamed by itself."""
+    with store.explained():
+        # One syncfs for many layers: fsync takes a millisecond for each file, half a minute for an environment.
+        sync(f"{store.path}/partial")
+        for claimed in claims:
+            final = store.folder(claimed.diff_id)
+            make_folder(os.path.dirname(final))
+            os.rename(claimed.path, final)
+
+
+def named(layer: Layer) -> str:
+    """A layer for a message: its package where it says one, and its digest's beginning."""
+    annotations = layer.descriptor.annotations
+    package = " ".join(filter(None, (annotations.get(PACKAGE, ""), annotations.get(VERSION, ""))))
+    digest = f"{layer.descriptor.digest.algorithm}:{layer.descriptor.digest.short}"
+    return f"{package} ({digest})" if package else digest
+
+
+def remove_left(path: str) -> bool:
+    """Removes a folder in `partial` that nobody writes to any more; False where somebody does."""
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    try:
+        if not locks.try_lock(folder):
+            return False
+        remove(path)
+    finally:
+        os.close(folder)
+    return True
+
+
+def remove(path: str) -> None:
+    """Removes a folder with all that is in it; no error where there is none."""
+    import shutil
+
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def sync(path: str) -> None:
+    """Waits until everything written to the file system of `path` is on its disk. Linux's syncfs(2), else sync(2)."""
+    import ctypes
+
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+        return
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if syncfs(folder) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
+    finally:
+        os.close(folder)
+
+
+def _limit(layer: Layer) -> int:
+    # Bytes that the tar may have. A publisher announces what a layer unpacks to, and the plan has compared that with
+    # the disk's room; headers may double it where files are tiny. Nothing announced: what no honest archive reaches.
+    announced = layer.descriptor.annotations.get(UNPACKED, "")
+    content = int(announced) if announced.isdecimal() and announced.isascii() and len(announced) < 19 else 0
+    return max(2 * content, _EXPANSION * layer.descriptor.size) + _FREE_EXPANSION

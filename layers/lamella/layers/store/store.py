@@ -1,0 +1,183 @@
+"""The node's unpacked layers, by diff_id, shared by any number of processes.
+
+    layers/<algorithm>/<hex>/tree/       the layer's content, as its tar has it (opt/env/...); what is here is whole
+    layers/<algorithm>/<hex>/skeleton    its tar without the files' content, for `verify`
+    layers/<algorithm>/<hex>/layer.json  its size
+    partial/                             layers that are being unpacked, or removed
+    documents/<algorithm>/<hex>          manifests and configs that were pulled
+    derived/<key>/                       trees made of several layers; see `derived`
+    locks/, lock, leases/, holds/        who fetches what, and what may not be removed
+
+A layer is unpacked in `partial`, synced and renamed to its place, and renamed out of it before it is removed, so that
+a crash at any moment leaves only what the next pull or `gc` removes. See docs/adr/the-store.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.oci.documents import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
+
+_FOLDERS = ("layers", "partial", "documents", "locks", "leases", "holds")
+
+
+def default_path() -> str:
+    """LAMELLA_STORE, else /var/lib/lamella for root, else the user's cache folder."""
+    if path := os.environ.get("LAMELLA_STORE"):
+        return os.path.abspath(path)
+    return own_path()
+
+
+def own_path() -> str:
+    """The store that is this user's whatever LAMELLA_STORE says."""
+    if os.geteuid() == 0:
+        return "/var/lib/lamella"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(cache, "lamella", "store")
+
+
+class Store:
+    """A store at `path`; nothing is made there before something is written. All methods may run in any process."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = os.path.abspath(path) if path else default_path()
+
+    def __repr__(self) -> str:
+        return f"Store({self.path!r})"
+
+    def folder(self, diff_id: Digest) -> str:
+        """Where a layer and what belongs to it is, or would be."""
+        return f"{self.path}/layers/{diff_id.algorithm}/{diff_id.hex}"
+
+    def layer_path(self, diff_id: Digest) -> str:
+        """The layer's unpacked tree, which holds opt/env/…, or where it would be."""
+        return self.folder(diff_id) + "/tree"
+
+    def has(self, diff_id: Digest) -> bool:
+        """Whether the layer is here. It stays only as long as it is leased or held."""
+        return os.path.isdir(self.folder(diff_id))
+
+    def present(self, diff_ids: Iterable[Digest]) -> set[Digest]:
+        """Those of the layers that are here; see `has`."""
+        folder = f"{self.path}/layers"
+        return {each for each in diff_ids if os.access(f"{folder}/{each.algorithm}/{each.hex}", os.F_OK)}
+
+    def size(self, diff_id: Digest) -> int:
+        """Bytes that the layer takes of the disk, about; 0 for a layer that is not here."""
+        try:
+            with open(self.folder(diff_id) + "/layer.json", encoding="utf-8") as file:
+                size = json.load(file)["bytes"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0
+        return size if isinstance(size, int) else 0
+
+    def layers(self) -> Iterator[Digest]:
+        """The diff_ids of the layers that are here, in no order."""
+        for algorithm in _names(f"{self.path}/layers"):
+            for name in _names(f"{self.path}/layers/{algorithm}"):
+                with suppress(InvalidContent):
+                    yield Digest(algorithm, name)
+
+    def lease(self, digests: Iterable[Digest], owner: str) -> AbstractContextManager[int]:
+        """Keeps layers and documents, here or yet to come, from `gc` until the block, or the process, ends.
+
+        Gives the descriptor that is the lease: a process that inherits it keeps the lease as long as it lives.
+        """
+        from lamella.layers.store.leases import lease
+
+        return lease(self, digests, owner)
+
+    def writable(self) -> Store:
+        """Where this user keeps what is made of the layers: this store, or the user's own where this is another's."""
+        # A store that another process of this user is just making has a folder, and no folders in it yet.
+        for folder in (f"{self.path}/holds", self.path):
+            if os.path.isdir(folder):
+                return self if os.access(folder, os.W_OK, effective_ids=True) else Store(own_path())
+        return self
+
+    def hold(self, name: str, digests: Iterable[Digest]) -> None:
+        """Keeps layers and documents from `gc` until `release(name)`, through crashes and restarts; replaces an older hold."""
+        from lamella.layers.store.leases import hold
+
+        hold(self, name, digests)
+
+    def release(self, name: str) -> None:
+        """Ends a hold; no error where there is none."""
+        from lamella.layers.store.leases import release
+
+        release(self, name)
+
+    def prepare(self) -> None:
+        """Makes the store's folders where they are missing; `StoreError` where that can't be done."""
+        with self.explained():
+            root = os.geteuid() == 0
+            if os.path.isdir(f"{self.path}/holds") and os.path.exists(f"{self.path}/lock"):
+                return
+            # What root pulls is for everybody on the node, whatever root's umask; what a user pulls is the user's.
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            make_folder(self.path, 0o755 if root else 0o700)
+            for name in _FOLDERS:
+                mode = {"partial": 0o700, "leases": 0o1777 if root else 0o755}.get(name, 0o755)
+                make_folder(f"{self.path}/{name}", mode)
+            lock = os.open(f"{self.path}/lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.fchmod(lock, 0o644)
+            finally:
+                os.close(lock)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns what the file system refuses inside the block into a `StoreError` that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(_explanation(self.path, error)) from error
+
+
+def make_folder(path: str, mode: int = 0o755) -> None:
+    """Makes a folder with this mode, whatever the umask; one that is there stays as it is."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    else:
+        os.chmod(path, mode)
+
+
+def _explanation(path: str, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the store {path} is full: free space with lamella gc, or choose another disk with LAMELLA_STORE; "
+            "what was pulled before is untouched"
+        )
+    if error.errno == errno.EROFS:
+        return f"the store {path} is on a read-only disk: choose another with LAMELLA_STORE"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"the store {path} can't be written by this user: choose another with LAMELLA_STORE, or run as its owner"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return (
+            f"the store {path} is no folder, or holds a file where a folder belongs: choose another with LAMELLA_STORE"
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open: raise the limit (ulimit -n)"
+    what = f" ({error.filename})" if error.filename else ""
+    return f"the store {path} failed: {error.strerror}{what}"
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,1 @@
+"""Reading a layer's bytes: tar, decompression, unpacking."""

@@ -1,0 +1,218 @@
+"""Writes a tar's entries below one folder, and nowhere else.
+
+Every name is opened relative to the descriptor of its own folder, one component at a time, without following links,
+and every file is created anew: whatever earlier entries (or another process) put there, a write can't leave the
+folder. Owners and finer permissions are not kept: files are 0644 or 0755, folders 0755, whatever the umask.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lamella.layers.errors import UnsafeLayer
+from lamella.layers.tar.reader import Archive, Entry, shown
+
+if TYPE_CHECKING:
+    from lamella.layers.oci.storage import Reader
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DISK_BLOCK = 4096
+_NANOSECONDS = 1_000_000_000
+
+
+class Writer(Protocol):
+    """What takes bytes: an open file, or a compressor in front of one."""
+
+    def write(self, data: bytes, /) -> object:
+        """Takes all of `data`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was written: the number of entries, and the bytes that files and folders take of a disk of 4 KiB blocks."""
+
+    entries: int
+    bytes: int
+
+
+def unpack(stream: Reader, folder: int, skeleton: Writer | None = None) -> Unpacked:
+    """Writes the tar in `stream` below the open, empty folder.
+
+    `skeleton` is given every byte of the tar that is not a file's content, from which and the files the same tar can
+    be made again. On any error what was written stays, for the caller to remove. Raises `UnsafeLayer`,
+    `InvalidContent`, and OSError where the file system refuses.
+    """
+    entries = written = 0
+    archive = Archive(stream)
+    with closing(_Tree(folder)) as tree:
+        for entry in archive:
+            entries += 1
+            if skeleton:
+                skeleton.write(archive.raw)
+            if entry.kind == "file":
+                written += entry.size + -entry.size % _DISK_BLOCK
+                tree.add_file(entry, archive)
+            elif entry.kind == "folder":
+                written += _DISK_BLOCK
+                tree.add_folder(entry)
+            elif entry.kind == "symlink":
+                tree.add_symlink(entry)
+            else:
+                tree.add_hardlink(entry)
+    if skeleton:
+        skeleton.write(archive.raw)
+    return Unpacked(entries, written)
+
+
+class _Tree:
+    """The folders from the root to where the last entry went, open: most entries are in the folder of the one before."""
+
+    def __init__(self, root: int) -> None:
+        self._parts: list[bytes] = []
+        self._folders = [root]
+        self._times: list[int] = [0]
+        self._path = b""
+        umask = _umask()
+        self._mode_holds = {mode: not mode & umask for mode in (0o644, 0o755)}
+
+    def close(self) -> None:
+        self._leave(0)
+        if self._times[0]:
+            _set_time(self._folders[0], self._times[0])
+
+    def add_file(self, entry: Entry, archive: Archive) -> None:
+        parent, name = self._parent(entry)
+        mode = 0o755 if entry.executable else 0o644
+        try:
+            file = os.open(name, _CREATE, mode, dir_fd=parent)
+        except FileExistsError:
+            raise _twice(entry) from None
+        try:
+            for piece in archive.content():
+                view = piece
+                while view:
+                    view = view[os.write(file, view) :]
+            if not self._mode_holds[mode]:
+                os.fchmod(file, mode)
+            _set_time(file, entry.mtime * _NANOSECONDS)
+        finally:
+            os.close(file)
+
+    def add_folder(self, entry: Entry) -> None:
+        if entry.path:
+            parent, name = self._parent(entry)
+            try:
+                os.mkdir(name, 0o755, dir_fd=parent)
+            except FileExistsError:
+                raise _twice(entry) from None
+            self._go(entry.path, entry)
+        self._times[-1] = entry.mtime * _NANOSECONDS
+
+    def add_symlink(self, entry: Entry) -> None:
+        parent, name = self._parent(entry)
+        try:
+            os.symlink(entry.link, name, dir_fd=parent)
+        except FileExistsError:
+            raise _twice(entry) from None
+        moment = entry.mtime * _NANOSECONDS
+        os.utime(name, ns=(moment, moment), dir_fd=parent, follow_symlinks=False)
+
+    def add_hardlink(self, entry: Entry) -> None:
+        parent, name = self._parent(entry)
+        *folders, target = entry.link.split(b"/")
+        refusal = UnsafeLayer(
+            f"{shown(entry.path)} is a hardlink to {shown(entry.link)}, which is no file that came before it"
+        )
+        source = os.dup(self._folders[0])
+        try:
+            for part in folders:
+                inner = os.open(part, _FOLDER, dir_fd=source)
+                os.close(source)
+                source = inner
+            if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):
+                raise refusal
+            os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            raise _twice(entry) from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise refusal from None
+        except OSError as error:
+            raise refusal from None if error.errno == errno.ELOOP else error
+        finally:
+            os.close(source)
+
+    def _parent(self, entry: Entry) -> tuple[int, bytes]:
+        path, _, name = entry.path.rpartition(b"/")
+        if path != self._path:
+            self._go(path, entry)
+        return self._folders[-1], name
+
+    def _go(self, path: bytes, entry: Entry) -> None:
+        parts = path.split(b"/") if path else []
+        shared = 0
+        for old, new in zip(self._parts, parts, strict=False):
+            if old != new:
+                break
+            shared += 1
+        self._leave(shared)
+        for part in parts[shared:]:
+            self._enter(part, entry)
+        self._path = path
+
+    def _enter(self, part: bytes, entry: Entry) -> None:
+        here = self._folders[-1]
+        try:
+            inner = os.open(part, _FOLDER, dir_fd=here)
+        except FileNotFoundError:
+            os.mkdir(part, 0o755, dir_fd=here)
+            inner = os.open(part, _FOLDER, dir_fd=here)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            through = b"/".join((*self._parts, part))
+            raise UnsafeLayer(
+                f"{shown(entry.path)} is refused: it would be written through {shown(through)}, which is no folder"
+            ) from None
+        self._parts.append(part)
+        self._folders.append(inner)
+        # A folder that was left and is entered again gets back the time that it had.
+        self._times.append(os.fstat(inner).st_mtime_ns)
+
+    def _leave(self, depth: int) -> None:
+        # A folder's time is set when its last entry is in it, since each one moves it.
+        while len(self._parts) > depth:
+            self._parts.pop()
+            folder = self._folders.pop()
+            try:
+                if not self._mode_holds[0o755]:
+                    os.fchmod(folder, 0o755)
+                _set_time(folder, self._times.pop())
+            finally:
+                os.close(folder)
+        self._path = b"/".join(self._parts)
+
+
+def _set_time(file: int, moment: int) -> None:
+    os.utime(file, ns=(moment, moment))
+
+
+def _twice(entry: Entry) -> UnsafeLayer:
+    return UnsafeLayer(f"{shown(entry.path)} is in the tar twice: readers disagree on which of the two counts")
+
+
+def _umask() -> int:
+    # os.umask() can only tell by changing it, which other threads would see.
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass
+    return 0o777

@@ -1,0 +1,1 @@
+"""Freeing a store's space, and checking it against its digests."""

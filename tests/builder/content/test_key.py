@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.content.entry import Entry
+from lamella.builder.content.key import bundle_key, layer_key
+from lamella.builder.errors import EnvironmentChanged
+from lamella.builder.layer import wanted
+from lamella.builder.layer.cache import LayerCache
+from lamella.layers.oci.documents import Platform
+from support.packages import SITE, environment, package
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamella.builder.environment import Environment, Package
+
+ENTRIES = (
+    Entry("opt/env/a", 0o644, 1, "ab" * 32, b"a"),
+    Entry("opt/env/b", 0o777, 0, "", b"", "a"),
+)
+
+
+def key(entries: tuple[Entry, ...] = ENTRIES, **changes: str) -> str:
+    values = {"image_prefix": "/opt/env", "magic": "a70d0d0a", "compression": "zstd:3"} | changes
+    return layer_key(
+        entries, image_prefix=values["image_prefix"], magic=values["magic"], compression=values["compression"]
+    )
+
+
+def test_the_key_is_golden() -> None:
+    assert key() == "f0a61f17f68beecf549a627d0f0f9ddec2f908d18e8bc572f995fdc31ad9c186"
+    assert bundle_key(["b" * 64, "a" * 64]) == "99c468c42221e672bc54b3eda6e98988414e9cc78a3ef003d47ab0505302aa42"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        key(ENTRIES[:1]),
+        key((replace(ENTRIES[0], path="opt/env/c"), ENTRIES[1])),
+        key((replace(ENTRIES[0], mode=0o755), ENTRIES[1])),
+        key((replace(ENTRIES[0], digest="cd" * 32), ENTRIES[1])),
+        key((ENTRIES[0], replace(ENTRIES[1], target="c"))),
+        key(image_prefix="/opt/other"),
+        key(magic=""),
+        key(compression="gzip:6"),
+    ],
+)
+def test_whatever_decides_the_bytes_is_in_the_key(changed: str) -> None:
+    assert changed != key()
+
+
+def test_a_bundles_key_follows_from_its_members_in_any_order() -> None:
+    assert bundle_key(["a", "b"]) == bundle_key(["b", "a"]) != bundle_key(["a"])
+
+
+def keys(env: Environment, cache: LayerCache | None = None) -> dict[str, str]:
+    made = wanted.layers(env, image_prefix="/opt/env", compression="zstd", image_layers=100, notes=cache)
+    return {one.package.name: one.wanted.key for one in made.contents}
+
+
+def two(prefix: Path, text: str = "a = 1\n") -> tuple[Package, Package]:
+    """A package with a module and one without."""
+    info = f"{SITE}/code-1.0.dist-info"
+    code = {
+        f"{SITE}/code.py": text,
+        f"{info}/RECORD": "",
+        "bin/run*": f"#!{prefix}/bin/python\n",
+        "share/x": str(prefix),
+    }
+    return package(prefix, "code", code, records=info), package(prefix, "data", {"share/data": "x"})
+
+
+def test_where_and_on_what_an_environment_is_does_not_show(tmp_path: Path) -> None:
+    here = environment(tmp_path / "a", *two(tmp_path / "a"))
+    there = environment(tmp_path / "b/c", *two(tmp_path / "b/c"))
+    there = replace(
+        there,
+        platform=Platform("linux", "arm64"),
+        interpreter=replace(there.interpreter, version="3.99.1", executable="/x"),
+    )
+    assert keys(here) == keys(there)
+
+
+def test_a_package_without_modules_is_one_layer_for_all_pythons(tmp_path: Path) -> None:
+    env = environment(tmp_path, *two(tmp_path))
+    other = replace(env, interpreter=replace(env.interpreter, magic="00000000"))
+    assert keys(env)["data"] == keys(other)["data"]
+    assert keys(env)["code"] != keys(other)["code"]
+
+
+def test_a_remembered_key_is_the_key(tmp_path: Path) -> None:
+    cache = LayerCache(str(tmp_path / "cache"))
+    env = environment(tmp_path / "a", *two(tmp_path / "a"))
+    assert keys(env) == keys(env, cache) == keys(env, cache)
+    changed = environment(tmp_path / "b", *two(tmp_path / "b", "a = 2\n"))
+    assert keys(changed) == keys(changed, cache) != keys(env, cache)
+    moved = replace(env, interpreter=replace(env.interpreter, magic="00000000"))
+    assert keys(moved) == keys(moved, cache) != keys(env, cache)
+    fewer = replace(env, prefixes=())
+    assert keys(fewer) == keys(fewer, cache) != keys(env, cache)
+
+
+def test_a_package_of_which_nothing_ships_has_no_layer(tmp_path: Path) -> None:
+    cache = LayerCache(str(tmp_path / "cache"))
+    env = environment(tmp_path, package(tmp_path, "meta", {}))
+    assert keys(env, cache) == keys(env, cache) == {}
+
+
+def test_a_file_that_is_rewritten_and_changed_after_the_scan_gives_no_key(tmp_path: Path) -> None:
+    env = environment(tmp_path, *two(tmp_path))
+    (tmp_path / "share/x").write_text(f"{tmp_path} and more")
+    with pytest.raises(EnvironmentChanged, match="share/x changed"):
+        keys(env)

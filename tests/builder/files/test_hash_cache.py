@@ -1,0 +1,163 @@
+"""The cache of what files hold: what it saves, and what it never gets wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.errors import CannotBuild, EnvironmentChanged
+from lamella.builder.files import read as contents
+from lamella.builder.files.hash_cache import Hashes, default_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamella.builder.files.read import Content
+
+OLD = 1_600_000_000_000_000_000
+
+
+class Bytes:
+    """Counts the bytes that are read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self._lock = threading.Lock()
+
+    def begin(self, task: str, total: int | None, unit: str) -> None:
+        pass
+
+    def advance(self, task: str, amount: int) -> None:
+        assert task == "reading files"
+        with self._lock:
+            self.read += amount
+
+    def end(self, task: str) -> None:
+        pass
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files that are old enough to be remembered: ctime can't be set, so the clock is ahead."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    monkeypatch.setattr("lamella.builder.files.hash_cache._RACY", -1_000_000_000_000)
+    return folder
+
+
+def read(database: Path, folder: Path, *prefixes: bytes) -> tuple[dict[str, Content], int]:
+    """By file name what the files of `folder` hold, and how many bytes were read for that."""
+    progress = Bytes()
+    seen = {str(path): os.lstat(path) for path in folder.iterdir()}
+    with contextlib.closing(Hashes(str(database))) as hashes:
+        found = hashes.contents(seen, prefixes, progress)
+    return {os.path.basename(path): content for path, content in found.items()}, progress.read
+
+
+def test_a_second_look_reads_nothing(files: Path, tmp_path: Path) -> None:
+    (files / "a").write_text("12345")
+    first = read(tmp_path / "cache", files, b"/srv/env")
+    assert first[1] == 5
+    assert read(tmp_path / "cache", files, b"/srv/env") == (first[0], 0)
+
+
+def test_a_change_of_the_bytes_alone_is_noticed(files: Path, tmp_path: Path) -> None:
+    (files / "a").write_text("one")
+    os.utime(files / "a", ns=(OLD, OLD))
+    before, _ = read(tmp_path / "cache", files)
+    (files / "a").write_text("two")
+    os.utime(files / "a", ns=(OLD, OLD))
+    after, count = read(tmp_path / "cache", files)
+    assert count == 3
+    assert before["a"].digest != after["a"].digest
+
+
+def test_a_file_that_changed_just_now_is_not_remembered(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamella.builder.files.hash_cache._RACY", 3_600_000_000_000)
+    (files / "a").write_text("racy")
+    read(tmp_path / "cache", files)
+    assert read(tmp_path / "cache", files)[1] == 4
+
+
+def test_what_is_held_is_remembered_for_the_prefixes_that_were_searched(files: Path, tmp_path: Path) -> None:
+    (files / "a").write_text("/srv/env/bin")
+    assert read(tmp_path / "cache", files, b"/srv/other")[0]["a"].holds == ""
+    assert read(tmp_path / "cache", files, b"/srv/env")[0]["a"].holds == "text"
+
+
+@pytest.mark.parametrize("obstacle", ["a file for a folder", "a folder", "not a database"])
+def test_a_cache_that_can_t_be_used_is_no_error(files: Path, tmp_path: Path, obstacle: str) -> None:
+    (files / "a").write_text("1")
+    database = tmp_path / "cache"
+    if obstacle == "a folder":
+        database.mkdir()
+    elif obstacle == "not a database":
+        database.write_bytes(b"x" * 4096)
+    else:
+        database.write_text("")
+        database /= "cache"
+    assert read(database, files)[1] == 1
+
+
+def test_a_damaged_cache_is_begun_anew(files: Path, tmp_path: Path) -> None:
+    (files / "a").write_text("1")
+    (tmp_path / "cache").write_bytes(b"x" * 4096)
+    read(tmp_path / "cache", files)
+    assert read(tmp_path / "cache", files)[1] == 0
+
+
+def test_many_processes_use_one_cache(files: Path, tmp_path: Path) -> None:
+    for number in range(50):
+        (files / str(number)).write_text(str(number))
+    results: list[dict[str, Content]] = []
+    threads = [threading.Thread(target=lambda: results.append(read(tmp_path / "cache", files)[0])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(result == results[0] for result in results)
+
+
+def test_the_cache_is_where_its_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMELLA_CACHE", "/a")
+    assert default_path() == "/a/hashes.sqlite"
+    monkeypatch.delenv("LAMELLA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert default_path() == "/b/lamella/hashes.sqlite"
+
+
+def test_a_file_that_changes_after_it_was_seen_is_no_part_of_a_mixed_scan(files: Path) -> None:
+    path = files / "a"
+    path.write_text("seen")
+    seen = os.lstat(path)
+    path.write_text("changed")
+    with pytest.raises(EnvironmentChanged, match="a changed while the environment was scanned: try again"):
+        list(contents.read_all([(str(path), seen)], ()))
+    path.unlink()
+    with pytest.raises(EnvironmentChanged):
+        list(contents.read_all([(str(path), seen)], ()))
+
+
+def test_a_file_that_can_t_be_read_is_named(files: Path) -> None:
+    path = files / "folder"
+    path.mkdir()
+    with pytest.raises(CannotBuild, match=r"can't read .*folder: Is a directory"):
+        list(contents.read_all([(str(path), os.lstat(path))], ()))
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_digests_are_right_at_every_size(files: Path, size: int) -> None:
+    import hashlib
+
+    path = files / "a"
+    data = bytes(range(256)) * (size // 256 + 1)
+    path.write_bytes(data[:size])
+    ((_, content),) = contents.read_all([(str(path), os.lstat(path))], (b"/srv/env",))
+    assert content.digest == hashlib.sha256(data[:size]).hexdigest()

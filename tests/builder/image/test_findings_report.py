@@ -1,0 +1,253 @@
+"""What is attached to a push of what the scan found, and what of this machine is never in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.environment import Finding
+from lamella.builder.image import findings_report
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push_environment
+from lamella.builder.scanning.scan import scan
+from lamella.layers.errors import InvalidContent
+from lamella.layers.oci.documents import Descriptor, Platform
+from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.referrers import Artifact, attach
+from lamella.layers.oci.storage import open_storage
+from lamella.layers.published import findings
+from lamella.layers.published.copy import copy
+from support.installed import venv
+from support.packages import SITE, environment, package
+from support.registry_simulator import Fault, RegistrySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from lamella.builder.environment import Environment
+    from lamella.layers.oci.storage import Storage
+
+PATCHED = Finding("warning", "patched", "p", "p.py of p 1.0 changed since the install: ships as it is")
+MISSING = Finding("error", "requires", "p", "p 1.0 requires q, which is not installed: install it")
+NOTE = Finding("note", "unowned", "x", "x belongs to no package: it ships with the unowned files")
+
+
+@pytest.fixture
+def registry() -> Iterator[RegistrySimulator]:
+    with RegistrySimulator().serving() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> LayerCache:
+    return LayerCache(str(tmp_path / "cache"))
+
+
+def one(prefix: Path, *found: Finding) -> Environment:
+    return replace(environment(prefix, package(prefix, "p", {f"{SITE}/p.py": "p = 1\n"})), findings=found)
+
+
+def opened(reference: str) -> tuple[Storage, Descriptor]:
+    place = Reference.parse(reference)
+    storage = open_storage(place)
+    return storage, storage.resolve(str(place.digest) if place.digest else place.tag)
+
+
+def attached(reference: str) -> Sequence[tuple[str, Finding]]:
+    storage, subject = opened(reference)
+    with closing(storage):
+        return findings.attached(storage, subject)
+
+
+def messages(reference: str) -> list[str]:
+    return [finding.message for _, finding in attached(reference)]
+
+
+def told(env: Environment) -> str:
+    artifact = findings_report.artifact(env, "/opt/env")
+    return artifact.content.decode() if artifact else ""
+
+
+def test_what_was_found_is_attached_to_what_is_pushed_the_worst_first(tmp_path: Path, cache: LayerCache) -> None:
+    env = one(tmp_path / "env", NOTE, PATCHED, MISSING)
+    pushed = push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
+    assert attached(pushed.reference) == [(str(env.platform), each) for each in (MISSING, PATCHED, NOTE)]
+
+
+def test_notes_alone_are_attached_and_of_nothing_found_there_is_nothing(tmp_path: Path, cache: LayerCache) -> None:
+    noted, clean = one(tmp_path / "a", NOTE), one(tmp_path / "b")
+    assert messages(push_environment(noted, f"oci:{tmp_path}/one:x", cache=cache).reference)
+    assert not messages(push_environment(clean, f"oci:{tmp_path}/two:x", cache=cache).reference)
+
+
+def test_the_same_findings_are_the_same_bytes_from_any_prefix_and_in_any_order(tmp_path: Path) -> None:
+    def found(prefix: Path, *, backwards: bool) -> str:
+        moved = Finding("warning", "moved", str(prefix), f"{prefix} was made elsewhere")
+        every = [PATCHED, NOTE, moved]
+        return told(one(prefix, *(reversed(every) if backwards else every)))
+
+    first = found(tmp_path / "here" / "env", backwards=False)
+    assert first == found(tmp_path / "there" / "of another" / "env", backwards=True)
+    assert json.loads(first)["counts"] == {"error": 0, "warning": 2, "note": 1}
+    assert "/opt/env was made elsewhere" in first
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x leads to {home}/CANARY/data, outside of the environment",
+        "x leads to {home}/with space CANARY/data, outside",
+        "x leads to ../../../../home/CANARY/data, which is not there",
+        "x names ~CANARY/project, a home folder",
+        "'/srv/CANARY' is gone",
+        "file:///srv/CANARY is gone",
+        "PYTHONPATH=/srv/CANARY:/x",
+        "{prefix}/../CANARY is gone",
+        "{prefix}2/CANARY is another environment",
+        "glued{home}/CANARY",
+    ],
+)
+def test_no_path_of_this_machine_is_told(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home of somebody"
+    monkeypatch.setenv("HOME", str(home))
+    said = text.format(home=home, prefix=tmp_path / "env")
+    content = told(one(tmp_path / "env", Finding("note", "links", said, said)))
+    assert "CANARY" not in content
+    assert "somebody" not in content
+    assert str(tmp_path) not in content
+    assert content.count(findings_report.HIDDEN) == 2
+
+
+def test_what_a_real_scan_finds_is_told_without_the_folders_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "CANARY of a home"
+    (home / "data").mkdir(parents=True)
+    (home / "file.txt").write_text("")
+    monkeypatch.setenv("HOME", str(home))
+    prefix = venv(home / "projects" / "env")
+    site = prefix / SITE
+    (site / "data").symlink_to(home / "data")
+    (home / "data" / "x.txt").write_text("")
+    (site / "file.txt").symlink_to(home / "file.txt")
+    (site / "relative").symlink_to(os.path.relpath(home / "gone", site))
+    (site / "home.pth").write_text(f"{home}\n{home}/gone\n")
+    (site / "odd.so").write_bytes(b"\0" + os.fsencode(prefix) + b"\0")
+    (site / ".netrc").write_text("machine CANARY password CANARY")
+    scanned = scan(str(prefix))
+    assert {each.kind for each in scanned.findings} >= {"links", "editable", "unowned", "prefix", "secret"}
+    assert "CANARY" in str(scanned.findings)
+    content = told(scanned)
+    assert "CANARY" not in content
+    assert str(tmp_path) not in content
+    assert f"{SITE}/odd.so has /opt/env compiled in" in content
+
+
+@pytest.mark.parametrize(
+    "text", ["lib/x.so and/or lib/y.so is needed", "a / b", f"{SITE}/x (2 files)", "p requires q<3,>=2 ~= 1"]
+)
+def test_what_names_no_path_of_this_machine_is_told_as_it_is(text: str, tmp_path: Path) -> None:
+    (found,) = json.loads(told(one(tmp_path, Finding("note", "k", "s", text))))["findings"]
+    assert found["message"] == text
+
+
+def test_a_name_that_is_not_utf_8_is_told_with_its_bytes_as_escapes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"lib/\xff.py")
+    assert r"lib/\\udcff.py" in told(one(tmp_path, Finding("note", "unowned", name, name)))
+
+
+def test_as_many_findings_as_a_registry_takes_are_attached_the_worst_first_and_all_are_counted(tmp_path: Path) -> None:
+    many = [Finding("note", "unowned", str(number), "x" * 1000) for number in range(5000)]
+    content = told(one(tmp_path, *many, MISSING))
+    assert len(content) < 4 << 20
+    said = json.loads(content)
+    assert said["findings"][0]["message"] == MISSING.message
+    assert said["counts"]["note"] == 5000
+
+
+@pytest.mark.parametrize(("api", "requests"), [(True, 2), (False, 3)])
+def test_pushing_again_asks_whether_the_findings_are_there_and_sends_nothing(
+    api: bool, requests: int, tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    registry.referrers_api = api
+    env = one(tmp_path / "env", PATCHED)
+    reference = push_environment(env, f"{registry.host}/team/envs:x", cache=cache).reference
+    assert messages(reference) == [PATCHED.message]
+    registry.requests.clear()
+    again = push_environment(env, f"{registry.host}/team/envs:x", cache=cache)
+    assert again.plan.unchanged
+    assert not registry.asked("POST|PUT|PATCH")
+    assert len(registry.requests) == requests <= 5
+    assert messages(reference) == [PATCHED.message]
+
+
+def test_what_was_found_since_is_attached_though_no_layer_changed(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    push_environment(one(tmp_path / "env", PATCHED), f"{registry.host}/team/envs:x", cache=cache)
+    again = push_environment(one(tmp_path / "env", PATCHED, NOTE), f"{registry.host}/team/envs:x", cache=cache)
+    assert again.plan.unchanged
+    assert messages(again.reference) == [PATCHED.message, NOTE.message]
+
+
+def test_a_dry_run_attaches_nothing(tmp_path: Path, registry: RegistrySimulator, cache: LayerCache) -> None:
+    push_environment(one(tmp_path / "env"), f"{registry.host}/team/envs:x", cache=cache)
+    registry.requests.clear()
+    for name in ("x", "y"):
+        push_environment(one(tmp_path / "env", PATCHED), f"{registry.host}/team/envs:{name}", cache=cache, dry_run=True)
+    assert not registry.asked("POST|PUT|PATCH")
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_a_copy_takes_the_findings_along(
+    api: bool, tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    registry.referrers_api = api
+    pushed = push_environment(one(tmp_path / "env", PATCHED), f"oci:{tmp_path}/out:x", cache=cache)
+    assert messages(copy(pushed.reference, f"{registry.host}/team/envs:x").reference) == [PATCHED.message]
+
+
+def test_the_findings_of_other_platforms_stay_with_the_tag(tmp_path: Path, cache: LayerCache) -> None:
+    amd64 = one(tmp_path / "env", PATCHED)
+    arm64 = replace(amd64, platform=Platform("linux", "arm64"), findings=(NOTE,))
+    for env in (amd64, arm64):
+        pushed = push_environment(env, f"oci:{tmp_path}/out:x", cache=cache, append=True)
+    assert attached(pushed.reference) == [("linux/amd64", PATCHED), ("linux/arm64", NOTE)]
+    again = push_environment(replace(arm64, findings=(MISSING,)), f"oci:{tmp_path}/out:x", cache=cache)
+    assert attached(again.reference) == [("linux/arm64", MISSING)]
+
+
+def test_a_registry_that_takes_no_artifacts_has_the_environment_and_the_push_says_why_no_findings(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    push_environment(one(tmp_path / "env"), f"{registry.host}/team/envs:x", cache=cache)
+    registry.faults.append(Fault("PUT .*/manifests/", status=400, times=99))
+    pushed = push_environment(one(tmp_path / "env", PATCHED), f"{registry.host}/team/envs:x", cache=cache)
+    assert "400" in pushed.unattached
+    assert not messages(pushed.reference)
+
+
+def test_tags_that_hold_what_is_attached_are_not_asked_for_layers(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
+    registry.referrers_api = False
+    push_environment(one(tmp_path / "env", PATCHED), f"{registry.host}/team/envs:x", cache=cache)
+    (schema,) = [tag for tag in registry.tags["team/envs"] if tag != "x"]
+    registry.requests.clear()
+    other = LayerCache(str(tmp_path / "other"))
+    assert push_environment(one(tmp_path / "b"), f"{registry.host}/team/envs:y", cache=other).built == 0
+    assert not registry.asked(f"manifests/{schema}$")
+
+
+def test_a_document_that_is_no_list_of_findings_is_refused(tmp_path: Path, cache: LayerCache) -> None:
+    pushed = push_environment(one(tmp_path / "env"), f"oci:{tmp_path}/out:x", cache=cache)
+    storage, subject = opened(pushed.reference)
+    attach(storage, subject, Artifact(findings.MEDIA_TYPE, b'{"findings": [{"severity": "worst"}]}'))
+    with closing(storage), pytest.raises(InvalidContent, match="is attached as findings, and holds something else"):
+        findings.attached(storage, subject)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, BinaryIO
+
+import pytest
+
+from lamella.builder.errors import CacheError
+from lamella.builder.layer.cache import Built, LayerCache
+from lamella.builder.layer.pack import Blob, Packed
+from lamella.layers.oci.documents import LAYER_ZSTD, Digest
+from support.engines import need_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+KEY = "ab" * 32
+
+
+def writing(content: bytes) -> Callable[[BinaryIO], Packed]:
+    def write(out: BinaryIO) -> Packed:
+        blob = Blob(out, "zstd")
+        blob.write_file([content], len(content))
+        return blob.finish()
+
+    return write
+
+
+def files(path: Path) -> list[str]:
+    return sorted(os.path.relpath(entry, path) for entry in path.rglob("*") if entry.is_file())
+
+
+def test_what_was_added_is_found_by_its_key_in_another_process(tmp_path: Path) -> None:
+    built = LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, writing(b"content"))
+    again = LayerCache(str(tmp_path))
+    assert again.find(KEY) == built
+    path = again.blob_path(built)
+    assert path
+    with open(path, "rb") as stream:
+        assert Digest.of(stream.read()) == built.digest
+    assert again.find("cd" * 32) is None
+
+
+def test_what_was_learned_has_no_blob(tmp_path: Path) -> None:
+    cache = LayerCache(str(tmp_path))
+    built = Built(Digest.of(b"x"), 1, Digest.of(b"y"), 2, LAYER_ZSTD)
+    cache.learn(KEY, built)
+    assert cache.find(KEY) == built
+    assert cache.blob_path(built) is None
+
+
+def test_a_layer_that_could_not_be_built_leaves_nothing(tmp_path: Path) -> None:
+    def fail(out: BinaryIO) -> Packed:
+        out.write(b"half a layer")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, fail)
+    assert files(tmp_path) == []
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    need_root()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    try:
+        with pytest.raises(CacheError, match=r"has no room left: free some, or set LAMELLA_CACHE"):
+            LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, writing(os.urandom(4 << 20)))
+        assert files(tmp_path) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_cache_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "layers").write_text("")
+    cache = LayerCache(str(tmp_path))
+    with pytest.raises(CacheError, match=r"can't be read: Not a directory; set LAMELLA_CACHE"):
+        cache.find(KEY)
+    with pytest.raises(CacheError, match="can't be written"):
+        cache.add(KEY, LAYER_ZSTD, writing(b"x"))
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"digest": "x"}', '{"digest": 1, "size": "a"}'])
+def test_a_damaged_record_is_as_good_as_none(tmp_path: Path, damage: str) -> None:
+    cache = LayerCache(str(tmp_path))
+    cache.add(KEY, LAYER_ZSTD, writing(b"content"))
+    (record,) = (tmp_path / "layers/keys").rglob("*.json")
+    record.write_text(damage)
+    assert cache.find(KEY) is None
+
+
+def test_a_blob_of_another_size_is_not_there(tmp_path: Path) -> None:
+    cache = LayerCache(str(tmp_path))
+    built = cache.add(KEY, LAYER_ZSTD, writing(b"content"))
+    path = cache.blob_path(built)
+    assert path
+    with open(path, "ab") as stream:
+        stream.write(b"more")
+    assert cache.blob_path(built) is None
+
+
+_WRITE = """
+import os, sys, signal
+from lamella.builder.cache import LayerCache
+def write(out):
+    out.write(b"half a layer"); out.flush()
+    print("ready", flush=True)
+    signal.pause()
+LayerCache(sys.argv[1]).add("ef" * 32, "x", write)
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _WRITE, str(tmp_path)]
+    old = time.time() - 3600
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as killed,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as living,
+    ):
+        for process in (killed, living):
+            assert process.stdout
+            assert process.stdout.readline() == b"ready\n"
+        try:
+            killed.kill()
+            killed.wait()
+            partial = tmp_path / "layers" / "partial"
+            for path in partial.iterdir():
+                os.utime(path, (old, old))
+            assert len(list(partial.iterdir())) == 2
+            LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, writing(b"content"))
+            assert len(list(partial.iterdir())) == 1
+        finally:
+            living.kill()
+
+
+def test_the_cache_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAMELLA_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert LayerCache().path == f"{tmp_path}/xdg/lamella/layers"
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "own"))
+    assert LayerCache().path == f"{tmp_path}/own/layers"

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import random
+import subprocess
+import tarfile
+import tracemalloc
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamella.builder.content.bytecode import Compiler, modules
+from lamella.builder.content.entry import Entry
+from lamella.builder.content.package import entries
+from lamella.builder.errors import CannotBuild, EnvironmentChanged
+from lamella.builder.layer import tar_writer
+from lamella.builder.layer.pack import pack
+from lamella.layers.tar.reader import Archive
+from support.engines import need
+from support.packages import SITE, environment, interpreter, package
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from lamella.builder.layer.pack import Compression, Packed
+
+LONG = "a-folder-with-a-long-name/" * 12 + "x" * 120
+
+
+def entry(path: str, content: bytes, mode: int = 0o644) -> Entry:
+    return Entry(path, mode, len(content), hashlib.sha256(content).hexdigest(), content)
+
+
+def packed(some: Sequence[Entry], compression: Compression = "zstd") -> tuple[Packed, bytes]:
+    out = io.BytesIO()
+    return pack(some, (), None, out, compression), out.getvalue()
+
+
+def tar_of(blob: bytes) -> bytes:
+    if blob[:2] == b"\x1f\x8b":
+        return gzip.decompress(blob)
+    return zstandard.ZstdDecompressor().stream_reader(blob).read()
+
+
+TWO = (
+    entry("opt/env/bin/tool", b"#!/opt/env/bin/python\n", 0o755),
+    entry("opt/env/lib/x.txt", b"some text\n"),
+    Entry("opt/env/lib/y.txt", 0o777, 0, "", b"", "x.txt"),
+)
+
+
+@pytest.mark.parametrize(
+    ("compression", "digest"),
+    [
+        ("zstd", "6e6fcc18362d36e97171abfbea3794c61d63b29b9ac0c54b6c72e4a4b004dd26"),
+        ("gzip", ""),
+    ],
+)
+def test_the_format_is_golden(compression: Compression, digest: str) -> None:
+    """These digests change only together with `key.FORMAT`. gzip's depend on the machine's zlib as well."""
+    made, blob = packed(TWO, compression)
+    assert made.diff_id.hex == "23d106578187837f991a0aef1cc25116a86d2ec8309961189eaba2e9647b3996"
+    assert made.digest.hex == hashlib.sha256(blob).hexdigest()
+    assert not digest or made.digest.hex == digest
+    assert (made.size, made.unpacked) == (len(blob), 32)
+    assert hashlib.sha256(tar_of(blob)).hexdigest() == made.diff_id.hex
+
+
+def test_every_field_that_tells_machines_apart_is_fixed() -> None:
+    with tarfile.open(fileobj=io.BytesIO(tar_of(packed(TWO)[1]))) as tar:
+        members = tar.getmembers()
+    assert [member.name for member in members] == [
+        "opt", "opt/env", "opt/env/bin", "opt/env/bin/tool", "opt/env/lib", "opt/env/lib/x.txt", "opt/env/lib/y.txt"
+    ]  # fmt: skip
+    assert {(member.uid, member.gid, member.uname, member.gname, member.mtime) for member in members} == {
+        (0, 0, "", "", 315532800)
+    }
+    assert {member.mode for member in members if member.isdir()} == {0o755}
+    assert not any(member.pax_headers for member in members)
+
+
+@given(
+    st.permutations(
+        TWO + tuple(entry(f"opt/env/lib/{name}", b"x") for name in ("a", "a-b", "a.py", "A", "é", "a0")[1:])
+    )
+)
+def test_the_order_of_entries_does_not_show(some: list[Entry]) -> None:
+    assert packed(some)[0] == packed(sorted(some, key=lambda one: one.path))[0]
+
+
+@given(
+    st.dictionaries(
+        st.lists(st.sampled_from(["a", "b", "lib", "é", "x" * 90, "y" * 150, "z" * 255]), min_size=1, max_size=6).map(
+            "/".join
+        ),
+        st.binary(max_size=1500),
+        max_size=8,
+    )
+)
+def test_what_is_packed_is_what_our_own_and_pythons_readers_find(files: dict[str, bytes]) -> None:
+    files = {f"{path}/f": content for path, content in files.items()}
+    _, blob = packed([entry(path, content) for path, content in files.items()])
+    tar = tar_of(blob)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        read = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+        assert {name: stream.read() if stream else None for name, stream in read.items()} == files
+    ours = {}
+    reader = Archive(io.BytesIO(tar))
+    for found in reader:
+        if found.kind == "file":
+            ours[found.path.decode()] = b"".join(map(bytes, reader.content()))
+    assert ours == files
+
+
+def test_names_and_sizes_that_ustar_cannot_hold_have_pax_records(tmp_path: Path) -> None:
+    some = [entry(LONG, b"deep"), Entry("link", 0o777, 0, "", b"", LONG)]
+    (tmp_path / "tar").write_bytes(tar_of(packed(some)[1]))
+    subprocess.run([need("tar"), "-xf", tmp_path / "tar", "-C", tmp_path], check=True)
+    assert (tmp_path / "link").read_bytes() == b"deep"
+    huge = tar_writer.file_header(b"huge", 0o644, 9 << 30)
+    assert next(iter(Archive(io.BytesIO(huge)))).size == 9 << 30
+
+
+def test_a_path_longer_than_any_system_takes_is_refused() -> None:
+    with pytest.raises(CannotBuild, match="at most 4095"):
+        packed([entry("x/" * 2100 + "x", b"")])
+
+
+def test_how_a_file_is_read_does_not_show(tmp_path: Path) -> None:
+    content = random.Random(2).randbytes(3 << 20) + bytes(5 << 20)
+    one = package(tmp_path, "big", {"lib/big": content, "lib/small": "x"})
+    streamed = entries(environment(tmp_path, one), one, "/opt/env")
+    whole = [entry("opt/env/lib/big", content), entry("opt/env/lib/small", b"x")]
+    for compression in ("zstd", "gzip"):
+        assert packed(streamed, compression)[0] == packed(whole, compression)[0]
+
+
+@pytest.mark.parametrize("now", [b"other content", b"short", b"much longer content"])
+def test_a_file_that_changed_after_the_scan_makes_no_layer(tmp_path: Path, now: bytes) -> None:
+    one = package(tmp_path, "thing", {"lib/data": b"first content"})
+    made = entries(environment(tmp_path, one), one, "/opt/env")
+    (tmp_path / "lib/data").write_bytes(now)
+    with pytest.raises(EnvironmentChanged, match="lib/data changed while it was being packed"):
+        packed(made)
+    (tmp_path / "lib/data").unlink()
+    with pytest.raises(EnvironmentChanged):
+        packed(made)
+
+
+def test_byte_code_stands_where_its_path_sorts(tmp_path: Path) -> None:
+    files = {f"{SITE}/pkg/{name}.py": "a = 1" for name in ("Zed", "__init__", "a")} | {f"{SITE}/pkg/bad.py": "def"}
+    one = package(tmp_path, "thing", files)
+    made = entries(environment(tmp_path, one), one, "/opt/env")
+    out = io.BytesIO()
+    with closing(Compiler(interpreter())) as compiler:
+        pack(made, modules(made, interpreter(), "/opt/env"), compiler, out, "zstd")
+    with tarfile.open(fileobj=io.BytesIO(tar_of(out.getvalue()))) as tar:
+        names = [f"{member.name}/" if member.isdir() else member.name for member in tar]
+    assert names == sorted(names)
+    assert [name.rpartition("/")[2].partition(".")[0] for name in names if name.endswith(".pyc")] == [
+        "Zed",
+        "__init__",
+        "a",
+    ]
+
+
+def test_memory_does_not_grow_with_a_files_size(tmp_path: Path) -> None:
+    huge = tmp_path / "lib" / "huge"
+    huge.parent.mkdir()
+    with open(huge, "wb") as stream:
+        stream.truncate(256 << 20)
+    digest = hashlib.sha256()
+    for _ in range(256):
+        digest.update(bytes(1 << 20))
+    from lamella.builder.environment import File
+
+    file = File("lib/huge", str(huge), 0o644, 256 << 20, digest.hexdigest())
+    tracemalloc.start()
+    try:
+        made = pack([Entry("lib/huge", 0o644, file.size, file.digest, file)], (), None, io.BytesIO(), "zstd")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert made.unpacked == 256 << 20
+    assert peak < 16 << 20

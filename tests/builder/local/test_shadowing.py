@@ -1,0 +1,95 @@
+"""Local code and what is installed under the same name: what Python imports on a node, and what is said where that differs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.scanning.scan import scan
+from support.installed import install, venv, wheel
+from support.scanned import SITE, findings, package, paths, shipped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+JOINS = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("namesakes")
+    files = {
+        "conf/__init__.py": "",
+        "single.py": "",
+        "acme/installed/__init__.py": "",
+        "acme/deep/there.py": "",
+        "joined/__init__.py": JOINS,
+        "joined/installed.py": "",
+    }
+    return install(venv(folder / "env"), wheel(folder, "installed", "1.0", files))
+
+
+def shown(made: Path, root: Path, *names: str, text: str = "") -> tuple[set[str], list[str]]:
+    """What of local code ships, and what is said of the rest."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    scanned = scan(str(made), local=str(root))
+    found = [paths(each) for each in scanned.packages if each.origin == "local"]
+    return {path.removeprefix(f"{SITE}/") for path in set().union(*found)}, [
+        finding.message for finding in findings(scanned, "shadowed")
+    ]
+
+
+def test_the_local_part_of_a_namespace_joins_the_installed_part(made: Path, tmp_path: Path) -> None:
+    names = {"acme/localpart/__init__.py", "acme/deep/here.py", "acme/deep/data.csv"}
+    assert shown(made, tmp_path / "app", *names) == (names, [])
+
+
+def test_so_does_one_whose_packages_say_that_they_have_other_parts(made: Path, tmp_path: Path) -> None:
+    shipped_names, said = shown(made, tmp_path / "app", "joined/__init__.py", "joined/local.py", text=JOINS)
+    assert (shipped_names, said) == ({"joined/local.py"}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("conf.py", "conf.py of {root} is installed as well as conf: the installed one ships"),
+        ("conf/__init__.py", "conf of {root} is installed as well: the installed one ships"),
+        ("single/__init__.py", "single of {root} is installed as well as single.py: the installed one ships"),
+        ("single.cpython-311-x86_64-linux-gnu.so", "linux-gnu.so of {root} is installed as well as single.py"),
+        ("acme/installed/__init__.py", "acme/installed of {root} is installed as well: the installed one ships"),
+        ("acme/deep/there.py", "acme/deep/there.py of {root} is installed as well: the installed one ships"),
+    ],
+)
+def test_a_module_of_an_installed_modules_name_does_not_ship_and_the_scan_says_so(
+    made: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    root = tmp_path / "app"
+    names, (message,) = shown(made, root, name, "other.py")
+    assert names == {"other.py"}
+    assert said.format(root=root) in message
+
+
+def test_data_and_folders_of_an_installed_packages_name_ship(made: Path, tmp_path: Path) -> None:
+    names = {"app.py", "conf.yaml", "conf/settings.yaml", "single.txt", "single/table.csv"}
+    assert shown(made, tmp_path / "app", *names) == (names, [])
+
+
+def test_a_module_of_a_name_of_pythons_own_ships_and_the_scan_says_so(made: Path, tmp_path: Path) -> None:
+    root = tmp_path / "app"
+    names, messages = shown(made, root, "random.py", "email/__init__.py", "app.py")
+    assert names == {"random.py", "email/__init__.py", "app.py"}
+    assert sorted(messages) == [
+        f"{name} of {root} has the name of a module of Python's own, which nodes import instead: rename it"
+        for name in ("email", "random.py")
+    ]
+
+
+def test_an_installed_package_stays_whole(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "app" / "conf").mkdir(parents=True)
+    (tmp_path / "app" / "conf" / "__init__.py").write_text("mine = 1\n")
+    scanned = scan(str(made), local=str(tmp_path / "app"))
+    assert f"{SITE}/conf/__init__.py" in paths(package(scanned, "installed"))
+    assert f"{SITE}/conf/__init__.py" in shipped(scanned)

@@ -1,0 +1,205 @@
+"""Which environment is meant; and what is said where there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.errors import NotAnEnvironment
+from lamella.builder.prefix.locate import locate
+from lamella.builder.prefix.places import made_at
+from lamella.builder.scanning.scan import scan
+from support.installed import venv
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return venv(tmp_path_factory.mktemp("prefix") / "env")
+
+
+def fake(folder: Path, answer: str) -> Path:
+    """A prefix whose python prints `answer` to whatever it is asked."""
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f"#!/bin/sh\n{answer}\n")
+    python.chmod(0o755)
+    return folder
+
+
+def test_the_argument_stands_before_everything(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
+    assert locate(str(made)).prefix == str(made)
+
+
+def test_virtual_env_stands_before_conda_prefix(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONDA_PREFIX", str(tmp_path))
+    monkeypatch.setenv("VIRTUAL_ENV", str(made))
+    assert locate().prefix == str(made)
+
+
+def test_a_relative_virtual_env_is_of_the_current_folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made.parent)
+    monkeypatch.setenv("VIRTUAL_ENV", "env/")
+    assert locate().prefix == str(made)
+
+
+@pytest.mark.parametrize("folder", [".venv", ".pixi/envs/default"])
+def test_the_environment_of_this_folder_stands_before_path(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake(tmp_path / folder, "exit 1")
+    assert locate().prefix == str(tmp_path / folder)
+
+
+def test_the_last_one_is_that_of_python_on_path(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(made / "bin"))
+    assert locate().prefix == str(made)
+
+
+def test_a_shim_on_path_is_asked_for_the_prefix(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake(tmp_path / "shims", f'exec {made}/bin/python "$@"')
+    monkeypatch.setenv("PATH", f"{tmp_path}/shims/bin:/usr/bin:/bin")
+    assert locate().prefix == str(made)
+
+
+def test_lamella_s_own_tool_environment_is_never_found_by_accident(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "tool"
+    fake(tool, "exit 1")
+    (tool / "uv-receipt.toml").write_text("")
+    monkeypatch.setattr(sys, "prefix", str(tool))
+    monkeypatch.setenv("VIRTUAL_ENV", str(tool))
+    with pytest.raises(NotAnEnvironment, match="Lamella's own tool environment: name the environment"):
+        locate()
+    assert locate(str(tool)).prefix == str(tool)
+
+
+def test_no_environment_at_all_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotAnEnvironment, match="no environment is active, here or on PATH: name the folder"):
+        locate()
+
+
+def test_a_prefix_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NotAnEnvironment, match=r"nowhere is not there: name the folder that holds bin/python"):
+        scan(str(tmp_path / "nowhere"))
+
+
+def test_a_variable_that_names_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "gone"))
+    with pytest.raises(NotAnEnvironment, match=r"^VIRTUAL_ENV names .*gone, which is not there"):
+        scan()
+
+
+def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NotAnEnvironment, match=r"holds no Python environment \(no bin/python\)"):
+        scan(str(tmp_path))
+
+
+def test_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotAnEnvironment, match="is a file, not a folder"):
+        scan(str(tmp_path / "file"))
+
+
+def test_an_interpreter_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to("/nowhere/python3")
+    with pytest.raises(NotAnEnvironment, match=r"leads to /nowhere/python3, which is gone: make the environment anew"):
+        scan(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("echo what >&2; exit 3", "does not run as Python 3: what"),
+        ("exit 3", "does not run as Python 3: exit code 3"),
+        ("echo hello", "does not answer as Python does"),
+        ("echo 'Unknown option: -I' >&2; exit 2", "does not run as Python 3: Unknown option: -I"),
+    ],
+)
+def test_a_python_that_is_none_is_one_sentence(tmp_path: Path, answer: str, said: str) -> None:
+    with pytest.raises(NotAnEnvironment, match=said):
+        scan(str(fake(tmp_path / "env", answer)))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ({"implementation": "pypy"}, "pypy"),
+        ({"debug": True}, "a debug build"),
+        ({"free_threaded": True}, "a free-threaded build"),
+        ({"musl": True}, "a build for musl"),
+        ({"version": "3.6.15"}, r"Python 3\.6\.15"),
+    ],
+)
+def test_an_interpreter_of_another_kind_is_refused_clearly(tmp_path: Path, said: dict[str, object], kind: str) -> None:
+    facts = {
+        "version": "3.12.1",
+        "implementation": "cpython",
+        "debug": False,
+        "free_threaded": False,
+        "musl": False,
+    } | said
+    answer = "cat <<'END'\n" + str(facts).replace("'", '"').replace("True", "true").replace("False", "false") + "\nEND"
+    with pytest.raises(NotAnEnvironment, match=f"is {kind}, which Lamella can't capture yet: use an ordinary CPython"):
+        scan(str(fake(tmp_path / "env", answer)))
+
+
+@pytest.mark.parametrize("name", ["with space", "per%cent", "ünïcode", "quo'te"])
+def test_prefixes_with_unusual_characters_are_scanned(tmp_path: Path, name: str) -> None:
+    environment = venv(tmp_path / name)
+    scanned = scan(str(environment))
+    assert scanned.prefix == str(environment)
+    assert os.fsencode(str(environment)) in scanned.prefixes
+
+
+def test_a_prefix_reached_through_a_link_is_known_by_both_names(tmp_path: Path) -> None:
+    environment = venv(tmp_path / "env")
+    (tmp_path / "link").symlink_to(environment)
+    for named in (environment, tmp_path / "link"):
+        scanned = scan(str(named))
+        assert {os.fsencode(str(environment))} <= set(scanned.prefixes)
+    assert os.fsencode(str(tmp_path / "link")) in scan(str(tmp_path / "link")).prefixes
+
+
+def test_a_venv_that_was_made_through_a_link_is_known_by_the_link_s_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    venv(tmp_path / "link" / "env")
+    assert os.fsencode(str(tmp_path / "link" / "env")) in scan(str(tmp_path / "real" / "env")).prefixes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "VIRTUAL_ENV='/made here'",
+        'VIRTUAL_ENV="/made here"',
+        '        VIRTUAL_ENV=$(cygpath "/made here")',
+        "        export VIRTUAL_ENV='/made here'",
+    ],
+)
+def test_where_a_venv_was_made_is_read_from_every_form_of_activate(line: str, tmp_path: Path) -> None:
+    """venv's of Python 3.13 is indented, uv's and virtualenv's have their own quotes."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/activate").write_text(f"deactivate () {{\n    unset VIRTUAL_ENV\n}}\n{line}\n")
+    assert made_at(str(tmp_path)) == "/made here"
+
+
+def test_a_venv_that_was_moved_is_said_so_and_its_old_name_is_rewritten_too(tmp_path: Path) -> None:
+    made = venv(tmp_path / "before")
+    made.rename(tmp_path / "after")
+    scanned = scan(str(tmp_path / "after"))
+    assert os.fsencode(str(made)) in scanned.prefixes
+    assert [finding.kind for finding in scanned.findings] == ["moved"]

@@ -1,0 +1,75 @@
+"""A push where nodes' mirrors are configured: what is written is decided by the registry alone."""
+
+from __future__ import annotations
+
+import copy
+import os
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from lamella.builder.image.documents import Settings
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push_environment
+from lamella.layers.oci.documents import CONFIG, LAYER_TAR, MANIFEST, Descriptor, ImageConfig, Manifest
+from lamella.layers.registry.repository import Registry
+from support.images import AMD64
+from support.packages import SITE, environment, package
+from support.registry_simulator import Fault, RegistrySimulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_a_push_moves_the_tag_whatever_a_mirror_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = LayerCache(str(tmp_path / "cache"))
+    env = environment(tmp_path / "env", package(tmp_path / "env", "alpha", {f"{SITE}/alpha.py": "value = 1\n"}))
+    with RegistrySimulator().serving() as registry, RegistrySimulator().serving() as mirror:
+        reference = f"{registry.host}/team/envs:v1"
+        mine = push_environment(env, reference, cache=cache)
+        for kind in ("blobs", "manifests", "tags"):
+            setattr(mirror, kind, copy.deepcopy(getattr(registry, kind)))
+        # A colleague moves the tag; the mirror goes on to say what it was.
+        push_environment(env, reference, settings=Settings(env=("A=1",)), cache=cache)
+        folder = tmp_path / "certs.d" / registry.host
+        folder.mkdir(parents=True)
+        (folder / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\n')
+        monkeypatch.setenv("LAMELLA_HOSTS_DIR", str(tmp_path / "certs.d"))
+        again = push_environment(env, reference, cache=cache)
+        assert again.reference == mine.reference
+        assert registry.tags["team/envs"]["v1"] == mine.reference.partition("@")[2]
+        assert not mirror.requests
+
+
+def test_a_layer_of_the_base_that_a_mirror_falsifies_comes_from_its_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = environment(tmp_path / "env", package(tmp_path / "env", "alpha", {f"{SITE}/alpha.py": "value = 1\n"}))
+    content = os.urandom(5000)
+    with (
+        RegistrySimulator().serving() as bases,
+        RegistrySimulator().serving() as registry,
+        RegistrySimulator().serving() as mirror,
+    ):
+        layer = Descriptor.of(LAYER_TAR, content)
+        config = ImageConfig(AMD64, (layer.digest,)).to_json()
+        manifest = Manifest(Descriptor.of(CONFIG, config), (layer,)).to_json()
+        there = Registry(bases.host, "team/base")
+        for described, what, tag in (
+            (layer, content, ""),
+            (Descriptor.of(CONFIG, config), config, ""),
+            (Descriptor.of(MANIFEST, manifest), manifest, "v1"),
+        ):
+            there.push(described, partial(BytesIO, what), tag=tag)
+        there.close()
+        mirror.faults = [Fault(f"GET .*/blobs/{layer.digest}", 1, 200, body=bytes(5000))]
+        folder = tmp_path / "certs.d" / bases.host
+        folder.mkdir(parents=True)
+        (folder / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\n')
+        monkeypatch.setenv("LAMELLA_HOSTS_DIR", str(tmp_path / "certs.d"))
+        cache = LayerCache(str(tmp_path / "cache"))
+        push_environment(env, f"{registry.host}/team/envs:v1", base=f"{bases.host}/team/base:v1", cache=cache)
+        assert mirror.faults[0].times == 0
+        assert registry.blobs["team/envs"][str(layer.digest)] == content

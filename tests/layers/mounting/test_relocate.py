@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lamella.builder.files import prefix_pattern
+from lamella.layers.mounting import relocate
+from lamella.layers.mounting.relocate import CannotRelocate, move, rewrite
+from support.people import NOBODY, as_user, folder_of, fork
+from support.trees import content, write
+
+TEXT = {"kind": "text"}
+BINARY: dict[str, object] = {"kind": "binary"}
+
+
+def environment(folder: Path, prefix: str, files: dict[str, str]) -> Path:
+    listed = {"prefix": prefix, "files": [{"path": name.rstrip("*"), "kind": "text"} for name in sorted(files)]}
+    return write(folder, files | {".lamella/relocate/pypi-it.json": json.dumps(listed)})
+
+
+def test_the_rule_for_what_is_a_path_is_the_packers() -> None:
+    assert relocate.pattern(b"/opt/env").pattern == prefix_pattern.pattern((b"/opt/env",)).pattern
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"prefix=/opt/env\nlibdir=/opt/env/lib", b"prefix=/home/me/e\nlibdir=/home/me/e/lib"),
+        (b"-L/opt/env/lib -I/opt/env/include", b"-L/home/me/e/lib -I/home/me/e/include"),
+        (b"file:///opt/env/x '/opt/env':/opt/env;", b"file:///home/me/e/x '/home/me/e':/home/me/e;"),
+        (b"/opt/env2 /opt/env.old /opt/env-3 /mnt/opt/env", b"/opt/env2 /opt/env.old /opt/env-3 /mnt/opt/env"),
+    ],
+)
+def test_text_names_the_new_prefix_where_it_named_the_old_one(before: bytes, after: bytes) -> None:
+    assert rewrite(before, TEXT, b"/opt/env", b"/home/me/e") == after
+    assert rewrite(after, TEXT, b"/home/me/e", b"/opt/env") == before
+
+
+def test_a_prefix_that_contains_the_old_one_is_not_replaced_twice() -> None:
+    assert rewrite(b"/opt/env/x", TEXT, b"/opt/env", b"/opt/env/opt/env") == b"/opt/env/opt/env/x"
+
+
+def test_a_c_string_keeps_its_length() -> None:
+    moved = rewrite(b"\x7fELF\0/opt/env/lib\0next\0", BINARY, b"/opt/env", b"/e")
+
+    assert moved == b"\x7fELF\0/e/lib\0\0\0\0\0\0\0next\0"
+
+
+def test_every_occurrence_in_one_c_string_moves() -> None:
+    moved = rewrite(b"/opt/env/a:/opt/env/b:/x\0next", BINARY, b"/opt/env", b"/e")
+
+    assert moved == b"/e/a:/e/b:/x" + 12 * b"\0" + b"\0next"
+
+
+def test_a_binary_has_no_other_room_than_it_says() -> None:
+    with pytest.raises(CannotRelocate, match="holds the prefix in 12 bytes, where it needs 13"):
+        rewrite(b"/opt/env/lib" + 9 * b"\0" + b"next", BINARY, b"/opt/env", b"/opt/env2")
+
+
+def test_a_binary_grows_into_the_room_that_the_packer_knows_of() -> None:
+    content = b"/opt/env/lib\0\0\0\0\0next"
+
+    assert rewrite(content, BINARY | {"room": 12}, b"/opt/env", b"/opt/env-1.2") == b"/opt/env-1.2/lib\0next"
+    with pytest.raises(CannotRelocate, match="in 16 bytes, where it needs 17"):
+        rewrite(content, BINARY | {"room": 12}, b"/opt/env", b"/opt/env-1.23")
+
+
+def test_the_place_of_condas_placeholder_is_room_and_no_more_than_that(tmp_path: Path) -> None:
+    listed = {"prefix": "/opt/env", "files": [{"path": "x.so", "kind": "binary"}]}
+    write(tmp_path, {".lamella/relocate/conda-x.json": json.dumps(listed)})
+    (tmp_path / "x.so").write_bytes(b"\0/opt/env/lib" + 400 * b"\0" + b"next")
+
+    with pytest.raises(CannotRelocate, match=r"x\.so holds the prefix in 259 bytes, where it needs 260"):
+        move(str(tmp_path), "/" + 255 * "x")
+    move(str(tmp_path), "/" + 254 * "x")
+
+    assert (tmp_path / "x.so").read_bytes() == b"\0/" + 254 * b"x" + b"/lib" + 153 * b"\0" + b"next"
+
+
+def test_what_was_moved_away_can_be_moved_back() -> None:
+    entry = BINARY | {"room": 20}
+    content = b"\0/opt/env/a\0" + 12 * b"\0" + b"x/opt/env/b:/opt/env/c" + 25 * b"\0" + b"end"
+
+    moved = rewrite(content, entry, b"/opt/env", b"/a/longer/prefix/18")
+
+    assert moved != content
+    assert rewrite(moved, entry, b"/a/longer/prefix/18", b"/opt/env") == content
+
+
+@pytest.mark.parametrize("prefix", ["/a place/env", "/" + "long/" * 30 + "env"])
+@pytest.mark.parametrize("arguments", ["", " -s"])
+def test_a_script_starts_where_a_shebang_line_can_not_hold_the_prefix(
+    tmp_path: Path, prefix: str, arguments: str
+) -> None:
+    place = Path(f"{tmp_path}{prefix}")
+    script = f"#!/opt/env/bin/python{arguments}\nimport sys; print(sys.argv[1:])\n"
+    environment(place, "/opt/env", {"bin/tool*": script})
+    (place / "bin/python").symlink_to(sys.executable)
+
+    move(str(place), str(place))
+
+    ran = subprocess.run([place / "bin/tool", "a b", "$c"], check=True, capture_output=True, text=True)
+    assert ran.stdout == "['a b', '$c']\n"
+
+
+def test_a_long_shebang_line_of_another_program_finds_it_on_path() -> None:
+    moved = rewrite(b"#!/opt/env/bin/perl -w\n1;\n", TEXT, b"/opt/env", b"/" + b"x" * 130)
+
+    assert moved == b"#!/usr/bin/env perl\n1;\n"
+
+
+def test_a_script_that_was_moved_behind_a_trampoline_moves_again() -> None:
+    moved = rewrite(b"#!/opt/env/bin/python\n1\n", TEXT, b"/opt/env", b"/a b")
+
+    assert rewrite(moved, TEXT, b"/a b", b"/c") == moved.replace(b"/a b", b"/c")
+
+
+def test_env_shebangs_stay() -> None:
+    assert rewrite(b"#!/usr/bin/env python\n", TEXT, b"/opt/env", b"/x") == b"#!/usr/bin/env python\n"
+
+
+@pytest.mark.parametrize("prefix", ["/it's", '/a"b', "/$x", "/a\\b", "/a\nb", "/`x`"])
+def test_a_folder_that_scripts_can_not_quote_is_refused(tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(CannotRelocate, match="can't be an environment's folder"):
+        move(str(environment(tmp_path, "/opt/env", {"x": "/opt/env"})), prefix)
+
+
+def test_moving_keeps_modes_and_notes_the_new_prefix(tmp_path: Path) -> None:
+    environment(tmp_path, "/opt/env", {"bin/tool*": "#!/bin/sh\necho /opt/env\n", "etc/x": "/opt/env"})
+
+    assert move(str(tmp_path), "/moved") == 3
+
+    assert os.stat(tmp_path / "bin/tool").st_mode & 0o777 == 0o755
+    assert content(tmp_path)["etc/x"] == "/moved"
+    assert move(str(tmp_path), "/moved") == 0
+    assert move(str(tmp_path), "/again") == 3
+    assert content(tmp_path)["etc/x"] == "/again"
+
+
+def test_moving_breaks_hardlinks_and_writes_into_none(tmp_path: Path) -> None:
+    environment(tmp_path / "env", "/opt/env", {"x": "/opt/env"})
+    os.link(tmp_path / "env/x", tmp_path / "store")
+
+    move(str(tmp_path / "env"), "/moved")
+
+    assert (tmp_path / "store").read_text() == "/opt/env"
+
+
+def test_a_move_that_crashed_is_finished_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"f{number}": "/opt/env" for number in range(5)}
+    environment(tmp_path, "/opt/env", files)
+    calls = 0
+    real = os.replace
+
+    def crash(source: str, target: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        move(str(tmp_path), "/opt/env/opt/env")
+    monkeypatch.setattr(os, "replace", real)
+    move(str(tmp_path), "/opt/env/opt/env")
+
+    found = content(tmp_path)
+    assert {found[name] for name in files} == {"/opt/env/opt/env"}
+    assert not any(name.startswith(".lamella/moving") for name in found)
+
+
+def test_a_move_that_fails_changes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "/opt/env", "b": "/opt/env\0"})
+    listed = {"prefix": "/opt/env", "files": [{"path": "a", "kind": "text"}, {"path": "b", "kind": "binary"}]}
+    write(tmp_path, {".lamella/relocate/pypi-x.json": json.dumps(listed)})
+
+    with pytest.raises(CannotRelocate, match="b holds the prefix in 8 bytes, where it needs 14: choose a shorter path"):
+        move(str(tmp_path), "/opt/elsewhere")
+
+    assert content(tmp_path)["a"] == "/opt/env"
+
+
+def test_the_interpreters_own_binaries_may_stay_as_they_are(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "/opt/env", "b": "/opt/env\0"})
+    listed = {"prefix": "/opt/env", "files": [{"path": "a", "kind": "text"}, {"path": "b", "kind": "binary"}]}
+    write(tmp_path, {".lamella/relocate/python-python.json": json.dumps(listed)})
+
+    move(str(tmp_path), "/opt/elsewhere")
+
+    assert content(tmp_path)["a"] == "/opt/elsewhere"
+    assert content(tmp_path)["b"] == "/opt/env\0"
+
+
+def crash_in_the_middle(folder: Path, prefix: str) -> None:
+    """Moves, in a process of its own that ends when some of the files are in their places."""
+    child = fork()
+    if child == 0:
+        real = os.replace
+
+        def replace(source: str, target: str) -> None:
+            if source.endswith("/2"):
+                os._exit(9)
+            real(source, target)
+
+        os.replace = replace  # type: ignore[assignment] # in this process alone
+        move(str(folder), prefix)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("prefix", ["/first", "/second", "/opt/env"])
+def test_a_move_that_crashed_ends_where_the_next_one_wants_it(tmp_path: Path, prefix: str) -> None:
+    files = {f"f{number}": "/opt/env" for number in range(5)}
+    environment(tmp_path, "/opt/env", files)
+    crash_in_the_middle(tmp_path, "/first")
+    assert {content(tmp_path)[name] for name in files} == {"/opt/env", "/first"}
+
+    move(str(tmp_path), prefix)
+
+    assert {content(tmp_path)[name] for name in files} == {prefix}
+    assert move(str(tmp_path), prefix) == 0
+
+
+def test_what_was_removed_since_a_crash_stays_away(tmp_path: Path) -> None:
+    environment(tmp_path, "/opt/env", {f"f{number}": "/opt/env" for number in range(5)})
+    crash_in_the_middle(tmp_path, "/first")
+    (tmp_path / "f4").unlink()
+
+    move(str(tmp_path), "/second")
+
+    assert content(tmp_path).keys() & {"f3", "f4"} == {"f3"}
+
+
+def test_who_finds_the_prefix_right_finds_all_of_it_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(tmp_path, "/opt/env", {relocate.PREFIX_FILE: "/opt/env", "a": "/opt/env", "z": "/opt/env"})
+    order: list[str] = []
+    real = os.replace
+
+    def watched(source: str, target: str) -> None:
+        order.append(os.path.relpath(target, tmp_path))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    move(str(tmp_path), "/moved")
+
+    assert order[-1] == relocate.PREFIX_FILE
+    assert len(order) == 4
+
+
+def test_of_many_who_move_at_the_same_time_one_does_it_and_the_others_find_it_done(tmp_path: Path) -> None:
+    files = {f"f{number}": "/opt/env" for number in range(50)}
+    environment(tmp_path, "/opt/env", files)
+
+    with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as pool:
+        changed = list(pool.map(move, [str(tmp_path)] * 16, ["/moved"] * 16))
+
+    assert sorted(changed) == [0] * 15 + [51]
+    assert {content(tmp_path)[name] for name in files} == {"/moved"}
+
+
+def test_what_was_uninstalled_keeps_nothing_from_moving(tmp_path: Path) -> None:
+    environment(tmp_path, "/opt/env", {"bin/tool*": "#!/opt/env/bin/python\n", "x": "/opt/env"})
+    (tmp_path / "bin/tool").unlink()
+
+    move(str(tmp_path), "/moved")
+
+    assert content(tmp_path)["x"] == "/moved"
+
+
+@pytest.mark.parametrize("prefix", ["rel/x", "", "/a/../b", "/a/", "/a//b", "/a/./b", "//a"])
+def test_a_prefix_that_is_no_path_is_refused(tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(CannotRelocate, match="want an absolute path"):
+        move(str(environment(tmp_path, "/opt/env", {"x": "/opt/env"})), prefix)
+
+
+@pytest.mark.parametrize("prefix", ["/", "/usr", "/usr/local", "/usr/bin", "/bin", "/etc", "/tmp", "/home", "/opt"])
+def test_a_prefix_that_is_not_the_environments_alone_is_refused(tmp_path: Path, prefix: str) -> None:
+    environment(tmp_path, "/opt/env", {"x": "#!/usr/bin/env python\n# /opt/env /etc/passwd"})
+
+    with pytest.raises(CannotRelocate, match="could not be told from the environment's"):
+        move(str(tmp_path), prefix)
+
+    move(str(tmp_path), "/usr/local/env")
+    move(str(tmp_path), "/opt/env")
+    assert content(tmp_path)["x"] == "#!/usr/bin/env python\n# /opt/env /etc/passwd"
+
+
+def test_a_folder_of_another_user_says_whose_work_it_is(tmp_path: Path) -> None:
+    with folder_of(0) as folder:
+        environment(folder / "env", "/opt/env", {"x": "/opt/env", relocate.PREFIX_FILE: "/opt/env\n"})
+
+        with pytest.raises(CannotRelocate, match=r"Permission denied\), and is made for /opt/env: let its owner run"):
+            as_user(NOBODY, lambda: move(str(folder / "env"), "/moved"))
+
+        assert as_user(NOBODY, lambda: move(str(folder / "env"), "/opt/env")) == 0
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link/passwd", "out", "", "."])
+def test_a_list_can_not_reach_what_is_outside(tmp_path: Path, path: str) -> None:
+    write(tmp_path, {"secret": "/opt/env", "env/link": "->/etc", "env/out": "->../secret"})
+    listed = {"prefix": "/opt/env", "files": [{"path": path, "kind": "text"}]}
+    write(tmp_path / "env", {".lamella/relocate/pypi-x.json": json.dumps(listed)})
+
+    with pytest.raises(CannotRelocate, match="is no file of the environment"):
+        move(str(tmp_path / "env"), "/moved")
+
+
+@pytest.mark.parametrize(
+    "listed", ["[]", "{", '{"prefix": "x", "files": []}', '{"prefix": "/x", "files": [{"path": 1}]}']
+)
+def test_a_list_that_is_none_is_named(tmp_path: Path, listed: str) -> None:
+    write(tmp_path, {".lamella/relocate/pypi-x.json": listed})
+
+    with pytest.raises(CannotRelocate, match=r"pypi-x\.json is no list of files"):
+        move(str(tmp_path), "/moved")

@@ -1,0 +1,94 @@
+"""References: what registries and folders can have, and no secret in what is said about the rest."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamella.layers.errors import InvalidReference
+from lamella.layers.oci.documents import Digest
+from lamella.layers.oci.reference import Reference
+
+DIGEST = Digest.of(b"content")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ghcr.io/team/envs:v1", Reference("ghcr.io", "team/envs", tag="v1")),
+        ("ghcr.io/team/envs", Reference("ghcr.io", "team/envs", tag="latest")),
+        ("localhost/envs", Reference("localhost", "envs", tag="latest")),
+        ("localhost:5000/team/envs:v1", Reference("localhost:5000", "team/envs", tag="v1")),
+        ("[::1]:5000/envs:v1", Reference("[::1]:5000", "envs", tag="v1")),
+        ("debian", Reference("docker.io", "library/debian", tag="latest")),
+        ("debian:bookworm", Reference("docker.io", "library/debian", tag="bookworm")),
+        ("team/envs", Reference("docker.io", "team/envs", tag="latest")),
+        ("docker.io/debian", Reference("docker.io", "library/debian", tag="latest")),
+        ("TEAM/envs", Reference("TEAM", "envs", tag="latest")),
+        (f"ghcr.io/envs@{DIGEST}", Reference("ghcr.io", "envs", digest=DIGEST)),
+        (f"ghcr.io/envs:v1@{DIGEST}", Reference("ghcr.io", "envs", tag="v1", digest=DIGEST)),
+        ("ghcr.io/a__b/c--d/e.f:A-1_.", Reference("ghcr.io", "a__b/c--d/e.f", tag="A-1_.")),
+        ("oci:/srv/layout:v1", Reference(folder="/srv/layout", tag="v1")),
+        ("oci:layout", Reference(folder="layout", tag="latest")),
+        ("oci:../a b/é:v1", Reference(folder="../a b/é", tag="v1")),
+        ("oci:/srv/with:colon/layout", Reference(folder="/srv/with:colon/layout", tag="latest")),
+        ("oci:/srv/me@home:v1", Reference(folder="/srv/me@home", tag="v1")),
+        (f"oci:/srv/layout@{DIGEST}", Reference(folder="/srv/layout", digest=DIGEST)),
+        (f"oci:/srv/layout:v1@{DIGEST}", Reference(folder="/srv/layout", tag="v1", digest=DIGEST)),
+    ],
+)
+def test_a_reference_is_read(text: str, expected: Reference) -> None:
+    assert Reference.parse(text) == expected
+    assert Reference.parse(str(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a repository has lower-case letters"),
+        ("https://ghcr.io/team/envs", "is a URL: write it without its scheme"),
+        ("ghcr.io/Team/envs", "a repository has lower-case letters"),
+        ("ghcr.io/team//envs", "a repository has lower-case letters"),
+        ("ghcr.io/../envs", "a repository has lower-case letters"),
+        ("ghcr.io/", "a repository has lower-case letters"),
+        ("ghcr.io/envs:", "its tag has other than letters"),
+        ("ghcr.io/envs:a b", "its tag has other than letters"),
+        ("ghcr.io/envs:" + "a" * 129, "its tag has other than letters"),
+        ("ghcr.io/envs:v1\n", "its tag has other than letters"),
+        ("-host.example/envs", "its registry is not a host name"),
+        ("host..example/envs", "its registry is not a host name"),
+        ("ghcr.io/envs@sha256:abc", "is not a digest"),
+        ("ghcr.io/envs@md5:" + "a" * 32, "is not a digest"),
+        ("oci:", "names no folder: write oci:FOLDER:tag"),
+        ("oci::v1", "names no folder: write oci:FOLDER:tag"),
+        ("oci:/srv/layout:a b", "is not a tag"),
+        ("oci:/srv/layout:", "is not a tag"),
+        ("oci:/srv/lay\0out:v1", "names no folder"),
+    ],
+)
+def test_what_is_no_reference_is_told(text: str, message: str) -> None:
+    with pytest.raises(InvalidReference, match=message):
+        Reference.parse(text)
+
+
+def test_a_password_in_a_reference_is_not_shown() -> None:
+    for text in ("user:hunter2@ghcr.io/team/envs", "https://user:hunter2@ghcr.io/team/envs:v1"):
+        with pytest.raises(InvalidReference) as caught:
+            Reference.parse(text)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_reference_is_pinned_to_a_digest() -> None:
+    pinned = Reference.parse("ghcr.io/envs:v1").at(DIGEST)
+    assert str(pinned) == f"ghcr.io/envs:v1@{DIGEST}"
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_reference_or_a_clear_error(text: str) -> None:
+    for candidate in (text, f"oci:{text}"):
+        try:
+            reference = Reference.parse(candidate)
+        except InvalidReference:
+            continue
+        assert Reference.parse(str(reference)) == reference

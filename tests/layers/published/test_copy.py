@@ -1,0 +1,227 @@
+"""Copies of whole indexes between any two storages, and what they do not move."""
+
+from __future__ import annotations
+
+import subprocess
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.layers.errors import InvalidContent, NotFound, Unreachable
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci import referrers
+from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Index
+from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.storage import fetch_document
+from lamella.layers.oci.tags import list_tags
+from lamella.layers.published import environment as published
+from lamella.layers.published.copy import copy, walk
+from lamella.layers.registry.repository import Registry
+from lamella.layers.signing import cosign
+from support.distribution import distribution
+from support.engines import need
+from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
+from support.keys import key_pair
+from support.registry_simulator import Fault, RegistrySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def simulator() -> Iterator[RegistrySimulator]:
+    with RegistrySimulator().serving() as running:
+        yield running
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> str:
+    folder = tmp_path / "layout"
+    push_environment(OciLayout(str(folder), create=True), "v1", [AMD64, ARM64])
+    return f"oci:{folder}:v1"
+
+
+def test_a_copy_to_a_registry_and_back_is_the_same(tmp_path: Path, layout: str) -> None:
+    with distribution() as host:
+        there = copy(layout, f"{host}/team/envs:v2")
+        # Two packages, one config for both of each platform's manifests.
+        assert (there.sent, there.mounted, there.present) == (4, 0, 0)
+        back = copy(there.reference, f"oci:{tmp_path}/back:v3")
+    assert there.reference.partition("@")[2] == back.reference.partition("@")[2]
+    found = published.read(OciLayout(f"{tmp_path}/back"), Reference.parse(f"oci:{tmp_path}/back:v3"))
+    assert [environment.platform for environment in found.environments] == [AMD64, ARM64]
+
+
+def test_skopeo_copies_what_was_copied(tmp_path: Path, layout: str) -> None:
+    with distribution() as host:
+        copy(layout, f"{host}/team/envs:v1")
+        command = [need("skopeo"), "--insecure-policy", "copy", "--all", "--preserve-digests", "--src-tls-verify=false"]
+        subprocess.run([*command, f"docker://{host}/team/envs:v1", f"oci:{tmp_path}/theirs:v1"], check=True)
+    ours = OciLayout(layout.split(":")[1]).resolve("v1")
+    assert OciLayout(f"{tmp_path}/theirs").resolve("v1").digest == ours.digest
+
+
+def test_what_is_there_is_not_sent(simulator: RegistrySimulator, layout: str) -> None:
+    copy(layout, f"{simulator.host}/team/envs:v1")
+    simulator.requests.clear()
+    again = copy(layout, f"{simulator.host}/team/envs:v2")
+    assert (again.sent, again.present, again.moved) == (0, 4, 0)
+    # Is the index there, and the new tag.
+    assert len(simulator.requests) == 2
+
+
+def test_only_what_is_missing_is_sent(simulator: RegistrySimulator, layout: str) -> None:
+    simulator.add_blob("team/envs", b"one")
+    done = copy(layout, f"{simulator.host}/team/envs:v1")
+    assert (done.sent, done.present) == (3, 1)
+
+
+def test_another_repository_of_the_registry_lends_its_blobs(simulator: RegistrySimulator, layout: str) -> None:
+    copy(layout, f"{simulator.host}/team/envs:v1")
+    simulator.requests.clear()
+    done = copy(f"{simulator.host}/team/envs:v1", f"{simulator.host}/team/other:v1")
+    assert (done.sent, done.mounted, done.moved) == (0, 4, 0)
+    assert not simulator.asked("PUT .*/blobs/|GET .*/blobs/")
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_signatures_and_referrers_come_along_before_the_tag(
+    tmp_path: Path, simulator: RegistrySimulator, layout: str, api: bool
+) -> None:
+    simulator.referrers_api = api
+    private, public = key_pair(tmp_path)
+    cosign.sign(layout, private)
+    here = OciLayout(layout.split(":")[1])
+    subject = here.resolve("v1")
+    sbom = referrers.attach(here, subject, referrers.Artifact("application/vnd.cyclonedx+json", b"{}"))
+    copy(layout, f"{simulator.host}/team/envs:v1")
+    assert simulator.asked("PUT .*/manifests/")[-1].path.endswith("/manifests/v1")
+    assert cosign.verify(f"{simulator.host}/team/envs:v1", public)
+    registry = Registry(simulator.host, "team/envs")
+    assert [entry.digest for entry in referrers.referrers(registry, subject)] == [sbom.digest]
+    registry.close()
+    # And on, from a registry.
+    copy(f"{simulator.host}/team/envs:v1", f"oci:{tmp_path}/carried:v1")
+    assert cosign.verify(f"oci:{tmp_path}/carried:v1", public)
+    assert len(referrers.referrers(OciLayout(f"{tmp_path}/carried"), subject)) == 1
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_what_is_attached_to_an_image_of_the_index_and_cosigns_other_tags_come_along(
+    tmp_path: Path, simulator: RegistrySimulator, layout: str, api: bool
+) -> None:
+    simulator.referrers_api = api
+    here = OciLayout(layout.split(":")[1])
+    root = here.resolve("v1")
+    child = Index.parse(fetch_document(here, root)).manifests[0]
+    scan = referrers.attach(here, child, referrers.Artifact("application/vnd.example.scan+json", b"{}"))
+    kinds = [f"sha256-{root.digest.hex}.{kind}" for kind in ("att", "sbom")]
+    for tag in kinds:
+        push_image(here, [tag.encode()], tag)
+    copy(layout, f"{simulator.host}/team/envs:v1")
+    registry = Registry(simulator.host, "team/envs")
+    assert [entry.digest for entry in referrers.referrers(registry, child)] == [scan.digest]
+    registry.close()
+    assert set(kinds) < set(simulator.tags["team/envs"])
+
+
+def test_a_dry_run_says_what_would_move_and_writes_nothing(
+    tmp_path: Path, simulator: RegistrySimulator, layout: str
+) -> None:
+    here = OciLayout(layout.split(":")[1])
+    for content in (b"{}", b"[]"):
+        referrers.attach(here, here.resolve("v1"), referrers.Artifact("application/vnd.example.scan+json", content))
+    simulator.add_blob("team/envs", b"one")
+    for source, destination in (
+        (layout, f"{simulator.host}/team/envs:v1"),
+        (layout, f"oci:{tmp_path}/new:v1"),
+        (f"{simulator.host}/team/envs:v1", f"{simulator.host}/team/other:v1"),
+    ):
+        simulator.requests.clear()
+        made = (tmp_path / "new").exists()
+        would = copy(source, destination, dry_run=True)
+        assert not simulator.asked("PUT|POST|PATCH")
+        assert (tmp_path / "new").exists() == made
+        assert would == copy(source, destination)
+        assert would.sent or would.mounted
+
+
+def test_insecure_is_meant_for_the_destination(monkeypatch: pytest.MonkeyPatch, simulator: RegistrySimulator) -> None:
+    with RegistrySimulator().serving() as between:
+        # Whoever is in between sees what is asked in the clear.
+        monkeypatch.setenv("http_proxy", f"http://{between.host}")
+        monkeypatch.setenv("https_proxy", "http://localhost:1")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached"):
+            copy("registry.invalid/team/envs:v1", f"{simulator.host}/team/envs:v1", insecure=True)
+        assert not between.requests
+        # A folder is asked in no way at all.
+        for destination in ("oci:nowhere:v1", "registry.invalid/team/other:v1"):
+            with pytest.raises(NotFound):
+                copy("registry.invalid/team/envs:v1", destination, insecure=True)
+        assert between.requests
+
+
+def test_a_registry_that_does_not_mount_is_sent_the_blobs(simulator: RegistrySimulator, layout: str) -> None:
+    simulator.mounts = False
+    copy(layout, f"{simulator.host}/team/envs:v1")
+    assert copy(f"{simulator.host}/team/envs:v1", f"{simulator.host}/team/other:v1").sent == 4
+    assert "v1" in simulator.tags["team/other"]
+
+
+def test_a_copy_that_fails_leaves_no_tag(simulator: RegistrySimulator, layout: str) -> None:
+    simulator.faults = [Fault("PUT .*/blobs/", 1, 403)]
+    with pytest.raises(Exception, match="denies"):
+        copy(layout, f"{simulator.host}/team/envs:v1")
+    assert not simulator.tags.get("team/envs")
+    assert not simulator.asked("PUT .*/manifests/")
+
+
+def test_a_copy_from_nowhere_makes_nothing(tmp_path: Path, simulator: RegistrySimulator) -> None:
+    with pytest.raises(NotFound, match="has no tag 'v1'"):
+        copy(f"{simulator.host}/team/envs:v1", f"oci:{tmp_path}/new:v1")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_digest_that_the_source_is_not_is_refused(layout: str, tmp_path: Path) -> None:
+    other = f"sha256:{'0' * 64}"
+    with pytest.raises(InvalidContent, match="name a tag alone"):
+        copy(layout, f"oci:{tmp_path}/new:v1@{other}")
+
+
+def test_indexes_within_indexes_have_an_end(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    inner = push_image(layout, [b"content"]).descriptor
+    for _ in range(3):
+        content = Index((inner,)).to_json()
+        inner = Thing(Descriptor.of(INDEX, content), content).pushed(layout).descriptor
+    assert len(list(walk(layout, inner))) == 4
+    content = Index((inner,)).to_json()
+    deep = Thing(Descriptor.of(INDEX, content), content).pushed(layout).descriptor
+    with pytest.raises(InvalidContent, match="holds indexes within indexes, more than 4 deep"):
+        list(walk(layout, deep))
+
+
+def test_what_is_no_image_is_not_copied(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    layout.push(blob(b"content").descriptor, lambda: BytesIO(b"content"), tag="v1")
+    with pytest.raises(InvalidContent, match=f"is a {LAYER_TAR}, neither an image nor an index".replace("+", r"\+")):
+        copy(f"oci:{tmp_path}/layout:v1", f"oci:{tmp_path}/other:v1")
+
+
+def test_tags_are_listed_without_those_made_of_digests(simulator: RegistrySimulator) -> None:
+    registry = Registry(simulator.host, "team/envs")
+    for tag in ("v2", "v1", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
+        push_image(registry, [b"content"], tag)
+    registry.close()
+    assert list_tags(f"{simulator.host}/team/envs") == ["v1", "v2"]
+
+
+def test_tags_of_a_registry_that_is_down_are_an_error() -> None:
+    with RegistrySimulator().serving() as simulator:
+        host = simulator.host
+    with pytest.raises(Unreachable):
+        list_tags(f"{host}/team/envs")

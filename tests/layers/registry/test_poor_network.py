@@ -1,0 +1,521 @@
+"""What a poor or hostile network does, against the registry simulator: right bytes or a clear error, never else."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
+from lamella.layers.oci.storage import fetch_document
+from lamella.layers.registry.repository import Registry
+from lamella.layers.registry.retry import Patience
+from support.images import blob, push_image
+from support.registry_simulator import INDEX, Fault, RegistrySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lamella.layers.oci.documents import Descriptor
+
+SOON = Patience(tries=5, first=0.001)
+BIG = os.urandom(3 << 20)
+
+
+@pytest.fixture
+def simulator() -> Iterator[RegistrySimulator]:
+    with RegistrySimulator().serving() as running:
+        yield running
+
+
+@pytest.fixture
+def registry(simulator: RegistrySimulator) -> Iterator[Registry]:
+    made = Registry(simulator.host, "team/envs", patience=SOON)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small_parts(simulator: RegistrySimulator) -> Iterator[Registry]:
+    made = Registry(simulator.host, "team/envs", patience=SOON, part=1 << 19)
+    yield made
+    made.close()
+
+
+def read(registry: Registry, descriptor: Descriptor) -> bytes:
+    with registry.fetch(descriptor) as stream:
+        parts = []
+        while part := stream.read(100_000):
+            parts.append(part)
+    return b"".join(parts)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 520, 529])
+def test_fetch_tries_again_when_the_registry_is_busy(
+    simulator: RegistrySimulator, registry: Registry, status: int
+) -> None:
+    thing = blob(b"content").pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 2, status)]
+    assert read(registry, thing.descriptor) == b"content"
+    assert len(simulator.asked("GET .*/blobs/")) == 3
+
+
+@pytest.mark.parametrize("status", [501, 505])
+def test_what_a_registry_can_not_do_is_not_asked_again(
+    simulator: RegistrySimulator, registry: Registry, status: int
+) -> None:
+    thing = blob(b"content").pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 9, status)]
+    with pytest.raises(InvalidContent, match=f"answered {status} for team/envs sha256:"):
+        read(registry, thing.descriptor)
+    assert len(simulator.asked("GET .*/blobs/")) == 1
+
+
+def test_fetch_waits_as_long_as_retry_after_says(simulator: RegistrySimulator, registry: Registry) -> None:
+    thing = blob(b"content").pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 1, 429, {"Retry-After": "86400"})]
+    # A day is more than anybody waits: that it was understood shows in that nothing is asked again.
+    with pytest.raises(Unreachable, match="answered 429"):
+        read(registry, thing.descriptor)
+    assert len(simulator.asked("GET .*/blobs/")) == 1
+
+
+def test_fetch_gives_up_on_a_registry_that_stays_down(simulator: RegistrySimulator, registry: Registry) -> None:
+    thing = blob(b"content").pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 99, 503)]
+    with pytest.raises(Unreachable, match=r"localhost:\d+ could not be asked for team/envs sha256:.*503.*later"):
+        read(registry, thing.descriptor)
+    assert len(simulator.asked("GET .*/blobs/")) == SOON.tries
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_fetch_goes_on_where_the_connection_broke(
+    simulator: RegistrySimulator, registry: Registry, reset: bool
+) -> None:
+    thing = blob(BIG).pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 1, cut=1 << 20, reset=reset)]
+    assert read(registry, thing.descriptor) == BIG
+    first, second = simulator.asked("GET .*/blobs/")
+    assert "Range" not in first.headers
+    start = int(second.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+    assert 0 < start <= 1 << 20
+
+
+def test_fetch_starts_again_where_the_registry_does_not_know_range(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    simulator.ranges = False
+    thing = blob(BIG).pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 1, cut=1 << 20), Fault("GET .*/blobs/", 1, cut=2 << 20)]
+    assert read(registry, thing.descriptor) == BIG
+    assert len(simulator.asked("GET .*/blobs/")) == 3
+
+
+def test_fetch_gets_on_however_often_a_long_blob_breaks(simulator: RegistrySimulator, registry: Registry) -> None:
+    thing = blob(BIG).pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", SOON.tries * 2, cut=200_000)]
+    assert read(registry, thing.descriptor) == BIG
+
+
+def test_fetch_breaks_off_what_drips_and_goes_on(simulator: RegistrySimulator) -> None:
+    registry = Registry(simulator.host, "team/envs", patience=Patience(first=0.001, window=0.05))
+    thing = blob(BIG).pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 1, drip=0.005)]
+    assert read(registry, thing.descriptor) == BIG
+    _, second = simulator.asked("GET .*/blobs/")
+    assert second.headers["Range"].startswith("bytes=")
+    registry.close()
+
+
+def test_an_answer_whose_head_drips_is_broken_off_and_asked_for_again(simulator: RegistrySimulator) -> None:
+    registry = Registry(simulator.host, "team/envs", patience=Patience(first=0.001, window=0.05))
+    manifest = push_image(registry, [b"content"], "v1")
+    simulator.faults = [Fault("GET", 1, drip_head=0.005)]
+    assert registry.resolve("v1") == manifest.descriptor
+    assert len(simulator.asked("GET .*/manifests/")) == 2
+    simulator.faults = [Fault("GET", 99, drip_head=0.005)]
+    with pytest.raises(Unreachable, match=r"localhost:\d+ did not answer in time; try again later"):
+        registry.resolve("v1")
+    registry.close()
+
+
+def test_fetch_refuses_another_part_than_it_asked_for(simulator: RegistrySimulator, registry: Registry) -> None:
+    thing = blob(BIG).pushed(registry)
+    simulator.faults = [
+        Fault("GET .*/blobs/", 1, cut=1 << 20),
+        Fault("GET .*/blobs/", 1, headers={"Content-Range": f"bytes 5-9/{len(BIG)}"}),
+    ]
+    with pytest.raises(InvalidContent, match="another part than was asked for"):
+        read(registry, thing.descriptor)
+
+
+def test_fetch_refuses_other_bytes_of_the_right_length(simulator: RegistrySimulator, registry: Registry) -> None:
+    thing = blob(b"content").pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 1, body=b"CONTENT")]
+    with pytest.raises(InvalidContent, match="has other content"):
+        read(registry, thing.descriptor)
+
+
+def test_fetch_refuses_more_bytes_than_there_should_be(simulator: RegistrySimulator, registry: Registry) -> None:
+    thing = blob(b"content").pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 1, body=b"content and more")]
+    with pytest.raises(InvalidContent, match=r"has 16 bytes for sha256:.*, which should have 7"):
+        read(registry, thing.descriptor)
+
+
+@pytest.mark.parametrize("what", ["blobs", "manifests"])
+def test_fetch_says_so_when_a_proxy_answers_with_its_page(
+    simulator: RegistrySimulator, registry: Registry, what: str
+) -> None:
+    manifest = push_image(registry, [b"content"], "v1")
+    simulator.faults = [
+        Fault(f"GET .*/{what}/", 1, 200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>log in</html>")
+    ]
+    descriptor = blob(b"content").descriptor if what == "blobs" else manifest.descriptor
+    with pytest.raises(InvalidContent, match="is a proxy or a login page in between"):
+        read(registry, descriptor)
+
+
+def test_resolve_refuses_a_wrong_content_type(simulator: RegistrySimulator, registry: Registry) -> None:
+    push_image(registry, [b"content"], "v1")
+    simulator.faults = [Fault("GET .*/manifests/", 1, headers={"Content-Type": "application/octet-stream"})]
+    with pytest.raises(InvalidContent, match="'application/octet-stream' where the manifest v1 of team/envs belongs"):
+        registry.resolve("v1")
+
+
+def test_resolve_refuses_a_manifest_that_the_digest_does_not_name(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    manifest = push_image(registry, [b"content"])
+    simulator.faults = [Fault("GET .*/manifests/", 1, body=b"{}")]
+    with pytest.raises(InvalidContent, match=r"where sha256:.* was asked for"):
+        registry.resolve(str(manifest.descriptor.digest))
+
+
+def test_what_a_registry_says_is_shown_without_what_could_harm_a_terminal(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    said = json.dumps({"errors": [{"code": "DENIED", "message": "no\n\x1b[2Jright " + "x" * 1000}]}).encode()
+    simulator.faults = [Fault("GET .*/manifests/", 1, 403, body=said)]
+    with pytest.raises(Denied, match=r"denies team/envs v1 \(DENIED no \[2Jright x+\); log in with") as caught:
+        registry.resolve("v1")
+    assert len(str(caught.value)) < 400
+
+
+def test_a_manifest_without_end_is_not_read_to_it(simulator: RegistrySimulator, registry: Registry) -> None:
+    push_image(registry, [b"content"], "v1")
+    simulator.faults = [Fault("GET .*/manifests/", 1, body=b" " * (5 << 20))]
+    with pytest.raises(InvalidContent, match="more than 4194304 bytes"):
+        registry.resolve("v1")
+
+
+def test_exists_tells_absent_from_could_not_ask(simulator: RegistrySimulator, registry: Registry) -> None:
+    thing = blob(b"content")
+    assert not registry.exists(thing.descriptor)
+    for status in (429, 503):
+        simulator.faults = [Fault("HEAD", 99, status)]
+        with pytest.raises(Unreachable):
+            registry.exists(thing.descriptor)
+    simulator.faults = [Fault("HEAD", 1, 403)]
+    with pytest.raises(Denied):
+        registry.exists(thing.descriptor)
+
+
+def test_exists_does_not_believe_what_answers_200_to_everything(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    descriptor = blob(b"content").descriptor
+    simulator.faults = [Fault("HEAD", 1, 200, {"Content-Type": "text/html"})]
+    with pytest.raises(InvalidContent, match="answered with a web page: is a proxy or a login page in between"):
+        registry.exists(descriptor)
+    simulator.faults = [Fault("HEAD", 1, 200, {"Docker-Content-Digest": "sha256:0"})]
+    with pytest.raises(InvalidContent, match=r"has sha256:0 where sha256:.* was asked for"):
+        registry.exists(descriptor)
+
+
+def test_a_registry_that_is_down_is_told_in_one_sentence() -> None:
+    with RegistrySimulator().serving() as simulator:
+        host = simulator.host
+    registry = Registry(host, "team/envs", patience=SOON)
+    with pytest.raises(Unreachable, match=rf"{host} can't be reached: .*; is the registry up, and its name right\?"):
+        registry.resolve("v1")
+    registry.close()
+
+
+def test_a_name_that_nobody_knows_is_told_in_one_sentence() -> None:
+    registry = Registry("registry.invalid", "team/envs", patience=SOON)
+    with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached: "):
+        registry.resolve("v1")
+    registry.close()
+
+
+def test_tags_follow_links_from_page_to_page(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.page = 3
+    simulator.tags["team/envs"] = {f"v{number}": "" for number in range(8)}
+    assert registry.tags() == [f"v{number}" for number in range(8)]
+    assert len(simulator.asked("GET .*/tags/list")) == 3
+
+
+def test_a_tag_that_is_not_there_is_told_with_those_that_are(simulator: RegistrySimulator, registry: Registry) -> None:
+    push_image(registry, [b"content"], "v1")
+    with pytest.raises(NotFound, match=rf"{simulator.host}/team/envs has no tag 'v2': it has v1"):
+        registry.resolve("v2")
+
+
+HOSTILE = [
+    *(
+        Fault("GET .*/blobs/", 99, 307, {"Location": where})
+        for where in (
+            "http://[bad/x?sig=SECRET",
+            "http://host:99999999/x?sig=SECRET",
+            "http://exa mple.example/x?sig=SECRET",
+            "http:///x?sig=SECRET",
+            f"http://{'a' * 70}.example/x?sig=SECRET",
+            "http://user:SECRET@localhost:1/x",
+            "http://localhost:1/x?sig=SECRET",
+        )
+    ),
+    Fault("GET .*/blobs/", 99, 429, {"Retry-After": "Mon, 01 Jan 99999999 00:00:00 GMT"}),
+    Fault("GET .*/blobs/", 99, 429, {"Retry-After": "9" * 5000}),
+    Fault("GET .*/blobs/", 99, 206, {"Content-Range": f"bytes 0-6/{'9' * 5000}"}, b"content"),
+    Fault("GET .*/blobs/", 99, 206, {"Content-Range": f"bytes {'9' * 5000}-6/7"}, b"content"),
+    Fault("GET .*/blobs/", 99, 401, {"WWW-Authenticate": 'Bearer realm="https://[bad/x"'}),
+    Fault("GET .*/manifests/", 99, 403, body=b"[" * 16_000),
+    Fault("GET .*/manifests/", 99, 200, {"Content-Type": INDEX}, b"[" * 200_000),
+    Fault("GET .*/tags/", 99, 200, body=b"[" * 200_000),
+    Fault("GET .*/tags/", 99, 200, {"Link": '<http://[bad>; rel="next"'}, b'{"tags": ["a"]}'),
+    Fault("GET .*/referrers/", 99, 200, {"Content-Type": INDEX}, b"[" * 200_000),
+    Fault("POST .*/blobs/", 99, 202, {"Location": "http://[bad/x?sig=SECRET"}),
+    Fault("POST .*/blobs/", 99, 202, {"Location": "http://user:SECRET@localhost:1/x"}),
+    Fault("GET /token", 99, 200, body=b"[" * 200_000),
+    Fault("GET /token", 99, 200, body=b'{"token": "x", "expires_in": 1%s}' % (b"0" * 400)),
+    Fault("GET /token", 99, 200, body=b'{"token": "x", "expires_in": NaN}'),
+]
+
+
+@pytest.mark.parametrize("fault", HOSTILE, ids=lambda fault: f"{fault.pattern} {list(fault.headers.values())}"[:60])
+def test_what_a_hostile_registry_says_ends_in_no_other_error_than_ours_and_shows_no_secret(
+    simulator: RegistrySimulator, fault: Fault
+) -> None:
+    patience = Patience(tries=2, first=0.001)
+    before = Registry(simulator.host, "team/envs", patience=patience)
+    manifest = push_image(before, [b"content"], "v1")
+    before.close()
+    registry = Registry(simulator.host, "team/envs", patience=patience)
+    simulator.auth = "bearer" if "token" in fault.pattern else ""
+    simulator.faults = [fault]
+    said = []
+    for act in (
+        lambda: fetch_document(registry, registry.resolve("v1")),
+        lambda: read(registry, blob(b"content").descriptor),
+        registry.tags,
+        lambda: registry.referrers(manifest.descriptor.digest),
+        lambda: blob(b"other").pushed(registry),
+    ):
+        try:
+            act()
+        except LayersError as error:
+            said.append(str(error))
+    registry.close()
+    assert simulator.asked(fault.pattern)
+    assert "SECRET" not in str(said)
+
+
+# Writing
+
+
+def test_push_sends_a_blob_in_one_request(simulator: RegistrySimulator, registry: Registry) -> None:
+    thing = blob(BIG).pushed(registry)
+    assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == BIG
+    assert [request.method for request in simulator.requests] == ["POST", "PUT"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("PUT .*/blobs/", 2, 503),
+        Fault("POST .*/blobs/", 2, 429),
+        Fault("PUT .*/blobs/", 2, take=1 << 20),
+        Fault("PUT .*/blobs/", 2, take=1 << 20, reset=True),
+        Fault("PUT .*/blobs/", 2, lost=True, take=None),
+    ],
+    ids=["busy", "turned-away", "broken-off", "reset", "answer-lost"],
+)
+def test_push_tries_again_with_the_whole_blob(simulator: RegistrySimulator, registry: Registry, fault: Fault) -> None:
+    simulator.faults = [fault]
+    thing = blob(BIG).pushed(registry)
+    assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == BIG
+
+
+def test_push_does_not_send_again_what_arrived(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.faults = [Fault("PUT .*/blobs/", 1, lost=True)]
+    blob(BIG).pushed(registry)
+    assert len(simulator.asked("PUT .*/blobs/")) == 1
+
+
+def test_push_begins_anew_when_the_registry_lost_the_session(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.faults = [Fault("PUT .*/blobs/", 1, 404)]
+    thing = blob(BIG).pushed(registry)
+    assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == BIG
+    assert len(simulator.asked("POST .*/blobs/")) == 2
+
+
+def test_push_takes_what_a_loose_registry_says_for_done(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.begun, simulator.taken = 201, 202
+    manifest = push_image(registry, [b"content"], "v1")
+    assert simulator.tags["team/envs"]["v1"] == str(manifest.descriptor.digest)
+
+
+def test_push_sends_parts_where_the_whole_is_refused(simulator: RegistrySimulator, small_parts: Registry) -> None:
+    simulator.largest_request = 1 << 20
+    thing = blob(BIG).pushed(small_parts)
+    assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == BIG
+    assert len(simulator.asked("PATCH")) == 6
+
+
+def test_push_makes_parts_as_long_as_the_registry_wants(simulator: RegistrySimulator, small_parts: Registry) -> None:
+    simulator.largest_request = 1 << 20
+    simulator.least_part = 1 << 20
+    thing = blob(BIG).pushed(small_parts)
+    assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == BIG
+    assert len(simulator.asked("PATCH")) == 3
+
+
+def test_push_says_so_when_even_a_part_is_too_large(simulator: RegistrySimulator, small_parts: Registry) -> None:
+    simulator.largest_request = 1 << 10
+    with pytest.raises(InvalidContent, match=r"answered 413 for team/envs sha256:"):
+        blob(BIG).pushed(small_parts)
+
+
+def test_push_refuses_content_that_is_not_the_descriptors(simulator: RegistrySimulator, registry: Registry) -> None:
+    with pytest.raises(InvalidContent, match="has other content"):
+        registry.push(blob(b"content").descriptor, blob(b"CONTENT").opened)
+    assert not simulator.blobs.get("team/envs")
+
+
+def test_push_of_a_manifest_without_its_blobs_leaves_no_tag(simulator: RegistrySimulator, registry: Registry) -> None:
+    other = Registry(simulator.host, "team/other", patience=SOON)
+    manifest = push_image(other, [b"content"])
+    other.close()
+    with pytest.raises(InvalidContent, match="MANIFEST_BLOB_UNKNOWN"):
+        manifest.pushed(registry, "v1")
+    assert not simulator.tags.get("team/envs")
+
+
+def test_push_of_a_manifest_is_tried_again(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.faults = [Fault("PUT .*/manifests/", 2, 502), Fault("PUT .*/manifests/", 1, lost=True)]
+    manifest = push_image(registry, [b"content"], "v1")
+    assert simulator.tags["team/envs"]["v1"] == str(manifest.descriptor.digest)
+
+
+def test_a_registry_that_stops_before_the_manifest_has_no_tag(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.faults = [Fault("PUT .*/manifests/", 99, 503)]
+    with pytest.raises(Unreachable):
+        push_image(registry, [b"content"], "v1")
+    assert not simulator.tags.get("team/envs")
+
+
+def test_mount_takes_a_blob_over_without_moving_it(simulator: RegistrySimulator, registry: Registry) -> None:
+    digest = simulator.add_blob("team/other", b"content")
+    thing = blob(b"content")
+    assert registry.mount(thing.descriptor, "team/other")
+    assert simulator.blobs["team/envs"][digest] == b"content"
+    assert not simulator.asked("PUT")
+
+
+def test_a_mount_that_was_not_done_leaves_a_session_that_push_uses(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    simulator.mounts = False
+    thing = blob(b"content")
+    assert not registry.mount(thing.descriptor, "team/other")
+    thing.pushed(registry)
+    assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == b"content"
+    assert len(simulator.asked("POST")) == 1
+
+
+def test_a_session_of_a_mount_that_was_lost_meanwhile_is_replaced(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    simulator.mounts = False
+    thing = blob(b"content")
+    assert not registry.mount(thing.descriptor, "team/other")
+    simulator.forget_uploads()
+    thing.pushed(registry)
+    assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == b"content"
+
+
+def test_a_mount_that_is_denied_is_none(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.faults = [Fault("POST", 1, 403)]
+    assert not registry.mount(blob(b"content").descriptor, "team/secret")
+
+
+def test_content_that_cant_be_read_is_no_failure_of_the_network(
+    simulator: RegistrySimulator, registry: Registry, tmp_path: os.PathLike[str]
+) -> None:
+    gone = os.path.join(tmp_path, "gone")
+    with pytest.raises(LayersError, match=r"can't read sha256:.*, which is to be uploaded: No such file or directory"):
+        registry.push(blob(b"content").descriptor, partial(io.FileIO, gone))
+    assert not simulator.asked("PUT")
+
+
+def test_referrers_are_none_where_the_registry_has_no_such_api(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
+    manifest = push_image(registry, [b"content"])
+    assert registry.referrers(manifest.descriptor.digest) == ()
+    simulator.referrers_api = False
+    assert registry.referrers(manifest.descriptor.digest) is None
+    simulator.faults = [Fault("GET .*/referrers/", 1, 200, {"Content-Type": "text/html"}, b"<html>")]
+    assert registry.referrers(manifest.descriptor.digest) is None
+
+
+def test_the_media_type_of_an_index_is_what_the_registry_says(registry: Registry, simulator: RegistrySimulator) -> None:
+    simulator.manifests["team/envs"] = {}
+    content = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % INDEX.encode()
+    simulator.faults = [Fault("GET .*/manifests/", 1, 200, {"Content-Type": INDEX}, content)]
+    assert registry.resolve("v1").media_type == INDEX
+
+
+# Proxies
+
+
+def test_a_proxy_is_used_where_the_environment_names_one(
+    simulator: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://ada:secret@{simulator.host}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    digest = simulator.add_blob("team/envs", b"content")
+    registry = Registry("registry.invalid", "team/envs", insecure=True, patience=SOON)
+    assert read(registry, blob(b"content").descriptor) == b"content"
+    registry.close()
+    (request,) = simulator.requests
+    assert request.path == f"http://registry.invalid/v2/team/envs/blobs/{digest}"
+    assert request.headers["proxy-authorization"].startswith("Basic ")
+
+
+def test_no_proxy_stands_between_us_and_loopback(
+    simulator: RegistrySimulator, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    thing = blob(b"content").pushed(registry)
+    assert read(registry, thing.descriptor) == b"content"
+
+
+def test_a_proxy_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://ada:secret@localhost:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    registry = Registry("registry.invalid", "team/envs", insecure=True, patience=SOON)
+    with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached through the proxy: look at") as caught:
+        registry.tags()
+    assert "secret" not in str(caught.value)
+    registry.close()

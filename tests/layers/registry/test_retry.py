@@ -1,0 +1,69 @@
+"""Patience: what is tried again, how often, and when it is enough."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from lamella.layers.errors import NotFound, Unreachable
+from lamella.layers.registry.retry import LONGEST_WAIT, Interrupted, Patience, Refused, patiently, retry_after
+
+SOON = Patience(tries=5, first=0.0001)
+
+
+class Failing:
+    """Raises what it was given, one at a time, and then gives 5."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.calls = 0
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return 5
+
+
+def test_what_another_try_may_mend_is_tried_again() -> None:
+    action = Failing(*[Interrupted("broken")] * 4)
+    assert patiently(SOON, action) == 5
+    assert action.calls == 5
+
+
+def test_the_last_failure_is_told_when_it_is_enough() -> None:
+    action = Failing(*[Interrupted("broken")] * 4, Interrupted("the last"))
+    with pytest.raises(Unreachable, match="the last"):
+        patiently(SOON, action)
+
+
+def test_what_another_try_can_not_mend_is_told_at_once() -> None:
+    action = Failing(NotFound("absent"))
+    with pytest.raises(NotFound):
+        patiently(SOON, action)
+    assert action.calls == 1
+
+
+def test_a_registry_that_is_down_is_told_soon() -> None:
+    action = Failing(*[Refused("nobody listens")] * 9)
+    with pytest.raises(Refused):
+        patiently(SOON, action)
+    assert action.calls == 3
+
+
+def test_a_registry_that_wants_too_much_time_is_not_waited_for() -> None:
+    action = Failing(Interrupted("busy", LONGEST_WAIT + 1))
+    with pytest.raises(Interrupted):
+        patiently(SOON, action)
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("", 0), ("30", 30), (" 30 ", 30), ("soon", 0), ("-5", 0), ("²", 0)])
+def test_retry_after_is_read_as_seconds(header: str, seconds: float) -> None:
+    assert retry_after(header) == seconds
+
+
+def test_retry_after_is_read_as_a_date() -> None:
+    assert 50 < retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert retry_after(formatdate(time.time() - 60, usegmt=True)) == 0

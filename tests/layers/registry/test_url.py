@@ -1,0 +1,73 @@
+"""URLs as strangers give them."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamella.layers.errors import InvalidContent
+from lamella.layers.registry.url import Address, is_loopback
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/v2/",
+        "http://",
+        "http:///x",
+        "http://[bad/x",
+        "http://[1:2/x",
+        "http://host:99999999/x",
+        "http://host:port/x",
+        "http://exa mple.com/x",
+        "http://evil.example\\@registry.example/x",
+        "http://regis\ntry.example/x",
+        "file:///etc/passwd",
+    ],
+)
+def test_what_is_no_address_is_told_without_showing_it(url: str) -> None:
+    with pytest.raises(InvalidContent, match=r"^ghcr\.io gave an address that is none: is a proxy in between\?$"):
+        Address.parse(url, "ghcr.io")
+
+
+@given(st.text())
+def test_any_text_is_an_address_or_an_error_of_ours(text: str) -> None:
+    with contextlib.suppress(InvalidContent):
+        assert Address.parse(f"https://{text}", "ghcr.io").host
+    with contextlib.suppress(InvalidContent):
+        assert Address.parse("https://ghcr.io/v2/", "ghcr.io").joined(text, "ghcr.io").host
+
+
+@pytest.mark.parametrize(
+    ("url", "authority", "shown"),
+    [
+        ("https://User:SECRET@GHCR.io/x?sig=SECRET#a", "ghcr.io", "https://ghcr.io/x"),
+        ("http://SECRET@[::1]:5000/x", "[::1]:5000", "http://[::1]:5000/x"),
+    ],
+)
+def test_what_is_shown_of_an_address_holds_no_secret(url: str, authority: str, shown: str) -> None:
+    address = Address.parse(url, "ghcr.io")
+    assert (address.authority, address.shown) == (authority, shown)
+
+
+def test_the_port_of_the_scheme_is_the_same_origin() -> None:
+    def origin(url: str) -> object:
+        return Address.parse(url, "ghcr.io").origin
+
+    assert origin("https://ghcr.io/a") == origin("https://GHCR.IO:443/b")
+    assert origin("https://ghcr.io/a") != origin("http://ghcr.io/a")
+    assert origin("https://ghcr.io/a") != origin("https://ghcr.io:444/a")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:5000", "127.0.0.2:1", "[::1]:5000", "[::1]"])
+def test_loopback_is_known_by_name_and_address(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["ghcr.io", "localhost.example", "[bad", "10.0.0.1:5000", ""])
+def test_others_are_not_loopback(host: str) -> None:
+    assert not is_loopback(host)

@@ -1,0 +1,288 @@
+"""Signatures with key pairs: cosign's format, refused where they are not the required key's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.layers.errors import InvalidContent, SignatureError
+from lamella.layers.layout import OciLayout
+from lamella.layers.oci import referrers
+from lamella.layers.oci.documents import EMPTY, MANIFEST, Descriptor, Digest, Manifest
+from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.storage import fetch_document
+from lamella.layers.published import environment
+from lamella.layers.published.copy import copy
+from lamella.layers.registry.repository import Registry
+from lamella.layers.signing import cosign, keys, sigstore
+from lamella.layers.store.document_cache import Remembered
+from lamella.layers.store.store import Store
+from support.distribution import distribution
+from support.engines import need
+from support.images import Thing, push_environment
+from support.keys import KINDS, key_pair
+from support.registry_simulator import RegistrySimulator
+
+if TYPE_CHECKING:
+    from lamella.layers.oci.storage import Storage
+
+COSIGN = Path(__file__).parents[2] / "support/cosign"
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> str:
+    push_environment(OciLayout(f"{tmp_path}/layout", create=True))
+    return f"oci:{tmp_path}/layout:v1"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_signed_is_verified(tmp_path: Path, reference: str, kind: str) -> None:
+    private, public = key_pair(tmp_path, "ours", kind)
+    pinned = cosign.sign(reference, private)
+    assert cosign.verify(reference, public) == cosign.verify(pinned, public) == pinned
+
+
+def test_what_was_not_signed_is_refused(tmp_path: Path, reference: str) -> None:
+    _, public = key_pair(tmp_path, "ours")
+    with pytest.raises(SignatureError, match="is not signed: sign it with lamella push --sign KEY"):
+        cosign.verify(reference, public)
+
+
+def test_another_s_signature_is_refused_and_both_may_sign(tmp_path: Path, reference: str) -> None:
+    ours, our_public = key_pair(tmp_path, "ours")
+    theirs, their_public = key_pair(tmp_path, "theirs")
+    cosign.sign(reference, theirs)
+    with pytest.raises(SignatureError, match=r"is signed, and not by the key in .*ours\.pub: ask who pushed it"):
+        cosign.verify(reference, our_public)
+    cosign.sign(reference, ours)
+    cosign.verify(reference, our_public)
+    cosign.verify(reference, their_public)
+
+
+def test_signing_again_adds_nothing(tmp_path: Path, reference: str) -> None:
+    private, _ = key_pair(tmp_path, "ours")
+    pinned = cosign.sign(reference, private)
+    layout = OciLayout(f"{tmp_path}/layout")
+    tag = pinned.partition("@")[2].replace(":", "-") + ".sig"
+    first = layout.resolve(tag)
+    cosign.sign(reference, private)
+    assert layout.resolve(tag) == first
+
+
+def test_a_signature_of_something_else_does_not_count(tmp_path: Path, reference: str) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    layout = OciLayout(f"{tmp_path}/layout")
+    other = push_environment(layout, "other", packages=[b"other"]).descriptor.digest
+    cosign.sign(f"oci:{tmp_path}/layout:other", private)
+    mine = layout.resolve("v1").digest
+    # The signature's own tag says what it is for; whoever may push may move it.
+    manifest = layout.resolve(f"sha256-{other.hex}.sig")
+    content = fetch_document(layout, manifest)
+    layout.push(manifest, lambda: BytesIO(content), tag=f"sha256-{mine.hex}.sig")
+    with pytest.raises(SignatureError, match="is signed, and not by the key in"):
+        cosign.verify(reference, public)
+
+
+def test_openssl_verifies_what_cosign_would_read(tmp_path: Path, reference: str) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    with distribution() as host:
+        copy(reference, f"{host}/team/envs:v1")
+        pinned = cosign.sign(f"{host}/team/envs:v1", private)
+        digest = pinned.partition("@")[2]
+        registry = Registry(host, "team/envs")
+        manifest = Manifest.parse(fetch_document(registry, registry.resolve(digest.replace(":", "-") + ".sig")))
+        payload = fetch_document(registry, manifest.layers[0])
+        registry.close()
+    assert manifest.layers[0].media_type == "application/vnd.dev.cosign.simplesigning.v1+json"
+    assert json.loads(payload) == {
+        "critical": {
+            "identity": {"docker-reference": f"{host}/team/envs"},
+            "image": {"docker-manifest-digest": digest},
+            "type": "cosign container image signature",
+        },
+        "optional": None,
+    }
+    raw = base64.b64decode(manifest.layers[0].annotations["dev.cosignproject.cosign/signature"])
+    (tmp_path / "raw").write_bytes(raw)
+    (tmp_path / "payload").write_bytes(payload)
+    command = [need("openssl"), "dgst", "-sha256", "-verify", public, "-signature", f"{tmp_path}/raw"]
+    subprocess.run([*command, f"{tmp_path}/payload"], check=True, capture_output=True)
+
+
+def test_a_node_that_requires_a_signature_reads_nothing_else(
+    tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    parsed = Reference.parse(reference)
+    layout = OciLayout(f"{tmp_path}/layout")
+    monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", public)
+    with pytest.raises(SignatureError, match="is not signed"):
+        environment.read(layout, parsed)
+    cosign.sign(reference, private)
+    assert environment.read(layout, parsed).environments
+
+
+def test_a_key_that_cant_be_used_is_told(tmp_path: Path, reference: str) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    with pytest.raises(SignatureError, match=r"can't read the key .*: No such file"):
+        cosign.sign(reference, f"{tmp_path}/none.pem")
+    with pytest.raises(SignatureError, match="is no private key in PEM, or its password is another"):
+        cosign.sign(reference, public)
+    with pytest.raises(SignatureError, match="is no public key in PEM"):
+        cosign.verify(reference, private)
+    cosigns = tmp_path / "cosign.key"
+    cosigns.write_text(
+        "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n"
+    )
+    with pytest.raises(SignatureError, match="is in cosign's own format: make a key with openssl genpkey"):
+        cosign.sign(reference, str(cosigns))
+
+
+def test_a_key_with_a_password_is_opened_with_it(tmp_path: Path, reference: str) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    locked = f"{tmp_path}/locked.pem"
+    command = [need("openssl"), "pkey", "-in", private, "-aes256", "-passout", "pass:hunter2", "-out", locked]
+    subprocess.run(command, check=True)
+    with pytest.raises(SignatureError, match=r"locked\.pem needs a password: set COSIGN_PASSWORD"):
+        cosign.sign(reference, locked)
+    with pytest.raises(SignatureError, match="its password is another") as caught:
+        cosign.sign(reference, locked, password="wrong")
+    assert "wrong" not in str(caught.value)
+    cosign.sign(reference, locked, password="hunter2")
+    cosign.verify(reference, public)
+
+
+def test_a_password_that_is_set_does_not_lock_out_a_key_without_one(tmp_path: Path, reference: str) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    cosign.sign(reference, private, password="another key's")
+    cosign.verify(reference, public)
+
+
+@pytest.mark.parametrize(("curve", "hashed"), [("P-384", "SHA384"), ("P-384", "SHA256"), ("P-521", "SHA512")])
+def test_a_larger_curve_may_sign_with_its_own_hash(tmp_path: Path, reference: str, curve: str, hashed: str) -> None:
+    """cosign 2 signs SHA-256 with every curve, cosign 3 the curve's own hash."""
+    command = [need("openssl"), "genpkey", "-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{curve}"]
+    subprocess.run([*command, "-out", f"{tmp_path}/key.pem"], check=True, capture_output=True)
+    command = [need("openssl"), "pkey", "-in", f"{tmp_path}/key.pem", "-pubout", "-out", f"{tmp_path}/key.pub"]
+    subprocess.run(command, check=True)
+    (tmp_path / "payload").write_bytes(b"payload")
+    command = [need("openssl"), "dgst", f"-{hashed.lower()}", "-sign", f"{tmp_path}/key.pem", f"{tmp_path}/payload"]
+    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    public = keys.public_key(f"{tmp_path}/key.pub")
+    assert keys.holds(public, base64.b64encode(raw).decode(), b"payload")
+    assert not keys.holds(public, base64.b64encode(raw).decode(), b"another")
+
+
+def test_whoever_requires_an_ed25519_key_is_told_what_is_not_read(tmp_path: Path, reference: str) -> None:
+    _, public = key_pair(tmp_path, "required", "ed25519")
+    other, _ = key_pair(tmp_path, "other")
+    cosign.sign(reference, other)
+    with pytest.raises(SignatureError, match=r"ask who pushed it; of an Ed25519 key, what cosign 3 signs is not read"):
+        cosign.verify(reference, public)
+
+
+def cosigns(name: str) -> bytes:
+    """What cosign 3.1 wrote when it signed an image: `bundle.json`, and `referrer.json` that attaches it."""
+    return (COSIGN / name).read_bytes()
+
+
+def push_as_cosign(storage: Storage, *, bundle: bytes, api: bool = True) -> str:
+    """Pushes the image that cosign signed, with `bundle` attached; the image's digest."""
+    signed = Thing(Descriptor.of(MANIFEST, cosigns("image.json")), cosigns("image.json"))
+    Thing(Descriptor.of(EMPTY, b"{}"), b"{}").pushed(storage)
+    signed.pushed(storage, "v1")
+    made = Thing(Descriptor.of(sigstore.MEDIA_TYPE + ".v0.3+json", bundle), bundle).pushed(storage)
+    manifest = replace(Manifest.parse(cosigns("referrer.json")), layers=(made.descriptor,)).to_json()
+    referrer = Thing(Descriptor.of(MANIFEST, manifest), manifest).pushed(storage)
+    if not api:
+        # As cosign does it: with the type of the empty config.
+        referrers.add(storage, signed.descriptor.digest, replace(referrer.descriptor, artifact_type=EMPTY))
+    return str(signed.descriptor.digest)
+
+
+def changed(content: bytes, part: str, **values: object) -> bytes:
+    """A bundle with other values in its envelope, or in the statement that is signed in it."""
+    bundle = json.loads(content)
+    envelope = bundle["dsseEnvelope"]
+    if part == "statement":
+        statement = json.loads(base64.b64decode(envelope["payload"])) | values
+        envelope["payload"] = base64.b64encode(json.dumps(statement).encode()).decode()
+    else:
+        envelope |= values
+    return json.dumps(bundle).encode()
+
+
+@pytest.mark.parametrize("api", [True, False], ids=["api", "tag"])
+def test_what_cosign_3_signed_is_verified(tmp_path: Path, api: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, other = key_pair(tmp_path, "other")
+    simulator = RegistrySimulator()
+    simulator.referrers_api = api
+    with simulator.serving():
+        registry = Registry(simulator.host, "team/envs")
+        digest = push_as_cosign(registry, bundle=cosigns("bundle.json"), api=api)
+        reference = f"{simulator.host}/team/envs:v1"
+        assert cosign.verify(reference, f"{COSIGN}/key.pub") == f"{reference}@{digest}"
+        with pytest.raises(SignatureError, match="is signed, and not by the key in"):
+            cosign.verify(reference, other)
+        # On a node, too, where documents are remembered.
+        store = Store(str(tmp_path / "store"))
+        monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", f"{COSIGN}/key.pub")
+        with pytest.raises(InvalidContent, match="is no environment that lamella pushed"):
+            environment.read(Remembered(store, lambda: registry), Reference.parse(reference))
+
+
+def test_either_form_by_the_required_key_is_enough(tmp_path: Path) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    layout = OciLayout(f"{tmp_path}/layout", create=True)
+    push_as_cosign(layout, bundle=cosigns("bundle.json"), api=False)
+    reference = f"oci:{tmp_path}/layout:v1"
+    cosign.sign(reference, private)
+    cosign.verify(reference, public)
+    cosign.verify(reference, f"{COSIGN}/key.pub")
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        changed(cosigns("bundle.json"), "statement", subject=[{"digest": {"sha256": "0" * 64}}]),
+        changed(cosigns("bundle.json"), "statement", predicateType="https://slsa.dev/provenance/v1"),
+        changed(cosigns("bundle.json"), "statement", predicate={"more": 1}),
+        changed(cosigns("bundle.json"), "envelope", payloadType="text/plain"),
+        changed(cosigns("bundle.json"), "envelope", signatures=[]),
+        changed(cosigns("bundle.json"), "envelope", signatures=[{"sig": "?"}, 7]),
+        changed(cosigns("bundle.json"), "envelope", payload=7),
+        b"[" * 100_000,
+        b"{}",
+    ],
+    ids=["digest", "kind", "changed", "type", "unsigned", "garbage", "number", "deep", "empty"],
+)
+def test_a_bundle_that_signs_something_else_does_not_count(tmp_path: Path, bundle: bytes) -> None:
+    layout = OciLayout(f"{tmp_path}/layout", create=True)
+    push_as_cosign(layout, bundle=bundle, api=False)
+    with pytest.raises(SignatureError, match="is signed, and not by the key in"):
+        cosign.verify(f"oci:{tmp_path}/layout:v1", f"{COSIGN}/key.pub")
+
+
+def test_a_report_that_the_key_signed_is_no_signature(tmp_path: Path) -> None:
+    """Somebody who attests what is wrong with an image does not sign it."""
+    private, public = key_pair(tmp_path, "ours")
+    kind = "application/vnd.in-toto+json"
+    for predicate, counts in (("https://sigstore.dev/cosign/sign/v1", True), ("https://cosign.sigstore.dev/x", False)):
+        digest = Digest.of(b"image")
+        payload = json.dumps({"subject": [{"digest": {"sha256": digest.hex}}], "predicateType": predicate}).encode()
+        encoded = f"DSSEv1 {len(kind)} {kind} {len(payload)} {payload.decode()}".encode()
+        raw = keys.signed(keys.private_key(private), encoded)
+        envelope = {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": kind,
+            "signatures": [{"sig": base64.b64encode(raw).decode()}],
+        }
+        bundle = json.dumps({"dsseEnvelope": envelope}).encode()
+        assert sigstore.signs(keys.public_key(public), bundle, digest) == counts
