@@ -19,6 +19,17 @@ MAY_IMPORT = {
     "builder": {"lamella.layers", "lamella.builder"},
     "cli": {"lamella.layers", "lamella.builder", "lamella.cli"},
 }
+# From the ground up: a room imports from lower floors only, never from another room of its own floor.
+FLOORS = {
+    "layers": (
+        {"errors", "progress"}, {"oci"}, {"tar", "registry", "layout"}, {"store", "storages"}, {"signing"}, {"published"},
+        {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
+    ),
+    "builder": (
+        {"errors", "urls", "environment", "cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
+        {"layer", "wheels"}, {"image", "scanning"}, {"pushing"},
+    ),
+}  # fmt: skip
 NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools", "docker"}
 
 
@@ -27,8 +38,8 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package / "lamella" / package).rglob("*.py"))
 
 
-def imports(path: Path, *, at_start: bool = False) -> set[str]:
-    """Dotted names that a module imports: all of them, or those alone that are imported when it is."""
+def imports(path: Path, *, types: bool = False) -> set[str]:
+    """Dotted names that a module imports anywhere in it; with `types`, those for annotations alone as well."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -37,9 +48,12 @@ def imports(path: Path, *, at_start: bool = False) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import: name the package"
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif at_start and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            return
-        elif isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        elif (
+            not types
+            and isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
             for other in node.orelse:
                 visit(other)
             return
@@ -62,6 +76,55 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
     }
     assert ours or package == "layers"
     assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
+
+
+def dotted(path: Path) -> str:
+    """The name that a module is imported by."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[parts.index("lamella") :]).removesuffix(".__init__")
+
+
+def graph() -> dict[str, set[str]]:
+    """Every module of the project, with the modules of the project that it imports anywhere in it."""
+    paths = {dotted(path): path for package in PACKAGES for path in modules(package)}
+
+    def module(name: str) -> str:
+        return name if name in paths else name.rpartition(".")[0]
+
+    return {
+        name: {module(each) for each in imports(path, types=True)} & paths.keys() - {name}
+        for name, path in paths.items()
+    }
+
+
+def floor(name: str) -> int:
+    """The floor of the room that a module of layers or builder is in; -1 for the package's own `__init__`."""
+    package, room = [*name.split("."), ""][1:3]
+    (found,) = [number for number, rooms in enumerate(FLOORS[package]) if room in rooms] if room else [-1]
+    return found
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_room_imports_only_from_lower_floors(package: str) -> None:
+    def room(name: str) -> str:
+        return ".".join(name.split(".")[:3])
+
+    upward = {
+        f"{name} imports {imported}"
+        for name, found in graph().items()
+        for imported in found
+        if package_of(name) == package_of(imported) == f"lamella.{package}"
+        and room(name) not in (room(imported), package_of(name))
+        and floor(name) <= floor(imported)
+    }
+    assert upward == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    left = graph()
+    while free := {name for name, found in left.items() if not found & left.keys()}:
+        left = {name: found for name, found in left.items() if name not in free}
+    assert left == {}
 
 
 def test_the_node_imports_the_standard_library_and_four_packages_where_they_are_used() -> None:

@@ -35,8 +35,8 @@ MADE_UP = {228: 10, 500: 50}
 """Layers, and the milliseconds that a mount of them may take from a warm store."""
 MOUNT = """
 import json, sys, time
-from lamella.layers.mount import mount, umount
-from lamella.layers.store import Store
+from lamella.layers.mounting.mount import mount, umount
+from lamella.layers.store.store import Store
 store, least = Store(), 1e9
 for _ in range(20):
     begin = time.perf_counter()

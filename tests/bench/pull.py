@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 PULL = """
 import os, resource, sys
-from lamella.layers.pull import pull
-from lamella.layers.store import Store
+from lamella.layers.pulling.pull import pull
+from lamella.layers.store.store import Store
 pull(sys.argv[1], store=Store(sys.argv[2]))
 own = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 print(own + min(4, os.cpu_count()) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)

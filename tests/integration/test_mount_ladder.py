@@ -16,6 +16,7 @@ from lamella.layers.errors import MountError
 from lamella.layers.mounting.kernel import CLONE_NEWNS, MS_PRIVATE, MS_REC, LinuxKernel
 from lamella.layers.mounting.mount import mount, mounts, umount
 from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
+from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from support.engines import missing, need, need_root
@@ -480,7 +481,7 @@ def test_layers_of_a_tree_that_another_namespace_may_see_stay(store: Store, refe
         shutil.rmtree(target)  # as it looks where the other's volume is not mounted
 
         assert gc(store, keep_bytes=0).layers == ()
-    store.release(f"mount-{next(iter(mounts(store))).key}")
+    leases.release(store, f"mount-{next(iter(mounts(store))).key}")
 
 
 @pytest.mark.parametrize("text", ["", "# {", "# {}", "# []"])

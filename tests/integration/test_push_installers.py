@@ -10,8 +10,8 @@ import pytest
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import open_storage
 from lamella.layers.published import environment as published
+from lamella.layers.storages import open_storage
 from support.installed import base_python, uv
 
 if TYPE_CHECKING:

@@ -91,9 +91,9 @@ PUSH = """
 import hashlib, json, os, sys
 from dataclasses import replace
 from pathlib import Path
-from lamella.builder.cache import LayerCache
+from lamella.builder.layer.cache import LayerCache
 from lamella.builder.environment import File
-from lamella.builder.push import push_environment
+from lamella.builder.pushing.push import push_environment
 from support.packages import environment, package
 
 prefix, reference, cache = sys.argv[1:]

@@ -12,6 +12,7 @@ import pytest
 from lamella.layers.errors import StoreError
 from lamella.layers.layout import OciLayout
 from lamella.layers.pulling.pull import leased, pull
+from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import Freed, gc
 from lamella.layers.upkeep.verify import verify
@@ -167,7 +168,7 @@ def test_what_a_user_leases_in_roots_store_stays(references: list[str]) -> None:
         layers = [layer.diff_id for layer in pull(references[0], store=store).environment.layers]
 
         def lease() -> None:
-            with store.lease(layers, "a user's command"):
+            with leases.lease(store, layers, "a user's command"):
                 ready.write(b"x")
                 ready.flush()
                 done.read(1)

@@ -238,7 +238,7 @@ def test_what_a_killed_pusher_left_is_swept_away_later(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci import Descriptor
+from lamella.layers.oci.documents import Descriptor
 class Deadly:
     def read(self, size=-1):
         os.kill(os.getpid(), signal.SIGKILL)

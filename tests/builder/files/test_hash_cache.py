@@ -11,7 +11,7 @@ import pytest
 
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files import read as contents
-from lamella.builder.files.hash_cache import Hashes, default_path
+from lamella.builder.files.hash_cache import Hashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,14 +123,6 @@ def test_many_processes_use_one_cache(files: Path, tmp_path: Path) -> None:
         thread.join()
     assert len(results) == 4
     assert all(result == results[0] for result in results)
-
-
-def test_the_cache_is_where_its_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAMELLA_CACHE", "/a")
-    assert default_path() == "/a/hashes.sqlite"
-    monkeypatch.delenv("LAMELLA_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert default_path() == "/b/lamella/hashes.sqlite"
 
 
 def test_a_file_that_changes_after_it_was_seen_is_no_part_of_a_mixed_scan(files: Path) -> None:

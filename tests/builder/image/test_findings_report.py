@@ -19,9 +19,9 @@ from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import Descriptor, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact, attach
-from lamella.layers.oci.storage import open_storage
 from lamella.layers.published import findings
 from lamella.layers.published.copy import copy
+from lamella.layers.storages import open_storage
 from support.installed import venv
 from support.packages import SITE, environment, package
 from support.registry_simulator import Fault, RegistrySimulator

@@ -13,7 +13,7 @@ from lamella.builder.pushing.push import push_environment
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import annotations_of, content_of, referrers
-from lamella.layers.oci.storage import open_storage
+from lamella.layers.storages import open_storage
 from support.packages import SITE, environment, package
 from support.registry_simulator import RegistrySimulator
 

@@ -104,7 +104,7 @@ def test_a_blob_of_another_size_is_not_there(tmp_path: Path) -> None:
 
 _WRITE = """
 import os, sys, signal
-from lamella.builder.cache import LayerCache
+from lamella.builder.layer.cache import LayerCache
 def write(out):
     out.write(b"half a layer"); out.flush()
     print("ready", flush=True)

@@ -22,8 +22,8 @@ from lamella.layers.exporting.export import export
 from lamella.layers.oci.annotations import PACKAGE
 from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import open_storage
 from lamella.layers.published import environment as published
+from lamella.layers.storages import open_storage
 from lamella.layers.store.store import Store
 from support.conda import SHORT, VERSION, conda_environment, conda_package, for_machine, python_package
 from support.installed import install, venv, wheel

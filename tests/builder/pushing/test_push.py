@@ -18,11 +18,12 @@ from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import CONFIG, MANIFEST, Descriptor, Digest, ImageConfig, Index, Manifest, Platform
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import fetch_document, open_storage
+from lamella.layers.oci.storage import fetch_document
 from lamella.layers.progress import Silent
 from lamella.layers.published import environment as published
 from lamella.layers.signing.cosign import sign, verify
 from lamella.layers.signing.keys import private_key
+from lamella.layers.storages import open_storage
 from support.engines import need
 from support.environments import archive
 from support.images import AMD64, Thing, blob

@@ -16,8 +16,9 @@ from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import LAYER_TAR, MAX_DOCUMENT, Descriptor, Digest
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import Storage, VerifiedReader, fetch_document, open_storage
+from lamella.layers.oci.storage import Storage, VerifiedReader, fetch_document
 from lamella.layers.registry.repository import Registry
+from lamella.layers.storages import open_storage
 from support.distribution import distribution
 from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
 from support.registry_simulator import RegistrySimulator

@@ -14,11 +14,11 @@ from lamella.layers.oci import referrers
 from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Index
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
-from lamella.layers.oci.tags import list_tags
 from lamella.layers.published import environment as published
 from lamella.layers.published.copy import copy, walk
 from lamella.layers.registry.repository import Registry
 from lamella.layers.signing import cosign
+from lamella.layers.storages import list_tags
 from support.distribution import distribution
 from support.engines import need
 from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image

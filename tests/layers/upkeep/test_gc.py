@@ -14,7 +14,7 @@ from lamella.layers.oci.documents import Digest
 from lamella.layers.progress import Silent
 from lamella.layers.pulling.fetch import fetch
 from lamella.layers.pulling.pull import leased, pull
-from lamella.layers.store import derived
+from lamella.layers.store import derived, leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import Freed, Item, gc, plan
 from support import tars
@@ -112,11 +112,11 @@ def test_a_dry_run_frees_nothing(store: Store, layers: list[Digest]) -> None:
 
 
 def test_never_what_is_leased_or_held(store: Store, layers: list[Digest]) -> None:
-    store.hold("mount", [layers[0]])
-    with store.lease([layers[1]], "run"):
+    leases.hold(store, "mount", [layers[0]])
+    with leases.lease(store, [layers[1]], "run"):
         assert gc(store, keep_bytes=0).layers == (layers[2],)
     assert gc(store, keep_bytes=0).layers == (layers[1],)
-    store.release("mount")
+    leases.release(store, "mount")
     assert gc(store, keep_bytes=0).layers == (layers[0],)
     assert list(store.layers()) == []
 
@@ -145,7 +145,7 @@ def test_documents_of_what_is_leased_or_held_stay_so_that_it_needs_no_request(
 ) -> None:
     with leased(f"oci:{tmp_path}/layout:env", store=store) as pulled:
         assert gc(store, keep_bytes=0) == Freed((), 0)
-    store.hold("mount", pulled.keeps)
+    leases.hold(store, "mount", pulled.keeps)
     assert gc(store, keep_bytes=0) == Freed((), 0)
     (tmp_path / "layout").rename(tmp_path / "gone")
     assert pull(pulled.reference, store=store).moved == 0
@@ -170,10 +170,10 @@ def test_derived_trees_count_and_go_by_age_and_size(store: Store, layers: list[D
     assert gc(store, keep_bytes=size(store, layers), dry_run=True) == Freed((), 5000)
     assert gc(store, keep_bytes=size(store, layers) + 4999) == Freed((), 5000)
     assert derived.trees(store) == []
-    store.hold("mount", layers)
+    leases.hold(store, "mount", layers)
     folder = derive(store, layers[:2], used)
     assert gc(store, older_than=DAY) == Freed((), 0)
-    store.release("mount")
+    leases.release(store, "mount")
     for diff_id in layers:
         os.utime(store.folder(diff_id))
     assert gc(store, older_than=DAY) == Freed((), 5000)

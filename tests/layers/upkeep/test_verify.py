@@ -8,7 +8,7 @@ import pytest
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import LAYER_GZIP, Digest
 from lamella.layers.pulling.pull import pull
-from lamella.layers.store import derived
+from lamella.layers.store import derived, leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.verify import Damage, verify
 from support import tars
@@ -119,7 +119,7 @@ def test_what_is_damaged_is_removed_and_the_next_pull_brings_it_back(
 
 def test_what_is_damaged_and_mounted_is_told_and_stays(store: Store, layer: Digest) -> None:
     (tree(store, layer) / "program").chmod(0o644)
-    store.hold("mount", [layer])
+    leases.hold(store, "mount", [layer])
     (damage,) = verify(store).damaged
     assert damage == Damage(layer, "'opt/program' is not the file that its tar has", removed=False)
     assert store.has(layer)
@@ -151,7 +151,7 @@ def test_a_tree_that_was_made_of_layers_is_looked_at_too(store: Store, layer: Di
 def test_a_damaged_tree_that_is_mounted_is_told_and_stays(store: Store, layer: Digest) -> None:
     made = Path(derived.make(store, "merged", [layer], lambda tree: Path(tree, "file").write_text("copied")))
     (made / "file").unlink()
-    store.hold("mount", [layer])
+    leases.hold(store, "mount", [layer])
     (damage,) = verify(store).damaged
     assert not damage.removed
     assert made.exists()

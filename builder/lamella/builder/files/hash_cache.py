@@ -14,6 +14,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING
 
+from lamella.builder.cache_folder import cache_folder
 from lamella.builder.files import read
 from lamella.builder.files.read import Content
 
@@ -43,20 +44,11 @@ CREATE TABLE IF NOT EXISTS answer(question TEXT PRIMARY KEY, size INTEGER, mtime
 """
 
 
-def default_path() -> str:
-    """`hashes.sqlite` in the folder that LAMELLA_CACHE names, else in the user's cache folder."""
-    folder = os.environ.get("LAMELLA_CACHE")
-    if not folder:
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        folder = os.path.join(cache, "lamella")
-    return os.path.join(folder, "hashes.sqlite")
-
-
 class Hashes:
     """An open cache, or none where it can't be opened. Used by one thread; `close` it."""
 
     def __init__(self, path: str | None = None) -> None:
-        self._database = _open(path or default_path())
+        self._database = _open(path or os.path.join(cache_folder(), "hashes.sqlite"))
         self._loaded: dict[bytes, dict[tuple[int, int], _Row]] = {}
 
     def close(self) -> None:

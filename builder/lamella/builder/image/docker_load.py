@@ -16,9 +16,10 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.layer import tar_writer
 from lamella.layers.oci.documents import ImageConfig, Manifest, Platform, layers_of
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import fetch_document, open_storage
+from lamella.layers.oci.storage import fetch_document
 from lamella.layers.progress import Silent
 from lamella.layers.published import environment
+from lamella.layers.storages import open_storage
 from lamella.layers.tar.decompress import DiffReader, decompressed
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from lamella.builder.cache_folder import cache_folder
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import Digest
@@ -44,20 +45,11 @@ class Built:
     media_type: str
 
 
-def default_path() -> str:
-    """`$LAMELLA_CACHE`, else `lamella` in the user's cache folder."""
-    own = os.environ.get("LAMELLA_CACHE")
-    if own:
-        return os.path.abspath(own)
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(caches, "lamella")
-
-
 class LayerCache:
     """One folder of built layers, made when it is first written to."""
 
     def __init__(self, path: str | None = None) -> None:
-        self.path = os.path.join(path or default_path(), "layers")
+        self.path = os.path.join(path or cache_folder(), "layers")
         self.blobs = os.path.join(self.path, "blobs")
         self.keys = os.path.join(self.path, "keys")
         self.notes = os.path.join(self.path, "notes")

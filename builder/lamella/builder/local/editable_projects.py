@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamella.builder.cache_folder import cache_folder
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.errors import CacheError
-from lamella.builder.files.hash_cache import default_path
 from lamella.builder.installed.distributions import Distribution, distributions, normalised
 from lamella.builder.local.project_files import project_tree, too_broad
 from lamella.builder.local.pth_pointers import Pointer, egg_links, pointers
@@ -89,7 +89,7 @@ def _rest(pointer: Pointer, path: str) -> Entry | None:
     if not pointer.rest:
         return None
     content = "".join(f"{line}\n" for line in pointer.rest).encode("utf-8", "surrogateescape")
-    folder = os.path.join(os.path.dirname(default_path()), "pth", hashlib.sha256(content).hexdigest())
+    folder = os.path.join(cache_folder(), "pth", hashlib.sha256(content).hexdigest())
     source = os.path.join(folder, pointer.file)
     try:
         if not os.path.exists(source):

@@ -15,19 +15,10 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
-from lamella.builder.environment import Finding
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.files import elf
 from lamella.layers.oci.documents import Platform
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from lamella.builder.files.read import Content
-    from lamella.builder.prefix.interpreter import Facts
-    from lamella.builder.prefix.walk import Entry
 
 
 def architecture(executable: str) -> str:
@@ -87,39 +78,6 @@ def companion(short: str) -> str:
         if name and _said(name, "import sys; print(*sys.version_info[:2], sep='.')") == short:
             return name
     return ""
-
-
-def recorded(prefix: str, facts: Facts, wanted: Platform | None) -> Platform:
-    """The platform that is recorded: the interpreter's, or `wanted`, which may say a variant. `NotAnEnvironment` for another."""
-    if wanted and (wanted.os, wanted.architecture) != (facts.platform.os, facts.platform.architecture):
-        raise NotAnEnvironment(
-            f"{prefix} is for {facts.platform}, not for {wanted}: name the folder of an environment that was "
-            "installed for it, or leave --platform out"
-        )
-    return wanted or facts.platform
-
-
-def unloadable(entries: Iterable[Entry], contents: Mapping[str, Content], platform: Platform) -> list[Finding]:
-    """A finding for each compiled file among `entries` that `platform` can't load."""
-    findings = []
-    for entry in entries:
-        loaded = contents[entry.source].elf if entry.target is None else ""
-        machine = elf.Elf.load(loaded).machine if loaded else ""
-        if machine not in ("", platform.architecture):
-            message = f"{entry.path} is built for {machine}, and the environment is for {platform}: it can't be loaded"
-            findings.append(Finding("warning", "machine", entry.path, f"{message}; ship a wheel for that platform"))
-    return findings
-
-
-def uncompiled(facts: Facts) -> list[Finding]:
-    """A finding where no Python is here that compiles the modules."""
-    if facts.compiler:
-        return []
-    message = (
-        f"no Python {facts.short} is here to compile for {facts.platform}: modules ship as source, and nodes compile "
-        f"them at every import; install python{facts.short}"
-    )
-    return [Finding("warning", "compiler", "python", message)]
 
 
 def _stdlib(executable: str, base: str) -> str:

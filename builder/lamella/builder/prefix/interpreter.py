@@ -108,6 +108,16 @@ def ask(executable: str, hashes: Hashes) -> Facts:
     return _facts(executable, answer, Platform.here(), executable)
 
 
+def recorded_platform(prefix: str, facts: Facts, wanted: Platform | None) -> Platform:
+    """The platform that is recorded: the interpreter's, or `wanted`, which may say a variant. `NotAnEnvironment` for another."""
+    if wanted and (wanted.os, wanted.architecture) != (facts.platform.os, facts.platform.architecture):
+        raise NotAnEnvironment(
+            f"{prefix} is for {facts.platform}, not for {wanted}: name the folder of an environment that was "
+            "installed for it, or leave --platform out"
+        )
+    return wanted or facts.platform
+
+
 def _run(executable: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "__PYVENV"))}
     try:

@@ -25,8 +25,8 @@ from lamella.builder.pushing.upload import Uploads
 from lamella.layers.errors import LayersError
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
-from lamella.layers.oci.storage import in_the_clear, open_storage
 from lamella.layers.progress import Silent
+from lamella.layers.storages import in_the_clear, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 from lamella.builder.content.entry import Rewritten, measured
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.errors import CannotBuild
+from lamella.builder.files import elf
 from lamella.builder.files.secrets import REASONS, secret
 from lamella.builder.installed.distributions import normalised
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lamella.builder.environment import Environment, Package, Severity
+    from lamella.builder.files.read import Content
     from lamella.builder.prefix.interpreter import Facts
     from lamella.builder.prefix.locate import Located
     from lamella.builder.prefix.places import Place
     from lamella.builder.prefix.walk import Entry
+    from lamella.layers.oci.documents import Platform
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # pip's AdjacentTempDirectory: the first letters of a name become tildes and others.
@@ -139,6 +142,29 @@ def outside(owned: Iterable[Entry], places: Sequence[Place]) -> list[Finding]:
         for entry in owned
         if entry.target is None and not any(place.holds(entry.source) for place in places)
     ]
+
+
+def unloadable(entries: Iterable[Entry], contents: Mapping[str, Content], platform: Platform) -> list[Finding]:
+    """A finding for each compiled file among `entries` that `platform` can't load."""
+    findings = []
+    for entry in entries:
+        loaded = contents[entry.source].elf if entry.target is None else ""
+        machine = elf.Elf.load(loaded).machine if loaded else ""
+        if machine not in ("", platform.architecture):
+            message = f"{entry.path} is built for {machine}, and the environment is for {platform}: it can't be loaded"
+            findings.append(Finding("warning", "machine", entry.path, f"{message}; ship a wheel for that platform"))
+    return findings
+
+
+def uncompiled(facts: Facts) -> list[Finding]:
+    """A finding where no Python is here that compiles the modules."""
+    if facts.compiler:
+        return []
+    message = (
+        f"no Python {facts.short} is here to compile for {facts.platform}: modules ship as source, and nodes compile "
+        f"them at every import; install python{facts.short}"
+    )
+    return [Finding("warning", "compiler", "python", message)]
 
 
 def made_for(located: Located, facts: Facts) -> list[Finding]:

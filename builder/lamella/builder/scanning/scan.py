@@ -18,22 +18,23 @@ from lamella.builder.installed.distributions import normalised
 from lamella.builder.installed.requirements import unmet
 from lamella.builder.local.roots import Local
 from lamella.builder.local.working_directory import within_limit
-from lamella.builder.prefix import foreign
-from lamella.builder.prefix.interpreter import ask
+from lamella.builder.prefix.interpreter import ask, recorded_platform
 from lamella.builder.prefix.locate import locate
 from lamella.builder.prefix.places import prefixes
+from lamella.builder.scanning.collect import collect
 from lamella.builder.scanning.exclusions import SYSTEM_LIBRARIES, UNREAD, unread, without
 from lamella.builder.scanning.findings import (
     cramped,
     made_for,
     outside,
     secrets,
+    uncompiled,
+    unloadable,
     unnamable,
     unowned,
     unrewritten,
     without_secrets,
 )
-from lamella.builder.scanning.inventory import inventory
 from lamella.builder.scanning.ownership import Ownership, own
 from lamella.builder.scanning.system_libraries import libraries
 from lamella.layers.progress import Silent
@@ -72,7 +73,7 @@ def scan(
     `local` is a folder whose code ships, too, as one local package with the files and folders `include`; without one, and
     with `working_directory`, that directory is, if it is a project's. More than `working.LIMIT` bytes of local code ship only
     where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the file of known hashes, by default
-    `hashes.default_path()`. With `wheels`, local projects are built as wheels, which ship in their place; they are kept in
+    `hashes.sqlite` in `cache_folder()`. With `wheels`, local projects are built as wheels, which ship in their place; they are kept in
     `$LAMELLA_CACHE/wheels`. Files that can't be rewritten for the `image_prefix` are findings. `platform` is the interpreter's
     unless it is named, with a variant for example; for another machine's, local projects are always built as wheels.
 
@@ -106,8 +107,8 @@ class _Wanted(NamedTuple):
 
 
 def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progress: Progress) -> Environment:
-    platform = foreign.recorded(located.prefix, facts, wanted.platform)
-    seen, searched = inventory(located, facts, wanted.local), prefixes(located, facts)
+    platform = recorded_platform(located.prefix, facts, wanted.platform)
+    seen, searched = collect(located, facts, wanted.local), prefixes(located, facts)
 
     def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:
         return hashes.contents(files, searched, progress)
@@ -148,8 +149,8 @@ def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progr
         *(each for each in (*seen.findings, *replaced) if normalised(each.subject) not in wanted.ignore),
         *(*owned.findings, *secrets(left_out), *outside([*local, *owned.unowned], seen.places)),
         *unowned(owned.unowned, site),
-        *(*foreign.uncompiled(facts), *made_for(located, facts)),
-        *(foreign.unloadable(local, contents, platform) if is_foreign else ()),
+        *(*uncompiled(facts), *made_for(located, facts)),
+        *(unloadable(local, contents, platform) if is_foreign else ()),
         *unmet([each for each, _ in owned.owned] + still, facts, located.executable, hashes, left_out=gone),
     ]
     names = {entry.path: each.name for each, files in owned.owned for entry in files}

@@ -16,8 +16,8 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamella.builder.cache_folder import cache_folder
 from lamella.builder.errors import CacheError
-from lamella.builder.layer.cache import default_path
 from lamella.builder.wheels import build
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def built(project: str, python: str, tag: str, read: Read) -> Built:
 
     `read` gives the digests of files. `BuilderError` where the build fails; `CacheError` where nothing can be kept.
     """
-    cache = os.path.realpath(default_path())
+    cache = os.path.realpath(cache_folder())
     folder = os.path.join(cache, "wheels")
     place = os.path.join(folder, _key(project, tag, cache, read))
     if found := _wheel_in(place):

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from wheel.wheelfile import WheelFile
 
     from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.installed.inventory import Inventory
     from lamella.builder.local.roots import Local
     from lamella.builder.prefix.interpreter import Facts
     from lamella.builder.prefix.locate import Located
     from lamella.builder.prefix.walk import Entry
-    from lamella.builder.scanning.inventory import Inventory
     from lamella.builder.wheels.cache import Read
     from lamella.layers.progress import Progress
 

@@ -78,8 +78,8 @@ def _side(
 def _published(text: str, arguments: argparse.Namespace) -> PublishedEnvironment:
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
-    from lamella.layers.oci.storage import open_storage
     from lamella.layers.published import environment as published
+    from lamella.layers.storages import open_storage
 
     reference = Reference.parse(text)
     with closing(open_storage(reference, insecure=arguments.insecure)) as storage:

@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Reads the manifests, no layer, and shows them."""
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
-    from lamella.layers.oci.storage import open_storage
     from lamella.layers.published.environment import for_platform, read
+    from lamella.layers.storages import open_storage
 
     reference = Reference.parse(arguments.reference)
     if arguments.verify:

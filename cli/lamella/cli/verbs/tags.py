@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists them, one on each line."""
-    from lamella.layers.oci.tags import list_tags
+    from lamella.layers.storages import list_tags
 
     tags = list_tags(arguments.repository, insecure=arguments.insecure)
     if arguments.json:

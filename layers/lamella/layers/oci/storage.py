@@ -1,6 +1,6 @@
 """The interfaces between the engine and where bytes are: an OCI layout folder or a registry.
 
-The engine never knows which of the two it talks to. `open_storage` gives the one that a reference names.
+The engine never knows which of the two it talks to; `lamella.layers.storages` opens the one that a reference names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from lamella.layers.oci.documents import Digest
-    from lamella.layers.oci.reference import Reference
 
 _Result = TypeVar("_Result")
 
@@ -170,28 +169,3 @@ def _from_an_honest_one(read: Callable[[], _Result]) -> _Result:
         except FalseMirror:
             # The storage asks that mirror no more, and there are only so many.
             continue
-
-
-def in_the_clear(other: Reference, goal: Reference, *, insecure: bool) -> bool:
-    """Whether `insecure`, which is said of `goal`, holds for `other` as well: its registry, or `goal` is a folder.
-
-    Without TLS whoever is in between is shown the password: a registry of the own network being asked so is no reason to
-    ask a public one so.
-    """
-    return insecure and (goal.is_layout or other.registry == goal.registry)
-
-
-def open_storage(
-    reference: Reference, *, insecure: bool = False, create: bool = False, mirrors: bool = True
-) -> Storage:
-    """The storage that `reference` names. `insecure`: plain HTTP also beyond loopback. `create`: make a layout folder.
-
-    Whoever writes opens without `mirrors`: they may be behind the registry, and what a tag names decides what is written.
-    """
-    if reference.is_layout:
-        from lamella.layers.layout import OciLayout
-
-        return OciLayout(reference.folder, create=create)
-    from lamella.layers.registry.repository import Registry
-
-    return Registry(reference.registry, reference.repository, insecure=insecure, mirrors=mirrors)

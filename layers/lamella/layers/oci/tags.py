@@ -1,28 +1,15 @@
-"""The tags of a repository or layout."""
+"""Which tags people made, and which were made of digests."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING
-
-from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _DERIVED = re.compile(r"sha(256|512)-[0-9a-f]{64}")
 _SHOWN = 10
-
-
-def list_tags(reference: str, *, insecure: bool = False) -> list[str]:
-    """Every tag where `reference` is, sorted; its own tag does not matter.
-
-    Tags that other documents' names are made into (referrers and signatures of a digest) are left out.
-    """
-    with contextlib.closing(open_storage(Reference.parse(reference), insecure=insecure)) as storage:
-        return [tag for tag in storage.tags() if not is_derived(tag)]
 
 
 def is_derived(tag: str) -> bool:

@@ -13,9 +13,10 @@ from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci import referrers
 from lamella.layers.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import fetch_document, in_the_clear, open_storage, transfer
+from lamella.layers.oci.storage import fetch_document, transfer
 from lamella.layers.progress import Silent
 from lamella.layers.signing import cosign
+from lamella.layers.storages import in_the_clear, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def copy(
     Attached are the referrers of the index and of the images in it, and what cosign keeps under tags of the index:
     signatures, attestations, bills of materials. What is there is not sent, what another repository of the same registry
     has is mounted. The tag comes last: it never names what is not whole, or not signed yet. `insecure` is meant for the
-    destination; see `storage.in_the_clear`. A `dry_run` asks and writes nothing. Raises what the storages raise.
+    destination; see `storages.in_the_clear`. A `dry_run` asks and writes nothing. Raises what the storages raise.
     """
     origin, goal = Reference.parse(source), Reference.parse(destination)
     plain = in_the_clear(origin, goal, insecure=insecure)

@@ -11,9 +11,10 @@ from lamella.layers.errors import StoreError
 from lamella.layers.oci.annotations import UNPACKED
 from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import open_storage
 from lamella.layers.progress import Progress, Silent
 from lamella.layers.published import environment as published
+from lamella.layers.storages import open_storage
+from lamella.layers.store import leases
 from lamella.layers.store.document_cache import Remembered
 from lamella.layers.store.store import Store
 
@@ -116,7 +117,7 @@ def leased(
             return
         documents = (found.descriptor, *environment.documents)
         keeps = (*diff_ids, *(document.digest for document in documents))
-        with store.lease(keeps, f"pull {parsed}"):
+        with leases.lease(store, keeps, f"pull {parsed}"):
             # Only what is seen after the lease was made is sure to stay.
             todo = plan(environment.layers, store.present(diff_ids))
             moved = 0

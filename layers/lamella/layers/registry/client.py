@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
@@ -22,13 +22,12 @@ from lamella.layers.registry.url import Address, is_loopback
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import urllib3
     from typing_extensions import Self
 
     from lamella.layers.oci.storage import Reader
-    from lamella.layers.registry.auth import Tokens
 
 CONNECT_TIMEOUT = 15.0
 """Seconds for a connection; a host that is up answers in much less, also across an ocean."""
@@ -51,6 +50,19 @@ class Body:
 
     open: Callable[[], contextlib.AbstractContextManager[Reader]]
     size: int
+
+
+class Signer(Protocol):
+    """Signs requests. `lamella.layers.registry.auth.Tokens` is one. Called from any number of threads."""
+
+    def signature(self, scopes: Collection[str]) -> str:
+        """The Authorization header for requests within `scopes`; empty if none is needed so far."""
+
+    def answer(self, headers: Iterable[str], scopes: Collection[str], refused: str, what: str) -> str:
+        """The Authorization header that a 401 with these WWW-Authenticate `headers` asks for, in place of `refused`.
+
+        Raises `Denied` if there is none.
+        """
 
 
 class Response:
@@ -138,7 +150,7 @@ class Client:
         self,
         base: str,
         *,
-        tokens: Callable[[Client], Tokens] | None = None,
+        signer: Callable[[Client], Signer] | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
         headers: Mapping[str, str] | None = None,
         patience: Patience = Patience(),  # noqa: B008 - a frozen value
@@ -147,7 +159,7 @@ class Client:
         self.patience = patience
         self.address = Address.parse(base, base)
         self.host = self.address.authority
-        self._tokens = tokens(self) if tokens else None
+        self._signer = signer(self) if signer else None
         self._tls = tls
         self._headers = dict(headers or {})
         self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
@@ -176,14 +188,14 @@ class Client:
                 f"{self.host} goes on at {address.shown}, out of HTTPS: tell its proxy to say X-Forwarded-Proto"
             )
         sent = self._headers | dict(headers or {})
-        ours = self._tokens if address.origin == self.address.origin else None
-        signature = ours.signature(scopes) if ours else ""
+        signer = self._signer if address.origin == self.address.origin else None
+        signature = signer.signature(scopes) if signer else ""
         response = self.send(method, url, _signed(sent, signature), body)
         # Whom a redirect led to is not answered: its token server would be shown the registry's credentials.
-        if response.status == 401 and ours and response.address.origin == self.address.origin:
+        if response.status == 401 and signer and response.address.origin == self.address.origin:
             challenges = response.headers("WWW-Authenticate")
             response.close()
-            signature = ours.answer(challenges, scopes, signature, what)
+            signature = signer.answer(challenges, scopes, signature, what)
             response = self.send(method, url, _signed(sent, signature), body)
         if response.status not in expect:
             raise failure_of(response, what)

@@ -59,7 +59,7 @@ def client_of(
     """A client of the registry itself; `find` gives the credentials when they are asked for."""
     return Client(
         endpoint(registry, insecure=insecure),
-        tokens=lambda client: Tokens(client, registry, find),
+        signer=lambda client: Tokens(client, registry, find),
         tls=partial(tls.context, registry),
         patience=patience,
     )
@@ -279,7 +279,7 @@ class Registry:
         return Client(
             mirror.base,
             # A mirror is another host: it is shown its own credentials, never the registry's.
-            tokens=lambda client: Tokens(client, host, partial(credentials.find, host)),
+            signer=lambda client: Tokens(client, host, partial(credentials.find, host)),
             tls=partial(tls.context, host, mirror.authorities, verify=mirror.verify),
             headers=dict(mirror.headers),
             patience=self._patience,

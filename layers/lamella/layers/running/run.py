@@ -21,8 +21,7 @@ from lamella.layers.mounting import kernel, ladder, lowerdirs, namespace, overla
 from lamella.layers.progress import Silent
 from lamella.layers.published import preflight
 from lamella.layers.running import activation, ca_bundle
-from lamella.layers.store import locks
-from lamella.layers.store.leases import kept
+from lamella.layers.store import leases, locks
 from lamella.layers.store.store import Store
 
 if TYPE_CHECKING:
@@ -87,18 +86,18 @@ def replace(
 
     linux = kernel.here()
     store = store or Store()
-    with ExitStack() as leases:
+    with ExitStack() as stack:
         with pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check) as pulled:
             owner = f"run {pulled.reference}"
             # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
-            os.set_inheritable(leases.enter_context(store.lease(pulled.keeps, owner)), True)
+            os.set_inheritable(stack.enter_context(leases.lease(store, pulled.keeps, owner)), True)
         _remove_dead_leases(store)
 
         def keep(folders: Sequence[str]) -> None:
             # What was made of another user's layers is in this user's store, which has a gc of its own.
             home = store.writable()
             if any(folder.startswith(f"{home.path}/derived/") for folder in folders) and home.path != store.path:
-                os.set_inheritable(leases.enter_context(home.lease(pulled.keeps, owner)), True)
+                os.set_inheritable(stack.enter_context(leases.lease(home, pulled.keeps, owner)), True)
 
         def become() -> NoReturn:
             prefix = _enter(linux, store, pulled.environment, notify, keep)
@@ -254,7 +253,7 @@ def _remove_dead_leases(store: Store) -> None:
     with suppress(OSError):
         if len(os.listdir(f"{store.path}/leases")) > _MANY_LEASES:
             with locks.exclusive(f"{store.path}/lock"):
-                kept(store)
+                leases.kept(store)
 
 
 def _found(name: str, search: str) -> str:

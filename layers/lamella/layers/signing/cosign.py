@@ -26,8 +26,9 @@ from lamella.layers.oci.documents import (
     canonical_json,
 )
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import fetch_document, open_storage
+from lamella.layers.oci.storage import fetch_document
 from lamella.layers.signing import keys, sigstore
+from lamella.layers.storages import open_storage
 
 if TYPE_CHECKING:
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage

@@ -25,7 +25,6 @@ from lamella.layers.oci.documents import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from contextlib import AbstractContextManager
 
 _FOLDERS = ("layers", "partial", "documents", "locks", "leases", "holds")
 
@@ -89,15 +88,6 @@ class Store:
                 with suppress(InvalidContent):
                     yield Digest(algorithm, name)
 
-    def lease(self, digests: Iterable[Digest], owner: str) -> AbstractContextManager[int]:
-        """Keeps layers and documents, here or yet to come, from `gc` until the block, or the process, ends.
-
-        Gives the descriptor that is the lease: a process that inherits it keeps the lease as long as it lives.
-        """
-        from lamella.layers.store.leases import lease
-
-        return lease(self, digests, owner)
-
     def writable(self) -> Store:
         """Where this user keeps what is made of the layers: this store, or the user's own where this is another's."""
         # A store that another process of this user is just making has a folder, and no folders in it yet.
@@ -105,18 +95,6 @@ class Store:
             if os.path.isdir(folder):
                 return self if os.access(folder, os.W_OK, effective_ids=True) else Store(own_path())
         return self
-
-    def hold(self, name: str, digests: Iterable[Digest]) -> None:
-        """Keeps layers and documents from `gc` until `release(name)`, through crashes and restarts; replaces an older hold."""
-        from lamella.layers.store.leases import hold
-
-        hold(self, name, digests)
-
-    def release(self, name: str) -> None:
-        """Ends a hold; no error where there is none."""
-        from lamella.layers.store.leases import release
-
-        release(self, name)
 
     def prepare(self) -> None:
         """Makes the store's folders where they are missing; `StoreError` where that can't be done."""

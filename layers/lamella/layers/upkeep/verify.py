@@ -60,7 +60,7 @@ def verify(
     wanted = tuple(sorted(diff_id for diff_id in (store.layers() if diff_ids is None else diff_ids)))
     if not os.path.isdir(store.path):
         return Verified(0, ())
-    with store.lease(wanted, "verify"):
+    with leases.lease(store, wanted, "verify"):
         there = [diff_id for diff_id in wanted if store.has(diff_id)]
         progress.begin(_TASK, sum(store.size(diff_id) for diff_id in there), "B")
 

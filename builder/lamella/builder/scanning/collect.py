@@ -1,14 +1,15 @@
-"""An environment by names, times and records: every file that may ship, before any is read."""
+"""Collects an environment by names, times and records: every file that may ship, before any is read."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.installed.conda import conda_packages, conda_skip
 from lamella.builder.installed.distributions import distributions
+from lamella.builder.installed.inventory import Inventory
 from lamella.builder.local.editable_projects import projects
 from lamella.builder.local.roots import Installed
 from lamella.builder.local.working_directory import working
@@ -27,26 +28,10 @@ if TYPE_CHECKING:
     from lamella.builder.local.roots import Local
     from lamella.builder.prefix.interpreter import Facts
     from lamella.builder.prefix.locate import Located
-    from lamella.builder.prefix.places import Place
     from lamella.builder.prefix.sites import Site
 
 
-class Inventory(NamedTuple):
-    """What is there."""
-
-    entries: dict[str, Entry]
-    """By path. Every symlink among them leads to another one."""
-    places: tuple[Place, ...]
-    conda: list[Distribution]
-    pip: list[Distribution]
-    """In the order of sys.path, local projects among them."""
-    python: frozenset[str]
-    """Paths of the interpreter's files, where no conda package has them."""
-    left_out: list[LeftOut]
-    findings: list[Finding]
-
-
-def inventory(located: Located, facts: Facts, local: Local) -> Inventory:
+def collect(located: Located, facts: Facts, local: Local) -> Inventory:
     """Everything below the prefix, what it borrows, and local code. `CannotBuild` for a folder that can't be listed."""
     stdlib = f"lib/python{facts.short}"
     own, base = _trees(located, facts, stdlib)

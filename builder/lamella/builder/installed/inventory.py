@@ -1,0 +1,26 @@
+"""An environment by names, times and records, before any file is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lamella.builder.environment import Finding, LeftOut
+    from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.prefix.places import Place
+    from lamella.builder.prefix.walk import Entry
+
+
+class Inventory(NamedTuple):
+    """Every file that may ship, and what installers recorded of it."""
+
+    entries: dict[str, Entry]
+    """By path. Every symlink among them leads to another one."""
+    places: tuple[Place, ...]
+    conda: list[Distribution]
+    pip: list[Distribution]
+    """In the order of sys.path, local projects among them."""
+    python: frozenset[str]
+    """Paths of the interpreter's files, where no conda package has them."""
+    left_out: list[LeftOut]
+    findings: list[Finding]
