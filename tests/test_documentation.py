@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from lamella.cli.main import VERBS
 from lamella.cli.reference import markdown
 from support.distribution import distribution
 from support.installed import install, venv, wheel
+from test_boundaries import FLOORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(r"(layers|builder|cli|tests|docs)/[\w./-]+")
+_NAME = re.compile(r"(?<![\w./-])lamella\.(?:layers|builder|cli)(?:\.\w+)*")
 _LINK = re.compile(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -117,3 +122,36 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         reached.add(page)
         waiting += [page.parent / link for link in _LINK.findall(page.read_text())]
     assert set(PAGES) - reached == set()
+
+
+def exists(path: str) -> bool:
+    """Whether a page may name `path`: from the repository's root, or short for `layers/lamella/layers/...`."""
+    package, _, rest = path.partition("/")
+    return (ROOT / path).exists() or (ROOT / package / "lamella" / package / rest).exists()
+
+
+def resolves(name: str) -> bool:
+    """Whether `name` is a module, or an attribute of one."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, attribute = name.rpartition(".")
+        return module.count(".") > 0 and resolves(module) and hasattr(importlib.import_module(module), attribute)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_path_and_module_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    paths = [code for code in _CODE.findall(text) if _PATH.fullmatch(code)]
+    assert [path for path in paths if not exists(path)] == []
+    assert [name for name in _NAME.findall(text) if not resolves(name)] == []
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_the_map_of_rooms_lists_every_room_from_the_top_floor_down(package: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    section = page.partition(f"**[{package}/lamella/{package}]")[2].partition("**[")[0]
+    lines = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    mapped = [{code.removesuffix("/").removesuffix(".py") for code in _CODE.findall(line)} for line in lines]
+    assert mapped == list(reversed(FLOORS[package]))
