@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from lamella.builder.content import package as content
 from lamella.builder.errors import BuilderError
 from lamella.builder.scanning.scan import scan
+from lamella.builder.wheels.unpack import unpack
 from support.engines import missing, need
 from support.installed import base_python, install, venv
 from support.projects import editable, project
@@ -234,3 +238,71 @@ def test_what_earlier_builds_left_and_links_out_of_the_project_are_seen_rightly(
         "['.lamellaignore', 'README.md', 'backend.py', 'build', 'demo-1.0-py3-none-any.whl', 'pyproject.toml', 'src']"
         in str(failed.value)
     )
+
+
+@pytest.mark.parametrize("version", ["2.0", ""])
+def test_unsupported_wheel_version_is_reported(made: Path, site: Path, tmp_path: Path, version: str) -> None:
+    root = project(tmp_path / "demo", "demo", {"demo.py": ""})
+    _change_wheel(root, "demo-1.0.dist-info/WHEEL", f"Wheel-Version: {version}\nRoot-Is-Purelib: true\n")
+    editable(site, root, "demo")
+    with pytest.raises(BuilderError) as failed:
+        scanned(made)
+    assert str(failed.value) == (
+        f"wheel demo-1.0-py3-none-any.whl: Incompatible Wheel-Version {version}, only support version 1.x wheels; "
+        "correct the project's build, or push without --wheels"
+    )
+
+
+def test_file_that_differs_from_its_hash_in_record_is_reported(made: Path, site: Path, tmp_path: Path) -> None:
+    root = project(tmp_path / "demo", "demo", {"demo.py": "recorded"})
+    _change_wheel(root, "demo.py", "changed", record=False)
+    editable(site, root, "demo")
+    with pytest.raises(BuilderError, match=r"hash / size of demo\.py didn't match RECORD"):
+        scanned(made)
+
+
+def test_entry_point_wins_over_a_script_of_the_same_name(made: Path, site: Path, tmp_path: Path) -> None:
+    files = {"demo.py": "", "{data}/scripts/demo": "#!/bin/sh\n"}
+    root = project(tmp_path / "demo", "demo", files, entry_points="[console_scripts]\ndemo = demo:main\nbad = demo\n")
+    editable(site, root, "demo")
+    found = scanned(made)
+    with open(file(found, "bin/demo").source, encoding="utf-8") as script:
+        assert "from demo import main" in script.read()
+    assert "bin/bad" not in shipped(found)
+
+
+def test_byte_code_in_a_wheel_is_left_out(made: Path, site: Path, tmp_path: Path) -> None:
+    editable(site, project(tmp_path / "demo", "demo", {"demo.py": "", "__pycache__/demo.cpython-311.pyc": ""}), "demo")
+    assert not any(path.endswith(".pyc") for path in paths(package(scanned(made), "demo")))
+
+
+def test_scripts_of_a_wheel_run_if_the_prefix_has_spaces(tmp_path: Path) -> None:
+    prefix = venv(tmp_path / "an env")
+    files = {
+        "demo.py": "def main(): print('hello')\n",
+        "{data}/scripts/tool": "#!python -E\nimport demo; demo.main()\n",
+    }
+    root = project(tmp_path / "demo", "demo", files, entry_points="[console_scripts]\ndemo = demo:main\n")
+    unpack(
+        str(next(root.glob("*.whl"))), str(prefix), short=SITE.split("/")[1].removeprefix("python"), prefix=str(prefix)
+    )
+    for name in ("demo", "tool"):
+        done = subprocess.run([str(prefix / "bin" / name)], capture_output=True, text=True, check=True)
+        assert done.stdout == "hello\n"
+
+
+def _change_wheel(root: Path, member: str, content: str, *, record: bool = True) -> None:
+    """Replaces a member of the project's wheel, and its line in RECORD as well if `record`."""
+    (path,) = root.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members[member] = content.encode()
+    (listed,) = (name for name in members if name.endswith("RECORD"))
+    if record:
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).decode().rstrip("=")
+        lines = members[listed].decode().splitlines()
+        new = f"{member},sha256={digest},{len(content)}"
+        members[listed] = "\n".join(new if line.startswith(f"{member},") else line for line in lines).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)

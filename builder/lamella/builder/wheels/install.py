@@ -1,22 +1,15 @@
-"""Local projects as their wheels would install them, in place of their files on this disk.
-
-Sources: PyPA specifications, "Binary distribution format" (the data folder, scripts) and "Entry points"; pip for where
-headers belong.
-"""
+"""Local projects as their wheels would install them, in place of their files on this disk."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import os
-import shutil
 import sys
-import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from lamella.builder.content import scripts
 from lamella.builder.environment import Finding, LeftOut
 from lamella.builder.errors import BuilderError
 from lamella.builder.installed.distributions import distributions
@@ -24,10 +17,9 @@ from lamella.builder.local.project_files import too_broad
 from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import walk
 from lamella.builder.wheels import cache
+from lamella.builder.wheels.unpack import unpack
 
 if TYPE_CHECKING:
-    from wheel.wheelfile import WheelFile
-
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.installed.inventory import Inventory
     from lamella.builder.local.roots import Local
@@ -39,7 +31,6 @@ if TYPE_CHECKING:
 
 _TASK = "building wheels"
 _SOURCES = frozenset({"src", "lib", "python"})
-_PYTHON = b"#!python"
 
 
 def with_wheels(
@@ -72,8 +63,8 @@ def with_wheels(
                     f"{root} is compiled, which makes {os.path.basename(path)}, and the environment is for "
                     f"{facts.platform}: install its wheel for that machine there, or push from one of that kind"
                 )
-            unpack = functools.partial(_unpack, path, short=facts.short, prefix=located.prefix)
-            unpacked = cache.installed(path, located.prefix, facts.short, unpack)
+            fill = functools.partial(unpack, path, short=facts.short, prefix=located.prefix)
+            unpacked = cache.installed(path, located.prefix, facts.short, fill)
             seen = _replaced(seen, those, kept, unpacked=unpacked, short=facts.short, prefix=located.prefix)
         progress.advance(_TASK, 1)
     progress.end(_TASK)
@@ -177,69 +168,3 @@ def _left_out(dropped: list[Entry], new: dict[str, Entry], name: str, prefix: st
         elif entry.path not in new:
             left_out.append(LeftOut(entry.path, reason))
     return left_out
-
-
-def _unpack(path: str, target: str, *, short: str, prefix: str) -> None:
-    """Installs the wheel at `path` into the folder `target`, as pip would into an environment at `prefix`."""
-    from wheel.wheelfile import WheelError, WheelFile
-
-    try:
-        with WheelFile(path) as archive:
-            site = f"lib/python{short}/site-packages"
-            name = archive.dist_info_path.partition("-")[0]
-            data = {
-                "purelib": site,
-                "platlib": site,
-                "scripts": "bin",
-                "data": "",
-                "headers": f"include/site/python{short}/{name}",
-            }
-            for info in archive.infolist():
-                if not info.is_dir():
-                    _extract(archive, info, _where(info.filename, archive.dist_info_path, site, data), target, prefix)
-            points = f"{archive.dist_info_path}/entry_points.txt"
-            if points in archive.namelist():
-                for script, (module, attribute) in scripts.entry_points(archive.read(points)).items():
-                    _write(os.path.join(target, "bin", script), scripts.script(module, attribute, prefix), 0o755)
-    except (WheelError, zipfile.BadZipFile, ValueError, OSError) as error:
-        raise BuilderError(
-            f"{os.path.basename(path)}, which the project's backend has built, can't be installed: {error}; "
-            "correct the project, or push it as it is on disk, without --wheels"
-        ) from None
-
-
-def _where(name: str, dist_info: str, site: str, data: dict[str, str]) -> str:
-    """Where the wheel's file `name` belongs, relative to the prefix; `ValueError` for a name that leads anywhere else."""
-    folder = f"{dist_info.removesuffix('.dist-info')}.data/"
-    path = f"{site}/{name}"
-    if name.startswith(folder):
-        kind, _, rest = name.removeprefix(folder).partition("/")
-        if kind not in data or not rest:
-            raise ValueError(f"{name} is of no kind that an installer knows")
-        path = f"{data[kind]}/{rest}".lstrip("/")
-    if name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"{name} leads out of the environment")
-    return path
-
-
-def _extract(archive: WheelFile, info: zipfile.ZipInfo, path: str, target: str, prefix: str) -> None:
-    mode = 0o755 if info.external_attr >> 16 & 0o111 else 0o644
-    place = os.path.join(target, path)
-    if path.startswith("bin/"):
-        content = archive.read(info)
-        first, _, rest = content.partition(b"\n")
-        if first.startswith(_PYTHON):
-            content = scripts.shebang(prefix) + rest  # without its arguments: no installer keeps them
-        _write(place, content, 0o755)
-        return
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    with archive.open(info) as source, open(place, "wb") as file:
-        shutil.copyfileobj(source, file)
-    os.chmod(place, mode)
-
-
-def _write(path: str, content: bytes, mode: int) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(content)
-    os.chmod(path, mode)
