@@ -22,7 +22,7 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"errors", "progress"}, {"oci"}, {"tar", "registry", "layout"}, {"store", "storages"}, {"signing"}, {"published"},
+        {"errors", "progress", "trust"}, {"oci"}, {"tar", "registry", "layout"}, {"store", "storages"}, {"signing"}, {"published"},
         {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
     ),
     "builder": (

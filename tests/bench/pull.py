@@ -30,6 +30,7 @@ from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment as published
+from lamella.layers.trust import Trust
 from support.engines import need
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def packages(layout: str, tag: str) -> PublishedEnvironment:
     """The environment, its package manifest tagged `packages`, so that skopeo copies that one alone."""
     reference = Reference.parse(f"oci:{layout}:{tag}")
     with closing(OciLayout(layout)) as storage:
-        environment = published.for_platform(published.read(storage, reference), Platform.here())
+        environment = published.for_platform(published.read_index(storage, reference, Trust()), Platform.here())
         content = fetch_document(storage, environment.descriptor)
         storage.push(environment.descriptor, lambda: BytesIO(content), tag="packages")
     return environment

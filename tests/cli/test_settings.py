@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.cli.settings import BASE, CA_FILE, COMPRESSION, EVERY, IMAGE_PREFIX, INSECURE, MAX_LAYERS, UsageError, fill
+from lamella.cli.settings import (
+    BASE,
+    COMPRESSION,
+    EVERY,
+    IMAGE_PREFIX,
+    INSECURE,
+    MAX_LAYERS,
+    REGISTRY,
+    UsageError,
+    fill,
+    trust_of,
+)
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,15 +114,27 @@ def test_a_project_file_of_others_is_not_even_parsed(tmp_path: Path) -> None:
     assert filled(tmp_path).image_prefix == "/opt/env"
 
 
-def test_what_the_packages_below_read_for_themselves_is_passed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], Trust("variable.pub", "variable.pem", "hosts")),
+        (["--ca-file", "flag.pem", "--insecure"], Trust("variable.pub", "flag.pem", "hosts", insecure=True)),
+        (["--ca-file", ""], Trust("variable.pub", "variable.pem", "hosts")),
+    ],
+)
+def test_trust_is_made_of_flags_then_variables_also_of_settings_that_the_verb_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: Trust
 ) -> None:
-    # Set first, so that it is taken away when the test ends.
     monkeypatch.setenv("LAMELLA_CA_FILE", "variable.pem")
+    monkeypatch.setenv("LAMELLA_HOSTS_DIR", "hosts")
+    monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", "variable.pub")
     parser = argparse.ArgumentParser()
-    CA_FILE.add_to(parser)
-    fill(parser.parse_args(["--ca-file", "flag.pem"]), [CA_FILE], str(tmp_path))
-    assert os.environ["LAMELLA_CA_FILE"] == "flag.pem"
+    for setting in REGISTRY:
+        setting.add_to(parser)
+    arguments = parser.parse_args(flags)
+    fill(arguments, REGISTRY, str(tmp_path))
+    assert trust_of(arguments) == expected
+    assert os.environ["LAMELLA_CA_FILE"] == "variable.pem"
 
 
 def test_every_setting_has_one_name_as_flag_variable_and_key() -> None:

@@ -12,6 +12,7 @@ from lamella.builder.pushing.push import push
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
 from lamella.layers.storages import open_storage
+from lamella.layers.trust import Trust
 from support.installed import base_python, uv
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def layers(pushed: Pushed) -> dict[str, tuple[str, str]]:
     """Package name to layer key and digest."""
     place = Reference.parse(pushed.reference)
-    storage = open_storage(place)
-    (environment,) = published.read(storage, place).environments
+    storage = open_storage(place, Trust())
+    (environment,) = published.read_index(storage, place, Trust()).environments
     storage.close()
     notes = [(layer.descriptor.annotations, layer.descriptor.digest) for layer in environment.layers]
     return {note["dev.lamella.package"]: (note["dev.lamella.key"], str(digest)) for note, digest in notes}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from lamella.layers.trust import Trust
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 
@@ -116,15 +118,14 @@ METHOD = Setting(
     default="auto",
     choices=("auto", "overlay", "options", "hardlinks", "reflinks", "copies"),
 )
-CA_FILE = Setting("ca-file", "certificate authorities to trust besides the system's", metavar="FILE", by_variable=True)
+CA_FILE = Setting("ca-file", "certificate authorities to trust besides the system's", metavar="FILE")
 HOSTS_DIR = Setting(
     "hosts-dir",
     "mirrors and certificates for each registry, as containerd's hosts.toml",
     metavar="FOLDER",
-    by_variable=True,
 )
 REQUIRE_SIGNATURE = Setting(
-    "require-signature", "use nothing that the holder of this public key did not sign", metavar="KEY", by_variable=True
+    "require-signature", "use nothing that the holder of this public key did not sign", metavar="KEY"
 )
 FAIL_ON = Setting(
     "fail-on",
@@ -176,6 +177,16 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
     for setting in settings:
         if setting.by_variable and getattr(arguments, setting.attribute):
             os.environ[setting.variable] = str(getattr(arguments, setting.attribute))
+
+
+def trust_of(arguments: argparse.Namespace) -> Trust:
+    """What the command trusts. A variable also applies to verbs that lack its flag, and if the flag is empty."""
+    from lamella.layers.trust import Trust
+
+    def value(setting: Setting) -> str | None:
+        return getattr(arguments, setting.attribute, None) or os.environ.get(setting.variable) or None
+
+    return Trust(value(REQUIRE_SIGNATURE), value(CA_FILE), value(HOSTS_DIR), bool(arguments.insecure))
 
 
 def _project(folder: str) -> tuple[str, dict[str, Any]]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.tags import is_derived
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from lamella.layers.oci.storage import Storage
 
 
-def open_storage(
-    reference: Reference, *, insecure: bool = False, create: bool = False, mirrors: bool = True
-) -> Storage:
-    """The storage that `reference` names. `insecure`: plain HTTP also beyond loopback. `create`: make a layout folder.
+def open_storage(reference: Reference, trust: Trust, *, create: bool = False, mirrors: bool = True) -> Storage:
+    """Open the storage that `reference` names. `create`: make a missing layout folder.
 
-    Whoever writes opens without `mirrors`: they may be behind the registry, and what a tag names decides what is written.
+    Open without `mirrors` to write: a mirror can lag behind the registry, and what a tag names decides what is written.
     """
     if reference.is_layout:
         from lamella.layers.layout import OciLayout
@@ -25,22 +25,22 @@ def open_storage(
         return OciLayout(reference.folder, create=create)
     from lamella.layers.registry.repository import Registry
 
-    return Registry(reference.registry, reference.repository, insecure=insecure, mirrors=mirrors)
+    return Registry(reference.registry, reference.repository, trust=trust, mirrors=mirrors)
 
 
-def in_the_clear(other: Reference, goal: Reference, *, insecure: bool) -> bool:
-    """Whether `insecure`, which is said of `goal`, holds for `other` as well: its registry, or `goal` is a folder.
+def trust_for(other: Reference, goal: Reference, trust: Trust) -> Trust:
+    """Trust for `other`, from the `trust` that was given for `goal`.
 
-    Without TLS whoever is in between is shown the password: a registry of the own network being asked so is no reason to
-    ask a public one so.
+    `insecure` carries over only to the same registry, or if `goal` is a folder: without TLS the network sees the
+    password, and plain HTTP to a private registry is not a reason to send a public one's credentials that way.
     """
-    return insecure and (goal.is_layout or other.registry == goal.registry)
+    return replace(trust, insecure=trust.insecure and (goal.is_layout or other.registry == goal.registry))
 
 
-def list_tags(reference: str, *, insecure: bool = False) -> list[str]:
-    """Every tag where `reference` is, sorted; its own tag does not matter.
+def list_tags(reference: str, *, trust: Trust = Trust()) -> list[str]:
+    """List the tags of the repository or layout folder that `reference` names, sorted; its own tag is ignored.
 
-    Tags that other documents' names are made into (referrers and signatures of a digest) are left out.
+    Leaves out tags made of a digest (referrers and signatures). Raises `NotFound`, `Denied`, `Unreachable`.
     """
-    with contextlib.closing(open_storage(Reference.parse(reference), insecure=insecure)) as storage:
+    with contextlib.closing(open_storage(Reference.parse(reference), trust)) as storage:
         return [tag for tag in storage.tags() if not is_derived(tag)]

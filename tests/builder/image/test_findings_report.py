@@ -22,6 +22,7 @@ from lamella.layers.oci.referrers import Artifact, attach
 from lamella.layers.published import findings
 from lamella.layers.published.copy import copy
 from lamella.layers.storages import open_storage
+from lamella.layers.trust import Trust
 from support.installed import venv
 from support.packages import SITE, environment, package
 from support.registry_simulator import Fault, RegistrySimulator
@@ -55,7 +56,7 @@ def one(prefix: Path, *found: Finding) -> Environment:
 
 def opened(reference: str) -> tuple[Storage, Descriptor]:
     place = Reference.parse(reference)
-    storage = open_storage(place)
+    storage = open_storage(place, Trust())
     return storage, storage.resolve(str(place.digest) if place.digest else place.tag)
 
 

@@ -14,6 +14,7 @@ from lamella.layers.oci.documents import LAYER_ZSTD, Digest, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import annotations_of, content_of, referrers
 from lamella.layers.storages import open_storage
+from lamella.layers.trust import Trust
 from support.packages import SITE, environment, package
 from support.registry_simulator import RegistrySimulator
 
@@ -86,7 +87,7 @@ def test_it_is_attached_to_what_was_pushed_and_the_same_every_time(tmp_path: Pat
         again = push_environment(env, f"oci:{tmp_path}/{name}:x", cache=cache, sbom=True)
         assert again.reference == pushed.reference
         place = Reference.parse(pushed.reference)
-        storage = open_storage(place)
+        storage = open_storage(place, Trust())
         (referrer,) = referrers(storage, storage.resolve(str(place.digest)), MEDIA_TYPE)
         documents.append(content_of(storage, referrer))
         storage.close()
@@ -104,7 +105,7 @@ def test_each_platform_of_an_index_has_its_bill(tmp_path: Path) -> None:
             env = environment(tmp_path / architecture, tool(tmp_path / architecture, f"License: {licence}"))
             env = replace(env, platform=Platform("linux", architecture))
             push_environment(env, reference, append=True, sbom=True, cache=cache)
-        storage = open_storage(Reference.parse(reference))
+        storage = open_storage(Reference.parse(reference), Trust())
         licences = {}
         for referrer in referrers(storage, storage.resolve("x"), MEDIA_TYPE):
             (component,) = json.loads(content_of(storage, referrer))["components"]

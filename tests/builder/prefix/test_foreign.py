@@ -25,6 +25,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
 from lamella.layers.storages import open_storage
 from lamella.layers.store.store import Store
+from lamella.layers.trust import Trust
 from support.conda import SHORT, VERSION, conda_environment, conda_package, for_machine, python_package
 from support.installed import install, venv, wheel
 from support.projects import editable, project
@@ -74,7 +75,7 @@ def test_a_pure_package_is_one_layer_on_every_machine(made: tuple[Path, Path], t
         push_environment(scan(str(prefix)), reference, cache=LayerCache(str(tmp_path / "cache")), append=True)
     place = Reference.parse(reference)
     digests = []
-    index = published.read(open_storage(place), place)
+    index = published.read_index(open_storage(place, Trust()), place, Trust())
     for machine in ("amd64", "arm64"):
         found = published.for_platform(index, Platform("linux", machine))
         digests.append({each.descriptor.annotations[PACKAGE]: each.descriptor.digest for each in found.layers})

@@ -13,7 +13,8 @@ from lamella.builder.pushing.difference import Item, compression_of, difference,
 from lamella.builder.pushing.push import push_environment
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.reference import Reference
-from lamella.layers.published.environment import read
+from lamella.layers.published.environment import read_index
+from lamella.layers.trust import Trust
 from support.packages import environment, package
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def test_two_compressions_of_one_content_do_not_differ(tmp_path: Path) -> None:
     for compression in COMPRESSIONS:
         reference = Reference.parse(f"oci:{tmp_path}/layout:{compression}")
         push_environment(env, str(reference), compression=compression, cache=cache)
-        (found,) = read(OciLayout(reference.folder), reference).environments
+        (found,) = read_index(OciLayout(reference.folder), reference, Trust()).environments
         assert compression_of(found) == compression
         sides.append(published(found))
         on_disk = scanned(env, image_prefix=found.prefix, compression=compression_of(found))

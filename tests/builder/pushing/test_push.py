@@ -24,6 +24,7 @@ from lamella.layers.published import environment as published
 from lamella.layers.signing.cosign import sign, verify
 from lamella.layers.signing.keys import private_key
 from lamella.layers.storages import open_storage
+from lamella.layers.trust import Trust
 from support.engines import need
 from support.environments import archive
 from support.images import AMD64, Thing, blob
@@ -70,7 +71,7 @@ def small(prefix: Path, *, count: int = 6, changed: str = "") -> Environment:
 def base_image(reference: str, layers: list[dict[str, str | bytes]], env: tuple[str, ...] = ()) -> None:
     """Pushes an image of `layers` as `reference`."""
     place = Reference.parse(reference)
-    storage = open_storage(place, create=True)
+    storage = open_storage(place, Trust(), create=True)
     blobs = [blob(archive(files, "/root")).pushed(storage) for files in layers]
     config = ImageConfig(AMD64, tuple(one.descriptor.digest for one in blobs), env=env).to_json()
     made = Thing(Descriptor.of(CONFIG, config), config).pushed(storage)
@@ -82,9 +83,9 @@ def base_image(reference: str, layers: list[dict[str, str | bytes]], env: tuple[
 def digests(reference: str) -> dict[str, str]:
     """Package name to blob digest, as a node reads it."""
     place = Reference.parse(reference)
-    storage = open_storage(place)
+    storage = open_storage(place, Trust())
     try:
-        (found,) = published.read(storage, place).environments
+        (found,) = published.read_index(storage, place, Trust()).environments
     finally:
         storage.close()
     return {layer.descriptor.annotations["dev.lamella.package"]: str(layer.descriptor.digest) for layer in found.layers}
@@ -336,11 +337,14 @@ def test_a_tag_keeps_other_platforms_where_it_is_asked_to(tmp_path: Path, cache:
             pushed = push_environment(env, f"oci:{tmp_path}/{name}:x", append=True, cache=cache)
         assert push_environment(env, f"oci:{tmp_path}/{name}:x", append=True, cache=cache).plan.unchanged
         references.append(pushed.reference)
-        found = published.read(OciLayout(f"{tmp_path}/{name}"), Reference.parse(pushed.reference))
+        found = published.read_index(OciLayout(f"{tmp_path}/{name}"), Reference.parse(pushed.reference), Trust())
         assert [str(one.platform) for one in found.environments] == ["linux/amd64", "linux/arm64"]
     assert references[0].partition("@")[2] == references[1].partition("@")[2]
     alone = push_environment(amd64, f"oci:{tmp_path}/one:x", cache=cache)
-    assert len(published.read(OciLayout(f"{tmp_path}/one"), Reference.parse(alone.reference)).environments) == 1
+    assert (
+        len(published.read_index(OciLayout(f"{tmp_path}/one"), Reference.parse(alone.reference), Trust()).environments)
+        == 1
+    )
 
 
 def test_gzip_layers_are_other_layers_of_the_same_content(tmp_path: Path, cache: LayerCache) -> None:
@@ -426,26 +430,31 @@ def test_what_a_registry_refuses_is_not_blamed_on_the_cache(
 
 
 def test_a_push_goes_on_where_signatures_are_required_and_what_is_there_has_none(
-    tmp_path: Path, registry: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, registry: RegistrySimulator
 ) -> None:
     """What is unsigned is no cache: somebody else may have put anything there."""
     private, public = key_pair(tmp_path)
     reference = f"{registry.host}/team/envs:x"
     first = push_environment(small(tmp_path / "a"), reference, cache=LayerCache(str(tmp_path / "theirs")))
-    monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", public)
+    trust = Trust(required_key=public)
     changed = small(tmp_path / "b", changed="p2")
     for tag in ("x", "y"):
         fresh = LayerCache(str(tmp_path / f"mine-{tag}"))
-        pushed = push_environment(changed, f"{registry.host}/team/envs:{tag}", cache=fresh)
+        pushed = push_environment(changed, f"{registry.host}/team/envs:{tag}", trust=trust, cache=fresh)
         assert pushed.built == 6
     sign(first.reference, private)
-    assert push_environment(small(tmp_path / "c"), reference, cache=LayerCache(str(tmp_path / "new"))).built == 6
+    assert (
+        push_environment(small(tmp_path / "c"), reference, trust=trust, cache=LayerCache(str(tmp_path / "new"))).built
+        == 6
+    )
     sign(pushed.reference, private)
-    third = push_environment(changed, f"{registry.host}/team/envs:z", cache=LayerCache(str(tmp_path / "third")))
+    third = push_environment(
+        changed, f"{registry.host}/team/envs:z", trust=trust, cache=LayerCache(str(tmp_path / "third"))
+    )
     assert third.built == 0, "what the required key signed is a cache"
-    monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", f"{tmp_path}/none.pub")
+    trust = Trust(required_key=f"{tmp_path}/none.pub")
     with pytest.raises(LayersError, match="can't read the key"):
-        push_environment(small(tmp_path / "c"), reference, cache=LayerCache(str(tmp_path / "fourth")))
+        push_environment(small(tmp_path / "c"), reference, trust=trust, cache=LayerCache(str(tmp_path / "fourth")))
 
 
 def test_an_answer_that_is_no_longer_true_is_noticed_and_made_good(
@@ -495,9 +504,9 @@ class Meanwhile(Silent):
 
 def platforms(registry: RegistrySimulator, tag: str = "x") -> list[str]:
     reference = Reference.parse(f"{registry.host}/team/envs:{tag}")
-    storage = open_storage(reference)
+    storage = open_storage(reference, Trust())
     try:
-        return [str(found.platform) for found in published.read(storage, reference).environments]
+        return [str(found.platform) for found in published.read_index(storage, reference, Trust()).environments]
     finally:
         storage.close()
 

@@ -13,6 +13,7 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push_environment
 from lamella.layers.oci.documents import CONFIG, LAYER_TAR, MANIFEST, Descriptor, ImageConfig, Manifest
 from lamella.layers.registry.repository import Registry
+from lamella.layers.trust import Trust
 from support.images import AMD64
 from support.packages import SITE, environment, package
 from support.registry_simulator import Fault, RegistrySimulator
@@ -36,8 +37,8 @@ def test_a_push_moves_the_tag_whatever_a_mirror_remembers(tmp_path: Path, monkey
         folder = tmp_path / "certs.d" / registry.host
         folder.mkdir(parents=True)
         (folder / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\n')
-        monkeypatch.setenv("LAMELLA_HOSTS_DIR", str(tmp_path / "certs.d"))
-        again = push_environment(env, reference, cache=cache)
+        trust = Trust(hosts_dir=str(tmp_path / "certs.d"))
+        again = push_environment(env, reference, trust=trust, cache=cache)
         assert again.reference == mine.reference
         assert registry.tags["team/envs"]["v1"] == mine.reference.partition("@")[2]
         assert not mirror.requests
@@ -68,8 +69,10 @@ def test_a_layer_of_the_base_that_a_mirror_falsifies_comes_from_its_registry(
         folder = tmp_path / "certs.d" / bases.host
         folder.mkdir(parents=True)
         (folder / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\n')
-        monkeypatch.setenv("LAMELLA_HOSTS_DIR", str(tmp_path / "certs.d"))
+        trust = Trust(hosts_dir=str(tmp_path / "certs.d"))
         cache = LayerCache(str(tmp_path / "cache"))
-        push_environment(env, f"{registry.host}/team/envs:v1", base=f"{bases.host}/team/base:v1", cache=cache)
+        push_environment(
+            env, f"{registry.host}/team/envs:v1", base=f"{bases.host}/team/base:v1", trust=trust, cache=cache
+        )
         assert mirror.faults[0].times == 0
         assert registry.blobs["team/envs"][str(layer.digest)] == content

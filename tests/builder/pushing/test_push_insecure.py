@@ -9,6 +9,7 @@ import pytest
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push_environment
 from lamella.layers.errors import LayersError
+from lamella.layers.trust import Trust
 from support.packages import SITE, environment, package
 from support.registry_simulator import RegistrySimulator
 
@@ -31,7 +32,7 @@ def test_insecure_does_not_ask_the_registry_of_the_base_in_the_clear(
                 env,
                 f"{registry.host}/team/envs:v1",
                 base="registry.invalid/team/base:v1",
-                insecure=True,
+                trust=Trust(insecure=True),
                 cache=LayerCache(str(tmp_path / "cache")),
             )
         assert not between.requests

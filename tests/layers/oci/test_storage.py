@@ -19,6 +19,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import Storage, VerifiedReader, fetch_document
 from lamella.layers.registry.repository import Registry
 from lamella.layers.storages import open_storage
+from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
 from support.registry_simulator import RegistrySimulator
@@ -188,7 +189,7 @@ def test_a_document_of_a_gigabyte_is_not_asked_for() -> None:
 
 
 def test_a_reference_opens_the_storage_that_it_names(tmp_path: Path) -> None:
-    assert isinstance(open_storage(Reference.parse(f"oci:{tmp_path}/layout:v1"), create=True), OciLayout)
-    registry = open_storage(Reference.parse("localhost:1/team/envs:v1"))
+    assert isinstance(open_storage(Reference.parse(f"oci:{tmp_path}/layout:v1"), Trust(), create=True), OciLayout)
+    registry = open_storage(Reference.parse("localhost:1/team/envs:v1"), Trust())
     assert isinstance(registry, Registry)
     registry.close()

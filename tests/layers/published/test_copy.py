@@ -19,6 +19,7 @@ from lamella.layers.published.copy import copy, walk
 from lamella.layers.registry.repository import Registry
 from lamella.layers.signing import cosign
 from lamella.layers.storages import list_tags
+from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.engines import need
 from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
@@ -50,7 +51,7 @@ def test_a_copy_to_a_registry_and_back_is_the_same(tmp_path: Path, layout: str) 
         assert (there.sent, there.mounted, there.present) == (4, 0, 0)
         back = copy(there.reference, f"oci:{tmp_path}/back:v3")
     assert there.reference.partition("@")[2] == back.reference.partition("@")[2]
-    found = published.read(OciLayout(f"{tmp_path}/back"), Reference.parse(f"oci:{tmp_path}/back:v3"))
+    found = published.read_index(OciLayout(f"{tmp_path}/back"), Reference.parse(f"oci:{tmp_path}/back:v3"), Trust())
     assert [environment.platform for environment in found.environments] == [AMD64, ARM64]
 
 
@@ -156,12 +157,12 @@ def test_insecure_is_meant_for_the_destination(monkeypatch: pytest.MonkeyPatch, 
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached"):
-            copy("registry.invalid/team/envs:v1", f"{simulator.host}/team/envs:v1", insecure=True)
+            copy("registry.invalid/team/envs:v1", f"{simulator.host}/team/envs:v1", trust=Trust(insecure=True))
         assert not between.requests
         # A folder is asked in no way at all.
         for destination in ("oci:nowhere:v1", "registry.invalid/team/other:v1"):
             with pytest.raises(NotFound):
-                copy("registry.invalid/team/envs:v1", destination, insecure=True)
+                copy("registry.invalid/team/envs:v1", destination, trust=Trust(insecure=True))
         assert between.requests
 
 

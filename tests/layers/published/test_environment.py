@@ -13,6 +13,7 @@ from lamella.layers.oci.annotations import IMAGE, PACKAGE, PREFIX
 from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Digest, Index, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
+from lamella.layers.trust import Trust
 from support import images
 from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
 
@@ -30,7 +31,7 @@ V1 = Reference(folder="layout", tag="v1")
 
 def test_each_platform_has_its_environment(layout: OciLayout) -> None:
     index = push_environment(layout, platforms=[AMD64, ARM64])
-    found = published.read(layout, V1)
+    found = published.read_index(layout, V1, Trust())
     assert found.reference == V1.at(index.descriptor.digest)
     assert [environment.platform for environment in found.environments] == [AMD64, ARM64]
     environment = published.for_platform(found, ARM64)
@@ -47,43 +48,46 @@ def test_a_digest_goes_before_a_tag(layout: OciLayout) -> None:
     first = push_environment(layout, packages=[b"first"])
     push_environment(layout, packages=[b"second"])
     pinned = V1.at(first.descriptor.digest)
-    assert published.read(layout, pinned).descriptor == first.descriptor
-    assert published.read(layout, V1).descriptor != first.descriptor
+    assert published.read_index(layout, pinned, Trust()).descriptor == first.descriptor
+    assert published.read_index(layout, V1, Trust()).descriptor != first.descriptor
 
 
 def test_a_platform_that_is_not_there_is_told_with_those_that_are(layout: OciLayout) -> None:
     push_environment(layout, platforms=[AMD64, ARM64])
-    found = published.read(layout, V1)
+    found = published.read_index(layout, V1, Trust())
     with pytest.raises(LayersError, match="has no environment for linux/s390x: it has linux/amd64, linux/arm64"):
         published.for_platform(found, Platform("linux", "s390x"))
 
 
 def test_an_environment_without_a_variant_serves_any(layout: OciLayout) -> None:
     push_environment(layout, platforms=[ARM64])
-    assert published.for_platform(published.read(layout, V1), Platform("linux", "arm64", "v8")).platform == ARM64
+    assert (
+        published.for_platform(published.read_index(layout, V1, Trust()), Platform("linux", "arm64", "v8")).platform
+        == ARM64
+    )
 
 
 def test_an_image_of_somebody_else_is_told(layout: OciLayout) -> None:
     manifest = push_image(layout, [b"content"], "v1")
     with pytest.raises(InvalidContent, match=r"is no environment that lamella pushed: it is a application/vnd\.oci"):
-        published.read(layout, V1)
+        published.read_index(layout, V1, Trust())
     index = Index((manifest.descriptor,)).to_json()
     Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
     with pytest.raises(InvalidContent, match="is an image without packages: push the environment with lamella push"):
-        published.read(layout, V1)
+        published.read_index(layout, V1, Trust())
 
 
 def test_a_tag_that_is_not_there_is_told(layout: OciLayout) -> None:
     push_environment(layout, "v2")
     with pytest.raises(NotFound, match="has no tag 'v1': it has v2"):
-        published.read(layout, V1)
+        published.read_index(layout, V1, Trust())
 
 
 @pytest.mark.parametrize("prefix", ["", "opt/env", "/opt/../../etc", "/", "/opt//env", "/opt/./env", "/opt/env\0x"])
 def test_an_image_prefix_that_leads_elsewhere_is_refused(layout: OciLayout, prefix: str) -> None:
     push_environment(layout, prefix=prefix)
     with pytest.raises(InvalidContent, match="as its image prefix: want an absolute path"):
-        published.read(layout, V1)
+        published.read_index(layout, V1, Trust())
 
 
 def test_a_package_manifest_that_is_none_is_refused(layout: OciLayout) -> None:
@@ -92,7 +96,7 @@ def test_a_package_manifest_that_is_none_is_refused(layout: OciLayout) -> None:
     index = Index((entry,)).to_json()
     Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
     with pytest.raises(InvalidContent, match="is marked as a package manifest and is a"):
-        published.read(layout, V1)
+        published.read_index(layout, V1, Trust())
 
 
 def test_an_index_that_calls_an_index_its_environment_is_refused_before_that_is_asked_for(layout: OciLayout) -> None:
@@ -103,17 +107,17 @@ def test_an_index_that_calls_an_index_its_environment_is_refused_before_that_is_
     with pytest.raises(
         InvalidContent, match=r"is marked as a package manifest and is a application/vnd\.oci\.image\.index"
     ):
-        published.read(layout, V1)
+        published.read_index(layout, V1, Trust())
 
 
 def test_what_was_parsed_once_is_not_taken_for_what_was_not_verified(layout: OciLayout, tmp_path: Path) -> None:
     push_environment(layout)
-    found = published.read(layout, V1).environments[0]
+    found = published.read_index(layout, V1, Trust()).environments[0]
     path = tmp_path / "layout/blobs/sha256" / found.descriptor.digest.hex
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b"one", b"eno"))
     with pytest.raises(InvalidContent, match="has other content"):
-        published.read(layout, V1)
+        published.read_index(layout, V1, Trust())
 
 
 def parts(layout: OciLayout, *prefixes: str) -> None:
@@ -131,7 +135,7 @@ def parts(layout: OciLayout, *prefixes: str) -> None:
 
 def test_the_layers_of_several_package_manifests_are_one_environment_s(layout: OciLayout) -> None:
     parts(layout, "/opt/env", "/opt/env", "/opt/env")
-    (found,) = published.read(layout, V1).environments
+    (found,) = published.read_index(layout, V1, Trust()).environments
     assert [layer.diff_id for layer in found.layers] == [Digest.of(b"%d" % number) for number in range(3)]
     assert found.config.diff_ids == tuple(layer.diff_id for layer in found.layers)
     assert found.manifest.layers == tuple(layer.descriptor for layer in found.layers)
@@ -141,4 +145,4 @@ def test_the_layers_of_several_package_manifests_are_one_environment_s(layout: O
 def test_package_manifests_of_one_environment_that_disagree_are_refused(layout: OciLayout) -> None:
     parts(layout, "/opt/env", "/opt/other")
     with pytest.raises(InvalidContent, match="and the package manifests that belong to it say different things"):
-        published.read(layout, V1)
+        published.read_index(layout, V1, Trust())

@@ -10,6 +10,7 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
 from lamella.layers.published.shared_layers import Shared, shared
+from lamella.layers.trust import Trust
 from support.images import push_environment, push_image
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def layout(tmp_path: Path) -> OciLayout:
 
 def asked(layout: OciLayout, tag: str, limit: int = 16) -> tuple[list[tuple[str, ...]], Shared]:
     """For each layer of `tag`, the other tags; and the whole answer."""
-    (environment,) = published.read(layout, Reference(folder="layout", tag=tag)).environments
+    (environment,) = published.read_index(layout, Reference(folder="layout", tag=tag), Trust()).environments
     digests = [layer.descriptor.digest for layer in environment.layers]
     found = shared(layout, tag, digests, limit=limit)
     return [found.tags.get(digest, ()) for digest in digests], found

@@ -20,6 +20,7 @@ from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from lamella.layers.signing import cosign
 from lamella.layers.store.store import Store
+from lamella.layers.trust import Trust
 from support import tars
 from support.homes import auth_of, fresh_home, know
 from support.images import blob, push_image
@@ -39,7 +40,6 @@ BIG = os.urandom(2 << 20)
 @pytest.fixture(autouse=True)
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fresh_home(tmp_path, monkeypatch)
-    monkeypatch.setenv("LAMELLA_HOSTS_DIR", str(tmp_path / "certs.d"))
     return tmp_path / "certs.d"
 
 
@@ -61,9 +61,13 @@ def configure(hosts: Path, registry: str, text: str) -> None:
     (folder / "hosts.toml").write_text(text)
 
 
+def using(hosts: Path) -> Trust:
+    return Trust(hosts_dir=str(hosts))
+
+
 @contextmanager
-def opened(simulator: RegistrySimulator) -> Iterator[Registry]:
-    registry = Registry(simulator.host, "team/envs", patience=SOON)
+def opened(simulator: RegistrySimulator, hosts: Path) -> Iterator[Registry]:
+    registry = Registry(simulator.host, "team/envs", trust=using(hosts), patience=SOON)
     try:
         yield registry
     finally:
@@ -76,10 +80,10 @@ def read(registry: Registry, descriptor: Descriptor) -> bytes:
 
 
 def test_a_mirror_serves_what_it_has(hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator) -> None:
-    with opened(mirror) as there:
+    with opened(mirror, hosts) as there:
         manifest = push_image(there, [BIG], "v1")
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         assert registry.resolve("v1") == manifest.descriptor
         assert read(registry, blob(BIG).descriptor) == BIG
     assert not upstream.requests
@@ -91,7 +95,7 @@ def test_what_a_mirror_does_not_have_comes_from_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         manifest = push_image(registry, [BIG], "v1")
         assert registry.resolve("v1") == manifest.descriptor
         assert read(registry, blob(BIG).descriptor) == BIG
@@ -104,7 +108,7 @@ def test_a_mirror_that_is_down_is_asked_once(
 ) -> None:
     mirror.faults = [Fault("GET", 99, 503)]
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         push_image(registry, [b"one", b"two"], "v1")
         for content in (b"one", b"two"):
             assert read(registry, blob(content).descriptor) == content
@@ -117,7 +121,7 @@ def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
     mirror.add_blob("team/envs", BIG)
     mirror.faults = [Fault("GET", 1, cut=1 << 20)]
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         blob(BIG).pushed(registry)
         assert read(registry, blob(BIG).descriptor) == BIG
     (request,) = upstream.asked("GET .*/blobs/")
@@ -127,11 +131,11 @@ def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
 def test_a_manifest_that_a_mirror_falsifies_comes_from_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
-    with opened(mirror) as there:
+    with opened(mirror, hosts) as there:
         push_image(there, [b"one"])
     mirror.faults = [Fault("GET .*/manifests/", 1, body=b"{}")]
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         manifest = push_image(registry, [b"one"])
         assert registry.resolve(str(manifest.descriptor.digest)) == manifest.descriptor
 
@@ -151,7 +155,7 @@ def test_a_mirror_whose_answer_can_not_be_the_blob_is_passed_over(
     mirror.add_blob("team/envs", BIG)
     mirror.faults = [fault]
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         blob(BIG).pushed(registry)
         assert read(registry, blob(BIG).descriptor) == BIG
     assert len(mirror.requests) == 1
@@ -163,7 +167,7 @@ def test_a_blob_that_a_mirror_falsifies_is_told_once_and_then_comes_from_the_reg
     mirror.add_blob("team/envs", BIG)
     mirror.faults = [Fault("GET", 1, body=bytes(len(BIG)))]
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         blob(BIG).pushed(registry)
         with pytest.raises(FalseMirror, match=rf"has other content.*; it came from http://{mirror.host}/v2: take that"):
             read(registry, blob(BIG).descriptor)
@@ -187,7 +191,7 @@ def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
     if way == "workers":
         monkeypatch.setattr(fetching, "LARGE", 1)
     made = [tars.layer(tars.tree({f"opt/env/{name}": os.urandom(size)}), package=name) for name in "abc"]
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         tars.publish(registry, "v1", made)
     mirror.blobs, mirror.manifests, mirror.tags = deepcopy((upstream.blobs, upstream.manifests, upstream.tags))
     layers = {str(layer.descriptor.digest) for layer, _ in made}
@@ -196,7 +200,7 @@ def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
             mirror.blobs["team/envs"][digest] = content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
     store = Store(str(tmp_path / "store"))
-    pull(f"{upstream.host}/team/envs:v1", store=store)
+    pull(f"{upstream.host}/team/envs:v1", store=store, trust=using(hosts))
     assert set(store.layers()) == {layer.diff_id for layer, _ in made}
     assert mirror.asked("GET .*/blobs/")
     assert os.listdir(f"{store.path}/partial") == []
@@ -207,10 +211,10 @@ def test_a_copy_brings_what_a_mirror_falsifies_from_the_registry(
 ) -> None:
     mirror.add_blob("team/envs", BIG)
     mirror.faults = [Fault("GET .*/blobs/", 1, body=bytes(len(BIG)))]
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         push_image(registry, [BIG], "v1")
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    copy(f"{upstream.host}/team/envs:v1", f"oci:{tmp_path}/layout:v1")
+    copy(f"{upstream.host}/team/envs:v1", f"oci:{tmp_path}/layout:v1", trust=using(hosts))
     assert OciLayout(str(tmp_path / "layout")).exists(blob(BIG).descriptor)
     assert not mirror.faults[0].times
 
@@ -221,7 +225,7 @@ def test_a_mirror_is_not_shown_the_registry_s_credentials(
     know(tmp_path, upstream.host, auth_of(USER, PASSWORD))
     mirror.auth = "basic"
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         push_image(registry, [b"one"], "v1")
         registry.resolve("v1")
     assert mirror.requests
@@ -232,7 +236,7 @@ def test_a_mirror_that_may_not_resolve_is_asked_by_digest_only(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\ncapabilities = ["pull"]\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         manifest = push_image(registry, [b"one"], "v1")
         registry.resolve("v1")
         assert not mirror.requests
@@ -249,13 +253,13 @@ def test_a_signature_that_a_mirror_does_not_know_of_stays(
         keys.append(key_pair(tmp_path / name))
     first, theirs, ours = keys
     reference = f"{upstream.host}/team/envs:v1"
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         push_image(registry, [b"one"], "v1")
     cosign.sign(reference, first[0])
     mirror.blobs, mirror.manifests, mirror.tags = deepcopy((upstream.blobs, upstream.manifests, upstream.tags))
     cosign.sign(reference, theirs[0])
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    cosign.sign(reference, ours[0])
+    cosign.sign(reference, ours[0], trust=using(hosts))
     (hosts / upstream.host / "hosts.toml").unlink()
     for _, public in keys:
         assert cosign.verify(reference, public)
@@ -269,7 +273,7 @@ def test_a_copy_does_not_ask_mirrors_what_its_destination_has(
     subject = push_image(layout, [b"one"], "v1").descriptor
     referrers.attach(layout, subject, referrers.Artifact("application/vnd.cyclonedx+json", b"{}"))
     upstream.referrers_api = False
-    copy(f"oci:{tmp_path}/layout:v1", f"{upstream.host}/team/envs:v1")
+    copy(f"oci:{tmp_path}/layout:v1", f"{upstream.host}/team/envs:v1", trust=using(hosts))
     assert not mirror.requests
 
 
@@ -277,7 +281,10 @@ def test_what_nobody_has_is_told_of_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
-    with opened(upstream) as registry, pytest.raises(NotFound, match=f"{upstream.host}/team/envs has no tag 'v1'"):
+    with (
+        opened(upstream, hosts) as registry,
+        pytest.raises(NotFound, match=f"{upstream.host}/team/envs has no tag 'v1'"),
+    ):
         registry.resolve("v1")
 
 
@@ -306,7 +313,7 @@ server = "https://registry-1.docker.io"
   capabilities = ["push"]
 """,
     )
-    assert mirrors_of("docker.io") == (
+    assert mirrors_of("docker.io", str(hosts)) == (
         Mirror(
             "https://cache.example:5000/v2",
             True,
@@ -317,26 +324,26 @@ server = "https://registry-1.docker.io"
         Mirror("http://localhost:30020/v2", False, (), False),
         Mirror("https://whole.example/prefix"),
     )
-    assert mirrors_of("ghcr.io") == ()
+    assert mirrors_of("ghcr.io", str(hosts)) == ()
 
 
 def test_the_default_is_for_registries_without_a_folder(hosts: Path) -> None:
     configure(hosts, "_default", '[host."http://localhost:30020"]\n')
     configure(hosts, "ghcr.io", "")
-    assert mirrors_of("quay.io") == (Mirror("http://localhost:30020/v2"),)
-    assert mirrors_of("ghcr.io") == ()
+    assert mirrors_of("quay.io", str(hosts)) == (Mirror("http://localhost:30020/v2"),)
+    assert mirrors_of("ghcr.io", str(hosts)) == ()
 
 
 @pytest.mark.parametrize("server", ["https://docker.io", "https://registry-1.docker.io/", "registry-1.docker.io/v2"])
 def test_the_server_that_is_the_registry_itself_is_no_mirror(hosts: Path, server: str) -> None:
     configure(hosts, "docker.io", f'server = "{server}"\n')
-    assert mirrors_of("docker.io") == ()
+    assert mirrors_of("docker.io", str(hosts)) == ()
 
 
 def test_the_server_of_a_file_comes_behind_its_hosts_and_before_the_registry(hosts: Path) -> None:
     own = 'server = "https://cache.example/"\ncapabilities = ["pull"]\nskip_verify = true\n'
     configure(hosts, "ghcr.io", f'{own}[host."http://localhost:30020"]\n')
-    assert mirrors_of("ghcr.io") == (
+    assert mirrors_of("ghcr.io", str(hosts)) == (
         Mirror("http://localhost:30020/v2"),
         Mirror("https://cache.example/v2", False, (), False),
     )
@@ -347,7 +354,7 @@ def test_what_the_server_of_a_file_does_not_have_comes_from_the_registry(
 ) -> None:
     mirror.add_blob("team/envs", b"one")
     configure(hosts, upstream.host, f'server = "http://{mirror.host}"\n')
-    with opened(upstream) as registry:
+    with opened(upstream, hosts) as registry:
         manifest = push_image(registry, [b"one"], "v1")
         upstream.requests.clear()
         assert read(registry, blob(b"one").descriptor) == b"one"
@@ -374,4 +381,4 @@ def test_a_file_that_is_no_hosts_toml_is_told(hosts: Path, text: str) -> None:
     with pytest.raises(
         LayersError, match=r"hosts\.toml is no hosts\.toml as containerd's: correct it, or move it away"
     ):
-        mirrors_of("ghcr.io")
+        mirrors_of("ghcr.io", str(hosts))

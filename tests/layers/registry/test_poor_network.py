@@ -14,6 +14,7 @@ from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound,
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
+from lamella.layers.trust import Trust
 from support.images import blob, push_image
 from support.registry_simulator import INDEX, Fault, RegistrySimulator
 
@@ -494,7 +495,7 @@ def test_a_proxy_is_used_where_the_environment_names_one(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     digest = simulator.add_blob("team/envs", b"content")
-    registry = Registry("registry.invalid", "team/envs", insecure=True, patience=SOON)
+    registry = Registry("registry.invalid", "team/envs", trust=Trust(insecure=True), patience=SOON)
     assert read(registry, blob(b"content").descriptor) == b"content"
     registry.close()
     (request,) = simulator.requests
@@ -514,7 +515,7 @@ def test_a_proxy_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://ada:secret@localhost:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    registry = Registry("registry.invalid", "team/envs", insecure=True, patience=SOON)
+    registry = Registry("registry.invalid", "team/envs", trust=Trust(insecure=True), patience=SOON)
     with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached through the proxy: look at") as caught:
         registry.tags()
     assert "secret" not in str(caught.value)

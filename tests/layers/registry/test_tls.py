@@ -1,4 +1,4 @@
-"""Private authorities: from a variable, from certs.d, and a clear word where a registry can't be trusted."""
+"""Private authorities: from the given trust, from certs.d, and a clear word where a registry can't be trusted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from lamella.layers.errors import CredentialsError, Denied, Unreachable
 from lamella.layers.registry.repository import Registry, endpoint
 from lamella.layers.registry.retry import Patience
+from lamella.layers.trust import Trust
 from support.authority import Authority, authority
 from support.homes import fresh_home
 from support.images import push_image
@@ -43,8 +44,8 @@ def certificates(home: Path, host: str) -> Path:
     return folder
 
 
-def use(host: str) -> None:
-    registry = Registry(host, "team/envs", patience=Patience(tries=1))
+def use(host: str, trust: Trust = Trust()) -> None:
+    registry = Registry(host, "team/envs", trust=trust, patience=Patience(tries=1))
     try:
         push_image(registry, [b"content"], "v1")
         assert registry.tags() == ["v1"]
@@ -57,12 +58,11 @@ def test_an_authority_in_certs_d_is_trusted(home: Path, simulator: RegistrySimul
     use(simulator.host)
 
 
-def test_an_authority_that_the_variable_names_is_trusted(
-    home: Path, simulator: RegistrySimulator, private: Authority, monkeypatch: pytest.MonkeyPatch
+def test_an_authority_of_the_given_trust_is_trusted(
+    home: Path, simulator: RegistrySimulator, private: Authority
 ) -> None:
     certificates(home, simulator.host)
-    monkeypatch.setenv("LAMELLA_CA_FILE", private.certificate)
-    use(simulator.host)
+    use(simulator.host, Trust(ca_file=private.certificate))
 
 
 def test_the_authorities_of_the_system_may_be_replaced(
@@ -106,15 +106,12 @@ def test_an_upload_does_not_go_on_in_the_clear(home: Path, simulator: RegistrySi
     assert "secret" not in str(caught.value)
 
 
-def test_an_authority_that_is_none_is_told(
-    home: Path, tmp_path: Path, simulator: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_authority_that_is_none_is_told(home: Path, tmp_path: Path, simulator: RegistrySimulator) -> None:
     certificates(home, simulator.host)
     (tmp_path / "none.crt").write_text("no certificate")
     for name in ("none.crt", "gone.crt"):
-        monkeypatch.setenv("LAMELLA_CA_FILE", str(tmp_path / name))
         with pytest.raises(CredentialsError, match=rf"{name} is no certificate of an authority, in PEM"):
-            use(simulator.host)
+            use(simulator.host, Trust(ca_file=str(tmp_path / name)))
 
 
 @pytest.mark.parametrize(
@@ -131,4 +128,4 @@ def test_an_authority_that_is_none_is_told(
 )
 def test_plain_http_is_for_loopback_only_unless_asked_for(registry: str, expected: str) -> None:
     assert endpoint(registry) == expected
-    assert endpoint(registry, insecure=True).startswith("http://")
+    assert endpoint(registry, Trust(insecure=True)).startswith("http://")

@@ -24,6 +24,7 @@ from lamella.layers.registry.repository import Registry
 from lamella.layers.signing import cosign, keys, sigstore
 from lamella.layers.store.document_cache import Remembered
 from lamella.layers.store.store import Store
+from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.engines import need
 from support.images import Thing, push_environment
@@ -116,17 +117,15 @@ def test_openssl_verifies_what_cosign_would_read(tmp_path: Path, reference: str)
     subprocess.run([*command, f"{tmp_path}/payload"], check=True, capture_output=True)
 
 
-def test_a_node_that_requires_a_signature_reads_nothing_else(
-    tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_that_requires_a_signature_reads_nothing_else(tmp_path: Path, reference: str) -> None:
     private, public = key_pair(tmp_path, "ours")
     parsed = Reference.parse(reference)
     layout = OciLayout(f"{tmp_path}/layout")
-    monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", public)
+    trust = Trust(required_key=public)
     with pytest.raises(SignatureError, match="is not signed"):
-        environment.read(layout, parsed)
+        environment.read_index(layout, parsed, trust)
     cosign.sign(reference, private)
-    assert environment.read(layout, parsed).environments
+    assert environment.read_index(layout, parsed, trust).environments
 
 
 def test_a_key_that_cant_be_used_is_told(tmp_path: Path, reference: str) -> None:
@@ -233,9 +232,9 @@ def test_what_cosign_3_signed_is_verified(tmp_path: Path, api: bool, monkeypatch
             cosign.verify(reference, other)
         # On a node, too, where documents are remembered.
         store = Store(str(tmp_path / "store"))
-        monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", f"{COSIGN}/key.pub")
+        trust = Trust(required_key=f"{COSIGN}/key.pub")
         with pytest.raises(InvalidContent, match="is no environment that lamella pushed"):
-            environment.read(Remembered(store, lambda: registry), Reference.parse(reference))
+            environment.read_index(Remembered(store, lambda: registry), Reference.parse(reference), trust)
 
 
 def test_either_form_by_the_required_key_is_enough(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from lamella.layers.progress import Silent
 from lamella.layers.published import environment
 from lamella.layers.storages import open_storage
 from lamella.layers.tar.decompress import DiffReader, decompressed
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ def load(
     *,
     name: str = "",
     platform: Platform | None = None,
-    insecure: bool = False,
+    trust: Trust = Trust(),
     progress: Progress | None = None,
 ) -> str:
     """Loads the image that `reference` names into the engine that DOCKER_HOST or the current context names.
@@ -51,8 +52,8 @@ def load(
     """
     place = Reference.parse(reference)
     name = name or _name(place)
-    with contextlib.closing(open_storage(place, insecure=insecure)) as storage:
-        found = environment.for_platform(environment.read(storage, place), platform or Platform.here())
+    with contextlib.closing(open_storage(place, trust)) as storage:
+        found = environment.for_platform(environment.read_index(storage, place, trust), platform or Platform.here())
         if not found.image:
             raise BuilderError(f"{reference} has no runnable image: push the environment again")
         manifest = Manifest.parse(fetch_document(storage, found.image))

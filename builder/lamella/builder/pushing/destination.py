@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor, Layer, Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
+    from lamella.layers.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,13 @@ def current(storage: Storage, reference: Reference) -> Descriptor | None:
         return None
 
 
-def read(storage: Storage, reference: Reference, index: Descriptor, platform: Platform) -> Destination:
+def read(storage: Storage, reference: Reference, index: Descriptor, platform: Platform, trust: Trust) -> Destination:
     """What the index that the tag names holds for `platform`; nothing where Lamella did not push it.
 
     Nothing, too, where a signature is required and is not there: what is unsigned is not taken for a cache.
     """
     try:
-        found = published.read(storage, reference.at(index.digest))
+        found = published.read_index(storage, reference.at(index.digest), trust)
     except (InvalidContent, NotSigned):
         return Destination(index)
     digests: set[str] = set()

@@ -26,7 +26,8 @@ from lamella.layers.errors import LayersError
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
 from lamella.layers.progress import Silent
-from lamella.layers.storages import in_the_clear, open_storage
+from lamella.layers.storages import open_storage, trust_for
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -76,7 +77,7 @@ def push(
     settings: Settings | None = None,
     compression: Compression = "zstd",
     max_layers: int = 100,
-    insecure: bool = False,
+    trust: Trust = Trust(),
     dry_run: bool = False,
     append: bool = False,
     sbom: bool = False,
@@ -102,7 +103,7 @@ def push(
         settings=settings,
         compression=compression,
         max_layers=max_layers,
-        insecure=insecure,
+        trust=trust,
         dry_run=dry_run,
         append=append,
         sbom=sbom,
@@ -121,7 +122,7 @@ def push_environment(
     settings: Settings | None = None,
     compression: Compression = "zstd",
     max_layers: int = 100,
-    insecure: bool = False,
+    trust: Trust = Trust(),
     dry_run: bool = False,
     append: bool = False,
     sbom: bool = False,
@@ -134,8 +135,8 @@ def push_environment(
     cache = cache or LayerCache()
     progress = progress or Silent()
     settings = settings or Settings()
-    with contextlib.closing(open_storage(target, insecure=insecure, create=True, mirrors=False)) as storage:
-        under = _base(base, environment, target, insecure=insecure)
+    with contextlib.closing(open_storage(target, trust, create=True, mirrors=False)) as storage:
+        under = _base(base, environment, target, trust)
         image_layers = max_layers - (len(under.layers) if under else 0)
         if max_layers < 1:
             raise BuilderError(f"the runnable image can't have {max_layers} layers at most: want 1 or more")
@@ -169,7 +170,9 @@ def push_environment(
             if now.digest == document(cached, others).index.descriptor.digest:
                 published = Published(now) if dry_run else attach(storage, target, now, attachments(cached))
                 return _unchanged(environment, target, layers, cached, published)
-        survey = look(storage, target, layers.all, environment.platform, now=now, cache=cache, cached=cached)
+        survey = look(
+            storage, target, layers.all, environment.platform, trust=trust, now=now, cache=cache, cached=cached
+        )
         known = survey.known
         decided = plan(str(target), layers.all, known, lambda built: cache.blob_path(built) is not None, survey.there)
         if dry_run:
@@ -179,7 +182,7 @@ def push_environment(
         with contextlib.ExitStack() as stack:
             uploads = stack.enter_context(contextlib.closing(Uploads(storage, survey.there, progress)))
             if under and base:
-                _take_base(stack, uploads, under, Reference.parse(base), target, insecure=insecure)
+                _take_base(stack, uploads, under, Reference.parse(base), target, trust=trust)
             tools = _Tools(storage, cache, progress, uploads)
             known = _build(
                 decided,
@@ -234,12 +237,11 @@ def _target(reference: str, image_prefix: str) -> Reference:
     return target
 
 
-def _base(base: str | None, environment: Environment, target: Reference, *, insecure: bool) -> Base | None:
+def _base(base: str | None, environment: Environment, target: Reference, trust: Trust) -> Base | None:
     if not base:
         return None
     reference = Reference.parse(base)
-    plain = in_the_clear(reference, target, insecure=insecure)
-    with contextlib.closing(open_storage(reference, insecure=plain)) as storage:
+    with contextlib.closing(open_storage(reference, trust_for(reference, target, trust))) as storage:
         return bases.read(storage, reference, environment.platform)
 
 
@@ -255,10 +257,9 @@ def _take_base(
     reference: Reference,
     target: Reference,
     *,
-    insecure: bool,
+    trust: Trust,
 ) -> None:
-    plain = in_the_clear(reference, target, insecure=insecure)
-    source = stack.enter_context(contextlib.closing(open_storage(reference, insecure=plain)))
+    source = stack.enter_context(contextlib.closing(open_storage(reference, trust_for(reference, target, trust))))
     same = reference.registry and reference.registry == target.registry
     for layer in under.layers:
         uploads.borrowed(layer.descriptor, source, reference.repository if same else "")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
+    from lamella.layers.trust import Trust
 
 _THREADS = 8
 
@@ -51,6 +52,7 @@ def look(
     wanted: Sequence[Wanted],
     platform: Platform,
     *,
+    trust: Trust,
     now: Descriptor | None,
     cache: LayerCache,
     cached: Mapping[str, Built],
@@ -61,9 +63,13 @@ def look(
     """
     place = "" if target.is_layout else f"{target.registry}/{target.repository}"
     answers = team_cache.recall(cache, place) if place else team_cache.Answers()
-    found = destination.read(storage, target, now, platform) if now else destination.Destination()
+    found = destination.read(storage, target, now, platform, trust) if now else destination.Destination()
     missing = {item.key for item in wanted} - set(cached) - set(found.known)
-    others = team_cache.learn(storage, target, missing, platform, answers) if place else destination.Destination()
+    others = (
+        team_cache.learn(storage, target, missing, platform, answers=answers, trust=trust)
+        if place
+        else destination.Destination()
+    )
     # Two builders' byte code may differ by a patch release of Python: what is there goes before what is here.
     known = {**others.known, **cached, **found.known}
     for key, built in known.items():

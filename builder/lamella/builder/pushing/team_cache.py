@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
+    from lamella.layers.trust import Trust
 
 REMEMBERED = 24 * 3600
 """Seconds for which an answer of a registry is believed without asking again."""
@@ -59,7 +60,13 @@ def remember(cache: LayerCache, place: str, answers: Answers) -> None:
 
 
 def learn(
-    storage: Storage, reference: Reference, missing: Collection[str], platform: Platform, answers: Answers
+    storage: Storage,
+    reference: Reference,
+    missing: Collection[str],
+    platform: Platform,
+    *,
+    answers: Answers,
+    trust: Trust,
 ) -> Destination:
     """What the other tags of the repository have of the keys `missing`, and everything else that they have.
 
@@ -83,7 +90,7 @@ def learn(
             index = storage.resolve(tag)
             name = f"{tag}@{index.digest}"
             if name not in answers.tags:
-                return name, destination.read(storage, reference, index, platform)
+                return name, destination.read(storage, reference, index, platform, trust)
         except (NotFound, InvalidContent):
             pass  # gone meanwhile, or somebody's other image
         return name, destination.Destination()

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result, result_json, seconds, size
-from lamella.cli.settings import REGISTRY
+from lamella.cli.settings import REGISTRY, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         copied = copy(
             arguments.source,
             arguments.destination,
-            insecure=arguments.insecure,
+            trust=trust_of(arguments),
             dry_run=arguments.dry_run,
             progress=progress,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.environment import add_no_local_to
 from lamella.cli.output import Column, counted, result, result_json, size, table
-from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, LOCAL, PLATFORM, REGISTRY, REQUIRE_SIGNATURE
+from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, LOCAL, PLATFORM, REGISTRY, REQUIRE_SIGNATURE, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -81,9 +81,9 @@ def _published(text: str, arguments: argparse.Namespace) -> PublishedEnvironment
     from lamella.layers.published import environment as published
     from lamella.layers.storages import open_storage
 
-    reference = Reference.parse(text)
-    with closing(open_storage(reference, insecure=arguments.insecure)) as storage:
-        found = published.read(storage, reference)
+    reference, trust = Reference.parse(text), trust_of(arguments)
+    with closing(open_storage(reference, trust)) as storage:
+        found = published.read_index(storage, reference, trust)
     platform = Platform.parse(arguments.platform) if arguments.platform else Platform.here()
     return published.for_platform(found, platform)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result, result_json, seconds, size
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             prefix=arguments.prefix,
             platform=platform,
             store=Store(arguments.store),
-            insecure=arguments.insecure,
+            trust=trust_of(arguments),
             progress=progress,
         )
     took = time.monotonic() - began
@@ -92,7 +92,7 @@ def _to_docker(arguments: argparse.Namespace, platform: Platform | None) -> int:
     from lamella.cli.progress import shown
 
     with shown(quiet=arguments.quiet) as progress:
-        name = load(arguments.reference, platform=platform, insecure=arguments.insecure, progress=progress)
+        name = load(arguments.reference, platform=platform, trust=trust_of(arguments), progress=progress)
     if arguments.json:
         result_json({"reference": arguments.reference, "image": name})
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
 from lamella.cli.output import Column, counted, result, result_json, size, table
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -42,16 +42,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Reads the manifests, no layer, and shows them."""
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
-    from lamella.layers.published.environment import for_platform, read
+    from lamella.layers.published.environment import for_platform, read_index
     from lamella.layers.storages import open_storage
 
-    reference = Reference.parse(arguments.reference)
+    reference, trust = Reference.parse(arguments.reference), trust_of(arguments)
     if arguments.verify:
         from lamella.layers.signing.cosign import verify
 
-        reference = Reference.parse(verify(arguments.reference, arguments.verify, insecure=arguments.insecure))
-    with closing(open_storage(reference, insecure=arguments.insecure)) as storage:
-        published = read(storage, reference)
+        reference = Reference.parse(verify(arguments.reference, arguments.verify, trust=trust))
+    with closing(open_storage(reference, trust)) as storage:
+        published = read_index(storage, reference, trust)
         if arguments.platform:
             only = for_platform(published, Platform.parse(arguments.platform))
             published = replace(published, environments=(only,))

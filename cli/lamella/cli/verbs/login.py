@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result_json
-from lamella.cli.settings import REGISTRY, UsageError
+from lamella.cli.settings import REGISTRY, UsageError, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     registry = registry_of(arguments.registry)
     username, password = _ask(arguments.username)
-    kept = login(registry, username, password, insecure=arguments.insecure)
+    kept = login(registry, username, password, trust=trust_of(arguments))
     if arguments.json:
         result_json({"registry": registry, "username": username, "kept": kept})
     else:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import METHOD, REGISTRY, REQUIRE_SIGNATURE, STORE
+from lamella.cli.settings import METHOD, REGISTRY, REQUIRE_SIGNATURE, STORE, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             writable=arguments.writable or bool(arguments.changes),
             changes=arguments.changes,
             prefix=arguments.prefix,
-            insecure=arguments.insecure,
+            trust=trust_of(arguments),
             progress=progress,
             notify=notify,
         )

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.reference,
             store=store,
             platform=Platform.parse(arguments.platform) if arguments.platform else None,
-            insecure=arguments.insecure,
+            trust=trust_of(arguments),
             dry_run=arguments.dry_run,
             progress=progress,
             check=warn,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
-from lamella.cli.settings import BASE, COMPRESSION, IMAGE_PREFIX, MAX_LAYERS, REGISTRY, UsageError
+from lamella.cli.settings import BASE, COMPRESSION, IMAGE_PREFIX, MAX_LAYERS, REGISTRY, UsageError, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings=settings,
             compression=arguments.compression,
             max_layers=arguments.max_layers,
-            insecure=arguments.insecure,
+            trust=trust_of(arguments),
             dry_run=arguments.dry_run,
             append=arguments.append,
             sbom=arguments.sbom,

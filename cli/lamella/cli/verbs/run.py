@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark
-from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError
+from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.reference,
                 arguments.command,
                 store=store,
-                insecure=arguments.insecure,
+                trust=trust_of(arguments),
                 progress=progress,
                 notify=notify,
             )
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.reference,
             arguments.command,
             store=store,
-            insecure=arguments.insecure,
+            trust=trust_of(arguments),
             progress=progress,
             notify=notify,
         )

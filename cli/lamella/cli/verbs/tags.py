@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import result, result_json
-from lamella.cli.settings import REGISTRY
+from lamella.cli.settings import REGISTRY, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Lists them, one on each line."""
     from lamella.layers.storages import list_tags
 
-    tags = list_tags(arguments.repository, insecure=arguments.insecure)
+    tags = list_tags(arguments.repository, trust=trust_of(arguments))
     if arguments.json:
         result_json({"repository": arguments.repository, "tags": tags})
     else:

@@ -20,6 +20,7 @@ from lamella.layers.progress import Silent
 from lamella.layers.running import activation
 from lamella.layers.store.incoming import remove_left
 from lamella.layers.store.store import Store
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,7 +87,7 @@ def export(
     prefix: str = "",
     platform: Platform | None = None,
     store: Store | None = None,
-    insecure: bool = False,
+    trust: Trust = Trust(),
     progress: Progress = _SILENT,
 ) -> Exported:
     """Pulls what is missing of `reference` and writes the environment to `path`, which must not exist or be empty.
@@ -115,7 +116,7 @@ def export(
         raise _explained(path, error) from error
     if wanted == "squashfs" and not shutil.which("mksquashfs"):
         raise ExportError("no mksquashfs on PATH: install squashfs-tools, or export another format")
-    leased = pull.leased(reference, store=store, platform=platform, insecure=insecure, progress=progress)
+    leased = pull.leased(reference, store=store, platform=platform, trust=trust, progress=progress)
     with leased as pulled, ExitStack() as undo:
         environment = pulled.environment
         at = at or environment.prefix

@@ -24,6 +24,7 @@ from lamella.layers.published import preflight
 from lamella.layers.store import locks
 from lamella.layers.store.identity import identity
 from lamella.layers.store.store import Store, make_folder
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +51,7 @@ def mount(
     writable: bool = False,
     changes: str = "",
     prefix: str = "",
-    insecure: bool = False,
+    trust: Trust = Trust(),
     progress: Progress = _SILENT,
     notify: Callable[[str], None] = _ignore,
     kernel: Kernel | None = None,
@@ -80,7 +81,7 @@ def mount(
     changes = os.path.realpath(changes) if changes else ""
     namespace = claims.namespace_here()
     thrown_away = claims.changes_of(home, claims.key_of(namespace, target)) if writable and not changes else ""
-    pulling = pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check)
+    pulling = pull.leased(reference, store=store, trust=trust, progress=progress, check=check)
     with pulling as pulled, _alone(home, target, changes):
         at = prefix or seen_at(target, pulled.environment.prefix)
         wanted = Mounted(

@@ -16,7 +16,8 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document, transfer
 from lamella.layers.progress import Silent
 from lamella.layers.signing import cosign
-from lamella.layers.storages import in_the_clear, open_storage
+from lamella.layers.storages import open_storage, trust_for
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,20 +70,19 @@ class Copied:
 
 
 def copy(
-    source: str, destination: str, *, insecure: bool = False, dry_run: bool = False, progress: Progress | None = None
+    source: str, destination: str, *, trust: Trust = Trust(), dry_run: bool = False, progress: Progress | None = None
 ) -> Copied:
     """Copies what `source` names, with all platforms and all that is attached, to `destination`; both are references.
 
     Attached are the referrers of the index and of the images in it, and what cosign keeps under tags of the index:
     signatures, attestations, bills of materials. What is there is not sent, what another repository of the same registry
-    has is mounted. The tag comes last: it never names what is not whole, or not signed yet. `insecure` is meant for the
-    destination; see `storages.in_the_clear`. A `dry_run` asks and writes nothing. Raises what the storages raise.
+    has is mounted. The tag comes last: it never names what is not whole, or not signed yet. `trust` is meant for the
+    destination; see `storages.trust_for`. A `dry_run` asks and writes nothing. Raises what the storages raise.
     """
     origin, goal = Reference.parse(source), Reference.parse(destination)
-    plain = in_the_clear(origin, goal, insecure=insecure)
     with (
-        contextlib.closing(open_storage(origin, insecure=plain)) as here,
-        contextlib.closing(open_storage(goal, insecure=insecure, create=True, mirrors=False)) as there,
+        contextlib.closing(open_storage(origin, trust_for(origin, goal, trust))) as here,
+        contextlib.closing(open_storage(goal, trust, create=True, mirrors=False)) as there,
     ):
         root = here.resolve(str(origin.digest) if origin.digest else origin.tag)
         if goal.digest and goal.digest != root.digest:

@@ -7,7 +7,6 @@ latter, and remembers the former's descriptor. See docs/concepts.md.
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
 
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import ReadOnlyStorage
-
-REQUIRED_SIGNATURE = "LAMELLA_REQUIRE_SIGNATURE"
-"""Names a file with a public key: then nothing is read that it did not sign."""
+    from lamella.layers.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +95,17 @@ class Published:
     """At least one, in the index's order."""
 
 
-def read(storage: ReadOnlyStorage, reference: Reference) -> Published:
+def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> Published:
     """The environments that `reference` names in `storage`; its digest goes before its tag.
 
-    Where LAMELLA_REQUIRE_SIGNATURE names a public key, what it did not sign is a `SignatureError`. Raises `NotFound`,
-    `InvalidContent` where there is no environment, and what `fetch` raises.
+    Raises `NotFound`, `NotSigned` unless the key that `trust` requires signed it, `InvalidContent` without an environment,
+    and what `fetch` raises.
     """
     descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
-    if key := os.environ.get(REQUIRED_SIGNATURE):
+    if trust.required_key:
         from lamella.layers.signing import cosign
 
-        cosign.check(storage, descriptor.digest, key)
+        cosign.check(storage, descriptor.digest, trust.required_key)
     if descriptor.media_type not in INDEX_TYPES:
         raise InvalidContent(f"{reference} is no environment that lamella pushed: it is a {descriptor.media_type}")
     index = Index.parse(fetch_document(storage, descriptor))

@@ -17,6 +17,7 @@ from lamella.layers.storages import open_storage
 from lamella.layers.store import leases
 from lamella.layers.store.document_cache import Remembered
 from lamella.layers.store.store import Store
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -70,7 +71,7 @@ def pull(
     *,
     store: Store | None = None,
     platform: Platform | None = None,
-    insecure: bool = False,
+    trust: Trust = Trust(),
     dry_run: bool = False,
     progress: Progress | None = None,
     check: Callable[[PublishedEnvironment], object] | None = None,
@@ -82,7 +83,7 @@ def pull(
     `LayersError`. The layers stay until `gc`; to keep them from it, use `leased`.
     """
     with leased(
-        reference, store=store, platform=platform, insecure=insecure, dry_run=dry_run, progress=progress, check=check
+        reference, store=store, platform=platform, trust=trust, dry_run=dry_run, progress=progress, check=check
     ) as pulled:
         return pulled
 
@@ -93,7 +94,7 @@ def leased(
     *,
     store: Store | None = None,
     platform: Platform | None = None,
-    insecure: bool = False,
+    trust: Trust = Trust(),
     dry_run: bool = False,
     progress: Progress | None = None,
     check: Callable[[PublishedEnvironment], object] | None = None,
@@ -104,9 +105,9 @@ def leased(
     """
     store = store or Store()
     parsed = Reference.parse(reference)
-    source = Remembered(store, lambda: open_storage(parsed, insecure=insecure))
+    source = Remembered(store, lambda: open_storage(parsed, trust))
     try:
-        found = published.read(source, parsed)
+        found = published.read_index(source, parsed, trust)
         environment = published.for_platform(found, platform or Platform.here())
         if check:
             check(environment)

@@ -153,7 +153,7 @@ class Client:
         signer: Callable[[Client], Signer] | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
         headers: Mapping[str, str] | None = None,
-        patience: Patience = Patience(),  # noqa: B008 - a frozen value
+        patience: Patience = Patience(),
     ) -> None:
         self.base = base
         self.patience = patience

@@ -14,6 +14,7 @@ from lamella.layers.oci.reference import is_registry
 from lamella.layers.registry.credentials import Credentials, docker_file, helper_of, key_of, plain, read_file
 from lamella.layers.registry.repository import client_of
 from lamella.layers.registry.retry import patiently
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ def registry_of(text: str) -> str:
     return registry
 
 
-def login(registry: str, username: str, password: str, *, insecure: bool = False) -> str:
+def login(registry: str, username: str, password: str, *, trust: Trust = Trust()) -> str:
     """Keeps credentials for `registry` after the registry has taken them; returns the file or helper that has them.
 
     What was kept for it before, under any spelling of its name, is replaced. Raises `Denied` where the registry refuses
@@ -38,7 +39,7 @@ def login(registry: str, username: str, password: str, *, insecure: bool = False
     """
     registry = registry_of(registry)
     known = Credentials(username, password)
-    client = client_of(registry, lambda: known, insecure=insecure)
+    client = client_of(registry, lambda: known, trust=trust)
     with contextlib.closing(client):
         try:
             patiently(client.patience, lambda: client.request("GET", "/", "this login", {200})).close()

@@ -1,7 +1,6 @@
 """Where else to pull from: the mirrors that containerd's `hosts.toml` names for a registry, tried in its order.
 
-`LAMELLA_HOSTS_DIR` (by default /etc/containerd/certs.d) holds a folder for each registry, and `_default`. A pull-through
-cache, and Dragonfly's and Spegel's local endpoints, are configured so. Source: containerd, docs/hosts.md.
+A folder (by default /etc/containerd/certs.d) holds one folder for each registry, and `_default`. A pull-through cache, and Dragonfly's and Spegel's local endpoints, are configured so. Source: containerd, docs/hosts.md.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ class Mirror:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def mirrors_of(registry: str) -> tuple[Mirror, ...]:
-    """The mirrors of `registry` (as references write it, such as docker.io), first choice first."""
-    root = os.environ.get("LAMELLA_HOSTS_DIR") or DEFAULT_FOLDER
+def mirrors_of(registry: str, hosts_dir: str | None = None) -> tuple[Mirror, ...]:
+    """The mirrors of `registry` (as references write it, such as docker.io) in `hosts_dir`, first choice first."""
+    root = hosts_dir or DEFAULT_FOLDER
     for name in (registry, f"{registry.replace(':', '_')}_", "_default"):
         path = os.path.join(root, name, "hosts.toml")
         try:

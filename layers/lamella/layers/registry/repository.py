@@ -30,6 +30,7 @@ from lamella.layers.registry.mirrors import Mirror, mirrors_of
 from lamella.layers.registry.retry import Patience, patiently
 from lamella.layers.registry.upload import PART, TooLarge, Upload, location_of, opened
 from lamella.layers.registry.url import Address, is_loopback
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,10 +43,10 @@ _ACCEPT = ", ".join(sorted(_DOCUMENTS))
 _MAX_PAGES = 1000
 
 
-def endpoint(registry: str, *, insecure: bool = False) -> str:
+def endpoint(registry: str, trust: Trust = Trust()) -> str:
     """The base URL of a registry's API: HTTPS, but where plain HTTP was asked for, and on loopback without certificates."""
     host = "registry-1.docker.io" if registry == "docker.io" else registry
-    plain = insecure or (is_loopback(host) and not tls.known(host))
+    plain = trust.insecure or (is_loopback(host) and not tls.known(host))
     return f"{'http' if plain else 'https'}://{host}/v2"
 
 
@@ -53,20 +54,20 @@ def client_of(
     registry: str,
     find: Callable[[], credentials.Credentials | None],
     *,
-    insecure: bool = False,
-    patience: Patience = Patience(),  # noqa: B008 - a frozen value
+    trust: Trust = Trust(),
+    patience: Patience = Patience(),
 ) -> Client:
     """A client of the registry itself; `find` gives the credentials when they are asked for."""
     return Client(
-        endpoint(registry, insecure=insecure),
+        endpoint(registry, trust),
         signer=lambda client: Tokens(client, registry, find),
-        tls=partial(tls.context, registry),
+        tls=partial(tls.context, registry, trust.authorities),
         patience=patience,
     )
 
 
 class Registry:
-    """A repository as a `Storage`, used from any number of threads. Plain HTTP on loopback or where `insecure`.
+    """A repository as a `Storage`, used from any number of threads. Plain HTTP on loopback, or if `trust` is insecure.
 
     `mirrors`: whether mirrors are asked first for what is read.
     """
@@ -76,16 +77,17 @@ class Registry:
         registry: str,
         repository: str,
         *,
-        insecure: bool = False,
-        patience: Patience = Patience(),  # noqa: B008 - a frozen value
+        trust: Trust = Trust(),
+        patience: Patience = Patience(),
         part: int = PART,
         mirrors: bool = True,
     ) -> None:
         self._name = registry
         self._repository = repository
+        self._trust = trust
         self._patience = patience
         find = partial(credentials.find, registry, repository)
-        self._client = client_of(registry, find, insecure=insecure, patience=patience)
+        self._client = client_of(registry, find, trust=trust, patience=patience)
         self._lock = threading.Lock()
         self._sessions: dict[Digest, str] = {}
         self._in_parts = False
@@ -271,7 +273,9 @@ class Registry:
     def _mirrors(self) -> list[tuple[Mirror, Client]]:
         with self._lock:
             if self._known_mirrors is None:
-                self._known_mirrors = [(mirror, self._mirror_client(mirror)) for mirror in mirrors_of(self._name)]
+                self._known_mirrors = [
+                    (mirror, self._mirror_client(mirror)) for mirror in mirrors_of(self._name, self._trust.hosts_dir)
+                ]
             return self._known_mirrors
 
     def _mirror_client(self, mirror: Mirror) -> Client:
@@ -280,7 +284,7 @@ class Registry:
             mirror.base,
             # A mirror is another host: it is shown its own credentials, never the registry's.
             signer=lambda client: Tokens(client, host, partial(credentials.find, host)),
-            tls=partial(tls.context, host, mirror.authorities, verify=mirror.verify),
+            tls=partial(tls.context, host, (*self._trust.authorities, *mirror.authorities), verify=mirror.verify),
             headers=dict(mirror.headers),
             patience=self._patience,
         )

@@ -1,7 +1,7 @@
 """Whom to trust as a registry: the system's authorities, and private ones from where Docker's and podman's clients look.
 
-`LAMELLA_CA_FILE` adds authorities for every registry; `certs.d/HOST[:PORT]/` holds them for one (`*.crt`), and client
-certificates (`*.cert` with `*.key`). SSL_CERT_FILE replaces the system's, as everywhere. Source: containers-certs.d(5).
+`certs.d/HOST[:PORT]/` holds authorities for one registry (`*.crt`), and client certificates (`*.cert` with `*.key`).
+SSL_CERT_FILE replaces the system's, as everywhere. Source: containers-certs.d(5).
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ def context(host: str, authorities: Iterable[str] = (), *, verify: bool = True) 
     if not verify:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
-    named = os.environ.get("LAMELLA_CA_FILE")
-    for path in [*([named] if named else []), *authorities, *_files(host, ".crt")]:
+    for path in [*authorities, *_files(host, ".crt")]:
         try:
             made.load_verify_locations(path)
         except (OSError, ssl.SSLError) as error:

@@ -23,6 +23,7 @@ from lamella.layers.published import preflight
 from lamella.layers.running import activation, ca_bundle
 from lamella.layers.store import leases, locks
 from lamella.layers.store.store import Store
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +48,7 @@ def run(
     command: Sequence[str],
     *,
     store: Store | None = None,
-    insecure: bool = False,
+    trust: Trust = Trust(),
     progress: Progress = _SILENT,
     notify: Callable[[str], None] = _ignore,
 ) -> int:
@@ -58,9 +59,7 @@ def run(
     not be taken. Raises `CannotRun` when there is no such command, `MountError` when the environment can't be assembled,
     and what `pull` raises.
     """
-    return _in_child(
-        lambda: replace(reference, command, store=store, insecure=insecure, progress=progress, notify=notify)
-    )
+    return _in_child(lambda: replace(reference, command, store=store, trust=trust, progress=progress, notify=notify))
 
 
 def replace(
@@ -68,7 +67,7 @@ def replace(
     command: Sequence[str],
     *,
     store: Store | None = None,
-    insecure: bool = False,
+    trust: Trust = Trust(),
     progress: Progress = _SILENT,
     notify: Callable[[str], None] = _ignore,
 ) -> NoReturn:
@@ -87,7 +86,7 @@ def replace(
     linux = kernel.here()
     store = store or Store()
     with ExitStack() as stack:
-        with pull.leased(reference, store=store, insecure=insecure, progress=progress, check=check) as pulled:
+        with pull.leased(reference, store=store, trust=trust, progress=progress, check=check) as pulled:
             owner = f"run {pulled.reference}"
             # A lease of its own, taken while the pull's still holds: only this one is to outlive this program.
             os.set_inheritable(stack.enter_context(leases.lease(store, pulled.keeps, owner)), True)

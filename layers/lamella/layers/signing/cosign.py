@@ -29,6 +29,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.signing import keys, sigstore
 from lamella.layers.storages import open_storage
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
@@ -40,14 +41,14 @@ SIGNATURE = "dev.cosignproject.cosign/signature"
 _TYPE = "cosign container image signature"
 
 
-def sign(reference: str, key: str, *, password: str | None = None, insecure: bool = False) -> str:
+def sign(reference: str, key: str, *, password: str | None = None, trust: Trust = Trust()) -> str:
     """Signs what `reference` names with the private key in the file `key` (PEM); returns the pinned reference.
 
     Signatures that are there stay. Raises `SignatureError` for a key that can't be used, and what storages raise.
     """
     parsed = Reference.parse(reference)
     private = keys.private_key(key, password)
-    with contextlib.closing(open_storage(parsed, insecure=insecure, mirrors=False)) as storage:
+    with contextlib.closing(open_storage(parsed, trust, mirrors=False)) as storage:
         digest = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag).digest
         sign_digest(storage, parsed, digest, private)
     return str(parsed.at(digest))
@@ -68,10 +69,10 @@ def sign_digest(storage: Storage, reference: Reference, digest: Digest, key: Pri
     storage.push(Descriptor.of(MANIFEST, manifest), partial(BytesIO, manifest), tag=tag_of(digest))
 
 
-def verify(reference: str, key: str, *, insecure: bool = False) -> str:
+def verify(reference: str, key: str, *, trust: Trust = Trust()) -> str:
     """Checks that the public key in the file `key` (PEM) signed what `reference` names; returns the pinned reference."""
     parsed = Reference.parse(reference)
-    with contextlib.closing(open_storage(parsed, insecure=insecure)) as storage:
+    with contextlib.closing(open_storage(parsed, trust)) as storage:
         digest = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag).digest
         check(storage, digest, key)
     return str(parsed.at(digest))
