@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(layers|builder|cli|tests|docs)/[\w./-]+")
 _NAME = re.compile(r"(?<![\w./-])lamella\.(?:layers|builder|cli)(?:\.\w+)*")
@@ -53,8 +54,10 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(venv(folder / ".venv", by="uv"), wheel(folder, "alpha", "1.0", {"alpha.py": "X = 1\n"}), by="uv")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=named)
-def test_every_documented_command_runs(
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands(page) or _PYTHON.search(page.read_text())], ids=named
+)
+def test_every_documented_command_and_program_runs(
     page: Path, registry: str, prefix: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     base = tmp_path_factory.getbasetemp()
@@ -71,6 +74,8 @@ def test_every_documented_command_runs(
     (project / ".venv").symlink_to(prefix)
     # Guides begin where an environment was pushed already.
     lines = ["lamella push --quiet localhost:5000/team/envs:v1", *commands(page)]
+    if program := "\n".join(_PYTHON.findall(page.read_text())):
+        lines.append(f"python - <<'PROGRAM'\n{program}\nPROGRAM")
     script = "\n".join(["set -euo pipefail", *lines]).replace("localhost:5000", registry)
     done = subprocess.run(
         ["bash", "-x", "-c", script],
