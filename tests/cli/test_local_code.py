@@ -1,4 +1,4 @@
-"""Local code on the command line: on by default, said, and turned off by each of the ways that settings have."""
+"""Local code on the command line: ships by default with a remark; a flag, variable or key turns it off."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def lamella(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a verb; what it printed, and what it remarked."""
+    """Run a verb, and return its stdout and stderr."""
 
     def run(*arguments: object) -> tuple[str, str]:
         capsys.readouterr()
         assert main([str(each) for each in arguments]) == 0
-        said = capsys.readouterr()
-        return said.out, said.err
+        printed = capsys.readouterr()
+        return printed.out, printed.err
 
     return run
 
@@ -59,7 +59,7 @@ def local(out: str) -> list[tuple[str, str]]:
     return [(each["name"], each["version"]) for each in json.loads(out)["packages"] if each["origin"] == "local"]
 
 
-def test_the_working_directory_s_code_ships_and_that_is_said(prefix: Path, here: Path, lamella: Any) -> None:
+def test_the_working_directorys_code_ships_with_a_remark(prefix: Path, here: Path, lamella: Any) -> None:
     out, err = lamella("scan", prefix, "--json")
     assert local(out) == [("mine", "3")]
     line = f"local code of {here}: 3 files, 47 B; --no-local leaves it out\n"
@@ -70,7 +70,7 @@ def test_the_working_directory_s_code_ships_and_that_is_said(prefix: Path, here:
 
 
 @pytest.mark.parametrize("way", ["flag", "variable", "project"])
-def test_it_is_turned_off_as_every_setting_is(
+def test_a_flag_a_variable_or_a_key_turns_local_code_off(
     prefix: Path, here: Path, lamella: Any, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "variable":
@@ -81,7 +81,7 @@ def test_it_is_turned_off_as_every_setting_is(
     assert (local(out), err) == ([], "")
 
 
-def test_another_folder_ships_where_it_is_named(prefix: Path, here: Path, lamella: Any, tmp_path: Path) -> None:
+def test_local_ships_another_folder(prefix: Path, here: Path, lamella: Any, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "other.py").write_text("")
     out, err = lamella("scan", prefix, "--json", "--local", "../other")
@@ -91,12 +91,12 @@ def test_another_folder_ships_where_it_is_named(prefix: Path, here: Path, lamell
     assert local(lamella("scan", prefix, "--json")[0]) == [("other", "")]
 
 
-def test_files_that_are_included_alone_are_said_too(prefix: Path, here: Path, lamella: Any) -> None:
+def test_included_files_alone_are_remarked_on(prefix: Path, here: Path, lamella: Any) -> None:
     _, err = lamella("scan", prefix, "--json", "--no-local", "--include", "templates")
     assert err == f"local code of {here}: 1 file, 3 B\n"
 
 
-def test_a_home_folder_ships_nothing_and_the_scan_says_why(
+def test_a_home_folder_ships_nothing_and_a_finding_has_the_reason(
     prefix: Path, here: Path, lamella: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(here))
@@ -106,7 +106,7 @@ def test_a_home_folder_ships_nothing_and_the_scan_says_why(
     assert f"no code of {here} ships: it holds far more than a project's code" in found["message"]
 
 
-def test_diff_takes_it_as_push_does(prefix: Path, here: Path, lamella: Any) -> None:
+def test_diff_includes_local_code_as_push_does(prefix: Path, here: Path, lamella: Any) -> None:
     place = f"oci:{here.parent}/layout:v1"
     lamella("push", place, prefix)
     assert json.loads(lamella("diff", place, prefix, "--json")[0])["bytes"] == 0

@@ -1,4 +1,4 @@
-"""The command as a person meets it: what it says, what it exits with, and what it does not load."""
+"""The command line: help, messages, exit codes, and the modules that it loads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.environments import publish
 
 
 def lamella(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
-    """Runs `lamella` as a process of its own."""
+    """Run `lamella` in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "lamella.cli", *arguments],
         check=False,
@@ -28,7 +28,7 @@ def lamella(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]
 
 
 def loaded(*arguments: str) -> set[str]:
-    """The modules that a run of the command line loads."""
+    """Return the modules that a command line loads."""
     program = (
         "import sys; from lamella.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
@@ -47,7 +47,7 @@ def test_help_names_every_verb_and_goes_to_stdout() -> None:
         assert f"    {verb} " in done.stdout
 
 
-def test_the_script_and_the_module_are_one_command() -> None:
+def test_the_script_and_the_module_print_the_same_help() -> None:
     script = Path(sys.executable).with_name("lamella")
     done = subprocess.run([script, "--help"], check=True, capture_output=True, text=True)
     assert done.stdout == lamella("--help").stdout
@@ -67,7 +67,7 @@ def test_a_verb_loads_no_other_verb() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_json_and_one_meaning_of_it(verb: str) -> None:
+def test_every_verb_has_help_with_json_and_its_settings(verb: str) -> None:
     text = parser_of(verb).format_help() + lamella(verb, "--help").stdout
     assert "--json" in text
     assert f"usage: lamella {verb} " in text
@@ -75,7 +75,7 @@ def test_every_verb_has_help_json_and_one_meaning_of_it(verb: str) -> None:
         assert f"--{setting.name}" in text
 
 
-def test_no_verb_is_a_usage_error_that_shows_the_verbs() -> None:
+def test_a_missing_verb_is_a_usage_error_that_shows_the_verbs() -> None:
     done = lamella()
     assert (done.returncode, done.stdout) == (2, "")
     assert "inspect" in done.stderr
@@ -89,19 +89,19 @@ def test_no_verb_is_a_usage_error_that_shows_the_verbs() -> None:
         (("inspect", "x", "--no-such-flag"), "unrecognized arguments: --no-such-flag"),
     ],
 )
-def test_a_wrong_command_line_exits_with_2(arguments: tuple[str, ...], words: str) -> None:
+def test_an_invalid_command_line_exits_with_2(arguments: tuple[str, ...], words: str) -> None:
     done = lamella(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
 
 
-def test_a_wrong_variable_exits_with_2_and_one_sentence() -> None:
+def test_an_invalid_variable_exits_with_2_and_one_line() -> None:
     done = lamella("inspect", "oci:x:y", LAMELLA_INSECURE="perhaps")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "lamella: LAMELLA_INSECURE is 'perhaps': want true or false\n"
+    assert done.stderr == "lamella: LAMELLA_INSECURE perhaps: not a boolean; use true or false\n"
 
 
-def test_an_error_is_one_sentence_on_stderr_and_exit_code_1(tmp_path: Path) -> None:
+def test_an_error_is_one_line_on_stderr_and_exit_code_1(tmp_path: Path) -> None:
     done = lamella("inspect", f"oci:{tmp_path}/absent:tag")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("lamella: ")
@@ -109,35 +109,35 @@ def test_an_error_is_one_sentence_on_stderr_and_exit_code_1(tmp_path: Path) -> N
     assert str(tmp_path / "absent") in done.stderr
 
 
-def test_a_command_without_its_dashes_is_told_where_they_belong() -> None:
+def test_run_without_dashes_before_the_command_shows_the_right_command_line() -> None:
     done = lamella("run", "localhost:1/x:v1", "python", "-c", "print(1)")
     assert done.returncode == 2
     assert done.stderr == (
-        "lamella: run needs -- before its command: lamella run localhost:1/x:v1 -- python -c 'print(1)'\n"
+        "lamella: run: missing -- before the command; use lamella run localhost:1/x:v1 -- python -c 'print(1)'\n"
     )
 
 
-def test_a_current_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_removed_working_directory_is_reported(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
     command = [sys.executable, "-m", "lamella.cli", "verify"]
     done = subprocess.run(["sh", "-c", script, "sh", gone, *command], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "lamella: the current folder was removed: change to one that is there (cd)\n"
+    assert done.stderr == "lamella: current directory no longer exists; cd to another one\n"
 
 
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ("ulimit -n 20", "too many files are open: raise the limit (ulimit -n)"),
+        ("ulimit -n 20", "too many open files; raise the limit (ulimit -n)"),
         (
             "ulimit -s 4000000; ulimit -v 1500000",
             "no thread can be started to pull with: raise the limits on processes and memory (ulimit -u, -v)",
         ),
     ],
 )
-def test_a_limit_that_is_too_low_is_one_sentence(tmp_path: Path, limits: str, words: str) -> None:
+def test_a_limit_that_is_too_low_is_reported_in_one_line(tmp_path: Path, limits: str, words: str) -> None:
     reference = publish(tmp_path / "layout", [{f"{number}": ""} for number in range(20)])
     done = subprocess.run(
         ["sh", "-c", f'{limits}; exec "$@"', "sh", sys.executable, "-m", "lamella.cli", "pull", reference],
@@ -149,7 +149,7 @@ def test_a_limit_that_is_too_low_is_one_sentence(tmp_path: Path, limits: str, wo
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lamella: {words}\n")
 
 
-def test_a_pull_says_that_this_machine_can_not_run_it_before_it_downloads(tmp_path: Path) -> None:
+def test_pull_warns_before_the_download_if_this_machine_cannot_run_the_environment(tmp_path: Path) -> None:
     reference = publish(tmp_path / "layout", [{"a": ""}], glibc="9.99", drivers="libnone.so.1")
     done = lamella("pull", reference, LAMELLA_STORE=str(tmp_path / "store"))
     first, second, last = done.stderr.splitlines()
@@ -161,28 +161,28 @@ def test_a_pull_says_that_this_machine_can_not_run_it_before_it_downloads(tmp_pa
     assert len(for_another.stderr.splitlines()) == 1
 
 
-def test_an_error_shows_its_traceback_to_those_who_ask(tmp_path: Path) -> None:
+def test_an_error_shows_its_traceback_with_lamella_debug(tmp_path: Path) -> None:
     done = lamella("inspect", f"oci:{tmp_path}/absent:tag", LAMELLA_DEBUG="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
 
-def test_a_bug_says_so_and_how_to_see_where(tmp_path: Path) -> None:
-    # The smallest bug there is: a verb that is listed and has no module.
+def test_an_internal_error_names_the_variable_that_shows_its_traceback(tmp_path: Path) -> None:
+    # The smallest bug: a verb without its module.
     program = (
-        "import sys; from lamella.cli import main as m; m.VERBS['gone'] = m.Verb('is not there'); "
+        "import sys; from lamella.cli import main as m; m.VERBS['gone'] = m.Verb('missing'); "
         "sys.argv = ['lamella', 'gone']; sys.exit(m.main())"
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("lamella: this is a bug in lamella: ModuleNotFoundError: ")
+    assert done.stderr.startswith("lamella: internal error: ModuleNotFoundError: ")
     assert "LAMELLA_DEBUG=1" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("platform", "name"), [("darwin", "macOS"), ("win32", "Windows")])
 @pytest.mark.parametrize("verb", sorted(verb for verb, about in VERBS.items() if about.needs_linux))
-def test_elsewhere_than_on_linux_a_verb_that_needs_it_says_so(
+def test_a_verb_that_needs_linux_fails_in_one_line_on_other_systems(
     verb: str, platform: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
@@ -196,14 +196,11 @@ def test_elsewhere_than_on_linux_a_verb_that_needs_it_says_so(
     code = main([verb, *arguments.get(verb, ["oci:x:y"])])
     printed = capsys.readouterr()
     assert (code, printed.out) == (1, "")
-    assert (
-        printed.err
-        == f"lamella: {verb} needs Linux, and this is {name}: run it in a Linux container or virtual machine\n"
-    )
+    assert printed.err == f"lamella: {verb}: not available on {name}; run it in a Linux container or virtual machine\n"
 
 
 def test_every_module_imports_on_macos() -> None:
-    # A subprocess, since nothing that this one has imported would be imported again.
+    # In a subprocess, since modules already imported here would not be imported again.
     root = Path(__file__).parents[2]
     names = [
         ".".join(path.relative_to(root / part).with_suffix("").parts).removesuffix(".__init__")
@@ -220,8 +217,8 @@ def test_every_module_imports_on_macos() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_verbs_that_need_no_linux_start_on_windows(tmp_path: Path) -> None:
-    # What Windows' Python has not is taken away before anything of ours is imported.
+def test_verbs_that_run_everywhere_start_on_windows(tmp_path: Path) -> None:
+    # Modules and functions that Python lacks on Windows are removed before Lamella is imported.
     program = (
         "import sys, os, importlib, subprocess, tempfile, shutil, asyncio\n"
         "sys.platform = 'win32'\n"
@@ -238,7 +235,7 @@ def test_verbs_that_need_no_linux_start_on_windows(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, f"lamella: there is no OCI layout at {tmp_path}/absent\n")
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
     read, write = os.pipe()
     os.close(read)
     process = subprocess.Popen(
@@ -252,7 +249,7 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int, code: int, tmp_path: Path) -> None:
-    # A reference's layout that is a FIFO: reading it waits until somebody writes, which is where the signal meets it.
+    # The layout's documents are FIFOs, so that the command is blocked in a read when the signal arrives.
     layout = tmp_path / "layout"
     layout.mkdir()
     os.mkfifo(layout / "oci-layout")
@@ -261,12 +258,12 @@ def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int
         [sys.executable, "-m", "lamella.cli", "inspect", f"oci:{layout}:tag"], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    # Opening the writing end waits for the reader, so that the signal comes when the command is at work.
+    # Opening the writing end waits for the reader, so that the command is at work.
     first = layout / "oci-layout"
     descriptor = os.open(first, os.O_WRONLY)
     process.send_signal(number)
-    # A signal that came just before the read would be seen only after it: the read ends now.
+    # A signal just before the read is handled only after it: end the read.
     os.close(descriptor)
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (code, "")
-    assert errors == ("lamella: interrupted; nothing half-made is left behind\n" if number == signal.SIGINT else "")
+    assert errors == ("lamella: interrupted; no partial result left behind\n" if number == signal.SIGINT else "")

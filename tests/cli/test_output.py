@@ -1,4 +1,4 @@
-"""What is printed, as people read it."""
+"""Tables, sizes, durations and counts as text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_sizes_have_two_or_three_digits_and_decimal_units(count: int, text: str)
 
 
 @given(st.integers(0, 10**15), st.integers(0, 10**15))
-def test_a_larger_size_never_reads_as_a_smaller_one(one: int, other: int) -> None:
+def test_a_larger_size_never_looks_smaller(one: int, other: int) -> None:
     def value(text: str) -> float:
         number, unit = text.split()
         return float(number) * 1000.0 ** ("B", "kB", "MB", "GB", "TB", "PB").index(unit)
@@ -40,7 +40,7 @@ def test_a_larger_size_never_reads_as_a_smaller_one(one: int, other: int) -> Non
 
 
 @pytest.mark.parametrize(("duration", "text"), [(0.123, "0.12 s"), (12.34, "12.3 s"), (125.9, "2 min 5 s")])
-def test_durations_are_as_exact_as_they_need_be(duration: float, text: str) -> None:
+def test_durations_lose_decimals_as_they_grow(duration: float, text: str) -> None:
     assert seconds(duration) == text
 
 
@@ -48,7 +48,7 @@ def test_counts_agree_with_their_nouns() -> None:
     assert [counted(n, "layer") for n in (0, 1, 12_000)] == ["0 layers", "1 layer", "12,000 layers"]
 
 
-def test_a_table_elsewhere_than_on_a_terminal_is_aligned_text_without_trailing_spaces(
+def test_a_table_without_a_terminal_is_aligned_text_without_trailing_spaces(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table(
@@ -62,13 +62,13 @@ def test_a_table_without_rows_still_has_its_titles() -> None:
     assert aligned((Column("Package"), Column("Size", "right")), []) == ["Package  Size"]
 
 
-def test_a_name_from_a_registry_can_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_a_name_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     table((Column("Package"),), [("evil\x1b[2Jname",), ("bell\x07",), ("right\u202eleft",), ("two\nlines",)])
     assert capsys.readouterr().out == "Package\nevil\\x1b[2Jname\nbell\\x07\nright\\u202eleft\ntwo\\nlines\n"
 
 
 @given(st.text())
-def test_what_is_printable_stays_as_it_is_and_nothing_else_gets_through(text: str) -> None:
+def test_printable_text_stays_and_everything_else_is_escaped(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     if text.isprintable():

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a CI log shows life, and short work says nothing."""
+"""Progress without a terminal: lines for long tasks, nothing for short ones."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ class Clock:
         return self.now
 
 
-def test_short_work_says_nothing() -> None:
-    said: list[str] = []
-    lines = Lines(said.append, Clock())
+def test_a_short_task_prints_nothing() -> None:
+    printed: list[str] = []
+    lines = Lines(printed.append, Clock())
     lines.begin("upload", 1000, "B")
     lines.advance("upload", 1000)
     lines.end("upload")
-    assert said == []
+    assert printed == []
 
 
-def test_long_work_says_amount_share_rate_and_time_left_at_most_each_five_seconds() -> None:
-    said: list[str] = []
+def test_a_long_task_prints_amount_share_rate_and_time_left_every_five_seconds() -> None:
+    printed: list[str] = []
     clock = Clock()
-    lines = Lines(said.append, clock)
+    lines = Lines(printed.append, clock)
     lines.begin("upload", 100_000_000, "B")
     for _ in range(10):
         clock.now += 1
         lines.advance("upload", 5_000_000)
     lines.end("upload")
-    assert said == [
+    assert printed == [
         "upload: 25 MB of 100 MB (25 %), 5.0 MB/s, 15.0 s left",
         "upload: 50 MB of 100 MB (50 %), 5.0 MB/s, 10.0 s left",
         "upload: 50 MB in 10.0 s",
     ]
 
 
-def test_work_of_unknown_size_says_what_is_done() -> None:
-    said: list[str] = []
+def test_a_task_of_unknown_size_prints_the_amount_done() -> None:
+    printed: list[str] = []
     clock = Clock()
-    lines = Lines(said.append, clock)
+    lines = Lines(printed.append, clock)
     lines.begin("scan", None, "files")
     clock.now += 6
     lines.advance("scan", 1)
     clock.now += 6
     lines.advance("scan", 4999)
-    assert said == ["scan: 1 file", "scan: 5,000 files"]
+    assert printed == ["scan: 1 file", "scan: 5,000 files"]
 
 
 def test_amounts_of_many_threads_add_up() -> None:
-    said: list[str] = []
+    printed: list[str] = []
     clock = Clock()
-    lines = Lines(said.append, clock)
+    lines = Lines(printed.append, clock)
     lines.begin("upload", None, "B")
 
     def work() -> None:
@@ -71,12 +71,12 @@ def test_amounts_of_many_threads_add_up() -> None:
         thread.join()
     clock.now += 10
     lines.advance("upload", 0)
-    assert said == ["upload: 8.0 kB, 800 B/s"]
+    assert printed == ["upload: 8.0 kB, 800 B/s"]
 
 
-def test_a_task_that_was_never_begun_is_nobodys_problem() -> None:
-    said: list[str] = []
-    lines = Lines(said.append, Clock())
+def test_an_unknown_task_is_ignored() -> None:
+    printed: list[str] = []
+    lines = Lines(printed.append, Clock())
     lines.advance("upload", 1)
     lines.end("upload")
-    assert said == []
+    assert printed == []

@@ -1,4 +1,4 @@
-"""Where an option's value comes from: the flag, then the environment, then the project, then the default."""
+"""Order of a setting's sources: flag, variable, project, default."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS = (IMAGE_PREFIX, INSECURE, MAX_LAYERS, COMPRESSION, BASE)
 
 
 def filled(folder: Path, *flags: str) -> argparse.Namespace:
-    """The arguments of a command line of `flags`, in `folder`."""
+    """Return the arguments of a command line of `flags`, in `folder`."""
     parser = argparse.ArgumentParser()
     for setting in SETTINGS:
         setting.add_to(parser)
@@ -42,7 +42,7 @@ def project(folder: Path, text: str) -> None:
     (folder / "pyproject.toml").write_text(text)
 
 
-def test_a_flag_goes_before_the_environment_and_that_before_the_project_and_that_before_the_default(
+def test_a_flag_overrides_a_variable_overrides_the_project_overrides_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project(tmp_path, "[tool.lamella]\nimage-prefix = '/project'\nmax-layers = 7\ncompression = 'gzip'\n")
@@ -58,7 +58,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_project_and_that
     assert arguments.base is None
 
 
-def test_the_nearest_project_counts_and_one_further_up_does_not(tmp_path: Path) -> None:
+def test_only_the_nearest_project_counts(tmp_path: Path) -> None:
     project(tmp_path, "[tool.lamella]\nimage-prefix = '/outer'\n")
     inner = tmp_path / "inner"
     (inner / "deep").mkdir(parents=True)
@@ -68,7 +68,7 @@ def test_the_nearest_project_counts_and_one_further_up_does_not(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("yes", True), ("0", False), ("", False), ("False", False)])
-def test_a_switch_is_on_and_off_by_the_words_people_use(
+def test_a_switch_accepts_the_usual_words_for_true_and_false(
     text: str, value: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAMELLA_INSECURE", text)
@@ -78,12 +78,13 @@ def test_a_switch_is_on_and_off_by_the_words_people_use(
 @pytest.mark.parametrize(
     ("variable", "text", "message"),
     [
-        ("LAMELLA_INSECURE", "perhaps", "LAMELLA_INSECURE is 'perhaps': want true or false"),
-        ("LAMELLA_MAX_LAYERS", "many", "LAMELLA_MAX_LAYERS is 'many': want a whole number"),
-        ("LAMELLA_COMPRESSION", "lzma", "LAMELLA_COMPRESSION is 'lzma': want one of zstd, gzip"),
+        ("LAMELLA_INSECURE", "per haps", "LAMELLA_INSECURE 'per haps': not a boolean; use true or false"),
+        ("LAMELLA_INSECURE", "perhaps", "LAMELLA_INSECURE perhaps: not a boolean; use true or false"),
+        ("LAMELLA_MAX_LAYERS", "many", "LAMELLA_MAX_LAYERS many: not a whole number"),
+        ("LAMELLA_COMPRESSION", "lzma", "LAMELLA_COMPRESSION lzma: invalid choice; use zstd or gzip"),
     ],
 )
-def test_a_variable_that_makes_no_sense_is_named_with_what_it_should_be(
+def test_an_invalid_variable_is_reported_with_the_valid_values(
     variable: str, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, text)
@@ -95,21 +96,21 @@ def test_a_variable_that_makes_no_sense_is_named_with_what_it_should_be(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[tool.lamella]\nimage_prefix = '/x'\n", "has 'image_prefix': want one of base, "),
-        ("[tool.lamella]\nmax-layers = 'x'\n", "max-layers in {path} is 'x': want a whole number"),
-        ("[tool.lamella]\nbase = 3\n", "base in {path} is 3: want a string"),
-        ("[tool]\nlamella = 3\n", "tool.lamella in {path} is not a table: write [tool.lamella]"),
-        ("[tool.lamella\n", "{path} is not TOML: "),
+        ("[tool.lamella]\nimage_prefix = '/x'\n", "{path}: unknown key 'image_prefix' in [tool.lamella]; use base, "),
+        ("[tool.lamella]\nmax-layers = 'x'\n", "{path}: max-layers x: not a whole number"),
+        ("[tool.lamella]\nbase = 3\n", "{path}: base 3: not a string"),
+        ("[tool]\nlamella = 3\n", "{path}: tool.lamella is not a table; write [tool.lamella]"),
+        ("[tool.lamella\n", "{path}: invalid TOML: "),
     ],
 )
-def test_a_project_that_makes_no_sense_is_named_with_what_it_should_be(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_project_setting_is_reported_with_its_file(text: str, message: str, tmp_path: Path) -> None:
     project(tmp_path, text)
     with pytest.raises(UsageError) as caught:
         filled(tmp_path)
     assert message.format(path=tmp_path / "pyproject.toml") in str(caught.value)
 
 
-def test_a_project_file_of_others_is_not_even_parsed(tmp_path: Path) -> None:
+def test_a_project_file_without_lamella_is_not_parsed(tmp_path: Path) -> None:
     project(tmp_path, "this is not TOML")
     assert filled(tmp_path).image_prefix == "/opt/env"
 
@@ -122,7 +123,7 @@ def test_a_project_file_of_others_is_not_even_parsed(tmp_path: Path) -> None:
         (["--ca-file", ""], Trust("variable.pub", "variable.pem", "hosts")),
     ],
 )
-def test_trust_is_made_of_flags_then_variables_also_of_settings_that_the_verb_lacks(
+def test_trust_comes_from_flags_then_from_variables_even_of_flags_that_the_verb_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: Trust
 ) -> None:
     monkeypatch.setenv("LAMELLA_CA_FILE", "variable.pem")
@@ -137,7 +138,7 @@ def test_trust_is_made_of_flags_then_variables_also_of_settings_that_the_verb_la
     assert os.environ["LAMELLA_CA_FILE"] == "variable.pem"
 
 
-def test_every_setting_has_one_name_as_flag_variable_and_key() -> None:
+def test_the_flag_the_variable_and_the_key_of_a_setting_have_one_name() -> None:
     for setting in EVERY:
         assert setting.name == setting.name.lower()
         assert setting.variable == "LAMELLA_" + setting.name.upper().replace("-", "_")

@@ -1,4 +1,4 @@
-"""The verbs as a person types them: what goes to stdout, what to stderr, and what --json and --dry-run mean."""
+"""The verbs as processes: stdout, stderr, exit codes, --json and --dry-run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A store of this module, and the cache of the whole run, so that the interpreter's layer is made once."""
+    """A store for this module, and the cache of the whole run, so that the interpreter's layer is built once."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     return {"LAMELLA_STORE": str(tmp_path_factory.mktemp("node") / "store"), "LAMELLA_CACHE": str(shared / "cache")}
@@ -47,7 +47,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Command:
-    """Runs `lamella` with the module's store and cache."""
+    """Run `lamella` with the module's store and cache."""
 
     def __init__(self, settings: dict[str, str]) -> None:
         self.settings = settings
@@ -62,7 +62,7 @@ class Command:
             text=True,
             input=stdin,
             env=os.environ | self.settings,
-            # A folder without code of its own: what a verb shows depends on none that the tests run in.
+            # A folder without code, since local code would ship.
             cwd=cwd or os.path.dirname(self.settings["LAMELLA_STORE"]),
         )
 
@@ -85,7 +85,7 @@ def reference(lamella: Command, prefix: Path, layout: Path) -> str:
     return done.stdout.strip()
 
 
-def test_scan_shows_packages_with_origin_files_and_size_and_their_sum(lamella: Command, prefix: Path) -> None:
+def test_scan_shows_packages_with_origin_files_and_size_and_the_total(lamella: Command, prefix: Path) -> None:
     done = lamella("scan", prefix)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -109,12 +109,12 @@ def test_scan_as_json_has_every_package_finding_and_path_left_out(lamella: Comma
     assert isinstance(document["findings"], list)
 
 
-def test_scan_lists_what_is_left_out_when_asked(lamella: Command, prefix: Path) -> None:
+def test_scan_lists_the_paths_left_out_with_left_out(lamella: Command, prefix: Path) -> None:
     assert "pyvenv.cfg" not in lamella("scan", prefix).stdout
     assert "pyvenv.cfg" in lamella("scan", prefix, "--left-out").stdout
 
 
-def test_scan_on_a_terminal_says_the_same_words_in_colour(
+def test_scan_on_a_terminal_prints_the_same_words_in_colour(
     prefix: Path, settings: dict[str, str], lamella: Command
 ) -> None:
     ours, theirs = pty.openpty()
@@ -128,7 +128,7 @@ def test_scan_on_a_terminal_says_the_same_words_in_colour(
     while True:
         try:
             chunk = os.read(ours, 65536)
-        except OSError:  # the other end is closed: the command has ended
+        except OSError:  # the command closed the terminal
             break
         if not chunk:
             break
@@ -141,7 +141,7 @@ def test_scan_on_a_terminal_says_the_same_words_in_colour(
         assert word.encode() in shown
 
 
-def test_push_prints_the_pinned_reference_alone_and_remarks_elsewhere(
+def test_push_prints_only_the_pinned_reference_to_stdout(
     lamella: Command, prefix: Path, layout: Path, reference: str
 ) -> None:
     again = lamella("push", f"oci:{layout}:v1", prefix)
@@ -162,12 +162,12 @@ def test_push_dry_run_shows_the_plan_and_changes_nothing(lamella: Command, prefi
     assert {layer["action"] for layer in document["layers"]} <= {"build", "upload"}
 
 
-def test_push_refuses_a_settings_pair_without_a_value(lamella: Command, prefix: Path, layout: Path) -> None:
+def test_push_rejects_a_variable_without_a_value(lamella: Command, prefix: Path, layout: Path) -> None:
     done = lamella("push", f"oci:{layout}:v1", prefix, "--env", "NAME")
-    assert (done.returncode, done.stderr) == (2, "lamella: --env is 'NAME': want NAME=VALUE\n")
+    assert (done.returncode, done.stderr) == (2, "lamella: --env NAME: not NAME=VALUE\n")
 
 
-def test_inspect_as_json_gives_every_package_with_what_names_and_sizes_it(lamella: Command, reference: str) -> None:
+def test_inspect_as_json_has_the_digests_and_sizes_of_every_package(lamella: Command, reference: str) -> None:
     document = lamella.json("inspect", reference)
     assert document["reference"] == reference
     (platform,) = document["platforms"]
@@ -191,18 +191,18 @@ def test_inspect_shows_packages_largest_first(lamella: Command, reference: str) 
     assert names.index("python") < names.index("alpha") < names.index("beta")
 
 
-def test_inspect_says_which_other_tags_have_a_layer(lamella: Command, reference: str, tmp_path: Path) -> None:
+def test_inspect_shows_the_other_tags_that_share_a_layer(lamella: Command, reference: str, tmp_path: Path) -> None:
     place = f"oci:{tmp_path}/layout"
     for tag in ("v1", "v2"):
         assert lamella("copy", reference, f"{place}:{tag}").returncode == 0
     lines = lamella("inspect", f"{place}:v1").stdout.splitlines()
     assert any("Also in" in line for line in lines)
-    assert "every layer is in another tag as well" in lines
+    assert "every layer is shared with another tag" in lines
     (environment,) = lamella.json("inspect", f"{place}:v1")["platforms"]
     assert {tuple(package["shared"]) for package in environment["packages"]} == {("v2",)}
 
 
-def test_pull_says_what_it_would_download_then_downloads_it_then_has_nothing_to_do(
+def test_pull_downloads_what_its_dry_run_showed_and_nothing_the_second_time(
     lamella: Command, reference: str, tmp_path: Path
 ) -> None:
     store = ("--store", tmp_path / "store")
@@ -220,7 +220,7 @@ def test_pull_says_what_it_would_download_then_downloads_it_then_has_nothing_to_
     assert lamella("pull", reference, *store).stdout == f"{reference}\n"
 
 
-def test_run_gives_the_commands_output_input_and_exit_code(lamella: Command, reference: str) -> None:
+def test_run_passes_on_the_commands_input_output_and_exit_code(lamella: Command, reference: str) -> None:
     program = "import alpha, sys; print(alpha.VALUE, sys.stdin.read(), sys.prefix); sys.exit(5)"
     done = lamella("run", reference, "--quiet", "--", "python", "-c", program, stdin="typed")
     assert (done.stdout, done.stderr, done.returncode) == ("41 typed /opt/env\n", "", 5)
@@ -232,28 +232,26 @@ def test_run_as_json_leaves_stdout_to_the_command(lamella: Command, reference: s
     assert json.loads(done.stderr)["exit_code"] == 0
 
 
-def test_run_without_a_command_is_a_usage_error_that_shows_how(lamella: Command, reference: str) -> None:
+def test_run_without_a_command_is_a_usage_error_with_an_example(lamella: Command, reference: str) -> None:
     done = lamella("run", reference)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "lamella: run needs a command behind --, such as: lamella run REFERENCE -- python script.py\n"
-    )
+    assert done.stderr == ("lamella: run: missing command; use lamella run REFERENCE -- python script.py\n")
 
 
-def test_run_of_a_command_that_is_not_there_exits_as_a_shell_does(lamella: Command, reference: str) -> None:
+def test_run_of_a_missing_command_exits_with_127(lamella: Command, reference: str) -> None:
     done = lamella("run", reference, "--quiet", "--", "no-such-command")
     assert (done.returncode, done.stdout) == (127, "")
     assert done.stderr.startswith("lamella: there is no command 'no-such-command'")
 
 
-def test_mount_prints_the_folder_and_umount_takes_it_away(lamella: Command, reference: str, tmp_path: Path) -> None:
+def test_mount_prints_the_folder_and_umount_removes_it(lamella: Command, reference: str, tmp_path: Path) -> None:
     need_root()
     target = tmp_path / "target"
     done = lamella("mount", reference, target, "--explain")
     try:
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1] == str(target)
-        assert "taken" in done.stdout
+        assert "used" in done.stdout
         assert (target / "bin/python").exists()
         assert lamella.json("umount", target, "--dry-run")["reference"] == reference
     finally:
@@ -262,7 +260,7 @@ def test_mount_prints_the_folder_and_umount_takes_it_away(lamella: Command, refe
     assert not target.exists()
 
 
-def test_umount_of_a_folder_without_an_environment_says_so(lamella: Command, tmp_path: Path) -> None:
+def test_umount_of_a_folder_without_an_environment_fails(lamella: Command, tmp_path: Path) -> None:
     done = lamella("umount", tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
@@ -270,38 +268,36 @@ def test_umount_of_a_folder_without_an_environment_says_so(lamella: Command, tmp
     )
 
 
-def test_a_projects_settings_count_where_no_flag_says_otherwise(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+def test_project_settings_count_without_a_flag(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.lamella]\nimage-prefix = '/srv/here'\n")
     assert lamella("push", "oci:layout:v1", prefix, cwd=tmp_path).returncode == 0
     document = json.loads(lamella("inspect", "oci:layout:v1", "--json", cwd=tmp_path).stdout)
     assert document["platforms"][0]["prefix"] == "/srv/here"
 
 
-def test_what_is_strict_must_be_there(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+def test_push_fails_if_a_strict_package_is_missing(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     assert lamella("scan", prefix, "--strict", "Alpha").returncode == 0
     done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--strict", "gamma", "--quiet")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "lamella: nothing was pushed: --strict allows no such finding: gamma must ship, and is not in the environment: "
-        "install it\n"
+        "lamella: nothing pushed: --strict: gamma must ship, and is not in the environment: install it\n"
     )
     assert not (tmp_path / "layout").exists()
 
 
-def test_a_finding_fails_the_scan_that_is_told_so_and_says_where_it_is(
-    lamella: Command, prefix: Path, tmp_path: Path
-) -> None:
+def test_scan_fails_if_a_finding_is_as_severe_as_fail_on(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     beta = wheel(tmp_path, "beta", "2.0", {"beta.py": ""}, requires=["alpha>=1"])
     lacking = install(venv(tmp_path / "env", by="uv"), beta, by="uv")
     failed = lamella("scan", lacking, "--fail-on", "warning")
     assert failed.returncode == 1
-    said = "lamella: 1 error, and --fail-on warning allows none: they are above, and --all shows every one"
-    assert failed.stderr.splitlines()[-1] == said
+    assert failed.stderr.splitlines()[-1] == (
+        "lamella: --fail-on warning: 1 error; see above, or all of them with --all"
+    )
     assert "beta 2.0 requires alpha>=1, which is not installed: install it" in " ".join(failed.stdout.split())
     assert lamella("scan", prefix, "--fail-on", "warning").returncode == 0
 
 
-def test_who_needs_what_is_left_out_is_said_and_fails_nothing(lamella: Command, prefix: Path) -> None:
+def test_a_requirement_left_out_with_ignore_is_a_note_and_not_a_failure(lamella: Command, prefix: Path) -> None:
     document = lamella.json("scan", prefix, "--ignore", "alpha", "--fail-on", "warning")
     assert "alpha" not in {package["name"] for package in document["packages"]}
     (found,) = document["findings"]
@@ -311,14 +307,14 @@ def test_who_needs_what_is_left_out_is_said_and_fails_nothing(lamella: Command, 
     )
 
 
-def test_a_scan_says_what_is_needed_of_a_node(lamella: Command, prefix: Path) -> None:
+def test_scan_shows_the_requirements_on_a_node(lamella: Command, prefix: Path) -> None:
     document = lamella.json("scan", prefix)
     assert document["cpu_level"] in (1, 2, 3, 4)
     assert document["drivers"] == []
-    assert f", needs glibc {document['glibc']}" in lamella("scan", prefix).stdout.splitlines()[1]
+    assert f", requires glibc {document['glibc']}" in lamella("scan", prefix).stdout.splitlines()[1]
 
 
-def test_local_code_ships_when_it_is_asked_for(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+def test_local_ships_a_folder_and_no_local_does_not(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'mine'\nversion = '3'\n")
     (tmp_path / "mine.py").write_text("X = 1\n")
     packages = lamella.json("scan", prefix, "--local", tmp_path)["packages"]
@@ -329,7 +325,7 @@ def test_local_code_ships_when_it_is_asked_for(lamella: Command, prefix: Path, t
     assert [package for package in without if package["origin"] == "local"] == []
 
 
-def test_a_bill_of_materials_is_attached_when_it_is_asked_for(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+def test_sbom_attaches_a_bill_of_materials(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     place = f"oci:{tmp_path}/layout:v1"
     assert lamella("push", place, prefix, "--sbom").returncode == 0
     document = json.loads(lamella("inspect", place, "--sbom").stdout)
@@ -340,20 +336,20 @@ def test_a_bill_of_materials_is_attached_when_it_is_asked_for(lamella: Command, 
     assert "has no environment for linux/s390x" in done.stderr
 
 
-def test_a_push_says_when_and_from_what_it_was_made(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+def test_push_sets_annotations_and_the_creation_time(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     flags = ["--annotation", "org.opencontainers.image.source=https://example.org/x?a=b", "--created", "now"]
     done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, *flags, "--max-layers", "500")
     assert done.returncode == 0
-    assert "--max-layers is 500, and Docker takes images of 125 layers at most" in done.stderr
+    assert "--max-layers 500: Docker accepts at most 125 layers" in done.stderr
     layout = OciLayout(f"{tmp_path}/layout")
     annotations = Index.parse(fetch_document(layout, layout.resolve("v1"))).annotations
     assert annotations["org.opencontainers.image.source"] == "https://example.org/x?a=b"
     assert annotations["org.opencontainers.image.created"] > "2026"
     wrong = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--annotation", "x")
-    assert (wrong.returncode, wrong.stderr) == (2, "lamella: --annotation is 'x': want NAME=VALUE\n")
+    assert (wrong.returncode, wrong.stderr) == (2, "lamella: --annotation x: not NAME=VALUE\n")
 
 
-def test_a_key_that_cant_sign_stops_a_push_before_it_begins(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+def test_an_unreadable_signing_key_fails_before_the_push(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     for flags in ([], ["--dry-run"]):
         done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--sign", f"{tmp_path}/none.pem", *flags)
         assert done.returncode == 1
@@ -361,18 +357,20 @@ def test_a_key_that_cant_sign_stops_a_push_before_it_begins(lamella: Command, pr
     assert not (tmp_path / "layout").exists()
 
 
-def test_an_environment_without_a_bill_of_materials_says_how_to_get_one(lamella: Command, reference: str) -> None:
+def test_inspect_without_a_bill_of_materials_names_the_option_that_attaches_one(
+    lamella: Command, reference: str
+) -> None:
     done = lamella("inspect", reference, "--sbom")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"lamella: {reference} has no bill of materials: push it with --sbom\n"
+    assert done.stderr == f"lamella: {reference}: no bill of materials; attach one with lamella push --sbom\n"
 
 
-def test_what_was_found_is_counted_and_shown_by_inspect(lamella: Command, tmp_path: Path) -> None:
+def test_inspect_counts_and_shows_the_attached_findings(lamella: Command, tmp_path: Path) -> None:
     beta = wheel(tmp_path, "beta", "2.0", {"beta.py": ""}, requires=["alpha>=1"])
     prefix = install(venv(tmp_path / "env", by="uv"), beta, by="uv")
     place = f"oci:{tmp_path}/layout:v1"
     pushed = lamella("push", place, prefix)
-    assert "1 error about this environment: lamella scan shows them" in pushed.stderr
+    assert "1 error in this environment; see lamella scan" in pushed.stderr
     assert lamella("inspect", place).stdout.splitlines()[-1] == "1 error: --findings shows them"
     shown = lamella("inspect", place, "--findings").stdout
     assert "beta 2.0 requires alpha>=1, which is not installed: install it" in " ".join(shown.split())
@@ -384,12 +382,12 @@ def test_what_was_found_is_counted_and_shown_by_inspect(lamella: Command, tmp_pa
     )
 
 
-def test_inspect_of_an_environment_without_findings_says_so(lamella: Command, reference: str) -> None:
-    assert lamella("inspect", reference).stdout.splitlines()[-1] == "no findings are attached"
+def test_inspect_of_an_environment_without_findings_shows_none(lamella: Command, reference: str) -> None:
+    assert lamella("inspect", reference).stdout.splitlines()[-1] == "no findings attached"
     assert lamella.json("inspect", reference)["findings"] == []
 
 
-def test_export_writes_what_the_name_asks_for(lamella: Command, reference: str, tmp_path: Path) -> None:
+def test_export_writes_the_format_of_the_suffix(lamella: Command, reference: str, tmp_path: Path) -> None:
     done = lamella("export", reference, tmp_path / "copy", "--link")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/copy\n"), done.stderr
     run = subprocess.run([tmp_path / "copy/bin/python", "-c", "import alpha"], check=False, capture_output=True)
@@ -412,8 +410,8 @@ def test_diff_compares_a_reference_with_the_environment_on_disk(
     assert [line.split()[:2] for line in shown.stdout.splitlines()[1:2]] == [["added", "beta"]]
 
 
-def test_diff_takes_compression_and_prefix_from_what_was_pushed(lamella: Command, prefix: Path, tmp_path: Path) -> None:
-    """Both are part of a layer's key, and neither says that a package differs."""
+def test_diff_takes_compression_and_prefix_from_the_reference(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    """Both are part of a layer's key, and neither makes a package differ."""
     place = f"oci:{tmp_path}/layout:v1"
     flags = ["--compression", "gzip", "--image-prefix", "/srv/env"]
     assert lamella("push", place, prefix, *flags).returncode == 0
@@ -422,7 +420,7 @@ def test_diff_takes_compression_and_prefix_from_what_was_pushed(lamella: Command
         assert (found["added"], found["removed"], found["changed"], found["bytes"]) == ([], [], [], 0)
 
 
-def test_push_ships_a_local_projects_wheel_when_asked(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+def test_push_ships_a_local_projects_wheel_with_wheels(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     root = project(tmp_path / "demo", "demo", {"demo.py": "print('as built')\n"})
     pushed = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--local", root, "--wheels", "--json")
     assert pushed.returncode == 0, pushed.stderr

@@ -1,1 +1,1 @@
-"""The command: one module per verb, progress and tables. The only place that prints."""
+"""The `lamella` command: a module for each verb, progress, tables. The only package that prints."""

@@ -1,4 +1,4 @@
-"""`python -m lamella.cli` is `lamella`."""
+"""Run `lamella` as `python -m lamella.cli`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a bar looks: apart from `progress`, since rich's columns must be imported to be subclassed."""
+"""Columns of the progress bars. A module of its own, since subclassing rich's columns imports rich."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Amount(ProgressColumn):
     """`118 MB of 500 MB`, or `12 of 228 files`."""
 
     def render(self, task: Task) -> Text:
-        """The column's text."""
+        """Return the column's text."""
         unit = task.fields["unit"]
         done = size(task.completed) if unit == "B" else f"{int(task.completed):,}"
         if task.total is None:
@@ -23,16 +23,16 @@ class Amount(ProgressColumn):
 
 
 class Rate(ProgressColumn):
-    """Bytes per second; nothing for other units, whose rate tells nobody anything."""
+    """Bytes per second; empty for other units, such as files."""
 
     def render(self, task: Task) -> Text:
-        """The column's text."""
+        """Return the column's text."""
         speed = task.finished_speed or task.speed
         return Text(f"{size(speed)}/s" if speed and task.fields["unit"] == "B" else "", style="dim")
 
 
 def progress() -> Progress:
-    """rich's progress with these columns, on stderr, gone when it stops."""
+    """Return rich's progress with these columns, on stderr, erased when it stops."""
     return Progress(
         TextColumn("{task.description}", markup=True),
         BarColumn(bar_width=32, complete_style="cyan", finished_style="green", pulse_style="cyan"),

@@ -1,4 +1,4 @@
-"""The options that say what belongs to an environment: `scan` and `push` have the same."""
+"""Options that select the contents of an environment, shared by `scan` and `push`."""
 
 from __future__ import annotations
 
@@ -20,48 +20,50 @@ SETTINGS = (LOCAL, FAIL_ON, CACHE, RECORDED_PLATFORM)
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Adds them."""
+    """Add the options."""
     parser.add_argument(
         "prefix",
         nargs="?",
         metavar="PREFIX",
-        help="the environment's folder (default: VIRTUAL_ENV, CONDA_PREFIX, .venv or .pixi/envs/default here, "
-        "or that of the python on PATH)",
+        help="environment folder (default: VIRTUAL_ENV, CONDA_PREFIX, .venv or .pixi/envs/default here, "
+        "else the environment of the python on PATH)",
     )
     add_no_local_to(parser)
     parser.add_argument(
-        "--include", metavar="PATH", action="append", default=[], help="a file or folder that ships besides; repeatable"
+        "--include", metavar="PATH", action="append", default=[], help="ship this file or folder too; repeatable"
     )
     parser.add_argument(
-        "--wheels", action="store_true", help="build local projects as wheels, and ship those, not the files on disk"
+        "--wheels",
+        action="store_true",
+        help="build local projects as wheels and ship those instead of the files on disk",
     )
-    parser.add_argument("--allow-large", action="store_true", help="more than 100 MiB of local code may ship")
+    parser.add_argument("--allow-large", action="store_true", help="allow more than 100 MiB of local code")
     parser.add_argument(
-        "--ignore", metavar="NAME", action="append", default=[], help="a package that does not ship; repeatable"
+        "--ignore", metavar="NAME", action="append", default=[], help="leave this package out; repeatable"
     )
     parser.add_argument(
         "--strict",
         metavar="NAME",
         action="append",
         default=[],
-        help="end with exit code 1 where this package is missing, or has a warning or error; repeatable",
+        help="exit with code 1 if this package is missing or has a warning or error; repeatable",
     )
-    parser.add_argument("--no-system-libraries", action="store_true", help="ship no shared libraries of this system")
+    parser.add_argument("--no-system-libraries", action="store_true", help="leave out shared libraries of this system")
 
 
 def add_no_local_to(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag that turns `LOCAL` off."""
+    """Add the flag that turns `LOCAL` off."""
     parser.add_argument(
         "--no-local",
         dest="local",
         action="store_const",
         const="",
-        help="ship no code of the working directory or of another folder, whatever the settings say",
+        help="leave out local code, whatever LAMELLA_LOCAL and [tool.lamella] say",
     )
 
 
 def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
-    """The environment that `arguments` name. That local code is of it is said, since nobody may have asked for it."""
+    """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
     from lamella.builder.scanning.scan import scan
     from lamella.layers.oci.documents import Platform
 
@@ -82,7 +84,7 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
         folder = package.source.removeprefix("file://")
         if package.origin == "local" and folder in _folders(arguments):
             hint = "" if arguments.local == "" else "; --no-local leaves it out"
-            if package.records:  # a wheel of it, or an editable install, which ships in any case
+            if package.records:  # a wheel of it, or an editable install, which ships even with --no-local
                 hint = ", with its metadata"
             what = f"{counted(len(package.files), 'file')}, {size(package.size)}"
             remark(f"local code of {folder}: {what}{hint}", quiet=arguments.quiet)
@@ -90,22 +92,22 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
 
 
 def _folders(arguments: argparse.Namespace) -> set[str]:
-    """Those whose code Python finds without an install."""
+    """Return the folders whose code Python imports without an installation."""
     folders = [arguments.local or os.curdir, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return {os.path.abspath(folder) for folder in folders if folder}
 
 
 def objection(environment: Environment, fail_on: str, strict: Sequence[str], where: str) -> str:
-    """Why `--fail-on` and `--strict` do not let `environment` pass, as a clause; empty where they do.
+    """Return why `environment` fails `--strict` or `--fail-on`, or an empty string if it passes.
 
-    `where` says where all findings are.
+    `where` is the last clause: how to see the findings.
     """
     from lamella.builder.scanning.findings import against
 
     if found := against(environment, strict=strict):
-        more = f"; and {counted(len(found) - 1, 'more finding')}: {where}" if found[1:] else ""
-        return f"--strict allows no such finding: {found[0].message}{more}"
+        more = f"; {counted(len(found) - 1, 'more finding')}, {where}" if found[1:] else ""
+        return f"--strict: {found[0].message}{more}"
     worst: Severity | None = "error" if fail_on == "error" else "warning" if fail_on == "warning" else None
     if found := against(environment, worst):
-        return f"{how_many(found)}, and --fail-on {fail_on} allows none: {where}"
+        return f"--fail-on {fail_on}: {how_many(found)}; {where}"
     return ""

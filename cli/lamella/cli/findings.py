@@ -1,4 +1,4 @@
-"""Findings as people read them: `scan` shows them, `push` counts them, `inspect` shows those that were attached."""
+"""Tables, counts and JSON of findings, for `scan`, `push` and `inspect`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 OF_ONE_KIND = 5
-"""Findings of one kind that are shown without --all."""
+"""Findings of one kind shown without --all."""
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def show(findings: Iterable[Finding], *, everything: bool) -> None:
-    """A table of them, the worst first."""
+    """Print a table of `findings`, the worst first."""
     ordered = sorted(findings, key=lambda each: (SEVERITIES.index(each.severity), each.kind, each.subject))
     rows: list[tuple[str, str, str]] = []
     seen: dict[tuple[str, str], int] = {}
@@ -29,11 +29,11 @@ def show(findings: Iterable[Finding], *, everything: bool) -> None:
             rows.append((finding.severity, finding.kind, finding.message))
     table((Column("Finding", styles=_STYLES), Column("Kind"), Column("What", shrinks=True)), rows)
     if hidden := len(ordered) - len(rows):
-        result(f"… and {counted(hidden, 'more finding')} of these kinds: --all lists them")
+        result(f"… and {counted(hidden, 'more finding')} of these kinds: --all shows them")
 
 
 def document(finding: Finding) -> dict[str, Any]:
-    """One as JSON."""
+    """Return `finding` as JSON."""
     return {
         "severity": finding.severity,
         "kind": finding.kind,
@@ -43,7 +43,7 @@ def document(finding: Finding) -> dict[str, Any]:
 
 
 def how_many(findings: Sequence[Finding], severities: Sequence[Severity] = SEVERITIES) -> str:
-    """`1 error, 2 warnings and 3 notes`; empty for none of `severities`."""
+    """Return `1 error, 2 warnings and 3 notes`, or an empty string if `findings` has none of `severities`."""
     found = [finding.severity for finding in findings]
     counts = [counted(found.count(severity), severity) for severity in severities if severity in found]
     return " and ".join(filter(None, (", ".join(counts[:-1]), *counts[-1:])))

@@ -1,7 +1,6 @@
-"""The `lamella` command: finds the verb, fills its settings, runs it, and says errors in one sentence.
+"""The `lamella` command: parse the command line, fill in settings, run the verb, print errors.
 
-No verb's module is imported until it is the one that was asked for, so that `lamella --help` and every verb start
-with nothing that they do not use.
+Only the module of the verb that runs is imported, so that every start loads only what it uses.
 """
 
 from __future__ import annotations
@@ -31,45 +30,45 @@ PIPE_CLOSED = 128 + 13
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A verb as `lamella --help` shows it, before its module is imported."""
+    """A verb as `lamella --help` shows it, without importing its module."""
 
     summary: str
     needs_linux: bool = True
 
 
 VERBS = {
-    "scan": Verb("show the environment: packages, origin, size, findings", needs_linux=False),
-    "push": Verb("build the layers that nobody has, upload what is missing, tag it"),
-    "pull": Verb("download and unpack the layers that are missing here"),
-    "run": Verb("run one command in the environment; needs no privilege"),
-    "mount": Verb("put the environment at a folder, until umount"),
-    "umount": Verb("take an environment away from a folder"),
-    "export": Verb("write an ordinary copy, for machines without Lamella"),
-    "inspect": Verb("show what a reference holds, package by package", needs_linux=False),
-    "diff": Verb("show what differs between two environments, and what would move", needs_linux=False),
-    "tags": Verb("list the tags of a repository or folder", needs_linux=False),
-    "copy": Verb("copy an environment from one registry or folder to another", needs_linux=False),
+    "scan": Verb("show an environment: packages, origins, sizes, findings", needs_linux=False),
+    "push": Verb("build and upload the layers that the registry lacks, and tag them"),
+    "pull": Verb("download and unpack the layers that the store lacks"),
+    "run": Verb("run one command in an environment, without privileges"),
+    "mount": Verb("mount an environment at a folder, until umount"),
+    "umount": Verb("unmount an environment"),
+    "export": Verb("write an ordinary copy for machines without Lamella"),
+    "inspect": Verb("show the packages and layers of a reference", needs_linux=False),
+    "diff": Verb("compare two environments, and count the bytes to move", needs_linux=False),
+    "tags": Verb("list the tags of a repository or OCI layout folder", needs_linux=False),
+    "copy": Verb("copy an environment between registries and folders", needs_linux=False),
     "verify": Verb("check the store's layers against their digests"),
-    "gc": Verb("free space in the store, never from under a mount"),
-    "login": Verb("keep a registry's credentials, as Docker's clients do", needs_linux=False),
-    "logout": Verb("forget a registry's credentials", needs_linux=False),
+    "gc": Verb("free space in the store; keep mounted layers"),
+    "login": Verb("save credentials for a registry, as Docker's clients do", needs_linux=False),
+    "logout": Verb("remove the credentials for a registry", needs_linux=False),
 }
 
 
 class VerbModule(Protocol):
-    """What every module in `lamella.cli.verbs` is."""
+    """Interface of the modules in `lamella.cli.verbs`."""
 
     SETTINGS: tuple[Setting, ...]
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the verb's arguments."""
+        """Add the verb's arguments."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Does it; the exit code."""
+        """Run the verb and return the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line `argv` (the process's own by default) and returns its exit code."""
+    """Run the command line `argv` (default: the process's own) and return the exit code."""
     if argv is None:
         argv = sys.argv[1:]
         if not os.environ.get("LAMELLA_DEBUG"):
@@ -80,33 +79,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(list(argv))
         sys.stdout.flush()
     except SystemExit:
-        raise  # Help, a usage error or a signal: no need to import what the errors below are.
+        raise  # Help, a usage error or a signal: skip the imports of the error classes below.
     except KeyboardInterrupt:
-        _complain("interrupted; nothing half-made is left behind")
+        _complain("interrupted; no partial result left behind")
         return INTERRUPTED
     except BrokenPipeError:
-        # What reads has seen enough (`lamella scan | head`); Python must not try to flush to it again at exit.
+        # The reader closed the pipe (`lamella scan | head`); Python must not flush to it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except MemoryError:
-        _complain("there is no memory left for it: raise the limit (ulimit -v), or use a machine that has more")
+        _complain("out of memory; raise the limit (ulimit -v) or use a machine with more memory")
         return FAILED
     except _expected() as error:
         if os.environ.get("LAMELLA_DEBUG"):
             raise
         _complain(_sentence(error))
-        # A command that can't be run has the exit code that shells give it.
+        # As shells do: 126 or 127 for a command that can't be run.
         return getattr(error, "exit_code", FAILED)
     return code
 
 
 def parser_of(verb: str | None = None) -> argparse.ArgumentParser:
-    """The whole parser, with the arguments of `verb` alone: those of the others would import their modules."""
+    """Return the whole parser, with the arguments of `verb` only: the others would import their modules."""
     parser = argparse.ArgumentParser(
         prog="lamella",
-        description="The Python environment that you have, as OCI layers, one per package, on every node that needs it.",
-        epilog="`lamella VERB --help` tells more. Settings: flags, then LAMELLA_* variables, then [tool.lamella] in "
-        "pyproject.toml.",
+        description="Put your Python environment on every node that needs it, as OCI layers, one per package.",
+        epilog="Run `lamella VERB --help` for a verb's options. Settings come from flags, then LAMELLA_* variables, "
+        "then [tool.lamella] in pyproject.toml.",
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="lamella")
@@ -118,12 +117,12 @@ def parser_of(verb: str | None = None) -> argparse.ArgumentParser:
             module(name).configure(described)
             described.add_argument("--json", action="store_true", help="print the result as one JSON document")
             described.usage = described.usage or _usage(name, described)
-            described.add_argument("-q", "--quiet", action="store_true", help="no progress and no remarks")
+            described.add_argument("-q", "--quiet", action="store_true", help="show neither progress nor remarks")
     return parser
 
 
 def _usage(verb: str, parser: argparse.ArgumentParser) -> str:
-    # argparse would list every option here, and again below with what it means.
+    # argparse would list every option here, and again below with its help.
     words = [
         f"[{each.metavar}]" if each.nargs == "?" else str(each.metavar)
         for each in parser._actions
@@ -133,7 +132,7 @@ def _usage(verb: str, parser: argparse.ArgumentParser) -> str:
 
 
 def module(verb: str) -> VerbModule:
-    """The module of `verb`, imported."""
+    """Import the module of `verb`."""
     found: VerbModule = importlib.import_module(f"lamella.cli.verbs.{verb}")
     return found
 
@@ -146,7 +145,7 @@ def _run(argv: list[str]) -> int:
     if verb == "run" and any(not word.startswith("-") for word in unknown) and "--" not in argv:
         import shlex
 
-        _complain(f"run needs -- before its command: lamella run {arguments.reference} -- {shlex.join(unknown)}")
+        _complain(f"run: missing -- before the command; use lamella run {arguments.reference} -- {shlex.join(unknown)}")
         return USAGE
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -163,7 +162,7 @@ def _run(argv: list[str]) -> int:
         from lamella.layers.errors import Unsupported
 
         here = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
-        raise Unsupported(f"{verb} needs Linux, and this is {here}: run it in a Linux container or virtual machine")
+        raise Unsupported(f"{verb}: not available on {here}; run it in a Linux container or virtual machine")
     from lamella.cli.settings import UsageError, fill
 
     try:
@@ -175,7 +174,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _split_command(argv: list[str]) -> tuple[list[str], list[str]]:
-    # argparse treats what follows -- differently from one Python to the next, and would take the command's own options.
+    # argparse's treatment of -- differs between Python versions, and it would take the command's own options.
     if "--" not in argv:
         return argv, []
     at = argv.index("--")
@@ -183,7 +182,7 @@ def _split_command(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _expected() -> tuple[type[BaseException], ...]:
-    # Evaluated when something was raised, not before: a start pays nothing for it.
+    # Called only after an exception, so that a start does not import these.
     from lamella.builder.errors import BuilderError
     from lamella.layers.errors import LayersError
 
@@ -191,17 +190,17 @@ def _expected() -> tuple[type[BaseException], ...]:
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError) and not error.filename and not _is_somewhere():
-        return "the current folder was removed: change to one that is there (cd)"
+    if isinstance(error, FileNotFoundError) and not error.filename and not _working_directory_exists():
+        return "current directory no longer exists; cd to another one"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many files are open: raise the limit (ulimit -n)"
+        return "too many open files; raise the limit (ulimit -n)"
     if isinstance(error, OSError) and error.strerror:
-        # What neither package translated: the system's own words and the file that they are about.
+        # Not translated by layers or builder: the system's message and the file.
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)
 
 
-def _is_somewhere() -> bool:
+def _working_directory_exists() -> bool:
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -216,16 +215,16 @@ def _complain(sentence: str) -> None:
 
 
 def _bug(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    _complain(f"this is a bug in lamella: {kind.__name__}: {error}; set LAMELLA_DEBUG=1 to see where, and report it")
+    _complain(f"internal error: {kind.__name__}: {error}; rerun with LAMELLA_DEBUG=1 and report the traceback")
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
-    # Ends as an exception does, so that locks, leases and half-made files are cleaned up on the way out.
+    # An exception, so that locks, leases and partial files are cleaned up on the way out.
     raise SystemExit(TERMINATED)
 
 
 def _print_any_name() -> None:
-    # File names may hold bytes that no encoding has; a listing must not die of them.
+    # File names may hold bytes that are invalid in the encoding of stdout; a listing must not fail on them.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:

@@ -1,6 +1,6 @@
-"""What is printed: results to stdout, everything else to stderr; tables, sizes and counts as people read them.
+"""Results on stdout, remarks on stderr; tables, sizes, durations and counts as text.
 
-rich draws on a terminal and is not imported elsewhere.
+rich draws tables on a terminal; without one it is not imported.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. Styles are rich's, and seen on a terminal only."""
+    """A column of a table. Styles are rich's, for terminals only."""
 
     title: str
     align: Literal["left", "right"] = "left"
     style: str = ""
     styles: Mapping[str, str] = field(default_factory=dict)
-    """Styles for single words, such as the severities."""
+    """Styles for cells by their text, such as the severities."""
     shrinks: bool = False
-    """Long text that is broken over lines; the others stay whole."""
+    """Wrap long text over several lines; other columns stay whole."""
     bar: bool = False
-    """A share from 0 to 1 that is drawn as a bar. It is on a terminal only, and says nothing that another column doesn't."""
+    """Draw a share from 0 to 1 as a bar, on terminals only; another column holds the number."""
 
 
 def result(line: str) -> None:
-    """A line of the result, to stdout."""
+    """Print a line of the result to stdout."""
     print(printable(line))
 
 
 def result_json(value: Mapping[str, Any]) -> None:
-    """The result as one JSON document, to stdout. Keys keep their order; it is for machines and for `jq`."""
+    """Print the result to stdout as one JSON document. Keys keep their order."""
     print(json.dumps(value, indent=2))
 
 
 def remark(line: str, *, quiet: bool = False) -> None:
-    """A line about what was done, to stderr."""
+    """Print a line about the work to stderr, unless `quiet`."""
     if not quiet:
         print(printable(line), file=sys.stderr)
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """A table of the result, to stdout: by rich on a terminal, aligned text elsewhere, the same words in both."""
+    """Print a table to stdout: drawn by rich on a terminal, else as aligned text with the same words."""
     cells = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(columns, cells)
@@ -59,7 +59,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
 
 
 def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table of plain text: columns as wide as what they hold, two spaces apart."""
+    """Return the lines of a plain-text table: columns as wide as their longest cell, two spaces apart."""
     lines = [[column.title for column in columns], *rows]
     widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
     return [
@@ -79,7 +79,7 @@ def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim", pad_edge=False)
     for column in columns:
         drawn.add_column(
-            # As Text, and below too: a package may be called `[red]`.
+            # As Text, not markup: a package may be called `[red]`.
             Text(column.title),
             justify=column.align,
             no_wrap=not column.shrinks,
@@ -104,7 +104,7 @@ def _blocks(share: float, width: int = 12) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them, in decimal units as registries and disks count: `118 MB`, `1.9 GB`, `812 B`."""
+    """Return bytes in decimal units, as registries and disks count: `118 MB`, `1.9 GB`, `812 B`."""
     value = float(count)
     for unit in _UNITS:
         if value < 999.5 or unit == _UNITS[-1]:
@@ -114,7 +114,7 @@ def size(count: float) -> str:
 
 
 def seconds(duration: float) -> str:
-    """A duration as people read it: `0.42 s`, `12.3 s`, `2 min 5 s`."""
+    """Return a duration as text: `0.42 s`, `12.3 s`, `2 min 5 s`."""
     if duration < 10:
         return f"{duration:.2f} s"
     if duration < 60:
@@ -123,12 +123,12 @@ def seconds(duration: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 layer`, `12 layers`, `12,000 layers`."""
+    """Return a count with its noun: `1 layer`, `12 layers`, `12,000 layers`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def printable(text: str) -> str:
-    """`text` with control characters as escapes: names come from registries and disks, and must not drive a terminal."""
+    """Escape control characters: names from registries and disks must not control the terminal."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: bars on a terminal, an occasional line elsewhere."""
+"""Progress of long work, on stderr: bars on a terminal, else an occasional line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from lamella.layers.progress import Progress
 
 EVERY_SECONDS = 5.0
-"""How often a plain line may come: often enough to see life in a CI log, seldom enough to read it."""
+"""Shortest time between plain lines of a task: a CI log shows activity and stays readable."""
 
 
 @contextmanager
 def shown(*, quiet: bool) -> Iterator[Progress]:
-    """The progress that fits where stderr goes."""
+    """Yield progress for stderr: bars on a terminal, else lines; discarded if `quiet`."""
     if quiet:
         from lamella.layers.progress import Silent
 
@@ -40,7 +40,7 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
 
 
 class Lines:
-    """A line for a task that takes long, at most one each five seconds; none for one that doesn't."""
+    """Plain lines for long tasks, at most one every `EVERY_SECONDS` for each task; short tasks print nothing."""
 
     def __init__(
         self, write: Callable[[str], object] | None = None, clock: Callable[[], float] = time.monotonic
@@ -54,7 +54,7 @@ class Lines:
         """See `lamella.layers.progress.Progress`."""
         with self._lock:
             now = self._clock()
-            self._tasks[task] = _Task(total, unit, now, now)
+            self._tasks[task] = _Task(total, unit, now)
 
     def advance(self, task: str, amount: int) -> None:
         """See `lamella.layers.progress.Progress`."""
@@ -64,8 +64,8 @@ class Lines:
                 return
             state.done += amount
             now = self._clock()
-            if now - state.told >= EVERY_SECONDS:
-                state.told = now
+            if now - state.last_line >= EVERY_SECONDS:
+                state.last_line = now
                 self._write(f"{printable(task)}: {state.text(now)}")
 
     def end(self, task: str) -> None:
@@ -73,20 +73,20 @@ class Lines:
         with self._lock:
             state = self._tasks.pop(task, None)
             now = self._clock()
-            if state and state.told > state.began:
+            if state and state.last_line > state.began:
                 self._write(f"{printable(task)}: {_amount(state.done, state.unit)} in {seconds(now - state.began)}")
 
 
 class _Task:
-    """One task's counts."""
+    """Counts of one task."""
 
-    __slots__ = ("began", "done", "told", "total", "unit")
+    __slots__ = ("began", "done", "last_line", "total", "unit")
 
-    def __init__(self, total: int | None, unit: str, began: float, told: float) -> None:
+    def __init__(self, total: int | None, unit: str, began: float) -> None:
         self.total = total
         self.unit = unit
         self.began = began
-        self.told = told
+        self.last_line = began
         self.done = 0
 
     def text(self, now: float) -> str:
@@ -105,7 +105,7 @@ def _amount(count: int, unit: str) -> str:
 
 
 class Bars:
-    """rich's bars: what is done, how fast, how long it will take. They vanish when the work is done."""
+    """Bars by rich with amount, rate and time left. Erased when the last task ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -113,7 +113,7 @@ class Bars:
         self._drawn: RichProgress | None = None
 
     def close(self) -> None:
-        """Takes the bars off the terminal and gives the cursor back."""
+        """Erase the bars and restore the cursor."""
         if self._drawn:
             self._drawn.stop()
 
@@ -135,12 +135,12 @@ class Bars:
             if task in self._ids and self._drawn:
                 self._drawn.remove_task(self._ids.pop(task))
                 if not self._ids:
-                    # rich refreshes from a thread; a process that has threads may not enter a user namespace.
+                    # rich refreshes from a thread, and a process with threads may not enter a user namespace.
                     self._drawn.stop()
                     self._drawn = None
 
     def _draw(self) -> RichProgress:
-        # Made at the first task: a verb with nothing long to do imports nothing and draws nothing.
+        # Created at the first task, so that short verbs do not import rich.
         if self._drawn is None:
             from lamella.cli.bars import progress
 

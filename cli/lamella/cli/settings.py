@@ -1,6 +1,6 @@
-"""Options that may also come from the environment and from the project: flag, then LAMELLA_*, then [tool.lamella].
+"""Settings: a flag, then a LAMELLA_* variable, then a key of [tool.lamella], then a default.
 
-One definition gives the flag, the variable and the key, so that the three can't differ.
+One definition gives the flag, the variable and the key, so that they can't differ.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _FALSE = frozenset({"", "0", "false", "no", "off"})
 
 
 class UsageError(Exception):
-    """A command line, variable or project file that asks for what can't be; exit code 2."""
+    """Invalid command line, variable or project setting; exit code 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One such option. `name` is the flag without its dashes and the key in pyproject.toml."""
+    """A setting. `name` is the flag without its dashes and the key in pyproject.toml."""
 
     name: str
     help: str
@@ -40,16 +40,16 @@ class Setting:
 
     @property
     def attribute(self) -> str:
-        """Where argparse keeps it."""
+        """Attribute of argparse's namespace."""
         return self.name.replace("-", "_")
 
     @property
     def variable(self) -> str:
-        """The environment variable's name."""
+        """Name of the environment variable."""
         return f"LAMELLA_{self.attribute.upper()}"
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Adds the flag."""
+        """Add the flag."""
         about = self.help if self.default in (None, False) else f"{self.help} (default: {self.default})"
         if self.kind is bool:
             parser.add_argument(f"--{self.name}", action="store_true", default=None, help=about)
@@ -63,84 +63,91 @@ class Setting:
             )
 
     def value_of(self, found: object, where: str) -> str | int | bool:
-        """`found` in `where` (a variable or a project file) as this setting's value, else `UsageError`."""
+        """Return `found` as this setting's value; raise `UsageError` if it is invalid.
+
+        `where` names the variable or the key of the project file.
+        """
         if self.kind is bool:
             if isinstance(found, bool):
                 return found
             if str(found).lower() in _TRUE | _FALSE:
                 return str(found).lower() in _TRUE
-            raise UsageError(f"{where} is {found!r}: want true or false")
+            raise UsageError(f"{where} {quoted(found)}: not a boolean; use true or false")
         if self.kind is int:
             try:
                 return int(str(found))
             except ValueError:
-                raise UsageError(f"{where} is {found!r}: want a whole number") from None
+                raise UsageError(f"{where} {quoted(found)}: not a whole number") from None
         if not isinstance(found, str):
-            raise UsageError(f"{where} is {found!r}: want a string")
+            raise UsageError(f"{where} {quoted(found)}: not a string")
         if self.choices and found not in self.choices:
-            raise UsageError(f"{where} is {found!r}: want one of {', '.join(self.choices)}")
+            raise UsageError(f"{where} {quoted(found)}: invalid choice; use {' or '.join(self.choices)}")
         return found
 
 
 STORE = Setting(
-    "store", "the store of unpacked layers (default: the user's cache folder; root: /var/lib/lamella)", metavar="FOLDER"
+    "store",
+    "store of unpacked layers (default: in the user's cache folder; for root, /var/lib/lamella)",
+    metavar="FOLDER",
 )
-INSECURE = Setting("insecure", "plain HTTP to the registry, also beyond this machine", kind=bool, default=False)
-PLATFORM = Setting(
-    "platform", "which platform of the reference, such as linux/arm64 (default: this machine's)", metavar="OS/ARCH"
+INSECURE = Setting(
+    "insecure", "use plain HTTP for the registry (default: only for localhost)", kind=bool, default=False
 )
+PLATFORM = Setting("platform", "platform to select, such as linux/arm64 (default: this machine's)", metavar="OS/ARCH")
 RECORDED_PLATFORM = Setting(
-    "platform", "the platform to record, such as linux/arm64/v8 (default: the interpreter's own)", metavar="OS/ARCH"
+    "platform", "platform to record, such as linux/arm64/v8 (default: the interpreter's)", metavar="OS/ARCH"
 )
-IMAGE_PREFIX = Setting("image-prefix", "where the environment lives on nodes", default="/opt/env", metavar="PATH")
+IMAGE_PREFIX = Setting("image-prefix", "path of the environment on nodes", default="/opt/env", metavar="PATH")
 BASE = Setting(
     "base",
-    "the image to put the environment on; without it the runnable image holds the environment alone",
+    "base image of the runnable image (default: none, the environment alone)",
     metavar="REFERENCE",
 )
-COMPRESSION = Setting("compression", "how layers are compressed", default="zstd", choices=("zstd", "gzip"))
+COMPRESSION = Setting("compression", "compression of layers", default="zstd", choices=("zstd", "gzip"))
 MAX_LAYERS = Setting(
     "max-layers",
-    "how many layers the runnable image may have; small packages share some",
+    "maximum number of layers in the runnable image; small packages share layers",
     default=100,
     kind=int,
     metavar="NUMBER",
 )
 CACHE = Setting(
     "cache",
-    "the cache of built layers and of files' hashes (default: in the user's cache folder)",
+    "cache of built layers and file hashes (default: in the user's cache folder)",
     metavar="FOLDER",
     by_variable=True,
 )
 METHOD = Setting(
     "method",
-    "how to assemble the environment: mounts, then folders of links, then copies; auto takes the first that works",
+    "how to assemble the environment: a mount, a folder of links, or copies; auto takes the first that works",
     default="auto",
     choices=("auto", "overlay", "options", "hardlinks", "reflinks", "copies"),
 )
-CA_FILE = Setting("ca-file", "certificate authorities to trust besides the system's", metavar="FILE")
+CA_FILE = Setting("ca-file", "certificate authorities to trust, besides the system's", metavar="FILE")
 HOSTS_DIR = Setting(
     "hosts-dir",
-    "mirrors and certificates for each registry, as containerd's hosts.toml",
+    "mirrors and certificates by registry, as for containerd (FOLDER/HOST/hosts.toml)",
     metavar="FOLDER",
 )
 REQUIRE_SIGNATURE = Setting(
-    "require-signature", "use nothing that the holder of this public key did not sign", metavar="KEY"
+    "require-signature",
+    "refuse environments not signed with the private key of this public key",
+    metavar="KEY",
 )
 FAIL_ON = Setting(
     "fail-on",
-    "end with exit code 1 where a finding is as bad as this",
+    "exit with code 1 if a finding is this severe or worse",
     default="never",
     choices=("never", "warning", "error"),
 )
 LOCAL = Setting(
     "local",
-    "ship the code of this folder, too (default: of the working directory, where that is a project's); empty for none",
+    "ship the code in this folder, or none if empty (default: the working directory, if it is a project)",
     metavar="FOLDER",
 )
 
 REGISTRY = (INSECURE, CA_FILE, HOSTS_DIR)
-"""What a verb needs that talks to a registry."""
+"""Settings of verbs that talk to a registry."""
 EVERY = (
     STORE,
     INSECURE,
@@ -160,7 +167,7 @@ EVERY = (
 
 
 def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str = ".") -> None:
-    """Gives each of `settings` that no flag gave its value from the environment, the project in `folder`, or its default."""
+    """Fill in `settings` without a flag: from variables, the project that `folder` is in, or defaults."""
     wanted = [setting for setting in settings if getattr(arguments, setting.attribute) is None]
     project: dict[str, Any] | None = None
     where = ""
@@ -172,7 +179,7 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
                 where, project = _project(folder)
             value = setting.default
             if setting.name in project:
-                value = setting.value_of(project[setting.name], f"{setting.name} in {where}")
+                value = setting.value_of(project[setting.name], f"{where}: {setting.name}")
         setattr(arguments, setting.attribute, value)
     for setting in settings:
         if setting.by_variable and getattr(arguments, setting.attribute):
@@ -180,7 +187,7 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
 
 
 def trust_of(arguments: argparse.Namespace) -> Trust:
-    """What the command trusts. A variable also applies to verbs that lack its flag, and if the flag is empty."""
+    """Return what the command trusts. A variable also applies to verbs without its flag, or if the flag is empty."""
     from lamella.layers.trust import Trust
 
     def value(setting: Setting) -> str | None:
@@ -189,8 +196,15 @@ def trust_of(arguments: argparse.Namespace) -> Trust:
     return Trust(value(REQUIRE_SIGNATURE), value(CA_FILE), value(HOSTS_DIR), bool(arguments.insecure))
 
 
+def quoted(value: object) -> str:
+    """Return a setting's value for a message: quoted as a shell would if it is empty or has spaces."""
+    from shlex import quote
+
+    return quote(str(value))
+
+
 def _project(folder: str) -> tuple[str, dict[str, Any]]:
-    # The nearest pyproject.toml counts, as for other tools, even when it does not name lamella.
+    # The nearest pyproject.toml counts, as for other tools, even if it has no [tool.lamella].
     here = os.path.abspath(folder)
     while True:
         path = os.path.join(here, "pyproject.toml")
@@ -213,12 +227,12 @@ def _table(path: str, content: bytes) -> dict[str, Any]:
     try:
         found = tomllib.loads(content.decode())
     except ValueError as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
+        raise UsageError(f"{path}: invalid TOML: {error}") from None
     tool = found.get("tool")
     table = tool.get("lamella", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
-        raise UsageError(f"tool.lamella in {path} is not a table: write [tool.lamella]")
+        raise UsageError(f"{path}: tool.lamella is not a table; write [tool.lamella]")
     known = {setting.name for setting in EVERY}
     if unknown := sorted(set(table) - known):
-        raise UsageError(f"[tool.lamella] in {path} has {unknown[0]!r}: want one of {', '.join(sorted(known))}")
+        raise UsageError(f"{path}: unknown key {unknown[0]!r} in [tool.lamella]; use {', '.join(sorted(known))}")
     return table

@@ -1,4 +1,4 @@
-"""`lamella copy`: an environment from one registry or folder to another, with every platform."""
+"""`lamella copy`: copy an environment, with every platform, between registries and folders."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SETTINGS = REGISTRY
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     parser.add_argument("source", metavar="SOURCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("destination", metavar="DESTINATION", help="registry/repository:tag, or oci:FOLDER:tag")
-    parser.add_argument("--dry-run", action="store_true", help="show what would move; copy nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be copied; copy nothing")
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Copies; the destination, pinned to its digest, is the result."""
+    """Copy, and print the destination pinned to its digest."""
     from lamella.cli.progress import shown
     from lamella.layers.published.copy import copy
 
@@ -45,14 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
     result(copied.reference)
     if arguments.dry_run:
         remark(
-            f"{counted(copied.sent, 'blob')} would be sent, {size(copied.moved)}; {copied.mounted} taken over by the "
-            f"registry, {copied.present} there already; nothing was copied",
+            f"dry run: {counted(copied.sent, 'blob')} to upload, {size(copied.moved)}; {copied.mounted} to mount from "
+            f"another repository, {copied.present} already there",
             quiet=arguments.quiet,
         )
         return 0
     remark(
-        f"{counted(copied.sent, 'blob')} sent, {size(copied.moved)} in {seconds(took)}; {copied.mounted} taken over by the "
-        f"registry, {copied.present} there already",
+        f"{counted(copied.sent, 'blob')} uploaded, {size(copied.moved)} in {seconds(took)}; {copied.mounted} mounted "
+        f"from another repository, {copied.present} already there",
         quiet=arguments.quiet,
     )
     return 0

@@ -1,4 +1,4 @@
-"""`lamella diff`: what differs between two environments, and what would move."""
+"""`lamella diff`: compare two environments, and count the bytes to move."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
-    parser.add_argument("before", metavar="BEFORE", help="a reference, or the folder of an environment")
-    parser.add_argument("after", metavar="AFTER", help="a reference, or the folder of an environment")
+    """Add the verb's arguments."""
+    parser.add_argument("before", metavar="BEFORE", help="reference, or folder of an environment")
+    parser.add_argument("after", metavar="AFTER", help="reference, or folder of an environment")
     add_no_local_to(parser)
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compares; like diff(1), exit code 0 says nothing of whether they are alike: --json does."""
+    """Compare. The exit code is 0 whether they differ or not; scripts use --json."""
     from lamella.builder.pushing.difference import difference
 
     texts = (arguments.before, arguments.after)
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _side(
     text: str, published: PublishedEnvironment | None, like: PublishedEnvironment | None, arguments: argparse.Namespace
 ) -> tuple[Item, ...]:
-    """The packages of what is `published`, else of the folder `text`, as a push would make them that is `like` another."""
+    """Return the packages of `published`, else of the folder `text` as pushed with the options of `like`."""
     from lamella.builder.pushing import difference
     from lamella.builder.scanning.scan import scan
     from lamella.cli.progress import shown
@@ -106,5 +106,5 @@ def _show(found: Difference, *, on_disk: bool) -> None:
             rows,
         )
         result("")
-    moving = f"{size(found.moves)} of files to build and move" if on_disk else f"{size(found.moves)} to move"
+    moving = f"{size(found.moves)} of files to build and upload" if on_disk else f"{size(found.moves)} to move"
     result(f"{counted(found.same, 'package')} the same, {len(rows)} different, {moving}")

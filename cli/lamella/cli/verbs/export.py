@@ -1,4 +1,4 @@
-"""`lamella export`: an ordinary copy of the environment, for machines without Lamella."""
+"""`lamella export`: write an ordinary copy of an environment, for machines without Lamella."""
 
 from __future__ import annotations
 
@@ -18,28 +18,32 @@ SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument(
         "path",
         nargs="?",
         metavar="PATH",
-        help="a folder, or an archive by its name's ending; it must not exist, or be an empty folder",
+        help="folder or archive to write; must not exist, or be an empty folder",
     )
-    parser.add_argument("--to-docker", action="store_true", help="load the runnable image into the local Docker engine")
+    parser.add_argument(
+        "--to-docker", action="store_true", help="load the runnable image into the local Docker engine; without PATH"
+    )
     parser.add_argument(
         "--format",
         choices=("dir", "tar.gz", "tar.zst", "zip", "squashfs"),
-        help="what to write (default: what the name's ending asks for, else a folder)",
+        help="format to write (default: by the suffix of PATH, else dir)",
     )
     parser.add_argument(
-        "--link", action="store_true", help="make a folder of hard links into the store; don't write to it"
+        "--link",
+        action="store_true",
+        help="hard-link the files to the store instead of copying them; do not write to them",
     )
     parser.add_argument(
         "--prefix",
         metavar="PATH",
         default="",
-        help="the path that the files are to name (default: a folder's own; an archive finds it when it is activated)",
+        help="path that the files refer to (default: PATH for a folder; set by activation for an archive)",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; write nothing")
     for setting in SETTINGS:
@@ -47,9 +51,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exports; the path is the result."""
+    """Export, and print the path."""
     if bool(arguments.path) == arguments.to_docker:
-        raise UsageError("export needs a PATH, or --to-docker")
+        both = "PATH and --to-docker exclude each other; drop one" if arguments.path else "missing PATH or --to-docker"
+        raise UsageError(f"export: {both}")
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 

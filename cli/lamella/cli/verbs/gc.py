@@ -1,4 +1,4 @@
-"""`lamella gc`: free space in the store or the layer cache, least recently used first, never from under a mount."""
+"""`lamella gc`: free space in the store or the layer cache, least recently used first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result_json, size
-from lamella.cli.settings import CACHE, STORE, UsageError
+from lamella.cli.settings import CACHE, STORE, UsageError, quoted
 
 if TYPE_CHECKING:
     import argparse
@@ -18,25 +18,25 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
-    parser.add_argument("--keep", metavar="SIZE", help="free until the store has at most this, such as 20GB")
-    parser.add_argument("--older-than", metavar="AGE", help="free what was not used for this long, such as 30d or 12h")
+    """Add the verb's arguments."""
+    parser.add_argument("--keep", metavar="SIZE", help="free layers until at most this much is left, such as 20GB")
+    parser.add_argument("--older-than", metavar="AGE", help="free layers unused for this long, such as 30d or 12h")
     parser.add_argument(
         "--layer-cache", action="store_true", help="free built layers in the cache instead of the store"
     )
-    parser.add_argument("--all", action="store_true", help="free all that is not mounted or in use")
+    parser.add_argument("--all", action="store_true", help="free all layers that are not in use")
     parser.add_argument("--dry-run", action="store_true", help="show what would be freed; change nothing")
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Frees; what was freed is the result."""
+    """Free space, and print the amount."""
     from lamella.layers.store.store import Store
     from lamella.layers.upkeep.gc import gc
 
     if not (arguments.all or arguments.keep or arguments.older_than):
-        raise UsageError("gc needs to know what may go: --older-than 30d, --keep 20GB, or --all")
+        raise UsageError("gc: no limit; use --older-than 30d, --keep 20GB or --all")
     keep_bytes, older_than = 0 if arguments.all else size_of(arguments.keep), age_of(arguments.older_than)
     if arguments.layer_cache:
         return _prune(arguments, keep_bytes, older_than)
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         layers_text = counted(len(freed.layers), "layer")
         if freed.everything_kept:
             remark(
-                "a command that found the disk full when it began keeps everything until it ends: nothing could be freed",
+                "nothing freed: a command that started with a full disk keeps all layers until it ends",
                 quiet=arguments.quiet,
             )
         remark(f"{would} {size(freed.bytes)}, {layers_text} of {store.path}", quiet=arguments.quiet)
@@ -77,12 +77,12 @@ def _prune(arguments: argparse.Namespace, keep_bytes: int | None, older_than: fl
 
 
 def size_of(text: str | None) -> int | None:
-    """`20GB`, `1.5TB` or `512MiB` in bytes."""
+    """Return `20GB`, `1.5TB` or `512MiB` in bytes."""
     return None if text is None else int(_amount("--keep", text, _BYTES, "20GB"))
 
 
 def age_of(text: str | None) -> float | None:
-    """`30d`, `2w` or `12h` in seconds."""
+    """Return `30d`, `2w` or `12h` in seconds."""
     return None if text is None else _amount("--older-than", text, _SECONDS, "30d")
 
 
@@ -90,6 +90,6 @@ def _amount(flag: str, text: str, units: dict[str, int], example: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text, re.ASCII)
     if not match or match[2] not in units:
         raise UsageError(
-            f"{flag} is {text!r}: want a number and one of {', '.join(filter(None, units))}, as in {example}"
+            f"{flag} {quoted(text)}: invalid; use a number and a unit ({', '.join(filter(None, units))}), such as {example}"
         )
     return float(match[1]) * units[match[2]]

@@ -1,4 +1,4 @@
-"""`lamella inspect`: what a reference holds, package by package."""
+"""`lamella inspect`: show the packages, layers, findings and bill of materials of a reference."""
 
 from __future__ import annotations
 
@@ -24,22 +24,26 @@ if TYPE_CHECKING:
 SETTINGS = (PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 SBOM = "application/vnd.cyclonedx+json"
 LARGEST = 20
-"""Packages that are shown without --all: the rest is most of the lines and little of the size."""
+"""Packages shown without --all: the rest is most of the lines and little of the size."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
-    parser.add_argument("--sbom", action="store_true", help="print the bill of materials that was attached")
-    parser.add_argument("--findings", action="store_true", help="show what was found when it was pushed")
-    parser.add_argument("--verify", metavar="KEY", help="check first that the holder of this public key signed it")
-    parser.add_argument("--all", action="store_true", help="every package and every finding, not the first ones alone")
+    parser.add_argument("--sbom", action="store_true", help="print the attached bill of materials")
+    parser.add_argument("--findings", action="store_true", help="show the findings attached by push")
+    parser.add_argument("--verify", metavar="KEY", help="verify the signature with this public key first")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help=f"show every package and finding (default: the {LARGEST} largest, and {findings.OF_ONE_KIND} findings of a kind)",
+    )
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Reads the manifests, no layer, and shows them."""
+    """Read the manifests, without layers, and show them."""
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.published.environment import for_platform, read_index
@@ -66,12 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(published, others, everything=arguments.all)
         how_many = findings.how_many([finding for _, finding in found])
-        result(reason or (f"{how_many}: --findings shows them" if found else "no findings are attached"))
+        result(reason or (f"{how_many}: --findings shows them" if found else "no findings attached"))
     return 0
 
 
 def _findings(storage: Storage, published: Published, *, must: bool) -> tuple[list[tuple[str, Finding]], str]:
-    """What is attached; or why that can't be told, which is no failure unless it `must` be."""
+    """Return the attached findings and an empty string, or the reason why they are unreadable.
+
+    Raise that error instead if `must`.
+    """
     from lamella.layers.errors import LayersError
     from lamella.layers.published.findings import attached
 
@@ -80,11 +87,11 @@ def _findings(storage: Storage, published: Published, *, must: bool) -> tuple[li
     except LayersError as error:
         if must:
             raise
-        return [], f"its findings can't be read: {error}"
+        return [], f"findings not readable: {error}"
 
 
 def _shared(storage: Storage, published: Published) -> Shared | None:
-    """Which other tags have its layers; None where tags can't be listed, as some registries have it."""
+    """Return the other tags that share layers, or None if the registry does not list tags."""
     from lamella.layers.errors import LayersError
     from lamella.layers.published.shared_layers import shared
 
@@ -96,7 +103,7 @@ def _shared(storage: Storage, published: Published) -> Shared | None:
 
 
 def _show_sbom(storage: Storage, published: Published, platform: str | None) -> int:
-    """Prints the bill of materials for one platform: the one that was asked for, this machine's, or the only one."""
+    """Print the bill of materials for `platform`; by default the only one, or this machine's."""
     from lamella.layers.errors import NotFound
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.referrers import annotations_of, content_of, referrers
@@ -107,12 +114,12 @@ def _show_sbom(storage: Storage, published: Published, platform: str | None) -> 
         for referrer in referrers(storage, published.descriptor, SBOM)
     }
     if not found:
-        raise NotFound(f"{published.reference} has no bill of materials: push it with --sbom")
+        raise NotFound(f"{published.reference}: no bill of materials; attach one with lamella push --sbom")
     wanted = platform or (str(Platform.here()) if len(found) > 1 else next(iter(found)))
     if wanted not in found:
-        there = ", ".join(sorted(found))
+        available = ", ".join(sorted(found))
         raise NotFound(
-            f"{published.reference} has no bill of materials for {wanted}: it has {there}; name one with --platform"
+            f"{published.reference}: no bill of materials for {wanted}; use --platform with one of {available}"
         )
     sys.stdout.write(content_of(storage, found[wanted]).decode())
     return 0
@@ -125,13 +132,13 @@ def _show_findings(published: Published, found: Sequence[tuple[str, Finding]], *
         result(platform)
         findings.show([finding for where, finding in found if where == platform], everything=everything)
     if not found:
-        result("no findings are attached")
+        result("no findings attached")
 
 
 def document(
     published: Published, found: Sequence[tuple[str, Finding]] | None, others: Shared | None
 ) -> dict[str, Any]:
-    """What is in it as JSON; `found` and `others` are None where that can't be told."""
+    """Return the contents as JSON; `found` and `others` are None if unknown."""
     return {
         "reference": str(published.reference),
         "digest": str(published.descriptor.digest),
@@ -156,7 +163,7 @@ def document(
 
 
 def unpacked(layer: Layer) -> int:
-    """Bytes of a layer's files, unpacked; 0 where that was not recorded."""
+    """Return the unpacked size of a layer in bytes, or 0 if it was not recorded."""
     from lamella.layers.oci.annotations import UNPACKED
 
     recorded = layer.descriptor.annotations.get(UNPACKED, "")
@@ -197,7 +204,7 @@ def _show_environment(environment: PublishedEnvironment, others: Shared | None, 
     )
     compared = bool(others and others.compared)
     count = len(packages) if everything else LARGEST
-    needs = f", needs glibc {environment.glibc}" if environment.glibc else ""
+    needs = f", requires glibc {environment.glibc}" if environment.glibc else ""
     result(f"Python {environment.python} at {environment.prefix} on {environment.platform}{needs}")
     result("")
     table(
@@ -226,7 +233,7 @@ def _show_environment(environment: PublishedEnvironment, others: Shared | None, 
         ],
     )
     if rest := packages[count:]:
-        result(f"… and {len(rest)} more of {size(sum(item['size'] for item in rest))} together: --all lists them")
+        result(f"… and {len(rest)} more ({size(sum(item['size'] for item in rest))}): --all shows them")
     result("")
     moved = sum(item["size"] for item in packages)
     on_disk = sum(item["unpacked"] for item in packages)
@@ -236,10 +243,10 @@ def _show_environment(environment: PublishedEnvironment, others: Shared | None, 
 
 
 def _alone(packages: Sequence[dict[str, Any]], others: Shared) -> str:
-    """What would go with this tag, in a sentence."""
+    """Return a sentence on the layers that only this tag has."""
     alone = [item for item in packages if not item["shared"]]
-    what = f"{counted(len(alone), 'layer')} of {size(sum(item['size'] for item in alone))} in no other tag"
+    what = f"{counted(len(alone), 'layer')} ({size(sum(item['size'] for item in alone))}) in no other tag"
     if not alone:
-        what = "every layer is in another tag as well"
+        what = "every layer is shared with another tag"
     rest = others.others - len(others.compared)
-    return what + (f"; {rest} of {others.others} other tags were not read" if rest else "")
+    return what + (f"; {rest} of {others.others} other tags not compared" if rest else "")

@@ -1,4 +1,4 @@
-"""`lamella login`: credentials for a registry, kept where Docker's clients keep them."""
+"""`lamella login`: save credentials for a registry in the file of Docker's clients."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ SETTINGS = REGISTRY
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments: none for the password, since every process can read another's command line."""
-    parser.epilog = "The password is asked for on a terminal and read from standard input elsewhere."
-    parser.add_argument("registry", metavar="REGISTRY", help="such as ghcr.io or localhost:5000")
-    parser.add_argument("-u", "--username", metavar="NAME", help="asked for on a terminal where it is missing")
+    """Add the verb's arguments. The password has none: every process can read the command line."""
+    parser.epilog = "The password is asked for on a terminal; otherwise it is read from standard input."
+    parser.add_argument("registry", metavar="REGISTRY", help="host of the registry, such as ghcr.io or localhost:5000")
+    parser.add_argument("-u", "--username", metavar="NAME", help="user name (default: asked for on a terminal)")
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tries the credentials and keeps them."""
+    """Check the credentials with the registry, and save them."""
     from lamella.layers.registry.login import login, registry_of
 
     registry = registry_of(arguments.registry)
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         result_json({"registry": registry, "username": username, "kept": kept})
     else:
-        remark(f"{registry} takes {username}'s credentials; kept in {kept}", quiet=arguments.quiet)
+        remark(f"logged in to {registry} as {username}; credentials saved in {kept}", quiet=arguments.quiet)
     return 0
 
 
@@ -41,7 +41,7 @@ def _ask(username: str | None) -> tuple[str, str]:
     if sys.stdin.isatty():
         import getpass
 
-        # On stderr, as all that is no result.
+        # On stderr, as everything but results.
         if not username:
             print("Username: ", end="", file=sys.stderr, flush=True)
             username = sys.stdin.readline().strip()
@@ -49,7 +49,7 @@ def _ask(username: str | None) -> tuple[str, str]:
     else:
         password = sys.stdin.read().rstrip("\r\n")
     if not username:
-        raise UsageError("login needs a user's name: --username NAME")
+        raise UsageError("login: missing user name; use --username NAME")
     if not password:
-        raise UsageError("login needs a password: type it, or pipe it to standard input")
+        raise UsageError("login: missing password; type it on a terminal, or pipe it to standard input")
     return username, password

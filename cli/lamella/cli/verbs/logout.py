@@ -1,4 +1,4 @@
-"""`lamella logout`: forgets a registry's credentials."""
+"""`lamella logout`: remove the credentials for a registry."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SETTINGS: tuple[Setting, ...] = ()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
-    parser.add_argument("registry", metavar="REGISTRY", help="such as ghcr.io or localhost:5000")
+    """Add the verb's arguments."""
+    parser.add_argument("registry", metavar="REGISTRY", help="host of the registry, such as ghcr.io or localhost:5000")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Forgets them; it is no error where there were none."""
+    """Remove the credentials. Succeeds if there are none."""
     from lamella.layers.registry.login import logout, registry_of
 
     registry = registry_of(arguments.registry)
@@ -28,6 +28,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         result_json({"registry": registry, "forgotten": forgotten})
     else:
-        said = "credentials forgotten" if forgotten else "nothing to forget"
-        remark(f"{registry}: {said}", quiet=arguments.quiet)
+        outcome = "credentials removed" if forgotten else "no credentials found"
+        remark(f"{registry}: {outcome}", quiet=arguments.quiet)
     return 0

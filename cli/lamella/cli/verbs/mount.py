@@ -1,4 +1,4 @@
-"""`lamella mount`: the environment at a folder, for every process, until `lamella umount`."""
+"""`lamella mount`: mount an environment at a folder, for every process, until `lamella umount`."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ SETTINGS = (STORE, METHOD, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
-    parser.add_argument("target", metavar="TARGET", help="an empty folder; it is made if it is missing")
-    parser.add_argument("--writable", action="store_true", help="take changes, and throw them away with umount")
+    parser.add_argument("target", metavar="TARGET", help="empty folder to mount at; created if missing")
+    parser.add_argument("--writable", action="store_true", help="allow changes; umount discards them")
     parser.add_argument(
-        "--changes", metavar="FOLDER", default="", help="take changes and keep them in FOLDER; needs root"
+        "--changes", metavar="FOLDER", default="", help="allow changes and keep them in FOLDER; requires root"
     )
     parser.add_argument(
         "--prefix",
         metavar="PATH",
         default="",
-        help="where programs will see it (default: TARGET, or the image prefix where TARGET is that inside another root)",
+        help="path at which programs see the environment (default: TARGET, as seen from its chroot if it is in one)",
     )
-    parser.add_argument("--explain", action="store_true", help="say which way was taken, and why not the better ones")
+    parser.add_argument("--explain", action="store_true", help="show the method used, and why better ones failed")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; mount nothing")
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Mounts; the folder is the result."""
+    """Mount, and print the folder."""
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def explain(rungs: Sequence[Rung]) -> None:
-    """What was tried, the way that was taken last."""
+    """Print a table of the methods tried; the last one was used."""
     table(
-        (Column("Method", style="bold"), Column("", styles={"taken": "green"}, shrinks=True)),
-        [(rung.method, rung.why_not or "taken") for rung in rungs],
+        (Column("Method", style="bold"), Column("", styles={"used": "green"}, shrinks=True)),
+        [(rung.method, rung.why_not or "used") for rung in rungs],
     )

@@ -1,4 +1,4 @@
-"""`lamella pull`: the layers that this machine's store lacks, downloaded and unpacked."""
+"""`lamella pull`: download and unpack the layers that the store lacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; change nothing")
     for setting in SETTINGS:
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Pulls; the reference, pinned to its digest, is the result."""
+    """Pull, and print the reference pinned to its digest."""
     from lamella.cli.progress import shown
     from lamella.layers.oci.documents import Platform
     from lamella.layers.published import preflight
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
 
     def warn(environment: PublishedEnvironment) -> None:
-        # Said and not refused: a store may be filled for other machines. Of a platform that was named nothing is known.
+        # A warning, not an error: a store may be filled for other machines, as --platform does.
         if arguments.platform is None:
             for sentence in filter(None, (preflight.obstacle(environment), *preflight.notes(environment))):
                 remark(f"lamella: {sentence}", quiet=arguments.quiet)
@@ -61,19 +61,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         show_plan(plan.fetch)
     result(pulled.reference)
-    there = f"{len(plan.present)} of {counted(len(plan.present) + len(plan.fetch), 'layer')} in {store.path} already"
+    stored = f"{len(plan.present)} of {counted(len(plan.present) + len(plan.fetch), 'layer')} already in {store.path}"
     if arguments.dry_run:
-        remark(f"{there}; {counted(len(plan.fetch), 'layer')} to download, {size(plan.bytes)}", quiet=arguments.quiet)
+        remark(f"{stored}; {counted(len(plan.fetch), 'layer')} to download, {size(plan.bytes)}", quiet=arguments.quiet)
     else:
         remark(
-            f"{there}; {counted(len(plan.fetch), 'layer')} downloaded, {size(pulled.moved)} in {seconds(took)}",
+            f"{stored}; {counted(len(plan.fetch), 'layer')} downloaded, {size(pulled.moved)} in {seconds(took)}",
             quiet=arguments.quiet,
         )
     return 0
 
 
 def show_plan(layers: tuple[Layer, ...]) -> None:
-    """The layers that would be fetched, largest first."""
+    """Print a table of the layers to download, largest first."""
     from lamella.layers.oci.annotations import PACKAGE, VERSION
 
     if layers:
@@ -97,7 +97,7 @@ def show_plan(layers: tuple[Layer, ...]) -> None:
 
 
 def document(pulled: Pulled, store: str, took: float, *, dry_run: bool) -> dict[str, Any]:
-    """What was pulled, or would be, as JSON."""
+    """Return a pull, or its plan, as JSON."""
     from lamella.layers.oci.annotations import PACKAGE, VERSION
 
     plan = pulled.plan

@@ -1,4 +1,4 @@
-"""`lamella push`: the environment as layers in a registry or a layout folder, under a tag."""
+"""`lamella push`: push an environment as layers to a registry or layout folder, under a tag."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
-from lamella.cli.settings import BASE, COMPRESSION, IMAGE_PREFIX, MAX_LAYERS, REGISTRY, UsageError, trust_of
+from lamella.cli.settings import BASE, COMPRESSION, IMAGE_PREFIX, MAX_LAYERS, REGISTRY, UsageError, quoted, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -20,47 +20,51 @@ if TYPE_CHECKING:
 
 SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *REGISTRY)
 DOCKER_LAYERS = 125
-"""Layers that Docker's engine takes; containerd's clients take about as many."""
-_DOES = {"build": "build and upload", "upload": "upload", "reuse": "nothing: it is there"}
+"""Most layers that Docker's engine accepts; containerd's clients accept about as many."""
+_DOES = {"build": "build and upload", "upload": "upload", "reuse": "reuse"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     parser.add_argument(
-        "reference", metavar="REFERENCE", help="registry/repository:tag, or oci:FOLDER:tag for a folder"
+        "reference", metavar="REFERENCE", help="registry/repository:tag, or oci:FOLDER:tag for an OCI layout folder"
     )
     environment.add_to(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would be built and uploaded; change nothing")
-    parser.add_argument("--append", action="store_true", help="keep what the tag names for other platforms")
+    parser.add_argument("--append", action="store_true", help="keep the other platforms of the tag")
     parser.add_argument("--sbom", action="store_true", help="attach a CycloneDX bill of materials")
     parser.add_argument(
-        "--sign", metavar="KEY", help="sign it with this private key, as cosign does; its password is COSIGN_PASSWORD"
+        "--sign",
+        metavar="KEY",
+        help="sign with this private key, as cosign does; its password is read from COSIGN_PASSWORD",
     )
     for setting in SETTINGS:
         setting.add_to(parser)
-    image = parser.add_argument_group("what the runnable image does")
-    image.add_argument("--entrypoint", metavar="COMMAND", help="its entry point, as one shell-quoted string")
+    image = parser.add_argument_group("runnable image")
+    image.add_argument("--entrypoint", metavar="COMMAND", help="entry point, as one shell-quoted string")
     image.add_argument(
-        "--cmd", metavar="COMMAND", help="its command, as one shell-quoted string (default: the base's, else python)"
+        "--cmd", metavar="COMMAND", help="command, as one shell-quoted string (default: the base image's, else python)"
     )
-    image.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="a variable; may be repeated")
-    image.add_argument("--label", metavar="NAME=VALUE", action="append", default=[], help="a label; may be repeated")
+    image.add_argument(
+        "--env", metavar="NAME=VALUE", action="append", default=[], help="set an environment variable; repeatable"
+    )
+    image.add_argument("--label", metavar="NAME=VALUE", action="append", default=[], help="set a label; repeatable")
     image.add_argument(
         "--annotation",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="an annotation of it and of the index, such as org.opencontainers.image.source; may be repeated",
+        help="annotate image and index, such as with org.opencontainers.image.source; repeatable",
     )
     image.add_argument(
         "--created",
         metavar="TIME",
-        help="when it was made, such as 2026-01-31T12:00:00Z, or now (default: 1980, so that the same is the same)",
+        help="creation time, such as 2026-01-31T12:00:00Z, or now (default: 1980-01-01, for equal digests)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Pushes; the reference, pinned to its digest, is the result."""
+    """Push, and print the reference pinned to its digest."""
     from lamella.builder.errors import BuilderError
     from lamella.builder.layer.cache import LayerCache
     from lamella.builder.pushing.push import push_environment
@@ -69,14 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.layers.signing.keys import private_key
 
     settings = _image_settings(arguments)
-    # A reference that can't be is said before an environment is looked at for seconds.
+    # An invalid reference fails before the scan, which takes seconds.
     Reference.parse(arguments.reference)
     signing_key = private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
         found = environment.scanned(arguments, progress)
-        if objection := environment.objection(found, arguments.fail_on, arguments.strict, "lamella scan shows them"):
-            raise BuilderError(f"nothing was pushed: {objection}")
+        if objection := environment.objection(found, arguments.fail_on, arguments.strict, "see lamella scan"):
+            raise BuilderError(f"nothing pushed: {objection}")
         pushed = push_environment(
             found,
             arguments.reference,
@@ -106,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
-    """What was pushed, or would be, as JSON."""
+    """Return a push, or its plan, as JSON."""
     severities = [finding.severity for finding in pushed.environment.findings]
     return {
         "reference": pushed.reference,
@@ -140,29 +144,29 @@ def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int) -> list[s
         build, upload = pushed.plan.chosen("build"), pushed.plan.chosen("upload")
         lines = [
             (
-                f"{packages}: {counted(len(build), 'layer')} to build and upload, {counted(len(upload), 'layer')} to upload "
-                f"({size(pushed.plan.upload_size)}), {counted(pushed.reused, 'layer')} there already"
+                f"{packages}: {counted(len(build), 'layer')} to build and upload, {len(upload)} to upload "
+                f"({size(pushed.plan.upload_size)}), {pushed.reused} already there"
             )
         ]
         if base := pushed.plan.base:
             lines.append(
-                f"{counted(len(base), 'layer')} of the base to take over ({size(sum(each.size for each in base))})"
+                f"{counted(len(base), 'layer')} to copy from the base image ({size(sum(each.size for each in base))})"
             )
     elif pushed.plan.unchanged:
         lines = [f"{packages}: nothing changed, nothing uploaded; {seconds(took)}"]
     else:
         lines = [
             (
-                f"{packages}: {counted(pushed.built, 'layer')} built, {counted(pushed.uploaded, 'layer')} uploaded, "
-                f"{counted(pushed.reused, 'layer')} there already; {size(pushed.moved)} in {seconds(took)}"
+                f"{packages}: {counted(pushed.built, 'layer')} built, {pushed.uploaded} uploaded, "
+                f"{pushed.reused} already there; {size(pushed.moved)} in {seconds(took)}"
             )
         ]
     if serious := findings.how_many(pushed.environment.findings, ("error", "warning")):
-        lines.append(f"{serious} about this environment: lamella scan shows them")
+        lines.append(f"{serious} in this environment; see lamella scan")
     if most > DOCKER_LAYERS:
-        lines.append(f"--max-layers is {most}, and Docker takes images of {DOCKER_LAYERS} layers at most")
+        lines.append(f"--max-layers {most}: Docker accepts at most {DOCKER_LAYERS} layers")
     if pushed.unattached:
-        lines.append(f"the findings are not attached to what was pushed: {pushed.unattached}")
+        lines.append(f"findings not attached: {pushed.unattached}")
     return lines
 
 
@@ -171,7 +175,7 @@ def _show_plan(pushed: Pushed) -> None:
     if not planned:
         return
     table(
-        (Column("Layer of", style="bold", shrinks=True), Column("To do"), Column("Files", "right")),
+        (Column("Layer", style="bold", shrinks=True), Column("Action"), Column("Files", "right")),
         [
             (_named(layer.wanted.packages), _DOES[layer.action], size(layer.wanted.size))
             for layer in sorted(planned, key=lambda layer: -layer.wanted.size)
@@ -181,7 +185,7 @@ def _show_plan(pushed: Pushed) -> None:
 
 
 def _named(packages: Sequence[str]) -> str:
-    return packages[0] if len(packages) == 1 else f"{counted(len(packages), 'package')} in one, for the image"
+    return packages[0] if len(packages) == 1 else f"{counted(len(packages), 'package')} bundled for the image"
 
 
 def _image_settings(arguments: argparse.Namespace) -> Settings:
@@ -194,7 +198,7 @@ def _image_settings(arguments: argparse.Namespace) -> Settings:
     ):
         for pair in pairs:
             if not pair.partition("=")[0] or "=" not in pair:
-                raise UsageError(f"{flag} is {pair!r}: want NAME=VALUE")
+                raise UsageError(f"{flag} {quoted(pair)}: not NAME=VALUE")
     created = arguments.created or CREATED
     if created == "now":
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -212,4 +216,4 @@ def _words(flag: str, text: str | None) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(text or ""))
     except ValueError as error:
-        raise UsageError(f"{flag} is {text!r}: {error}") from None
+        raise UsageError(f"{flag} {quoted(text)}: {error}; quote it as for a shell") from None

@@ -1,4 +1,4 @@
-"""`lamella run`: one command in the environment; this process becomes it."""
+"""`lamella run`: replace this process with one command in an environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = (STORE, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments; main takes the command, behind --, off the line."""
+    """Add the verb's arguments, without the command after --, which `main` splits off."""
     parser.usage = "lamella run [options] REFERENCE -- COMMAND [ARGUMENT ...]"
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; run nothing")
@@ -25,9 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs; stdin, stdout, signals and the exit code are the command's own, so --json goes to stderr."""
+    """Run. stdin, stdout, signals and the exit code are the command's own, so --json prints to stderr."""
     if not arguments.command:
-        raise UsageError("run needs a command behind --, such as: lamella run REFERENCE -- python script.py")
+        raise UsageError("run: missing command; use lamella run REFERENCE -- python script.py")
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 

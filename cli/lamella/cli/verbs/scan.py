@@ -1,4 +1,4 @@
-"""`lamella scan`: the environment as Lamella sees it, before anything is pushed."""
+"""`lamella scan`: show an environment and its findings, before a push."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ if TYPE_CHECKING:
 
 SETTINGS = (IMAGE_PREFIX, *environment.SETTINGS)
 LARGEST = 20
-"""Packages that are shown without --all: the rest is most of the lines and little of the size."""
+"""Packages shown without --all: the rest is most of the lines and little of the size."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     environment.add_to(parser)
-    parser.add_argument("--all", action="store_true", help="every package and every finding, not the first ones alone")
-    parser.add_argument("--left-out", action="store_true", help="list the files that no layer will hold, and why")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help=f"show every package and finding (default: the {LARGEST} largest, and {findings.OF_ONE_KIND} findings of a kind)",
+    )
+    parser.add_argument("--left-out", action="store_true", help="list the paths left out, with the reasons")
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Scans and shows."""
+    """Scan, and show the environment."""
     from lamella.cli.progress import shown
 
     with shown(quiet=arguments.quiet) as progress:
@@ -40,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         _show(found, everything=arguments.all, left_out=arguments.left_out)
         if found.left_out and not arguments.left_out:
             remark(
-                f"{counted(len(found.left_out), 'path')} left out: --left-out lists them, with the reasons",
+                f"{counted(len(found.left_out), 'path')} left out: --left-out shows them",
                 quiet=arguments.quiet,
             )
-    where = "they are in the result" if arguments.json or arguments.all else "they are above, and --all shows every one"
+    where = "see the result" if arguments.json or arguments.all else "see above, or all of them with --all"
     if objection := environment.objection(found, arguments.fail_on, arguments.strict, where):
         remark(f"lamella: {objection}")
         return 1
@@ -51,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def document(found: Environment) -> dict[str, Any]:
-    """The scan as JSON."""
+    """Return the scan as JSON."""
     return {
         "prefix": found.prefix,
         "platform": str(found.platform),
@@ -106,7 +110,7 @@ def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
         ],
     )
     if rest := packages[count:]:
-        result(f"… and {len(rest)} more of {size(sum(package.size for package in rest))} together: --all lists them")
+        result(f"… and {len(rest)} more ({size(sum(package.size for package in rest))}): --all shows them")
     result("")
     files = sum(len(package.files) for package in packages)
     result(f"{counted(len(packages), 'package')}, {counted(files, 'file')}, {size(total)}")
@@ -122,9 +126,9 @@ def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
 
 
 def _needs(needs: Needs) -> str:
-    """What a node must have, as the end of a line."""
+    """Return a node's requirements as the end of a line."""
     found = [f"glibc {needs.glibc}"] if needs.glibc else []
     if needs.level > 1:
-        found.append(f"a CPU of level x86-64-v{needs.level}")
+        found.append(f"an x86-64-v{needs.level} CPU")
     found += needs.drivers
-    return f", needs {', '.join(found)}" if found else ""
+    return f", requires {', '.join(found)}" if found else ""

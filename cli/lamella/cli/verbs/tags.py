@@ -1,4 +1,4 @@
-"""`lamella tags`: the tags of a repository or a layout folder."""
+"""`lamella tags`: list the tags of a repository or layout folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SETTINGS = REGISTRY
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     parser.add_argument("repository", metavar="REPOSITORY", help="registry/repository, or oci:FOLDER")
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lists them, one on each line."""
+    """List the tags, one a line."""
     from lamella.layers.storages import list_tags
 
     tags = list_tags(arguments.repository, trust=trust_of(arguments))

@@ -1,4 +1,4 @@
-"""`lamella umount`: takes an environment away from a folder, and what a crash left of one."""
+"""`lamella umount`: unmount an environment, or clean up after a mount that crashed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ SETTINGS = (STORE,)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
-    parser.add_argument("target", metavar="TARGET", help="the folder that was given to mount")
-    parser.add_argument("--lazy", action="store_true", help="also while programs use it; they go on until they end")
-    parser.add_argument("--dry-run", action="store_true", help="show what is mounted there; change nothing")
+    """Add the verb's arguments."""
+    parser.add_argument("target", metavar="TARGET", help="folder given to mount")
+    parser.add_argument(
+        "--lazy", action="store_true", help="unmount even while programs use it; they continue until they end"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the mounted environment; change nothing")
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Unmounts."""
+    """Unmount."""
     import os
 
     from lamella.layers.errors import MountError
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif not mounted.whole:
         was = mounted.reference or "an environment"
         remark(
-            f"{was} was no more at {mounted.target}, or not as a whole: its record is gone, and what others put there stays",
+            f"{was} was not fully mounted at {mounted.target}; removed its record and left other files alone",
             quiet=arguments.quiet,
         )
     else:

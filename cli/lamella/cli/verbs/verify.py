@@ -1,4 +1,4 @@
-"""`lamella verify`: every layer of the store against its diff_id, and the trees that were made of them."""
+"""`lamella verify`: check every layer of the store against its diff_id, and the trees derived from layers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SETTINGS = (STORE,)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the verb's arguments."""
+    """Add the verb's arguments."""
     parser.add_argument(
-        "--dry-run", action="store_true", help="keep damaged layers; without it the next pull mends them"
+        "--dry-run", action="store_true", help="keep damaged layers (default: remove them; the next pull restores them)"
     )
     for setting in SETTINGS:
         setting.add_to(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verifies; exit code 1 where a layer is damaged."""
+    """Verify the store. The exit code is 1 if a layer is damaged."""
     from lamella.cli.progress import shown
     from lamella.layers.store.store import Store
     from lamella.layers.upkeep.verify import verify
@@ -59,6 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
                 for damage in verified.damaged
             ],
         )
-    damaged = counted(len(verified.damaged), "damaged one") if verified.damaged else "all whole"
+    damaged = f"{len(verified.damaged)} damaged" if verified.damaged else "all intact"
     remark(f"{counted(verified.layers, 'layer')} in {store.path}: {damaged}", quiet=arguments.quiet or arguments.json)
     return 1 if verified.damaged else 0

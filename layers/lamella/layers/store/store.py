@@ -149,7 +149,7 @@ def _explanation(path: str, error: OSError) -> str:
             f"the store {path} is no folder, or holds a file where a folder belongs: choose another with LAMELLA_STORE"
         )
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many files are open: raise the limit (ulimit -n)"
+        return "too many open files; raise the limit (ulimit -n)"
     what = f" ({error.filename})" if error.filename else ""
     return f"the store {path} failed: {error.strerror}{what}"
 
