@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lamella.builder.environment import Environment, File, Finding, Package
+    from lamella.builder.environment import Environment, File, Package
+    from lamella.layers.published.findings import Finding
 
 SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 """site-packages of environments that are made with the tests' own interpreter."""

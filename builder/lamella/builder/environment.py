@@ -8,23 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lamella.layers.published.findings import Finding, Severity
-
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Platform
-
-__all__ = [
-    "Environment",
-    "File",
-    "Finding",
-    "Holds",
-    "Interpreter",
-    "LeftOut",
-    "Needs",
-    "Origin",
-    "Package",
-    "Severity",
-]
+    from lamella.layers.published.findings import Finding
 
 Origin = Literal["conda", "pypi", "python", "local", "system", "unowned"]
 Holds = Literal["", "text", "binary"]

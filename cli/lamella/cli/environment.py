@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder.environment import Environment, Severity
+    from lamella.builder.environment import Environment
     from lamella.layers.progress import Progress
+    from lamella.layers.published.findings import Severity
 
 SETTINGS = (LOCAL, FAIL_ON, CACHE, RECORDED_PLATFORM)
 

@@ -10,6 +10,7 @@ from lamella.builder.content.key import bundle_key, layer_key
 from lamella.builder.errors import EnvironmentChanged
 from lamella.builder.layer import wanted
 from lamella.builder.layer.cache import LayerCache
+from lamella.builder.layer.rules import Remembered
 from lamella.layers.oci.documents import Platform
 from support.packages import SITE, environment, package
 
@@ -58,7 +59,9 @@ def test_a_bundles_key_follows_from_its_members_in_any_order() -> None:
 
 
 def keys(env: Environment, cache: LayerCache | None = None) -> dict[str, str]:
-    made = wanted.layers(env, image_prefix="/opt/env", compression="zstd", image_layers=100, notes=cache)
+    made = wanted.layers(
+        env, image_prefix="/opt/env", compression="zstd", image_layers=100, notes=Remembered(cache) if cache else None
+    )
     return {one.package.name: one.wanted.key for one in made.contents}
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.environment import Finding
 from lamella.builder.image import findings_report
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push_environment
@@ -21,6 +20,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact, attach
 from lamella.layers.published import findings
 from lamella.layers.published.copy import copy
+from lamella.layers.published.findings import Finding
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.installed import venv

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.builder.content.entry import Entry
+from lamella.builder.content.pack import pack
 from lamella.builder.errors import CacheError
 from lamella.builder.layer.bundle import merge, partition
-from lamella.builder.layer.pack import pack
 from lamella.layers.oci.documents import LAYER_ZSTD
 
 if TYPE_CHECKING:

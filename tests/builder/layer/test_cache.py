@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
+from lamella.builder.content.pack import Blob, Packed
 from lamella.builder.errors import CacheError
 from lamella.builder.layer.cache import Built, LayerCache
-from lamella.builder.layer.pack import Blob, Packed
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 from support.engines import need_root
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
+from lamella.builder.content.pack import Packed
 from lamella.builder.layer.cache import RECENT, Built, LayerCache
-from lamella.builder.layer.pack import Packed
 from lamella.builder.layer.prune import prune
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 

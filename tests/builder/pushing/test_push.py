@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.environment import Finding
 from lamella.builder.errors import BuilderError, CacheError, EnvironmentChanged
 from lamella.builder.image.documents import Settings
 from lamella.builder.layer.cache import LayerCache
@@ -21,6 +20,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.progress import Silent
 from lamella.layers.published import environment as published
+from lamella.layers.published.findings import Finding
 from lamella.layers.signing.cosign import sign, verify
 from lamella.layers.signing.keys import private_key
 from lamella.layers.storages import open_storage

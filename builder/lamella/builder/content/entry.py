@@ -48,7 +48,7 @@ class Rewritten:
         """Names what is done, for a cache of results: equal rules on equal bytes give equal bytes."""
         prefixes = b"\0".join(self.prefixes).hex()
         return (
-            f"3 {prefixes} {self.image_prefix} {self.holds} {self.padded:d} {self.shebang:d} {self.rpath} "
+            f"{prefixes} {self.image_prefix} {self.holds} {self.padded:d} {self.shebang:d} {self.rpath} "
             f"{self.strip_runpath:d} {self.file.mode:o}"
         )
 

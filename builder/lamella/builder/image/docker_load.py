@@ -12,8 +12,8 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any, cast
 
+from lamella.builder.content import tar_writer
 from lamella.builder.errors import BuilderError
-from lamella.builder.layer import tar_writer
 from lamella.layers.oci.documents import ImageConfig, Manifest, Platform, layers_of
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document

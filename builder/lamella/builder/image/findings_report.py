@@ -10,11 +10,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from lamella.builder.environment import Finding
 from lamella.builder.files import prefix_pattern
 from lamella.layers.oci.documents import canonical_json
 from lamella.layers.oci.referrers import Artifact
-from lamella.layers.published.findings import MEDIA_TYPE, ORDER, PLATFORM
+from lamella.layers.published.findings import MEDIA_TYPE, ORDER, PLATFORM, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,10 +11,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from lamella.builder.environment import Finding
 from lamella.builder.installed.conda_specs import without_source
 from lamella.builder.installed.distributions import Distribution
 from lamella.builder.urls import without_credentials
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

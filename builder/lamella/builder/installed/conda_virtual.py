@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lamella.builder.environment import Finding
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from lamella.builder.environment import Finding, LeftOut
+    from lamella.builder.environment import LeftOut
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.prefix.places import Place
     from lamella.builder.prefix.walk import Entry
+    from lamella.layers.published.findings import Finding
 
 
 class Inventory(NamedTuple):

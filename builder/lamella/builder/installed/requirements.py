@@ -11,9 +11,9 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from lamella.builder.environment import Finding
 from lamella.builder.installed import conda_specs
 from lamella.builder.installed.distributions import normalised
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -6,8 +6,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO
 
+from lamella.builder.content.pack import MEDIA_TYPE, pack
 from lamella.builder.layer.bundle import merge
-from lamella.builder.layer.pack import MEDIA_TYPE, pack
 from lamella.layers.oci.documents import Descriptor
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from lamella.builder.content.bytecode import Compiler
+    from lamella.builder.content.pack import Compression, Packed
     from lamella.builder.environment import Package
     from lamella.builder.layer.cache import Built, LayerCache
-    from lamella.builder.layer.pack import Compression, Packed
     from lamella.builder.layer.plan import Wanted
     from lamella.builder.layer.wanted import Content, Shipped
     from lamella.layers.oci.storage import Reader, Storage

@@ -25,7 +25,7 @@ from lamella.layers.oci.documents import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamella.builder.layer.pack import Packed
+    from lamella.builder.content.pack import Packed
 
 
 RECENT = 3600
@@ -113,18 +113,6 @@ class LayerCache:
         """Removes a blob that turned out not to be what its digest says."""
         with contextlib.suppress(OSError):
             os.unlink(self._blob_path(built.digest))
-
-    def measured(self, name: str) -> tuple[str, int] | None:
-        """sha256 and size of a rewritten file, as they were remembered."""
-        try:
-            digest, size = (self.note(name) or b"").decode().split()
-            return digest, int(size)
-        except ValueError:
-            return None
-
-    def remember(self, name: str, digest: str, size: int) -> None:
-        """Remembers sha256 and size of a rewritten file."""
-        self.keep_note(name, f"{digest} {size}".encode())
 
     def note(self, name: str) -> bytes | None:
         """What was kept under `name`, or None."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from lamella.builder.content import bytecode, metadata, prefix_rewrite, rpath, scripts
-from lamella.builder.content import entry as canonical
-from lamella.builder.content import key as key_module
+from lamella.builder.content import bytecode
 from lamella.builder.content import package as content
 from lamella.builder.content.key import bundle_key, layer_key
-from lamella.builder.content.package import Measurements
-from lamella.builder.files import prefix_pattern
+from lamella.builder.content.pack import compression_name
 from lamella.builder.layer.bundle import partition
-from lamella.builder.layer.pack import compression_name
 from lamella.builder.layer.plan import Wanted
 
 if TYPE_CHECKING:
@@ -23,18 +18,9 @@ if TYPE_CHECKING:
 
     from lamella.builder.content.bytecode import Module
     from lamella.builder.content.entry import Entry
+    from lamella.builder.content.pack import Compression
     from lamella.builder.environment import Environment, Package
-    from lamella.builder.layer.pack import Compression
-
-
-class Notes(Measurements, Protocol):
-    """Remembers answers for later pushes, by question."""
-
-    def note(self, name: str) -> bytes | None:
-        """The answer that was kept for `name`, or None."""
-
-    def keep_note(self, name: str, content: bytes) -> None:
-        """Keeps an answer."""
+    from lamella.builder.layer.rules import Remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +67,7 @@ def layers(
     image_prefix: str,
     compression: Compression,
     image_layers: int,
-    notes: Notes | None = None,
+    notes: Remembered | None = None,
 ) -> Layers:
     """Reads nothing but the few files that are rewritten, and nothing of a package that `notes` know.
 
@@ -102,7 +88,7 @@ def layers(
     )
 
 
-def shipped(environment: Environment, package: Package, image_prefix: str, notes: Notes | None = None) -> Shipped:
+def shipped(environment: Environment, package: Package, image_prefix: str, notes: Remembered | None = None) -> Shipped:
     """What the layer of `package` is packed from."""
     entries = content.entries(environment, package, image_prefix, notes)
     installed = package.origin in ("conda", "pypi", "python")
@@ -112,7 +98,7 @@ def shipped(environment: Environment, package: Package, image_prefix: str, notes
 
 
 def _wanted(
-    environment: Environment, package: Package, image_prefix: str, compression: Compression, notes: Notes | None
+    environment: Environment, package: Package, image_prefix: str, compression: Compression, notes: Remembered | None
 ) -> Wanted | None:
     """The layer of a package; None where nothing of it ships.
 
@@ -138,28 +124,18 @@ def _wanted(
 
 
 def _question(environment: Environment, package: Package, image_prefix: str, compression: Compression) -> str:
-    """Everything that a package's key depends on, as one line."""
+    """Everything that a package's key depends on beside the code, as one line."""
     files = hashlib.sha256()
     for file in package.files:
         line = f"{file.path}\0{file.mode:o}\0{file.size}\0{file.digest}\0{file.target}\0{file.holds}\n"
         files.update(line.encode("utf-8", "surrogateescape"))
     interpreter = environment.interpreter
     about = (
-        _rules(), compression_name(compression), image_prefix, package.origin, package.name, package.records,
+        compression_name(compression), image_prefix, package.origin, package.name, package.records,
         interpreter.version, interpreter.cache_tag, interpreter.magic, interpreter.stdlib,
         b"\0".join(environment.prefixes).hex(), files.hexdigest(),
     )  # fmt: skip
     return f"key {' '.join(about)}"
-
-
-@functools.cache
-def _rules() -> str:
-    """Names the rules: a release that changes one of them asks anew."""
-    seen = hashlib.sha256()
-    for module in (bytecode, canonical, content, key_module, metadata, prefix_pattern, prefix_rewrite, rpath, scripts):
-        with open(str(module.__file__), "rb") as source:
-            seen.update(source.read())
-    return seen.hexdigest()
 
 
 def _bundle(members: Sequence[Wanted]) -> Wanted:

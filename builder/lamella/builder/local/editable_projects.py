@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.cache_folder import cache_folder
-from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.environment import LeftOut
 from lamella.builder.errors import CacheError
 from lamella.builder.installed.distributions import Distribution, distributions, normalised
 from lamella.builder.local.project_files import project_tree, too_broad
 from lamella.builder.local.pth_pointers import Pointer, egg_links, pointers
 from lamella.builder.prefix.walk import look
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -7,11 +7,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.environment import Finding
 from lamella.builder.errors import CannotBuild
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.project_files import PROJECT, is_beside, is_repository, never, too_broad, top_of
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

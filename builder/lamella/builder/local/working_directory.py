@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.environment import LeftOut
 from lamella.builder.errors import CannotBuild
 from lamella.builder.installed.distributions import Distribution, normalised
 from lamella.builder.local.ignore import Ignore
@@ -17,6 +17,7 @@ from lamella.builder.local.roots import project, roots
 from lamella.builder.local.shadowing import Namesakes, joins
 from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import Entry, look, walk
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

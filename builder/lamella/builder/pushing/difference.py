@@ -17,8 +17,8 @@ from lamella.layers.oci.documents import LAYER_GZIP
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lamella.builder.content.pack import Compression
     from lamella.builder.environment import Environment
-    from lamella.builder.layer.pack import Compression
     from lamella.layers.published.environment import PublishedEnvironment
 
 

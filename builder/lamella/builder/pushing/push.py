@@ -17,6 +17,7 @@ from lamella.builder.layer import wanted
 from lamella.builder.layer.build import build
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.layer.plan import PlannedLayer, PushPlan, plan
+from lamella.builder.layer.rules import Remembered
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing import destination
 from lamella.builder.pushing.publish import Attachments, Published, attach, publish
@@ -32,10 +33,10 @@ from lamella.layers.trust import Trust
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from lamella.builder.content.pack import Compression
     from lamella.builder.environment import Environment
     from lamella.builder.image.documents import Base, Pair
     from lamella.builder.layer.cache import Built
-    from lamella.builder.layer.pack import Compression
     from lamella.builder.layer.wanted import Layers
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import Storage
@@ -145,12 +146,13 @@ def push_environment(
                 f"the base {base} has {len(under.layers)} layers, and {max_layers} are all there may be: "
                 "raise --max-layers, or take a smaller base"
             )
+        remembered = Remembered(cache)
         layers = wanted.layers(
             environment,
             image_prefix=image_prefix,
             compression=compression,
             image_layers=image_layers,
-            notes=cache,
+            notes=remembered,
         )
         about = About(environment.platform, image_prefix, environment.interpreter.version, environment.needs)
         cached = {item.key: built for item in layers.all if (built := cache.find(item.key))}
@@ -183,7 +185,7 @@ def push_environment(
             uploads = stack.enter_context(contextlib.closing(Uploads(storage, survey.there, progress)))
             if under and base:
                 _take_base(stack, uploads, under, Reference.parse(base), target, trust=trust)
-            tools = _Tools(storage, cache, progress, uploads)
+            tools = _Tools(storage, cache, remembered, progress, uploads)
             known = _build(
                 decided,
                 layers,
@@ -269,6 +271,7 @@ def _take_base(
 class _Tools:
     storage: Storage
     cache: LayerCache
+    remembered: Remembered
     progress: Progress
     uploads: Uploads
 
@@ -299,7 +302,7 @@ def _build(
         build(
             [content for content in layers.contents if content.wanted.key in wanted_keys],
             [bundle for bundle in layers.bundles if bundle.key in wanted_keys],
-            ship=lambda package: wanted.shipped(environment, package, image_prefix, cache),
+            ship=lambda package: wanted.shipped(environment, package, image_prefix, tools.remembered),
             known=results,
             cache=cache,
             compiler=compiler,

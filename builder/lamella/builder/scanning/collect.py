@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.environment import LeftOut
 from lamella.builder.installed.conda import conda_packages, conda_skip
 from lamella.builder.installed.distributions import distributions
 from lamella.builder.installed.inventory import Inventory
@@ -20,6 +20,7 @@ from lamella.builder.prefix.sites import is_system, sites, user_base
 from lamella.builder.prefix.venv import venv_skip
 from lamella.builder.prefix.walk import Entry, Tree, look, walk
 from lamella.builder.scanning import symlinks
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

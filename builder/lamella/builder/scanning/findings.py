@@ -8,22 +8,24 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from lamella.builder.content.entry import Rewritten, measured
-from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.environment import LeftOut
 from lamella.builder.errors import CannotBuild
 from lamella.builder.files import elf
 from lamella.builder.files.secrets import REASONS, secret
 from lamella.builder.installed.distributions import normalised
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from lamella.builder.environment import Environment, Package, Severity
+    from lamella.builder.environment import Environment, Package
     from lamella.builder.files.read import Content
     from lamella.builder.prefix.interpreter import Facts
     from lamella.builder.prefix.locate import Located
     from lamella.builder.prefix.places import Place
     from lamella.builder.prefix.walk import Entry
     from lamella.layers.oci.documents import Platform
+    from lamella.layers.published.findings import Severity
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # pip's AdjacentTempDirectory: the first letters of a name become tildes and others.

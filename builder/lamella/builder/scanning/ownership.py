@@ -7,7 +7,8 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.environment import LeftOut
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -7,10 +7,11 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.environment import LeftOut
 from lamella.builder.files.secrets import secret, secret_behind
 from lamella.builder.prefix.places import Place, in_environment
 from lamella.builder.prefix.walk import Entry, walk
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

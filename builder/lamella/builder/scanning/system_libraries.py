@@ -6,11 +6,12 @@ import os
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.environment import Finding, Needs
+from lamella.builder.environment import Needs
 from lamella.builder.files.elf import Elf
 from lamella.builder.prefix.places import in_environment
 from lamella.builder.prefix.walk import Entry
 from lamella.builder.scanning import ld_so
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence

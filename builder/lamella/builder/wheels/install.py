@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from lamella.builder.environment import Finding, LeftOut
+from lamella.builder.environment import LeftOut
 from lamella.builder.errors import BuilderError
 from lamella.builder.installed.distributions import distributions
 from lamella.builder.local.project_files import too_broad
@@ -18,6 +18,7 @@ from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import walk
 from lamella.builder.wheels import cache
 from lamella.builder.wheels.unpack import unpack
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from lamella.builder.installed.distributions import Distribution

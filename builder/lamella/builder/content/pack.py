@@ -7,8 +7,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
+from lamella.builder.content import tar_writer
 from lamella.builder.content.entry import Entry, read
-from lamella.builder.layer import tar_writer
 from lamella.layers.oci.documents import LAYER_GZIP, LAYER_ZSTD, Digest
 
 if TYPE_CHECKING:

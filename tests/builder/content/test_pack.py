@@ -15,12 +15,12 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamella.builder.content import tar_writer
 from lamella.builder.content.bytecode import Compiler, modules
 from lamella.builder.content.entry import Entry
+from lamella.builder.content.pack import pack
 from lamella.builder.content.package import entries
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
-from lamella.builder.layer import tar_writer
-from lamella.builder.layer.pack import pack
 from lamella.layers.tar.reader import Archive
 from support.engines import need
 from support.packages import SITE, environment, interpreter, package
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lamella.builder.layer.pack import Compression, Packed
+    from lamella.builder.content.pack import Compression, Packed
 
 LONG = "a-folder-with-a-long-name/" * 12 + "x" * 120
 
