@@ -1,104 +1,213 @@
-"""Which files of a folder `.gitignore` and `.lamellaignore` leave out. Source: gitignore(5), "Pattern format"."""
+"""Which files of a folder `.gitignore` and `.lamellaignore` leave out.
+
+Sources: gitignore(5), "Pattern format"; git's dir.c and wildmatch.c for everything that the manual leaves open. Git matches
+bytes: `?` is one byte, not one character.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
+import string
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FILES = (".gitignore", ".lamellaignore")
+
+_SPECIAL = re.compile(rb"[*?\[\\]")
+_NEVER = rb"(?!)"
+_BOM = b"\xef\xbb\xbf"
+_SLASH = ord("/")
+_ALNUM = (string.ascii_letters + string.digits).encode()
+_PRINTED = bytes(range(0x20, 0x7F))
+_CLASSES = {
+    b"alnum": _ALNUM,
+    b"alpha": string.ascii_letters.encode(),
+    b"blank": b" \t",
+    b"cntrl": bytes((*range(0x20), 0x7F)),
+    b"digit": string.digits.encode(),
+    b"graph": _PRINTED[1:],
+    b"lower": string.ascii_lowercase.encode(),
+    b"print": _PRINTED,
+    b"punct": bytes(byte for byte in _PRINTED[1:] if byte not in _ALNUM),
+    b"space": b" \t\n\r\v\f",
+    b"upper": string.ascii_uppercase.encode(),
+    b"xdigit": string.hexdigits.encode(),
+}
 
 
 class Rule(NamedTuple):
     """One line of an ignore file."""
 
-    matches: re.Pattern[str]
-    """Of a path relative to the folder of the ignore file."""
+    matches: re.Pattern[bytes]
+    """Matches a path relative to the folder of the ignore file, or its last part if the rule has no slash."""
     keeps: bool
     """Whether it begins with `!`."""
     folders_only: bool
+    anchored: bool
+    """Whether it has a slash, and so matches whole paths."""
 
 
 class Ignore:
-    """The rules of one tree; its ignore files are read as its folders are entered, and those of the folders above it
-    from `top` on: the repository's."""
+    """The rules of one tree. Ignore files are read when their folders are first asked for, from the folder `top` (the
+    repository's) down."""
 
     def __init__(self, root: str, files: tuple[str, ...] = FILES, top: str = "") -> None:
         self._top = top or root
         self._below = os.path.relpath(root, self._top)
         self._files = files
-        self._rules: dict[str, list[Rule]] = {}
+        self._rules: dict[str, _Rules] = {}
 
     def ignored(self, path: str, *, folder: bool) -> bool:
-        """Whether `path` (relative to the root) is left out. Its parents are taken as not ignored, as git has it."""
-        decided = False
-        parent = ""
-        inner = path if self._below == os.curdir else f"{self._below}/{path}"
+        """Whether `path` (relative to the root) is left out. Assumes, as git does, that its parents are not."""
+        whole = path if self._below == os.curdir else f"{self._below}/{path}"
+        parent, _, name = whole.rpartition("/")
+        inner = last = os.fsencode(name)
+        # The last rule of the deepest ignore file decides.
         while True:
-            for rule in self._of(parent):
-                if (folder or not rule.folders_only) and rule.matches.fullmatch(inner):
-                    decided = not rule.keeps
-            first, slash, inner = inner.partition("/")
-            if not slash:
-                return decided
-            parent = f"{parent}/{first}" if parent else first
+            level = self._of(parent)
+            if level.names.fullmatch(last) or level.paths.fullmatch(inner):
+                for rule in level.rules:
+                    if (folder or not rule.folders_only) and rule.matches.fullmatch(inner if rule.anchored else last):
+                        return not rule.keeps
+            if not parent:
+                return False
+            parent, _, name = parent.rpartition("/")
+            inner = os.fsencode(name) + b"/" + inner
 
-    def _of(self, folder: str) -> list[Rule]:
+    def _of(self, folder: str) -> _Rules:
         if folder not in self._rules:
-            self._rules[folder] = rules = []
+            found: list[Rule] = []
             for name in self._files:
                 try:
-                    with open(
-                        os.path.join(self._top, folder, name), encoding="utf-8", errors="surrogateescape"
-                    ) as lines:
-                        rules += [found for line in lines if (found := rule(line.rstrip("\r\n")))]
+                    with open(os.path.join(self._top, folder, name), "rb") as file:
+                        found += rules(file.read())
                 except OSError:
                     continue
+            self._rules[folder] = _Rules(found[::-1], _any(found, anchored=False), _any(found, anchored=True))
         return self._rules[folder]
 
 
-def rule(line: str) -> Rule | None:
-    """A line of an ignore file; None for a blank one or a comment."""
-    if not line.strip() or line.startswith("#"):
-        return None
-    line = re.sub(r"(?<!\\)\s+$", "", line)
-    keeps = line.startswith("!")
+class _Rules(NamedTuple):
+    """The rules of the ignore files in one folder."""
+
+    rules: list[Rule]
+    """The last one first."""
+    names: re.Pattern[bytes]
+    """Matches what any rule without a slash matches: most files match none, and one expression is faster than many."""
+    paths: re.Pattern[bytes]
+    """The same for rules with a slash."""
+
+
+def _any(rules: list[Rule], *, anchored: bool) -> re.Pattern[bytes]:
+    chosen = [rule.matches.pattern for rule in rules if rule.anchored == anchored]
+    return re.compile(b"|".join(chosen) or _NEVER, re.DOTALL)
+
+
+def rules(content: bytes) -> Iterator[Rule]:
+    """The rules in an ignore file, but those that can match nothing."""
+    for line in content.removeprefix(_BOM).split(b"\n"):
+        if line and not line.startswith(b"#") and (found := rule(line.removesuffix(b"\r"))):
+            yield found
+
+
+def rule(line: bytes) -> Rule | None:
+    """The rule in a line that is not a comment, or None if it can match nothing."""
+    line = _without_trailing_spaces(line)
+    keeps = line.startswith(b"!")
     line = line[1:] if keeps else line
-    folders_only = line.endswith("/")
-    line = line.rstrip("/")
-    anchored = "/" in line
-    line = line.lstrip("/")
-    try:
-        pattern = _translated(line) if anchored else f"(?:.*/)?{_translated(line)}"
-        return Rule(re.compile(pattern, re.DOTALL), keeps, folders_only)
-    except re.error:
-        return None  # such as [z-a]: matches nothing, as with git
+    folders_only = line.endswith(b"/")
+    line = line[:-1] if folders_only else line
+    pattern = _translated(line.removeprefix(b"/"))
+    return Rule(re.compile(pattern, re.DOTALL), keeps, folders_only, b"/" in line) if pattern else None
 
 
-def _translated(glob: str) -> str:
-    """A glob as a regular expression: `*` and `?` stop at slashes, `**` does not."""
+def _without_trailing_spaces(line: bytes) -> bytes:
+    """`line` without spaces at its end; an escaped space stays with all before it."""
+    kept = at = 0
+    while at < len(line):
+        width = 2 if line[at : at + 1] == b"\\" else 1
+        if line[at : at + 1] != b" ":
+            kept = at + width
+        at += width
+    return line[:kept]
+
+
+def _translated(glob: bytes) -> bytes | None:
+    """A glob as a regular expression, or None if it can match nothing."""
     out, at = [], 0
     while at < len(glob):
-        if glob.startswith("**/", at) and (at == 0 or glob[at - 1] == "/"):
-            out.append("(?:.*/)?")
-            at += 3
-        elif glob[at:] == "**" and (at == 0 or glob[at - 1] == "/"):
-            out.append(".+")
-            at += 2
-        elif glob[at] == "*":
-            out.append("[^/]*")
-            at += 1
-        elif glob[at] == "?":
-            out.append("[^/]")
-            at += 1
-        elif glob[at] == "[" and (end := glob.find("]", at + 2)) > 0:
-            inner = glob[at + 1 : end].replace("\\", "\\\\")
-            out.append(f"[{'^' + inner[1:] if inner[0] in '!^' else inner}]")
-            at = end + 1
-        elif glob[at] == "\\" and at + 1 < len(glob):
-            out.append(re.escape(glob[at + 1]))
-            at += 2
+        character = glob[at : at + 1]
+        if character == b"*":
+            end = at + 1
+            while glob[end : end + 1] == b"*":
+                end += 1
+            found, at = _stars(glob, at, end)
+        elif character == b"?":
+            found, at = b"[^/]", at + 1
+        elif character == b"[":
+            members, at = _bracket(glob, at + 1)
+            found = _any_of(members)
+        elif character == b"\\":
+            found, at = re.escape(glob[at + 1 : at + 2]), at + 2
         else:
-            out.append(re.escape(glob[at]))
-            at += 1
-    return "".join(out)
+            found, at = re.escape(character), at + 1
+        if not found:
+            return None
+        out.append(found)
+    return b"".join(out)
+
+
+def _stars(glob: bytes, start: int, end: int) -> tuple[bytes, int]:
+    """The expression for the asterisks from `start` to `end`, and where the glob goes on.
+
+    Two or more span folders if slashes or the glob's ends enclose them. Git compares what comes before the first special
+    character by itself, so that the end of that counts as the glob's beginning: `foo**/bar` matches foo/a/b/bar.
+    """
+    opened = start == 0 or glob[start - 1] == _SLASH or not _SPECIAL.search(glob, 0, start)
+    if end - start == 1 or not opened:
+        return b"[^/]*", end
+    if end == len(glob) or glob.startswith(b"\\/", end):
+        return b".*", end
+    if glob[end] == _SLASH:
+        return b"(?:.*/)?", end + 1
+    return b"[^/]*", end
+
+
+def _bracket(glob: bytes, at: int) -> tuple[frozenset[int], int]:
+    """The bytes that a bracket expression matches, and where the glob goes on. `at` is behind the opening bracket.
+
+    No bytes if it is not closed or names an unknown class: git takes such a pattern for one that never matches.
+    """
+    nothing: tuple[frozenset[int], int] = frozenset(), len(glob)
+    negated = glob[at : at + 1] in {b"!", b"^"}
+    at += negated
+    members: set[int] = set()
+    first, previous = at, 0
+    while first == at or glob[at : at + 1] != b"]":
+        if glob.startswith(b"[:", at):
+            end = glob.find(b"]", at + 2)
+            if end < 0:
+                return nothing
+            if end > at + 2 and glob[end - 1] == ord(":"):
+                name = glob[at + 2 : end - 1]
+                if name not in _CLASSES:
+                    return nothing
+                members.update(_CLASSES[name])
+                at, previous = end + 1, 0
+                continue
+        spans = glob[at : at + 1] == b"-" and previous and glob[at + 1 : at + 2] not in {b"", b"]"}
+        at += bool(spans)
+        at += glob[at : at + 1] == b"\\"
+        if at >= len(glob):
+            return nothing
+        members.update(range(previous, glob[at] + 1) if spans else (glob[at],))
+        previous = 0 if spans else glob[at]
+        at += 1
+    return frozenset(range(256)) - members - {_SLASH} if negated else frozenset(members - {_SLASH}), at + 1
+
+
+def _any_of(members: frozenset[int]) -> bytes:
+    return b"[" + b"".join(b"\\x%02x" % byte for byte in sorted(members)) + b"]" if members else b""
