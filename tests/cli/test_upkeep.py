@@ -150,7 +150,7 @@ def test_an_invalid_registry_is_reported_before_the_password_is_asked_for(node: 
     for verb in ("login", "logout"):
         done = node(verb, "localhost:5000/team")
         assert done.returncode == 1
-        assert "'localhost:5000/team' is no registry: name its host alone, such as ghcr.io" in done.stderr
+        assert "localhost:5000/team: not a registry; use its host alone, such as ghcr.io" in done.stderr
 
 
 def test_login_reads_the_password_from_standard_input_and_saves_it_as_docker_does(node: Node) -> None:

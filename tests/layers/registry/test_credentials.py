@@ -251,7 +251,7 @@ def test_a_login_leaves_what_is_for_a_part_of_the_registry(home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["localhost:5000/team", "", "ftp://ghcr.io", "ghcr.io:port", "user:hunter2@gh cr.io"])
 def test_a_login_to_what_is_no_registry_says_what_to_name(name: str) -> None:
-    with pytest.raises(InvalidReference, match="is no registry: name its host alone, such as ghcr") as caught:
+    with pytest.raises(InvalidReference, match="not a registry; use its host alone, such as ghcr") as caught:
         login(name, USER, PASSWORD)
     assert "hunter2" not in str(caught.value)
 

@@ -27,7 +27,7 @@ def registry_of(text: str) -> str:
     registry = plain(text)
     if not is_registry(registry):
         shown = text.rpartition("@")[2][:100]
-        raise InvalidReference(f"{shown!r} is no registry: name its host alone, such as ghcr.io or localhost:5000")
+        raise InvalidReference(f"{shown}: not a registry; use its host alone, such as ghcr.io or localhost:5000")
     return registry
 
 
