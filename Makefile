@@ -1,36 +1,82 @@
-# `make test` is all that a machine with Python and make needs; CONTRIBUTING.md says what each target does.
+# `make test` needs Python and make, and sets up everything else. CONTRIBUTING.md describes each target.
 
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.lamella-installed
-# What PIP and the tests run must not depend on what the caller's shell had activated.
+# `SYSTEM=no` installs no Debian package, and skips the tests that need a missing one.
+SYSTEM ?= yes
+export SYSTEM
+# pip and the tests must not depend on an environment that the caller's shell has activated.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 
-# Real registries, engines and mounts: what the tests drive. One Debian package name each.
-ENGINES := docker-registry skopeo umoci podman catatonit runc docker.io containerd mmdebstrap squashfs-tools uidmap xfsprogs zsh
-TOOLS := python3 python3-venv git gcc libc6-dev binutils openssl unzip zstd ca-certificates
+# Debian packages that `make test` installs, each with its job.
+define PACKAGES
+python3 a base interpreter that is Debian's own
+python3-venv environments of Debian's interpreter
+git projects with files that git ignores
+gcc extension modules and shared libraries
+libc6-dev headers for gcc
+binutils readelf and objcopy, to check what is in an ELF file
+openssl keys and certificates, made by another implementation
+unzip reads exported zip archives
+zstd reads layers with another implementation
+ca-certificates downloads over HTTPS
+docker-registry the registry that tests push to and pull from
+skopeo copies images, to check that others can read ours
+umoci unpacks images, to check that others can read ours
+podman runs images and Kubernetes pods
+catatonit the init process of podman's pods
+runc starts the containers of podman and umoci
+docker.io Docker's engine, for docker load and docker run
+containerd the engine below Docker and Kubernetes
+mmdebstrap makes a minimal Debian without Python
+squashfs-tools makes and reads squashfs exports
+uidmap user namespaces with more than one user
+xfsprogs a file system with reflinks
+zsh activation scripts in another shell
+endef
+system: export PACKAGES := $(PACKAGES)
 
-.PHONY: help test check bench demo docs install system clean
+# Tests make their files in a folder of their own: a mount that a killed run left in pytest's usual folder would break the
+# next run's cleanup. It is open to all, since some tests run as other users.
+define PYTEST
+	@scratch=$$(mktemp -d) && chmod 755 $$scratch && \
+	trap 'rm -rf --one-file-system $$scratch' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && \
+	PATH=$(CURDIR)/$(VENV)/bin:$$PATH TMPDIR=$$scratch $(VENV)/bin/python -m
+endef
+PARALLEL := -n auto --dist worksteal
+
+.PHONY: help test unit check coverage bench demo docs lock install system clean
 
 help:
-	@echo "make test    everything: ruff, mypy and the tests, in a virtual environment that it makes"
-	@echo "make check   ruff and mypy alone"
-	@echo "make demo    a real environment pushed, pulled, mounted, upgraded: what moves, and how long it takes"
-	@echo "make bench   the budgets as ratios; PREFIX=/path/to/environment for another than the demo's"
-	@echo "make docs    docs/reference/cli.md from the command's own parsers"
-	@echo "make clean   remove what these targets made"
+	@echo "make test      everything: ruff, mypy and all tests; SYSTEM=no installs no Debian packages"
+	@echo "make unit      the quick tests: no root, no network, no engines, under a minute"
+	@echo "make check     ruff and mypy alone"
+	@echo "make coverage  all tests, with a report of the lines and branches that they run"
+	@echo "make demo      push, pull, mount and upgrade a real environment; shows what moves and how long it takes"
+	@echo "make bench     the budgets as ratios; PREFIX=/path/to/environment for another than the demo's"
+	@echo "make docs      docs/reference/cli.md from the command's own parsers"
+	@echo "make lock      requirements-dev.lock from pyproject.toml"
+	@echo "make clean     remove what these targets made"
+	@echo "TESTS=tests/cli runs a part of test, unit or coverage."
 
-# In a folder of its own: a mount that a killed run left in pytest's usual one would fail this run's cleanup. Open to all:
-# some tests are other users.
 test: check
-	@scratch=$$(mktemp -d) && chmod 755 $$scratch && { \
-		PATH=$(CURDIR)/$(VENV)/bin:$$PATH TMPDIR=$$scratch $(VENV)/bin/python -m pytest -n auto --dist worksteal $(TESTS); code=$$?; \
-		rm -rf --one-file-system $$scratch; exit $$code; }
+	$(PYTEST) pytest $(PARALLEL) $(TESTS)
+
+unit: $(STAMP)
+	@echo "Running the tests that are not slow, drive no engine and need no root. make test runs all."
+	$(PYTEST) pytest -q $(PARALLEL) -m "not slow and not engine and not root" $(TESTS)
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+coverage: $(STAMP)
+	$(VENV)/bin/coverage erase
+	$(PYTEST) coverage run -m pytest $(PARALLEL) $(TESTS)
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report
 
 demo: $(STAMP)
 	PYTHONPATH=tests $(VENV)/bin/python -m demo
@@ -45,36 +91,48 @@ bench-%: $(STAMP)
 docs: $(STAMP)
 	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md.new && mv docs/reference/cli.md.new docs/reference/cli.md
 
+# Versions, for any platform and Python: what CI and a new contributor get is what was tested.
+lock: $(STAMP)
+	$(VENV)/bin/uv pip compile --quiet --universal --no-header --no-emit-index-url --no-annotate \
+		--extra test pyproject.toml --output-file requirements-dev.lock
+
 install: $(STAMP)
 
-$(STAMP): pyproject.toml | system
+# Targets that drive no engine install no Debian package either.
+QUIET := help unit check docs lock clean
+$(STAMP): pyproject.toml | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-# Installs what is missing where it may; elsewhere says what to install, and the tests that need it are skipped.
-# One by one where all at once fails: a distribution without one of them still gets the rest.
+# As root on Debian, installs what is missing; elsewhere, says what to install. If apt-get refuses the whole list, installs
+# one package at a time: a distribution without one of them still gets the rest.
 system:
-	@if ! command -v dpkg-query >/dev/null; then \
-		echo "This is not Debian: tests that need a missing one of these are skipped: $(ENGINES)" >&2; exit 0; \
+	@if [ "$(SYSTEM)" = no ]; then echo "SYSTEM=no: installing no Debian packages" >&2; exit 0; fi; \
+	if ! command -v dpkg-query >/dev/null; then \
+		echo "Not Debian: tests that need one of these programs are skipped if it is missing:" >&2; \
+		printf '%s\n' "$$PACKAGES" | sed 's/^\([^ ]*\) /  \1: /' >&2; exit 0; \
 	fi; \
-	missing=; \
-	for package in $(TOOLS) $(ENGINES); do \
-		case "$$(dpkg-query --show --showformat='$${Status}' $$package 2>/dev/null)" in \
+	missing=$$(printf '%s\n' "$$PACKAGES" | while read -r package job; do \
+		case "$$(dpkg-query --show --showformat='$${Status}' "$$package" 2>/dev/null)" in \
 			*" installed") ;; \
-			*) missing="$$missing $$package" ;; \
+			*) echo "$$package: $$job" ;; \
 		esac; \
-	done; \
+	done); \
 	if [ -z "$$missing" ]; then exit 0; fi; \
+	names=$$(printf '%s\n' "$$missing" | sed 's/:.*//' | tr '\n' ' '); \
 	if [ "$$(id -u)" != 0 ]; then \
-		echo "Tests that need these are skipped until you run: sudo apt-get install$$missing" >&2; exit 0; \
+		echo "Missing Debian packages; tests that need them are skipped:" >&2; \
+	else \
+		echo "Installing Debian packages (make test SYSTEM=no installs none):" >&2; \
 	fi; \
-	echo "Installing$$missing" >&2; \
+	printf '%s\n' "$$missing" | sed 's/^/  /' >&2; \
+	if [ "$$(id -u)" != 0 ]; then echo "To install them: sudo apt-get install $$names" >&2; exit 0; fi; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	install="apt-get install -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0"; \
-	{ apt-get update -qq; $$install $$missing || for package in $$missing; do $$install $$package || true; done; } \
+	{ apt-get update -qq; $$install $$names || for package in $$names; do $$install "$$package" || true; done; } \
 		</dev/null >/dev/null
 
 clean:
-	rm -rf $(VENV) demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo dist build .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,20 +1,38 @@
-"""What every test gets: a home, a store and settings that are nobody's but the run's own."""
+"""What every test gets: marks by folder, and none of the caller's settings."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A machine that is busy is no finding: property tests have no deadline.
+from support import engines
+
+INTEGRATION = Path(__file__).parent / "integration"
+
+# Property tests have no deadline, since the machine may be busy.
 settings.register_profile("lamella", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lamella")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest's own, which deselects by -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every integration test `slow`."""
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let `need` and `need_root` check the marks of the test that calls them."""
+    engines.running(item)
+
+
 @pytest.fixture(autouse=True)
 def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A LAMELLA_* variable or an activated environment of whoever runs the tests changes no test."""
+    """Remove LAMELLA_* variables and activated environments from the process's environment."""
     for name in list(os.environ):
         if name.startswith("LAMELLA_") or name in {"VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV"}:
             monkeypatch.delenv(name)

@@ -54,6 +54,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(venv(folder / ".venv", by="uv"), wheel(folder, "alpha", "1.0", {"alpha.py": "X = 1\n"}), by="uv")
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if commands(page) or _PYTHON.search(page.read_text())], ids=named
 )

@@ -153,6 +153,7 @@ def test_an_invalid_registry_is_reported_before_the_password_is_asked_for(node: 
         assert "localhost:5000/team: not a registry; use its host alone, such as ghcr.io" in done.stderr
 
 
+@pytest.mark.engine
 def test_login_reads_the_password_from_standard_input_and_saves_it_as_docker_does(node: Node) -> None:
     with distribution() as registry:
         done = node("login", registry, "--username", "ada", stdin="open sesame\n")

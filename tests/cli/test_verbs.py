@@ -244,6 +244,7 @@ def test_run_of_a_missing_command_exits_with_127(lamella: Command, reference: st
     assert done.stderr.startswith("lamella: there is no command 'no-such-command'")
 
 
+@pytest.mark.root
 def test_mount_prints_the_folder_and_umount_removes_it(lamella: Command, reference: str, tmp_path: Path) -> None:
     need_root()
     target = tmp_path / "target"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from support.once import Lamella
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture
 def registry() -> Iterator[str]:
@@ -95,6 +97,7 @@ def test_skopeo_inspects_and_copies_what_was_pushed(
     assert (result.stdout, result.returncode) == ("2.0\n", 0), result.stderr
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
 def test_podman_runs_the_environment_on_a_base_image(
     compression: str, science: Path, base: str, registry: str, lamella: Lamella, tmp_path: Path

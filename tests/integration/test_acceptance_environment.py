@@ -70,12 +70,16 @@ def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.engine
+@pytest.mark.root
 def test_the_environment_runs_where_there_is_no_python(mounted: Path) -> None:
     need_root()
     result = inside(mounted, "/opt/env/bin/python", "-c", LIBRARIES)
     assert (result.stdout, result.stderr) == ("3.0\n", "")
 
 
+@pytest.mark.engine
+@pytest.mark.root
 def test_console_scripts_and_pip_run_where_there_is_no_python(mounted: Path, science: Path) -> None:
     assert inside(mounted, "/opt/env/bin/httpx", "--help").returncode in (0, 1)
     assert "numpy" in inside(mounted, "/opt/env/bin/f2py").stdout
@@ -90,6 +94,8 @@ def test_console_scripts_and_pip_run_where_there_is_no_python(mounted: Path, sci
     assert json.loads(there.stdout) == json.loads(here.stdout)
 
 
+@pytest.mark.engine
+@pytest.mark.root
 def test_byte_code_is_shipped_and_used(mounted: Path) -> None:
     result = inside(mounted, "/opt/env/bin/python", "-v", "-c", "import pandas")
     assert result.returncode == 0
@@ -98,6 +104,7 @@ def test_byte_code_is_shipped_and_used(mounted: Path) -> None:
     assert [name for name in loaded if not name.endswith(".pyc")] == [], "compiled at import"
 
 
+@pytest.mark.root
 def test_python_sees_what_relocation_rewrote(published: str, lamella: Lamella, tmp_path: Path) -> None:
     """Byte code that did not look at its source would still say the image prefix."""
     need_root()

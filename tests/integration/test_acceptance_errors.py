@@ -94,6 +94,7 @@ def test_a_store_that_is_a_file(lamella: Lamella, tmp_path: Path, small: Path) -
     fails(lamella("pull", f"oci:{tmp_path}/layout:x", LAMELLA_STORE=str(tmp_path / "file")), str(tmp_path / "file"))
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("what", ["store", "layout", "cache"])
 def test_a_disk_that_fills_up(what: str, lamella: Lamella, tmp_path: Path, small: Path) -> None:
     need_root()
@@ -116,6 +117,7 @@ def test_a_disk_that_fills_up(what: str, lamella: Lamella, tmp_path: Path, small
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.root
 def test_a_read_only_store(lamella: Lamella, tmp_path: Path, small: Path) -> None:
     need_root()
     assert lamella("push", f"oci:{tmp_path}/layout:x", small).returncode == 0

@@ -31,6 +31,8 @@ def reference(tmp_path: Path) -> str:
     return push(f"oci:{tmp_path}/Envs:greet", str(prefix), cache=LayerCache(str(tmp_path / "cache"))).reference
 
 
+@pytest.mark.engine
+@pytest.mark.root
 def test_docker_runs_what_was_loaded(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docker = need("docker")
     with docker_engine(tmp_path / "engine") as host:
@@ -53,6 +55,8 @@ def greeted(docker: str, name: str) -> str:
     return done.stdout
 
 
+@pytest.mark.engine
+@pytest.mark.root
 def test_docker_pulls_from_a_registry_and_runs_what_has_several_package_manifests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

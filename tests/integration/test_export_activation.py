@@ -202,6 +202,7 @@ def test_a_prefix_that_is_not_the_environments_alone_is_refused_in_words(archive
     assert ran.stderr.startswith("lamella-unpack: /usr can't be an environment's folder: paths of the system")
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_read_only_environment_says_where_to_have_it(archive: Path, tmp_path: Path, shell: str) -> None:
     need_root()
@@ -220,6 +221,7 @@ def test_a_read_only_environment_says_where_to_have_it(archive: Path, tmp_path: 
     )
 
 
+@pytest.mark.root
 def test_a_full_disk_leaves_the_environment_as_it_was(archive: Path, tmp_path: Path) -> None:
     need_root()
     place = tmp_path / "env"

@@ -107,6 +107,7 @@ def test_a_linked_folder_takes_no_bytes_but_for_what_names_its_place(
     assert stored.read_text() == TOOL["bin/tool*"]
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("format", ["tar.gz", "tar.zst", "zip"])
 def test_an_archive_works_wherever_it_is_unpacked(
     store: Store,
@@ -122,6 +123,7 @@ def test_an_archive_works_wherever_it_is_unpacked(
     assert (place / "share/where").read_text() == f"{place}\n"
 
 
+@pytest.mark.engine
 def test_an_archive_can_be_made_for_a_place_that_is_known(store: Store, reference: str, tmp_path: Path) -> None:
     place = tmp_path / "place"
     export(reference, str(tmp_path / "env.tar.gz"), store=store, prefix=str(place))
@@ -132,6 +134,7 @@ def test_an_archive_can_be_made_for_a_place_that_is_known(store: Store, referenc
     assert sh("bash", f". {place}/bin/activate && tool") == "tool []\n"
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("format", ["tar.gz", "tar.zst", "zip", "squashfs"])
 def test_an_archive_is_the_same_every_time(
     store: Store,
@@ -185,6 +188,7 @@ def test_what_was_moved_can_be_moved_again(store: Store, reference: str, tmp_pat
         assert (place / "share/where").read_text() == f"{place}\n"
 
 
+@pytest.mark.engine
 def test_relative_use_needs_no_activation(store: Store, reference: str, tmp_path: Path) -> None:
     export(reference, str(tmp_path / "env.tar.gz"), store=store)
     unpack(tmp_path / "env.tar.gz", tmp_path / "work" / "environment", "tar.gz")
@@ -204,6 +208,8 @@ def test_a_folder_that_can_not_be_written_still_activates_and_says_what_is_wrong
     assert shown.endswith(f"{place}/bin/tool\n")
 
 
+@pytest.mark.engine
+@pytest.mark.root
 def test_a_squashfs_image_is_made_for_the_path_at_which_it_is_mounted(
     store: Store, reference: str, tmp_path: Path
 ) -> None:
@@ -306,6 +312,7 @@ def test_links_that_can_not_be_made_are_not_made_copies_in_silence(
         export(reference, str(tmp_path / "env.tar.gz"), store=store, link=True)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("format", ["dir", "tar.gz"])
 def test_a_full_disk_is_told_by_the_place_that_was_asked_for(
     store: Store,
@@ -347,6 +354,7 @@ def test_an_empty_folder_that_is_there_stays_the_folder_that_it_is(
     assert sorted(os.listdir(tmp_path / "work")) == [".lamella", "bin", "lib", "share"]
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(("format", "there"), [("dir", False), ("dir", True), ("tar.gz", False), ("squashfs", False)])
 def test_what_a_killed_export_left_goes_with_the_next(
     store: Store,
@@ -406,6 +414,7 @@ def test_a_slash_at_a_prefixs_end_is_none(store: Store, reference: str, tmp_path
     assert export(reference, str(tmp_path / "env.zip"), prefix="/srv/env/", store=store).prefix == "/srv/env"
 
 
+@pytest.mark.engine
 def test_everybody_may_read_an_images_folders_whatever_the_umask(store: Store, reference: str, tmp_path: Path) -> None:
     need("mksquashfs")
     before = os.umask(0o077)

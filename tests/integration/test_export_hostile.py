@@ -40,6 +40,7 @@ def victim(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("format", ["dir", "squashfs"])
 @pytest.mark.parametrize(
     "link", ["bin", ".lamella", "bin/activate", ".lamella/prefix", ".lamella/lock", ".lamella/moving"]

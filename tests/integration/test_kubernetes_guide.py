@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from support.pods import Node
 
+pytestmark = [pytest.mark.engine, pytest.mark.root]
+
 IMAGE_VOLUME, INIT_CONTAINER, NODE_STORE, CLEANER, PULL_SECRET = blocks(ROOT / "docs/how-to/kubernetes.md")
 DOCUMENTED = "registry.example.com/team/envs:v1"
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from lamella.layers.mounting.ladder import Method
 
+pytestmark = pytest.mark.root
+
 LAYERS = [{"bin/tool*": "#!/bin/sh\n", "a": "1"}, {"b": "2"}, {"lib/c": "3"}]
 SHOWN = {"bin/tool": "#!/bin/sh\n", "a": "1", "b": "2", "lib/c": "3"}
 EVERY: list[Method] = ["overlay", "options", "hardlinks", "copies"]
@@ -92,6 +94,7 @@ def with_reflinks(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.engine
 def test_reflinks_share_bytes_and_nothing_else(with_reflinks: Path, reference: str) -> None:
     store = Store(str(with_reflinks / "store"))
     target = with_reflinks / "target"

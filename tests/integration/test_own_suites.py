@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from support.once import Lamella
 
+pytestmark = pytest.mark.root
+
 # The one pure, with tests in its source distribution; the other compiled, with tests and shared libraries in its wheel.
 PURE = "itsdangerous==2.2.0"
 PACKAGES = [PURE, "freezegun==1.5.5", "numpy==2.2.6", "pytest==8.4.2", "hypothesis==6.138.0"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.engine
+
 HELLO = "import greet, sys; greet.main(); print(sys.prefix)"
 EXPECTED = "hello\n/opt/env\n"
 
@@ -84,6 +86,7 @@ def run(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
 def test_podman_runs_the_image_and_mounts_it_as_a_volume(
     compression: str, pushed: dict[str, str], tmp_path: Path
@@ -120,6 +123,7 @@ def test_podman_runs_the_image_and_mounts_it_as_a_volume(
         shutil.rmtree(short, ignore_errors=True)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
 def test_containerd_pulls_and_runs_the_image(compression: str, pushed: dict[str, str], tmp_path: Path) -> None:
     with containerd(tmp_path / "containerd") as socket:
@@ -130,6 +134,7 @@ def test_containerd_pulls_and_runs_the_image(compression: str, pushed: dict[str,
         assert (done.stdout, done.returncode) == (EXPECTED, 0), done.stderr
 
 
+@pytest.mark.root
 def test_umoci_unpacks_the_image(pushed: dict[str, str], tmp_path: Path) -> None:
     need_root()
     layout = f"{tmp_path}/layout:x"

@@ -63,6 +63,8 @@ def tree(reference: str, store: Store) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.engine
+@pytest.mark.root
 def test_1200_packages_are_pushed_pulled_and_mounted(tmp_path: Path) -> None:
     """Images of more than 500 layers are refused by ECR, mounts of more than 500 by the kernel."""
     need_root()
@@ -111,6 +113,7 @@ print(json.dumps({"moved": pushed.moved, "peak": peak << 10}))
 """
 
 
+@pytest.mark.engine
 def test_a_push_takes_less_memory_than_its_largest_layer(tmp_path: Path) -> None:
     prefix = tmp_path / "env"
     (prefix / "share").mkdir(parents=True)
@@ -193,6 +196,7 @@ def test_a_push_that_fails_says_why_and_leaves_the_tag_whole(
     assert tree(reference, Store(str(tmp_path / "store")))["p1"] == b"n = 1\nchanged = 1\n"
 
 
+@pytest.mark.engine
 def test_two_who_push_different_environments_to_one_tag_both_succeed(tmp_path: Path) -> None:
     """The tag is one of the two, and both can be had by their digests."""
     with distribution() as host:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.root
+
 ENVIRONMENT = [
     {"bin/hello*": "#!/bin/sh\necho hello from $0\n", "bin/broken*": "#!/no/such/program\n", "bin/notes": "x"},
     {"lib/python3.12/site-packages/one.py": "1"},

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.root
+
 
 @contextmanager
 def disk(where: Path, options: str) -> Iterator[None]:

@@ -39,6 +39,7 @@ def test_a_layout_holds_its_marker_its_index_and_its_blobs(tmp_path: Path) -> No
     assert all(stat.S_IMODE((folder / name).stat().st_mode) == 0o644 for name in files(folder))
 
 
+@pytest.mark.engine
 def test_skopeo_reads_what_was_pushed(tmp_path: Path) -> None:
     folder = tmp_path / "layout"
     push_environment(OciLayout(str(folder), create=True))
@@ -178,6 +179,7 @@ def test_a_digest_can_not_lead_out_of_the_folder(tmp_path: Path) -> None:
         layout.resolve("v1")
 
 
+@pytest.mark.root
 def test_a_full_disk_is_told_and_leaves_nothing_half_made(tmp_path: Path) -> None:
     need_root()
     disk = tmp_path / "disk"
@@ -199,6 +201,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_made(tmp_path: Path) -> Non
         subprocess.run([need("umount"), str(disk)], check=True)
 
 
+@pytest.mark.root
 def test_a_layout_that_may_not_be_written_is_told() -> None:
     with folder_of(0) as folder:
         push_image(OciLayout(str(folder), create=True), [b"one"], "v1")

@@ -1,4 +1,4 @@
-"""Programs that tests drive for real. In CI a missing one is a failure; elsewhere a skip that says what to install."""
+"""Programs that tests drive. A missing one fails its test when CI=true, and skips it elsewhere."""
 
 from __future__ import annotations
 
@@ -8,32 +8,60 @@ from typing import NoReturn
 
 import pytest
 
-DEBIAN_PACKAGE = {
+ENGINES = {
+    "docker-registry": "docker-registry",
+    "skopeo": "skopeo",
+    "umoci": "umoci",
+    "podman": "podman",
+    "catatonit": "catatonit",
+    "runc": "runc",
+    "docker": "docker.io",
     "dockerd": "docker.io",
     "ctr": "containerd",
-    "mkfs.xfs": "xfsprogs",
+    "containerd": "containerd",
+    "mmdebstrap": "mmdebstrap",
     "mksquashfs": "squashfs-tools",
     "unsquashfs": "squashfs-tools",
     "newuidmap": "uidmap",
+    "mkfs.xfs": "xfsprogs",
+    "zsh": "zsh",
 }
+"""Programs that a contributor's machine may well lack, with the Debian package of each (see the Makefile)."""
+
+_running: list[pytest.Item] = []
 
 
 def need(program: str) -> str:
-    """The path of `program`; without it the test fails in CI and is skipped elsewhere."""
+    """Path of `program`. Fail (CI) or skip the test if it is not installed."""
+    if program in ENGINES:
+        _require_mark("engine", f"drives {program}")
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     if not found:
-        missing(f"{program} is not here: apt-get install {DEBIAN_PACKAGE.get(program, program)}")
+        missing(f"{program} is not installed: apt-get install {ENGINES.get(program, program)}")
     return found
 
 
 def need_root() -> None:
-    """Skips (in CI: fails) unless the test runs as root."""
+    """Fail (CI) or skip the test unless it runs as root."""
+    _require_mark("root", "needs root")
     if os.geteuid() != 0:
-        missing("this test changes what only root may: run it as root")
+        missing("this test needs root")
 
 
 def missing(reason: str) -> NoReturn:
-    """Says that something a test needs is missing: a failure in CI, a skip elsewhere."""
-    if os.environ.get("CI") == "true":
+    """Fail the test when CI=true, and skip it elsewhere. `make test SYSTEM=no` skips in CI as well."""
+    if os.environ.get("CI") == "true" and os.environ.get("SYSTEM") != "no":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def running(item: pytest.Item) -> None:
+    """Remember the test that runs now, whose marks `need` and `need_root` hold it to."""
+    _running[:] = [item]
+
+
+def _require_mark(mark: str, why: str) -> None:
+    # Slow tests are outside `make unit` already, which is what the mark is for.
+    for item in _running:
+        if not item.get_closest_marker(mark) and not item.get_closest_marker("slow"):
+            pytest.fail(f"{item.name} {why}: mark it with @pytest.mark.{mark}")

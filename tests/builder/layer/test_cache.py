@@ -63,6 +63,7 @@ def test_a_layer_that_could_not_be_built_leaves_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+@pytest.mark.root
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     need_root()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)

@@ -197,6 +197,7 @@ def test_a_bundle_is_built_from_the_registrys_blobs_where_they_are_not_here(
     assert (theirs.built, theirs.uploaded) == (2, 2)
 
 
+@pytest.mark.engine
 def test_every_file_is_in_the_image_as_it_is_in_the_packages(tmp_path: Path, cache: LayerCache) -> None:
     push_environment(small(tmp_path / "env", count=20), f"oci:{tmp_path}/out:x", cache=cache, max_layers=8)
     subprocess.run([need("skopeo"), "copy", "-q", f"oci:{tmp_path}/out:x", f"dir:{tmp_path}/dir"], check=True)
@@ -279,6 +280,7 @@ def test_many_push_one_environment_at_once(tmp_path: Path, registry: RegistrySim
     assert set(registry.tags["team/envs"]) == {"x0", "x1"}
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("where", ["layout", "repository"])
 def test_a_base_lies_below_and_its_layers_are_taken_over(
     where: str, tmp_path: Path, registry: RegistrySimulator, cache: LayerCache

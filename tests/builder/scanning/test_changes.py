@@ -89,6 +89,7 @@ def test_an_environment_that_is_written_to_is_not_scanned(made: Path) -> None:
     assert scan(str(made)).packages
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     ("closed", "said"),
     [

@@ -34,6 +34,7 @@ def target(tmp_path: Path) -> Iterator[Path]:
         kernel.here().umount(str(folder))
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("way", WAYS)
 def test_an_overlay_shows_every_layer_and_the_last_of_what_many_hold(tmp_path: Path, target: Path, way: Way) -> None:
     way(kernel.here(), folders(tmp_path, 30), str(target), None)
@@ -43,6 +44,7 @@ def test_an_overlay_shows_every_layer_and_the_last_of_what_many_hold(tmp_path: P
     assert shown["shared"] == "29"
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("way", WAYS)
 def test_an_overlay_takes_as_many_layers_as_it_says(tmp_path: Path, target: Path, way: Way) -> None:
     way(kernel.here(), folders(tmp_path, overlay.MAX_LOWERS), str(target), None)
@@ -50,11 +52,13 @@ def test_an_overlay_takes_as_many_layers_as_it_says(tmp_path: Path, target: Path
     assert len(os.listdir(target / "lib")) == overlay.MAX_LOWERS
 
 
+@pytest.mark.root
 def test_the_kernels_own_words_say_why_it_refuses(tmp_path: Path, target: Path) -> None:
     with pytest.raises(OSError, match="too many lower directories"):
         overlay.by_descriptors(kernel.here(), folders(tmp_path, overlay.MAX_LOWERS + 1), str(target))
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("way", WAYS)
 def test_an_overlay_is_read_only(tmp_path: Path, target: Path, way: Way) -> None:
     way(kernel.here(), folders(tmp_path, 2), str(target), None)
@@ -63,6 +67,7 @@ def test_an_overlay_is_read_only(tmp_path: Path, target: Path, way: Way) -> None
         (target / "new").touch()
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("way", WAYS)
 def test_with_an_upper_folder_changes_go_there_and_layers_stay(tmp_path: Path, target: Path, way: Way) -> None:
     layers = folders(tmp_path / "layers", 2)
@@ -79,6 +84,7 @@ def test_with_an_upper_folder_changes_go_there_and_layers_stay(tmp_path: Path, t
     assert content(tmp_path / "layers") == before
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["a:b,c\\d e", "x" * 200 + "/" + "y" * 200, "ü\udcff"])
 def test_layers_can_be_in_folders_of_any_name(tmp_path: Path, target: Path, way: Way, name: str) -> None:
@@ -134,6 +140,7 @@ def test_descriptors_are_closed_when_the_kernel_refuses(call: str) -> None:
     assert fake.mounts == []
 
 
+@pytest.mark.root
 def test_one_folder_is_bound_read_only(tmp_path: Path, target: Path) -> None:
     folder = write(tmp_path / "one", {"file": "x"})
 
@@ -159,6 +166,7 @@ def test_a_bind_that_can_not_be_made_read_only_is_taken_back(tmp_path: Path) -> 
     assert fake.mounts == []
 
 
+@pytest.mark.root
 def test_mount_points_are_told_as_they_are_named(tmp_path: Path) -> None:
     need_root()
     folder = tmp_path / "a b\tc\\040d\ne"

@@ -293,6 +293,7 @@ def test_a_prefix_that_is_not_the_environments_alone_is_refused(tmp_path: Path, 
     assert content(tmp_path)["x"] == "#!/usr/bin/env python\n# /opt/env /etc/passwd"
 
 
+@pytest.mark.root
 def test_a_folder_of_another_user_says_whose_work_it_is(tmp_path: Path) -> None:
     with folder_of(0) as folder:
         environment(folder / "env", "/opt/env", {"x": "/opt/env", relocate.PREFIX_FILE: "/opt/env\n"})

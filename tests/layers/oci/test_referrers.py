@@ -23,7 +23,7 @@ SBOM = Artifact("application/vnd.cyclonedx+json", b'{"bomFormat":"CycloneDX"}', 
 NOTE = Artifact("application/vnd.example.note", b"a note")
 
 
-@pytest.fixture(params=["api", "no api", "distribution", "layout"])
+@pytest.fixture(params=["api", "no api", pytest.param("distribution", marks=pytest.mark.engine), "layout"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     if request.param == "layout":
         yield OciLayout(str(tmp_path / "layout"), create=True)

@@ -37,7 +37,7 @@ def debians() -> Iterator[str]:
         yield host
 
 
-@pytest.fixture(params=["layout", "distribution", "simulator"])
+@pytest.fixture(params=["layout", pytest.param("distribution", marks=pytest.mark.engine), "simulator"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     if request.param == "layout":
         yield OciLayout(str(tmp_path / "layout"), create=True)

@@ -44,6 +44,7 @@ def layout(tmp_path: Path) -> str:
     return f"oci:{folder}:v1"
 
 
+@pytest.mark.engine
 def test_a_copy_to_a_registry_and_back_is_the_same(tmp_path: Path, layout: str) -> None:
     with distribution() as host:
         there = copy(layout, f"{host}/team/envs:v2")
@@ -55,6 +56,7 @@ def test_a_copy_to_a_registry_and_back_is_the_same(tmp_path: Path, layout: str) 
     assert [environment.platform for environment in found.environments] == [AMD64, ARM64]
 
 
+@pytest.mark.engine
 def test_skopeo_copies_what_was_copied(tmp_path: Path, layout: str) -> None:
     with distribution() as host:
         copy(layout, f"{host}/team/envs:v1")

@@ -44,6 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 KNOWN = auth_of(USER, PASSWORD)
 
 
+@pytest.mark.engine
 def test_a_registry_with_basic_authentication_takes_what_docker_knows(home: Path) -> None:
     with distribution(auth=True) as host:
         know(home, host, KNOWN)
@@ -53,6 +54,7 @@ def test_a_registry_with_basic_authentication_takes_what_docker_knows(home: Path
         registry.close()
 
 
+@pytest.mark.engine
 def test_a_registry_that_wants_a_user_says_how_to_log_in(home: Path) -> None:
     with distribution(auth=True) as host:
         registry = Registry(host, "team/envs")

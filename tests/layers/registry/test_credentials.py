@@ -181,6 +181,7 @@ def test_a_file_that_cant_be_understood_is_told(home: Path, content: str) -> Non
         find("ghcr.io")
 
 
+@pytest.mark.root
 def test_a_file_that_may_not_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with folder_of(0) as folder:
         fresh_home(folder, monkeypatch)
@@ -199,6 +200,7 @@ def test_no_secret_is_in_a_representation() -> None:
 # Logging in and out
 
 
+@pytest.mark.engine
 def test_a_login_is_verified_and_kept_as_docker_keeps_it(home: Path) -> None:
     path = home / ".docker" / "config.json"
     write(path, {"auths": {"quay.io": ENTRY}, "psFormat": "table"})
@@ -263,6 +265,7 @@ def test_a_login_to_a_server_that_is_no_registry_is_told() -> None:
             login(simulator.host, USER, PASSWORD)
 
 
+@pytest.mark.engine
 def test_a_login_that_the_registry_refuses_is_not_kept(home: Path) -> None:
     with (
         distribution(auth=True) as host,
@@ -291,6 +294,7 @@ def test_a_login_with_tokens_is_verified() -> None:
     assert find(simulator.host) == KNOWN
 
 
+@pytest.mark.engine
 def test_a_login_is_kept_with_the_helper_that_is_configured(home: Path, helper: Path) -> None:
     path = home / ".docker" / "config.json"
     write(path, {"credsStore": "files"})
@@ -304,6 +308,7 @@ def test_a_login_is_kept_with_the_helper_that_is_configured(home: Path, helper: 
     assert not [file for file in helper.iterdir() if "localhost" in file.name]
 
 
+@pytest.mark.engine
 def test_a_login_is_kept_where_registry_auth_file_says(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +319,7 @@ def test_a_login_is_kept_where_registry_auth_file_says(
     assert not (home / ".docker").exists()
 
 
+@pytest.mark.engine
 def test_a_link_to_the_file_stays_one(tmp_path: Path, home: Path) -> None:
     write(tmp_path / "dotfiles" / "config.json", {})
     (home / ".docker").mkdir()

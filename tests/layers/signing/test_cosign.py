@@ -91,6 +91,7 @@ def test_a_signature_of_something_else_does_not_count(tmp_path: Path, reference:
         cosign.verify(reference, public)
 
 
+@pytest.mark.engine
 def test_openssl_verifies_what_cosign_would_read(tmp_path: Path, reference: str) -> None:
     private, public = key_pair(tmp_path, "ours")
     with distribution() as host:

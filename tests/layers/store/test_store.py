@@ -75,6 +75,7 @@ class TestWhere:
         leases.release(store, "nothing")
         assert not (tmp_path / "store").exists()
 
+    @pytest.mark.root
     def test_what_root_pulls_is_for_everybody_and_what_is_half_done_for_nobody(self, store: Store) -> None:
         need_root()
         modes = {name: stat.S_IMODE(os.stat(f"{store.path}/{name}").st_mode) for name in os.listdir(store.path)}
