@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.environments import publish
+from support.published import publish
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("layers", "builder", "cli")

@@ -23,7 +23,7 @@ from bench.measure import Failed, Took, lamella, run
 from demo.environment import IMPORTED, make
 from lamella.cli.output import Column, aligned, counted, size
 from support.distribution import distribution
-from support.environments import publish
+from support.published import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -23,7 +23,7 @@ from lamella.layers.mounting import kernel, link_tree, lowerdirs, overlay
 from lamella.layers.mounting.mount import mount, umount
 from lamella.layers.pulling import pull
 from lamella.layers.store.store import Store
-from support.environments import publish
+from support.published import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable

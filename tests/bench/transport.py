@@ -23,18 +23,14 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import (
-    CONFIG,
     LAYER_GZIP,
-    MANIFEST,
     Descriptor,
     Digest,
-    ImageConfig,
-    Manifest,
-    Platform,
 )
 from lamella.layers.published.copy import copy
 from support.distribution import distribution
 from support.engines import need
+from support.published import image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,10 +77,9 @@ def fill(folder: str, blobs: int, size: int) -> None:
         layers.append(Descriptor.of(LAYER_GZIP, blob))
         diff_ids.append(Digest.of(tar))
         layout.push(layers[-1], partial(BytesIO, blob))
-    config = ImageConfig(Platform("linux", "amd64"), tuple(diff_ids)).to_json()
-    layout.push(Descriptor.of(CONFIG, config), partial(BytesIO, config))
-    manifest = Manifest(Descriptor.of(CONFIG, config), tuple(layers)).to_json()
-    layout.push(Descriptor.of(MANIFEST, manifest), partial(BytesIO, manifest), tag="v1")
+    config, manifest = image(layers, diff_ids)
+    config.pushed(layout)
+    manifest.pushed(layout, "v1")
 
 
 def skopeo(source: str, destination: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from lamella.cli.main import VERBS, main, module, parser_of
 from lamella.layers.oci.documents import Platform
-from support.environments import publish
+from support.published import publish
 
 
 def lamella(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import pytest
 from lamella.cli.settings import UsageError
 from lamella.cli.verbs.gc import age_of, size_of
 from support.distribution import distribution
-from support.environments import publish
+from support.published import publish
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -13,18 +12,12 @@ import pytest
 
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import (
-    CONFIG,
-    LAYER_TAR,
-    MANIFEST,
-    Descriptor,
-    Digest,
-    ImageConfig,
-    Manifest,
     Platform,
 )
 from support.distribution import distribution
 from support.engines import need
 from support.once import once
+from support.published import push_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,14 +43,9 @@ def base(debian: Path, shared: Path) -> str:
         if mine:
             archive = folder.parent / "debian.tar"
             subprocess.run(["tar", "-C", debian, "-cf", archive, "."], check=True)
-            diff_id = Digest.of(archive.read_bytes())
-            layer = Descriptor(LAYER_TAR, diff_id, archive.stat().st_size)
-            config = ImageConfig(Platform.here(), (diff_id,), env=("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)).to_json()
-            manifest = Manifest(Descriptor.of(CONFIG, config), (layer,)).to_json()
             layout = OciLayout(str(folder), create=True)
-            layout.push(layer, lambda: archive.open("rb"))
-            layout.push(Descriptor.of(CONFIG, config), lambda: io.BytesIO(config))
-            layout.push(Descriptor.of(MANIFEST, manifest), lambda: io.BytesIO(manifest), tag="bookworm")
+            env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+            push_image(layout, [archive.read_bytes()], "bookworm", Platform.here(), env)
             archive.unlink()
     return f"oci:{folder}:bookworm"
 

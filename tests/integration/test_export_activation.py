@@ -12,7 +12,7 @@ import pytest
 from lamella.layers.exporting.export import export
 from lamella.layers.store.store import Store
 from support.engines import need, need_root
-from support.environments import publish
+from support.published import publish
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,8 @@ from lamella.layers.exporting.export import FORMATS, export, format_of
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
 from support.engines import need, need_root
-from support.environments import publish
 from support.people import fork
+from support.published import publish
 from support.trees import content
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from lamella.layers.errors import ExportError
 from lamella.layers.exporting.export import export
 from lamella.layers.store.store import Store
 from support.engines import need
-from support.environments import publish
+from support.published import publish
 from support.tars import snapshot
 from support.trees import content
 

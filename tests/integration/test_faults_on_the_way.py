@@ -12,7 +12,7 @@ from lamella.layers.errors import LayersError
 from lamella.layers.published.copy import copy
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
-from support.environments import publish
+from support.published import publish
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from support.engines import missing, need, need_root
-from support.environments import publish
 from support.people import NOBODY, as_user, folder_of, fork, give
+from support.published import publish
 from support.recording_kernel import RecordingKernel
 from support.trees import content
 

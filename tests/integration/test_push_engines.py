@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,11 +16,12 @@ import pytest
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci.documents import CONFIG, LAYER_TAR, MANIFEST, Descriptor, ImageConfig, Manifest, Platform
+from lamella.layers.oci.documents import Platform
 from support.distribution import distribution
 from support.docker_engine import containerd
 from support.engines import need, need_root
 from support.installed import base_python, install, venv, wheel
+from support.published import push_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,14 +70,7 @@ def libc(layout: Path) -> str:
             tar.addfile(entry)
         for path in sorted(set(found)):
             tar.add(path)
-    storage = OciLayout(str(layout), create=True)
-    blob = made.getvalue()
-    layer = Descriptor.of(LAYER_TAR, blob)
-    config = ImageConfig(Platform.here(), (layer.digest,)).to_json()
-    manifest = Manifest(Descriptor.of(CONFIG, config), (layer,)).to_json()
-    storage.push(layer, partial(io.BytesIO, blob))
-    storage.push(Descriptor.of(CONFIG, config), partial(io.BytesIO, config))
-    storage.push(Descriptor.of(MANIFEST, manifest), partial(io.BytesIO, manifest), tag="libc")
+    push_image(OciLayout(str(layout), create=True), [made.getvalue()], "libc", Platform.here())
     return f"oci:{layout}:libc"
 
 

@@ -18,8 +18,8 @@ from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without p
 from lamella.layers.running.run import replace, run
 from lamella.layers.store.store import Store
 from support.engines import need_root
-from support.environments import publish
 from support.people import NOBODY, as_user, folder_of, fork, give
+from support.published import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,6 +19,7 @@ from lamella.layers.upkeep.verify import verify
 from support import tars
 from support.engines import need, need_root
 from support.people import NOBODY, as_user, folder_of
+from support.published import publish_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +46,8 @@ def references(tmp_path: Path) -> list[str]:
     layout = OciLayout(str(tmp_path / "layout"), create=True)
     small = tars.layer(tars.tree({"opt/env/small": os.urandom(50_000)}))
     large = [tars.layer(tars.tree({f"opt/env/{name}": bytes(1 << 20)})) for name in "abc"]
-    tars.publish(layout, "small", [small])
-    tars.publish(layout, "large", [small, *large])
+    publish_layers(layout, "small", [small])
+    publish_layers(layout, "large", [small, *large])
     return [f"oci:{tmp_path}/layout:{tag}" for tag in ("small", "large")]
 
 
@@ -110,7 +111,7 @@ def test_an_environment_that_announces_more_than_there_is_room_for_is_refused_be
 ) -> None:
     layout = OciLayout(str(tmp_path / "layout"), create=True)
     content = bytes(3 << 20)
-    tars.publish(layout, "env", [tars.layer(tars.tree({"opt/env/zeros": content}), unpacked=len(content))])
+    publish_layers(layout, "env", [tars.layer(tars.tree({"opt/env/zeros": content}), unpacked=len(content))])
     with disk(tmp_path / "disk", "size=2m"):
         store = Store(str(tmp_path / "disk" / "store"))
         with pytest.raises(StoreError, match=r"has room for \d+ bytes and the environment needs 3145728 more"):

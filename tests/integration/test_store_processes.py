@@ -19,6 +19,7 @@ from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
 from support import tars
+from support.published import publish_layers
 
 TESTS = Path(__file__).parent.parent
 
@@ -46,7 +47,7 @@ def packages(count: int, seed: int = 0) -> list[tuple[Layer, bytes]]:
 
 def test_a_pull_killed_at_200_random_moments_leaves_a_store_that_is_whole_and_goes_on(tmp_path: Path) -> None:
     made = packages(8)
-    tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
+    publish_layers(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
     reference = f"oci:{tmp_path}/layout:env"
     ran = subprocess.run(
         program("killed", reference, str(tmp_path / "store"), "200", "1"),
@@ -75,7 +76,7 @@ def test_a_pull_killed_at_200_random_moments_leaves_a_store_that_is_whole_and_go
 
 
 def test_a_pull_killed_with_its_workers_at_work_leaves_a_store_that_is_whole_and_goes_on(tmp_path: Path) -> None:
-    tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", packages(8))
+    publish_layers(OciLayout(str(tmp_path / "layout"), create=True), "env", packages(8))
     reference = f"oci:{tmp_path}/layout:env"
     store = Store(str(tmp_path / "store"))
     ran = subprocess.run(
@@ -95,7 +96,7 @@ def test_50_processes_pull_5_overlapping_environments_while_gc_runs_in_a_loop(tm
     layout = OciLayout(str(tmp_path / "layout"), create=True)
     made = packages(20)
     for number in range(5):
-        tars.publish(layout, f"env{number}", made[number * 2 : number * 2 + 12])
+        publish_layers(layout, f"env{number}", made[number * 2 : number * 2 + 12])
     references = [f"oci:{tmp_path}/layout:env{number}" for number in range(5)]
     store = Store(str(tmp_path / "store"))
     collector = subprocess.Popen(
@@ -126,7 +127,7 @@ def test_50_processes_pull_5_overlapping_environments_while_gc_runs_in_a_loop(tm
 
 def test_a_layer_is_fetched_once_among_processes_that_want_it_at_once(tmp_path: Path) -> None:
     made = packages(8)
-    tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
+    publish_layers(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
     say = (
         "import sys; from lamella.layers.pulling.pull import pull; from lamella.layers.store.store import Store; sys.stdin.read(1); "
         "print(pull(sys.argv[1], store=Store(sys.argv[2])).moved)"
@@ -156,7 +157,7 @@ def test_memory_does_not_grow_with_a_layer(tmp_path: Path, kind: str) -> None:
     tar = tars.header(b"large", size=size) + content + tars.END
     media_type = LAYER_TAR if kind == "random" else LAYER_ZSTD
     made = tars.layer(tar, media_type, unpacked=size)
-    tars.publish(OciLayout(str(tmp_path / "layout"), create=True), "env", [made])
+    publish_layers(OciLayout(str(tmp_path / "layout"), create=True), "env", [made])
     del tar, content
     say = (
         "import sys; from lamella.layers.pulling.pull import pull; from lamella.layers.store.store import Store; "

@@ -18,8 +18,8 @@ from lamella.layers.errors import InvalidContent, NotFound, StoreError
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import MANIFEST, Descriptor, Digest
 from support.engines import need, need_root
-from support.images import Thing, blob, push_environment, push_image
 from support.people import NOBODY, as_user, folder_of
+from support.published import Blob, blob, push_environment, push_image
 
 
 def files(folder: Path) -> list[str]:
@@ -109,7 +109,7 @@ def test_content_that_is_not_the_descriptors_is_refused_and_leaves_nothing(tmp_p
     folder = tmp_path / "layout"
     layout = OciLayout(str(folder), create=True)
     with pytest.raises(InvalidContent):
-        Thing(blob(b"content").descriptor, content).pushed(layout)
+        Blob(blob(b"content").descriptor, content).pushed(layout)
     layout.close()
     assert not folder.exists()
 
@@ -219,7 +219,7 @@ def test_many_pushers_of_one_layout_all_succeed(tmp_path: Path) -> None:
 import sys
 sys.path.insert(0, sys.argv[3])
 from lamella.layers.layout import OciLayout
-from support.images import push_image
+from support.published import push_image
 layout = OciLayout(sys.argv[1], create=True)
 for number in range(5):
     push_image(layout, [b"shared", sys.argv[2].encode()], f"v{sys.argv[2]}-{number}")
@@ -281,7 +281,7 @@ def test_a_push_that_fails_takes_nothing_from_one_that_is_under_way(tmp_path: Pa
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             with pytest.raises(InvalidContent):
-                Thing(bad.descriptor, b"wrong").pushed(layout)
+                Blob(bad.descriptor, b"wrong").pushed(layout)
             return super().read(size)
 
     layout.push(good.descriptor, lambda: Slow(good.content))
@@ -291,7 +291,7 @@ def test_a_push_that_fails_takes_nothing_from_one_that_is_under_way(tmp_path: Pa
 def test_an_empty_folder_that_was_there_stays_when_a_push_fails(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path), create=True)
     with pytest.raises(InvalidContent):
-        Thing(blob(b"content").descriptor, b"wrong").pushed(layout)
+        Blob(blob(b"content").descriptor, b"wrong").pushed(layout)
     layout.close()
     assert tmp_path.exists()
 
@@ -302,6 +302,6 @@ def test_a_layout_has_no_neighbours_to_mount_from(tmp_path: Path) -> None:
 
 def test_a_manifest_that_does_not_say_what_it_is_is_told(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path), create=True)
-    thing = Thing(Descriptor.of(MANIFEST, b"{}"), b"{}").pushed(layout)
+    thing = Blob(Descriptor.of(MANIFEST, b"{}"), b"{}").pushed(layout)
     with pytest.raises(InvalidContent, match="does not say what it is: no mediaType"):
         layout.resolve(str(thing.descriptor.digest))

@@ -1,38 +1,23 @@
-"""Tars written block by block, so that they can be wrong in one place; and layers and environments made of them."""
+"""Tars written block by block, so that they can be wrong in one place; and layers made of them."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import os
-from dataclasses import replace
-from functools import partial
+import tarfile
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import zstandard
 
-from lamella.layers.oci.annotations import IMAGE, PACKAGE, PREFIX, UNPACKED, VERSION
-from lamella.layers.oci.documents import (
-    CONFIG,
-    INDEX,
-    LAYER_TAR,
-    LAYER_ZSTD,
-    MANIFEST,
-    UNKNOWN_PLATFORM,
-    Descriptor,
-    Digest,
-    ImageConfig,
-    Index,
-    Layer,
-    Manifest,
-    Platform,
-)
+from lamella.layers.oci.annotations import PACKAGE, UNPACKED, VERSION
+from lamella.layers.oci.documents import LAYER_TAR, LAYER_ZSTD, Descriptor, Digest, Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from lamella.layers.oci.storage import Storage
+    Files = Mapping[str, str | bytes]
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -126,6 +111,32 @@ def _parts(name: str) -> list[str]:
     return name.split("/")
 
 
+def archive(files: Files, prefix: str) -> bytes:
+    """A layer's tar: `files` below the image prefix; `*` and `->` as in `support.trees.write`."""
+    made = BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        folders: set[str] = set()
+        for name, content in sorted(files.items()):
+            path = f"{prefix[1:]}/{name.rstrip('*')}"
+            parts = path.split("/")
+            for depth in range(1, len(parts)):
+                folder = "/".join(parts[:depth])
+                if folder not in folders:
+                    folders.add(folder)
+                    entry = tarfile.TarInfo(folder)
+                    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                    tar.addfile(entry)
+            entry = tarfile.TarInfo(path)
+            if isinstance(content, str) and content.startswith("->"):
+                entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, content[2:], 0o777
+                tar.addfile(entry)
+                continue
+            data = content.encode() if isinstance(content, str) else content
+            entry.size, entry.mode = len(data), 0o755 if name.endswith("*") else 0o644
+            tar.addfile(entry, BytesIO(data))
+    return made.getvalue()
+
+
 def layer(
     tar: bytes, media_type: str = LAYER_ZSTD, *, package: str = "demo", unpacked: int | None = None, blob: bytes = b""
 ) -> tuple[Layer, bytes]:
@@ -137,23 +148,6 @@ def layer(
     announced = {} if unpacked is None else {UNPACKED: str(unpacked)}
     described = Descriptor.of(media_type, blob, {PACKAGE: package, VERSION: "1.0"} | announced)
     return Layer(described, Digest.of(tar)), blob
-
-
-def publish(storage: Storage, tag: str, layers: Sequence[tuple[Layer, bytes]]) -> Digest:
-    """Pushes an environment of these layers, right or wrong, for this machine's platform; the index's digest."""
-    for made, blob in layers:
-        right = Descriptor.of(made.descriptor.media_type, blob)
-        if not storage.exists(right):
-            storage.push(right, partial(BytesIO, blob))
-    config = ImageConfig(Platform.here(), tuple(made.diff_id for made, _ in layers)).to_json()
-    described = Descriptor.of(CONFIG, config)
-    storage.push(described, lambda: BytesIO(config))
-    manifest = Manifest(described, tuple(made.descriptor for made, _ in layers), {PREFIX: "/opt/env"}).to_json()
-    listed = replace(Descriptor.of(MANIFEST, manifest, {IMAGE: str(Digest.of(b"no image"))}), platform=UNKNOWN_PLATFORM)
-    storage.push(listed, lambda: BytesIO(manifest))
-    index = Index((listed,)).to_json()
-    storage.push(Descriptor.of(INDEX, index), lambda: BytesIO(index), tag=tag)
-    return Digest.of(index)
 
 
 def snapshot(root: str | os.PathLike[str]) -> dict[str, tuple[int, str]]:

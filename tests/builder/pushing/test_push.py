@@ -15,7 +15,7 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push_environment
 from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci.documents import CONFIG, MANIFEST, Descriptor, Digest, ImageConfig, Index, Manifest, Platform
+from lamella.layers.oci.documents import Digest, ImageConfig, Index, Manifest, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.progress import Silent
@@ -26,11 +26,11 @@ from lamella.layers.signing.keys import private_key
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.engines import need
-from support.environments import archive
-from support.images import AMD64, Thing, blob
 from support.keys import key_pair
 from support.packages import SITE, environment, package
+from support.published import push_image
 from support.registry_simulator import PASSWORD, USER, Fault, RegistrySimulator
+from support.tars import archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,11 +72,7 @@ def base_image(reference: str, layers: list[dict[str, str | bytes]], env: tuple[
     """Pushes an image of `layers` as `reference`."""
     place = Reference.parse(reference)
     storage = open_storage(place, Trust(), create=True)
-    blobs = [blob(archive(files, "/root")).pushed(storage) for files in layers]
-    config = ImageConfig(AMD64, tuple(one.descriptor.digest for one in blobs), env=env).to_json()
-    made = Thing(Descriptor.of(CONFIG, config), config).pushed(storage)
-    manifest = Manifest(made.descriptor, tuple(one.descriptor for one in blobs)).to_json()
-    Thing(Descriptor.of(MANIFEST, manifest), manifest).pushed(storage, place.tag)
+    push_image(storage, [archive(files, "/root") for files in layers], place.tag, env=env)
     storage.close()
 
 

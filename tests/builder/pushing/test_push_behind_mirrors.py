@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 import os
-from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from lamella.builder.image.documents import Settings
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push_environment
-from lamella.layers.oci.documents import CONFIG, LAYER_TAR, MANIFEST, Descriptor, ImageConfig, Manifest
+from lamella.layers.oci.documents import Digest
 from lamella.layers.registry.repository import Registry
 from lamella.layers.trust import Trust
-from support.images import AMD64
 from support.packages import SITE, environment, package
+from support.published import push_image
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
@@ -49,23 +47,16 @@ def test_a_layer_of_the_base_that_a_mirror_falsifies_comes_from_its_registry(
 ) -> None:
     env = environment(tmp_path / "env", package(tmp_path / "env", "alpha", {f"{SITE}/alpha.py": "value = 1\n"}))
     content = os.urandom(5000)
+    digest = Digest.of(content)
     with (
         RegistrySimulator().serving() as bases,
         RegistrySimulator().serving() as registry,
         RegistrySimulator().serving() as mirror,
     ):
-        layer = Descriptor.of(LAYER_TAR, content)
-        config = ImageConfig(AMD64, (layer.digest,)).to_json()
-        manifest = Manifest(Descriptor.of(CONFIG, config), (layer,)).to_json()
         there = Registry(bases.host, "team/base")
-        for described, what, tag in (
-            (layer, content, ""),
-            (Descriptor.of(CONFIG, config), config, ""),
-            (Descriptor.of(MANIFEST, manifest), manifest, "v1"),
-        ):
-            there.push(described, partial(BytesIO, what), tag=tag)
+        push_image(there, [content], "v1")
         there.close()
-        mirror.faults = [Fault(f"GET .*/blobs/{layer.digest}", 1, 200, body=bytes(5000))]
+        mirror.faults = [Fault(f"GET .*/blobs/{digest}", 1, 200, body=bytes(5000))]
         folder = tmp_path / "certs.d" / bases.host
         folder.mkdir(parents=True)
         (folder / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\n')
@@ -75,4 +66,4 @@ def test_a_layer_of_the_base_that_a_mirror_falsifies_comes_from_its_registry(
             env, f"{registry.host}/team/envs:v1", base=f"{bases.host}/team/base:v1", trust=trust, cache=cache
         )
         assert mirror.faults[0].times == 0
-        assert registry.blobs["team/envs"][str(layer.digest)] == content
+        assert registry.blobs["team/envs"][str(digest)] == content

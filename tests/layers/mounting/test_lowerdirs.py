@@ -19,7 +19,7 @@ from lamella.layers.mounting.mount import mount
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
 from support import tars
-from support.environments import publish
+from support.published import publish, publish_layers
 from support.tars import END, file, folder, symlink
 from support.trees import content
 
@@ -54,7 +54,7 @@ def secret(tmp_path: Path) -> Path:
 def published(tmp_path: Path, tar: bytes) -> str:
     layout = tmp_path / "layout"
     good = tars.layer(file(b"opt/env/lib/good.py", b"x") + END, package="good")
-    index = tars.publish(OciLayout(str(layout), create=True), "v1", [good, tars.layer(tar + END)])
+    index = publish_layers(OciLayout(str(layout), create=True), "v1", [good, tars.layer(tar + END)])
     return f"oci:{layout}:v1@{index}"
 
 

@@ -10,7 +10,7 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.oci.referrers import Artifact, attach, content_of, referrers
 from lamella.layers.registry.repository import Registry
 from support.distribution import distribution
-from support.images import push_environment
+from support.published import push_environment
 from support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:

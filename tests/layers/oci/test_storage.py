@@ -21,7 +21,7 @@ from lamella.layers.registry.repository import Registry
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.distribution import distribution
-from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
+from support.published import AMD64, ARM64, Blob, blob, push_environment, push_image
 from support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def test_what_is_not_there_is_absent_and_not_found(storage: Storage) -> None:
 
 def test_other_content_than_the_descriptors_is_refused(storage: Storage) -> None:
     push_image(storage, [b"one"])
-    thing = Thing(blob(b"content").descriptor, b"CONTENT")
+    thing = Blob(blob(b"content").descriptor, b"CONTENT")
     with pytest.raises(InvalidContent, match="has other content"):
         thing.pushed(storage)
     assert not storage.exists(thing.descriptor)

@@ -22,8 +22,8 @@ from lamella.layers.storages import list_tags
 from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.engines import need
-from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
 from support.keys import key_pair
+from support.published import AMD64, ARM64, Blob, blob, push_environment, push_image
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
@@ -200,10 +200,10 @@ def test_indexes_within_indexes_have_an_end(tmp_path: Path) -> None:
     inner = push_image(layout, [b"content"]).descriptor
     for _ in range(3):
         content = Index((inner,)).to_json()
-        inner = Thing(Descriptor.of(INDEX, content), content).pushed(layout).descriptor
+        inner = Blob(Descriptor.of(INDEX, content), content).pushed(layout).descriptor
     assert len(list(walk(layout, inner))) == 4
     content = Index((inner,)).to_json()
-    deep = Thing(Descriptor.of(INDEX, content), content).pushed(layout).descriptor
+    deep = Blob(Descriptor.of(INDEX, content), content).pushed(layout).descriptor
     with pytest.raises(InvalidContent, match="holds indexes within indexes, more than 4 deep"):
         list(walk(layout, deep))
 

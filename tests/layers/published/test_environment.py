@@ -14,8 +14,7 @@ from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Digest, I
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
 from lamella.layers.trust import Trust
-from support import images
-from support.images import AMD64, ARM64, Thing, blob, push_environment, push_image
+from support.published import AMD64, ARM64, Blob, blob, image, push_environment, push_image, push_index
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +71,7 @@ def test_an_image_of_somebody_else_is_told(layout: OciLayout) -> None:
     with pytest.raises(InvalidContent, match=r"is no environment that lamella pushed: it is a application/vnd\.oci"):
         published.read_index(layout, V1, Trust())
     index = Index((manifest.descriptor,)).to_json()
-    Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
+    Blob(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
     with pytest.raises(InvalidContent, match="is an image without packages: push the environment with lamella push"):
         published.read_index(layout, V1, Trust())
 
@@ -94,7 +93,7 @@ def test_a_package_manifest_that_is_none_is_refused(layout: OciLayout) -> None:
     thing = blob(b"content").pushed(layout)
     entry = Descriptor(LAYER_TAR, thing.descriptor.digest, thing.descriptor.size, {IMAGE: "sha256:0"})
     index = Index((entry,)).to_json()
-    Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
+    Blob(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
     with pytest.raises(InvalidContent, match="is marked as a package manifest and is a"):
         published.read_index(layout, V1, Trust())
 
@@ -103,7 +102,7 @@ def test_an_index_that_calls_an_index_its_environment_is_refused_before_that_is_
     # As one that contains itself would; its own digest nobody can know, so that of nothing stands for it.
     itself = Descriptor(INDEX, Digest.of(b"itself"), 6, {IMAGE: "sha256:0"})
     index = Index((itself,)).to_json()
-    Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
+    Blob(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
     with pytest.raises(
         InvalidContent, match=r"is marked as a package manifest and is a application/vnd\.oci\.image\.index"
     ):
@@ -122,15 +121,16 @@ def test_what_was_parsed_once_is_not_taken_for_what_was_not_verified(layout: Oci
 
 def parts(layout: OciLayout, *prefixes: str) -> None:
     """Pushes an environment of several package manifests, each with one layer and an image prefix."""
-    config, image = (thing.pushed(layout) for thing in images.image([]))
-    entries = [replace(image.descriptor, platform=AMD64)]
+    _, runnable = (made.pushed(layout) for made in image([]))
+    entries = [replace(runnable.descriptor, platform=AMD64)]
     for number, prefix in enumerate(prefixes):
         layer = blob(b"%d" % number).pushed(layout)
-        config, manifest = images.image([layer], AMD64, **{PREFIX: prefix})
+        config, manifest = image([layer.descriptor], annotations={PREFIX: prefix})
         config.pushed(layout)
-        entries.append(replace(manifest.pushed(layout).descriptor, annotations={IMAGE: str(image.descriptor.digest)}))
-    index = Index(tuple(entries)).to_json()
-    Thing(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
+        entries.append(
+            replace(manifest.pushed(layout).descriptor, annotations={IMAGE: str(runnable.descriptor.digest)})
+        )
+    push_index(layout, entries, "v1")
 
 
 def test_the_layers_of_several_package_manifests_are_one_environment_s(layout: OciLayout) -> None:

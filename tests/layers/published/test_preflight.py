@@ -12,7 +12,7 @@ from lamella.layers.published.preflight import glibc, missing_drivers, missing_g
 from lamella.layers.pulling.pull import pull
 from lamella.layers.running.run import replace, run
 from lamella.layers.store.store import Store
-from support.environments import publish
+from support.published import publish
 
 if TYPE_CHECKING:
     from pathlib import Path

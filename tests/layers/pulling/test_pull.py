@@ -19,6 +19,7 @@ from lamella.layers.pulling.pull import leased, plan, pull
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from support import tars
+from support.published import publish_layers
 
 if TYPE_CHECKING:
     import random
@@ -109,7 +110,7 @@ class TestPlan:
 
 @pytest.mark.usefixtures("either_way")
 def test_pulls_what_is_missing_and_nothing_twice(store: Store, layout: OciLayout, reference: str) -> None:
-    tars.publish(layout, "env", packages("abc"))
+    publish_layers(layout, "env", packages("abc"))
     first = pull(reference, store=store)
     assert len(first.plan.fetch) == 3
     assert first.moved == first.plan.bytes > 0
@@ -121,8 +122,8 @@ def test_pulls_what_is_missing_and_nothing_twice(store: Store, layout: OciLayout
 def test_one_changed_package_is_one_layer(store: Store, layout: OciLayout, reference: str) -> None:
     before = packages("abc")
     after = [*before[:2], tars.layer(tars.tree({"opt/env/c": b"changed"}), package="c")]
-    tars.publish(layout, "before", before)
-    tars.publish(layout, "after", after)
+    publish_layers(layout, "before", before)
+    publish_layers(layout, "after", after)
     pull(reference.replace(":env", ":before"), store=store)
     pulled = pull(reference.replace(":env", ":after"), store=store)
     assert [layer.diff_id for layer in pulled.plan.fetch] == [after[2][0].diff_id]
@@ -132,7 +133,7 @@ def test_one_changed_package_is_one_layer(store: Store, layout: OciLayout, refer
 def test_a_reference_with_a_digest_asks_nobody_when_all_is_here(
     store: Store, layout: OciLayout, reference: str, tmp_path: Path
 ) -> None:
-    tars.publish(layout, "env", packages("ab"))
+    publish_layers(layout, "env", packages("ab"))
     pinned = pull(reference, store=store).reference
     shutil.rmtree(tmp_path / "layout")
     assert pull(pinned, store=store).moved == 0
@@ -141,7 +142,7 @@ def test_a_reference_with_a_digest_asks_nobody_when_all_is_here(
 
 
 def test_a_damaged_document_is_fetched_again(store: Store, layout: OciLayout, reference: str, tmp_path: Path) -> None:
-    tars.publish(layout, "env", packages("ab"))
+    publish_layers(layout, "env", packages("ab"))
     pinned = pull(reference, store=store).reference
     documents = f"{store.path}/documents/sha256"
     for name in os.listdir(documents):
@@ -153,7 +154,7 @@ def test_a_damaged_document_is_fetched_again(store: Store, layout: OciLayout, re
 
 
 def test_a_dry_run_brings_no_layer(store: Store, layout: OciLayout, reference: str) -> None:
-    tars.publish(layout, "env", packages("ab"))
+    publish_layers(layout, "env", packages("ab"))
     planned = pull(reference, store=store, dry_run=True)
     assert len(planned.plan.fetch) == 2
     assert planned.moved == 0
@@ -162,7 +163,7 @@ def test_a_dry_run_brings_no_layer(store: Store, layout: OciLayout, reference: s
 
 @pytest.mark.usefixtures("either_way")
 def test_progress_ends_at_the_bytes_of_the_plan(store: Store, layout: OciLayout, reference: str) -> None:
-    tars.publish(layout, "env", packages("abcdef"))
+    publish_layers(layout, "env", packages("abcdef"))
     heard = Heard()
     pulled = pull(reference, store=store, progress=heard)
     assert heard.amount == heard.total == pulled.plan.bytes
@@ -175,7 +176,7 @@ def test_the_first_bad_layer_stops_the_pull_and_good_ones_stay_whole(
 ) -> None:
     good = packages("abc")
     bad = tars.layer(tars.file(b"../../outside", b"x") + tars.END, package="evil")
-    tars.publish(layout, "env", [*good, bad])
+    publish_layers(layout, "env", [*good, bad])
     with pytest.raises(LayersError, match=r"the layer evil 1\.0 \(sha256:[0-9a-f]{12}\) is refused"):
         pull(reference, store=store)
     assert not store.has(bad[0].diff_id)
@@ -188,7 +189,7 @@ def test_a_pull_that_failed_goes_on_where_it_was(
     store: Store, layout: OciLayout, reference: str, tmp_path: Path
 ) -> None:
     made = packages("abc")
-    tars.publish(layout, "env", made)
+    publish_layers(layout, "env", made)
     missing = made[2][0].descriptor.digest.hex
     blob = tmp_path / "layout" / "blobs" / "sha256" / missing
     blob.rename(tmp_path / "moved")
@@ -202,7 +203,7 @@ def test_a_pull_that_failed_goes_on_where_it_was(
 @pytest.mark.usefixtures("either_way")
 def test_eight_layers_are_fetched_at_once(store: Store, layout: OciLayout) -> None:
     made = packages("abcdefgh")
-    tars.publish(layout, "env", made)
+    publish_layers(layout, "env", made)
     all_asked = threading.Barrier(8, timeout=60)
 
     class Distant:
@@ -219,7 +220,7 @@ def test_eight_layers_are_fetched_at_once(store: Store, layout: OciLayout) -> No
 
 
 def test_layers_stay_while_they_are_leased(store: Store, layout: OciLayout, reference: str) -> None:
-    tars.publish(layout, "env", packages("ab"))
+    publish_layers(layout, "env", packages("ab"))
     with leased(reference, store=store) as pulled:
         gc(store, keep_bytes=0)
         assert all(store.has(layer.diff_id) for layer in pulled.environment.layers)
@@ -228,7 +229,7 @@ def test_layers_stay_while_they_are_leased(store: Store, layout: OciLayout, refe
 
 
 def test_another_platform_is_refused_with_those_there_are(store: Store, layout: OciLayout, reference: str) -> None:
-    tars.publish(layout, "env", packages("a"))
+    publish_layers(layout, "env", packages("a"))
     with pytest.raises(LayersError, match=f"has no environment for linux/s390x: it has {Platform.here()}"):
         pull(reference, store=store, platform=Platform("linux", "s390x"))
 
@@ -236,7 +237,7 @@ def test_another_platform_is_refused_with_those_there_are(store: Store, layout: 
 def test_a_blob_of_another_size_than_its_descriptor_is_refused(store: Store, layout: OciLayout, reference: str) -> None:
     (layer, blob), other = packages("ab")
     stated = Descriptor(LAYER_ZSTD, layer.descriptor.digest, layer.descriptor.size - 1)
-    tars.publish(layout, "env", [(Layer(stated, layer.diff_id), blob), other])
+    publish_layers(layout, "env", [(Layer(stated, layer.diff_id), blob), other])
     with pytest.raises(InvalidContent, match=layer.descriptor.digest.hex):
         pull(reference, store=store)
     assert not store.has(layer.diff_id)

@@ -13,7 +13,7 @@ from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from support.distribution import distribution
 from support.homes import auth_of, fresh_home, know
-from support.images import blob, push_image
+from support.published import blob, push_image
 from support.registry_simulator import PASSWORD, USER, Fault, RegistrySimulator
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from lamella.layers.registry.repository import Registry
 from support.distribution import PASSWORD, USER, distribution
 from support.engines import need
 from support.homes import auth_of, fresh_home, know, write
-from support.images import push_image
 from support.people import NOBODY, as_user, folder_of
+from support.published import push_image
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:

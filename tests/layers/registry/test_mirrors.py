@@ -23,8 +23,8 @@ from lamella.layers.store.store import Store
 from lamella.layers.trust import Trust
 from support import tars
 from support.homes import auth_of, fresh_home, know
-from support.images import blob, push_image
 from support.keys import key_pair
+from support.published import blob, publish_layers, push_image
 from support.registry_simulator import PASSWORD, USER, Fault, RegistrySimulator
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
         monkeypatch.setattr(fetching, "LARGE", 1)
     made = [tars.layer(tars.tree({f"opt/env/{name}": os.urandom(size)}), package=name) for name in "abc"]
     with opened(upstream, hosts) as registry:
-        tars.publish(registry, "v1", made)
+        publish_layers(registry, "v1", made)
     mirror.blobs, mirror.manifests, mirror.tags = deepcopy((upstream.blobs, upstream.manifests, upstream.tags))
     layers = {str(layer.descriptor.digest) for layer, _ in made}
     for digest, content in mirror.blobs["team/envs"].items():

@@ -14,7 +14,7 @@ from lamella.layers.registry.retry import Patience
 from lamella.layers.trust import Trust
 from support.authority import Authority, authority
 from support.homes import fresh_home
-from support.images import push_image
+from support.published import push_image
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:

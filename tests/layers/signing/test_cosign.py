@@ -27,8 +27,8 @@ from lamella.layers.store.store import Store
 from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.engines import need
-from support.images import Thing, push_environment
 from support.keys import KINDS, key_pair
+from support.published import Blob, push_environment
 from support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
@@ -195,12 +195,12 @@ def cosigns(name: str) -> bytes:
 
 def push_as_cosign(storage: Storage, *, bundle: bytes, api: bool = True) -> str:
     """Pushes the image that cosign signed, with `bundle` attached; the image's digest."""
-    signed = Thing(Descriptor.of(MANIFEST, cosigns("image.json")), cosigns("image.json"))
-    Thing(Descriptor.of(EMPTY, b"{}"), b"{}").pushed(storage)
+    signed = Blob(Descriptor.of(MANIFEST, cosigns("image.json")), cosigns("image.json"))
+    Blob(Descriptor.of(EMPTY, b"{}"), b"{}").pushed(storage)
     signed.pushed(storage, "v1")
-    made = Thing(Descriptor.of(sigstore.MEDIA_TYPE + ".v0.3+json", bundle), bundle).pushed(storage)
+    made = Blob(Descriptor.of(sigstore.MEDIA_TYPE + ".v0.3+json", bundle), bundle).pushed(storage)
     manifest = replace(Manifest.parse(cosigns("referrer.json")), layers=(made.descriptor,)).to_json()
-    referrer = Thing(Descriptor.of(MANIFEST, manifest), manifest).pushed(storage)
+    referrer = Blob(Descriptor.of(MANIFEST, manifest), manifest).pushed(storage)
     if not api:
         # As cosign does it: with the type of the empty config.
         referrers.add(storage, signed.descriptor.digest, replace(referrer.descriptor, artifact_type=EMPTY))

@@ -13,7 +13,7 @@ from lamella.layers.pulling.pull import pull
 from lamella.layers.store import derived
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
-from support.environments import publish
+from support.published import publish
 from support.trees import content
 
 

@@ -18,6 +18,7 @@ from lamella.layers.store import derived, leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import Freed, Item, gc, plan
 from support import tars
+from support.published import publish_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ def layers(tmp_path: Path, store: Store) -> list[Digest]:
     """Three layers in the store, used in this order, a day apart, and no document any more that would say more."""
     storage = OciLayout(str(tmp_path / "layout"), create=True)
     made = [tars.layer(tars.tree({f"opt/env/{name}": name.encode() * 1000}), package=name) for name in "abc"]
-    tars.publish(storage, "env", made)
+    publish_layers(storage, "env", made)
     pull(f"oci:{tmp_path}/layout:env", store=store)
     shutil.rmtree(f"{store.path}/documents/sha256")
     diff_ids = [layer.diff_id for layer, _ in made]
@@ -228,6 +229,6 @@ def test_a_store_that_was_never_made_has_nothing_to_free(store: Store) -> None:
 def test_one_layer_twice_in_a_fetch_is_no_deadlock(store: Store, tmp_path: Path) -> None:
     layer, blob = tars.layer(tars.tree({"opt/env/a": b"a"}))
     storage = OciLayout(str(tmp_path / "layout"), create=True)
-    tars.publish(storage, "env", [(layer, blob)])
+    publish_layers(storage, "env", [(layer, blob)])
     fetch([layer, layer], storage, store, Silent())
     assert list(store.layers()) == [layer.diff_id]

@@ -12,6 +12,7 @@ from lamella.layers.store import derived, leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.verify import Damage, verify
 from support import tars
+from support.published import publish_layers
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def layer(tmp_path: Path, store: Store) -> Digest:
         + bytes(8192)
     )
     made = tars.layer(tar, LAYER_GZIP)
-    tars.publish(storage, "env", [made, tars.layer(tars.tree({"opt/other": b"other"}))])
+    publish_layers(storage, "env", [made, tars.layer(tars.tree({"opt/other": b"other"}))])
     pull(f"oci:{tmp_path}/layout:env", store=store)
     return made[0].diff_id
 
