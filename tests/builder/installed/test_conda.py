@@ -266,6 +266,7 @@ def test_a_package_that_goes_only_with_another_version_is_a_finding(environment:
     ("spec", "said"),
     [
         ("__glibc >=2.0", ""),
+        ("__glibc >=0", ""),
         ("__glibc >=99.1,<100", "nodes are checked for glibc "),
         ("__cuda >=12.0", "nodes are checked for the driver's libraries, and no version of them"),
         ("__archspec 1.* *x86_64_v4", "nodes are checked for CPU level 1, which its files are marked with"),

@@ -127,6 +127,17 @@ def test_of_two_versions_in_one_folder_the_one_whose_files_are_there_ships(made:
     )
 
 
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [("1.9", "1.10"), ("1.0rc1", "1.0"), ("1.0", "1.0.post1"), ("2024.1", "1!1.0"), ("9-odd", "1.0")],
+)
+def test_newest_of_two_versions_with_equally_many_files_ships(made: Path, site: Path, older: str, newer: str) -> None:
+    write(site, two__dot__py="same")
+    for version in (newer, older):
+        dist(site, "two", version, f"two.py,{recorded('same')},4\n")
+    assert package(scan(str(made)), "two").version == newer
+
+
 def test_a_path_of_two_owners_ships_with_the_one_whose_bytes_it_has(made: Path, site: Path) -> None:
     write(site, shared__in__x__dot__py="of b")
     dist(site, "a", "1", f"shared/x.py,{recorded('of a')},4\n")

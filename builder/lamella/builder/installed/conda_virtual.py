@@ -23,33 +23,32 @@ _LEVEL = re.compile(r"__archspec\b.*\bx86_64_v(?P<level>[234])")
 
 
 def unchecked(packages: Iterable[Distribution], needs: Needs) -> Iterator[Finding]:
-    """One note for the most that `packages` ask for of each kind, if nodes are checked for less: `needs`."""
-    most: dict[str, tuple[tuple[int, ...], Distribution, str]] = {}
+    """One note of each kind for the package that asks for the most, if nodes are checked for less than that (`needs`)."""
+    from packaging.version import Version
+
+    most: dict[str, tuple[Version, Distribution, str]] = {}
     for each in packages:
         for spec in each.requires if each.origin == "conda" else ():
             if asked := _asked(spec):
-                name, version = asked
+                name, version = asked[0], Version(asked[1])
                 if name not in most or version > most[name][0]:
                     most[name] = version, each, spec
     checked = {
-        "glibc": (_numbers(needs.glibc), f"glibc {needs.glibc}, which its files need" if needs.glibc else "no glibc"),
-        "archspec": ((needs.level,), f"CPU level {needs.level}, which its files are marked with"),
-        "cuda": ((), "the driver's libraries, and no version of them"),
+        "glibc": (needs.glibc, f"glibc {needs.glibc}, which its files need" if needs.glibc else "no glibc"),
+        "archspec": (str(needs.level), f"CPU level {needs.level}, which its files are marked with"),
+        "cuda": ("", "the driver's libraries, and no version of them"),
     }
     for name, (version, each, spec) in sorted(most.items()):
         known, shown = checked[name]
-        if version > known:
+        if not known or version > Version(known):
             message = f"{each.name} {each.version} depends on {spec}, and nodes are checked for {shown}"
             yield Finding("note", "requires", each.name, message)
 
 
-def _asked(spec: str) -> tuple[str, tuple[int, ...]] | None:
+def _asked(spec: str) -> tuple[str, str] | None:
+    """Kind and version of a virtual package that `spec` asks for."""
     if match := _ASKED.match(spec):
-        return match["name"], _numbers(match["version"])
+        return match["name"], match["version"]
     if match := _LEVEL.match(spec):
-        return "archspec", (int(match["level"]),)
+        return "archspec", match["level"]
     return None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())

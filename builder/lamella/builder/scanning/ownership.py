@@ -13,6 +13,8 @@ from lamella.layers.published.findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from packaging.version import Version
+
     from lamella.builder.files.read import Content
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.prefix.walk import Entry
@@ -128,8 +130,8 @@ def _in_use(found: Sequence[Distribution], claims: _Claims, result: Ownership) -
     for (_, name), group in sorted(groups.items()):
         winner = group[0]
         if len(group) > 1:
-            # Two in one folder: an upgrade that did not remove the old one. The files tell which one it is.
-            winner = max(group, key=lambda each: (_matches(each, claims), _numbers(each.version)))
+            # Two in one folder: an upgrade left the old one behind. The files show which one it is; else the newest.
+            winner = max(group, key=lambda each: (_matches(each, claims), *_order(each.version)))
         winners.append(winner)
         for loser in group:
             if loser is winner:
@@ -150,8 +152,14 @@ def _matches(distribution: Distribution, claims: _Claims) -> int:
     return sum(1 for path, digest in (distribution.files or {}).items() if digest and claims.digest(path) == digest)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else -1 for part in version.split("."))
+def _order(version: str) -> tuple[Version | bool, ...]:
+    """Where `version` stands among others; one that PEP 440 does not allow stands below all that it does."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return True, Version(version)
+    except InvalidVersion:
+        return (False,)
 
 
 def _settle(winners: Sequence[Distribution], claims: _Claims, result: Ownership) -> None:

@@ -56,7 +56,7 @@ def glibc() -> str:
 
 def missing_glibc(needed: str, here: str) -> str:
     """What is missing where glibc `here` (empty: none) is to run what needs `needed`; nothing where that is enough."""
-    if not needed or (here and _numbers(needed) <= _numbers(here)):
+    if not needed or (here and _release(needed) <= _release(here)):
         return ""
     has = f"this machine has {here}" if here else "this machine has another C library"
     return f"it needs glibc {needed} or newer and {has}: use a newer system, or build the environment on an older one"
@@ -104,5 +104,9 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(flag for flags in _LEVELS.values() for flag in flags)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a glibc version, to compare. Not by `packaging`: its import takes longer than a mount."""
+    numbers = [int(part) for part in version.split(".") if part.isdecimal()]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
