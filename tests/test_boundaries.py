@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import lamella.layers
 from support.published import publish
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,16 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
     }
     assert ours or package == "layers"
     assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
+
+
+def test_the_command_uses_the_public_api_of_layers_alone() -> None:
+    private = {
+        f"{dotted(path)} imports {name}"
+        for path in modules("cli")
+        for name in imports(path, types=True)
+        if package_of(name) == "lamella.layers" and name.removeprefix("lamella.layers.") not in lamella.layers.__all__
+    }
+    assert private == set()
 
 
 def dotted(path: Path) -> str:

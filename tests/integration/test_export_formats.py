@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import ExportError
-from lamella.layers.exporting.export import FORMATS, export, format_of
+from lamella.layers.exporting.export import FORMATS, ExportOptions, export, format_of
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
 from support.engines import need, need_root
@@ -99,7 +99,7 @@ def test_a_folder_works_where_it_was_exported_to(store: Store, reference: str, t
 def test_a_linked_folder_takes_no_bytes_but_for_what_names_its_place(
     store: Store, reference: str, tmp_path: Path
 ) -> None:
-    export(reference, str(tmp_path / "env"), store=store, link=True)
+    export(reference, str(tmp_path / "env"), store=store, options=ExportOptions(link=True))
 
     assert (tmp_path / "env/lib/ü").stat().st_nlink > 1
     assert (tmp_path / "env/bin/tool").stat().st_nlink == 1
@@ -126,7 +126,7 @@ def test_an_archive_works_wherever_it_is_unpacked(
 @pytest.mark.engine
 def test_an_archive_can_be_made_for_a_place_that_is_known(store: Store, reference: str, tmp_path: Path) -> None:
     place = tmp_path / "place"
-    export(reference, str(tmp_path / "env.tar.gz"), store=store, prefix=str(place))
+    export(reference, str(tmp_path / "env.tar.gz"), store=store, options=ExportOptions(prefix=str(place)))
 
     unpack(tmp_path / "env.tar.gz", place, "tar.gz")
 
@@ -145,7 +145,9 @@ def test_an_archive_is_the_same_every_time(
     if format == "squashfs":
         need("mksquashfs")
     for name in ("one", "two"):
-        export(reference, str(tmp_path / name), format=format, store=Store(f"{store.path}-{name}"))
+        export(
+            reference, str(tmp_path / name), store=Store(f"{store.path}-{name}"), options=ExportOptions(format=format)
+        )
 
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
@@ -215,7 +217,7 @@ def test_a_squashfs_image_is_made_for_the_path_at_which_it_is_mounted(
 ) -> None:
     need_root()
     need("mksquashfs")
-    export(reference, str(tmp_path / "env.squashfs"), store=store, prefix=f"{tmp_path}/m")
+    export(reference, str(tmp_path / "env.squashfs"), store=store, options=ExportOptions(prefix=f"{tmp_path}/m"))
     (tmp_path / "m").mkdir()
     mounted = subprocess.run(
         ["mount", "-o", "loop,ro", tmp_path / "env.squashfs", tmp_path / "m"], check=False, capture_output=True
@@ -239,7 +241,7 @@ def test_what_is_there_already_is_left_alone(
     (tmp_path / "mine/file").write_text("mine")
 
     with pytest.raises(ExportError, match="is there already: remove it, or choose another name"):
-        export(reference, str(tmp_path / "mine"), format=format, store=store)
+        export(reference, str(tmp_path / "mine"), store=store, options=ExportOptions(format=format))
 
     assert content(tmp_path / "mine") == {"file": "mine"}
 
@@ -261,7 +263,12 @@ def test_an_export_that_fails_leaves_nothing(
     with pytest.raises(
         ExportError, match=r"x\.so holds the prefix in 8 bytes|can't be written: \S+/index\.json is no folder"
     ):
-        export(reference, str(tmp_path / where), format=format, prefix="/longer/than/that", store=store)
+        export(
+            reference,
+            str(tmp_path / where),
+            store=store,
+            options=ExportOptions(format=format, prefix="/longer/than/that"),
+        )
 
     assert os.listdir(tmp_path / "out") == []
 
@@ -272,7 +279,7 @@ def test_without_mksquashfs_the_message_says_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(ExportError, match="no mksquashfs on PATH: install squashfs-tools"):
-        export(reference, str(tmp_path / "env"), format="squashfs", store=store)
+        export(reference, str(tmp_path / "env"), store=store, options=ExportOptions(format="squashfs"))
 
 
 @pytest.mark.parametrize("name", ["env.tar.xz", "env.tar", "env.tar.bz2", "env.TXZ", "env.7z", "env.tar.lz4", "env.gz"])
@@ -284,7 +291,10 @@ def test_an_archive_that_is_not_written_is_no_folder_either(store: Store, tmp_pa
 
 
 def test_a_folder_of_such_a_name_is_made_where_it_was_asked_for(store: Store, reference: str, tmp_path: Path) -> None:
-    assert export(reference, str(tmp_path / "env.tar.xz"), format="dir", store=store).format == "dir"
+    assert (
+        export(reference, str(tmp_path / "env.tar.xz"), store=store, options=ExportOptions(format="dir")).format
+        == "dir"
+    )
 
 
 @pytest.fixture
@@ -303,13 +313,13 @@ def test_links_that_can_not_be_made_are_not_made_copies_in_silence(
     with pytest.raises(
         ExportError, match="no hard link leads to another file system than the store's: leave out --link"
     ):
-        export(reference, str(memory / "env"), store=store, link=True)
+        export(reference, str(memory / "env"), store=store, options=ExportOptions(link=True))
     assert os.listdir(memory) == []
 
     assert export(reference, str(memory / "env"), store=store).files
 
     with pytest.raises(ExportError, match=r"only a folder can be made of links: leave out --link"):
-        export(reference, str(tmp_path / "env.tar.gz"), store=store, link=True)
+        export(reference, str(tmp_path / "env.tar.gz"), store=store, options=ExportOptions(link=True))
 
 
 @pytest.mark.root
@@ -326,7 +336,7 @@ def test_a_full_disk_is_told_by_the_place_that_was_asked_for(
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "lamella-test", small], check=True)
     try:
         with pytest.raises(ExportError) as failed:
-            export(reference, str(small / "env"), format=format, store=store)
+            export(reference, str(small / "env"), store=store, options=ExportOptions(format=format))
         left = os.listdir(small)
     finally:
         subprocess.run(["umount", small], check=True)
@@ -373,12 +383,12 @@ def test_what_a_killed_export_left_goes_with_the_next(
     child = fork()
     if child == 0:
         os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # in this process alone
-        export(reference, str(tmp_path / "out/env"), format=format, store=store)
+        export(reference, str(tmp_path / "out/env"), store=store, options=ExportOptions(format=format))
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert list((tmp_path / "out").rglob(".lamella-export-*"))
 
-    export(reference, str(tmp_path / "out/env"), format=format, store=store)
+    export(reference, str(tmp_path / "out/env"), store=store, options=ExportOptions(format=format))
 
     assert list((tmp_path / "out").rglob(".lamella-export-*")) == []
 
@@ -407,11 +417,14 @@ def test_a_prefix_that_can_not_be_one_is_refused_before_anything_is_pulled(
 ) -> None:
     for name in ("env", "env.tar.gz", "env.squashfs"):
         with pytest.raises(ExportError, match=message):
-            export("oci:nowhere:v1", str(tmp_path / name), prefix=prefix, store=store)
+            export("oci:nowhere:v1", str(tmp_path / name), store=store, options=ExportOptions(prefix=prefix))
 
 
 def test_a_slash_at_a_prefixs_end_is_none(store: Store, reference: str, tmp_path: Path) -> None:
-    assert export(reference, str(tmp_path / "env.zip"), prefix="/srv/env/", store=store).prefix == "/srv/env"
+    assert (
+        export(reference, str(tmp_path / "env.zip"), store=store, options=ExportOptions(prefix="/srv/env/")).prefix
+        == "/srv/env"
+    )
 
 
 @pytest.mark.engine

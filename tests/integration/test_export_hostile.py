@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import ExportError
-from lamella.layers.exporting.export import export
+from lamella.layers.exporting.export import ExportOptions, export
 from lamella.layers.store.store import Store
 from support.engines import need
 from support.published import publish
@@ -58,7 +58,7 @@ def test_nothing_is_written_or_removed_through_a_layers_link(
     reference = publish(tmp_path / "layout", [{"lib/a": "x", link: f"->{victim}/{name}".rstrip("/")}])
     before = snapshot(victim)
 
-    made = export(reference, str(tmp_path / "env"), format=format, store=store).path
+    made = export(reference, str(tmp_path / "env"), store=store, options=ExportOptions(format=format)).path
 
     assert snapshot(victim) == before
     if format == "dir":

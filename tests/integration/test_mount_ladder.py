@@ -8,13 +8,13 @@ import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.layers.errors import MountError
 from lamella.layers.mounting.kernel import CLONE_NEWNS, MS_PRIVATE, MS_REC, LinuxKernel
-from lamella.layers.mounting.mount import mount, mounts, umount
+from lamella.layers.mounting.mount import MountOptions, mount, mounts, place, umount
 from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from lamella.layers.mounting.claims import Mounted
+    from lamella.layers.mounting.kernel import Kernel
     from lamella.layers.mounting.ladder import Method
 
 pytestmark = pytest.mark.root
@@ -53,6 +55,13 @@ def reference(tmp_path: Path) -> str:
     return publish(tmp_path / "layout", LAYERS)
 
 
+def mount_with(
+    kernel: Kernel, reference: str, target: str, *, store: Store, options: MountOptions = MountOptions()
+) -> Mounted:
+    with pull.leased(reference, store=store) as pulled:
+        return place(pulled, target, options, store=store, kernel=kernel)
+
+
 def left_over(store: Store) -> list[str]:
     """What mounting left in the store, beyond layers and documents."""
     return [
@@ -69,7 +78,7 @@ def test_every_rung_shows_the_environment_and_umount_leaves_nothing(
 ) -> None:
     target = tmp_path / "new" / "target"
 
-    mounted = mount(reference, str(target), store=store, method=method)
+    mounted = mount(reference, str(target), store=store, options=MountOptions(method=method))
 
     assert content(target) == SHOWN
     assert mounted.method == method
@@ -99,14 +108,14 @@ def test_reflinks_share_bytes_and_nothing_else(with_reflinks: Path, reference: s
     store = Store(str(with_reflinks / "store"))
     target = with_reflinks / "target"
 
-    mount(reference, str(target), store=store, method="reflinks", writable=True)
+    mount(reference, str(target), store=store, options=MountOptions(method="reflinks", writable=True))
 
     assert content(target) == SHOWN
     assert os.access(target / "bin/tool", os.X_OK)
     assert (target / "a").stat().st_nlink == 1
     (target / "a").write_text("changed")
     umount(str(target), store=store)
-    mount(reference, str(target), store=store, method="hardlinks")
+    mount(reference, str(target), store=store, options=MountOptions(method="hardlinks"))
     assert content(target) == SHOWN
     umount(str(target), store=store)
 
@@ -132,8 +141,8 @@ class WithoutOverlay(WithoutDescriptors):
 
 
 def test_each_rung_says_why_it_was_not_taken(store: Store, reference: str, tmp_path: Path) -> None:
-    older = mount(reference, str(tmp_path / "older"), store=store, kernel=WithoutDescriptors())
-    without = mount(reference, str(tmp_path / "without"), store=store, kernel=WithoutOverlay())
+    older = mount_with(WithoutDescriptors(), reference, str(tmp_path / "older"), store=store)
+    without = mount_with(WithoutOverlay(), reference, str(tmp_path / "without"), store=store)
 
     assert [(rung.method, rung.why_not) for rung in older.rungs] == [
         ("overlay", "Function not implemented"),
@@ -149,7 +158,9 @@ def test_each_rung_says_why_it_was_not_taken(store: Store, reference: str, tmp_p
 
 def test_when_no_rung_works_everything_is_as_it_was(store: Store, reference: str, tmp_path: Path) -> None:
     with pytest.raises(MountError, match=r"can't be put at .*target \(options: No such device\)"):
-        mount(reference, str(tmp_path / "target"), store=store, method="options", kernel=WithoutOverlay())
+        mount_with(
+            WithoutOverlay(), reference, str(tmp_path / "target"), store=store, options=MountOptions(method="options")
+        )
 
     assert not (tmp_path / "target").exists()
     assert left_over(store) == []
@@ -176,7 +187,7 @@ def test_what_is_written_is_thrown_away_and_the_store_stays(
     store: Store, reference: str, tmp_path: Path, method: Method
 ) -> None:
     target = tmp_path / "target"
-    mount(reference, str(target), store=store, method=method, writable=True)
+    mount(reference, str(target), store=store, options=MountOptions(method=method, writable=True))
 
     (target / "a").write_text("changed")
     (target / "new").write_text("new")
@@ -190,7 +201,7 @@ def test_changes_are_kept_where_they_were_asked_to_be(store: Store, reference: s
     target = tmp_path / "target"
     kept = str(tmp_path / "kept")
     for expected in (SHOWN, {"a": "changed", "b": "2", "lib/c": "3"}):
-        mount(reference, str(target), store=store, changes=kept)
+        mount(reference, str(target), store=store, options=MountOptions(changes=kept))
         assert content(target) == expected
         (target / "a").write_text("changed")
         (target / "bin/tool").unlink(missing_ok=True)
@@ -203,7 +214,9 @@ def test_changes_that_are_to_be_kept_are_never_taken_by_a_tree_that_umount_empti
     kept = tmp_path / "parent/kept"
 
     with pytest.raises(MountError, match="copies: changes can be kept only by a mount, which is root's to make"):
-        mount(reference, str(tmp_path / "target"), store=store, changes=str(kept), kernel=WithoutOverlay())
+        mount_with(
+            WithoutOverlay(), reference, str(tmp_path / "target"), store=store, options=MountOptions(changes=str(kept))
+        )
 
     assert not (tmp_path / "parent").exists()
     assert left_over(store) == []
@@ -211,14 +224,14 @@ def test_changes_that_are_to_be_kept_are_never_taken_by_a_tree_that_umount_empti
 
 def test_changes_of_two_mounts_do_not_go_to_one_folder(store: Store, reference: str, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
-    mount(reference, str(tmp_path / "one"), store=store, changes=str(kept))
+    mount(reference, str(tmp_path / "one"), store=store, options=MountOptions(changes=str(kept)))
     (tmp_path / "one/a").write_text("changed")
 
     for folder in (kept, kept / "below", tmp_path):
         with pytest.raises(MountError, match=r"takes the changes of .*/one already|would hide"):
-            mount(reference, str(tmp_path / "two"), store=store, changes=str(folder))
+            mount(reference, str(tmp_path / "two"), store=store, options=MountOptions(changes=str(folder)))
     umount(str(tmp_path / "one"), store=store)
-    mount(reference, str(tmp_path / "two"), store=store, changes=str(kept))
+    mount(reference, str(tmp_path / "two"), store=store, options=MountOptions(changes=str(kept)))
 
     assert (tmp_path / "two/a").read_text() == "changed"
 
@@ -230,14 +243,14 @@ def test_changes_are_not_kept_where_the_mount_would_hide_them(
     target = str(tmp_path / "target")
 
     with pytest.raises(MountError, match=r"changes can't be kept in .*, which .*target would hide"):
-        mount(reference, target, store=store, changes=target + below)
+        mount(reference, target, store=store, options=MountOptions(changes=target + below))
 
     assert left_over(store) == []
 
 
 def test_a_writable_tree_is_never_of_hardlinks(store: Store, reference: str, tmp_path: Path) -> None:
     with pytest.raises(MountError, match="would be written into the store"):
-        mount(reference, str(tmp_path / "target"), store=store, method="hardlinks", writable=True)
+        mount(reference, str(tmp_path / "target"), store=store, options=MountOptions(method="hardlinks", writable=True))
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(store: Store, reference: str, tmp_path: Path) -> None:
@@ -253,11 +266,11 @@ def test_a_folder_that_is_not_empty_is_left_alone(store: Store, reference: str, 
 
 @pytest.mark.parametrize("method", EVERY)
 def test_one_folder_holds_one_environment(store: Store, reference: str, tmp_path: Path, method: Method) -> None:
-    first = mount(reference, str(tmp_path / "target"), store=store, method=method)
+    first = mount(reference, str(tmp_path / "target"), store=store, options=MountOptions(method=method))
     other = publish(tmp_path / "other", [{"other": "1"}])
 
     with pytest.raises(MountError, match=rf"target holds {first.reference} already: take it away with lamella umount"):
-        mount(other, str(tmp_path / "target"), store=store, method=method)
+        mount(other, str(tmp_path / "target"), store=store, options=MountOptions(method=method))
 
     assert content(tmp_path / "target") == SHOWN
 
@@ -267,10 +280,10 @@ def test_what_is_mounted_already_is_not_mounted_again(
     store: Store, reference: str, tmp_path: Path, method: Method
 ) -> None:
     target = str(tmp_path / "target")
-    first = mount(reference, target, store=store, method=method)
+    first = mount(reference, target, store=store, options=MountOptions(method=method))
     made = os.stat(target).st_ctime_ns
 
-    assert mount(reference, target, store=store, method=method) == first
+    assert mount(reference, target, store=store, options=MountOptions(method=method)) == first
     assert mount(first.reference, target, store=store) == first
 
     assert os.stat(target).st_ctime_ns == made
@@ -278,14 +291,16 @@ def test_what_is_mounted_already_is_not_mounted_again(
     assert left_over(store) == []
 
 
-@pytest.mark.parametrize("other", [{"writable": True}, {"prefix": "/srv/env"}, {"method": "copies"}])
+@pytest.mark.parametrize(
+    "other", [MountOptions(writable=True), MountOptions(prefix="/srv/env"), MountOptions(method="copies")]
+)
 def test_what_is_mounted_in_another_way_stays_as_it_is(
-    store: Store, reference: str, tmp_path: Path, other: dict[str, Any]
+    store: Store, reference: str, tmp_path: Path, other: MountOptions
 ) -> None:
-    mount(reference, str(tmp_path / "target"), store=store, method="hardlinks")
+    mount(reference, str(tmp_path / "target"), store=store, options=MountOptions(method="hardlinks"))
 
     with pytest.raises(MountError, match="already, in another way than this: take it away with lamella umount"):
-        mount(reference, str(tmp_path / "target"), store=store, **other)
+        mount(reference, str(tmp_path / "target"), store=store, options=other)
 
     assert content(tmp_path / "target") == SHOWN
 
@@ -320,7 +335,7 @@ def test_a_folder_that_somebody_made_in_a_trees_place_is_left_alone(
     store: Store, reference: str, tmp_path: Path, method: Method
 ) -> None:
     target = tmp_path / "target"
-    mount(reference, str(target), store=store, method=method)
+    mount(reference, str(target), store=store, options=MountOptions(method=method))
     shutil.rmtree(target)
     target.mkdir()
     (target / "data").write_text("precious")
@@ -329,7 +344,7 @@ def test_a_folder_that_somebody_made_in_a_trees_place_is_left_alone(
         mount(reference, str(target), store=store)
     assert content(target) == {"data": "precious"}
     shutil.rmtree(target)
-    mount(reference, str(target), store=store, method=method)
+    mount(reference, str(target), store=store, options=MountOptions(method=method))
     shutil.rmtree(target)
     target.mkdir()
     (target / "data").write_text("precious")
@@ -386,8 +401,8 @@ def test_what_is_mounted_over_an_environment_is_named(store: Store, reference: s
 
 
 def test_layers_of_a_mount_that_another_hand_took_away_are_freed(store: Store, reference: str, tmp_path: Path) -> None:
-    mount(reference, str(tmp_path / "mount"), store=store, writable=True)
-    mount(reference, str(tmp_path / "tree"), store=store, method="copies")
+    mount(reference, str(tmp_path / "mount"), store=store, options=MountOptions(writable=True))
+    mount(reference, str(tmp_path / "tree"), store=store, options=MountOptions(method="copies"))
     subprocess.run(["umount", tmp_path / "mount"], check=True)
     shutil.rmtree(tmp_path / "tree")
 
@@ -427,7 +442,7 @@ def test_mounts_at_one_path_in_two_namespaces_are_two(store: Store, reference: s
     pull.pull(reference, store=store)
 
     def mount_and_write() -> None:
-        mount(reference, target, store=store, writable=True)
+        mount(reference, target, store=store, options=MountOptions(writable=True))
         (tmp_path / "target/new").write_text("new")
 
     with elsewhere(mount_and_write):
@@ -470,7 +485,7 @@ def test_a_claim_of_a_namespace_that_is_gone_ends_where_every_process_is_seen(
 
 def test_layers_of_a_tree_in_the_stores_folder_are_freed_whoever_removed_it(store: Store, reference: str) -> None:
     target = f"{store.path}/pods/one/env"
-    with elsewhere(lambda: mount(reference, target, store=store, method="hardlinks")):
+    with elsewhere(lambda: mount(reference, target, store=store, options=MountOptions(method="hardlinks"))):
         assert gc(store, keep_bytes=0).layers == ()
         shutil.rmtree(target)
 
@@ -480,7 +495,7 @@ def test_layers_of_a_tree_in_the_stores_folder_are_freed_whoever_removed_it(stor
 
 def test_layers_of_a_tree_that_another_namespace_may_see_stay(store: Store, reference: str, tmp_path: Path) -> None:
     target = tmp_path / "volume"
-    with elsewhere(lambda: mount(reference, str(target), store=store, method="hardlinks")):
+    with elsewhere(lambda: mount(reference, str(target), store=store, options=MountOptions(method="hardlinks"))):
         shutil.rmtree(target)  # as it looks where the other's volume is not mounted
 
         assert gc(store, keep_bytes=0).layers == ()
@@ -507,8 +522,8 @@ def test_a_claim_that_a_loss_of_power_tore_is_one_whose_method_is_not_known(
     assert left_over(store) == []
 
 
-@pytest.mark.parametrize("options", [{}, {"method": "copies"}, {"writable": True}])
-def test_what_root_mounts_is_for_everybody_whatever_roots_umask(reference: str, options: dict[str, Method]) -> None:
+@pytest.mark.parametrize("options", [MountOptions(), MountOptions(method="copies"), MountOptions(writable=True)])
+def test_what_root_mounts_is_for_everybody_whatever_roots_umask(reference: str, options: MountOptions) -> None:
     need_root()
     listed = json.dumps({"prefix": "/opt/env", "files": [{"path": "bin/where", "kind": "text"}]})
     with folder_of(0) as folder:
@@ -517,7 +532,7 @@ def test_what_root_mounts_is_for_everybody_whatever_roots_umask(reference: str, 
         store, target = Store(str(folder / "store")), folder / "new/target"
         before = os.umask(0o077)
         try:
-            mount(reference, str(target), store=store, **options)  # type: ignore[arg-type]
+            mount(reference, str(target), store=store, options=options)
         finally:
             os.umask(before)
         shown = as_user(NOBODY, lambda: content(target))
@@ -530,7 +545,7 @@ def test_after_a_restart_of_the_machine_the_same_mount_can_be_made(
     store: Store, reference: str, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
-    mount(reference, str(target), store=store, writable=True)
+    mount(reference, str(target), store=store, options=MountOptions(writable=True))
     subprocess.run(["umount", target], check=True)
 
     mount(reference, str(target), store=store)
@@ -554,7 +569,7 @@ def test_what_is_there_is_claimed_before_the_kernel_is_asked(
                 claims.append((state.method, len(os.listdir(f"{store.path}/holds"))))
             super()._record(name, *arguments)
 
-    mount(reference, str(tmp_path / "target"), store=store, kernel=Watching())
+    mount_with(Watching(), reference, str(tmp_path / "target"), store=store)
 
     assert claims[0] == ("overlay", 1)
     umount(str(tmp_path / "target"), store=store, kernel=RecordingKernel())
@@ -575,7 +590,7 @@ def test_what_a_crash_left_is_cleared_away(
 
     child = fork()
     if child == 0:
-        mount(reference, str(target), store=store, writable=True, kernel=Crashing())
+        mount_with(Crashing(), reference, str(target), store=store, options=MountOptions(writable=True))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
@@ -598,7 +613,7 @@ def test_a_crash_right_after_the_mount_is_cleared_away(store: Store, reference: 
 
     child = fork()
     if child == 0:
-        mount(reference, str(target), store=store, kernel=Crashing())
+        mount_with(Crashing(), reference, str(target), store=store)
         os._exit(0)
     os.waitpid(child, 0)
     assert os.path.ismount(target)
@@ -660,7 +675,7 @@ def test_what_another_root_sees_at_the_image_prefix_names_that(store: Store, tmp
 
     mount(reference, str(tmp_path / "root/opt/env"), store=store)
     mount(reference, str(tmp_path / "home/opt/env"), store=store)
-    mount(reference, str(tmp_path / "told"), store=store, prefix="/elsewhere")
+    mount(reference, str(tmp_path / "told"), store=store, options=MountOptions(prefix="/elsewhere"))
 
     assert (tmp_path / "root/opt/env/x").read_text() == "/opt/env"
     assert (tmp_path / "home/opt/env/x").read_text() == f"{tmp_path}/home/opt/env"
@@ -691,7 +706,10 @@ def test_an_ordinary_user_gets_a_tree_and_is_told_why_it_is_no_mount() -> None:
         assert mounted.rungs[0].why_not == "only root may mount where others see it: lamella run needs no privilege"
         assert content(folder / "target") == SHOWN
         with pytest.raises(MountError, match="only root may mount where others see it: lamella run needs no privilege"):
-            as_user(NOBODY, partial(mount, reference, str(folder / "other"), store=own, method="overlay"))
+            as_user(
+                NOBODY,
+                partial(mount, reference, str(folder / "other"), store=own, options=MountOptions(method="overlay")),
+            )
         as_user(NOBODY, partial(umount, str(folder / "target"), store=own))
         assert not (folder / "target").exists()
 
@@ -703,7 +721,9 @@ def test_an_ordinary_user_keeps_no_changes_and_is_told_so() -> None:
         own = Store(str(folder / "store"))
         pull.pull(reference, store=own)
         give(folder, NOBODY)
-        keep = partial(mount, reference, str(folder / "target"), store=own, changes=str(folder / "kept"))
+        keep = partial(
+            mount, reference, str(folder / "target"), store=own, options=MountOptions(changes=str(folder / "kept"))
+        )
 
         with pytest.raises(MountError, match="copies: changes can be kept only by a mount, which is root's to make"):
             as_user(NOBODY, keep)

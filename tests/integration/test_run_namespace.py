@@ -15,7 +15,7 @@ import pytest
 from lamella.layers.errors import CannotRun
 from lamella.layers.mounting.kernel import LinuxKernel
 from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
-from lamella.layers.running.run import replace, run
+from lamella.layers.running.run import exec_command, run
 from lamella.layers.store.store import Store
 from support.engines import need_root
 from support.people import NOBODY, as_user, folder_of, fork, give
@@ -406,7 +406,7 @@ def test_a_process_with_other_threads_runs_commands_too(node: Node, capfd: pytes
         thread = threading.Thread(target=stop.wait, daemon=True)
         thread.start()
         try:
-            replace(reference, ["sh", "-c", "hello; exit 5"], store=node.store)
+            exec_command(reference, ["sh", "-c", "hello; exit 5"], store=node.store)
         except SystemExit as ended:
             return ended.code
         finally:
@@ -421,7 +421,7 @@ def test_a_process_with_other_threads_runs_commands_too(node: Node, capfd: pytes
 def test_the_process_becomes_the_command(tmp_path: Path) -> None:
     need_root()
     reference = publish(tmp_path / "layout", ENVIRONMENT)
-    program = "import sys; from lamella.layers.running.run import replace; replace(sys.argv[1], sys.argv[2:])"
+    program = "import sys; from lamella.layers.running.run import exec_command; exec_command(sys.argv[1], sys.argv[2:])"
     process = subprocess.Popen(
         [sys.executable, "-c", program, reference, "sh", "-c", "echo $$; read line; echo got $line; exit 3"],
         stdin=subprocess.PIPE,

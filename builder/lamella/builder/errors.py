@@ -1,8 +1,12 @@
 """The errors of `lamella.builder`: what happened, to what, and what to do next, in one sentence."""
 
+from __future__ import annotations
 
-class BuilderError(Exception):
-    """The root of every error that this package raises on purpose."""
+from lamella.layers.errors import LamellaError
+
+
+class BuilderError(LamellaError):
+    """The root of the errors of `lamella.builder`."""
 
 
 class NotAnEnvironment(BuilderError):

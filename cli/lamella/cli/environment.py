@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamella.builder.environment import Environment
-    from lamella.layers.progress import Progress
-    from lamella.layers.published.findings import Severity
+    from lamella.layers import Progress, Severity
 
 SETTINGS = (LOCAL, FAIL_ON, CACHE, RECORDED_PLATFORM)
 
@@ -66,7 +65,7 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
 def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
     """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
     from lamella.builder.scanning.scan import scan
-    from lamella.layers.oci.documents import Platform
+    from lamella.layers import Platform
 
     environment = scan(
         arguments.prefix,

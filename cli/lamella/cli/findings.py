@@ -9,7 +9,7 @@ from lamella.cli.output import Column, counted, result, table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lamella.layers.published.findings import Finding, Severity
+    from lamella.layers import Finding, Severity
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 OF_ONE_KIND = 5

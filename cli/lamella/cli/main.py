@@ -150,16 +150,16 @@ def _run(argv: list[str]) -> int:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.version:
-        from importlib.metadata import version
+        from lamella.layers import __version__
 
-        print(f"lamella {version('lamella')}")
+        print(f"lamella {__version__}")
         return 0
     if verb is None:
         parser.print_help(sys.stderr)
         return USAGE
     arguments.command = command
     if VERBS[verb].needs_linux and sys.platform != "linux":
-        from lamella.layers.errors import Unsupported
+        from lamella.layers import Unsupported
 
         here = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
         raise Unsupported(f"{verb}: not available on {here}; run it in a Linux container or virtual machine")
@@ -183,10 +183,9 @@ def _split_command(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def _expected() -> tuple[type[BaseException], ...]:
     # Called only after an exception, so that a start does not import these.
-    from lamella.builder.errors import BuilderError
-    from lamella.layers.errors import LayersError
+    from lamella.layers import LamellaError
 
-    return (LayersError, BuilderError, OSError)
+    return (LamellaError, OSError)
 
 
 def _sentence(error: BaseException) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from lamella.layers.progress import Progress
+    from lamella.layers import Progress
 
 EVERY_SECONDS = 5.0
 """Shortest time between plain lines of a task: a CI log shows activity and stays readable."""
@@ -26,7 +26,7 @@ EVERY_SECONDS = 5.0
 def shown(*, quiet: bool) -> Iterator[Progress]:
     """Yield progress for stderr: bars on a terminal, else lines; discarded if `quiet`."""
     if quiet:
-        from lamella.layers.progress import Silent
+        from lamella.layers import Silent
 
         yield Silent()
     elif sys.stderr.isatty():
@@ -51,13 +51,13 @@ class Lines:
         self._tasks: dict[str, _Task] = {}
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
-        """See `lamella.layers.progress.Progress`."""
+        """See `lamella.layers.Progress`."""
         with self._lock:
             now = self._clock()
             self._tasks[task] = _Task(total, unit, now)
 
     def advance(self, task: str, amount: int) -> None:
-        """See `lamella.layers.progress.Progress`."""
+        """See `lamella.layers.Progress`."""
         with self._lock:
             state = self._tasks.get(task)
             if state is None:
@@ -69,7 +69,7 @@ class Lines:
                 self._write(f"{printable(task)}: {state.text(now)}")
 
     def end(self, task: str) -> None:
-        """See `lamella.layers.progress.Progress`."""
+        """See `lamella.layers.Progress`."""
         with self._lock:
             state = self._tasks.pop(task, None)
             now = self._clock()
@@ -118,19 +118,19 @@ class Bars:
             self._drawn.stop()
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
-        """See `lamella.layers.progress.Progress`."""
+        """See `lamella.layers.Progress`."""
         with self._lock:
             drawn = self._draw()
             self._ids[task] = drawn.add_task(printable(task).replace("[", r"\["), total=total, unit=unit)
 
     def advance(self, task: str, amount: int) -> None:
-        """See `lamella.layers.progress.Progress`."""
+        """See `lamella.layers.Progress`."""
         with self._lock:
             if task in self._ids and self._drawn:
                 self._drawn.advance(self._ids[task], amount)
 
     def end(self, task: str) -> None:
-        """See `lamella.layers.progress.Progress`."""
+        """See `lamella.layers.Progress`."""
         with self._lock:
             if task in self._ids and self._drawn:
                 self._drawn.remove_task(self._ids.pop(task))

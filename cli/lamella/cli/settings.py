@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers.trust import Trust
+    from lamella.layers import Trust
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
@@ -188,7 +188,7 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
 
 def trust_of(arguments: argparse.Namespace) -> Trust:
     """Return what the command trusts. A variable also applies to verbs without its flag, or if the flag is empty."""
-    from lamella.layers.trust import Trust
+    from lamella.layers import Trust
 
     def value(setting: Setting) -> str | None:
         return getattr(arguments, setting.attribute, None) or os.environ.get(setting.variable) or None

@@ -1,1 +1,173 @@
-"""The node: OCI values, storage, registry, pull, unpack, store, mount."""
+"""Environments on a node: pull, mount, run, export and inspect what a reference names.
+
+The names of `__all__` are the public API. Each is loaded on first use, so `import lamella.layers` loads no other module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lamella.layers.errors import (
+        CannotRun,
+        CredentialsError,
+        Denied,
+        ExportError,
+        FalseMirror,
+        InvalidContent,
+        InvalidReference,
+        LamellaError,
+        LayersError,
+        MountError,
+        NotFound,
+        NotSigned,
+        SignatureError,
+        StoreError,
+        Unreachable,
+        UnsafeLayer,
+        Unsupported,
+    )
+    from lamella.layers.exporting.export import Exported, ExportOptions, export
+    from lamella.layers.mounting.claims import Mounted
+    from lamella.layers.mounting.ladder import Rung
+    from lamella.layers.mounting.mount import MountOptions, mount, mounts, umount
+    from lamella.layers.oci.documents import Digest, Layer, Platform
+    from lamella.layers.oci.reference import Reference
+    from lamella.layers.progress import Progress, Silent
+    from lamella.layers.published.copy import Copied, copy
+    from lamella.layers.published.environment import PublishedEnvironment
+    from lamella.layers.published.findings import Finding, Severity
+    from lamella.layers.published.inspection import Inspection, inspect, published_environment, sbom
+    from lamella.layers.published.package import PublishedPackage
+    from lamella.layers.published.preflight import unmet_needs
+    from lamella.layers.published.shared_layers import Shared
+    from lamella.layers.pulling.pull import Pulled, PullPlan, pull
+    from lamella.layers.registry.login import login, logout, registry_name
+    from lamella.layers.running.run import exec_command, run
+    from lamella.layers.signing.cosign import sign, verify_signature
+    from lamella.layers.signing.keys import private_key
+    from lamella.layers.storages import tags
+    from lamella.layers.store.store import Store
+    from lamella.layers.trust import Trust
+    from lamella.layers.upkeep.gc import Freed, gc
+    from lamella.layers.upkeep.verify import Damage, Verified, verify
+
+    __version__: str
+
+__all__ = [
+    "CannotRun",
+    "Copied",
+    "CredentialsError",
+    "Damage",
+    "Denied",
+    "Digest",
+    "ExportError",
+    "ExportOptions",
+    "Exported",
+    "FalseMirror",
+    "Finding",
+    "Freed",
+    "Inspection",
+    "InvalidContent",
+    "InvalidReference",
+    "LamellaError",
+    "Layer",
+    "LayersError",
+    "MountError",
+    "MountOptions",
+    "Mounted",
+    "NotFound",
+    "NotSigned",
+    "Platform",
+    "Progress",
+    "PublishedEnvironment",
+    "PublishedPackage",
+    "PullPlan",
+    "Pulled",
+    "Reference",
+    "Rung",
+    "Severity",
+    "Shared",
+    "SignatureError",
+    "Silent",
+    "Store",
+    "StoreError",
+    "Trust",
+    "Unreachable",
+    "UnsafeLayer",
+    "Unsupported",
+    "Verified",
+    "__version__",
+    "copy",
+    "exec_command",
+    "export",
+    "gc",
+    "inspect",
+    "login",
+    "logout",
+    "mount",
+    "mounts",
+    "private_key",
+    "published_environment",
+    "pull",
+    "registry_name",
+    "run",
+    "sbom",
+    "sign",
+    "tags",
+    "umount",
+    "unmet_needs",
+    "verify",
+    "verify_signature",
+]
+
+_NAMES_OF_MODULES = {
+    "errors": (
+        "CannotRun CredentialsError Denied ExportError FalseMirror InvalidContent InvalidReference LamellaError LayersError "
+        "MountError NotFound NotSigned SignatureError StoreError Unreachable UnsafeLayer Unsupported"
+    ),
+    "exporting.export": "ExportOptions Exported export",
+    "mounting.claims": "Mounted",
+    "mounting.ladder": "Rung",
+    "mounting.mount": "MountOptions mount mounts umount",
+    "oci.documents": "Digest Layer Platform",
+    "oci.reference": "Reference",
+    "progress": "Progress Silent",
+    "published.copy": "Copied copy",
+    "published.environment": "PublishedEnvironment",
+    "published.findings": "Finding Severity",
+    "published.inspection": "Inspection inspect published_environment sbom",
+    "published.package": "PublishedPackage",
+    "published.preflight": "unmet_needs",
+    "published.shared_layers": "Shared",
+    "pulling.pull": "PullPlan Pulled pull",
+    "registry.login": "login logout registry_name",
+    "running.run": "exec_command run",
+    "signing.cosign": "sign verify_signature",
+    "signing.keys": "private_key",
+    "storages": "tags",
+    "store.store": "Store",
+    "trust": "Trust",
+    "upkeep.gc": "Freed gc",
+    "upkeep.verify": "Damage Verified verify",
+}
+_MODULES = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("lamella")
+    elif name in _MODULES:
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

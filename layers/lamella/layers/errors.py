@@ -1,8 +1,12 @@
 """The errors of `lamella.layers`: what happened, to what, and what to do next, in one sentence."""
 
 
-class LayersError(Exception):
-    """The root of every error that this package raises on purpose."""
+class LamellaError(Exception):
+    """The root of every error that Lamella raises on purpose."""
+
+
+class LayersError(LamellaError):
+    """The root of the errors of `lamella.layers`."""
 
 
 class InvalidReference(LayersError):

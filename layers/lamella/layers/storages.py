@@ -37,7 +37,7 @@ def trust_for(other: Reference, goal: Reference, trust: Trust) -> Trust:
     return replace(trust, insecure=trust.insecure and (goal.is_layout or other.registry == goal.registry))
 
 
-def list_tags(reference: str, *, trust: Trust = Trust()) -> list[str]:
+def tags(reference: str, *, trust: Trust = Trust()) -> list[str]:
     """List the tags of the repository or layout folder that `reference` names, sorted; its own tag is ignored.
 
     Leaves out tags made of a digest (referrers and signatures). Raises `NotFound`, `Denied`, `Unreachable`.

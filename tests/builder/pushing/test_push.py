@@ -21,7 +21,7 @@ from lamella.layers.oci.storage import fetch_document
 from lamella.layers.progress import Silent
 from lamella.layers.published import environment as published
 from lamella.layers.published.findings import Finding
-from lamella.layers.signing.cosign import sign, verify
+from lamella.layers.signing.cosign import sign, verify_signature
 from lamella.layers.signing.keys import private_key
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
@@ -548,7 +548,7 @@ def test_an_index_is_signed_and_has_its_attachments_before_the_tag_names_it(
     assert puts[-1] == "x"
     assert puts.index(digest) < puts.index(f"{digest.replace(':', '-')}.sig") < len(puts) - 1
     assert len(puts) == 7, "two images, the index, the signature, the bill of materials, the findings, the tag"
-    verify(reference, public)
+    verify_signature(reference, public)
 
 
 def test_a_push_whose_signature_is_refused_moves_no_tag(
@@ -569,7 +569,7 @@ def test_what_is_there_already_is_signed_when_it_is_asked_for(tmp_path: Path, ca
     env = small(tmp_path / "env")
     push_environment(env, reference, cache=cache)
     assert push_environment(env, reference, signing_key=private_key(private), cache=cache).plan.unchanged
-    verify(reference, public)
+    verify_signature(reference, public)
 
 
 def test_a_dry_run_tells_what_of_the_base_the_destination_lacks(

@@ -15,7 +15,7 @@ from lamella.layers.errors import MountError, UnsafeLayer
 from lamella.layers.exporting.export import export
 from lamella.layers.layout import OciLayout
 from lamella.layers.mounting import lowerdirs
-from lamella.layers.mounting.mount import mount
+from lamella.layers.mounting.mount import MountOptions, mount
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
 from support import tars
@@ -68,7 +68,7 @@ def test_a_layer_whose_prefix_is_a_link_shows_nothing_of_the_node(
 
     for use in (
         lambda: mount(reference, str(tmp_path / "target"), store=store),
-        lambda: mount(reference, str(tmp_path / "target"), store=store, method="copies"),
+        lambda: mount(reference, str(tmp_path / "target"), store=store, options=MountOptions(method="copies")),
         lambda: export(reference, str(tmp_path / "folder"), store=store),
         lambda: export(reference, str(tmp_path / "env.tar.gz"), store=store),
     ):

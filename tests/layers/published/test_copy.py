@@ -18,7 +18,7 @@ from lamella.layers.published import environment as published
 from lamella.layers.published.copy import copy, walk
 from lamella.layers.registry.repository import Registry
 from lamella.layers.signing import cosign
-from lamella.layers.storages import list_tags
+from lamella.layers.storages import tags
 from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.engines import need
@@ -101,13 +101,13 @@ def test_signatures_and_referrers_come_along_before_the_tag(
     sbom = referrers.attach(here, subject, referrers.Artifact("application/vnd.cyclonedx+json", b"{}"))
     copy(layout, f"{simulator.host}/team/envs:v1")
     assert simulator.asked("PUT .*/manifests/")[-1].path.endswith("/manifests/v1")
-    assert cosign.verify(f"{simulator.host}/team/envs:v1", public)
+    assert cosign.verify_signature(f"{simulator.host}/team/envs:v1", public)
     registry = Registry(simulator.host, "team/envs")
     assert [entry.digest for entry in referrers.referrers(registry, subject)] == [sbom.digest]
     registry.close()
     # And on, from a registry.
     copy(f"{simulator.host}/team/envs:v1", f"oci:{tmp_path}/carried:v1")
-    assert cosign.verify(f"oci:{tmp_path}/carried:v1", public)
+    assert cosign.verify_signature(f"oci:{tmp_path}/carried:v1", public)
     assert len(referrers.referrers(OciLayout(f"{tmp_path}/carried"), subject)) == 1
 
 
@@ -220,11 +220,11 @@ def test_tags_are_listed_without_those_made_of_digests(simulator: RegistrySimula
     for tag in ("v2", "v1", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
         push_image(registry, [b"content"], tag)
     registry.close()
-    assert list_tags(f"{simulator.host}/team/envs") == ["v1", "v2"]
+    assert tags(f"{simulator.host}/team/envs") == ["v1", "v2"]
 
 
 def test_tags_of_a_registry_that_is_down_are_an_error() -> None:
     with RegistrySimulator().serving() as simulator:
         host = simulator.host
     with pytest.raises(Unreachable):
-        list_tags(f"{host}/team/envs")
+        tags(f"{host}/team/envs")

@@ -10,7 +10,7 @@ from lamella.layers.mounting.mount import mount
 from lamella.layers.oci.documents import Platform
 from lamella.layers.published.preflight import glibc, missing_drivers, missing_glibc, missing_level, notes
 from lamella.layers.pulling.pull import pull
-from lamella.layers.running.run import replace, run
+from lamella.layers.running.run import exec_command, run
 from lamella.layers.store.store import Store
 from support.published import publish
 
@@ -74,7 +74,7 @@ def test_a_missing_driver_is_said_and_refuses_nothing(tmp_path: Path) -> None:
     assert "this machine has no libnone.so.1" in note
 
 
-@pytest.mark.parametrize("verb", [replace, mount])
+@pytest.mark.parametrize("verb", [exec_command, mount])
 def test_a_missing_driver_is_said_before_anything_is_downloaded(tmp_path: Path, verb: object) -> None:
     reference = publish(tmp_path / "layout", LAYERS, drivers="libnone.so.1")
     store = Store(str(tmp_path / "store"))
@@ -92,7 +92,7 @@ def test_a_missing_driver_is_said_before_anything_is_downloaded(tmp_path: Path, 
     assert layers == []
 
 
-@pytest.mark.parametrize("verb", [replace, mount])
+@pytest.mark.parametrize("verb", [exec_command, mount])
 def test_an_environment_for_a_newer_system_is_refused_before_anything_is_downloaded(
     tmp_path: Path, verb: object
 ) -> None:
@@ -110,10 +110,10 @@ def test_an_environment_for_another_platform_is_refused_with_those_there_are(tmp
     reference = publish(tmp_path / "layout", LAYERS, platform=Platform("plan9", "mips"))
 
     with pytest.raises(LayersError, match="it has plan9/mips"):
-        replace(reference, ["true"], store=Store(str(tmp_path / "store")))
+        exec_command(reference, ["true"], store=Store(str(tmp_path / "store")))
 
 
-@pytest.mark.parametrize("verb", [replace, mount])
+@pytest.mark.parametrize("verb", [exec_command, mount])
 def test_what_needs_linux_says_so_before_anything_is_asked(
     tmp_path: Path, verb: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

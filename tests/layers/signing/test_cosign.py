@@ -47,13 +47,13 @@ def reference(tmp_path: Path) -> str:
 def test_what_was_signed_is_verified(tmp_path: Path, reference: str, kind: str) -> None:
     private, public = key_pair(tmp_path, "ours", kind)
     pinned = cosign.sign(reference, private)
-    assert cosign.verify(reference, public) == cosign.verify(pinned, public) == pinned
+    assert cosign.verify_signature(reference, public) == cosign.verify_signature(pinned, public) == pinned
 
 
 def test_what_was_not_signed_is_refused(tmp_path: Path, reference: str) -> None:
     _, public = key_pair(tmp_path, "ours")
     with pytest.raises(SignatureError, match="is not signed: sign it with lamella push --sign KEY"):
-        cosign.verify(reference, public)
+        cosign.verify_signature(reference, public)
 
 
 def test_another_s_signature_is_refused_and_both_may_sign(tmp_path: Path, reference: str) -> None:
@@ -61,10 +61,10 @@ def test_another_s_signature_is_refused_and_both_may_sign(tmp_path: Path, refere
     theirs, their_public = key_pair(tmp_path, "theirs")
     cosign.sign(reference, theirs)
     with pytest.raises(SignatureError, match=r"is signed, and not by the key in .*ours\.pub: ask who pushed it"):
-        cosign.verify(reference, our_public)
+        cosign.verify_signature(reference, our_public)
     cosign.sign(reference, ours)
-    cosign.verify(reference, our_public)
-    cosign.verify(reference, their_public)
+    cosign.verify_signature(reference, our_public)
+    cosign.verify_signature(reference, their_public)
 
 
 def test_signing_again_adds_nothing(tmp_path: Path, reference: str) -> None:
@@ -88,7 +88,7 @@ def test_a_signature_of_something_else_does_not_count(tmp_path: Path, reference:
     content = fetch_document(layout, manifest)
     layout.push(manifest, lambda: BytesIO(content), tag=f"sha256-{mine.hex}.sig")
     with pytest.raises(SignatureError, match="is signed, and not by the key in"):
-        cosign.verify(reference, public)
+        cosign.verify_signature(reference, public)
 
 
 @pytest.mark.engine
@@ -136,7 +136,7 @@ def test_a_key_that_cant_be_used_is_told(tmp_path: Path, reference: str) -> None
     with pytest.raises(SignatureError, match="is no private key in PEM, or its password is another"):
         cosign.sign(reference, public)
     with pytest.raises(SignatureError, match="is no public key in PEM"):
-        cosign.verify(reference, private)
+        cosign.verify_signature(reference, private)
     cosigns = tmp_path / "cosign.key"
     cosigns.write_text(
         "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n"
@@ -156,13 +156,13 @@ def test_a_key_with_a_password_is_opened_with_it(tmp_path: Path, reference: str)
         cosign.sign(reference, locked, password="wrong")
     assert "wrong" not in str(caught.value)
     cosign.sign(reference, locked, password="hunter2")
-    cosign.verify(reference, public)
+    cosign.verify_signature(reference, public)
 
 
 def test_a_password_that_is_set_does_not_lock_out_a_key_without_one(tmp_path: Path, reference: str) -> None:
     private, public = key_pair(tmp_path, "ours")
     cosign.sign(reference, private, password="another key's")
-    cosign.verify(reference, public)
+    cosign.verify_signature(reference, public)
 
 
 @pytest.mark.parametrize(("curve", "hashed"), [("P-384", "SHA384"), ("P-384", "SHA256"), ("P-521", "SHA512")])
@@ -185,7 +185,7 @@ def test_whoever_requires_an_ed25519_key_is_told_what_is_not_read(tmp_path: Path
     other, _ = key_pair(tmp_path, "other")
     cosign.sign(reference, other)
     with pytest.raises(SignatureError, match=r"ask who pushed it; of an Ed25519 key, what cosign 3 signs is not read"):
-        cosign.verify(reference, public)
+        cosign.verify_signature(reference, public)
 
 
 def cosigns(name: str) -> bytes:
@@ -228,9 +228,9 @@ def test_what_cosign_3_signed_is_verified(tmp_path: Path, api: bool, monkeypatch
         registry = Registry(simulator.host, "team/envs")
         digest = push_as_cosign(registry, bundle=cosigns("bundle.json"), api=api)
         reference = f"{simulator.host}/team/envs:v1"
-        assert cosign.verify(reference, f"{COSIGN}/key.pub") == f"{reference}@{digest}"
+        assert cosign.verify_signature(reference, f"{COSIGN}/key.pub") == f"{reference}@{digest}"
         with pytest.raises(SignatureError, match="is signed, and not by the key in"):
-            cosign.verify(reference, other)
+            cosign.verify_signature(reference, other)
         # On a node, too, where documents are remembered.
         store = Store(str(tmp_path / "store"))
         trust = Trust(required_key=f"{COSIGN}/key.pub")
@@ -244,8 +244,8 @@ def test_either_form_by_the_required_key_is_enough(tmp_path: Path) -> None:
     push_as_cosign(layout, bundle=cosigns("bundle.json"), api=False)
     reference = f"oci:{tmp_path}/layout:v1"
     cosign.sign(reference, private)
-    cosign.verify(reference, public)
-    cosign.verify(reference, f"{COSIGN}/key.pub")
+    cosign.verify_signature(reference, public)
+    cosign.verify_signature(reference, f"{COSIGN}/key.pub")
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_bundle_that_signs_something_else_does_not_count(tmp_path: Path, bundl
     layout = OciLayout(f"{tmp_path}/layout", create=True)
     push_as_cosign(layout, bundle=bundle, api=False)
     with pytest.raises(SignatureError, match="is signed, and not by the key in"):
-        cosign.verify(f"oci:{tmp_path}/layout:v1", f"{COSIGN}/key.pub")
+        cosign.verify_signature(f"oci:{tmp_path}/layout:v1", f"{COSIGN}/key.pub")
 
 
 def test_a_report_that_the_key_signed_is_no_signature(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copy, and print the destination pinned to its digest."""
     from lamella.cli.progress import shown
-    from lamella.layers.published.copy import copy
+    from lamella.layers import copy
 
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
     from lamella.builder.pushing.difference import Difference, Item
-    from lamella.layers.published.environment import PublishedEnvironment
+    from lamella.layers import PublishedEnvironment
 
 SETTINGS = (LOCAL, PLATFORM, IMAGE_PREFIX, COMPRESSION, *REGISTRY, REQUIRE_SIGNATURE)
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
@@ -76,16 +75,10 @@ def _side(
 
 
 def _published(text: str, arguments: argparse.Namespace) -> PublishedEnvironment:
-    from lamella.layers.oci.documents import Platform
-    from lamella.layers.oci.reference import Reference
-    from lamella.layers.published import environment as published
-    from lamella.layers.storages import open_storage
+    from lamella.layers import Platform, published_environment
 
-    reference, trust = Reference.parse(text), trust_of(arguments)
-    with closing(open_storage(reference, trust)) as storage:
-        found = published.read_index(storage, reference, trust)
-    platform = Platform.parse(arguments.platform) if arguments.platform else Platform.here()
-    return published.for_platform(found, platform)
+    platform = Platform.parse(arguments.platform) if arguments.platform else None
+    return published_environment(text, platform=platform, trust=trust_of(arguments))
 
 
 def _show(found: Difference, *, on_disk: bool) -> None:

@@ -12,7 +12,7 @@ from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, U
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.layers.oci.documents import Platform
+    from lamella.layers import Platform
 
 SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 
@@ -60,9 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return pull.run(arguments)
     from lamella.cli.progress import shown
-    from lamella.layers.exporting.export import export
-    from lamella.layers.oci.documents import Platform
-    from lamella.layers.store.store import Store
+    from lamella.layers import ExportOptions, Platform, Store, export
 
     platform = Platform.parse(arguments.platform) if arguments.platform else None
     if arguments.to_docker:
@@ -72,9 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         exported = export(
             arguments.reference,
             arguments.path,
-            format=arguments.format,
-            link=arguments.link,
-            prefix=arguments.prefix,
+            options=ExportOptions(arguments.format, arguments.link, arguments.prefix),
             platform=platform,
             store=Store(arguments.store),
             trust=trust_of(arguments),

@@ -32,8 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Free space, and print the amount."""
-    from lamella.layers.store.store import Store
-    from lamella.layers.upkeep.gc import gc
+    from lamella.layers import Store, gc
 
     if not (arguments.all or arguments.keep or arguments.older_than):
         raise UsageError("gc: no limit; use --older-than 30d, --keep 20GB or --all")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
@@ -15,14 +13,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers.oci.documents import Layer
-    from lamella.layers.oci.storage import Storage
-    from lamella.layers.published.environment import Published, PublishedEnvironment
-    from lamella.layers.published.findings import Finding
-    from lamella.layers.published.shared_layers import Shared
+    from lamella.layers import Inspection, PublishedEnvironment, PublishedPackage, Shared
 
 SETTINGS = (PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
-SBOM = "application/vnd.cyclonedx+json"
 LARGEST = 20
 """Packages shown without --all: the rest is most of the lines and little of the size."""
 
@@ -44,104 +37,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the manifests, without layers, and show them."""
-    from lamella.layers.oci.documents import Platform
-    from lamella.layers.oci.reference import Reference
-    from lamella.layers.published.environment import for_platform, read_index
-    from lamella.layers.storages import open_storage
+    from lamella.layers import LayersError, Platform, inspect, sbom, verify_signature
 
-    reference, trust = Reference.parse(arguments.reference), trust_of(arguments)
+    reference, trust = arguments.reference, trust_of(arguments)
+    platform = Platform.parse(arguments.platform) if arguments.platform else None
     if arguments.verify:
-        from lamella.layers.signing.cosign import verify
-
-        reference = Reference.parse(verify(arguments.reference, arguments.verify, trust=trust))
-    with closing(open_storage(reference, trust)) as storage:
-        published = read_index(storage, reference, trust)
-        if arguments.platform:
-            only = for_platform(published, Platform.parse(arguments.platform))
-            published = replace(published, environments=(only,))
-        if arguments.sbom:
-            return _show_sbom(storage, published, arguments.platform)
-        found, reason = _findings(storage, published, must=arguments.findings)
-        others = None if arguments.findings else _shared(storage, published)
+        reference = verify_signature(reference, arguments.verify, trust=trust)
+    if arguments.sbom:
+        sys.stdout.write(sbom(reference, platform=platform, trust=trust))
+        return 0
+    inspected = inspect(reference, platform=platform, compare=not arguments.findings, trust=trust)
+    if arguments.findings and inspected.findings_error:
+        raise LayersError(inspected.findings_error)
     if arguments.json:
-        result_json(document(published, None if reason else found, others))
+        result_json(document(inspected))
     elif arguments.findings:
-        _show_findings(published, found, everything=arguments.all)
+        _show_findings(inspected, everything=arguments.all)
     else:
-        _show(published, others, everything=arguments.all)
-        how_many = findings.how_many([finding for _, finding in found])
-        result(reason or (f"{how_many}: --findings shows them" if found else "no findings attached"))
+        _show(inspected, everything=arguments.all)
+        how_many = findings.how_many([finding for _, finding in inspected.findings])
+        attached = f"{how_many}: --findings shows them" if how_many else "no findings attached"
+        why_not = inspected.findings_error
+        result(f"findings not readable: {why_not}" if why_not else attached)
     return 0
 
 
-def _findings(storage: Storage, published: Published, *, must: bool) -> tuple[list[tuple[str, Finding]], str]:
-    """Return the attached findings and an empty string, or the reason why they are unreadable.
-
-    Raise that error instead if `must`.
-    """
-    from lamella.layers.errors import LayersError
-    from lamella.layers.published.findings import attached
-
-    try:
-        return attached(storage, published.descriptor), ""
-    except LayersError as error:
-        if must:
-            raise
-        return [], f"findings not readable: {error}"
-
-
-def _shared(storage: Storage, published: Published) -> Shared | None:
-    """Return the other tags that share layers, or None if the registry does not list tags."""
-    from lamella.layers.errors import LayersError
-    from lamella.layers.published.shared_layers import shared
-
-    layers = [layer.descriptor.digest for each in published.environments for layer in each.layers]
-    try:
-        return shared(storage, published.reference.tag, layers)
-    except LayersError:
-        return None
-
-
-def _show_sbom(storage: Storage, published: Published, platform: str | None) -> int:
-    """Print the bill of materials for `platform`; by default the only one, or this machine's."""
-    from lamella.layers.errors import NotFound
-    from lamella.layers.oci.documents import Platform
-    from lamella.layers.oci.referrers import annotations_of, content_of, referrers
-    from lamella.layers.published import findings
-
-    found = {
-        annotations_of(storage, referrer).get(findings.PLATFORM, ""): referrer
-        for referrer in referrers(storage, published.descriptor, SBOM)
-    }
-    if not found:
-        raise NotFound(f"{published.reference}: no bill of materials; attach one with lamella push --sbom")
-    wanted = platform or (str(Platform.here()) if len(found) > 1 else next(iter(found)))
-    if wanted not in found:
-        available = ", ".join(sorted(found))
-        raise NotFound(
-            f"{published.reference}: no bill of materials for {wanted}; use --platform with one of {available}"
-        )
-    sys.stdout.write(content_of(storage, found[wanted]).decode())
-    return 0
-
-
-def _show_findings(published: Published, found: Sequence[tuple[str, Finding]], *, everything: bool) -> None:
-    result(str(published.reference))
-    for platform in sorted({platform for platform, _ in found}):
+def _show_findings(inspected: Inspection, *, everything: bool) -> None:
+    result(inspected.reference)
+    for platform in sorted({platform for platform, _ in inspected.findings}):
         result("")
         result(platform)
-        findings.show([finding for where, finding in found if where == platform], everything=everything)
-    if not found:
+        there = [finding for where, finding in inspected.findings if where == platform]
+        findings.show(there, everything=everything)
+    if not inspected.findings:
         result("no findings attached")
 
 
-def document(
-    published: Published, found: Sequence[tuple[str, Finding]] | None, others: Shared | None
-) -> dict[str, Any]:
-    """Return the contents as JSON; `found` and `others` are None if unknown."""
+def document(inspected: Inspection) -> dict[str, Any]:
+    """Return the contents as JSON; findings and shared tags are null if unknown."""
+    shared = inspected.shared
     return {
-        "reference": str(published.reference),
-        "digest": str(published.descriptor.digest),
+        "reference": inspected.reference,
+        "digest": str(inspected.digest),
         "platforms": [
             {
                 "platform": str(environment.platform),
@@ -150,48 +87,38 @@ def document(
                 "glibc": environment.glibc,
                 "manifest": str(environment.descriptor.digest),
                 "image": str(environment.image.digest) if environment.image else None,
-                "size": sum(layer.descriptor.size for layer in environment.layers),
-                "packages": [_package(layer, others) for layer in environment.layers],
+                "size": sum(package.size for package in environment.packages),
+                "packages": [_package(package, shared) for package in environment.packages],
             }
-            for environment in published.environments
+            for environment in inspected.environments
         ],
-        "compared": None if others is None else list(others.compared),
+        "compared": None if shared is None else list(shared.compared),
         "findings": None
-        if found is None
-        else [{"platform": platform} | findings.document(finding) for platform, finding in found],
+        if inspected.findings_error
+        else [{"platform": platform} | findings.document(finding) for platform, finding in inspected.findings],
     }
 
 
-def unpacked(layer: Layer) -> int:
-    """Return the unpacked size of a layer in bytes, or 0 if it was not recorded."""
-    from lamella.layers.oci.annotations import UNPACKED
-
-    recorded = layer.descriptor.annotations.get(UNPACKED, "")
-    return int(recorded) if recorded.isdecimal() else 0
-
-
-def _package(layer: Layer, others: Shared | None) -> dict[str, Any]:
-    from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, VERSION
-
-    about = layer.descriptor.annotations
+def _package(package: PublishedPackage, shared: Shared | None) -> dict[str, Any]:
+    digest = package.layer.descriptor.digest
     return {
-        "name": about.get(PACKAGE, ""),
-        "version": about.get(VERSION, ""),
-        "origin": about.get(ORIGIN, ""),
-        "digest": str(layer.descriptor.digest),
-        "diff_id": str(layer.diff_id),
-        "size": layer.descriptor.size,
-        "unpacked": unpacked(layer),
-        "key": about.get(KEY, ""),
-        "shared": None if others is None else list(others.tags.get(layer.descriptor.digest, ())),
+        "name": package.name,
+        "version": package.version,
+        "origin": package.origin,
+        "digest": str(digest),
+        "diff_id": str(package.layer.diff_id),
+        "size": package.size,
+        "unpacked": package.unpacked,
+        "key": package.key,
+        "shared": None if shared is None else list(shared.tags.get(digest, ())),
     }
 
 
-def _show(published: Published, others: Shared | None, *, everything: bool) -> None:
-    result(str(published.reference))
-    for environment in published.environments:
+def _show(inspected: Inspection, *, everything: bool) -> None:
+    result(inspected.reference)
+    for environment in inspected.environments:
         result("")
-        _show_environment(environment, others, everything=everything)
+        _show_environment(environment, inspected.shared, everything=everything)
 
 
 def _also_in(tags: Sequence[str]) -> str:
@@ -200,7 +127,7 @@ def _also_in(tags: Sequence[str]) -> str:
 
 def _show_environment(environment: PublishedEnvironment, others: Shared | None, *, everything: bool) -> None:
     packages = sorted(
-        (_package(layer, others) for layer in environment.layers), key=lambda item: (-item["size"], item["name"])
+        (_package(package, others) for package in environment.packages), key=lambda item: (-item["size"], item["name"])
     )
     compared = bool(others and others.compared)
     count = len(packages) if everything else LARGEST

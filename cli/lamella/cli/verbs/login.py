@@ -25,9 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the credentials with the registry, and save them."""
-    from lamella.layers.registry.login import login, registry_of
+    from lamella.layers import login, registry_name
 
-    registry = registry_of(arguments.registry)
+    registry = registry_name(arguments.registry)
     username, password = _ask(arguments.username)
     kept = login(registry, username, password, trust=trust_of(arguments))
     if arguments.json:

@@ -21,9 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove the credentials. Succeeds if there are none."""
-    from lamella.layers.registry.login import logout, registry_of
+    from lamella.layers import logout, registry_name
 
-    registry = registry_of(arguments.registry)
+    registry = registry_name(arguments.registry)
     forgotten = logout(registry)
     if arguments.json:
         result_json({"registry": registry, "forgotten": forgotten})

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers.mounting.ladder import Rung
+    from lamella.layers import Rung
 
 SETTINGS = (STORE, METHOD, *REGISTRY, REQUIRE_SIGNATURE)
 
@@ -45,8 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.platform = None
         return pull.run(arguments)
     from lamella.cli.progress import shown
-    from lamella.layers.mounting.mount import mount
-    from lamella.layers.store.store import Store
+    from lamella.layers import MountOptions, Store, mount
 
     def notify(sentence: str) -> None:
         remark(f"lamella: {sentence}", quiet=arguments.quiet)
@@ -56,10 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.reference,
             arguments.target,
             store=Store(arguments.store),
-            method=None if arguments.method == "auto" else arguments.method,
-            writable=arguments.writable or bool(arguments.changes),
-            changes=arguments.changes,
-            prefix=arguments.prefix,
+            options=MountOptions(
+                method=None if arguments.method == "auto" else arguments.method,
+                writable=arguments.writable or bool(arguments.changes),
+                changes=arguments.changes,
+                prefix=arguments.prefix,
+            ),
             trust=trust_of(arguments),
             progress=progress,
             notify=notify,

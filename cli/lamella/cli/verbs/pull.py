@@ -11,9 +11,7 @@ from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, t
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.layers.oci.documents import Layer
-    from lamella.layers.published.environment import PublishedEnvironment
-    from lamella.layers.pulling.pull import Pulled
+    from lamella.layers import Layer, PublishedEnvironment, Pulled
 
 SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
 
@@ -29,17 +27,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pull, and print the reference pinned to its digest."""
     from lamella.cli.progress import shown
-    from lamella.layers.oci.documents import Platform
-    from lamella.layers.published import preflight
-    from lamella.layers.pulling.pull import pull
-    from lamella.layers.store.store import Store
+    from lamella.layers import Platform, Store, pull, unmet_needs
 
     store = Store(arguments.store)
 
     def warn(environment: PublishedEnvironment) -> None:
         # A warning, not an error: a store may be filled for other machines, as --platform does.
         if arguments.platform is None:
-            for sentence in filter(None, (preflight.obstacle(environment), *preflight.notes(environment))):
+            for sentence in unmet_needs(environment):
                 remark(f"lamella: {sentence}", quiet=arguments.quiet)
 
     began = time.monotonic()
@@ -74,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show_plan(layers: tuple[Layer, ...]) -> None:
     """Print a table of the layers to download, largest first."""
-    from lamella.layers.oci.annotations import PACKAGE, VERSION
+    from lamella.layers import PublishedPackage
 
     if layers:
         table(
@@ -85,20 +80,15 @@ def show_plan(layers: tuple[Layer, ...]) -> None:
                 Column("Size", "right"),
             ),
             [
-                (
-                    layer.descriptor.annotations.get(PACKAGE, ""),
-                    layer.descriptor.annotations.get(VERSION, ""),
-                    layer.descriptor.digest.short,
-                    size(layer.descriptor.size),
-                )
-                for layer in layers
+                (package.name, package.version, package.layer.descriptor.digest.short, size(package.size))
+                for package in map(PublishedPackage.of, layers)
             ],
         )
 
 
 def document(pulled: Pulled, store: str, took: float, *, dry_run: bool) -> dict[str, Any]:
     """Return a pull, or its plan, as JSON."""
-    from lamella.layers.oci.annotations import PACKAGE, VERSION
+    from lamella.layers import PublishedPackage
 
     plan = pulled.plan
     return {
@@ -110,13 +100,13 @@ def document(pulled: Pulled, store: str, took: float, *, dry_run: bool) -> dict[
         "present": {"layers": len(plan.present), "bytes": sum(layer.descriptor.size for layer in plan.present)},
         "missing": [
             {
-                "name": layer.descriptor.annotations.get(PACKAGE, ""),
-                "version": layer.descriptor.annotations.get(VERSION, ""),
-                "digest": str(layer.descriptor.digest),
-                "diff_id": str(layer.diff_id),
-                "size": layer.descriptor.size,
+                "name": package.name,
+                "version": package.version,
+                "digest": str(package.layer.descriptor.digest),
+                "diff_id": str(package.layer.diff_id),
+                "size": package.size,
             }
-            for layer in plan.fetch
+            for package in map(PublishedPackage.of, plan.fetch)
         ],
         "seconds": round(took, 3),
     }

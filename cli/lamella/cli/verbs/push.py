@@ -69,8 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.builder.layer.cache import LayerCache
     from lamella.builder.pushing.push import push_environment
     from lamella.cli.progress import shown
-    from lamella.layers.oci.reference import Reference
-    from lamella.layers.signing.keys import private_key
+    from lamella.layers import Reference, private_key
 
     settings = _image_settings(arguments)
     # An invalid reference fails before the scan, which takes seconds.

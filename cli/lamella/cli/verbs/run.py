@@ -34,9 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.platform = None
         return pull.run(arguments)
     from lamella.cli.progress import shown
-    from lamella.layers.running.run import replace
-    from lamella.layers.running.run import run as run_and_wait
-    from lamella.layers.store.store import Store
+    from lamella.layers import Store, exec_command
+    from lamella.layers import run as run_and_wait
 
     store = Store(arguments.store)
 
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with shown(quiet=arguments.quiet) as progress:
         if not arguments.json:
-            replace(
+            exec_command(
                 arguments.reference,
                 arguments.command,
                 store=store,

@@ -22,12 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List the tags, one a line."""
-    from lamella.layers.storages import list_tags
+    from lamella.layers import tags
 
-    tags = list_tags(arguments.repository, trust=trust_of(arguments))
+    found = tags(arguments.repository, trust=trust_of(arguments))
     if arguments.json:
-        result_json({"repository": arguments.repository, "tags": tags})
+        result_json({"repository": arguments.repository, "tags": found})
     else:
-        for tag in tags:
+        for tag in found:
             result(tag)
     return 0

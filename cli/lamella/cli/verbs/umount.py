@@ -27,21 +27,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Unmount."""
-    import os
-
-    from lamella.layers.errors import MountError
-    from lamella.layers.mounting import claims, kernel
-    from lamella.layers.mounting.mount import umount
-    from lamella.layers.store.store import Store
+    from lamella.layers import Store, umount
 
     store = Store(arguments.store)
-    if arguments.dry_run:
-        target = os.path.realpath(arguments.target)
-        mounted = claims.find(store.writable(), target, kernel.here())
-        if mounted is None:
-            raise MountError(f"there is no environment of the store {store.path} at {target}")
-    else:
-        mounted = umount(arguments.target, store=store, lazy=arguments.lazy)
+    mounted = umount(arguments.target, store=store, lazy=arguments.lazy, dry_run=arguments.dry_run)
     if arguments.json:
         result_json(asdict(mounted) | {"dry_run": arguments.dry_run})
     elif not mounted.whole:

@@ -25,8 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Verify the store. The exit code is 1 if a layer is damaged."""
     from lamella.cli.progress import shown
-    from lamella.layers.store.store import Store
-    from lamella.layers.upkeep.verify import verify
+    from lamella.layers import Store, verify
 
     store = Store(arguments.store)
     with shown(quiet=arguments.quiet) as progress:

@@ -64,6 +64,9 @@ class Exported:
     bytes: int
     """Of the files, not of the archive."""
 
+    def __repr__(self) -> str:
+        return f"<Exported {self.reference} to {self.path} as {self.format}: {self.files} files, {self.bytes} bytes>"
+
 
 def format_of(path: str) -> Format:
     """What `path`'s name asks for; `dir` where it has no ending of an archive. `ExportError` for one of other archives."""
@@ -78,34 +81,48 @@ def format_of(path: str) -> Format:
     return found or "dir"
 
 
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to write."""
+
+    format: Format | None = None
+    """By default what the path's ending says."""
+    link: bool = False
+    """Make a folder's files hardlinks into the store: nobody may write to them."""
+    prefix: str = ""
+    """Path that the files name. By default a folder's own path; an archive's is set when it is unpacked, by `bin/activate`
+    or `bin/lamella-unpack`; a squashfs image can't be changed later, and has the image prefix."""
+
+
 def export(
     reference: str,
     path: str,
     *,
-    format: Format | None = None,  # noqa: A002 # the flag's name
-    link: bool = False,
-    prefix: str = "",
+    options: ExportOptions = ExportOptions(),
     platform: Platform | None = None,
     store: Store | None = None,
     trust: Trust = Trust(),
     progress: Progress = _SILENT,
 ) -> Exported:
-    """Pulls what is missing of `reference` and writes the environment to `path`, which must not exist or be empty.
+    """Pull the missing layers of `reference` and write an ordinary copy of the environment to `path`, new or empty.
 
-    `format`: by default what the name asks for. `link`: a folder's files are hardlinks into the store, and nobody may
-    write to them. `prefix`: the path that the files are to name; by default a folder's is its own, and an archive's is
-    found when it is unpacked, by `bin/activate` or `bin/lamella-unpack`. A squashfs image can't be changed any more:
-    mount it at `prefix`, by default the image prefix. `platform` is this machine's by default. Raises `ExportError`, and what `pull` raises; then nothing is left.
-    What a killed export left is removed by the next one to the same folder.
+    `platform`: by default this machine's. The next export to the same folder removes what a killed one left. Raises
+    `ExportError`, and what `pull` raises; then nothing is left at `path`.
     """
     from lamella.layers.pulling import pull
 
     store = store or Store()
     path = os.path.abspath(path)
-    wanted = format or format_of(path)
-    if link and wanted != "dir":
+    wanted = options.format or format_of(path)
+    if options.link and wanted != "dir":
         raise ExportError(f"{path} is to be a {wanted}, and only a folder can be made of links: leave out --link")
-    at = (prefix.rstrip("/") or prefix) if prefix else os.path.realpath(path) if wanted == "dir" else ""
+    at = (
+        (options.prefix.rstrip("/") or options.prefix)
+        if options.prefix
+        else os.path.realpath(path)
+        if wanted == "dir"
+        else ""
+    )
     try:
         if at:
             check_prefix(at)
@@ -133,7 +150,7 @@ def export(
                 _archive(made, wanted, listed, total, progress)
             else:
                 tree_path = made if wanted == "dir" else f"{work}/tree"
-                ways = _LINKS if link else _EITHER if wanted == "squashfs" else _COPIES
+                ways = _LINKS if options.link else _EITHER if wanted == "squashfs" else _COPIES
                 with _counted(progress, len(listed)) as done:
                     _make_tree(tree_path, folders, more, at, ways=ways, done=done)
                 if wanted == "squashfs":
@@ -142,7 +159,9 @@ def export(
             _put(made, path)
         except MountError as error:
             cause = error.__cause__
-            failed = _explained(path, cause, link=link) if isinstance(cause, OSError) else ExportError(str(error))
+            failed = (
+                _explained(path, cause, link=options.link) if isinstance(cause, OSError) else ExportError(str(error))
+            )
             raise failed from error
         except OSError as error:
             raise _explained(path, error) from error

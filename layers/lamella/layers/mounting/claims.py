@@ -23,7 +23,7 @@ from lamella.layers.store import leases, locks
 from lamella.layers.store.identity import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from lamella.layers.mounting.kernel import Kernel
     from lamella.layers.oci.documents import Digest
@@ -60,6 +60,9 @@ class Mounted:
     """Of the folder that is seen at the target, for a tree and for a bind mount; an overlay has a source instead."""
     prefix: str = ""
     """The path by which programs see the environment."""
+
+    def __repr__(self) -> str:
+        return f"<Mounted {self.reference} at {self.target} by {self.method or 'nothing'}>"
 
     @property
     def key(self) -> str:
@@ -119,12 +122,14 @@ def claims(store: Store) -> Iterator[Mounted]:
             yield state
 
 
-def find(store: Store, target: str, kernel: Kernel) -> Mounted | None:
-    """The claim that explains what is, or was, at `target` as seen from here."""
+def find(
+    store: Store, target: str, kernel: Kernel, known: Callable[[], Iterable[Mounted]] | None = None
+) -> Mounted | None:
+    """The claim that explains what is, or was, at `target` as seen from here. `known`: the store's claims, if read already."""
     here = namespace_here()
     if mine := _read(store, key_of(here, target), here, target):
         return mine
-    for state in claims(store):
+    for state in known() if known else claims(store):
         if state.target != target:
             continue
         # A tree is seen by everybody who sees its folder; a mount by those to whom it was propagated.

@@ -7,10 +7,11 @@ a crash at any moment `umount` knows what to undo. What is at the target and was
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import MountError
@@ -27,13 +28,14 @@ from lamella.layers.store.store import Store, make_folder
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lamella.layers.mounting.kernel import Kernel
     from lamella.layers.mounting.ladder import Method
     from lamella.layers.oci.documents import Digest
     from lamella.layers.progress import Progress
     from lamella.layers.published.environment import PublishedEnvironment
+    from lamella.layers.pulling.pull import Pulled
 
 _SILENT = Silent()
 
@@ -42,65 +44,82 @@ def _ignore(_: str) -> None:
     """Hears nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How to mount."""
+
+    method: Method | None = None
+    """One rung of the ladder; None for the best that works."""
+    writable: bool = False
+    """Accept changes, and delete them on `umount`. Also if `changes` is given."""
+    changes: str = ""
+    """Folder that keeps the changes; the next mount with the same folder sees them. Needs a mount, never a tree."""
+    prefix: str = ""
+    """Path by which programs see the environment; by default the target, or what `seen_at` says."""
+
+
 def mount(
     reference: str,
     target: str,
     *,
+    options: MountOptions = MountOptions(),
     store: Store | None = None,
-    method: Method | None = None,
-    writable: bool = False,
-    changes: str = "",
-    prefix: str = "",
     trust: Trust = Trust(),
     progress: Progress = _SILENT,
-    notify: Callable[[str], None] = _ignore,
-    kernel: Kernel | None = None,
+    notify: Callable[[str], object] = _ignore,
 ) -> Mounted:
-    """Pulls what is missing of `reference` and puts the environment at `target`, an empty folder, made if it is missing.
+    """Pull the missing layers of `reference` and mount the environment at `target`, an empty or missing folder.
 
-    `method`: one rung of the ladder; None takes the best that works. `writable`: what is written goes to a layer of its
-    own, thrown away by `umount`, or kept in the folder `changes` and found there by the next mount with it; that needs a
-    mount, and never takes a tree. `prefix`: the path by which programs will see the environment, if not `seen_at`.
-    `notify` hears, in a sentence each, what this machine lacks that only a part of the environment needs. Where the same
-    is at the target already, and takes no changes, nothing is done. Raises `MountError`, and what `pull` raises; then
-    everything is as it was.
+    Idempotent: the same environment at the target, without changes, is left as it is. `notify` gets one sentence for each
+    need of a part of the environment that this machine lacks. Raises `MountError`, `Unsupported` if the environment can't
+    run on this machine, and what `pull` raises; then the target is as it was.
     """
     from lamella.layers.pulling import pull
 
+    target = os.path.realpath(target)
+
     def check(environment: PublishedEnvironment) -> None:
         # What another root's programs, or those behind `prefix`, have for a C library is not known here.
-        if not prefix and seen_at(target, environment.prefix) == target:
+        if not options.prefix and seen_at(target, environment.prefix) == target:
             preflight.check(environment)
             for note in preflight.notes(environment):
                 notify(note)
 
-    kernel = kernel or here()
+    kernel = here()
     store = store or Store()
+    with pull.leased(reference, store=store, trust=trust, progress=progress, check=check) as pulled:
+        return place(pulled, target, options, store=store, kernel=kernel)
+
+
+def place(pulled: Pulled, target: str, options: MountOptions, *, store: Store, kernel: Kernel) -> Mounted:
+    """Mount what was `pulled`, whose layers the caller has leased, at `target`. See `mount`."""
     home = store.writable()
     target = os.path.realpath(target)
-    changes = os.path.realpath(changes) if changes else ""
+    changes = os.path.realpath(options.changes) if options.changes else ""
     namespace = claims.namespace_here()
-    thrown_away = claims.changes_of(home, claims.key_of(namespace, target)) if writable and not changes else ""
-    pulling = pull.leased(reference, store=store, trust=trust, progress=progress, check=check)
-    with pulling as pulled, _alone(home, target, changes):
-        at = prefix or seen_at(target, pulled.environment.prefix)
-        wanted = Mounted(
-            pulled.reference,
-            target,
-            changes=changes or thrown_away,
-            keeps_changes=bool(changes),
-            namespace=namespace,
-            prefix=at,
-        )
-        if there := _finish(home, wanted, method, kernel):
+    thrown_away = claims.changes_of(home, claims.key_of(namespace, target)) if options.writable and not changes else ""
+    prefix = options.prefix or seen_at(target, pulled.environment.prefix)
+    wanted = Mounted(
+        pulled.reference,
+        target,
+        changes=changes or thrown_away,
+        keeps_changes=bool(changes),
+        namespace=namespace,
+        prefix=prefix,
+    )
+    # Read once: each is a file.
+    known = functools.cache(lambda: tuple(claims.claims(home)))
+    with _alone(home, target, changes):
+        state = claims.find(home, target, kernel, known)
+        if state and (there := _finish(home, state, wanted, options.method, kernel)):
             return there
         state = replace(wanted, created=_topmost_missing(target))
         _check_empty(state)
         if changes:
-            _check_changes(home, state, kernel)
-        folders = lowerdirs.for_prefix(store, pulled.environment, at)
+            _check_changes(known(), state, kernel)
+        folders = lowerdirs.for_prefix(store, pulled.environment, prefix)
         new_changes = _topmost_missing(f"{changes}/upper") if changes else ""
-        methods = (method,) if method else METHODS
+        methods = (options.method,) if options.method else METHODS
         state = _trial(state, methods[0], folders)
         try:
             claims.write(home, state, pulled.keeps)
@@ -111,22 +130,32 @@ def mount(
             raise
 
 
-def umount(target: str, *, store: Store | None = None, lazy: bool = False, kernel: Kernel | None = None) -> Mounted:
-    """Takes the environment at `target` away, and whatever a crash left of one; gives what was there.
+def umount(
+    target: str,
+    *,
+    store: Store | None = None,
+    lazy: bool = False,
+    dry_run: bool = False,
+    kernel: Kernel | None = None,
+) -> Mounted:
+    """Remove the environment at `target`, or the remains of one after a crash; returns what was there.
 
-    What is there now and is not what was put there stays: then only the claim goes, and what is given is not `whole`.
-    `lazy`: also while programs still use it; what they have open goes on until they close it.
+    Leaves files that others put at the target: then only the claim is removed, and the result is not `whole`. `lazy`:
+    also if programs use it; files that they hold open stay readable until closed. `dry_run`: change nothing. Raises
+    `MountError` if the store has no environment at `target`, or it can't be unmounted; `StoreError`.
     """
     kernel = kernel or here()
     home = (store or Store()).writable()
     target = os.path.realpath(target)
     with ExitStack() as held:
         state = claims.find(home, target, kernel)
-        if state:
+        if state and not dry_run:
             held.enter_context(_alone(home, target, state.changes if state.keeps_changes else ""))
             state = claims.find(home, target, kernel)  # whoever was there first may have taken it away
         if state is None:
             raise MountError(f"there is no environment of the store {home.path} at {target}")
+        if dry_run:
+            return state
         there = claims.is_there(state, kernel)
         try:
             _undo(home, state, kernel, lazy=lazy)
@@ -147,7 +176,10 @@ def seen_at(target: str, image_prefix: str) -> str:
 
 
 def mounts(store: Store | None = None) -> tuple[Mounted, ...]:
-    """Every environment that the store knows at a folder, of whatever mount namespace, sorted by the folder."""
+    """The environments that the store has at a folder, in each mount namespace, sorted by folder.
+
+    Raises `StoreError` if the store can't be read.
+    """
     return tuple(sorted(claims.claims((store or Store()).writable()), key=lambda mounted: mounted.target))
 
 
@@ -166,11 +198,8 @@ def _alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
         yield
 
 
-def _finish(home: Store, wanted: Mounted, method: Method | None, kernel: Kernel) -> Mounted | None:
-    """What is at the target, if it is what is wanted there; what a crash or the machine's restart left is cleared away."""
-    state = claims.find(home, wanted.target, kernel)
-    if state is None:
-        return None
+def _finish(home: Store, state: Mounted, wanted: Mounted, method: Method | None, kernel: Kernel) -> Mounted | None:
+    """`state`, what the target holds, if it is what is wanted there; removes the remains of a crash or a restart."""
     if not (state.whole and claims.is_there(state, kernel)):
         _undo(home, state, kernel)
         return None
@@ -192,12 +221,14 @@ def _check_empty(state: Mounted) -> None:
         raise MountError(f"{state.target} can't be used: {error.strerror}") from error
 
 
-def _check_changes(home: Store, state: Mounted, kernel: Kernel) -> None:
+def _check_changes(known: Iterable[Mounted], state: Mounted, kernel: Kernel) -> None:
     if _overlap(state.changes, state.target):
         raise MountError(
             f"changes can't be kept in {state.changes}, which {state.target} would hide: name another folder"
         )
-    for other in claims.claims(home):
+    for other in known:
+        if other.key == state.key:
+            continue  # `_finish` removed it
         used = other.changes and _overlap(state.changes, other.changes)
         if used and (claims.is_there(other, kernel) or claims.is_alive_elsewhere(other)):
             raise MountError(

@@ -68,16 +68,21 @@ class Copied:
     moved: int
     """Bytes of the blobs that were sent."""
 
+    def __repr__(self) -> str:
+        blobs = f"{self.sent} blobs sent, {self.mounted} mounted, {self.present} present"
+        return f"<Copied {self.reference}: {blobs}, {self.moved} bytes>"
+
 
 def copy(
     source: str, destination: str, *, trust: Trust = Trust(), dry_run: bool = False, progress: Progress | None = None
 ) -> Copied:
-    """Copies what `source` names, with all platforms and all that is attached, to `destination`; both are references.
+    """Copy what `source` names to `destination`, with each platform and everything attached; both are references.
 
-    Attached are the referrers of the index and of the images in it, and what cosign keeps under tags of the index:
-    signatures, attestations, bills of materials. What is there is not sent, what another repository of the same registry
-    has is mounted. The tag comes last: it never names what is not whole, or not signed yet. `trust` is meant for the
-    destination; see `storages.trust_for`. A `dry_run` asks and writes nothing. Raises what the storages raise.
+    Attached are the referrers of the index and of its images, and what cosign stores under tags made of the index's digest:
+    signatures, attestations, bills of materials. Idempotent: skips content that the destination has, and mounts what another
+    repository of the same registry has. Pushes the tag last, so it never names incomplete or unsigned content. `trust`
+    applies to the destination; see `storages.trust_for` for the source. Raises `InvalidReference`, `NotFound`,
+    `InvalidContent`, `Denied`, `Unreachable`, `StoreError`.
     """
     origin, goal = Reference.parse(source), Reference.parse(destination)
     with (

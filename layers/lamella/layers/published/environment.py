@@ -24,6 +24,7 @@ from lamella.layers.oci.documents import (
     layers_of,
 )
 from lamella.layers.oci.storage import fetch_document
+from lamella.layers.published.package import PublishedPackage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,15 @@ class PublishedEnvironment:
     layers: tuple[Layer, ...]
     image: Descriptor | None
     """The runnable image's, where the index has one."""
+
+    @property
+    def packages(self) -> tuple[PublishedPackage, ...]:
+        """The packages, one for each layer, in the manifest's order."""
+        return tuple(PublishedPackage.of(layer) for layer in self.layers)
+
+    def __repr__(self) -> str:
+        python = f"Python {self.python} at {self.prefix} on {self.platform}"
+        return f"<PublishedEnvironment {python}: {len(self.layers)} packages>"
 
     @property
     def prefix(self) -> str:
@@ -84,7 +94,7 @@ class PublishedEnvironment:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedIndex:
     """One index, read and verified."""
 
     reference: Reference
@@ -94,8 +104,11 @@ class Published:
     environments: tuple[PublishedEnvironment, ...]
     """At least one, in the index's order."""
 
+    def __repr__(self) -> str:
+        return f"<PublishedIndex {self.reference}: {len(self.environments)} environments>"
 
-def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> Published:
+
+def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> PublishedIndex:
     """The environments that `reference` names in `storage`; its digest goes before its tag.
 
     Raises `NotFound`, `NotSigned` unless the key that `trust` requires signed it, `InvalidContent` without an environment,
@@ -116,10 +129,10 @@ def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> 
     environments = tuple(_environment(storage, entries, index) for entries in parts.values())
     if not environments:
         raise InvalidContent(f"{reference} is an image without packages: push the environment with lamella push")
-    return Published(reference.at(descriptor.digest), descriptor, index, environments)
+    return PublishedIndex(reference.at(descriptor.digest), descriptor, index, environments)
 
 
-def for_platform(published: Published, platform: Platform) -> PublishedEnvironment:
+def for_platform(published: PublishedIndex, platform: Platform) -> PublishedEnvironment:
     """The environment for `platform`, one without a variant serving any; else a `LayersError` naming those there are."""
     for environment in published.environments:
         if environment.platform == platform:

@@ -45,6 +45,14 @@ def notes(environment: PublishedEnvironment) -> list[str]:
     ]
 
 
+def unmet_needs(environment: PublishedEnvironment) -> tuple[str, ...]:
+    """List what this machine lacks that `environment` needs, one sentence each; the reason it can't run comes first.
+
+    Raises no error: what can't be read of this machine is not reported.
+    """
+    return tuple(filter(None, (obstacle(environment), *notes(environment))))
+
+
 def glibc() -> str:
     """This machine's glibc version, such as 2.36; empty where its C library is another one."""
     try:

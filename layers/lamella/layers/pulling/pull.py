@@ -43,6 +43,9 @@ class PullPlan:
         """Bytes of the files in them, where that was recorded; else those of the blob."""
         return sum(_unpacked(layer) for layer in self.fetch)
 
+    def __repr__(self) -> str:
+        return f"<PullPlan {len(self.fetch)} layers to fetch, {self.bytes} bytes; {len(self.present)} present>"
+
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
@@ -54,6 +57,10 @@ class Pulled:
     moved: int
     keeps: tuple[Digest, ...] = ()
     """What to lease or hold so that it works without a request: the layers, and the documents that list them."""
+
+    def __repr__(self) -> str:
+        layers = f"{len(self.plan.fetch)} layers missing, {len(self.plan.present)} present"
+        return f"<Pulled {self.reference}: {layers}, {self.moved} bytes downloaded>"
 
 
 def plan(layers: Iterable[Layer], here: Container[Digest]) -> PullPlan:
@@ -76,11 +83,12 @@ def pull(
     progress: Progress | None = None,
     check: Callable[[PublishedEnvironment], object] | None = None,
 ) -> Pulled:
-    """Fetches, verifies and unpacks the layers of `reference` that are missing; nothing is asked when none is.
+    """Download, verify and unpack the layers of `reference` that the store lacks; no request if it lacks none.
 
-    A pull that is stopped keeps the layers that it finished. `platform` is this machine's by default. `check`: see
-    `leased`; whether this machine can run what it pulls is not looked at, since others may use its store. Raises
-    `LayersError`. The layers stay until `gc`; to keep them from it, use `leased`.
+    Idempotent. An interrupted pull keeps each finished layer. `platform`: by default this machine's. `check` gets the
+    environment before anything is downloaded, and raises to stop the pull; whether this machine can run the environment is
+    not checked, since other machines may share the store. The layers stay until `gc` removes them. Raises
+    `InvalidReference`, `NotFound`, `InvalidContent`, `NotSigned`, `UnsafeLayer`, `StoreError`, `Denied`, `Unreachable`.
     """
     with leased(
         reference, store=store, platform=platform, trust=trust, dry_run=dry_run, progress=progress, check=check
@@ -99,10 +107,7 @@ def leased(
     progress: Progress | None = None,
     check: Callable[[PublishedEnvironment], object] | None = None,
 ) -> Iterator[Pulled]:
-    """`pull`, with the environment's layers leased until the block ends.
-
-    `check` sees the environment before anything of it is fetched, and raises to have nothing fetched.
-    """
+    """`pull`, and keep the environment's layers leased until the block ends. Raises what `pull` raises."""
     store = store or Store()
     parsed = Reference.parse(reference)
     source = Remembered(store, lambda: open_storage(parsed, trust))

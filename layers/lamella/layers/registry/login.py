@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from docker.credentials import Store
 
 
-def registry_of(text: str) -> str:
-    """The registry that somebody means, who may write it as a URL; `InvalidReference` where it can't be one."""
+def registry_name(text: str) -> str:
+    """The registry that `text` names, as references write it; accepts a URL. Raises `InvalidReference`."""
     registry = plain(text)
     if not is_registry(registry):
         shown = text.rpartition("@")[2][:100]
@@ -32,12 +32,12 @@ def registry_of(text: str) -> str:
 
 
 def login(registry: str, username: str, password: str, *, trust: Trust = Trust()) -> str:
-    """Keeps credentials for `registry` after the registry has taken them; returns the file or helper that has them.
+    """Try credentials at `registry`, store them, and return the file or helper that has them.
 
-    What was kept for it before, under any spelling of its name, is replaced. Raises `Denied` where the registry refuses
-    them, `NotFound` and `InvalidReference` where it is none, `Unreachable`, and `CredentialsError` where they can't be kept.
+    Replaces credentials stored earlier under any spelling of the registry's name. Raises `Denied` if the registry refuses
+    them, `InvalidReference` or `NotFound` if it is not a registry, `Unreachable`, `CredentialsError` if they can't be stored.
     """
-    registry = registry_of(registry)
+    registry = registry_name(registry)
     known = Credentials(username, password)
     client = client_of(registry, lambda: known, trust=trust)
     with contextlib.closing(client):
@@ -62,8 +62,11 @@ def login(registry: str, username: str, password: str, *, trust: Trust = Trust()
 
 
 def logout(registry: str) -> bool:
-    """Forgets the credentials for `registry`; whether there were any."""
-    registry = registry_of(registry)
+    """Remove the stored credentials for `registry`; returns whether there were any.
+
+    Idempotent. Raises `InvalidReference`, and `CredentialsError` if the file or helper can't be used.
+    """
+    registry = registry_name(registry)
     path = _path()
     document = read_file(path)
     helper = helper_of(document, registry, path)

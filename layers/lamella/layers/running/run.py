@@ -52,17 +52,19 @@ def run(
     progress: Progress = _SILENT,
     notify: Callable[[str], None] = _ignore,
 ) -> int:
-    """Pulls what is missing of `reference`, runs `command` in it and gives its exit code: 128 + n after signal n.
+    """Pull the missing layers of `reference`, run `command` in the environment and return its exit code.
 
-    This process stays as it is: the command runs in a child of it, and is sent the signals that would end this process.
-    `notify` hears, in one sentence, of a way that could
-    not be taken. Raises `CannotRun` when there is no such command, `MountError` when the environment can't be assembled,
-    and what `pull` raises.
+    The code is 128 + n after signal n. The command runs in a child process, which gets the signals that would end this one.
+    `notify` gets one sentence for each need of a part of the environment that this machine lacks, and if the environment
+    can't be mounted. Raises `CannotRun` without such a command, `MountError` if the environment can't be assembled,
+    `Unsupported` if it can't run on this machine, and what `pull` raises.
     """
-    return _in_child(lambda: replace(reference, command, store=store, trust=trust, progress=progress, notify=notify))
+    return _in_child(
+        lambda: exec_command(reference, command, store=store, trust=trust, progress=progress, notify=notify)
+    )
 
 
-def replace(
+def exec_command(
     reference: str,
     command: Sequence[str],
     *,
@@ -71,10 +73,11 @@ def replace(
     progress: Progress = _SILENT,
     notify: Callable[[str], None] = _ignore,
 ) -> NoReturn:
-    """As `run`, but this process becomes the command, so that signals, terminal and standard streams are the command's own.
+    """Run `command` as `run` does, in place of this process, as execve(2): its signals, terminal and streams are the command's.
 
-    The layers stay leased as long as the command lives: it inherits the lease's descriptor. A process that has other
-    threads can't enter a user namespace: it starts a child, and ends as that ends.
+    The layers stay leased as long as the command lives: it inherits the lease's descriptor. A process with several threads
+    can't enter a user namespace: then the command runs in a child, and this process exits with its code. Raises what `run`
+    raises.
     """
     from lamella.layers.pulling import pull
 

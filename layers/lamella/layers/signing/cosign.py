@@ -42,9 +42,10 @@ _TYPE = "cosign container image signature"
 
 
 def sign(reference: str, key: str, *, password: str | None = None, trust: Trust = Trust()) -> str:
-    """Signs what `reference` names with the private key in the file `key` (PEM); returns the pinned reference.
+    """Sign what `reference` names with the private key in the file `key` (PEM), and return the pinned reference.
 
-    Signatures that are there stay. Raises `SignatureError` for a key that can't be used, and what storages raise.
+    Idempotent; keeps other signatures. Raises `SignatureError` if the key can't be used, `NotFound`, `Denied`,
+    `Unreachable`.
     """
     parsed = Reference.parse(reference)
     private = keys.private_key(key, password)
@@ -69,8 +70,11 @@ def sign_digest(storage: Storage, reference: Reference, digest: Digest, key: Pri
     storage.push(Descriptor.of(MANIFEST, manifest), partial(BytesIO, manifest), tag=tag_of(digest))
 
 
-def verify(reference: str, key: str, *, trust: Trust = Trust()) -> str:
-    """Checks that the public key in the file `key` (PEM) signed what `reference` names; returns the pinned reference."""
+def verify_signature(reference: str, key: str, *, trust: Trust = Trust()) -> str:
+    """Check that the public key in the file `key` (PEM) signed what `reference` names; returns the pinned reference.
+
+    Raises `NotSigned`, `SignatureError` if the key can't be used, `NotFound`, `Denied`, `Unreachable`.
+    """
     parsed = Reference.parse(reference)
     with contextlib.closing(open_storage(parsed, trust)) as storage:
         digest = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag).digest

@@ -26,7 +26,7 @@ def _read(path: str) -> bytes:
 
 
 def private_key(path: str, password: str | None = None) -> PrivateKey:
-    """The private key in the file `path`, opened with `password` if it has one. Raises `SignatureError`."""
+    """Load the private key in the file `path` (PEM), with `password` if it is encrypted. Raises `SignatureError`."""
     content = _read(path)
     if b"ENCRYPTED SIGSTORE" in content or b"ENCRYPTED COSIGN" in content:
         raise SignatureError(

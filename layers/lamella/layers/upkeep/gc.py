@@ -48,6 +48,9 @@ class Freed:
     everything_kept: bool = False
     """Whether nothing may go until some command ends, which found the disk full when it began."""
 
+    def __repr__(self) -> str:
+        return f"<Freed {len(self.layers)} layers, {self.bytes} bytes>"
+
 
 def plan(items: Iterable[Item], *, keep_bytes: int | None, older_than: float | None, now: float) -> tuple[Item, ...]:
     """Which items to free: those unused for more than `older_than` seconds, then the least recently used until the
@@ -66,10 +69,10 @@ def plan(items: Iterable[Item], *, keep_bytes: int | None, older_than: float | N
 
 
 def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False) -> Freed:
-    """Frees layers, documents and derived trees as `plan` says, and whatever crashed processes left behind.
+    """Remove layers, documents and derived trees as `plan` decides, and the remains of crashed processes.
 
-    Safe beside any number of pulls and mounts: what is freed is renamed away while nobody can lease, so it is there
-    as a whole or not at all. Raises `StoreError`.
+    `keep_bytes`: the size to shrink to. `older_than`: seconds since the last use. Safe during pulls and mounts: keeps what
+    is leased or mounted, and removes the rest atomically. Idempotent. Raises `StoreError`.
     """
     if not os.path.isdir(store.path):
         return Freed((), 0)

@@ -47,12 +47,17 @@ class Verified:
     layers: int
     damaged: tuple[Damage, ...]
 
+    def __repr__(self) -> str:
+        return f"<Verified {self.layers} layers: {len(self.damaged)} damaged>"
+
 
 def verify(
     store: Store, *, diff_ids: Iterable[Digest] | None = None, remove: bool = True, progress: Progress | None = None
 ) -> Verified:
-    """Reads every file of every layer, or of those in `diff_ids`, and of the trees made of them; what is damaged and is
-    not in use is removed.
+    """Read each file of each layer in `store` (or of `diff_ids`) and of the trees made of them, and compare the hashes.
+
+    `remove`: remove damaged layers that are not in use; the next pull brings them back. Raises `StoreError` if the store
+    can't be read or changed.
     """
     from concurrent.futures import ThreadPoolExecutor
 
