@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder.content.key import FORMAT
 from lamella.cli.main import VERBS
 from lamella.cli.reference import markdown
 from support.distribution import distribution
@@ -28,7 +29,7 @@ _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(layers|builder|cli|tests|docs)/[\w./-]+")
 _NAME = re.compile(r"(?<![\w./-])lamella\.(?:layers|builder|cli)(?:\.\w+)*")
-_LINK = re.compile(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)")
+_LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
 
 
 def named(page: Path) -> str:
@@ -107,7 +108,15 @@ def test_every_verb_is_documented(verb: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
-    assert [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []
+    assert [link for link, _ in _LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_to_a_heading_has_its_heading(page: Path) -> None:
+    links = [
+        (page.parent / link if link else page, anchor) for link, anchor in _LINK.findall(page.read_text()) if anchor
+    ]
+    assert [link for link in links if link[1] not in anchors(link[0])] == []
 
 
 def test_every_decision_is_in_the_index_and_says_what_was_rejected() -> None:
@@ -126,7 +135,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         if page in reached or page.suffix != ".md":
             continue
         reached.add(page)
-        waiting += [page.parent / link for link in _LINK.findall(page.read_text())]
+        waiting += [page.parent / link for link, _ in _LINK.findall(page.read_text())]
     assert set(PAGES) - reached == set()
 
 
@@ -134,6 +143,12 @@ def exists(path: str) -> bool:
     """Whether a page may name `path`: from the repository's root, or short for `layers/lamella/layers/...`."""
     package, _, rest = path.partition("/")
     return (ROOT / path).exists() or (ROOT / package / "lamella" / package / rest).exists()
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them: lower case, hyphens for spaces, no punctuation."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def resolves(name: str) -> bool:
@@ -152,6 +167,12 @@ def test_every_path_and_module_that_a_page_names_exists(page: Path) -> None:
     paths = [code for code in _CODE.findall(text) if _PATH.fullmatch(code)]
     assert [path for path in paths if not exists(path)] == []
     assert [name for name in _NAME.findall(text) if not resolves(name)] == []
+
+
+def test_the_page_of_the_layer_format_names_the_version_of_the_code() -> None:
+    page = (ROOT / "docs/reference/layer-format.md").read_text()
+    assert page.startswith(f"# Layer format, version {FORMAT}\n")
+    assert f"`format` ({FORMAT})" in page
 
 
 @pytest.mark.parametrize("package", FLOORS)
