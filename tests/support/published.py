@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamella.layers.oci.documents import Layer
-    from lamella.layers.oci.storage import Content, Storage
+    from lamella.layers.oci.storage import OpenContent, Storage
     from support.tars import Files
 
 AMD64 = Platform("linux", "amd64")
@@ -48,7 +48,7 @@ class Blob:
     content: bytes
 
     @property
-    def opened(self) -> Content:
+    def opened(self) -> OpenContent:
         """Content as `Storage.push` takes it."""
         return partial(BytesIO, self.content)
 

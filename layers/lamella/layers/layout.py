@@ -23,7 +23,7 @@ from lamella.layers.oci.tags import listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamella.layers.oci.storage import Content, Reader
+    from lamella.layers.oci.storage import OpenContent, Reader
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation that holds a tag in `index.json`. Source: annotations.md."""
@@ -71,7 +71,7 @@ class OciLayout:
         except OSError as error:
             raise _failure(error, f"can't look for {descriptor.digest} in the layout {self._folder}") from error
 
-    def push(self, descriptor: Descriptor, content: Content, *, tag: str = "") -> None:
+    def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
         """See `Pusher`. Refuses content that is not the descriptor's while it writes it."""
         blob = self._blob(descriptor.digest)
         try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.running.ca_bundle import bundle
+from lamella.layers.running.ca_bundle import certificate_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def asked(prefix: Path, looks: tuple[str, ...] | None, *bundles: Path, **before: str) -> str:
-    return bundle(str(prefix), looks, before, [str(path) for path in bundles])
+    return certificate_file(str(prefix), looks, before, [str(path) for path in bundles])
 
 
 def test_the_machine_s_own_bundle_serves_an_openssl_that_looks_elsewhere(prefix: Path, tmp_path: Path) -> None:

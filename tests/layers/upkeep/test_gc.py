@@ -16,7 +16,7 @@ from lamella.layers.pulling.fetch import fetch
 from lamella.layers.pulling.pull import leased, pull
 from lamella.layers.store import derived, leases
 from lamella.layers.store.store import Store
-from lamella.layers.upkeep.gc import Freed, Item, gc, plan
+from lamella.layers.upkeep.gc import Candidate, Freed, gc, plan
 from support import tars
 from support.published import publish_layers
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DAY = 86400.0
 ITEMS = st.lists(
     st.builds(
-        Item,
+        Candidate,
         path=st.uuids().map(str),
         diff_id=st.none(),
         bytes=st.integers(0, 1000),
@@ -38,8 +38,8 @@ ITEMS = st.lists(
 LIMIT = st.none() | st.integers(0, 5000)
 
 
-def item(name: str, size: int, used: float, *, kept: bool = False) -> Item:
-    return Item(name, Digest.of(name.encode()), size, used, kept)
+def item(name: str, size: int, used: float, *, kept: bool = False) -> Candidate:
+    return Candidate(name, Digest.of(name.encode()), size, used, kept)
 
 
 class TestPlan:
@@ -59,7 +59,7 @@ class TestPlan:
         assert [freed.path for freed in plan(items, keep_bytes=100, older_than=0, now=4)] == ["free"]
 
     @given(ITEMS, LIMIT, LIMIT)
-    def test_holds_its_limits_and_what_is_kept(self, items: list[Item], keep: int | None, age: int | None) -> None:
+    def test_holds_its_limits_and_what_is_kept(self, items: list[Candidate], keep: int | None, age: int | None) -> None:
         freed = plan(items, keep_bytes=keep, older_than=age, now=100)
         rest = [each for each in items if each not in freed]
         assert not any(each.kept for each in freed)

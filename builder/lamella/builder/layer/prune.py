@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 from lamella.builder.layer.cache import RECENT, LayerCache
-from lamella.layers.upkeep.gc import Item, plan
+from lamella.layers.upkeep.gc import Candidate, plan
 
 
 class Pruned(NamedTuple):
@@ -40,7 +40,7 @@ def prune(
     return Pruned(blobs, sum(item.bytes for item in chosen))
 
 
-def _items(cache: LayerCache, now: float) -> list[Item]:
+def _items(cache: LayerCache, now: float) -> list[Candidate]:
     items = []
     for folder in (cache.blobs, cache.keys, cache.notes):
         for where, _, names in os.walk(folder):
@@ -50,5 +50,5 @@ def _items(cache: LayerCache, now: float) -> list[Item]:
                     seen = os.stat(path)
                 except FileNotFoundError:
                     continue  # another process freed it
-                items.append(Item(path, None, seen.st_size, seen.st_mtime, now - seen.st_mtime < RECENT))
+                items.append(Candidate(path, None, seen.st_size, seen.st_mtime, now - seen.st_mtime < RECENT))
     return items

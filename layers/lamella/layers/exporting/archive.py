@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    _Folder = dict[str, "Entry | _Folder"]
+    _Folder = dict[str, "Member | _Folder"]
 
 TIME = 315532800
 """1980-01-01, the oldest that zip can hold."""
@@ -27,7 +27,7 @@ _ZSTD_LEVEL = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Member:
     """A file or link of the environment: bytes at `source`, or `content` where there is no such file."""
 
     path: str
@@ -42,7 +42,7 @@ class Entry:
 
 def entries(
     folders: Sequence[str], more: Mapping[str, tuple[bytes, int]], without: Collection[str] = ()
-) -> list[Entry]:
+) -> list[Member]:
     """What `folders` (lowest first) and `more` hold together, sorted, but for what is at the paths `without`.
 
     Where two hold one path, the later one's is taken whole, as in an overlay: below a file or a link of a later folder
@@ -54,11 +54,11 @@ def entries(
     for path in without:
         _folder(root, os.path.dirname(path)).pop(os.path.basename(path), None)
     for path, (content, mode) in more.items():
-        _folder(root, os.path.dirname(path))[os.path.basename(path)] = Entry(path, content=content, mode=mode)
+        _folder(root, os.path.dirname(path))[os.path.basename(path)] = Member(path, content=content, mode=mode)
     return sorted(_flat(root), key=attrgetter("path"))
 
 
-def write_tar(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
+def write_tar(file: IO[bytes], listed: Iterable[Member], done: Callable[[int], object]) -> None:
     """A PAX tar of `listed`, without folders' own entries; `done` hears of bytes."""
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
         for entry in listed:
@@ -75,13 +75,13 @@ def write_tar(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], ob
             done(header.size)
 
 
-def write_gzip(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
+def write_gzip(file: IO[bytes], listed: Iterable[Member], done: Callable[[int], object]) -> None:
     """The tar, compressed with gzip."""
     with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as compressed:
         write_tar(compressed, listed, done)  # type: ignore[arg-type] # GzipFile writes bytes
 
 
-def write_zstd(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
+def write_zstd(file: IO[bytes], listed: Iterable[Member], done: Callable[[int], object]) -> None:
     """The tar, compressed with zstd on all processors."""
     import zstandard
 
@@ -90,7 +90,7 @@ def write_zstd(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], o
         write_tar(stack.enter_context(compressor.stream_writer(file, closefd=False)), listed, done)
 
 
-def write_zip(file: IO[bytes], listed: Iterable[Entry], done: Callable[[int], object]) -> None:
+def write_zip(file: IO[bytes], listed: Iterable[Member], done: Callable[[int], object]) -> None:
     """A zip of `listed`, with modes and links as Info-ZIP keeps them."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_GZIP_LEVEL) as archive:
         for entry in listed:
@@ -119,7 +119,7 @@ def _walk(folder: str, below: str, found: _Folder) -> None:
                 _walk(folder, f"{path}/", _inner(found, item.name))
             else:
                 mode = 0o755 if item.stat(follow_symlinks=False).st_mode & 0o100 else 0o644
-                found[item.name] = Entry(path, item.path, mode=mode)
+                found[item.name] = Member(path, item.path, mode=mode)
 
 
 def _folder(root: _Folder, path: str) -> _Folder:
@@ -135,7 +135,7 @@ def _inner(found: _Folder, name: str) -> _Folder:
     return inner
 
 
-def _flat(found: _Folder) -> Iterator[Entry]:
+def _flat(found: _Folder) -> Iterator[Member]:
     for item in found.values():
         if isinstance(item, dict):
             yield from _flat(item)

@@ -199,7 +199,7 @@ def _left(folder: str) -> list[str]:
     return [name for name in os.listdir(folder) if name.startswith(_WORK)]
 
 
-def _archive(path: str, wanted: Format, listed: Sequence[archive.Entry], total: int, progress: Progress) -> None:
+def _archive(path: str, wanted: Format, listed: Sequence[archive.Member], total: int, progress: Progress) -> None:
     progress.begin("export", total, "B")
     try:
         with open(path, "xb") as file:
@@ -291,7 +291,7 @@ def _explained(path: str, error: OSError, *, link: bool = False) -> ExportError:
     return ExportError(f"{path} can't be written: {why}")
 
 
-def _size(entry: archive.Entry) -> int:
+def _size(entry: archive.Member) -> int:
     return os.lstat(entry.source).st_size if entry.source else len(entry.content)
 
 

@@ -138,7 +138,7 @@ def find(
     return None
 
 
-def read(store: Store, state: Mounted) -> Mounted | None:
+def current(store: Store, state: Mounted) -> Mounted | None:
     """That claim as it was written last."""
     return _read(store, state.key, state.namespace, state.target)
 
@@ -179,7 +179,7 @@ def forget_dead(store: Store, kernel: Kernel) -> None:
         if lock is None:
             continue  # somebody mounts or unmounts there just now
         try:
-            state = read(store, found)  # or did before the lock was free
+            state = current(store, found)  # or did before the lock was free
             if state is None:
                 continue
             # Of a tree only the claim is lost where it was wrongly thought to be gone: its files are its own.

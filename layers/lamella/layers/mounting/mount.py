@@ -311,7 +311,7 @@ def _make_with_parents(folder: str) -> None:
 def _undo(home: Store, state: Mounted, kernel: Kernel, *, lazy: bool = False) -> None:
     """In the reverse order of `mount`; each step may have been done before, or never."""
     # The last that was written: what was being tried may be another rung than the one that this began with.
-    state = claims.read(home, state) or state
+    state = claims.current(home, state) or state
     if state.method in TREES:
         if state.identity and not claims.is_there(state, kernel):
             claims.forget(home, state)  # somebody else's folder of the same name

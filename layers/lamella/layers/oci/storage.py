@@ -35,7 +35,7 @@ class Opened(Reader, Protocol):
         """Gives back what it holds."""
 
 
-Content = Callable[[], Opened]
+OpenContent = Callable[[], Opened]
 """Opens the same bytes again at every call, so that an upload can be tried again. The caller closes each."""
 
 
@@ -55,7 +55,7 @@ class Pusher(Protocol):
     def exists(self, descriptor: Descriptor) -> bool:
         """Whether the content is there. False means certainly absent; raises when that could not be asked."""
 
-    def push(self, descriptor: Descriptor, content: Content, *, tag: str = "") -> None:
+    def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
         """Stores the content, to manifests or blobs by its media type; `tag` names a manifest or index as well.
 
         Does not ask whether it is there: that is `exists`, and the plan's business.

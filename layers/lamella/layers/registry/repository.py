@@ -35,7 +35,7 @@ from lamella.layers.trust import Trust
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamella.layers.oci.storage import Content, Reader
+    from lamella.layers.oci.storage import OpenContent, Reader
     from lamella.layers.registry.client import Response
 
 _DOCUMENTS = MANIFEST_TYPES | INDEX_TYPES
@@ -142,7 +142,7 @@ class Registry:
                 raise InvalidContent(f"{self._name} answered with a web page: is a proxy or a login page in between?")
             return True
 
-    def push(self, descriptor: Descriptor, content: Content, *, tag: str = "") -> None:
+    def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
         """See `Pusher`."""
         if descriptor.media_type in _DOCUMENTS:
             self._push_document(descriptor, content, tag)
@@ -318,7 +318,7 @@ class Registry:
             names = " and ".join(mirror.base for mirror in used)
             raise FalseMirror(f"{error}; it came from {names}: take that out of hosts.toml") from error
 
-    def _push_document(self, descriptor: Descriptor, content: Content, tag: str) -> None:
+    def _push_document(self, descriptor: Descriptor, content: OpenContent, tag: str) -> None:
         target = f"/{self._repository}/manifests/{tag or descriptor.digest}"
         body = Body(lambda: opened(descriptor, content), descriptor.size)
         with self._patiently(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from lamella.layers.oci.documents import Descriptor
-    from lamella.layers.oci.storage import Content, Reader
+    from lamella.layers.oci.storage import OpenContent, Reader
     from lamella.layers.registry.client import Client, Response
 
 PART = 32 << 20
@@ -36,7 +36,9 @@ class TooLarge(InvalidContent):
 class Upload:
     """Attempts to upload one blob to `/{repository}/blobs/`. A failed one leaves a session that registries clear away."""
 
-    def __init__(self, client: Client, repository: str, descriptor: Descriptor, content: Content, part: int) -> None:
+    def __init__(
+        self, client: Client, repository: str, descriptor: Descriptor, content: OpenContent, part: int
+    ) -> None:
         self._client = client
         self._repository = repository
         self._descriptor = descriptor
@@ -121,7 +123,7 @@ class _Part:
 
 
 @contextlib.contextmanager
-def opened(descriptor: Descriptor, content: Content) -> Iterator[Reader]:
+def opened(descriptor: Descriptor, content: OpenContent) -> Iterator[Reader]:
     """The content as what is sent: verified, and its failing reads no failure of the network."""
     try:
         stream = content()

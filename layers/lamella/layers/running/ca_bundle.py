@@ -24,7 +24,7 @@ _BUNDLES = (
 )
 
 
-def bundle(
+def certificate_file(
     prefix: str, looks: Sequence[str] | None, before: Mapping[str, str], bundles: Sequence[str] = _BUNDLES
 ) -> str:
     """The file that SSL_CERT_FILE should name for the environment at `prefix`; empty where nothing is to be set.

@@ -103,7 +103,7 @@ def exec_command(
 
         def become() -> NoReturn:
             prefix = _enter(linux, store, pulled.environment, notify, keep)
-            execute(prefix, command, ca_bundle.bundle(prefix, pulled.environment.certificates, os.environ))
+            execute(prefix, command, ca_bundle.certificate_file(prefix, pulled.environment.certificates, os.environ))
 
         if threading.active_count() > 1:
             raise SystemExit(_in_child(become))

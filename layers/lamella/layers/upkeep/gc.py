@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Candidate:
     """One layer, document or derived tree of a store: its bytes, when it was last used (seconds since 1970), whether it must stay."""
 
     path: str
@@ -52,7 +52,9 @@ class Freed:
         return f"<Freed {len(self.layers)} layers, {self.bytes} bytes>"
 
 
-def plan(items: Iterable[Item], *, keep_bytes: int | None, older_than: float | None, now: float) -> tuple[Item, ...]:
+def plan(
+    items: Iterable[Candidate], *, keep_bytes: int | None, older_than: float | None, now: float
+) -> tuple[Candidate, ...]:
     """Which items to free: those unused for more than `older_than` seconds, then the least recently used until the
     rest, kept ones included, has at most `keep_bytes`. Neither limit frees nothing; `keep_bytes=0` all that may go.
     """
@@ -129,7 +131,7 @@ class Trash:
             os.close(self._folder)
 
 
-def _choose(items: Sequence[Item], keep_bytes: int | None, older_than: float | None) -> tuple[Item, ...]:
+def _choose(items: Sequence[Candidate], keep_bytes: int | None, older_than: float | None) -> tuple[Candidate, ...]:
     chosen = plan(items, keep_bytes=keep_bytes, older_than=older_than, now=time.time())
     gone = {item.diff_id for item in chosen if item.diff_id}
     already = {item.path for item in chosen}
@@ -137,7 +139,7 @@ def _choose(items: Sequence[Item], keep_bytes: int | None, older_than: float | N
     return (*chosen, *(item for item in items if gone & item.made_of and item.path not in already))
 
 
-def _items(store: Store) -> list[Item]:
+def _items(store: Store) -> list[Candidate]:
     keep = leases.kept(store)
     items = []
     used: dict[Digest, float] = {}
@@ -148,15 +150,15 @@ def _items(store: Store) -> list[Item]:
                 for diff_id in listed_by(entry.path):
                     used[diff_id] = max(used.get(diff_id, 0), status.st_mtime)
                 kept = _named(algorithm, entry.name) in keep
-                items.append(Item(entry.path, None, status.st_size, status.st_mtime, kept))
+                items.append(Candidate(entry.path, None, status.st_size, status.st_mtime, kept))
     for diff_id in store.layers():
         folder = store.folder(diff_id)
         last = max(os.stat(folder).st_mtime, used.get(diff_id, 0))
-        items.append(Item(folder, diff_id, store.size(diff_id), last, diff_id in keep))
+        items.append(Candidate(folder, diff_id, store.size(diff_id), last, diff_id in keep))
     for folder in derived.trees(store):
         parts = frozenset(derived.layers(folder))
         kept = bool(parts) and parts <= keep
-        items.append(Item(folder, None, derived.size(folder), os.stat(folder).st_mtime, kept, parts))
+        items.append(Candidate(folder, None, derived.size(folder), os.stat(folder).st_mtime, kept, parts))
     return items
 
 
@@ -167,7 +169,7 @@ def _named(algorithm: str, name: str) -> Digest | None:
         return None
 
 
-def _note_use(items: Iterable[Item], freed: Container[str]) -> None:
+def _note_use(items: Iterable[Candidate], freed: Container[str]) -> None:
     # What said when a layer was used may be among what goes now.
     for item in items:
         if item.diff_id and item.path not in freed and item.used > os.stat(item.path).st_mtime:
