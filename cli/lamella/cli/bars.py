@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from lamella.cli.output import size
@@ -27,17 +28,19 @@ class Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Return the column's text."""
-        speed = task.finished_speed or task.speed
+        # The first files are often known from the cache: their rate would be absurd.
+        speed = task.finished_speed or task.speed if (task.elapsed or 0) >= 1 else None
         return Text(f"{size(speed)}/s" if speed and task.fields["unit"] == "B" else "", style="dim")
 
 
 def progress() -> Progress:
     """Return rich's progress with these columns, on stderr, erased when it stops."""
     return Progress(
-        TextColumn("{task.description}", markup=True),
+        TextColumn("{task.description}", markup=True, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=32, complete_style="cyan", finished_style="green", pulse_style="cyan"),
-        Amount(),
-        Rate(),
+        # On a narrow terminal the bar shrinks, and the numbers stay on one line.
+        Amount(Column(no_wrap=True)),
+        Rate(Column(no_wrap=True)),
         TimeRemainingColumn(compact=True, elapsed_when_finished=False),
         console=Console(stderr=True),
         transient=True,

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rich.text import Text
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_BAR = 12
+"""Characters of a full bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +80,41 @@ def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    fits = _width(columns, rows) <= console.width or any(column.shrinks for column in columns)
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim", pad_edge=False)
-    for column in columns:
+    # On a narrow terminal bars go first, then names wrap; numbers stay whole.
+    kept = [at for at, column in enumerate(columns) if fits or not column.bar]
+    for at in kept:
+        wraps = columns[at].shrinks or (not fits and at == 0)
         drawn.add_column(
             # As Text, not markup: a package may be called `[red]`.
-            Text(column.title),
-            justify=column.align,
-            no_wrap=not column.shrinks,
-            overflow="fold" if column.shrinks else "ellipsis",
+            Text(columns[at].title),
+            justify=columns[at].align,
+            no_wrap=not wraps,
+            overflow="fold" if wraps else "ellipsis",
         )
     for row in rows:
-        drawn.add_row(
-            *(
-                Text(_blocks(float(cell)), style="cyan")
-                if column.bar
-                else Text(cell, style=column.styles.get(cell, column.style))
-                for cell, column in zip(row, columns, strict=True)
-            )
-        )
-    Console(highlight=False).print(drawn)
+        drawn.add_row(*(_cell(columns[at], row[at]) for at in kept))
+    console.print(drawn)
 
 
-def _blocks(share: float, width: int = 12) -> str:
-    eighths = max(1, round(min(share, 1) * width * 8)) if share > 0 else 0
+def _width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    widths = [
+        _BAR if column.bar else max(map(len, (column.title, *(row[at] for row in rows))))
+        for at, column in enumerate(columns)
+    ]
+    return sum(widths) + 2 * (len(columns) - 1)
+
+
+def _cell(column: Column, text: str) -> Text:
+    from rich.text import Text
+
+    return Text(_blocks(float(text)), "cyan") if column.bar else Text(text, column.styles.get(text, column.style))
+
+
+def _blocks(share: float) -> str:
+    eighths = max(1, round(min(share, 1) * _BAR * 8)) if share > 0 else 0
     whole, part = divmod(eighths, 8)
     return "█" * whole + (" ▏▎▍▌▋▊▉"[part] if part else "")
 
