@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lamella.cli.main import VERBS, main, module, parser_of
+from lamella.cli.main import VERBS, main, module
 from lamella.layers.oci.documents import Platform
 from support.published import publish
 
@@ -66,9 +66,15 @@ def test_a_verb_loads_no_other_verb() -> None:
     assert verbs == {"lamella.cli.verbs.scan"}
 
 
+def test_an_option_may_stand_between_positional_arguments(tmp_path: Path) -> None:
+    done = lamella("push", f"oci:{tmp_path}/layout:v1", "--max-layers", "7", f"{tmp_path}/absent", "--quiet")
+    assert done.returncode == 1
+    assert f"{tmp_path}/absent" in done.stderr
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_json_and_its_settings(verb: str) -> None:
-    text = parser_of(verb).format_help() + lamella(verb, "--help").stdout
+    text = lamella(verb, "--help").stdout
     assert "--json" in text
     assert f"usage: lamella {verb} " in text
     for setting in module(verb).SETTINGS:
@@ -87,6 +93,7 @@ def test_a_missing_verb_is_a_usage_error_that_shows_the_verbs() -> None:
         (("no-such-verb",), "invalid choice: 'no-such-verb'"),
         (("inspect",), "the following arguments are required: REFERENCE"),
         (("inspect", "x", "--no-such-flag"), "unrecognized arguments: --no-such-flag"),
+        (("inspect", "x", "y"), "usage: lamella inspect [options] REFERENCE"),
     ],
 )
 def test_an_invalid_command_line_exits_with_2(arguments: tuple[str, ...], words: str) -> None:

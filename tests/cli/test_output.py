@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,34 @@ def test_a_table_without_a_terminal_is_aligned_text_without_trailing_spaces(
         [("numpy", "18 MB", "1.0"), ("six", "9 kB", "0.1")],
     )
     assert capsys.readouterr().out == "Package   Size\nnumpy    18 MB\nsix       9 kB\n"
+
+
+class Terminal(io.StringIO):
+    """A terminal to print on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        ("80", ["Package          Layer      Size", "numpy-financial  01234  1,234 MB  ████████████"]),
+        ("40", ["Package          Layer      Size", "numpy-financial  01234  1,234 MB"]),
+        ("30", ["Package              Size", "numpy-financial  1,234 MB"]),
+        ("20", ["Package         Size", "numpy-fina  1,234 MB", "ncial"]),
+    ],
+)
+def test_a_narrow_terminal_loses_bars_then_spare_columns_and_keeps_numbers_whole(
+    width: str, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setenv("TERM", "dumb")
+    columns = (Column("Package"), Column("Layer", spare=True), Column("Size", "right"), Column("", bar=True))
+    table(columns, [("numpy-financial", "01234", "1,234 MB", "1.0")])
+    assert [line.rstrip() for line in terminal.getvalue().splitlines()] == lines
 
 
 def test_a_table_without_rows_still_has_its_titles() -> None:

@@ -99,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def parser_of(verb: str | None = None) -> argparse.ArgumentParser:
-    """Return the whole parser, with the arguments of `verb` only: the others would import their modules."""
+def top_parser() -> argparse.ArgumentParser:
+    """Return the parser of `lamella` itself, with the verbs' summaries and none of their arguments."""
     parser = argparse.ArgumentParser(
         prog="lamella",
         description="Put your Python environment on every node that needs it, as OCI layers, one per package.",
@@ -109,15 +109,19 @@ def parser_of(verb: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="lamella")
-    for name, about in VERBS.items():
-        described = verbs.add_parser(
-            name, help=about.summary, description=f"{about.summary[0].upper()}{about.summary[1:]}."
-        )
-        if name == verb:
-            module(name).configure(described)
-            described.add_argument("--json", action="store_true", help="print the result as one JSON document")
-            described.usage = described.usage or _usage(name, described)
-            described.add_argument("-q", "--quiet", action="store_true", help="show neither progress nor remarks")
+    for name, verb in VERBS.items():
+        verbs.add_parser(name, help=verb.summary)
+    return parser
+
+
+def verb_parser(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of a verb's arguments."""
+    summary = VERBS[verb].summary
+    parser = argparse.ArgumentParser(prog=f"lamella {verb}", description=f"{summary[0].upper()}{summary[1:]}.")
+    module(verb).configure(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show neither progress nor remarks")
+    parser.usage = parser.usage or _usage(verb, parser)
     return parser
 
 
@@ -138,39 +142,56 @@ def module(verb: str) -> VerbModule:
 
 
 def _run(argv: list[str]) -> int:
-    verb = next((word for word in argv if word in VERBS), None)
-    words, command = _split_command(argv) if verb == "run" else (argv, [])
-    parser = parser_of(verb)
-    arguments, unknown = parser.parse_known_args(words)
-    if verb == "run" and any(not word.startswith("-") for word in unknown) and "--" not in argv:
-        import shlex
-
-        _complain(f"run: missing -- before the command; use lamella run {arguments.reference} -- {shlex.join(unknown)}")
-        return USAGE
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if arguments.version:
-        from lamella.layers import __version__
-
-        print(f"lamella {__version__}")
-        return 0
+    verb = argv[0] if argv and argv[0] in VERBS else None
     if verb is None:
-        parser.print_help(sys.stderr)
-        return USAGE
-    arguments.command = command
-    if VERBS[verb].needs_linux and sys.platform != "linux":
-        from lamella.layers import Unsupported
-
-        here = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
-        raise Unsupported(f"{verb}: not available on {here}; run it in a Linux container or virtual machine")
+        return _without_verb(argv)
     from lamella.cli.settings import UsageError, fill
 
     try:
+        arguments = _parsed(verb, argv[1:])
+        _check_platform(verb)
         fill(arguments, module(verb).SETTINGS)
         return module(verb).run(arguments)
     except UsageError as error:
         _complain(str(error))
         return USAGE
+
+
+def _without_verb(argv: list[str]) -> int:
+    parser = top_parser()
+    if parser.parse_args(argv).version:
+        from lamella.layers import __version__
+
+        print(f"lamella {__version__}")
+        return 0
+    parser.print_help(sys.stderr)
+    return USAGE
+
+
+def _parsed(verb: str, argv: list[str]) -> argparse.Namespace:
+    from lamella.cli.settings import UsageError
+
+    words, command = _split_command(argv) if verb == "run" else (argv, [])
+    parser = verb_parser(verb)
+    # Intermixed: otherwise an option between REFERENCE and PREFIX ends the positional arguments before Python 3.13.
+    arguments, unknown = parser.parse_known_intermixed_args(words)
+    if verb == "run" and any(not word.startswith("-") for word in unknown) and "--" not in argv:
+        import shlex
+
+        corrected = f"lamella run {arguments.reference} -- {shlex.join(unknown)}"
+        raise UsageError(f"run: missing -- before the command; use {corrected}")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.command = command
+    return arguments
+
+
+def _check_platform(verb: str) -> None:
+    if VERBS[verb].needs_linux and sys.platform != "linux":
+        from lamella.layers import Unsupported
+
+        here = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
+        raise Unsupported(f"{verb}: not available on {here}; run it in a Linux container or virtual machine")
 
 
 def _split_command(argv: list[str]) -> tuple[list[str], list[str]]:

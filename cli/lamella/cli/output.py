@@ -33,6 +33,8 @@ class Column:
     """Wrap long text over several lines; other columns stay whole."""
     bar: bool = False
     """Draw a share from 0 to 1 as a bar, on terminals only; another column holds the number."""
+    spare: bool = False
+    """Left out on a terminal that is too narrow for the whole table."""
 
 
 def result(line: str) -> None:
@@ -64,7 +66,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
 
 def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a plain-text table: columns as wide as their longest cell, two spaces apart."""
-    lines = [[column.title for column in columns], *rows]
+    lines = [_titles(columns), *rows]
     widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
     return [
         "  ".join(
@@ -81,30 +83,36 @@ def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    fits = _width(columns, rows) <= console.width or any(column.shrinks for column in columns)
+    kept = _fitting(columns, rows, console.width)
+    # Numbers stay whole: on a narrow terminal the column of names wraps.
+    wraps = {at for at in kept if columns[at].shrinks} or {kept[0]}
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim", pad_edge=False)
-    # On a narrow terminal bars go first, then names wrap; numbers stay whole.
-    kept = [at for at, column in enumerate(columns) if fits or not column.bar]
     for at in kept:
-        wraps = columns[at].shrinks or (not fits and at == 0)
-        drawn.add_column(
-            # As Text, not markup: a package may be called `[red]`.
-            Text(columns[at].title),
-            justify=columns[at].align,
-            no_wrap=not wraps,
-            overflow="fold" if wraps else "ellipsis",
-        )
+        # As Text, not markup: a package may be called `[red]`.
+        title = Text(columns[at].title)
+        drawn.add_column(title, justify=columns[at].align, no_wrap=at not in wraps, overflow="fold")
     for row in rows:
         drawn.add_row(*(_cell(columns[at], row[at]) for at in kept))
     console.print(drawn)
 
 
-def _width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
-    widths = [
-        _BAR if column.bar else max(map(len, (column.title, *(row[at] for row in rows))))
-        for at, column in enumerate(columns)
-    ]
-    return sum(widths) + 2 * (len(columns) - 1)
+def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the columns to draw: on a narrow terminal without bars, then without spare columns."""
+    kept = list(range(len(columns)))
+    for dropped in ("bar", "spare"):
+        if any(columns[at].shrinks for at in kept) or _width(columns, rows, kept) <= width:
+            break
+        kept = [at for at in kept if not getattr(columns[at], dropped)]
+    return kept
+
+
+def _width(columns: Sequence[Column], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
+    widths = [_BAR if columns[at].bar else max(len(row[at]) for row in (*rows, _titles(columns))) for at in kept]
+    return sum(widths) + 2 * (len(kept) - 1)
+
+
+def _titles(columns: Sequence[Column]) -> list[str]:
+    return [column.title for column in columns]
 
 
 def _cell(column: Column, text: str) -> Text:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import TYPE_CHECKING
 
-from lamella.cli.main import VERBS, module, parser_of
+from lamella.cli.main import VERBS, module, verb_parser
 from lamella.cli.settings import EVERY, Setting
+
+if TYPE_CHECKING:
+    import argparse
 
 _HEAD = """\
 # The command line
@@ -35,7 +38,7 @@ def markdown() -> str:
 
 
 def _verb(name: str) -> str:
-    parser = _parser(name)
+    parser = verb_parser(name)
     actions = [action for action in parser._actions if action.dest not in {"help", "json", "quiet"}]
     settings = {setting.attribute: setting for setting in module(name).SETTINGS}
     positional = [action for action in actions if not action.option_strings]
@@ -51,14 +54,6 @@ def _verb(name: str) -> str:
     if parser.epilog:
         lines += [parser.epilog, ""]
     return "\n".join(lines)
-
-
-def _parser(name: str) -> argparse.ArgumentParser:
-    for action in parser_of(name)._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            parser: argparse.ArgumentParser = action.choices[name]
-            return parser
-    raise AssertionError(name)
 
 
 def _flag(action: argparse.Action) -> str:

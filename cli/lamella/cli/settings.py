@@ -48,7 +48,7 @@ class Setting:
         """Name of the environment variable."""
         return f"LAMELLA_{self.attribute.upper()}"
 
-    def add_to(self, parser: argparse.ArgumentParser) -> None:
+    def add_to(self, parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
         """Add the flag."""
         about = self.help if self.default in (None, False) else f"{self.help} (default: {self.default})"
         if self.kind is bool:
@@ -131,7 +131,7 @@ HOSTS_DIR = Setting(
 )
 REQUIRE_SIGNATURE = Setting(
     "require-signature",
-    "refuse environments not signed with the private key of this public key",
+    "refuse an environment without a signature that this public key verifies",
     metavar="KEY",
 )
 FAIL_ON = Setting(
@@ -164,6 +164,17 @@ EVERY = (
     HOSTS_DIR,
     REQUIRE_SIGNATURE,
 )
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
+    """Add the flags of `settings`, those of the registry in a group of their own."""
+    registry = None
+    for setting in settings:
+        if setting in REGISTRY or setting is REQUIRE_SIGNATURE:
+            registry = registry or parser.add_argument_group("registry")
+            setting.add_to(registry)
+        else:
+            setting.add_to(parser)
 
 
 def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str = ".") -> None:

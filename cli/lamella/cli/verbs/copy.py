@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result, result_json, seconds, size
-from lamella.cli.settings import REGISTRY, trust_of
+from lamella.cli.settings import REGISTRY, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -20,8 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("destination", metavar="DESTINATION", help="registry/repository:tag, or oci:FOLDER:tag")
     parser.add_argument("--dry-run", action="store_true", help="show what would be copied; copy nothing")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

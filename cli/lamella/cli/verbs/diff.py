@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.environment import add_no_local_to
 from lamella.cli.output import Column, counted, result, result_json, size, table
-from lamella.cli.settings import COMPRESSION, IMAGE_PREFIX, LOCAL, PLATFORM, REGISTRY, REQUIRE_SIGNATURE, trust_of
+from lamella.cli.settings import (
+    COMPRESSION,
+    IMAGE_PREFIX,
+    LOCAL,
+    PLATFORM,
+    REGISTRY,
+    REQUIRE_SIGNATURE,
+    add_settings,
+    trust_of,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -25,8 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", metavar="BEFORE", help="reference, or folder of an environment")
     parser.add_argument("after", metavar="AFTER", help="reference, or folder of an environment")
     add_no_local_to(parser)
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,4 +108,4 @@ def _show(found: Difference, *, on_disk: bool) -> None:
         )
         result("")
     moving = f"{size(found.moves)} of files to build and upload" if on_disk else f"{size(found.moves)} to move"
-    result(f"{counted(found.same, 'package')} the same, {len(rows)} different, {moving}")
+    result(f"{counted(found.same, 'package')} the same, {len(rows)} different; {moving}")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result, result_json, seconds, size
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, trust_of
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -46,8 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="path that the files refer to (default: PATH for a folder; set by activation for an archive)",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; write nothing")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import counted, remark, result_json, size
-from lamella.cli.settings import CACHE, STORE, UsageError, quoted
+from lamella.cli.settings import CACHE, STORE, UsageError, add_settings, quoted
 
 if TYPE_CHECKING:
     import argparse
@@ -26,8 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="free all layers that are not in use")
     parser.add_argument("--dry-run", action="store_true", help="show what would be freed; change nothing")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

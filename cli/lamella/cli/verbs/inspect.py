@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
 from lamella.cli.output import Column, counted, result, result_json, size, table
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, trust_of
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -31,8 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"show every package and finding (default: the {LARGEST} largest, and {findings.OF_ONE_KIND} findings of a kind)",
     )
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -139,9 +138,9 @@ def _show_environment(environment: PublishedEnvironment, others: Shared | None, 
             Column("Package", style="bold"),
             Column("Version"),
             Column("Origin", style="cyan"),
-            Column("Layer", style="dim"),
+            Column("Layer", style="dim", spare=True),
             Column("Unpacked", "right"),
-            *([Column("Also in", style="dim")] if compared else []),
+            *([Column("Also in", style="dim", spare=True)] if compared else []),
             Column("Size", "right"),
             Column("", bar=True),
         ),

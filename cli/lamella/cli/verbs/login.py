@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result_json
-from lamella.cli.settings import REGISTRY, UsageError, trust_of
+from lamella.cli.settings import REGISTRY, UsageError, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -19,8 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The password is asked for on a terminal; otherwise it is read from standard input."
     parser.add_argument("registry", metavar="REGISTRY", help="host of the registry, such as ghcr.io or localhost:5000")
     parser.add_argument("-u", "--username", metavar="NAME", help="user name (default: asked for on a terminal)")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import METHOD, REGISTRY, REQUIRE_SIGNATURE, STORE, trust_of
+from lamella.cli.settings import METHOD, REGISTRY, REQUIRE_SIGNATURE, STORE, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -33,8 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--explain", action="store_true", help="show the method used, and why better ones failed")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; mount nothing")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         explain(mounted.rungs)
     result(mounted.target)
-    remark(f"{mounted.reference} by {mounted.method}", quiet=arguments.quiet)
+    remark(f"mounted {mounted.reference} by {mounted.method}", quiet=arguments.quiet)
     return 0
 
 

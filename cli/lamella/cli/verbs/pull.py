@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, trust_of
+from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -20,8 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; change nothing")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +75,7 @@ def show_plan(layers: tuple[Layer, ...]) -> None:
             (
                 Column("To download", style="bold"),
                 Column("Version"),
-                Column("Layer", style="dim"),
+                Column("Layer", style="dim", spare=True),
                 Column("Size", "right"),
             ),
             [

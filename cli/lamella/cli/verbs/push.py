@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
 from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
-from lamella.cli.settings import BASE, COMPRESSION, IMAGE_PREFIX, MAX_LAYERS, REGISTRY, UsageError, quoted, trust_of
+from lamella.cli.settings import (
+    BASE,
+    COMPRESSION,
+    IMAGE_PREFIX,
+    MAX_LAYERS,
+    REGISTRY,
+    UsageError,
+    add_settings,
+    quoted,
+    trust_of,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -38,8 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="sign with this private key, as cosign does; its password is read from COSIGN_PASSWORD",
     )
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
     image = parser.add_argument_group("runnable image")
     image.add_argument("--entrypoint", metavar="COMMAND", help="entry point, as one shell-quoted string")
     image.add_argument(

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark
-from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, trust_of
+from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -20,8 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "lamella run [options] REFERENCE -- COMMAND [ARGUMENT ...]"
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; run nothing")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
 from lamella.cli.output import Column, counted, remark, result, result_json, size, table
-from lamella.cli.settings import IMAGE_PREFIX
+from lamella.cli.settings import IMAGE_PREFIX, add_settings
 
 if TYPE_CHECKING:
     import argparse
@@ -28,8 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"show every package and finding (default: the {LARGEST} largest, and {findings.OF_ONE_KIND} findings of a kind)",
     )
     parser.add_argument("--left-out", action="store_true", help="list the paths left out, with the reasons")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

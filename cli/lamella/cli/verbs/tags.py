@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import result, result_json
-from lamella.cli.settings import REGISTRY, trust_of
+from lamella.cli.settings import REGISTRY, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -16,8 +16,7 @@ SETTINGS = REGISTRY
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("repository", metavar="REPOSITORY", help="registry/repository, or oci:FOLDER")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result_json
-from lamella.cli.settings import STORE
+from lamella.cli.settings import STORE, add_settings
 
 if TYPE_CHECKING:
     import argparse
@@ -21,8 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--lazy", action="store_true", help="unmount even while programs use it; they continue until they end"
     )
     parser.add_argument("--dry-run", action="store_true", help="show the mounted environment; change nothing")
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,5 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
             quiet=arguments.quiet,
         )
     else:
-        remark(f"{mounted.reference} at {mounted.target}", quiet=arguments.quiet)
+        done = "would unmount" if arguments.dry_run else "unmounted"
+        remark(f"{done} {mounted.reference} from {mounted.target}", quiet=arguments.quiet)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import Column, counted, remark, result_json, table
-from lamella.cli.settings import STORE
+from lamella.cli.settings import STORE, add_settings
 
 if TYPE_CHECKING:
     import argparse
@@ -18,8 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="keep damaged layers (default: remove them; the next pull restores them)"
     )
-    for setting in SETTINGS:
-        setting.add_to(parser)
+    add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
