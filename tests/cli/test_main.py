@@ -90,7 +90,8 @@ def test_a_missing_verb_is_a_usage_error_that_shows_the_verbs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("no-such-verb",), "invalid choice: 'no-such-verb'"),
+        (("no-such-verb",), "lamella: no-such-verb: unknown verb; see lamella --help\n"),
+        (("pul", "x"), "lamella: pul: unknown verb; did you mean pull?\n"),
         (("inspect",), "the following arguments are required: REFERENCE"),
         (("inspect", "x", "--no-such-flag"), "unrecognized arguments: --no-such-flag"),
         (("inspect", "x", "y"), "usage: lamella inspect [options] REFERENCE"),

@@ -158,6 +158,12 @@ def _run(argv: list[str]) -> int:
 
 
 def _without_verb(argv: list[str]) -> int:
+    if argv and not argv[0].startswith("-"):
+        from difflib import get_close_matches
+
+        similar = get_close_matches(argv[0], VERBS, n=1)
+        _complain(f"{argv[0]}: unknown verb; {f'did you mean {similar[0]}?' if similar else 'see lamella --help'}")
+        return USAGE
     parser = top_parser()
     if parser.parse_args(argv).version:
         from lamella.layers import __version__
