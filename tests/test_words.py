@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 CLEAN = (
     "README.md", "CONTRIBUTING.md", "cli", "docs",
     "tests/cli",
+    "builder/lamella/builder/wheels", "builder/lamella/builder/local/ignore.py", "layers/lamella/layers/signing",
+    "tests/builder/wheels", "tests/builder/local/test_ignore.py",
 )  # fmt: skip
 
 # "is no slower" and "is no longer" are comparisons.

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
+from lamella.builder.environment import Origin
 from lamella.builder.image.documents import PackageLayer
 from lamella.builder.image.sbom import MEDIA_TYPE, sbom
 from lamella.builder.layer.cache import Built, LayerCache
@@ -71,14 +74,27 @@ def test_a_conda_package_says_build_channel_and_subdir_without_a_token(
     assert "secret" not in json.dumps(found)
 
 
-def test_files_that_nobody_published_are_a_component_without_a_purl(tmp_path: Path) -> None:
+def test_bill_of_every_origin_fits_the_schema(tmp_path: Path) -> None:
+    origins = get_args(Origin)
+    packages = [package(tmp_path / origin, origin, {"x": origin}, origin=origin) for origin in origins]
+    sources = ("https://host/a b/é.whl", "git+ssh://host/repository@main", "file:///project", "", "", "")
+    packages = [replace(one, source=source) for one, source in zip(packages, sources, strict=True)]
+    packages.append(tool(tmp_path / "both", "License-Expression: MIT\nClassifier: License :: OSI Approved :: X"))
+    packages.append(tool(tmp_path / "many", "Classifier: License :: A\nClassifier: License :: B"))
+    packages[-1] = replace(packages[-1], name="other")
+    built = Built(Digest.of(b"blob"), 1, Digest.of(b"tar"), 1, LAYER_ZSTD)
+    bill = sbom([(one, PackageLayer(one.name, one.version, one.origin, "k", built)) for one in packages])
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill.decode()) is None
+
+
+def test_unowned_files_are_a_component_without_a_purl(tmp_path: Path) -> None:
     found = component(package(tmp_path, "unowned", {"x": "x"}, origin="unowned", version=""))
     assert found["bom-ref"] == "unowned:unowned"
     assert "purl" not in found
     assert "version" not in found
 
 
-def test_it_is_attached_to_what_was_pushed_and_the_same_every_time(tmp_path: Path) -> None:
+def test_bill_is_attached_to_the_pushed_image_and_the_same_every_time(tmp_path: Path) -> None:
     cache = LayerCache(str(tmp_path / "cache"))
     env = environment(tmp_path / "env", tool(tmp_path / "env", "License: BSD"))
     documents = []
@@ -96,7 +112,7 @@ def test_it_is_attached_to_what_was_pushed_and_the_same_every_time(tmp_path: Pat
 
 
 def test_each_platform_of_an_index_has_its_bill(tmp_path: Path) -> None:
-    """Whoever adds a platform leaves the others' bills of materials where they are looked for."""
+    """Adding a platform leaves the bills of materials of the others attached."""
     simulator = RegistrySimulator()
     with simulator.serving():
         reference = f"{simulator.host}/team/envs:x"

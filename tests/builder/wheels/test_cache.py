@@ -118,7 +118,7 @@ def test_another_environment_of_the_same_python_takes_the_wheel_and_has_its_own_
     assert builds(tmp_path) == 1
 
 
-def test_a_cache_in_the_project_is_no_part_of_it(
+def test_cache_inside_the_project_is_left_out_of_its_build(
     made: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAMELLA_CACHE", str(root / "cache"))

@@ -153,7 +153,7 @@ def test_the_working_directorys_wheel_ships_with_the_files_that_were_asked_for(m
     assert not names & {"src/demo/__init__.py", "backend.py", "pyproject.toml"}
 
 
-def test_code_that_is_no_project_ships_as_it_is(made: Path, site: Path, tmp_path: Path) -> None:
+def test_code_outside_a_project_ships_as_it_is(made: Path, site: Path, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "module.py").write_text("")
     (site / "code.pth").write_text(f"{tmp_path}/code\n")

@@ -64,7 +64,7 @@ def test_a_driver_is_there_when_the_loader_knows_it_or_a_folder_has_it(tmp_path:
     assert missing_drivers(["libcuda.so.1"], "", str(tmp_path / "absent")) == ["libcuda.so.1"]
 
 
-def test_a_missing_driver_is_said_and_refuses_nothing(tmp_path: Path) -> None:
+def test_missing_driver_is_reported_and_not_an_obstacle(tmp_path: Path) -> None:
     reference = publish(tmp_path / "layout", LAYERS, drivers="libnone.so.1")
     store = Store(str(tmp_path / "store"))
 
@@ -75,7 +75,7 @@ def test_a_missing_driver_is_said_and_refuses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", [exec_command, mount])
-def test_a_missing_driver_is_said_before_anything_is_downloaded(tmp_path: Path, verb: object) -> None:
+def test_missing_driver_is_reported_before_any_download(tmp_path: Path, verb: object) -> None:
     reference = publish(tmp_path / "layout", LAYERS, drivers="libnone.so.1")
     store = Store(str(tmp_path / "store"))
     heard = []
@@ -114,7 +114,7 @@ def test_an_environment_for_another_platform_is_refused_with_those_there_are(tmp
 
 
 @pytest.mark.parametrize("verb", [exec_command, mount])
-def test_what_needs_linux_says_so_before_anything_is_asked(
+def test_verbs_for_linux_fail_elsewhere_before_any_request(
     tmp_path: Path, verb: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", "darwin")

@@ -1,4 +1,4 @@
-"""Signatures with key pairs: cosign's format, refused where they are not the required key's."""
+"""Signatures with key pairs in cosign's formats; those of other keys are refused."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def reference(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_signed_is_verified(tmp_path: Path, reference: str, kind: str) -> None:
+def test_signature_is_verified(tmp_path: Path, reference: str, kind: str) -> None:
     private, public = key_pair(tmp_path, "ours", kind)
     pinned = cosign.sign(reference, private)
     assert cosign.verify_signature(reference, public) == cosign.verify_signature(pinned, public) == pinned
 
 
-def test_what_was_not_signed_is_refused(tmp_path: Path, reference: str) -> None:
+def test_unsigned_index_is_refused(tmp_path: Path, reference: str) -> None:
     _, public = key_pair(tmp_path, "ours")
     with pytest.raises(SignatureError, match="is not signed: sign it with lamella push --sign KEY"):
         cosign.verify_signature(reference, public)
@@ -83,7 +83,7 @@ def test_a_signature_of_something_else_does_not_count(tmp_path: Path, reference:
     other = push_environment(layout, "other", packages=[b"other"]).descriptor.digest
     cosign.sign(f"oci:{tmp_path}/layout:other", private)
     mine = layout.resolve("v1").digest
-    # The signature's own tag says what it is for; whoever may push may move it.
+    # The signature's tag names its index, and everyone with the right to push can move it.
     manifest = layout.resolve(f"sha256-{other.hex}.sig")
     content = fetch_document(layout, manifest)
     layout.push(manifest, lambda: BytesIO(content), tag=f"sha256-{mine.hex}.sig")
@@ -129,19 +129,19 @@ def test_a_node_that_requires_a_signature_reads_nothing_else(tmp_path: Path, ref
     assert environment.read_index(layout, parsed, trust).environments
 
 
-def test_a_key_that_cant_be_used_is_told(tmp_path: Path, reference: str) -> None:
+def test_unusable_key_is_reported(tmp_path: Path, reference: str) -> None:
     private, public = key_pair(tmp_path, "ours")
     with pytest.raises(SignatureError, match=r"can't read the key .*: No such file"):
         cosign.sign(reference, f"{tmp_path}/none.pem")
-    with pytest.raises(SignatureError, match="is no private key in PEM, or its password is another"):
+    with pytest.raises(SignatureError, match="not a private key in PEM, or not its password"):
         cosign.sign(reference, public)
-    with pytest.raises(SignatureError, match="is no public key in PEM"):
+    with pytest.raises(SignatureError, match="not a public key in PEM"):
         cosign.verify_signature(reference, private)
     cosigns = tmp_path / "cosign.key"
     cosigns.write_text(
         "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n"
     )
-    with pytest.raises(SignatureError, match="is in cosign's own format: make a key with openssl genpkey"):
+    with pytest.raises(SignatureError, match="encrypted in cosign's own format; make a key with openssl genpkey"):
         cosign.sign(reference, str(cosigns))
 
 
@@ -150,9 +150,9 @@ def test_a_key_with_a_password_is_opened_with_it(tmp_path: Path, reference: str)
     locked = f"{tmp_path}/locked.pem"
     command = [need("openssl"), "pkey", "-in", private, "-aes256", "-passout", "pass:hunter2", "-out", locked]
     subprocess.run(command, check=True)
-    with pytest.raises(SignatureError, match=r"locked\.pem needs a password: set COSIGN_PASSWORD"):
+    with pytest.raises(SignatureError, match=r"locked\.pem: requires a password; set COSIGN_PASSWORD"):
         cosign.sign(reference, locked)
-    with pytest.raises(SignatureError, match="its password is another") as caught:
+    with pytest.raises(SignatureError, match="not its password") as caught:
         cosign.sign(reference, locked, password="wrong")
     assert "wrong" not in str(caught.value)
     cosign.sign(reference, locked, password="hunter2")
@@ -180,7 +180,7 @@ def test_a_larger_curve_may_sign_with_its_own_hash(tmp_path: Path, reference: st
     assert not keys.holds(public, base64.b64encode(raw).decode(), b"another")
 
 
-def test_whoever_requires_an_ed25519_key_is_told_what_is_not_read(tmp_path: Path, reference: str) -> None:
+def test_message_names_ed25519ph_if_an_ed25519_key_is_required(tmp_path: Path, reference: str) -> None:
     _, public = key_pair(tmp_path, "required", "ed25519")
     other, _ = key_pair(tmp_path, "other")
     cosign.sign(reference, other)
@@ -270,8 +270,8 @@ def test_a_bundle_that_signs_something_else_does_not_count(tmp_path: Path, bundl
         cosign.verify_signature(f"oci:{tmp_path}/layout:v1", f"{COSIGN}/key.pub")
 
 
-def test_a_report_that_the_key_signed_is_no_signature(tmp_path: Path) -> None:
-    """Somebody who attests what is wrong with an image does not sign it."""
+def test_signed_report_is_not_a_signature(tmp_path: Path) -> None:
+    """Attesting a fault of an image does not sign the image."""
     private, public = key_pair(tmp_path, "ours")
     kind = "application/vnd.in-toto+json"
     for predicate, counts in (("https://sigstore.dev/cosign/sign/v1", True), ("https://cosign.sigstore.dev/x", False)):

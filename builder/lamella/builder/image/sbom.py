@@ -1,4 +1,4 @@
-"""The environment's software bill of materials, as CycloneDX 1.6, from what was scanned and pushed.
+"""The environment's software bill of materials, as CycloneDX 1.6, of the packages that were pushed.
 
 The same environment gives the same bytes: no serial number, no time. Sources: CycloneDX 1.6 JSON reference; the package
 URL specification's types `pypi`, `conda` and `generic`; PyPA's core metadata for licences.
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
 
+_IN_URLS = "%:/?#[]@!$&'()*+,;=~"
+"""RFC 3986: characters of a URL that stay; the schema refuses others, such as a space."""
 _LONGEST_NAME = 80
 """Characters of a License field that is taken for a licence's name: longer ones are its text."""
 
@@ -62,7 +64,7 @@ def _component(package: Package, layer: PackageLayer) -> dict[str, Any]:
         component["licenses"] = licences
     if package.source.startswith(("https://", "http://", "git+", "ssh://")):
         kind = "vcs" if package.source.startswith(("git+", "ssh:")) else "distribution"
-        component["externalReferences"] = [{"type": kind, "url": package.source}]
+        component["externalReferences"] = [{"type": kind, "url": quote(package.source, safe=_IN_URLS)}]
     return component
 
 
@@ -76,11 +78,11 @@ def _purl(package: Package, conda: dict[str, Any]) -> str:
         return f"pkg:conda/{quote(package.name, safe='')}{version}{f'?{qualifiers}' if qualifiers else ''}"
     if package.origin in ("python", "local"):
         return f"pkg:generic/{quote(package.name, safe='')}{version}"
-    return ""  # files that nobody published have none
+    return ""  # unowned files have none
 
 
 def _channel(conda: dict[str, Any]) -> str:
-    # Its last name alone: what is before may be a host of somebody's own, with a token in it.
+    # Its last name alone: the host and folders before it may be private, with a token in them.
     channel = without_credentials(str(conda.get("channel") or ""))
     path = urlsplit(channel).path if "://" in channel else channel
     return path.rstrip("/").removesuffix(f"/{conda.get('subdir')}").rpartition("/")[2]
@@ -107,7 +109,7 @@ def _licences(package: Package, conda: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _metadata(package: Package) -> list[str]:
-    """The header lines of its METADATA; a continuation begins with a space and is no header's."""
+    """The header lines of its METADATA; a continuation begins with a space and is skipped."""
     wanted = {f"{package.records}/METADATA", f"{package.records}/PKG-INFO"}
     content = b"".join(_content(package, wanted))
     return content.decode("utf-8", "replace").partition("\n\n")[0].splitlines()

@@ -1,4 +1,4 @@
-"""Which distribution owns which file: what each one's records claim, against what is on this disk."""
+"""Which distribution owns which file: the claims of its records against the files on this disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def own(
     contents: Mapping[str, Content],
     omitted: Callable[[str], bool],
 ) -> Ownership:
-    """Gives each of `entries` (by path) to one of `found`, or to nobody.
+    """Gives each of `entries` (by path) to one of `found`, or leave it unowned.
 
     `contents` has what each entry's source holds, if it is a regular file; `omitted` says whether a path is left out.
     """
@@ -116,13 +116,13 @@ class _Claims:
         return not distribution.installer and any(entry and "/dist-packages/" in entry.source for entry in metadata)
 
     def digest(self, path: str) -> str:
-        """sha256 on this disk; empty for a link, and for what is not there."""
+        """sha256 on this disk; empty for a link or a missing file."""
         entry = self._entries.get(path)
         return self._contents[entry.source].digest if entry and entry.target is None else ""
 
 
 def _in_use(found: Sequence[Distribution], claims: _Claims, result: Ownership) -> list[Distribution]:
-    """One distribution per origin and name. The others' metadata is left out: it describes what is not imported."""
+    """One distribution per origin and name. The others' metadata is left out: it describes modules that are not imported."""
     groups: dict[tuple[bool, str], list[Distribution]] = defaultdict(list)
     for distribution in found:
         groups[distribution.origin == "conda", distribution.name].append(distribution)
@@ -184,7 +184,7 @@ def _settle(winners: Sequence[Distribution], claims: _Claims, result: Ownership)
 
 
 def _by_folder(claims: _Claims, entries: Mapping[str, Entry]) -> dict[str, int]:
-    """What is in a folder that a record names is the one's whose record it is."""
+    """Give the files in a folder that a record names to the distribution of that record."""
     if not claims.folders:
         return {}
     folders = {f"{path}/": index for path, index in claims.folders.items()}
@@ -213,7 +213,7 @@ def _by_metadata(
 def _by_name(
     winners: Sequence[Distribution], entries: Mapping[str, Entry], owners: Mapping[str, int]
 ) -> dict[str, int]:
-    """Files of distributions without a list of them: what is under the names that they say they have."""
+    """Files of distributions without a list of files: those under their top-level names."""
     tops: dict[str, int] = {}
     for index, distribution in enumerate(winners):
         if distribution.files is None:
@@ -246,7 +246,7 @@ def _findings(
         message = f"{distribution.records} {distribution.trouble}: its files ship as they are; reinstall it"
         yield Finding("warning", "record", distribution.name, message)
     if claims.is_debians(distribution):
-        return  # it strips libraries and moves scripts, and says so to its own database
+        return  # it strips libraries and moves scripts, and records that in its own database
     gone = [path for path in claims.missing[index] if not omitted(path)]
     if gone:
         message = f"{name} records {_some(gone)}, not on this disk: reinstall it"

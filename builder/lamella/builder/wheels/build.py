@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 EPOCH = "315532800"
-"""1980-01-01: zip knows no earlier time."""
+"""1980-01-01, the earliest time that zip can hold."""
 _MESSAGE = re.compile(r"(?:[\w.]*(?:Error|Exception|Exit)|error|ERROR|fatal)\b.*:.*")
 _COMPILERS = re.compile(r"[^\s:]+:\d+(?::\d+)?: (?:fatal )?error: .*")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
@@ -33,7 +33,7 @@ _LEFT = re.compile(r"build/(?:lib|lib\..*|bdist\..*|temp\..*)|(?:src/)?[^/]*\.eg
 def wheel(project: str, python: str, folder: str, without: str) -> str:
     """Builds the wheel of `project` for the interpreter `python`; gives its path, in `folder`, which is there and empty.
 
-    `project` is only read, and the folder `without` is no part of it. `BuilderError` with the last message of what failed.
+    `project` is only read, without its folder `without`. Raises `BuilderError` with the last message of a failed build.
     """
     from build import BuildBackendException, BuildException, ProjectBuilder
 
@@ -103,7 +103,7 @@ def _runner(environment: Mapping[str, str]) -> Callable[..., None]:
 
 
 def _install(requirements: Iterable[str], isolated: _Isolated, run: Callable[..., None]) -> None:
-    """Installs with pip, or with uv where there is no pip: that is what installed this program."""
+    """Install with pip, or with uv if pip is missing: one of them installed this program."""
     wanted = sorted(requirements)
     if not wanted:
         return
@@ -127,12 +127,12 @@ def _message(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     said = [line for line in lines if _COMPILERS.fullmatch(line)][:1]  # its first error brings the others
     said += [line for line in reversed(lines) if _MESSAGE.fullmatch(line)] + lines[-1:]
-    message = said[0] if said else "its backend says nothing"
+    message = said[0] if said else "its backend left no message"
     return _CREDENTIALS.sub("", message)
 
 
 def skips(project: str, without: Collection[str]) -> Callable[[str], bool]:
-    """Whether a file or folder of `project` (its path) is no part of what is built: environments, what builds leave, what
+    """Whether a file or folder of `project` (its path) is left out of a build: environments, what builds leave, what
     `.lamellaignore` names, and the folders `without` (resolved). Its parents are taken as parts."""
     ignore = Ignore(project, (".lamellaignore",))
 

@@ -53,7 +53,7 @@ class Built(NamedTuple):
 def built(project: str, python: str, tag: str, read: Read) -> Built:
     """The wheel of `project` for the interpreter `python`, whose `tag` says what wheels it takes.
 
-    `read` gives the digests of files. `BuilderError` where the build fails; `CacheError` where nothing can be kept.
+    `read` gives the digests of files. Raises `BuilderError` if the build fails, `CacheError` if the cache can't be written.
     """
     cache = os.path.realpath(cache_folder())
     folder = os.path.join(cache, "wheels")

@@ -73,7 +73,7 @@ def with_wheels(
 
 
 def _builder(facts: Facts) -> str:
-    """The Python that builds: the environment's own, or, where that is another machine's, one of its version here."""
+    """The Python that builds: the environment's own, or one of its version here if that is another machine's."""
     if not facts.compiler:
         raise BuilderError(
             f"no Python {facts.short} is here to build wheels for {facts.platform}: install python{facts.short}, or "
@@ -83,7 +83,7 @@ def _builder(facts: Facts) -> str:
 
 
 def project(distribution: Distribution) -> str | None:
-    """The folder of the project that `distribution` comes from; None where there is none that can be built."""
+    """The folder of the project that `distribution` comes from, or None if none can be built."""
     url = distribution.source
     if not url.startswith("file://"):
         return None
@@ -108,12 +108,12 @@ def _can_be_built(folder: str, *, installed: bool) -> bool:
         with open(os.path.join(folder, "pyproject.toml"), "rb") as file:
             content = file.read()
         tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-        # Without a build system it may be settings of tools alone; what was installed of it was built.
+        # Without a build system it may be settings of tools alone; an installed project was built once.
         return installed or "build-system" in tomllib.loads(content.decode())
     except OSError:
         return False
     except ValueError:
-        return True  # the backend says what is wrong with it
+        return True  # the backend reports the fault
 
 
 def _included(local: Local) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def _beside(distribution: Distribution, seen: Inventory, root: str, included: tu
 def _replaced(
     seen: Inventory, those: list[Distribution], kept: set[str], *, unpacked: str, short: str, prefix: str
 ) -> Inventory:
-    """`seen` with what is `unpacked` in place of `those`, but for the paths that are `kept`."""
+    """`seen` with the files in the folder `unpacked` in place of `those`, except the paths in `kept`."""
     site = f"lib/python{short}/site-packages"
     (made,) = distributions(os.path.join(unpacked, site), site, ())
     # The wheel's own file stands before one beside it, and before none of the interpreter's.

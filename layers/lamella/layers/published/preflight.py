@@ -28,7 +28,7 @@ def check(environment: PublishedEnvironment) -> None:
 
 
 def obstacle(environment: PublishedEnvironment) -> str:
-    """Why this machine can't run the environment, in one sentence; empty where it can."""
+    """Why this machine can't run the environment, in one sentence, or an empty string."""
     missing = missing_glibc(environment.glibc, glibc()) or missing_level(environment.cpu_level, _cpu_flags())
     return f"this environment can't run here: {missing}" if missing else ""
 
@@ -36,11 +36,11 @@ def obstacle(environment: PublishedEnvironment) -> str:
 def notes(environment: PublishedEnvironment) -> list[str]:
     """What this machine lacks that only a part of the environment needs, a sentence each.
 
-    A driver is no reason to refuse: what is built for CUDA mostly runs on the CPU as well.
+    A missing driver is not an obstacle: most packages built for CUDA run on the CPU as well.
     """
     absent = missing_drivers(environment.drivers, os.environ.get("LD_LIBRARY_PATH", ""), "/etc/ld.so.cache")
     return [
-        f"this machine has no {name}, which a device's driver brings: what needs it in this environment will fail here"
+        f"this machine has no {name}, which a device's driver brings: the packages that need it will fail here"
         for name in absent
     ]
 
@@ -48,7 +48,7 @@ def notes(environment: PublishedEnvironment) -> list[str]:
 def unmet_needs(environment: PublishedEnvironment) -> tuple[str, ...]:
     """List what this machine lacks that `environment` needs, one sentence each; the reason it can't run comes first.
 
-    Raises no error: what can't be read of this machine is not reported.
+    Raises no error: a file of this machine that can't be read is passed over.
     """
     return tuple(filter(None, (obstacle(environment), *notes(environment))))
 
@@ -57,13 +57,13 @@ def glibc() -> str:
     """This machine's glibc version, such as 2.36; empty where its C library is another one."""
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (ValueError, OSError):  # musl knows no such name
+    except (ValueError, OSError):  # musl has another set of names
         return ""
     return version if name == "glibc" else ""
 
 
 def missing_glibc(needed: str, here: str) -> str:
-    """What is missing where glibc `here` (empty: none) is to run what needs `needed`; nothing where that is enough."""
+    """Why glibc `here` (empty for another C library) can't run an environment that needs `needed`, or an empty string."""
     if not needed or (here and _release(needed) <= _release(here)):
         return ""
     has = f"this machine has {here}" if here else "this machine has another C library"
@@ -71,7 +71,7 @@ def missing_glibc(needed: str, here: str) -> str:
 
 
 def missing_level(needed: int, flags: Container[str]) -> str:
-    """What is missing where a CPU with `flags`, as /proc/cpuinfo names them, is to run code of an x86-64 level."""
+    """Why a CPU with `flags` (as in /proc/cpuinfo) can't run code of the x86-64 level `needed`, or an empty string."""
     for level in range(2, needed + 1):
         lacking = [flag for flag in _LEVELS[level] if flag not in flags]
         if lacking:

@@ -30,7 +30,7 @@ def private_key(path: str, password: str | None = None) -> PrivateKey:
     content = _read(path)
     if b"ENCRYPTED SIGSTORE" in content or b"ENCRYPTED COSIGN" in content:
         raise SignatureError(
-            f"{path} is in cosign's own format: make a key with openssl genpkey -algorithm EC -pkeyopt "
+            f"{path}: encrypted in cosign's own format; make a key with openssl genpkey -algorithm EC -pkeyopt "
             "ec_paramgen_curve:P-256, which cosign takes with import-key-pair"
         )
     with _cryptography():
@@ -40,40 +40,40 @@ def private_key(path: str, password: str | None = None) -> PrivateKey:
         try:
             key = load_pem_private_key(content, password.encode() if password else None)
         except TypeError:
-            # Of a password and a key, one is there without the other: a password that is set may be another key's.
+            # Either the key is encrypted and there is no password, or the password belongs to another key.
             if not password:
-                raise SignatureError(f"{path} needs a password: set COSIGN_PASSWORD") from None
+                raise SignatureError(f"{path}: requires a password; set COSIGN_PASSWORD") from None
             key = load_pem_private_key(content, None)
     except ValueError:
-        raise SignatureError(f"{path} is no private key in PEM, or its password is another") from None
+        raise SignatureError(f"{path}: not a private key in PEM, or not its password") from None
     if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
-        raise SignatureError(f"{path} is a key of a kind that can't sign: want ECDSA, RSA or Ed25519")
+        raise SignatureError(f"{path}: unsupported kind of key; use ECDSA, RSA or Ed25519")
     return key
 
 
 def public_key(path: str) -> PublicKey:
-    """The public key in the file `path`. Raises `SignatureError`."""
+    """Load the public key in the file `path` (PEM). Raises `SignatureError`."""
     with _cryptography():
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     try:
         key = load_pem_public_key(_read(path))
     except ValueError:
-        raise SignatureError(f"{path} is no public key in PEM") from None
+        raise SignatureError(f"{path}: not a public key in PEM") from None
     if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey)):
-        raise SignatureError(f"{path} is a key of a kind that can't sign: want ECDSA, RSA or Ed25519")
+        raise SignatureError(f"{path}: unsupported kind of key; use ECDSA, RSA or Ed25519")
     return key
 
 
 def is_ed25519(key: PublicKey) -> bool:
-    """Whether it is a key of a kind for which there are two ways to sign: what is given, and its hash."""
+    """Whether `key` is Ed25519, which signs in two ways: the content (Ed25519) or its hash (Ed25519ph)."""
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     return isinstance(key, ed25519.Ed25519PublicKey)
 
 
 def signed(key: PrivateKey, payload: bytes) -> bytes:
-    """The signature of `payload`, with SHA-256 where the kind of key has a choice."""
+    """Sign `payload`, with SHA-256 if the kind of key leaves a choice."""
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
     from cryptography.hazmat.primitives.hashes import SHA256
 
@@ -85,7 +85,7 @@ def signed(key: PrivateKey, payload: bytes) -> bytes:
 
 
 def holds(key: PublicKey, signature: str, payload: bytes) -> bool:
-    """Whether `signature` (base64) is that of `payload` by `key`: with SHA-256, or the hash that goes with its curve."""
+    """Whether `signature` (base64) is that of `payload` by `key`, with SHA-256 or the hash of the key's curve."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
     from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from lamella.layers.signing.keys import PublicKey
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle"
-"""What its media types begin with; the format's version follows."""
+"""Prefix of a bundle's media type; the format's version follows."""
 
 _STATEMENT = "application/vnd.in-toto+json"
 _SIGNED = "https://sigstore.dev/cosign/sign/v1"
 _MOST = 64
-"""Bundles that are looked at: whoever may push may attach any number."""
+"""Bundles that are read at most: everyone with the right to push can attach more."""
 
 
 def attached(storage: ReadOnlyStorage, digest: Digest) -> list[bytes]:
-    """The bundles that are attached to `digest`, whoever signed them."""
+    """The bundles attached to `digest`, of any key."""
     found: list[bytes] = []
     # cosign 3.1 lists its bundles under the tag of the referrers' schema by the type of their config, which is empty.
     likely = [
@@ -46,12 +46,12 @@ def attached(storage: ReadOnlyStorage, digest: Digest) -> list[bytes]:
             layers = Manifest.parse(fetch_document(storage, entry)).layers
             found += [fetch_document(storage, layer) for layer in layers if layer.media_type.startswith(MEDIA_TYPE)]
         except (InvalidContent, NotFound):
-            continue  # somebody's other artifact
+            continue  # another kind of artifact
     return found
 
 
 def signs(key: PublicKey, bundle: bytes, digest: Digest) -> bool:
-    """Whether `bundle` is a signature of `digest` by `key`; one of anything else about it, such as a report, is none."""
+    """Whether `bundle` is a signature of `digest` by `key`. A signed statement about it, such as a report, is not."""
     try:
         envelope = json.loads(bundle)["dsseEnvelope"]
         payload = base64.b64decode(envelope["payload"], validate=True)
@@ -65,7 +65,7 @@ def signs(key: PublicKey, bundle: bytes, digest: Digest) -> bool:
 
 
 def _subjects(payload: bytes) -> Iterator[Digest]:
-    """What a statement says is signed; nothing for a statement of another kind."""
+    """The digests that a statement of cosign's signs; nothing for a statement of another kind."""
     statement = json.loads(payload)
     if statement["predicateType"] == _SIGNED:
         for subject in statement["subject"]:
