@@ -7,11 +7,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+import lamella.builder
 import lamella.layers
 from support.published import publish
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("layers", "builder", "cli")
@@ -23,7 +28,7 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"errors", "progress", "trust"}, {"oci"}, {"tar", "registry", "layout"}, {"store", "storages"}, {"signing"}, {"published"},
+        {"errors", "text"}, {"progress_bars"}, {"progress", "trust"}, {"oci"}, {"tar", "registry", "layout"}, {"store", "storages"}, {"signing"}, {"published"},
         {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
     ),
     "builder": (
@@ -79,12 +84,19 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
     assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
 
 
-def test_the_command_uses_the_public_api_of_layers_alone() -> None:
+# How text and bars look is shared with the API's own progress, and is nobody's to build on.
+SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.progress.Bars")
+
+
+@pytest.mark.parametrize("api", [lamella.layers, lamella.builder], ids=["layers", "builder"])
+def test_the_command_uses_the_public_api_alone(api: ModuleType) -> None:
     private = {
         f"{dotted(path)} imports {name}"
         for path in modules("cli")
         for name in imports(path, types=True)
-        if package_of(name) == "lamella.layers" and name.removeprefix("lamella.layers.") not in lamella.layers.__all__
+        if package_of(name) == api.__name__
+        and name.removeprefix(f"{api.__name__}.") not in api.__all__
+        and not name.startswith(SHARED_WITH_THE_COMMAND)
     }
     assert private == set()
 
@@ -141,13 +153,15 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_the_node_imports_the_standard_library_and_four_packages_where_they_are_used() -> None:
     for path in modules("layers"):
         foreign = {name.split(".", 1)[0] for name in imports(path)} - sys.stdlib_module_names - {"lamella"}
-        # The extra `sign` has one user.
-        extra = {"cryptography"} if path.name == "keys.py" else set()
+        # The extra `sign` has one user, and so has the drawing of progress.
+        extra = {"keys.py": {"cryptography"}, "progress_bars.py": {"rich"}}.get(path.name, set())
         assert foreign <= NODE_MAY_IMPORT_LAZILY | extra, path
 
 
 def test_nothing_of_the_node_loads_a_foreign_package_when_it_is_imported() -> None:
-    names = [".".join(path.relative_to(ROOT / "layers").with_suffix("").parts) for path in modules("layers")]
+    drawing = "progress_bars.py"  # imported at the first bar alone
+    paths = [path for path in modules("layers") if path.name != drawing]
+    names = [".".join(path.relative_to(ROOT / "layers").with_suffix("").parts) for path in paths]
     statements = "; ".join(f"import {name.removesuffix('.__init__')}" for name in names)
     assert loaded_by(["-c", f"{statements}; {LOADED}"]).isdisjoint(
         NODE_MAY_IMPORT_LAZILY | {"requests", "rich", "cryptography"}

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from bench import others
 from bench.measure import Failed, Took, lamella, run
 from demo.environment import IMPORTED, make
-from lamella.cli.output import Column, aligned, counted, size
+from lamella.cli.output import Column, aligned
+from lamella.layers.text import counted, size
 from support.distribution import distribution
 from support.published import publish
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def main() -> None:
         seconds = {
             "walk and stat": timed(lambda: walk(prefix)),
             "sha256sum": timed(lambda: sha256sum(sources)),
-            "first scan": timed(lambda: scan(prefix, cache=cache)),
-            "second scan": min(timed(lambda: scan(prefix, cache=cache)) for _ in range(3)),
+            "first scan": timed(lambda: scan(prefix, ScanOptions(cache=cache))),
+            "second scan": min(timed(lambda: scan(prefix, ScanOptions(cache=cache))) for _ in range(3)),
         }
     print(f"{packages} packages, {len(sources)} files that ship, {size / 1e6:.0f} MB")
     for name, value in seconds.items():

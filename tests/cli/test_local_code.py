@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lamella.builder.pushing.push import push
+from lamella.builder.scanning.options import ScanOptions
 from lamella.cli.main import main
 from support.installed import install, venv, wheel
 from support.projects import project
@@ -122,5 +123,5 @@ def test_wheels_are_the_same_from_the_library_and_the_command_line(
     out, err = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--wheels")
     assert err.startswith(f"local code of {root}: ")
     assert err.splitlines()[0].endswith(", with its metadata")
-    pushed = push(f"oci:{tmp_path}/layout:v1", str(prefix), local=str(root), wheels=True)
+    pushed = push(f"oci:{tmp_path}/layout:v1", str(prefix), scan_options=ScanOptions(local=str(root), wheels=True))
     assert (pushed.reference, pushed.plan.unchanged) == (out.strip(), True)

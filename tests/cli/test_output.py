@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamella.cli.output import Column, aligned, counted, printable, seconds, size, table
+from lamella.cli.output import Column, aligned, table
+from lamella.layers.text import counted, printable, seconds, size
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.image import documents
-from lamella.builder.image.docker_load import load
+from lamella.builder.image.docker_load import load_image
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.push import push, push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
 from support.distribution import distribution
 from support.docker_engine import docker_engine
 from support.engines import need
@@ -37,8 +38,8 @@ def test_docker_runs_what_was_loaded(reference: str, tmp_path: Path, monkeypatch
     docker = need("docker")
     with docker_engine(tmp_path / "engine") as host:
         monkeypatch.setenv("DOCKER_HOST", host)
-        assert load(reference) == "envs:greet"
-        assert load(reference, name="team/other:1") == "team/other:1"
+        assert load_image(reference) == "envs:greet"
+        assert load_image(reference, name="team/other:1") == "team/other:1"
         shown = subprocess.run([docker, "image", "ls", "-q"], check=True, capture_output=True, text=True).stdout.split()
         assert len(shown) == 2
         assert len(set(shown)) == 1
@@ -68,7 +69,9 @@ def test_docker_pulls_from_a_registry_and_runs_what_has_several_package_manifest
     with distribution() as host, docker_engine(tmp_path / "engine") as engine:
         reference = f"{host}/team/envs:greet"
         # This engine is of before zstd.
-        pushed = push(reference, str(prefix), compression="gzip", cache=LayerCache(str(tmp_path / "cache")))
+        pushed = push(
+            reference, str(prefix), PushOptions(compression="gzip"), cache=LayerCache(str(tmp_path / "cache"))
+        )
         monkeypatch.setenv("DOCKER_HOST", engine)
         for name in (reference, pushed.reference):
             subprocess.run([docker, "pull", "--quiet", name], check=True, capture_output=True)
@@ -78,8 +81,8 @@ def test_docker_pulls_from_a_registry_and_runs_what_has_several_package_manifest
 def test_an_engine_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = package(tmp_path / "env", "thing", {"lib/x": "x"})
     cache = LayerCache(str(tmp_path / "cache"))
-    reference = push_environment(environment(tmp_path / "env", one), f"oci:{tmp_path}/out:x", cache=cache).reference
+    reference = push(f"oci:{tmp_path}/out:x", environment(tmp_path / "env", one), cache=cache).reference
     # Nobody may listen on port 1 without a reason to.
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with pytest.raises(BuilderError, match=r"no Docker engine answers: .*; start it, or set DOCKER_HOST"):
-        load(reference)
+        load_image(reference)

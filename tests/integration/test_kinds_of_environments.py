@@ -12,7 +12,8 @@ import pytest
 
 from lamella.builder.content.rpath import patchelf
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.push import push
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
@@ -75,7 +76,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 
 
 def pushed(environment: Environment, tmp_path: Path) -> str:
-    return push_environment(environment, f"oci:{tmp_path / 'layout'}:v1", cache=LayerCache()).reference
+    return push(f"oci:{tmp_path / 'layout'}:v1", environment, cache=LayerCache()).reference
 
 
 def unpacked(reference: str, tmp_path: Path) -> dict[str, str]:
@@ -207,7 +208,7 @@ def test_a_venv_with_editable_and_local_code_comes_back_as_it_was(tmp_path: Path
     (folder / "templates" / "page.html").write_text("<p>")
     environment = install(venv(tmp_path / "env"), wheel(tmp_path, "alpha", "1.0", {"alpha/__init__.py": ""}))
     (environment / SITE / "demo.pth").write_text(f"{project.parent}\n")
-    scanned = scan(str(environment), local=str(folder))
+    scanned = scan(str(environment), ScanOptions(local=str(folder)))
     found = unpacked(pushed(scanned, tmp_path), tmp_path)
     assert list(compare(scanned, found)) == []
     local = {f"{SITE}/{name}" for name in ("demo/__init__.py", "demo/_core.so", "app.py", "templates/page.html")}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import Platform
@@ -50,7 +51,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory, registry: str, shared: Path
     references = {}
     for compression in ("zstd", "gzip"):
         reference = f"{registry}/team/envs:{compression}"
-        push(reference, str(prefix), base=base, compression=compression, cache=cache)
+        push(reference, str(prefix), PushOptions(base=base, compression=compression), cache=cache)
         references[compression] = reference
     return references
 

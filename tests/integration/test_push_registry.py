@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
 from lamella.layers.errors import LayersError
 from lamella.layers.mounting.mount import mount, umount
 from lamella.layers.pulling.pull import pull
@@ -74,10 +75,10 @@ def test_1200_packages_are_pushed_pulled_and_mounted(tmp_path: Path) -> None:
     )
     store = Store(str(tmp_path / "store"))
     with distribution() as host:
-        pushed = push_environment(env, f"{host}/team/envs:v1", cache=LayerCache(str(tmp_path / "cache")))
-        again = push_environment(env, f"{host}/team/envs:v1", cache=LayerCache(str(tmp_path / "cache")))
+        pushed = push(f"{host}/team/envs:v1", env, cache=LayerCache(str(tmp_path / "cache")))
+        again = push(f"{host}/team/envs:v1", env, cache=LayerCache(str(tmp_path / "cache")))
         assert again.plan.unchanged
-        colleague = push_environment(env, f"{host}/team/envs:v2", cache=LayerCache(str(tmp_path / "other")))
+        colleague = push(f"{host}/team/envs:v2", env, cache=LayerCache(str(tmp_path / "other")))
         assert (colleague.built, colleague.uploaded) == (0, 0)
         pulled = pull(pushed.reference, store=store)
         assert len(pulled.environment.layers) == MANY
@@ -95,7 +96,7 @@ from dataclasses import replace
 from pathlib import Path
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.environment import File
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.push import push
 from support.packages import environment, package
 
 prefix, reference, cache = sys.argv[1:]
@@ -107,7 +108,7 @@ with open(path, "rb") as file:
 seen = os.stat(path)
 file = File("share/large", path, 0o644, seen.st_size, digest.hexdigest(), None, "", seen.st_mtime_ns, seen.st_ctime_ns)
 large = replace(package(Path(prefix), "large", {"share/empty": ""}), files=(file,))
-pushed = push_environment(environment(Path(prefix), large), reference, cache=LayerCache(cache))
+pushed = push(reference, environment(Path(prefix), large), cache=LayerCache(cache))
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps({"moved": pushed.moved, "peak": peak << 10}))
 """
@@ -157,7 +158,7 @@ def test_faults_that_pass_are_not_noticed_by_a_push(tmp_path: Path, simulator: R
     cache = LayerCache(str(tmp_path / "cache"))
     for more in ("", "changed = 1\n"):
         simulator.faults = passing(chance)
-        pushed = push_environment(some(tmp_path / f"env{more[:1]}", more=more), reference, cache=cache, sbom=True)
+        pushed = push(reference, some(tmp_path / f"env{more[:1]}", more=more), PushOptions(sbom=True), cache=cache)
         assert simulator.tags["team/envs"]["v1"] == pushed.reference.partition("@")[2]
         simulator.faults = []
         found = tree(pushed.reference, Store(str(tmp_path / f"store{more[:1]}")))
@@ -183,16 +184,16 @@ def test_a_push_that_fails_says_why_and_leaves_the_tag_whole(
 ) -> None:
     reference = f"{simulator.host}/team/envs:v1"
     cache = LayerCache(str(tmp_path / "cache"))
-    first = push_environment(some(tmp_path / "a"), reference, cache=cache)
+    first = push(reference, some(tmp_path / "a"), cache=cache)
     simulator.faults = [fault]
     changed = some(tmp_path / "b", more="changed = 1\n")
     with pytest.raises(LayersError, match=message) as caught:
-        push_environment(changed, reference, cache=cache)
+        push(reference, changed, cache=cache)
     assert "\n" not in str(caught.value)
     assert simulator.tags["team/envs"]["v1"] == first.reference.partition("@")[2]
     simulator.faults = []
     assert tree(reference, Store(str(tmp_path / "store")))["p1"] == b"n = 1\n"
-    push_environment(changed, reference, cache=cache)
+    push(reference, changed, cache=cache)
     assert tree(reference, Store(str(tmp_path / "store")))["p1"] == b"n = 1\nchanged = 1\n"
 
 
@@ -204,7 +205,7 @@ def test_two_who_push_different_environments_to_one_tag_both_succeed(tmp_path: P
         def pushed(number: int) -> str:
             env = some(tmp_path / f"env{number}", count=12, more=f"who = {number}\n")
             cache = LayerCache(str(tmp_path / f"cache{number}"))
-            return push_environment(env, f"{host}/team/envs:v1", cache=cache).reference
+            return push(f"{host}/team/envs:v1", env, cache=cache).reference
 
         with ThreadPoolExecutor(2) as threads:
             references = list(threads.map(pushed, range(2)))

@@ -1,1 +1,116 @@
-"""The laptop: scan an environment, plan and build its layers, push them."""
+"""Ship the Python environment on this machine: scan it, push it, and see what differs.
+
+    >>> import lamella.builder
+    >>> lamella.builder.push("registry.example.com/team/envs:v1")
+
+This is the whole public API; every other module is private. Names are imported when they are first used, so that a program
+starts as fast as without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lamella.builder.content.pack import Compression
+    from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Needs, Package
+    from lamella.builder.errors import BuilderError, CacheError, CannotBuild, EnvironmentChanged, NotAnEnvironment
+    from lamella.builder.image.docker_load import load_image
+    from lamella.builder.image.documents import CREATED, ImageSettings
+    from lamella.builder.layer.cache import LayerCache
+    from lamella.builder.layer.plan import PlannedLayer, PushPlan
+    from lamella.builder.layer.prune import Pruned, prune_cache
+    from lamella.builder.prefix.locate import active_prefix
+    from lamella.builder.pushing.difference import Difference, Item, diff
+    from lamella.builder.pushing.options import PushOptions
+    from lamella.builder.pushing.push import Pushed, push
+    from lamella.builder.scanning.findings import blocking_findings
+    from lamella.builder.scanning.options import ScanOptions
+    from lamella.builder.scanning.scan import scan
+    from lamella.layers.errors import LamellaError
+    from lamella.layers.published.findings import Finding
+
+__all__ = [
+    "CREATED",
+    "BuilderError",
+    "CacheError",
+    "CannotBuild",
+    "Compression",
+    "Difference",
+    "Environment",
+    "EnvironmentChanged",
+    "File",
+    "Finding",
+    "ImageSettings",
+    "Interpreter",
+    "Item",
+    "LamellaError",
+    "LayerCache",
+    "LeftOut",
+    "Needs",
+    "NotAnEnvironment",
+    "Package",
+    "PlannedLayer",
+    "Pruned",
+    "PushOptions",
+    "PushPlan",
+    "Pushed",
+    "ScanOptions",
+    "active_prefix",
+    "blocking_findings",
+    "diff",
+    "load_image",
+    "prune_cache",
+    "push",
+    "scan",
+]
+
+_MODULES = {
+    "Compression": "lamella.builder.content.pack",
+    "Environment": "lamella.builder.environment",
+    "File": "lamella.builder.environment",
+    "Interpreter": "lamella.builder.environment",
+    "LeftOut": "lamella.builder.environment",
+    "Needs": "lamella.builder.environment",
+    "Package": "lamella.builder.environment",
+    "BuilderError": "lamella.builder.errors",
+    "CacheError": "lamella.builder.errors",
+    "CannotBuild": "lamella.builder.errors",
+    "EnvironmentChanged": "lamella.builder.errors",
+    "NotAnEnvironment": "lamella.builder.errors",
+    "load_image": "lamella.builder.image.docker_load",
+    "CREATED": "lamella.builder.image.documents",
+    "ImageSettings": "lamella.builder.image.documents",
+    "LayerCache": "lamella.builder.layer.cache",
+    "PlannedLayer": "lamella.builder.layer.plan",
+    "PushPlan": "lamella.builder.layer.plan",
+    "Pruned": "lamella.builder.layer.prune",
+    "prune_cache": "lamella.builder.layer.prune",
+    "active_prefix": "lamella.builder.prefix.locate",
+    "Difference": "lamella.builder.pushing.difference",
+    "Item": "lamella.builder.pushing.difference",
+    "diff": "lamella.builder.pushing.difference",
+    "PushOptions": "lamella.builder.pushing.options",
+    "Pushed": "lamella.builder.pushing.push",
+    "push": "lamella.builder.pushing.push",
+    "blocking_findings": "lamella.builder.scanning.findings",
+    "ScanOptions": "lamella.builder.scanning.options",
+    "scan": "lamella.builder.scanning.scan",
+    "LamellaError": "lamella.layers.errors",
+    "Finding": "lamella.layers.published.findings",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import `name` from its module. Source: PEP 562."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from lamella.layers.text import counted, printable, size
+
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Platform
     from lamella.layers.published.findings import Finding
@@ -43,7 +45,7 @@ class File(NamedTuple):
     ctime_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Package:
     """One unit that was installed."""
 
@@ -65,6 +67,11 @@ class Package:
     def size(self) -> int:
         """Bytes of its files on this disk."""
         return sum(file.size for file in self.files)
+
+    def __repr__(self) -> str:
+        """One line: an environment has tens of thousands of files."""
+        files = counted(len(self.files), "file")
+        return f"<Package {f'{self.name} {self.version}'.rstrip()} ({self.origin}): {files}, {size(self.size)}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ class Needs:
     where they ship, or nobody can say; one empty string for a place that no node has, such as a base interpreter's own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Environment:
     """An interpreter, its prefix, its platform, and its packages. Every file is in one package or in `left_out`."""
 
@@ -132,3 +139,13 @@ class Environment:
     left_out: tuple[LeftOut, ...] = ()
     findings: tuple[Finding, ...] = ()
     needs: Needs = field(default_factory=Needs)
+
+    def __repr__(self) -> str:
+        """One line, as for a package."""
+        interpreter = f"{self.interpreter.implementation} {self.interpreter.version} on {self.platform}"
+        files = counted(sum(len(package.files) for package in self.packages), "file")
+        total = size(sum(package.size for package in self.packages))
+        return (
+            f"<Environment {printable(self.prefix)}: {interpreter}; {counted(len(self.packages), 'package')}, {files}, {total}, "
+            f"{counted(len(self.findings), 'finding')}>"
+        )

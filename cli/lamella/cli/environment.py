@@ -6,14 +6,15 @@ import os
 from typing import TYPE_CHECKING
 
 from lamella.cli.findings import how_many
-from lamella.cli.output import counted, remark, size
+from lamella.cli.output import remark
 from lamella.cli.settings import CACHE, FAIL_ON, LOCAL, RECORDED_PLATFORM
+from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder.environment import Environment
+    from lamella.builder import Environment
     from lamella.layers import Progress, Severity
 
 SETTINGS = (LOCAL, FAIL_ON, CACHE, RECORDED_PLATFORM)
@@ -64,20 +65,22 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
 
 def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
     """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
-    from lamella.builder.scanning.scan import scan
+    from lamella.builder import ScanOptions, active_prefix, scan
     from lamella.layers import Platform
 
     environment = scan(
-        arguments.prefix,
-        local=arguments.local or None,
-        working_directory=arguments.local is None,
-        include=arguments.include,
-        ignore=arguments.ignore,
-        allow_large=arguments.allow_large,
-        system_libraries=not arguments.no_system_libraries,
-        wheels=arguments.wheels,
-        image_prefix=arguments.image_prefix,
-        platform=Platform.parse(arguments.platform) if arguments.platform else None,
+        arguments.prefix or active_prefix(),
+        ScanOptions(
+            local=arguments.local or None,
+            working_directory=arguments.local is None,
+            include=tuple(arguments.include),
+            ignore=tuple(arguments.ignore),
+            allow_large=arguments.allow_large,
+            system_libraries=not arguments.no_system_libraries,
+            wheels=arguments.wheels,
+            image_prefix=arguments.image_prefix,
+            platform=Platform.parse(arguments.platform) if arguments.platform else None,
+        ),
         progress=progress,
     )
     for package in environment.packages:
@@ -102,12 +105,12 @@ def objection(environment: Environment, fail_on: str, strict: Sequence[str], whe
 
     `where` is the last clause: how to see the findings.
     """
-    from lamella.builder.scanning.findings import against
+    from lamella.builder import blocking_findings
 
-    if found := against(environment, strict=strict):
+    if found := blocking_findings(environment, strict=strict):
         more = f"; {counted(len(found) - 1, 'more finding')}, {where}" if found[1:] else ""
         return f"--strict: {found[0].message}{more}"
     worst: Severity | None = "error" if fail_on == "error" else "warning" if fail_on == "warning" else None
-    if found := against(environment, worst):
+    if found := blocking_findings(environment, worst):
         return f"--fail-on {fail_on}: {how_many(found)}; {where}"
     return ""

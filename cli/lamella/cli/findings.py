@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli.output import Column, counted, result, table
+from lamella.cli.output import Column, result, table
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

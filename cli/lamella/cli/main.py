@@ -235,7 +235,7 @@ def _working_directory_exists() -> bool:
 
 
 def _complain(sentence: str) -> None:
-    from lamella.cli.output import printable
+    from lamella.layers.text import printable
 
     print(f"lamella: {printable(sentence)}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Results on stdout, remarks on stderr; tables, sizes, durations and counts as text.
+"""Results on stdout, remarks on stderr; tables.
 
 rich draws tables on a terminal; without one it is not imported.
 """
@@ -10,12 +10,13 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from lamella.layers.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.text import Text
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _BAR = 12
 """Characters of a full bar."""
 
@@ -125,37 +126,3 @@ def _blocks(share: float) -> str:
     eighths = max(1, round(min(share, 1) * _BAR * 8)) if share > 0 else 0
     whole, part = divmod(eighths, 8)
     return "█" * whole + (" ▏▎▍▌▋▊▉"[part] if part else "")
-
-
-def size(count: float) -> str:
-    """Return bytes in decimal units, as registries and disks count: `118 MB`, `1.9 GB`, `812 B`."""
-    value = float(count)
-    for unit in _UNITS:
-        if value < 999.5 or unit == _UNITS[-1]:
-            break
-        value /= 1000
-    return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
-
-
-def seconds(duration: float) -> str:
-    """Return a duration as text: `0.42 s`, `12.3 s`, `2 min 5 s`."""
-    if duration < 10:
-        return f"{duration:.2f} s"
-    if duration < 60:
-        return f"{duration:.1f} s"
-    return f"{int(duration // 60)} min {int(duration % 60)} s"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 layer`, `12 layers`, `12,000 layers`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def printable(text: str) -> str:
-    """Escape control characters: names from registries and disks must not control the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
-        for letter in text
-    )

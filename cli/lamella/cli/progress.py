@@ -8,13 +8,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import counted, printable, seconds, size
+from lamella.layers.text import counted, printable, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
     from lamella.layers import Progress
 
@@ -30,6 +27,8 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
 
         yield Silent()
     elif sys.stderr.isatty():
+        from lamella.layers.progress import Bars
+
         bars = Bars()
         try:
             yield bars
@@ -102,48 +101,3 @@ class _Task:
 
 def _amount(count: int, unit: str) -> str:
     return size(count) if unit == "B" else f"{counted(count, unit.removesuffix('s'))}"
-
-
-class Bars:
-    """Bars by rich with amount, rate and time left. Erased when the last task ends."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ids: dict[str, TaskID] = {}
-        self._drawn: RichProgress | None = None
-
-    def close(self) -> None:
-        """Erase the bars and restore the cursor."""
-        if self._drawn:
-            self._drawn.stop()
-
-    def begin(self, task: str, total: int | None, unit: str) -> None:
-        """See `lamella.layers.Progress`."""
-        with self._lock:
-            drawn = self._draw()
-            self._ids[task] = drawn.add_task(printable(task).replace("[", r"\["), total=total, unit=unit)
-
-    def advance(self, task: str, amount: int) -> None:
-        """See `lamella.layers.Progress`."""
-        with self._lock:
-            if task in self._ids and self._drawn:
-                self._drawn.advance(self._ids[task], amount)
-
-    def end(self, task: str) -> None:
-        """See `lamella.layers.Progress`."""
-        with self._lock:
-            if task in self._ids and self._drawn:
-                self._drawn.remove_task(self._ids.pop(task))
-                if not self._ids:
-                    # rich refreshes from a thread, and a process with threads may not enter a user namespace.
-                    self._drawn.stop()
-                    self._drawn = None
-
-    def _draw(self) -> RichProgress:
-        # Created at the first task, so that short verbs do not import rich.
-        if self._drawn is None:
-            from lamella.cli.bars import progress
-
-            self._drawn = progress()
-            self._drawn.start()
-        return self._drawn

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.builder.content.entry import Entry
-from lamella.builder.content.key import bundle_key, layer_key
+from lamella.builder.content.key import FORMAT, bundle_key, layer_key
 from lamella.builder.errors import EnvironmentChanged
 from lamella.builder.layer import wanted
 from lamella.builder.layer.cache import LayerCache
@@ -15,8 +16,6 @@ from lamella.layers.oci.documents import Platform
 from support.packages import SITE, environment, package
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lamella.builder.environment import Environment, Package
 
 ENTRIES = (
@@ -52,6 +51,11 @@ def test_the_key_is_golden() -> None:
 )
 def test_whatever_decides_the_bytes_is_in_the_key(changed: str) -> None:
     assert changed != key()
+
+
+def test_the_reference_page_is_of_the_format_that_is_written() -> None:
+    page = Path(__file__).parents[3] / "docs/reference/layer-format.md"
+    assert page.read_text().splitlines()[0] == f"# Layer format, version {FORMAT}"
 
 
 def test_a_bundles_key_follows_from_its_members_in_any_order() -> None:

@@ -8,7 +8,7 @@ import pytest
 from lamella.builder.environment import Needs
 from lamella.builder.errors import BuilderError
 from lamella.builder.image.base import choose
-from lamella.builder.image.documents import About, Base, Documents, ImageLayer, PackageLayer, Settings, documents
+from lamella.builder.image.documents import About, Base, Documents, ImageLayer, ImageSettings, PackageLayer, documents
 from lamella.builder.layer.bundle import partition
 from lamella.builder.layer.cache import Built
 from lamella.layers.oci import annotations as names
@@ -67,7 +67,7 @@ BASE = Base(
 )
 
 
-def made(base: Base | None = None, settings: Settings | None = None) -> Documents:
+def made(base: Base | None = None, settings: ImageSettings | None = None) -> Documents:
     return documents(ABOUT, PACKAGES, IMAGE, base=base, settings=settings)
 
 
@@ -108,7 +108,7 @@ def test_the_package_manifest_says_what_each_layer_is() -> None:
 def test_the_same_environment_and_flags_have_the_same_digest() -> None:
     assert made().index.descriptor.digest.hex == "179e9315c1648febaf6ec992d54785d57a8d43aedb494d93ddad4da0aafac0ae"
     assert made() == made()
-    assert made(settings=Settings(labels={"a": "b"})).index != made().index
+    assert made(settings=ImageSettings(labels={"a": "b"})).index != made().index
 
 
 def test_an_image_without_a_base_runs_its_own_python() -> None:
@@ -134,6 +134,18 @@ def test_a_base_lies_below_and_its_config_is_inherited() -> None:
     assert config.more == {name: value for name, value in BASE.config.more.items() if name != "OnBuild"}
     assert manifest.annotations["org.opencontainers.image.base.name"] == "registry.example/debian:12"
     assert manifest.annotations["org.opencontainers.image.base.digest"] == str(Digest.of(b"base"))
+
+
+def test_a_bases_author_and_the_system_that_it_asks_for_are_inherited() -> None:
+    described = {"author": "Debian", "os.version": "12.5", "os.features": ["x"]}
+    content = {**json.loads(BASE.config.to_json()), **described, "docker_version": "1", "container": "c"}
+    base = replace(BASE, config=ImageConfig.parse(json.dumps(content).encode()))
+    config = json.loads(made(base).configs[0].content)
+    assert {name: config.get(name) for name in (*described, "docker_version", "container")} == {
+        **described,
+        "docker_version": None,
+        "container": None,
+    }
 
 
 @pytest.mark.parametrize("steps", [[], ["ADD rootfs", "ENV x", "CMD y"]], ids=["none", "more"])
@@ -167,7 +179,7 @@ def test_a_base_is_the_newest_variant_that_runs_there(wanted: str, there: list[s
 
 
 def test_an_entrypoint_does_away_with_the_bases_command_as_in_a_dockerfile() -> None:
-    config = image_config(made(BASE, Settings(entrypoint=("serve",), env=("A=1", "LANG=de"), labels={"a": "c"})))
+    config = image_config(made(BASE, ImageSettings(entrypoint=("serve",), env=("A=1", "LANG=de"), labels={"a": "c"})))
     assert (config.entrypoint, config.cmd) == (("serve",), ())
     assert config.env == ("PATH=/opt/env/bin:/bin", "LANG=de", "A=1")
     assert config.labels == {"a": "c"}
@@ -175,14 +187,16 @@ def test_an_entrypoint_does_away_with_the_bases_command_as_in_a_dockerfile() -> 
 
 def test_annotations_and_a_time_are_those_of_the_index_and_the_image() -> None:
     source = {"org.opencontainers.image.source": "https://example.org/x", "org.opencontainers.image.revision": "abc"}
-    result = made(BASE, Settings(annotations=source, created="2026-01-31T12:00:00+01:00"))
+    result = made(BASE, ImageSettings(annotations=source, created="2026-01-31T12:00:00+01:00"))
     index, manifest = Index.parse(result.index.content), Manifest.parse(result.manifests[0].content)
     said = source | {"org.opencontainers.image.created": "2026-01-31T12:00:00+01:00"}
     assert index.annotations == said
     assert said.items() <= manifest.annotations.items()
     assert image_config(result).created == "2026-01-31T12:00:00+01:00"
     packages = Manifest.parse(result.manifests[1].content)
-    assert packages == Manifest.parse(made(BASE, Settings(created=image_config(result).created)).manifests[1].content)
+    assert packages == Manifest.parse(
+        made(BASE, ImageSettings(created=image_config(result).created)).manifests[1].content
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +205,7 @@ def test_annotations_and_a_time_are_those_of_the_index_and_the_image() -> None:
 )
 def test_an_annotation_that_says_what_an_image_is_can_t_be_chosen(name: str) -> None:
     with pytest.raises(BuilderError, match="can't be chosen: what it says follows from what is pushed"):
-        Settings(annotations={name: "x"})
+        ImageSettings(annotations={name: "x"})
 
 
 @pytest.mark.parametrize(
@@ -199,7 +213,7 @@ def test_an_annotation_that_says_what_an_image_is_can_t_be_chosen(name: str) -> 
 )
 def test_a_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BuilderError, match=r"is no time that an image can have: want one such as 2026-01-31T12:00:00Z"):
-        Settings(created=text)
+        ImageSettings(created=text)
 
 
 def test_documents_are_canonical_json() -> None:

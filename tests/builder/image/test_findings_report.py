@@ -12,7 +12,8 @@ import pytest
 
 from lamella.builder.image import findings_report
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
 from lamella.builder.scanning.scan import scan
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import Descriptor, Platform
@@ -77,14 +78,14 @@ def told(env: Environment) -> str:
 
 def test_what_was_found_is_attached_to_what_is_pushed_the_worst_first(tmp_path: Path, cache: LayerCache) -> None:
     env = one(tmp_path / "env", NOTE, PATCHED, MISSING)
-    pushed = push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
+    pushed = push(f"oci:{tmp_path}/out:x", env, cache=cache)
     assert attached(pushed.reference) == [(str(env.platform), each) for each in (MISSING, PATCHED, NOTE)]
 
 
 def test_notes_alone_are_attached_and_of_nothing_found_there_is_nothing(tmp_path: Path, cache: LayerCache) -> None:
     noted, clean = one(tmp_path / "a", NOTE), one(tmp_path / "b")
-    assert messages(push_environment(noted, f"oci:{tmp_path}/one:x", cache=cache).reference)
-    assert not messages(push_environment(clean, f"oci:{tmp_path}/two:x", cache=cache).reference)
+    assert messages(push(f"oci:{tmp_path}/one:x", noted, cache=cache).reference)
+    assert not messages(push(f"oci:{tmp_path}/two:x", clean, cache=cache).reference)
 
 
 def test_the_same_findings_are_the_same_bytes_from_any_prefix_and_in_any_order(tmp_path: Path) -> None:
@@ -178,10 +179,10 @@ def test_pushing_again_asks_whether_the_findings_are_there_and_sends_nothing(
 ) -> None:
     registry.referrers_api = api
     env = one(tmp_path / "env", PATCHED)
-    reference = push_environment(env, f"{registry.host}/team/envs:x", cache=cache).reference
+    reference = push(f"{registry.host}/team/envs:x", env, cache=cache).reference
     assert messages(reference) == [PATCHED.message]
     registry.requests.clear()
-    again = push_environment(env, f"{registry.host}/team/envs:x", cache=cache)
+    again = push(f"{registry.host}/team/envs:x", env, cache=cache)
     assert again.plan.unchanged
     assert not registry.asked("POST|PUT|PATCH")
     assert len(registry.requests) == requests <= 5
@@ -191,17 +192,19 @@ def test_pushing_again_asks_whether_the_findings_are_there_and_sends_nothing(
 def test_what_was_found_since_is_attached_though_no_layer_changed(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
-    push_environment(one(tmp_path / "env", PATCHED), f"{registry.host}/team/envs:x", cache=cache)
-    again = push_environment(one(tmp_path / "env", PATCHED, NOTE), f"{registry.host}/team/envs:x", cache=cache)
+    push(f"{registry.host}/team/envs:x", one(tmp_path / "env", PATCHED), cache=cache)
+    again = push(f"{registry.host}/team/envs:x", one(tmp_path / "env", PATCHED, NOTE), cache=cache)
     assert again.plan.unchanged
     assert messages(again.reference) == [PATCHED.message, NOTE.message]
 
 
 def test_a_dry_run_attaches_nothing(tmp_path: Path, registry: RegistrySimulator, cache: LayerCache) -> None:
-    push_environment(one(tmp_path / "env"), f"{registry.host}/team/envs:x", cache=cache)
+    push(f"{registry.host}/team/envs:x", one(tmp_path / "env"), cache=cache)
     registry.requests.clear()
     for name in ("x", "y"):
-        push_environment(one(tmp_path / "env", PATCHED), f"{registry.host}/team/envs:{name}", cache=cache, dry_run=True)
+        push(
+            f"{registry.host}/team/envs:{name}", one(tmp_path / "env", PATCHED), PushOptions(dry_run=True), cache=cache
+        )
     assert not registry.asked("POST|PUT|PATCH")
 
 
@@ -210,7 +213,7 @@ def test_a_copy_takes_the_findings_along(
     api: bool, tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     registry.referrers_api = api
-    pushed = push_environment(one(tmp_path / "env", PATCHED), f"oci:{tmp_path}/out:x", cache=cache)
+    pushed = push(f"oci:{tmp_path}/out:x", one(tmp_path / "env", PATCHED), cache=cache)
     assert messages(copy(pushed.reference, f"{registry.host}/team/envs:x").reference) == [PATCHED.message]
 
 
@@ -218,18 +221,18 @@ def test_the_findings_of_other_platforms_stay_with_the_tag(tmp_path: Path, cache
     amd64 = one(tmp_path / "env", PATCHED)
     arm64 = replace(amd64, platform=Platform("linux", "arm64"), findings=(NOTE,))
     for env in (amd64, arm64):
-        pushed = push_environment(env, f"oci:{tmp_path}/out:x", cache=cache, append=True)
+        pushed = push(f"oci:{tmp_path}/out:x", env, PushOptions(append=True), cache=cache)
     assert attached(pushed.reference) == [("linux/amd64", PATCHED), ("linux/arm64", NOTE)]
-    again = push_environment(replace(arm64, findings=(MISSING,)), f"oci:{tmp_path}/out:x", cache=cache)
+    again = push(f"oci:{tmp_path}/out:x", replace(arm64, findings=(MISSING,)), cache=cache)
     assert attached(again.reference) == [("linux/arm64", MISSING)]
 
 
 def test_a_registry_that_takes_no_artifacts_has_the_environment_and_the_push_says_why_no_findings(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
-    push_environment(one(tmp_path / "env"), f"{registry.host}/team/envs:x", cache=cache)
+    push(f"{registry.host}/team/envs:x", one(tmp_path / "env"), cache=cache)
     registry.faults.append(Fault("PUT .*/manifests/", status=400, times=99))
-    pushed = push_environment(one(tmp_path / "env", PATCHED), f"{registry.host}/team/envs:x", cache=cache)
+    pushed = push(f"{registry.host}/team/envs:x", one(tmp_path / "env", PATCHED), cache=cache)
     assert "400" in pushed.unattached
     assert not messages(pushed.reference)
 
@@ -238,16 +241,16 @@ def test_tags_that_hold_what_is_attached_are_not_asked_for_layers(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     registry.referrers_api = False
-    push_environment(one(tmp_path / "env", PATCHED), f"{registry.host}/team/envs:x", cache=cache)
+    push(f"{registry.host}/team/envs:x", one(tmp_path / "env", PATCHED), cache=cache)
     (schema,) = [tag for tag in registry.tags["team/envs"] if tag != "x"]
     registry.requests.clear()
     other = LayerCache(str(tmp_path / "other"))
-    assert push_environment(one(tmp_path / "b"), f"{registry.host}/team/envs:y", cache=other).built == 0
+    assert push(f"{registry.host}/team/envs:y", one(tmp_path / "b"), cache=other).built == 0
     assert not registry.asked(f"manifests/{schema}$")
 
 
 def test_a_document_that_is_no_list_of_findings_is_refused(tmp_path: Path, cache: LayerCache) -> None:
-    pushed = push_environment(one(tmp_path / "env"), f"oci:{tmp_path}/out:x", cache=cache)
+    pushed = push(f"oci:{tmp_path}/out:x", one(tmp_path / "env"), cache=cache)
     storage, subject = opened(pushed.reference)
     attach(storage, subject, Artifact(findings.MEDIA_TYPE, b'{"findings": [{"severity": "worst"}]}'))
     with closing(storage), pytest.raises(InvalidContent, match="is attached as findings, and holds something else"):

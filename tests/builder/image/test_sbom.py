@@ -12,7 +12,8 @@ from lamella.builder.environment import Origin
 from lamella.builder.image.documents import PackageLayer
 from lamella.builder.image.sbom import MEDIA_TYPE, sbom
 from lamella.builder.layer.cache import Built, LayerCache
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import annotations_of, content_of, referrers
@@ -99,8 +100,8 @@ def test_bill_is_attached_to_the_pushed_image_and_the_same_every_time(tmp_path: 
     env = environment(tmp_path / "env", tool(tmp_path / "env", "License: BSD"))
     documents = []
     for name in ("one", "two"):
-        pushed = push_environment(env, f"oci:{tmp_path}/{name}:x", cache=cache, sbom=True)
-        again = push_environment(env, f"oci:{tmp_path}/{name}:x", cache=cache, sbom=True)
+        pushed = push(f"oci:{tmp_path}/{name}:x", env, PushOptions(sbom=True), cache=cache)
+        again = push(f"oci:{tmp_path}/{name}:x", env, PushOptions(sbom=True), cache=cache)
         assert again.reference == pushed.reference
         place = Reference.parse(pushed.reference)
         storage = open_storage(place, Trust())
@@ -120,7 +121,7 @@ def test_each_platform_of_an_index_has_its_bill(tmp_path: Path) -> None:
         for architecture, licence in (("amd64", "BSD"), ("arm64", "MIT")):
             env = environment(tmp_path / architecture, tool(tmp_path / architecture, f"License: {licence}"))
             env = replace(env, platform=Platform("linux", architecture))
-            push_environment(env, reference, append=True, sbom=True, cache=cache)
+            push(reference, env, PushOptions(append=True, sbom=True), cache=cache)
         storage = open_storage(Reference.parse(reference), Trust())
         licences = {}
         for referrer in referrers(storage, storage.resolve("x"), MEDIA_TYPE):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.installed.conda import conda_packages
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from support.conda import PLACEHOLDER, SHORT, VERSION, conda_environment, conda_package, python_package
 from support.installed import install, venv, wheel
@@ -181,7 +182,7 @@ def test_a_package_may_have_three_names_and_is_one(environment: Path, tmp_path: 
     assert {each.name for each in scanned.packages} & {"py-opencv", "opencv-python", "cv2"} == {"py-opencv"}
     assert set(brought) <= paths(package(scanned, "py-opencv"))
     assert not findings(scanned, "requires")
-    (found,) = findings(scan(str(environment), ignore=["py-opencv"]), "requires")[:1]
+    (found,) = findings(scan(str(environment), ScanOptions(ignore=("py-opencv",))), "requires")[:1]
     assert found.message == "uses 1.0 requires OpenCV.Python>=4, which is left out as was asked"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lamella.builder.content.pack import Packed
 from lamella.builder.layer.cache import RECENT, Built, LayerCache
-from lamella.builder.layer.prune import prune
+from lamella.builder.layer.prune import prune_cache
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add(cache: LayerCache, key: str, content: bytes, *, age: float) -> Built:
 
 def test_the_least_recently_used_go_first_until_it_fits(cache: LayerCache) -> None:
     old, older = add(cache, "a" * 64, b"a" * 1000, age=7200), add(cache, "b" * 64, b"b" * 1000, age=9000)
-    freed = prune(cache, keep_bytes=1800)
+    freed = prune_cache(cache, keep_bytes=1800)
     assert freed.blobs == 1
     assert cache.blob_path(older) is None
     assert cache.blob_path(old)
@@ -48,23 +48,23 @@ def test_what_was_used_within_the_hour_stays(cache: LayerCache) -> None:
     """A push that is under way has looked at it."""
     built = add(cache, "a" * 64, b"a", age=RECENT + 60)
     assert cache.blob_path(built), "looking is using"
-    assert prune(cache, keep_bytes=0).blobs == 0
+    assert prune_cache(cache, keep_bytes=0).blobs == 0
     assert cache.find("a" * 64) == built
     assert cache.blob_path(built)
 
 
 def test_a_dry_run_changes_nothing(cache: LayerCache) -> None:
     built = add(cache, "a" * 64, b"a" * 10, age=9000)
-    assert prune(cache, older_than=8000, dry_run=True) == (1, 10)
+    assert prune_cache(cache, older_than=8000, dry_run=True) == (1, 10)
     assert cache.blob_path(built)
 
 
 def test_a_cache_that_is_not_there_frees_nothing(tmp_path: Path) -> None:
-    assert prune(LayerCache(str(tmp_path / "none")), keep_bytes=0) == (0, 0)
+    assert prune_cache(LayerCache(str(tmp_path / "none")), keep_bytes=0) == (0, 0)
 
 
 def test_what_was_freed_is_built_again(cache: LayerCache) -> None:
     built = add(cache, "a" * 64, b"a" * 10, age=9000)
-    prune(cache, keep_bytes=0)
+    prune_cache(cache, keep_bytes=0)
     assert cache.blob_path(built) is None
     assert cache.blob_path(add(cache, "a" * 64, b"a" * 10, age=0))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import CannotBuild
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from support.installed import install, venv, wheel
 from support.projects import editable, project
@@ -41,7 +42,7 @@ def write(root: Path, *names: str, text: str = "") -> None:
 
 
 def here(prefix: Path) -> Environment:
-    return scan(str(prefix), working_directory=True)
+    return scan(str(prefix), ScanOptions(working_directory=True))
 
 
 def local(scanned: Environment) -> set[str]:
@@ -78,7 +79,7 @@ def test_a_repository_in_a_working_directory_ships_only_where_that_was_named(mad
     scanned = here(made)
     assert local(scanned) == {"app.py", "submodule/ours.py"}
     assert reasons(scanned)[f"{folder}/clone"] == "a repository of its own"
-    assert local(scan(str(made), local=".")) == {"app.py", "submodule/ours.py", "clone/theirs.py"}
+    assert local(scan(str(made), ScanOptions(local="."))) == {"app.py", "submodule/ours.py", "clone/theirs.py"}
 
 
 @pytest.mark.parametrize("broad", ["home", "above", "tmp", "prefix", "site-packages", "environment"])
@@ -109,7 +110,7 @@ def test_what_is_no_projects_folder_ships_nothing_with_one_note_and_is_an_error_
         f"no code of {where} ships: it {reason}; name a project's folder with --local FOLDER",
     )
     with pytest.raises(CannotBuild) as failed:
-        scan(str(prefix), local=".")
+        scan(str(prefix), ScanOptions(local="."))
     assert str(failed.value) == (
         f"{where} {reason}: name a project's folder with --local FOLDER, or leave local code out with --no-local"
     )
@@ -118,7 +119,7 @@ def test_what_is_no_projects_folder_ships_nothing_with_one_note_and_is_an_error_
 @pytest.mark.parametrize("name", ["/", "/usr", "/opt", "/home"])
 def test_folders_of_the_system_are_no_projects(made: Path, name: str) -> None:
     with pytest.raises(CannotBuild, match="holds far more than a project's code"):
-        scan(str(made), local=name)
+        scan(str(made), ScanOptions(local=name))
 
 
 def test_a_home_without_modules_is_not_worth_a_note(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +130,7 @@ def test_a_home_without_modules_is_not_worth_a_note(made: Path, folder: Path, mo
 
 def test_a_folder_that_is_not_there_is_one_sentence(made: Path, folder: Path) -> None:
     with pytest.raises(CannotBuild, match="gone, whose code is to ship, is no folder: correct --local"):
-        scan(str(made), local="gone")
+        scan(str(made), ScanOptions(local="gone"))
 
 
 def test_folders_of_pythonpath_ship_too(
@@ -138,7 +139,7 @@ def test_folders_of_pythonpath_ship_too(
     write(folder, "app.py")
     write(tmp_path / "more", "extra.py")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'more'}:{tmp_path / 'nowhere'}:{made / SITE}")
-    assert local(here(made)) == local(scan(str(made), local=".")) == {"extra.py", "app.py"}
+    assert local(here(made)) == local(scan(str(made), ScanOptions(local="."))) == {"extra.py", "app.py"}
     assert not local(scan(str(made)))
 
 
@@ -159,7 +160,7 @@ def test_an_editable_project_as_working_directory_ships_once(
     editable(environment / SITE, root, "demo")
     for place in (root, root / "src", root / "src" / "demo"):
         monkeypatch.chdir(place)
-        for scanned in (here(environment), scan(str(environment), local=".")):
+        for scanned in (here(environment), scan(str(environment), ScanOptions(local="."))):
             assert local(scanned) == {"demo/__init__.py"}
             assert not scanned.findings
 
@@ -187,7 +188,7 @@ def test_an_installed_project_as_working_directory_does_not_ship_a_second_time(
         info = environment / SITE / "the_demo-1.0.dist-info"
         (info / "direct_url.json").write_text(json.dumps({"url": folder.as_uri(), "dir_info": {}}))
     name = "the-demo" if known == "by name" else "work"
-    for scanned, severity in ((here(environment), "note"), (scan(str(environment), local="."), "warning")):
+    for scanned, severity in ((here(environment), "note"), (scan(str(environment), ScanOptions(local=".")), "warning")):
         assert local(scanned) == set()
         (found,) = findings(scanned, "local")
         assert found.severity == severity

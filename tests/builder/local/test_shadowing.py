@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from support.installed import install, venv, wheel
 from support.scanned import SITE, findings, package, paths, shipped
@@ -35,7 +36,7 @@ def shown(made: Path, root: Path, *names: str, text: str = "") -> tuple[set[str]
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    scanned = scan(str(made), local=str(root))
+    scanned = scan(str(made), ScanOptions(local=str(root)))
     found = [paths(each) for each in scanned.packages if each.origin == "local"]
     return {path.removeprefix(f"{SITE}/") for path in set().union(*found)}, [
         finding.message for finding in findings(scanned, "shadowed")
@@ -90,6 +91,6 @@ def test_a_module_of_a_name_of_pythons_own_ships_and_the_scan_says_so(made: Path
 def test_an_installed_package_stays_whole(made: Path, tmp_path: Path) -> None:
     (tmp_path / "app" / "conf").mkdir(parents=True)
     (tmp_path / "app" / "conf" / "__init__.py").write_text("mine = 1\n")
-    scanned = scan(str(made), local=str(tmp_path / "app"))
+    scanned = scan(str(made), ScanOptions(local=str(tmp_path / "app")))
     assert f"{SITE}/conf/__init__.py" in paths(package(scanned, "installed"))
     assert f"{SITE}/conf/__init__.py" in shipped(scanned)

@@ -9,6 +9,7 @@ import pytest
 
 from lamella.builder.errors import CannotBuild
 from lamella.builder.local import working_directory
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.store.store import Store
 from support.installed import install, venv, wheel
@@ -39,7 +40,7 @@ def write(root: Path, *names: str, text: str = "x = 1\n") -> None:
 
 
 def local(made: Path, folder: Path, name: str = "my-app", **more: object) -> set[str]:
-    scanned = scan(str(made), local=str(folder), **more)  # type: ignore[arg-type]
+    scanned = scan(str(made), ScanOptions(local=str(folder)), **more)  # type: ignore[arg-type]
     return {path.removeprefix(SITE + "/") for path in paths(package(scanned, name, "local"))}
 
 
@@ -61,7 +62,7 @@ def test_no_local_code_ships_unless_it_is_asked_for(made: Path, folder: Path, mo
 
 def test_name_and_version_are_the_project_s(made: Path, folder: Path) -> None:
     (folder / "pyproject.toml").write_text('[project]\nname = "The.App"\nversion = "3.1"\n')
-    assert package(scan(str(made), local=str(folder)), "the-app").version == "3.1"
+    assert package(scan(str(made), ScanOptions(local=str(folder))), "the-app").version == "3.1"
 
 
 def test_environments_vcs_folders_and_tools_own_files_never_ship(made: Path, folder: Path) -> None:
@@ -118,7 +119,7 @@ def test_data_beside_no_code_ships_only_when_it_is_included(made: Path, tmp_path
 
 def test_an_include_that_is_not_there_is_one_sentence(made: Path, folder: Path) -> None:
     with pytest.raises(CannotBuild, match=r"nothing\.csv is not there, and is to be included: correct --include"):
-        scan(str(made), local=str(folder), include=["nothing.csv"])
+        scan(str(made), ScanOptions(local=str(folder), include=("nothing.csv",)))
 
 
 def test_more_than_the_limit_needs_a_word(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,7 @@ def test_more_than_the_limit_needs_a_word(made: Path, folder: Path, monkeypatch:
     with (folder / "large.bin").open("wb") as file:
         file.truncate(3 << 20)
     with pytest.raises(CannotBuild, match=r"has 3 MiB, more than 1; the largest file is .*large\.bin: .*--allow-large"):
-        scan(str(made), local=str(folder))
+        scan(str(made), ScanOptions(local=str(folder)))
     assert "large.bin" in local(made, folder, allow_large=True)
 
 
@@ -149,7 +150,7 @@ def test_the_limit_is_of_all_local_files(
         options = {}
     with pytest.raises(CannotBuild, match=r"has 3 MiB, more than 1; the largest file is .*large\.bin: .*--allow-large"):
         scan(str(environment), **options)  # type: ignore[arg-type]
-    scanned = scan(str(environment), allow_large=True, **options)  # type: ignore[arg-type]
+    scanned = scan(str(environment), ScanOptions(allow_large=True), **options)  # type: ignore[arg-type]
     assert any(path.endswith("large.bin") for path in shipped(scanned))
 
 
@@ -188,12 +189,12 @@ def test_an_include_that_must_not_ship_is_refused(
     (folder / "link").symlink_to(home / ".ssh" / "work")
     monkeypatch.setenv("HOME", str(home))
     with pytest.raises(CannotBuild, match=message):
-        scan(str(made), local=str(folder), include=[named])
+        scan(str(made), ScanOptions(local=str(folder), include=(named,)))
 
 
 def test_an_include_that_is_installed_is_a_finding(made: Path, folder: Path) -> None:
     write(folder, "alpha/__init__.py", "alpha/table.csv")
-    scanned = scan(str(made), local=str(folder), include=["alpha"])
+    scanned = scan(str(made), ScanOptions(local=str(folder), include=("alpha",)))
     assert f"{SITE}/alpha/table.csv" in shipped(scanned)
     assert reasons(scanned)[f"{folder}/alpha/__init__.py"] == "an installed package of that name ships"
     messages = [finding.message for finding in findings(scanned, "shadowed")]
@@ -216,7 +217,7 @@ def test_an_include_that_is_installed_is_a_finding(made: Path, folder: Path) -> 
 )
 def test_no_secret_of_the_working_directory_ships(made: Path, folder: Path, name: str) -> None:
     write(folder, f"a/{name}", text="-----BEGIN PRIVATE KEY-----\nindex-url = https://me:CANARY@host/simple\n")
-    scanned = scan(str(made), local=str(folder), include=["a"])
+    scanned = scan(str(made), ScanOptions(local=str(folder), include=("a",)))
     assert not [path for path in shipped(scanned) if path.endswith(name)]
     assert os.path.join(str(folder), "a", name) in reasons(scanned)
     assert [finding.subject for finding in findings(scanned, "secret")] == [os.path.join(str(folder), "a", name)]
@@ -227,7 +228,15 @@ def test_packages_that_are_to_be_left_out_are_named_and_so_is_who_needs_them(tmp
     alpha = wheel(tmp_path, "alpha", "1.0", {"alpha.py": ""})
     beta = wheel(tmp_path, "beta", "1.0", {"beta.py": ""}, requires=["alpha"])
     environment = install(venv(tmp_path / "env"), alpha, beta)
-    scanned = scan(str(environment), ignore=["Alpha", "nothing"])
+    scanned = scan(
+        str(environment),
+        ScanOptions(
+            ignore=(
+                "Alpha",
+                "nothing",
+            )
+        ),
+    )
     assert f"{SITE}/alpha.py" in reasons(scanned)
     assert f"{SITE}/alpha.py" not in shipped(scanned)
     said = {finding.message for finding in scanned.findings if finding.kind in {"ignore", "requires"}}

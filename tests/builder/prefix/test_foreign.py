@@ -15,7 +15,9 @@ from lamella.builder.errors import BuilderError, NotAnEnvironment
 from lamella.builder.layer import wanted
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix import foreign
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.errors import LayersError
 from lamella.layers.exporting.export import export
@@ -72,7 +74,7 @@ def test_nothing_of_this_system_ships_for_another_machine(made: tuple[Path, Path
 def test_a_pure_package_is_one_layer_on_every_machine(made: tuple[Path, Path], tmp_path: Path) -> None:
     reference = f"oci:{tmp_path}/layout:v1"
     for prefix in made:
-        push_environment(scan(str(prefix)), reference, cache=LayerCache(str(tmp_path / "cache")), append=True)
+        push(reference, scan(str(prefix)), PushOptions(append=True), cache=LayerCache(str(tmp_path / "cache")))
     place = Reference.parse(reference)
     digests = []
     index = published.read_index(open_storage(place, Trust()), place, Trust())
@@ -122,12 +124,12 @@ def test_a_pure_projects_wheel_ships_to_another_machine_and_a_compiled_ones_is_r
     prefix = plain(tmp_path / "plain", SHORT)
     root = project(tmp_path / "demo", "demo", {"demo.py": ""})
     editable(prefix / f"lib/python{SHORT}/site-packages", root, "demo")
-    assert f"lib/python{SHORT}/site-packages/demo.py" in shipped(scan(str(prefix), wheels=True))
+    assert f"lib/python{SHORT}/site-packages/demo.py" in shipped(scan(str(prefix), ScanOptions(wheels=True)))
     (root / "demo-1.0-py3-none-any.whl").rename(root / "demo-1.0-py3-none-linux_x86_64.whl")
     with pytest.raises(
         BuilderError, match=r"demo is compiled, which makes demo-.*\.whl, and the environment is for linux/arm"
     ):
-        scan(str(prefix), wheels=True)
+        scan(str(prefix), ScanOptions(wheels=True))
 
 
 def test_no_wheel_is_built_without_a_python_of_its_version(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_no_wheel_is_built_without_a_python_of_its_version(tmp_path: Path) -> No
     with pytest.raises(
         BuilderError, match=r"no Python 3\.99 is here to build wheels for linux/arm64: install python3\.99"
     ):
-        scan(str(prefix), wheels=True)
+        scan(str(prefix), ScanOptions(wheels=True))
 
 
 def test_kinds_that_can_not_be_captured_are_refused_for_other_machines_too(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_local_code_that_is_compiled_for_this_machine_is_told(made: tuple[Path, 
     with open(sys.executable, "rb") as any_elf_file:
         (folder / "fast.so").write_bytes(any_elf_file.read())
     (folder / "slow.py").write_text("")
-    (said,) = findings(scan(str(made[1]), local=str(folder)), "machine")
+    (said,) = findings(scan(str(made[1]), ScanOptions(local=str(folder))), "machine")
     assert said.message == (
         f"{SITE}/fast.so is built for amd64, and the environment is for linux/arm64: it can't be loaded; "
         "ship a wheel for that platform"
@@ -176,14 +178,16 @@ def test_local_code_that_is_compiled_for_this_machine_is_told(made: tuple[Path, 
 
 
 def test_a_platform_that_is_named_may_say_more_but_nothing_else(made: tuple[Path, Path]) -> None:
-    assert scan(str(made[1]), platform=Platform.parse("linux/arm64/v8")).platform == Platform("linux", "arm64", "v8")
+    assert scan(str(made[1]), ScanOptions(platform=Platform.parse("linux/arm64/v8"))).platform == Platform(
+        "linux", "arm64", "v8"
+    )
     with pytest.raises(NotAnEnvironment, match="is for linux/arm64, not for linux/amd64: name the folder of an"):
-        scan(str(made[1]), platform=Platform("linux", "amd64"))
+        scan(str(made[1]), ScanOptions(platform=Platform("linux", "amd64")))
 
 
 def test_an_environment_for_another_machine_is_exported_here(made: tuple[Path, Path], tmp_path: Path) -> None:
     reference = f"oci:{tmp_path}/layout:v1"
-    push_environment(scan(str(made[1])), reference, cache=LayerCache(str(tmp_path / "cache")))
+    push(reference, scan(str(made[1])), cache=LayerCache(str(tmp_path / "cache")))
     store = Store(str(tmp_path / "store"))
     with pytest.raises(LayersError, match="has no environment for linux/amd64: it has linux/arm64"):
         export(reference, str(tmp_path / "out"), store=store)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import NotAnEnvironment
-from lamella.builder.prefix.locate import locate
+from lamella.builder.prefix.locate import active_prefix, locate
 from lamella.builder.prefix.places import made_at
 from lamella.builder.scanning.scan import scan
 from support.installed import venv
@@ -99,7 +99,7 @@ def test_a_prefix_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_a_variable_that_names_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "gone"))
     with pytest.raises(NotAnEnvironment, match=r"^VIRTUAL_ENV names .*gone, which is not there"):
-        scan()
+        active_prefix()
 
 
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.difference import Item, compression_of, difference, published, scanned
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published.environment import read_index
@@ -67,7 +68,7 @@ def test_two_compressions_of_one_content_do_not_differ(tmp_path: Path) -> None:
     sides = []
     for compression in COMPRESSIONS:
         reference = Reference.parse(f"oci:{tmp_path}/layout:{compression}")
-        push_environment(env, str(reference), compression=compression, cache=cache)
+        push(str(reference), env, PushOptions(compression=compression), cache=cache)
         (found,) = read_index(OciLayout(reference.folder), reference, Trust()).environments
         assert compression_of(found) == compression
         sides.append(published(found))

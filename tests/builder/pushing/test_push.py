@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import BuilderError, CacheError, EnvironmentChanged
-from lamella.builder.image.documents import Settings
+from lamella.builder.image.documents import ImageSettings
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
 from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import Digest, ImageConfig, Index, Manifest, Platform
@@ -98,7 +99,7 @@ def test_the_same_environment_has_the_same_index_on_any_machine(tmp_path: Path) 
     for number in range(2):
         prefix = tmp_path / f"somewhere-{number}" / ("deeper" * number) / "env"
         cache = LayerCache(str(tmp_path / f"cache{number}"))
-        pushed.append(push_environment(small(prefix), f"oci:{tmp_path}/out{number}:x", cache=cache).reference)
+        pushed.append(push(f"oci:{tmp_path}/out{number}:x", small(prefix), cache=cache).reference)
     assert pushed[0].partition("@")[2] == pushed[1].partition("@")[2] != ""
 
 
@@ -107,10 +108,10 @@ def test_pushing_again_asks_once_and_uploads_nothing(
 ) -> None:
     reference = f"{registry.host}/team/envs:x"
     env = small(tmp_path / "env")
-    first = push_environment(env, reference, cache=cache)
+    first = push(reference, env, cache=cache)
     assert (first.built, first.uploaded, first.reused) == (6, 6, 0)
     registry.requests.clear()
-    again = push_environment(env, reference, cache=cache)
+    again = push(reference, env, cache=cache)
     assert (again.reference, again.built, again.uploaded, again.reused, again.moved) == (first.reference, 0, 0, 6, 0)
     assert again.plan.unchanged
     assert len(registry.requests) == 1
@@ -132,9 +133,9 @@ def test_pushing_again_is_five_requests_at_most_with_all_that_is_attached(
         (tmp_path / "config.json").write_text(json.dumps(login))
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     env = replace(small(tmp_path / "env"), findings=(Finding("warning", "patched", "p1", "p1 was patched"),))
-    push_environment(env, f"{registry.host}/team/envs:x", sbom=True, cache=cache)
+    push(f"{registry.host}/team/envs:x", env, PushOptions(sbom=True), cache=cache)
     registry.requests.clear()
-    again = push_environment(env, f"{registry.host}/team/envs:x", sbom=True, cache=cache)
+    again = push(f"{registry.host}/team/envs:x", env, PushOptions(sbom=True), cache=cache)
     assert again.plan.unchanged
     assert len(registry.requests) == most
 
@@ -142,17 +143,17 @@ def test_pushing_again_is_five_requests_at_most_with_all_that_is_attached(
 def test_pushing_again_reads_no_blob(tmp_path: Path, cache: LayerCache) -> None:
     reference = f"oci:{tmp_path}/out:x"
     env = small(tmp_path / "env")
-    first = push_environment(env, reference, cache=cache)
+    first = push(reference, env, cache=cache)
     for path in (tmp_path / "cache/layers/blobs/sha256").iterdir():
         path.unlink()
-    assert push_environment(env, reference, cache=cache).reference == first.reference
+    assert push(reference, env, cache=cache).reference == first.reference
 
 
 def test_a_colleague_builds_and_uploads_nothing_of_what_a_tag_has(tmp_path: Path, registry: RegistrySimulator) -> None:
     reference = f"{registry.host}/team/envs:x"
-    first = push_environment(small(tmp_path / "mine"), reference, cache=LayerCache(str(tmp_path / "a")))
+    first = push(reference, small(tmp_path / "mine"), cache=LayerCache(str(tmp_path / "a")))
     registry.requests.clear()
-    theirs = push_environment(small(tmp_path / "theirs"), reference, cache=LayerCache(str(tmp_path / "b")))
+    theirs = push(reference, small(tmp_path / "theirs"), cache=LayerCache(str(tmp_path / "b")))
     assert theirs.reference == first.reference
     assert (theirs.built, theirs.uploaded, theirs.reused, theirs.moved) == (0, 0, 6, 0)
     assert not registry.asked("POST|PUT|PATCH")
@@ -163,9 +164,9 @@ def test_one_changed_package_uploads_its_layer_alone(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     reference = f"{registry.host}/team/envs:x"
-    push_environment(small(tmp_path / "env"), reference, cache=cache)
+    push(reference, small(tmp_path / "env"), cache=cache)
     before = digests(reference)
-    changed = push_environment(small(tmp_path / "new", changed="p3"), reference, cache=cache)
+    changed = push(reference, small(tmp_path / "new", changed="p3"), cache=cache)
     after = digests(reference)
     assert {name for name in after if after[name] != before[name]} == {"p3"}
     assert (changed.built, changed.uploaded, changed.reused) == (1, 1, 5)
@@ -173,13 +174,13 @@ def test_one_changed_package_uploads_its_layer_alone(
 
 def test_more_packages_than_layers_are_bundled_and_a_change_moves_one_bundle(tmp_path: Path, cache: LayerCache) -> None:
     reference = f"oci:{tmp_path}/out:x"
-    first = push_environment(small(tmp_path / "env", count=20), reference, cache=cache, max_layers=12)
+    first = push(reference, small(tmp_path / "env", count=20), PushOptions(max_layers=12), cache=cache)
     storage = OciLayout(f"{tmp_path}/out")
     manifest, config = image_of(storage, "x")
     assert len(manifest.layers) == len(config.diff_ids) <= 12
     assert (first.built, first.uploaded) == (22, 22), "20 packages, 2 bundles of what has no layer of its own"
     assert "p19" in "".join(step["created_by"] for step in config.history)
-    changed = push_environment(small(tmp_path / "new", count=20, changed="p19"), reference, cache=cache, max_layers=12)
+    changed = push(reference, small(tmp_path / "new", count=20, changed="p19"), PushOptions(max_layers=12), cache=cache)
     assert (changed.built, changed.uploaded, changed.reused) == (2, 2, 20)
 
 
@@ -187,15 +188,17 @@ def test_a_bundle_is_built_from_the_registrys_blobs_where_they_are_not_here(
     tmp_path: Path, registry: RegistrySimulator
 ) -> None:
     reference = f"{registry.host}/team/envs:x"
-    push_environment(small(tmp_path / "a", count=20), reference, cache=LayerCache(str(tmp_path / "one")), max_layers=12)
+    push(
+        reference, small(tmp_path / "a", count=20), PushOptions(max_layers=12), cache=LayerCache(str(tmp_path / "one"))
+    )
     other = LayerCache(str(tmp_path / "two"))
-    theirs = push_environment(small(tmp_path / "b", count=20, changed="p19"), reference, cache=other, max_layers=12)
+    theirs = push(reference, small(tmp_path / "b", count=20, changed="p19"), PushOptions(max_layers=12), cache=other)
     assert (theirs.built, theirs.uploaded) == (2, 2)
 
 
 @pytest.mark.engine
 def test_every_file_is_in_the_image_as_it_is_in_the_packages(tmp_path: Path, cache: LayerCache) -> None:
-    push_environment(small(tmp_path / "env", count=20), f"oci:{tmp_path}/out:x", cache=cache, max_layers=8)
+    push(f"oci:{tmp_path}/out:x", small(tmp_path / "env", count=20), PushOptions(max_layers=8), cache=cache)
     subprocess.run([need("skopeo"), "copy", "-q", f"oci:{tmp_path}/out:x", f"dir:{tmp_path}/dir"], check=True)
     manifest = json.loads((tmp_path / "dir/manifest.json").read_text())
     for layer in manifest["layers"]:
@@ -211,22 +214,22 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     reference = f"{registry.host}/team/envs:x"
-    push_environment(small(tmp_path / "env"), reference, cache=cache)
+    push(reference, small(tmp_path / "env"), cache=cache)
     registry.requests.clear()
-    planned = push_environment(small(tmp_path / "new", changed="p3"), reference, cache=cache, dry_run=True)
+    planned = push(reference, small(tmp_path / "new", changed="p3"), PushOptions(dry_run=True), cache=cache)
     assert [layer.wanted.packages for layer in planned.plan.chosen("build")] == [("p3 1.0",)]
     assert (planned.built, planned.reused, planned.uploaded, planned.moved) == (0, 5, 0, 0)
     assert not registry.asked("POST|PUT|PATCH")
-    fresh = push_environment(small(tmp_path / "env2"), f"oci:{tmp_path}/never:x", dry_run=True, cache=cache)
+    fresh = push(f"oci:{tmp_path}/never:x", small(tmp_path / "env2"), PushOptions(dry_run=True), cache=cache)
     assert len(fresh.plan.chosen("upload")) == 6
     assert not (tmp_path / "never").exists()
 
 
 def test_a_layer_that_is_known_but_out_of_reach_is_built_again(tmp_path: Path, registry: RegistrySimulator) -> None:
-    push_environment(small(tmp_path / "a"), f"{registry.host}/team/envs:x", cache=LayerCache(str(tmp_path / "one")))
+    push(f"{registry.host}/team/envs:x", small(tmp_path / "a"), cache=LayerCache(str(tmp_path / "one")))
     other = LayerCache(str(tmp_path / "two"))
-    push_environment(small(tmp_path / "b"), f"{registry.host}/team/envs:x", cache=other)
-    elsewhere = push_environment(small(tmp_path / "b"), f"oci:{tmp_path}/out:x", cache=other)
+    push(f"{registry.host}/team/envs:x", small(tmp_path / "b"), cache=other)
+    elsewhere = push(f"oci:{tmp_path}/out:x", small(tmp_path / "b"), cache=other)
     assert (elsewhere.built, elsewhere.uploaded) == (6, 6)
 
 
@@ -234,26 +237,26 @@ def test_a_push_that_fails_leaves_the_tag_as_it_was(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     reference = f"{registry.host}/team/envs:x"
-    first = push_environment(small(tmp_path / "env"), reference, cache=cache)
+    first = push(reference, small(tmp_path / "env"), cache=cache)
     registry.faults.append(Fault("PUT .*/blobs/", times=100, status=403))
     with pytest.raises(LayersError):
-        push_environment(small(tmp_path / "new", changed="p1"), reference, cache=cache)
+        push(reference, small(tmp_path / "new", changed="p1"), cache=cache)
     assert str(Reference.parse(first.reference).digest) == registry.tags["team/envs"]["x"]
     registry.faults.clear()
-    changed = push_environment(small(tmp_path / "again", changed="p1"), reference, cache=cache)
+    changed = push(reference, small(tmp_path / "again", changed="p1"), cache=cache)
     assert (changed.built, changed.uploaded) == (0, 1), "what was built is not built again"
 
 
 def test_a_blob_that_rotted_in_the_cache_is_not_pushed_and_built_again(tmp_path: Path, cache: LayerCache) -> None:
     env = small(tmp_path / "env", count=1)
-    first = push_environment(env, f"oci:{tmp_path}/one:x", cache=cache)
+    first = push(f"oci:{tmp_path}/one:x", env, cache=cache)
     (blob,) = (tmp_path / "cache/layers/blobs/sha256").iterdir()
     blob.write_bytes(b"x" * blob.stat().st_size)
     with pytest.raises(CacheError, match=r"in the cache is damaged .*: push again"):
-        push_environment(env, f"oci:{tmp_path}/two:x", cache=cache)
+        push(f"oci:{tmp_path}/two:x", env, cache=cache)
     with pytest.raises(NotFound):
         OciLayout(f"{tmp_path}/two").resolve("x")
-    again = push_environment(env, f"oci:{tmp_path}/two:x", cache=cache)
+    again = push(f"oci:{tmp_path}/two:x", env, cache=cache)
     assert again.reference.partition("@")[2] == first.reference.partition("@")[2]
 
 
@@ -261,7 +264,7 @@ def test_an_environment_that_changes_meanwhile_is_not_pushed(tmp_path: Path, cac
     env = small(tmp_path / "env")
     (tmp_path / "env" / SITE / "p2.py").write_text("value = 0\n")
     with pytest.raises(EnvironmentChanged, match=r"p2\.py changed while it was being packed"):
-        push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
+        push(f"oci:{tmp_path}/out:x", env, cache=cache)
     with pytest.raises(NotFound):
         OciLayout(f"{tmp_path}/out").resolve("x")
 
@@ -270,7 +273,7 @@ def test_many_push_one_environment_at_once(tmp_path: Path, registry: RegistrySim
     env = small(tmp_path / "env")
     with ThreadPoolExecutor(4) as threads:
         results = threads.map(
-            lambda number: push_environment(env, f"{registry.host}/team/envs:x{number % 2}", cache=cache), range(4)
+            lambda number: push(f"{registry.host}/team/envs:x{number % 2}", env, cache=cache), range(4)
         )
         assert len({result.reference.partition("@")[2] for result in results}) == 1
     assert set(registry.tags["team/envs"]) == {"x0", "x1"}
@@ -284,7 +287,7 @@ def test_a_base_lies_below_and_its_layers_are_taken_over(
     base = f"oci:{tmp_path}/base:b" if where == "layout" else f"{registry.host}/library/base:b"
     base_image(base, [{"etc/os-release": "ID=test\n"}], ("PATH=/bin",))
     reference = f"{registry.host}/team/envs:x"
-    pushed = push_environment(small(tmp_path / "env"), reference, base=base, cache=cache)
+    pushed = push(reference, small(tmp_path / "env"), PushOptions(base=base), cache=cache)
     assert pushed.uploaded == (7 if where == "layout" else 6)
     assert bool(registry.asked("POST .*mount=.*from=library")) == (where == "repository")
     subprocess.run(
@@ -307,21 +310,24 @@ def test_a_base_lies_below_and_its_layers_are_taken_over(
 def test_a_base_that_leaves_no_room_is_refused(tmp_path: Path, cache: LayerCache) -> None:
     base_image(f"oci:{tmp_path}/base:b", [{"a": "1"}, {"b": "2"}])
     with pytest.raises(BuilderError, match="has 2 layers, and 2 are all there may be: raise --max-layers"):
-        push_environment(
-            small(tmp_path / "env"), f"oci:{tmp_path}/out:x", base=f"oci:{tmp_path}/base:b", max_layers=2, cache=cache
+        push(
+            f"oci:{tmp_path}/out:x",
+            small(tmp_path / "env"),
+            PushOptions(base=f"oci:{tmp_path}/base:b", max_layers=2),
+            cache=cache,
         )
 
 
 @pytest.mark.parametrize("most", [0, -3])
 def test_an_image_of_no_layers_is_refused(tmp_path: Path, cache: LayerCache, most: int) -> None:
     with pytest.raises(BuilderError, match=f"can't have {most} layers at most: want 1 or more"):
-        push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x", max_layers=most, cache=cache)
+        push(f"oci:{tmp_path}/out:x", small(tmp_path / "env"), PushOptions(max_layers=most), cache=cache)
 
 
 def test_settings_of_the_image_change_no_layer(tmp_path: Path, cache: LayerCache) -> None:
     env = small(tmp_path / "env")
-    push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
-    other = push_environment(env, f"oci:{tmp_path}/out:y", settings=Settings(env=("A=1",)), cache=cache)
+    push(f"oci:{tmp_path}/out:x", env, cache=cache)
+    other = push(f"oci:{tmp_path}/out:y", env, PushOptions(image=ImageSettings(env=("A=1",))), cache=cache)
     assert (other.built, other.uploaded) == (0, 0)
     assert "A=1" in image_of(OciLayout(f"{tmp_path}/out"), "y")[1].env
 
@@ -332,13 +338,13 @@ def test_a_tag_keeps_other_platforms_where_it_is_asked_to(tmp_path: Path, cache:
     references = []
     for name, order in (("one", (amd64, arm64)), ("two", (arm64, amd64))):
         for env in order:
-            pushed = push_environment(env, f"oci:{tmp_path}/{name}:x", append=True, cache=cache)
-        assert push_environment(env, f"oci:{tmp_path}/{name}:x", append=True, cache=cache).plan.unchanged
+            pushed = push(f"oci:{tmp_path}/{name}:x", env, PushOptions(append=True), cache=cache)
+        assert push(f"oci:{tmp_path}/{name}:x", env, PushOptions(append=True), cache=cache).plan.unchanged
         references.append(pushed.reference)
         found = published.read_index(OciLayout(f"{tmp_path}/{name}"), Reference.parse(pushed.reference), Trust())
         assert [str(one.platform) for one in found.environments] == ["linux/amd64", "linux/arm64"]
     assert references[0].partition("@")[2] == references[1].partition("@")[2]
-    alone = push_environment(amd64, f"oci:{tmp_path}/one:x", cache=cache)
+    alone = push(f"oci:{tmp_path}/one:x", amd64, cache=cache)
     assert (
         len(published.read_index(OciLayout(f"{tmp_path}/one"), Reference.parse(alone.reference), Trust()).environments)
         == 1
@@ -347,8 +353,8 @@ def test_a_tag_keeps_other_platforms_where_it_is_asked_to(tmp_path: Path, cache:
 
 def test_gzip_layers_are_other_layers_of_the_same_content(tmp_path: Path, cache: LayerCache) -> None:
     env = small(tmp_path / "env")
-    push_environment(env, f"oci:{tmp_path}/out:zstd", cache=cache)
-    made = push_environment(env, f"oci:{tmp_path}/out:gzip", compression="gzip", cache=cache)
+    push(f"oci:{tmp_path}/out:zstd", env, cache=cache)
+    made = push(f"oci:{tmp_path}/out:gzip", env, PushOptions(compression="gzip"), cache=cache)
     assert made.built == 6
     storage = OciLayout(f"{tmp_path}/out")
     manifests = [image_of(storage, tag) for tag in ("zstd", "gzip")]
@@ -359,46 +365,42 @@ def test_gzip_layers_are_other_layers_of_the_same_content(tmp_path: Path, cache:
 @pytest.mark.parametrize("prefix", ["/usr", "/opt", "/usr/local"])
 def test_an_image_prefix_that_others_share_is_refused(prefix: str, tmp_path: Path, cache: LayerCache) -> None:
     with pytest.raises(BuilderError, match=f"^{prefix} is not an environment's alone: name a folder in it"):
-        push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:v1", image_prefix=prefix, cache=cache)
+        push(f"oci:{tmp_path}/out:v1", small(tmp_path / "env"), PushOptions(image_prefix=prefix), cache=cache)
 
 
 @pytest.mark.parametrize("prefix", ["opt/env", "/", "/opt/../etc", "/opt/my env", "/opt/env/", ""])
 def test_an_image_prefix_that_cannot_be_is_refused(prefix: str, tmp_path: Path, cache: LayerCache) -> None:
     with pytest.raises(BuilderError, match="can't be the image prefix"):
-        push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x", image_prefix=prefix, cache=cache)
+        push(f"oci:{tmp_path}/out:x", small(tmp_path / "env"), PushOptions(image_prefix=prefix), cache=cache)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_reference_with_a_digest_is_refused(tmp_path: Path, cache: LayerCache) -> None:
     with pytest.raises(BuilderError, match="names a digest, and a push makes a new one: name a tag"):
-        push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x@sha256:{'0' * 64}", cache=cache)
+        push(f"oci:{tmp_path}/out:x@sha256:{'0' * 64}", small(tmp_path / "env"), cache=cache)
 
 
 def test_an_index_of_somebody_else_is_written_over(tmp_path: Path, cache: LayerCache) -> None:
     base_image(f"oci:{tmp_path}/out:x", [{"a": "1"}])
-    pushed = push_environment(small(tmp_path / "env"), f"oci:{tmp_path}/out:x", cache=cache)
+    pushed = push(f"oci:{tmp_path}/out:x", small(tmp_path / "env"), cache=cache)
     assert pushed.uploaded == 6
 
 
 def test_what_a_colleague_pushed_under_another_tag_is_neither_built_nor_uploaded(
     tmp_path: Path, registry: RegistrySimulator
 ) -> None:
-    push_environment(
-        small(tmp_path / "a"), f"{registry.host}/team/envs:theirs", cache=LayerCache(str(tmp_path / "one"))
-    )
+    push(f"{registry.host}/team/envs:theirs", small(tmp_path / "a"), cache=LayerCache(str(tmp_path / "one")))
     mine = LayerCache(str(tmp_path / "two"))
-    pushed = push_environment(small(tmp_path / "b", changed="p2"), f"{registry.host}/team/envs:mine", cache=mine)
+    pushed = push(f"{registry.host}/team/envs:mine", small(tmp_path / "b", changed="p2"), cache=mine)
     assert (pushed.built, pushed.uploaded, pushed.reused) == (1, 1, 5)
 
 
 def test_answers_are_believed_for_a_day_and_cost_no_request(tmp_path: Path, registry: RegistrySimulator) -> None:
-    push_environment(
-        small(tmp_path / "a"), f"{registry.host}/team/envs:theirs", cache=LayerCache(str(tmp_path / "one"))
-    )
+    push(f"{registry.host}/team/envs:theirs", small(tmp_path / "a"), cache=LayerCache(str(tmp_path / "one")))
     mine = LayerCache(str(tmp_path / "two"))
-    push_environment(small(tmp_path / "b", changed="p2"), f"{registry.host}/team/envs:mine", cache=mine)
+    push(f"{registry.host}/team/envs:mine", small(tmp_path / "b", changed="p2"), cache=mine)
     registry.requests.clear()
-    push_environment(small(tmp_path / "c", changed="p3"), f"{registry.host}/team/envs:third", cache=mine)
+    push(f"{registry.host}/team/envs:third", small(tmp_path / "c", changed="p3"), cache=mine)
     asked = [request.path.rpartition("/")[2] for request in registry.asked("GET .*/manifests/")]
     assert sorted(asked) == ["mine", "theirs", "third"], "whether each tag moved, and nothing of what it names"
     assert len(registry.asked("HEAD .*/blobs/")) <= 1, "p3's, which was built"
@@ -406,10 +408,10 @@ def test_answers_are_believed_for_a_day_and_cost_no_request(tmp_path: Path, regi
 
 def test_a_colleagues_tag_that_moved_is_looked_at_again(tmp_path: Path, registry: RegistrySimulator) -> None:
     theirs, mine = LayerCache(str(tmp_path / "theirs")), LayerCache(str(tmp_path / "mine"))
-    push_environment(small(tmp_path / "a"), f"{registry.host}/team/envs:theirs", cache=theirs)
-    push_environment(small(tmp_path / "b", changed="p2"), f"{registry.host}/team/envs:mine", cache=mine)
-    push_environment(small(tmp_path / "c", changed="p3"), f"{registry.host}/team/envs:theirs", cache=theirs)
-    pushed = push_environment(small(tmp_path / "d", changed="p3"), f"{registry.host}/team/envs:mine", cache=mine)
+    push(f"{registry.host}/team/envs:theirs", small(tmp_path / "a"), cache=theirs)
+    push(f"{registry.host}/team/envs:mine", small(tmp_path / "b", changed="p2"), cache=mine)
+    push(f"{registry.host}/team/envs:theirs", small(tmp_path / "c", changed="p3"), cache=theirs)
+    pushed = push(f"{registry.host}/team/envs:mine", small(tmp_path / "d", changed="p3"), cache=mine)
     assert (pushed.built, pushed.uploaded) == (0, 0)
 
 
@@ -418,12 +420,12 @@ def test_what_a_registry_refuses_is_not_blamed_on_the_cache(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache, status: int
 ) -> None:
     env = small(tmp_path / "env")
-    push_environment(env, f"oci:{tmp_path}/out:x", cache=cache)
+    push(f"oci:{tmp_path}/out:x", env, cache=cache)
     registry.faults.append(Fault("PUT .*/blobs/", 99, status, {"Retry-After": "1000"}))
     with pytest.raises(LayersError, match=f"answered {status}"):
-        push_environment(env, f"{registry.host}/team/envs:x", cache=cache)
+        push(f"{registry.host}/team/envs:x", env, cache=cache)
     registry.faults.clear()
-    pushed = push_environment(env, f"{registry.host}/team/envs:x", cache=cache)
+    pushed = push(f"{registry.host}/team/envs:x", env, cache=cache)
     assert (pushed.built, pushed.plan.chosen("build")) == (0, ())
 
 
@@ -433,38 +435,33 @@ def test_a_push_goes_on_where_signatures_are_required_and_what_is_there_has_none
     """What is unsigned is no cache: somebody else may have put anything there."""
     private, public = key_pair(tmp_path)
     reference = f"{registry.host}/team/envs:x"
-    first = push_environment(small(tmp_path / "a"), reference, cache=LayerCache(str(tmp_path / "theirs")))
+    first = push(reference, small(tmp_path / "a"), cache=LayerCache(str(tmp_path / "theirs")))
     trust = Trust(required_key=public)
     changed = small(tmp_path / "b", changed="p2")
     for tag in ("x", "y"):
         fresh = LayerCache(str(tmp_path / f"mine-{tag}"))
-        pushed = push_environment(changed, f"{registry.host}/team/envs:{tag}", trust=trust, cache=fresh)
+        pushed = push(f"{registry.host}/team/envs:{tag}", changed, trust=trust, cache=fresh)
         assert pushed.built == 6
     sign(first.reference, private)
-    assert (
-        push_environment(small(tmp_path / "c"), reference, trust=trust, cache=LayerCache(str(tmp_path / "new"))).built
-        == 6
-    )
+    assert push(reference, small(tmp_path / "c"), trust=trust, cache=LayerCache(str(tmp_path / "new"))).built == 6
     sign(pushed.reference, private)
-    third = push_environment(
-        changed, f"{registry.host}/team/envs:z", trust=trust, cache=LayerCache(str(tmp_path / "third"))
-    )
+    third = push(f"{registry.host}/team/envs:z", changed, trust=trust, cache=LayerCache(str(tmp_path / "third")))
     assert third.built == 0, "what the required key signed is a cache"
     trust = Trust(required_key=f"{tmp_path}/none.pub")
     with pytest.raises(LayersError, match="can't read the key"):
-        push_environment(small(tmp_path / "c"), reference, trust=trust, cache=LayerCache(str(tmp_path / "fourth")))
+        push(reference, small(tmp_path / "c"), trust=trust, cache=LayerCache(str(tmp_path / "fourth")))
 
 
 def test_an_answer_that_is_no_longer_true_is_noticed_and_made_good(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
-    first = push_environment(small(tmp_path / "a"), f"{registry.host}/team/envs:x", cache=cache)
+    first = push(f"{registry.host}/team/envs:x", small(tmp_path / "a"), cache=cache)
     gone = str(first.plan.layers[0].wanted.key)
     built = cache.find(gone)
     assert built
     del registry.blobs["team/envs"][str(built.digest)]
     registry.tags["team/envs"].clear()
-    again = push_environment(small(tmp_path / "b"), f"{registry.host}/team/envs:y", cache=cache)
+    again = push(f"{registry.host}/team/envs:y", small(tmp_path / "b"), cache=cache)
     assert again.uploaded == 1
     assert str(built.digest) in registry.blobs["team/envs"]
 
@@ -476,13 +473,13 @@ def test_blobs_of_another_pythons_patch_release_are_taken_as_they_are(
     reference = f"{registry.host}/team/envs:x"
     env = small(tmp_path / "env")
     mine = LayerCache(str(tmp_path / "mine"))
-    first = push_environment(env, reference, cache=LayerCache(str(tmp_path / "theirs")))
-    push_environment(env, f"oci:{tmp_path}/out:x", cache=mine)
+    first = push(reference, env, cache=LayerCache(str(tmp_path / "theirs")))
+    push(f"oci:{tmp_path}/out:x", env, cache=mine)
     key = first.plan.layers[0].wanted.key
     built = mine.find(key)
     assert built
     mine.learn(key, replace(built, digest=Digest.of(b"other byte code"), diff_id=Digest.of(b"other tar")))
-    again = push_environment(env, reference, cache=mine)
+    again = push(reference, env, cache=mine)
     assert again.reference == first.reference
     assert (again.built, again.uploaded, again.moved) == (0, 0, 0)
 
@@ -515,11 +512,11 @@ def test_a_platform_that_a_colleague_adds_meanwhile_stays(
     reference = f"{registry.host}/team/envs:x"
     amd64 = small(tmp_path / "env")
 
-    def push(architecture: str, progress: Silent | None = None) -> None:
+    def add(architecture: str, progress: Silent | None = None) -> None:
         env = replace(amd64, platform=Platform("linux", architecture))
-        push_environment(env, reference, append=True, sbom=True, cache=cache, progress=progress)
+        push(reference, env, PushOptions(append=True, sbom=True), cache=cache, progress=progress)
 
-    push("amd64", Meanwhile(lambda: push("arm64", Meanwhile(lambda: push("riscv64")))))
+    add("amd64", Meanwhile(lambda: add("arm64", Meanwhile(lambda: add("riscv64")))))
     assert platforms(registry) == ["linux/amd64", "linux/arm64", "linux/riscv64"]
 
 
@@ -529,10 +526,10 @@ def test_a_platform_that_another_s_tag_swept_away_is_added_again(
     """Between the last look at the tag and its change nothing can be held: whoever looks afterwards finds out."""
     reference = f"{registry.host}/team/envs:x"
     env = small(tmp_path / "env")
-    push_environment(replace(env, platform=Platform("linux", "arm64")), reference, cache=cache)
+    push(reference, replace(env, platform=Platform("linux", "arm64")), cache=cache)
     # As if somebody else's change had come right after.
     registry.faults.append(Fault("PUT .*/manifests/x", status=201))
-    push_environment(env, reference, append=True, cache=cache)
+    push(reference, env, PushOptions(append=True), cache=cache)
     assert platforms(registry) == ["linux/amd64", "linux/arm64"]
 
 
@@ -542,7 +539,7 @@ def test_an_index_is_signed_and_has_its_attachments_before_the_tag_names_it(
     private, public = key_pair(tmp_path)
     env = replace(small(tmp_path / "env"), findings=(Finding("warning", "patched", "p1", "p1 was patched"),))
     reference = f"{registry.host}/team/envs:x"
-    pushed = push_environment(env, reference, sbom=True, signing_key=private_key(private), cache=cache)
+    pushed = push(reference, env, PushOptions(sbom=True, signing_key=private_key(private)), cache=cache)
     digest = pushed.reference.partition("@")[2]
     puts = [request.path.rpartition("/")[2] for request in registry.asked("PUT .*/manifests/")]
     assert puts[-1] == "x"
@@ -557,8 +554,11 @@ def test_a_push_whose_signature_is_refused_moves_no_tag(
     private, _ = key_pair(tmp_path)
     registry.faults.append(Fault(r"PUT .*/manifests/sha256-.*\.sig", status=403))
     with pytest.raises(LayersError, match="denies"):
-        push_environment(
-            small(tmp_path / "env"), f"{registry.host}/team/envs:x", signing_key=private_key(private), cache=cache
+        push(
+            f"{registry.host}/team/envs:x",
+            small(tmp_path / "env"),
+            PushOptions(signing_key=private_key(private)),
+            cache=cache,
         )
     assert "x" not in registry.tags.get("team/envs", {})
 
@@ -567,8 +567,8 @@ def test_what_is_there_already_is_signed_when_it_is_asked_for(tmp_path: Path, ca
     private, public = key_pair(tmp_path)
     reference = f"oci:{tmp_path}/out:x"
     env = small(tmp_path / "env")
-    push_environment(env, reference, cache=cache)
-    assert push_environment(env, reference, signing_key=private_key(private), cache=cache).plan.unchanged
+    push(reference, env, cache=cache)
+    assert push(reference, env, PushOptions(signing_key=private_key(private)), cache=cache).plan.unchanged
     verify_signature(reference, public)
 
 
@@ -579,8 +579,8 @@ def test_a_dry_run_tells_what_of_the_base_the_destination_lacks(
     base_image(base, [{"etc/os-release": "ID=test\n"}, {"etc/issue": "test\n"}])
     reference = f"{registry.host}/team/envs:x"
     env = small(tmp_path / "env")
-    planned = push_environment(env, reference, base=base, cache=cache, dry_run=True).plan
+    planned = push(reference, env, PushOptions(base=base, dry_run=True), cache=cache).plan
     assert len(planned.base) == 2
-    push_environment(env, reference, base=base, cache=cache)
-    again = push_environment(small(tmp_path / "b", changed="p1"), reference, base=base, cache=cache, dry_run=True)
+    push(reference, env, PushOptions(base=base), cache=cache)
+    again = push(reference, small(tmp_path / "b", changed="p1"), PushOptions(base=base, dry_run=True), cache=cache)
     assert again.plan.base == ()

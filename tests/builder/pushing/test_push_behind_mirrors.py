@@ -6,9 +6,10 @@ import copy
 import os
 from typing import TYPE_CHECKING
 
-from lamella.builder.image.documents import Settings
+from lamella.builder.image.documents import ImageSettings
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
 from lamella.layers.oci.documents import Digest
 from lamella.layers.registry.repository import Registry
 from lamella.layers.trust import Trust
@@ -27,16 +28,16 @@ def test_a_push_moves_the_tag_whatever_a_mirror_remembers(tmp_path: Path, monkey
     env = environment(tmp_path / "env", package(tmp_path / "env", "alpha", {f"{SITE}/alpha.py": "value = 1\n"}))
     with RegistrySimulator().serving() as registry, RegistrySimulator().serving() as mirror:
         reference = f"{registry.host}/team/envs:v1"
-        mine = push_environment(env, reference, cache=cache)
+        mine = push(reference, env, cache=cache)
         for kind in ("blobs", "manifests", "tags"):
             setattr(mirror, kind, copy.deepcopy(getattr(registry, kind)))
         # A colleague moves the tag; the mirror goes on to say what it was.
-        push_environment(env, reference, settings=Settings(env=("A=1",)), cache=cache)
+        push(reference, env, PushOptions(image=ImageSettings(env=("A=1",))), cache=cache)
         folder = tmp_path / "certs.d" / registry.host
         folder.mkdir(parents=True)
         (folder / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\n')
         trust = Trust(hosts_dir=str(tmp_path / "certs.d"))
-        again = push_environment(env, reference, trust=trust, cache=cache)
+        again = push(reference, env, trust=trust, cache=cache)
         assert again.reference == mine.reference
         assert registry.tags["team/envs"]["v1"] == mine.reference.partition("@")[2]
         assert not mirror.requests
@@ -62,8 +63,12 @@ def test_a_layer_of_the_base_that_a_mirror_falsifies_comes_from_its_registry(
         (folder / "hosts.toml").write_text(f'[host."http://{mirror.host}"]\n')
         trust = Trust(hosts_dir=str(tmp_path / "certs.d"))
         cache = LayerCache(str(tmp_path / "cache"))
-        push_environment(
-            env, f"{registry.host}/team/envs:v1", base=f"{bases.host}/team/base:v1", trust=trust, cache=cache
+        push(
+            f"{registry.host}/team/envs:v1",
+            env,
+            PushOptions(base=f"{bases.host}/team/base:v1"),
+            trust=trust,
+            cache=cache,
         )
         assert mirror.faults[0].times == 0
         assert registry.blobs["team/envs"][str(digest)] == content

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
 from lamella.layers.errors import LayersError
 from lamella.layers.trust import Trust
 from support.packages import SITE, environment, package
@@ -28,10 +29,10 @@ def test_insecure_does_not_ask_the_registry_of_the_base_in_the_clear(
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         with pytest.raises(LayersError, match=r"registry\.invalid can't be reached"):
-            push_environment(
-                env,
+            push(
                 f"{registry.host}/team/envs:v1",
-                base="registry.invalid/team/base:v1",
+                env,
+                PushOptions(base="registry.invalid/team/base:v1"),
                 trust=Trust(insecure=True),
                 cache=LayerCache(str(tmp_path / "cache")),
             )

@@ -16,8 +16,10 @@ from lamella.builder.files.read import Content
 from lamella.builder.installed.distributions import Distribution
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix.walk import Entry
-from lamella.builder.pushing.push import push_environment
-from lamella.builder.scanning.findings import against
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
+from lamella.builder.scanning.findings import blocking_findings
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import own
 from lamella.builder.scanning.scan import scan
 from support.conda import SHORT, conda_environment, conda_package, python_package
@@ -64,7 +66,7 @@ def test_a_file_that_has_the_prefix_compiled_in_is_named_with_its_package(made: 
     site = made / SITE
     (site / "tool.so").write_bytes(b"\0" + os.fsencode(made) + b"/share/data\0\0\0\0")
     dist(site, "tool", "tool.so")
-    (found,) = findings(scan(str(made), image_prefix="/srv/env"), "prefix")
+    (found,) = findings(scan(str(made), ScanOptions(image_prefix="/srv/env")), "prefix")
     assert (found.severity, found.subject) == ("warning", "tool")
     assert found.message == (
         f"{SITE}/tool.so has {made} compiled in, which only a conda package's placeholder makes room to rewrite: "
@@ -87,12 +89,12 @@ def test_a_string_of_a_conda_package_without_room_is_found_before_a_push_is_refu
     string = os.fsencode(environment) + b"/share"
     (environment / "lib" / "libnative.so.1").write_bytes(b"\0" + string + b"\0next")
     long = "/opt/" + "long" * 40
-    (found,) = findings(scanned := scan(str(environment), image_prefix=long), "prefix")
+    (found,) = findings(scanned := scan(str(environment), ScanOptions(image_prefix=long)), "prefix")
     assert (found.severity, found.subject) == ("error", "native")
     assert found.message.startswith("lib/libnative.so.1 holds the environment's prefix in a string of ")
     assert "choose a shorter image prefix" in found.message
     with pytest.raises(CannotBuild, match="choose a shorter image prefix"):
-        push_environment(scanned, f"oci:{tmp_path}/out:x", image_prefix=long, cache=LayerCache(str(tmp_path / "c")))
+        push(f"oci:{tmp_path}/out:x", scanned, PushOptions(image_prefix=long), cache=LayerCache(str(tmp_path / "c")))
     assert not findings(scan(str(environment)), "prefix")
 
 
@@ -209,22 +211,22 @@ def test_a_venv_with_the_interpreter_that_it_was_made_for_is_not_said_to_be_old(
 def test_who_needs_what_is_left_out_is_a_note(made: Path) -> None:
     dist(made / SITE, "big")
     dist(made / SITE, "needs", requires="Big>=1")
-    scanned = scan(str(made), ignore=["BIG"])
+    scanned = scan(str(made), ScanOptions(ignore=("BIG",)))
     (found,) = findings(scanned, "requires")
     assert (found.severity, found.subject) == ("note", "needs")
     assert found.message == "needs 1.0 requires Big>=1, which is left out as was asked"
-    assert not against(scanned, "warning")
+    assert not blocking_findings(scanned, "warning")
 
 
 def test_what_is_left_out_has_no_findings_of_its_own(made: Path) -> None:
     dist(made / SITE, "big", "gone.py", ".netrc", requires="absent")
     (made / SITE / ".netrc").write_text("machine x password y")
     assert {each.kind for each in scan(str(made)).findings} >= {"missing", "requires"}
-    assert scan(str(made), ignore=["big"]).findings == ()
+    assert scan(str(made), ScanOptions(ignore=("big",))).findings == ()
 
 
 def test_what_a_left_out_conda_package_brought_is_not_there_either(conda: Path) -> None:
-    scanned = scan(str(conda), ignore=["pytorch"])
+    scanned = scan(str(conda), ScanOptions(ignore=("pytorch",)))
     (found,) = findings(scanned, "requires")
     assert found.message == "uses 1.0 depends on pytorch, which is left out as was asked"
     assert not [path for path in shipped(scanned) if "torch" in path]
@@ -236,7 +238,7 @@ def test_a_package_that_can_t_be_read_can_be_left_out(made: Path) -> None:
     dist(made / SITE, "closed", "closed.py")
     with pytest.raises(CannotBuild, match=r"can't read /proc/\d+/mem"):
         scan(str(made))
-    scanned = scan(str(made), ignore=["closed"])
+    scanned = scan(str(made), ScanOptions(ignore=("closed",)))
     assert "closed" not in {each.name for each in scanned.packages}
     assert reasons(scanned)[f"{SITE}/closed.py"] == "of closed, as was asked"
 
@@ -245,10 +247,10 @@ def test_a_package_that_can_t_be_read_can_be_left_out(made: Path) -> None:
 def test_whatever_the_scan_shows_as_a_package_can_be_left_out(name: str, made: Path, tmp_path: Path) -> None:
     (made / SITE / "stray.py").write_text("")
     assert name in {each.name for each in scan(str(made)).packages}
-    scanned = scan(str(made), ignore=[name])
+    scanned = scan(str(made), ScanOptions(ignore=(name,)))
     assert name not in {each.name for each in scanned.packages}
     assert [each.severity for each in findings(scanned, "ignore")] == (["note"] if name == "python" else [])
-    pushed = push_environment(scanned, f"oci:{tmp_path}/out:x", cache=LayerCache(str(tmp_path / "cache")))
+    pushed = push(f"oci:{tmp_path}/out:x", scanned, cache=LayerCache(str(tmp_path / "cache")))
     assert pushed.built == len(scanned.packages)
 
 
@@ -263,7 +265,7 @@ def test_no_system_library_ships_in_the_place_of_one_that_is_left_out(made: Path
     (site / "x.c").unlink()
     dist(site, "held", "libheld.so.1")
     dist(site, "uses", "module.so")
-    scanned = scan(str(made), ignore=["held"])
+    scanned = scan(str(made), ScanOptions(ignore=("held",)))
     assert not [path for path in shipped(scanned) if "libheld" in path]
     (found,) = findings(scanned, "libraries")
     assert (found.severity, found.subject) == ("note", "uses")
@@ -278,5 +280,5 @@ def test_all_findings_of_a_strict_package_count_those_of_its_files_too(made: Pat
     dist(made / SITE, "one", "one.so")
     dist(made / SITE, "two", requires="gone")
     scanned = scan(str(made))
-    assert [each.kind for each in against(scanned, strict=["One"])] == ["prefix"]
-    assert [each.kind for each in against(scanned, strict=["two"])] == ["requires"]
+    assert [each.kind for each in blocking_findings(scanned, strict=["One"])] == ["prefix"]
+    assert [each.kind for each in blocking_findings(scanned, strict=["two"])] == ["requires"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.installed.distributions import normalised
-from lamella.builder.scanning.findings import against
+from lamella.builder.scanning.findings import blocking_findings
 from lamella.builder.scanning.scan import scan
 from support.installed import venv
 from support.scanned import SITE, file, findings, package, paths, reasons, shipped
@@ -325,10 +325,10 @@ def test_findings_from_a_severity_up_forbid_a_push_and_so_do_those_of_named_pack
     dist(site, "lacks", "1", "", metadata=base.format("lacks") + "Requires-Dist: gone\n")
     write(site, stray__dot__py="")
     scanned = scan(str(made))
-    assert [finding.kind for finding in against(scanned, "error")] == ["requires"]
-    assert {finding.kind for finding in against(scanned, "warning")} == {"requires", "unowned"}
-    assert not against(scanned)
-    assert [finding.subject for finding in against(scanned, strict=["Lacks"])] == ["lacks"]
-    assert [finding.message for finding in against(scanned, strict=["torch"])] == [
+    assert [finding.kind for finding in blocking_findings(scanned, "error")] == ["requires"]
+    assert {finding.kind for finding in blocking_findings(scanned, "warning")} == {"requires", "unowned"}
+    assert not blocking_findings(scanned)
+    assert [finding.subject for finding in blocking_findings(scanned, strict=["Lacks"])] == ["lacks"]
+    assert [finding.message for finding in blocking_findings(scanned, strict=["torch"])] == [
         "torch must ship, and is not in the environment: install it"
     ]

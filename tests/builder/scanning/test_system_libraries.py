@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.files import elf
-from lamella.builder.scanning.findings import against
+from lamella.builder.scanning.findings import blocking_findings
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from support.engines import need
 from support.installed import venv
@@ -147,7 +148,7 @@ def test_the_package_that_lacks_a_library_is_the_one_that_is_named(made: Path, s
     gone.unlink()
     scanned = scan(str(made))
     assert [finding.subject for finding in findings(scanned, "libraries")] == ["other", "torch"]
-    assert len(against(scanned, strict=["torch"])) == 1
+    assert len(blocking_findings(scanned, strict=["torch"])) == 1
 
 
 def test_system_libraries_stay_where_they_are_on_request(
@@ -155,7 +156,7 @@ def test_system_libraries_stay_where_they_are_on_request(
 ) -> None:
     library(site / "module.so", library(tmp_path / "libown.so.1"))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
-    scanned = scan(str(made), system_libraries=False)
+    scanned = scan(str(made), ScanOptions(system_libraries=False))
     assert not [path for path in shipped(scanned) if path.startswith("lib/system/")]
 
 

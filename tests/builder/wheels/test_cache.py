@@ -9,6 +9,7 @@ import pytest
 
 from lamella.builder.errors import BuilderError, CacheError
 from lamella.builder.pushing.push import push
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from support.installed import venv
 from support.projects import editable, project
@@ -48,7 +49,7 @@ def made(tmp_path: Path, root: Path) -> Path:
 
 
 def built(prefix: Path) -> Environment:
-    return scan(str(prefix), wheels=True)
+    return scan(str(prefix), ScanOptions(wheels=True))
 
 
 def builds(tmp_path: Path) -> int:
@@ -163,8 +164,8 @@ def test_a_cache_that_can_t_be_written_is_one_sentence(
 
 
 def test_push_takes_wheels_as_scan_does(made: Path, root: Path, tmp_path: Path) -> None:
-    pushed = push(f"oci:{tmp_path}/layout:v1", str(made), wheels=True)
+    pushed = push(f"oci:{tmp_path}/layout:v1", str(made), scan_options=ScanOptions(wheels=True))
     assert f"{SITE}/demo.py" in shipped(pushed.environment)
-    again = push(f"oci:{tmp_path}/layout:v1", str(made), wheels=True)
+    again = push(f"oci:{tmp_path}/layout:v1", str(made), scan_options=ScanOptions(wheels=True))
     assert (again.reference, again.plan.unchanged) == (pushed.reference, True)
     assert builds(tmp_path) == 1

@@ -14,6 +14,7 @@ import pytest
 
 from lamella.builder.content import package as content
 from lamella.builder.errors import BuilderError
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.builder.wheels.unpack import unpack
 from support.engines import missing, need
@@ -69,7 +70,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def scanned(prefix: Path, **options: object) -> Environment:
-    return scan(str(prefix), wheels=True, **options)  # type: ignore[arg-type]
+    return scan(str(prefix), ScanOptions(wheels=True), **options)  # type: ignore[arg-type]
 
 
 def canonical(environment: Environment, name: str) -> dict[str, tuple[int, str]]:

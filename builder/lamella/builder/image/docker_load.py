@@ -37,7 +37,7 @@ _MOST_EXPANDED = 1 << 40
 """Bytes that one layer may unpack to: what is loaded was pushed by whoever loads it, and a terabyte is a mistake."""
 
 
-def load(
+def load_image(
     reference: str,
     *,
     name: str = "",

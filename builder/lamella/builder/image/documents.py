@@ -100,8 +100,8 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What the runnable image does when nothing else is said; empty fields are the base's, or Python."""
+class ImageSettings:
+    """What the runnable image runs and how it is described. An empty field takes the base's value, or Python."""
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
@@ -166,11 +166,11 @@ def documents(
     image: Sequence[ImageLayer],
     *,
     base: Base | None = None,
-    settings: Settings | None = None,
+    settings: ImageSettings | None = None,
     others: Sequence[Pair] = (),
 ) -> Documents:
     """Every document of one environment; its index names `others`, of other platforms, as well."""
-    settings = settings or Settings()
+    settings = settings or ImageSettings()
     image_config, image_manifest = _image(about, image, base, settings)
     parts = [packages[start : start + MANIFEST_LAYERS] for start in range(0, len(packages), MANIFEST_LAYERS)] or [()]
     package_documents = [_packages(about, part, settings) for part in parts]
@@ -202,7 +202,7 @@ def documents(
     )
 
 
-def _packages(about: About, packages: Sequence[PackageLayer], settings: Settings) -> tuple[Document, Document]:
+def _packages(about: About, packages: Sequence[PackageLayer], settings: ImageSettings) -> tuple[Document, Document]:
     config = ImageConfig(
         about.platform,
         tuple(package.built.diff_id for package in packages),
@@ -238,7 +238,7 @@ def _package_descriptor(package: PackageLayer) -> Descriptor:
 
 
 def _image(
-    about: About, layers: Sequence[ImageLayer], base: Base | None, settings: Settings
+    about: About, layers: Sequence[ImageLayer], base: Base | None, settings: ImageSettings
 ) -> tuple[Document, Document]:
     under = base.config if base else ImageConfig(about.platform, ())
     config = replace(
@@ -268,7 +268,7 @@ def _image(
     return config_document, Document(Descriptor.of(MANIFEST, manifest), manifest)
 
 
-def _python(about: About, under: ImageConfig, settings: Settings) -> tuple[str, ...]:
+def _python(about: About, under: ImageConfig, settings: ImageSettings) -> tuple[str, ...]:
     return () if settings.entrypoint or under.entrypoint else (f"{about.image_prefix}/bin/python",)
 
 
@@ -292,11 +292,11 @@ def _oci_typed(layer: Descriptor) -> Descriptor:
     return Descriptor(media_type, layer.digest, layer.size)
 
 
-def _step(members: Sequence[str], settings: Settings) -> dict[str, str]:
+def _step(members: Sequence[str], settings: ImageSettings) -> dict[str, str]:
     return {"created": settings.created, "created_by": f"lamella: {', '.join(members)}"}
 
 
-def _named(base: Base | None, settings: Settings) -> dict[str, str]:
+def _named(base: Base | None, settings: ImageSettings) -> dict[str, str]:
     about_it = {**settings.annotations, _CREATED: settings.created}
     if base:
         about_it |= {_BASE_NAME: base.name, _BASE_DIGEST: str(base.digest)}

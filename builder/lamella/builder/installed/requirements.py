@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.files.hash_cache import Hashes
     from lamella.builder.installed.distributions import Distribution
-    from lamella.builder.prefix.interpreter import Facts
+    from lamella.builder.prefix.interpreter import Facts, Prefix
 
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i686"}
@@ -29,8 +29,7 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i68
 
 def unmet(
     found: Sequence[Distribution],
-    facts: Facts,
-    executable: str,
+    prefix: Prefix,
     hashes: Hashes,
     *,
     left_out: Sequence[Distribution] = (),
@@ -42,8 +41,8 @@ def unmet(
     """
     said = json.dumps(
         [
-            facts.version,
-            str(facts.platform),
+            prefix.python.version,
+            str(prefix.python.platform),
             sorted(
                 (
                     *(each.origin, each.name, each.version, each.build),
@@ -56,10 +55,10 @@ def unmet(
         ]
     )
     question = "requirements " + hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
-    subject = os.stat(os.path.realpath(executable))
+    subject = os.stat(os.path.realpath(prefix.executable))
     answer = hashes.answer(question, subject)
     if answer is None:
-        findings = [*_pip(found, facts, left_out), *_conda(found, left_out)]
+        findings = [*_pip(found, prefix.python, left_out), *_conda(found, left_out)]
         answer = json.dumps([[each.severity, each.kind, each.subject, each.message] for each in findings])
         hashes.remember_answer(question, subject, answer)
     return [Finding(*fields) for fields in json.loads(answer)]

@@ -18,7 +18,7 @@ class Pruned(NamedTuple):
     bytes: int
 
 
-def prune(
+def prune_cache(
     cache: LayerCache | None = None,
     *,
     keep_bytes: int | None = None,

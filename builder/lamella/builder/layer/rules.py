@@ -12,7 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Protocol
 
-import lamella.builder
+import lamella.layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

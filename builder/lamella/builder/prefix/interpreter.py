@@ -16,7 +16,10 @@ from lamella.builder.prefix import foreign
 from lamella.layers.oci.documents import Platform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lamella.builder.files.hash_cache import Hashes
+    from lamella.builder.prefix.locate import Kind, Located
 
 _SECONDS = 60
 _OLDEST = (3, 8)
@@ -84,6 +87,40 @@ class Facts:
         return ".".join(self.version.split(".")[:2])
 
 
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """An environment's folder, and what its interpreter says of itself."""
+
+    path: str
+    """Absolute, as the user named it, not resolved."""
+    executable: str
+    kind: Kind
+    configuration: Mapping[str, str]
+    """The settings in `pyvenv.cfg`; empty for any other kind."""
+    python: Facts
+
+    @property
+    def stdlib(self) -> str:
+        """Where the standard library belongs, relative to the prefix: `lib/python3.12`."""
+        return f"lib/python{self.python.short}"
+
+    @property
+    def site_packages(self) -> str:
+        """Where packages belong, relative to the prefix: `lib/python3.12/site-packages`."""
+        return f"{self.stdlib}/site-packages"
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the interpreter is built for another machine and can't run here."""
+        return self.python.compiler != self.executable
+
+
+def prefix_of(located: Located, hashes: Hashes) -> Prefix:
+    """The located environment with its interpreter's answers; errors as for `ask`."""
+    python = ask(located.executable, hashes)
+    return Prefix(located.prefix, located.executable, located.kind, located.configuration, python)
+
+
 def ask(executable: str, hashes: Hashes) -> Facts:
     """What `executable` says of itself; remembered for as long as its file stays as it is.
 
@@ -108,14 +145,15 @@ def ask(executable: str, hashes: Hashes) -> Facts:
     return _facts(executable, answer, Platform.here(), executable)
 
 
-def recorded_platform(prefix: str, facts: Facts, wanted: Platform | None) -> Platform:
-    """The platform that is recorded: the interpreter's, or `wanted`, which may say a variant. `NotAnEnvironment` for another."""
-    if wanted and (wanted.os, wanted.architecture) != (facts.platform.os, facts.platform.architecture):
+def recorded_platform(prefix: Prefix, wanted: Platform | None) -> Platform:
+    """The platform to record: the interpreter's, or `wanted`, which may add a variant. `NotAnEnvironment` for another."""
+    here = prefix.python.platform
+    if wanted and (wanted.os, wanted.architecture) != (here.os, here.architecture):
         raise NotAnEnvironment(
-            f"{prefix} is for {facts.platform}, not for {wanted}: name the folder of an environment that was "
+            f"{prefix.path} is for {here}, not for {wanted}: name the folder of an environment that was "
             "installed for it, or leave --platform out"
         )
-    return wanted or facts.platform
+    return wanted or here
 
 
 def _run(executable: str) -> str:

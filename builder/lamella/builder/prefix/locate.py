@@ -49,6 +49,13 @@ def locate(prefix: str | None = None) -> Located:
     return _look(_on_path(), "python on PATH belongs to ")
 
 
+def active_prefix() -> str:
+    """The prefix of the environment that a command means without naming one: VIRTUAL_ENV, CONDA_PREFIX, `.venv` or
+    `.pixi/envs/default` in the working directory, else that of `python` on PATH. `NotAnEnvironment` if there is none.
+    """
+    return locate().prefix
+
+
 def _look(named: str, how: str) -> Located:
     prefix = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(named)))
     if not os.path.isdir(prefix):

@@ -11,8 +11,7 @@ from lamella.builder.prefix.locate import SHARED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from lamella.builder.prefix.interpreter import Facts
-    from lamella.builder.prefix.locate import Located
+    from lamella.builder.prefix.interpreter import Prefix
 
 _ACTIVATE = re.compile(r"""^[ \t]*(?:export )?VIRTUAL_ENV=(?:\$\(cygpath )?(['"]?)(/[^'"\n]*?)\1\)?$""", re.MULTILINE)
 
@@ -30,19 +29,21 @@ class Place(NamedTuple):
         return source == self.source or source.startswith(self.source + "/")
 
 
-def places(located: Located, facts: Facts) -> tuple[Place, ...]:
+def places(prefix: Prefix) -> tuple[Place, ...]:
     """Every folder whose files are the environment's, the most specific first."""
-    found = [Place(spelling, "") for spelling in _own(located)]
-    if located.kind == "venv":
-        found += [Place(spelling, f"lib/python{facts.short}") for spelling in _spellings(facts.stdlib)]
-        found += [Place(spelling, f"include/python{facts.short}") for spelling in _spellings(facts.include)]
-        found += [Place(spelling, "") for spelling in _base(located, facts)]
+    found = [Place(spelling, "") for spelling in _own(prefix)]
+    if prefix.kind == "venv":
+        found += [Place(spelling, f"lib/python{prefix.python.short}") for spelling in _spellings(prefix.python.stdlib)]
+        found += [
+            Place(spelling, f"include/python{prefix.python.short}") for spelling in _spellings(prefix.python.include)
+        ]
+        found += [Place(spelling, "") for spelling in _base(prefix)]
     return tuple(sorted(set(found), key=lambda place: (-len(place.source), place)))
 
 
-def prefixes(located: Located, facts: Facts) -> tuple[bytes, ...]:
+def prefixes(prefix: Prefix) -> tuple[bytes, ...]:
     """Every spelling of the prefixes that the environment's files may hold, the longest first. None that others share."""
-    found = {os.fsencode(spelling) for spelling in (*_own(located), *_base(located, facts)) if spelling not in SHARED}
+    found = {os.fsencode(spelling) for spelling in (*_own(prefix), *_base(prefix)) if spelling not in SHARED}
     return tuple(sorted(found, key=lambda prefix: (-len(prefix), prefix)))
 
 
@@ -54,16 +55,16 @@ def in_environment(source: str, places: Sequence[Place]) -> Iterator[str]:
             yield f"{place.path}/{rest}" if place.path and rest else place.path or rest
 
 
-def _own(located: Located) -> Iterable[str]:
-    return dict.fromkeys((*_spellings(located.prefix), *_activation(located.prefix)))
+def _own(prefix: Prefix) -> Iterable[str]:
+    return dict.fromkeys((*_spellings(prefix.path), *_activation(prefix.path)))
 
 
-def _base(located: Located, facts: Facts) -> Iterable[str]:
+def _base(prefix: Prefix) -> Iterable[str]:
     """The base interpreter's prefix, where it is the interpreter's alone."""
-    named = [facts.base_prefix]
-    home = located.configuration.get("home", "")
+    named = [prefix.python.base_prefix]
+    home = prefix.configuration.get("home", "")
     # uv names its interpreters by a link for the minor version; the configuration has the one, Python says the other.
-    if home and os.path.realpath(os.path.dirname(home)) == os.path.realpath(facts.base_prefix):
+    if home and os.path.realpath(os.path.dirname(home)) == os.path.realpath(prefix.python.base_prefix):
         named.append(os.path.dirname(home))
     spelled = dict.fromkeys(spelling for name in named for spelling in _spellings(name))
     return [] if SHARED & set(spelled) else spelled

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.prefix.locate import SHARED
 
 if TYPE_CHECKING:
-    from lamella.builder.prefix.interpreter import Facts
-    from lamella.builder.prefix.locate import Located
+    from lamella.builder.prefix.interpreter import Facts, Prefix
 
 
 class Site(NamedTuple):
@@ -25,22 +24,22 @@ class Site(NamedTuple):
         return os.path.normpath(os.path.join(self.source, "..", "..", ".."))
 
 
-def sites(located: Located, facts: Facts) -> list[Site]:
+def sites(prefix: Prefix) -> list[Site]:
     """Those that exist. Source: site.py, `main`; Debian's changes to it."""
-    own = Site(os.path.join(located.prefix, "lib", f"python{facts.short}", "site-packages"), False)
-    user = Site(os.path.join(user_base(), "lib", f"python{facts.short}", "site-packages"), True)
-    if is_system(located):
-        found = [user, *_system(located.prefix, facts)]
-    elif located.configuration.get("include-system-site-packages", "").lower() == "true":
-        found = [own, user, *_system(facts.base_prefix, facts)]
+    own = Site(os.path.join(prefix.path, "lib", f"python{prefix.python.short}", "site-packages"), False)
+    user = Site(os.path.join(user_base(), "lib", f"python{prefix.python.short}", "site-packages"), True)
+    if is_system(prefix):
+        found = [user, *_system(prefix.path, prefix.python)]
+    elif prefix.configuration.get("include-system-site-packages", "").lower() == "true":
+        found = [own, user, *_system(prefix.python.base_prefix, prefix.python)]
     else:
         found = [own]
     return [site for site in found if os.path.isdir(site.source)]
 
 
-def is_system(located: Located) -> bool:
+def is_system(prefix: Prefix) -> bool:
     """Whether the prefix is the whole system's, of which only what is Python's is the environment."""
-    return located.kind == "plain" and os.path.realpath(located.prefix) in SHARED
+    return prefix.kind == "plain" and os.path.realpath(prefix.path) in SHARED
 
 
 def user_base() -> str:
@@ -48,11 +47,11 @@ def user_base() -> str:
     return os.environ.get("PYTHONUSERBASE") or os.path.join(os.path.expanduser("~"), ".local")
 
 
-def _system(prefix: str, facts: Facts) -> list[Site]:
-    python = f"python{facts.short}"
-    if facts.debian:
-        folders = (f"local/lib/{python}", "lib/python3", f"lib/{python}")
-        return [Site(os.path.join(prefix, folder, "dist-packages"), True) for folder in folders]
+def _system(folder: str, python: Facts) -> list[Site]:
+    name = f"python{python.short}"
+    if python.debian:
+        folders = (f"local/lib/{name}", "lib/python3", f"lib/{name}")
+        return [Site(os.path.join(folder, inner, "dist-packages"), True) for inner in folders]
     # Fedora and openSUSE keep what is compiled in lib64; elsewhere that is lib itself, or not there.
-    real = dict.fromkeys(os.path.realpath(os.path.join(prefix, lib, python)) for lib in ("lib64", "lib"))
-    return [Site(os.path.join(folder, "site-packages"), True) for folder in real]
+    real = dict.fromkeys(os.path.realpath(os.path.join(folder, lib, name)) for lib in ("lib64", "lib"))
+    return [Site(os.path.join(each, "site-packages"), True) for each in real]

@@ -7,19 +7,27 @@ anything: with the image prefix and the compression of what it is compared with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.layer import wanted
+from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, VERSION
-from lamella.layers.oci.documents import LAYER_GZIP
+from lamella.layers.oci.documents import LAYER_GZIP, Platform
+from lamella.layers.oci.reference import Reference
+from lamella.layers.published.environment import PublishedEnvironment, for_platform, read_index
+from lamella.layers.storages import open_storage
+from lamella.layers.text import size
+from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lamella.builder.content.pack import Compression
     from lamella.builder.environment import Environment
-    from lamella.layers.published.environment import PublishedEnvironment
+    from lamella.layers.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,7 @@ class Item:
         return self.key == other.key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Difference:
     """What leads from one environment to another; each sorted by name."""
 
@@ -56,6 +64,54 @@ class Difference:
     def moves(self) -> int:
         """Bytes that a node with the first needs for the second."""
         return sum(item.size for item in self.added) + sum(after.size for _, after in self.changed)
+
+    def __repr__(self) -> str:
+        """One line."""
+        counts = f"{len(self.added):,} added, {len(self.removed):,} removed, {len(self.changed):,} changed"
+        return f"<Difference: {counts}, {self.same:,} the same; {size(self.moves)} to move>"
+
+
+def diff(
+    before: str | Environment,
+    after: str | Environment,
+    scan_options: ScanOptions = ScanOptions(),
+    *,
+    compression: Compression = "zstd",
+    platform: Platform | None = None,
+    trust: Trust = Trust(),
+    progress: Progress | None = None,
+) -> Difference:
+    """What leads from one environment to another; each is a reference, the folder of an environment, or scanned already.
+
+    An environment on this disk is compared with a published one as if pushed with the same image prefix and compression, and
+    with another one on this disk as `scan_options` and `compression` say. `platform` chooses among those that a reference
+    names, by default this machine's. Raises `BuilderError` and `LayersError`.
+    """
+    sides = [
+        _fetched(side, platform, trust) if isinstance(side, str) and not os.path.isdir(side) else side
+        for side in (before, after)
+    ]
+    like = next((side for side in sides if isinstance(side, PublishedEnvironment)), None)
+    image_prefix = like.prefix if like else scan_options.image_prefix
+    compression = compression_of(like) if like else compression
+
+    def items(side: str | Environment | PublishedEnvironment) -> tuple[Item, ...]:
+        if isinstance(side, PublishedEnvironment):
+            return published(side)
+        if isinstance(side, str):
+            from lamella.builder.scanning.scan import scan
+
+            side = scan(side, replace(scan_options, image_prefix=image_prefix), progress=progress)
+        return scanned(side, image_prefix=image_prefix, compression=compression)
+
+    return difference(*(items(side) for side in sides))
+
+
+def _fetched(text: str, platform: Platform | None, trust: Trust) -> PublishedEnvironment:
+    reference = Reference.parse(text)
+    with closing(open_storage(reference, trust)) as storage:
+        found = read_index(storage, reference, trust)
+    return for_platform(found, platform or Platform.here())
 
 
 def difference(before: Iterable[Item], after: Iterable[Item]) -> Difference:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.content.bytecode import Compiler
+from lamella.builder.environment import Environment
 from lamella.builder.errors import BuilderError
 from lamella.builder.image import base as bases
 from lamella.builder.image import findings_report
-from lamella.builder.image.documents import About, Documents, ImageLayer, PackageLayer, Settings, documents
+from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
 from lamella.builder.layer import wanted
 from lamella.builder.layer.build import build
 from lamella.builder.layer.cache import LayerCache
@@ -20,33 +21,34 @@ from lamella.builder.layer.plan import PlannedLayer, PushPlan, plan
 from lamella.builder.layer.rules import Remembered
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing import destination
+from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.publish import Attachments, Published, attach, publish
 from lamella.builder.pushing.survey import look
 from lamella.builder.pushing.upload import Uploads
+from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.errors import LayersError
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
-from lamella.layers.progress import Silent
+from lamella.layers.progress import shown
 from lamella.layers.storages import open_storage, trust_for
+from lamella.layers.text import counted, size
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from lamella.builder.content.pack import Compression
-    from lamella.builder.environment import Environment
-    from lamella.builder.image.documents import Base, Pair
+    from lamella.builder.image.documents import Base, Documents, Pair
     from lamella.builder.layer.cache import Built
     from lamella.builder.layer.wanted import Layers
+    from lamella.builder.pushing.survey import Survey
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import Storage
     from lamella.layers.progress import Progress
-    from lamella.layers.signing.keys import PrivateKey
 
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\s:]+)+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Pushed:
     """What a push did; with `dry_run`, what it found: then nothing was built or moved."""
 
@@ -63,169 +65,240 @@ class Pushed:
     moved: int
     """Bytes that were uploaded, manifests included."""
     unattached: str = ""
-    """Why the findings could not be attached; empty where they were, or there are none."""
+    """Why the findings could not be attached; empty if they were, or if there are none."""
+
+    def __repr__(self) -> str:
+        """One line."""
+        layers = f"{counted(self.built, 'layer')} built, {self.uploaded:,} uploaded, {self.reused:,} reused"
+        return f"<Pushed {self.reference}: {counted(len(self.environment.packages), 'package')}; {layers}; {size(self.moved)}>"
 
 
 def push(
     reference: str,
-    prefix: str | None = None,
+    environment: Environment | str | None = None,
+    options: PushOptions = PushOptions(),
     *,
-    local: str | None = None,
-    include: Sequence[str] = (),
-    wheels: bool = False,
-    image_prefix: str = "/opt/env",
-    base: str | None = None,
-    settings: Settings | None = None,
-    compression: Compression = "zstd",
-    max_layers: int = 100,
+    scan_options: ScanOptions = ScanOptions(),
     trust: Trust = Trust(),
-    dry_run: bool = False,
-    append: bool = False,
-    sbom: bool = False,
-    signing_key: PrivateKey | None = None,
     cache: LayerCache | None = None,
     progress: Progress | None = None,
 ) -> Pushed:
-    """Pushes the environment at `prefix` (by default the active one) as `reference`, a tag in a registry or layout.
+    """Push an environment as `reference`, a tag in a registry or in an OCI layout folder.
 
-    What the scan found is attached to the index, so that nodes can ask for it. `local`, `include`
-    and `wheels` are those of `scan`. `base` is a reference to an image to put it on. `append` keeps what the tag names for
-    other platforms. `sbom` attaches a bill of materials to the index. Raises `BuilderError` and `LayersError`.
+    `environment` was scanned already, or is a prefix to scan; by default it is the running interpreter's, `sys.prefix`. The
+    scan takes its image prefix from `options`. Its findings are attached to the index. `cache` is the user's unless it is
+    given. Without `progress`, a terminal and a notebook show bars. Pushing again is idempotent: the tag changes last, and
+    only if the index differs. Raises `BuilderError` and `LayersError`.
     """
-    from lamella.builder.scanning.scan import scan
+    target = _target(reference, options)
+    with shown(progress) as bars:
+        if not isinstance(environment, Environment):
+            from lamella.builder.scanning.scan import scan
 
-    _target(reference, image_prefix)
-    environment = scan(prefix, local=local, include=include, wheels=wheels, progress=progress or Silent())
-    return push_environment(
+            scan_options = replace(scan_options, image_prefix=options.image_prefix)
+            environment = scan(environment, scan_options, progress=bars)
+        with contextlib.closing(open_storage(target, trust, create=True, mirrors=False)) as storage:
+            tools = _Tools(storage, target, trust, cache or LayerCache(), bars)
+            resolved = _resolve(tools, environment, options)
+            decided = _decide(tools, resolved)
+            if options.dry_run:
+                return _planned(tools, resolved, decided)
+            if decided.plan.unchanged:
+                return _unchanged(tools, resolved, decided)
+            with contextlib.closing(Uploads(storage, decided.there, bars)) as uploads:
+                known = _execute(tools, resolved, decided, uploads)
+                published = _publish(tools, resolved, decided, known, uploads)
+    return Pushed(
+        str(target.at(published.index.digest)),
         environment,
-        reference,
-        image_prefix=image_prefix,
-        base=base,
-        settings=settings,
-        compression=compression,
-        max_layers=max_layers,
-        trust=trust,
-        dry_run=dry_run,
-        append=append,
-        sbom=sbom,
-        signing_key=signing_key,
-        cache=cache,
-        progress=progress,
+        decided.plan,
+        len(decided.plan.chosen("build")),
+        len(decided.plan.chosen("reuse")),
+        uploads.count,
+        uploads.moved,
+        published.unattached,
     )
 
 
-def push_environment(
-    environment: Environment,
-    reference: str,
-    *,
-    image_prefix: str = "/opt/env",
-    base: str | None = None,
-    settings: Settings | None = None,
-    compression: Compression = "zstd",
-    max_layers: int = 100,
-    trust: Trust = Trust(),
-    dry_run: bool = False,
-    append: bool = False,
-    sbom: bool = False,
-    signing_key: PrivateKey | None = None,
-    cache: LayerCache | None = None,
-    progress: Progress | None = None,
-) -> Pushed:
-    """`push` for an environment that was scanned already."""
-    target = _target(reference, image_prefix)
-    cache = cache or LayerCache()
-    progress = progress or Silent()
-    settings = settings or Settings()
-    with contextlib.closing(open_storage(target, trust, create=True, mirrors=False)) as storage:
-        under = _base(base, environment, target, trust)
-        image_layers = max_layers - (len(under.layers) if under else 0)
-        if max_layers < 1:
-            raise BuilderError(f"the runnable image can't have {max_layers} layers at most: want 1 or more")
-        if under and image_layers < 1:
-            raise BuilderError(
-                f"the base {base} has {len(under.layers)} layers, and {max_layers} are all there may be: "
-                "raise --max-layers, or take a smaller base"
-            )
-        remembered = Remembered(cache)
-        layers = wanted.layers(
-            environment,
-            image_prefix=image_prefix,
-            compression=compression,
-            image_layers=image_layers,
-            notes=remembered,
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """What the steps of a push work with."""
+
+    storage: Storage
+    target: Reference
+    trust: Trust
+    cache: LayerCache
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """What is to be pushed, and what is known of it before anything of the destination but its tag is read."""
+
+    environment: Environment
+    options: PushOptions
+    base: Base | None
+    layers: Layers
+    remembered: Remembered
+    cached: Mapping[str, Built]
+    """The layers that the cache knows, by key."""
+    tag: Descriptor | None
+    """The index that the tag names now."""
+
+    def documents(self, known: Mapping[str, Built], others: Sequence[Pair]) -> Documents:
+        """The documents of these layers; the index names `others`, for other platforms, as well."""
+        environment, options = self.environment, self.options
+        about = About(environment.platform, options.image_prefix, environment.interpreter.version, environment.needs)
+        image = [ImageLayer(item.packages, item.key, known[item.key]) for item in self.layers.image]
+        packages = _packages(self.layers, known)
+        return documents(about, packages, image, base=self.base, settings=options.image, others=others)
+
+    def attachments(self, known: Mapping[str, Built]) -> Attachments:
+        """What belongs to the index beside its manifests."""
+        report = findings_report.artifact(self.environment, self.options.image_prefix)
+        bill = _bill(self.layers, known) if self.options.sbom else None
+        return Attachments(self.environment.platform, report, bill, self.options.signing_key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What a push will do."""
+
+    plan: PushPlan
+    survey: Survey | None
+    """None if the tag names exactly this environment."""
+
+    @property
+    def there(self) -> frozenset[str]:
+        """Digests that the destination has."""
+        return self.survey.there if self.survey else frozenset()
+
+
+def _resolve(tools: _Tools, environment: Environment, options: PushOptions) -> _Resolved:
+    base = _base(tools, environment, options)
+    count = len(base.layers) if base else 0
+    if count >= options.max_layers:
+        raise BuilderError(
+            f"the base {options.base} has {count} layers, and {options.max_layers} are all there may be: "
+            "raise --max-layers, or take a smaller base"
         )
-        about = About(environment.platform, image_prefix, environment.interpreter.version, environment.needs)
-        cached = {item.key: built for item in layers.all if (built := cache.find(item.key))}
-        now = destination.current(storage, target)
+    remembered = Remembered(tools.cache)
+    layers = wanted.layers(
+        environment,
+        image_prefix=options.image_prefix,
+        compression=options.compression,
+        image_layers=options.max_layers - count,
+        notes=remembered,
+    )
+    cached = {item.key: built for item in layers.all if (built := tools.cache.find(item.key))}
+    tag = destination.current(tools.storage, tools.target)
+    return _Resolved(environment, options, base, layers, remembered, cached, tag)
 
-        def document(known: Mapping[str, Built], others: Sequence[Pair]) -> Documents:
-            return documents(about, *_described(layers, known), base=under, settings=settings, others=others)
 
-        def attachments(known: Mapping[str, Built]) -> Attachments:
-            bill = _bill(layers, known) if sbom else None
-            return Attachments(
-                environment.platform, findings_report.artifact(environment, image_prefix), bill, signing_key
-            )
+def _decide(tools: _Tools, resolved: _Resolved) -> _Decided:
+    layers, tag, cached = resolved.layers.all, resolved.tag, resolved.cached
+    platform = resolved.environment.platform
+    if tag and len(cached) == len(layers):
+        others = destination.others(tools.storage, tag, platform) if resolved.options.append else ()
+        if tag.digest == resolved.documents(cached, others).index.descriptor.digest:
+            planned = tuple(PlannedLayer(item, "reuse", cached[item.key]) for item in layers)
+            return _Decided(PushPlan(str(tools.target), planned, unchanged=True), None)
+    survey = look(
+        tools.storage, tools.target, layers, platform, trust=tools.trust, now=tag, cache=tools.cache, cached=cached
+    )
 
-        if len(cached) == len(layers.all) and now:
-            others = destination.others(storage, now, environment.platform) if append else ()
-            if now.digest == document(cached, others).index.descriptor.digest:
-                published = Published(now) if dry_run else attach(storage, target, now, attachments(cached))
-                return _unchanged(environment, target, layers, cached, published)
-        survey = look(
-            storage, target, layers.all, environment.platform, trust=trust, now=now, cache=cache, cached=cached
+    def here(built: Built) -> bool:
+        return tools.cache.blob_path(built) is not None
+
+    return _Decided(plan(str(tools.target), layers, survey.known, here, survey.there), survey)
+
+
+def _planned(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
+    """The result of a dry run."""
+    reference, planned = str(tools.target), decided.plan
+    if planned.unchanged and resolved.tag:
+        reference = str(tools.target.at(resolved.tag.digest))
+    elif resolved.base:
+        planned = replace(planned, base=_lacking(tools.storage, resolved.base, decided.there))
+    return Pushed(reference, resolved.environment, planned, 0, len(planned.chosen("reuse")), 0, 0)
+
+
+def _unchanged(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
+    """The result if the tag names exactly this environment; what belongs to the index is attached if it is missing."""
+    assert resolved.tag
+    published = attach(tools.storage, tools.target, resolved.tag, resolved.attachments(resolved.cached))
+    pinned = str(tools.target.at(resolved.tag.digest))
+    return Pushed(pinned, resolved.environment, decided.plan, 0, len(decided.plan.layers), 0, 0, published.unattached)
+
+
+def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Uploads) -> dict[str, Built]:
+    """Build and upload as decided; return what every key is, when all of it is there."""
+    environment, options, cache = resolved.environment, resolved.options, tools.cache
+    results = dict(decided.survey.known if decided.survey else {})
+
+    def done(key: str, built: Built) -> None:
+        results[key] = built
+        uploads.layer(built, cache)
+
+    with contextlib.ExitStack() as stack:
+        if resolved.base and options.base:
+            _take_base(stack, tools, uploads, resolved.base, Reference.parse(options.base))
+        for layer in decided.plan.chosen("upload"):
+            if layer.built:
+                uploads.layer(layer.built, cache)
+        keys = {layer.wanted.key for layer in decided.plan.chosen("build")}
+        compiler = stack.enter_context(contextlib.closing(Compiler(environment.interpreter)))
+        build(
+            [content for content in resolved.layers.contents if content.wanted.key in keys],
+            [bundle for bundle in resolved.layers.bundles if bundle.key in keys],
+            ship=lambda package: wanted.shipped(environment, package, options.image_prefix, resolved.remembered),
+            known=results,
+            cache=cache,
+            compiler=compiler,
+            compression=options.compression,
+            storage=tools.storage,
+            progress=tools.progress,
+            done=done,
         )
-        known = survey.known
-        decided = plan(str(target), layers.all, known, lambda built: cache.blob_path(built) is not None, survey.there)
-        if dry_run:
-            if under:
-                decided = replace(decided, base=_lacking(storage, under, survey.there))
-            return Pushed(str(target), environment, decided, 0, len(decided.chosen("reuse")), 0, 0)
-        with contextlib.ExitStack() as stack:
-            uploads = stack.enter_context(contextlib.closing(Uploads(storage, survey.there, progress)))
-            if under and base:
-                _take_base(stack, uploads, under, Reference.parse(base), target, trust=trust)
-            tools = _Tools(storage, cache, remembered, progress, uploads)
-            known = _build(
-                decided,
-                layers,
-                known,
-                environment=environment,
-                image_prefix=image_prefix,
-                compression=compression,
-                tools=tools,
-            )
-            uploads.wait()
-
-        def send(made: Documents) -> None:
-            try:
-                uploads.documents(made)
-            except LayersError:
-                # A blob that was there within a day may be gone: then the registry refuses what names it.
-                if not survey.believed:
-                    raise
-                survey.doubt(cache)
-                uploads.make_sure([known[item.key] for item in layers.all], cache)
-                uploads.documents(made)
-
-        published = publish(
-            storage,
-            target,
-            functools.partial(document, known),
-            attachments(known),
-            send=send,
-            uploads=uploads,
-            now=now,
-            append=append,
-        )
-        tagged = f"{target.tag}@{published.index.digest}"
-        survey.remember(cache, [known[item.key] for item in layers.all], tagged)
-    pinned = str(target.at(published.index.digest))
-    built_count, reused = len(decided.chosen("build")), len(decided.chosen("reuse"))
-    return Pushed(pinned, environment, decided, built_count, reused, uploads.count, uploads.moved, published.unattached)
+        uploads.wait()
+    return results
 
 
-def _target(reference: str, image_prefix: str) -> Reference:
+def _publish(
+    tools: _Tools, resolved: _Resolved, decided: _Decided, known: Mapping[str, Built], uploads: Uploads
+) -> Published:
+    """Send the documents and what belongs to them, and name them by the tag."""
+    survey, cache = decided.survey, tools.cache
+    assert survey
+    layers = [known[item.key] for item in resolved.layers.all]
+
+    def send(made: Documents) -> None:
+        try:
+            uploads.documents(made)
+        except LayersError:
+            # A blob that was there within a day may be gone: then the registry refuses what names it.
+            if not survey.believed:
+                raise
+            survey.doubt(cache)
+            uploads.make_sure(layers, cache)
+            uploads.documents(made)
+
+    published = publish(
+        tools.storage,
+        tools.target,
+        functools.partial(resolved.documents, known),
+        resolved.attachments(known),
+        send=send,
+        uploads=uploads,
+        now=resolved.tag,
+        append=resolved.options.append,
+    )
+    survey.remember(cache, layers, f"{tools.target.tag}@{published.index.digest}")
+    return published
+
+
+def _target(reference: str, options: PushOptions) -> Reference:
+    image_prefix = options.image_prefix
     target = Reference.parse(reference)
     if target.digest or not target.tag:
         raise BuilderError(f"{reference} names a digest, and a push makes a new one: name a tag")
@@ -236,14 +309,17 @@ def _target(reference: str, image_prefix: str) -> Reference:
     if image_prefix in SHARED:
         # What holds it would not be the environment's alone: `#!/usr/bin/env` is not to be rewritten by a node.
         raise BuilderError(f"{image_prefix} is not an environment's alone: name a folder in it, such as /opt/env")
+    if options.max_layers < 1:
+        raise BuilderError(f"the runnable image can't have {options.max_layers} layers at most: want 1 or more")
     return target
 
 
-def _base(base: str | None, environment: Environment, target: Reference, trust: Trust) -> Base | None:
-    if not base:
+def _base(tools: _Tools, environment: Environment, options: PushOptions) -> Base | None:
+    if not options.base:
         return None
-    reference = Reference.parse(base)
-    with contextlib.closing(open_storage(reference, trust_for(reference, target, trust))) as storage:
+    reference = Reference.parse(options.base)
+    trust = trust_for(reference, tools.target, tools.trust)
+    with contextlib.closing(open_storage(reference, trust)) as storage:
         return bases.read(storage, reference, environment.platform)
 
 
@@ -252,66 +328,12 @@ def _lacking(storage: Storage, under: Base, there: Collection[str]) -> tuple[Des
     return tuple(each for each in asked.values() if str(each.digest) not in there and not storage.exists(each))
 
 
-def _take_base(
-    stack: contextlib.ExitStack,
-    uploads: Uploads,
-    under: Base,
-    reference: Reference,
-    target: Reference,
-    *,
-    trust: Trust,
-) -> None:
-    source = stack.enter_context(contextlib.closing(open_storage(reference, trust_for(reference, target, trust))))
-    same = reference.registry and reference.registry == target.registry
-    for layer in under.layers:
+def _take_base(stack: contextlib.ExitStack, tools: _Tools, uploads: Uploads, base: Base, reference: Reference) -> None:
+    trust = trust_for(reference, tools.target, tools.trust)
+    source = stack.enter_context(contextlib.closing(open_storage(reference, trust)))
+    same = reference.registry and reference.registry == tools.target.registry
+    for layer in base.layers:
         uploads.borrowed(layer.descriptor, source, reference.repository if same else "")
-
-
-@dataclass(frozen=True, slots=True)
-class _Tools:
-    storage: Storage
-    cache: LayerCache
-    remembered: Remembered
-    progress: Progress
-    uploads: Uploads
-
-
-def _build(
-    decided: PushPlan,
-    layers: Layers,
-    known: Mapping[str, Built],
-    *,
-    environment: Environment,
-    image_prefix: str,
-    compression: Compression,
-    tools: _Tools,
-) -> dict[str, Built]:
-    """Builds and uploads as `decided`; gives what every key is."""
-    results = dict(known)
-    cache, uploads = tools.cache, tools.uploads
-
-    def done(key: str, built: Built) -> None:
-        results[key] = built
-        uploads.layer(built, cache)
-
-    for layer in decided.chosen("upload"):
-        if layer.built:
-            uploads.layer(layer.built, cache)
-    wanted_keys = {layer.wanted.key for layer in decided.chosen("build")}
-    with contextlib.closing(Compiler(environment.interpreter)) as compiler:
-        build(
-            [content for content in layers.contents if content.wanted.key in wanted_keys],
-            [bundle for bundle in layers.bundles if bundle.key in wanted_keys],
-            ship=lambda package: wanted.shipped(environment, package, image_prefix, tools.remembered),
-            known=results,
-            cache=cache,
-            compiler=compiler,
-            compression=compression,
-            storage=tools.storage,
-            progress=tools.progress,
-            done=done,
-        )
-    return results
 
 
 def _bill(layers: Layers, known: Mapping[str, Built]) -> Artifact:
@@ -319,10 +341,6 @@ def _bill(layers: Layers, known: Mapping[str, Built]) -> Artifact:
 
     packages = [content.package for content in layers.contents]
     return Artifact(sbom.MEDIA_TYPE, sbom.sbom(zip(packages, _packages(layers, known), strict=True)))
-
-
-def _described(layers: Layers, known: Mapping[str, Built]) -> tuple[list[PackageLayer], list[ImageLayer]]:
-    return _packages(layers, known), [ImageLayer(item.packages, item.key, known[item.key]) for item in layers.image]
 
 
 def _packages(layers: Layers, known: Mapping[str, Built]) -> list[PackageLayer]:
@@ -336,12 +354,3 @@ def _packages(layers: Layers, known: Mapping[str, Built]) -> list[PackageLayer]:
         )
         for content in layers.contents
     ]
-
-
-def _unchanged(
-    environment: Environment, target: Reference, layers: Layers, known: Mapping[str, Built], published: Published
-) -> Pushed:
-    planned = tuple(PlannedLayer(item, "reuse", known[item.key]) for item in layers.all)
-    decided = PushPlan(str(target), planned, unchanged=True)
-    pinned = str(target.at(published.index.digest))
-    return Pushed(pinned, environment, decided, 0, len(planned), 0, 0, published.unattached)

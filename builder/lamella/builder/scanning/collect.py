@@ -27,37 +27,37 @@ if TYPE_CHECKING:
 
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.local.roots import Local
-    from lamella.builder.prefix.interpreter import Facts
-    from lamella.builder.prefix.locate import Located
+    from lamella.builder.prefix.interpreter import Prefix
     from lamella.builder.prefix.sites import Site
 
 
-def collect(located: Located, facts: Facts, local: Local) -> Inventory:
+def collect(prefix: Prefix, local: Local) -> Inventory:
     """Everything below the prefix, what it borrows, and local code. `CannotBuild` for a folder that can't be listed."""
-    stdlib = f"lib/python{facts.short}"
-    own, base = _trees(located, facts, stdlib)
-    conda, findings = conda_packages(located.prefix) if located.kind == "conda" else ([], [])
+    own, base = _trees(prefix)
+    conda, findings = conda_packages(prefix.path) if prefix.kind == "conda" else ([], [])
     # The environment's own file stands before one of its base interpreter at the same path, but for `python` itself.
     borrowed = {entry.path for entry in base.entries} - {entry.path for entry in own.entries}
-    executables = [] if located.kind == "conda" or not base.entries else base_python.executables(located.prefix, facts)
+    executables = (
+        [] if prefix.kind == "conda" or not base.entries else base_python.executables(prefix.path, prefix.python)
+    )
     merged = {entry.path: entry for entry in (*base.entries, *own.entries, *executables)}
     python = borrowed | {entry.path for entry in executables}
-    if located.kind == "plain" and not base.entries:
-        python = {path for path in merged if base_python.owns(path, facts)}
+    if prefix.kind == "plain" and not base.entries:
+        python = {path for path in merged if base_python.owns(path, prefix.python)}
     gathered = Inventory(
-        merged, places(located, facts), conda, [], frozenset(python), [*own.left_out, *base.left_out], findings
+        merged, places(prefix), conda, [], frozenset(python), [*own.left_out, *base.left_out], findings
     )
-    for site in sites(located, facts):
-        gathered = _add_site(gathered, site, f"{stdlib}/site-packages")
-    said = [*gathered.findings, *_moved(located), *_users_own(located, facts, gathered)]
+    for site in sites(prefix):
+        gathered = _add_site(gathered, site, prefix.site_packages)
+    said = [*gathered.findings, *_moved(prefix), *_users_own(prefix, gathered)]
     gathered = gathered._replace(findings=said)
-    gathered = _add_local(gathered, local, located, facts)
+    gathered = _add_local(gathered, local, prefix)
     resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out)
     entries = {entry.path: entry for entry in resolved.entries}
-    if facts.debian and base.entries:
+    if prefix.python.debian and base.entries:
         # Debian's site module looks there where there is no pyvenv.cfg.
-        path = f"{stdlib}/dist-packages"
-        entries[path] = Entry(path, facts.stdlib, os.stat(facts.stdlib), "site-packages")
+        path = f"{prefix.stdlib}/dist-packages"
+        entries[path] = Entry(path, prefix.python.stdlib, os.stat(prefix.python.stdlib), "site-packages")
         python.add(path)
     return gathered._replace(
         entries=entries,
@@ -67,20 +67,18 @@ def collect(located: Located, facts: Facts, local: Local) -> Inventory:
     )
 
 
-def _moved(located: Located) -> list[Finding]:
-    made = made_at(located.prefix) if located.kind == "venv" else ""
+def _moved(prefix: Prefix) -> list[Finding]:
+    made = made_at(prefix.path) if prefix.kind == "venv" else ""
     if not made or os.path.exists(made):
         return []
-    message = (
-        f"{located.prefix} was made as {made} and moved: what names the old place is rewritten as if it had stayed"
-    )
-    return [Finding("warning", "moved", located.prefix, message)]
+    message = f"{prefix.path} was made as {made} and moved: what names the old place is rewritten as if it had stayed"
+    return [Finding("warning", "moved", prefix.path, message)]
 
 
-def _users_own(located: Located, facts: Facts, gathered: Inventory) -> list[Finding]:
+def _users_own(prefix: Prefix, gathered: Inventory) -> list[Finding]:
     """What Python imports here from the user's own site, and does not ship with an environment that is not a venv."""
-    site = os.path.join(user_base(), "lib", f"python{facts.short}", "site-packages")
-    if located.kind == "venv" or is_system(located) or not os.path.isdir(site) or os.environ.get("PYTHONNOUSERSITE"):
+    site = os.path.join(user_base(), prefix.site_packages)
+    if prefix.kind == "venv" or is_system(prefix) or not os.path.isdir(site) or os.environ.get("PYTHONNOUSERSITE"):
         return []
     here = {each.name for each in (*gathered.pip, *gathered.conda)}
     theirs = distributions(site, "", ())
@@ -106,17 +104,17 @@ def _users_own(located: Located, facts: Facts, gathered: Inventory) -> list[Find
     ]
 
 
-def _trees(located: Located, facts: Facts, stdlib: str) -> tuple[Tree, Tree]:
+def _trees(prefix: Prefix) -> tuple[Tree, Tree]:
     """The environment's own files, and the base interpreter's."""
-    if located.kind == "venv":
-        where = frozenset({"", "bin", f"{stdlib}/site-packages"})
-        return walk(located.prefix, skip=venv_skip(located.prefix), only_in=where), base_python.borrowed(facts)
-    if is_system(located):
-        return Tree([], []), base_python.borrowed(facts)
-    skip_stdlib = base_python.stdlib_skip(stdlib, sites=False)
-    if located.kind == "plain":
-        return walk(located.prefix, skip=skip_stdlib), Tree([], [])
-    return walk(located.prefix, skip=conda_skip), Tree([], [])
+    if prefix.kind == "venv":
+        where = frozenset({"", "bin", prefix.site_packages})
+        return walk(prefix.path, skip=venv_skip(prefix.path), only_in=where), base_python.borrowed(prefix.python)
+    if is_system(prefix):
+        return Tree([], []), base_python.borrowed(prefix.python)
+    skip_stdlib = base_python.stdlib_skip(prefix.stdlib, sites=False)
+    if prefix.kind == "plain":
+        return walk(prefix.path, skip=skip_stdlib), Tree([], [])
+    return walk(prefix.path, skip=conda_skip), Tree([], [])
 
 
 def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
@@ -163,12 +161,12 @@ def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
     )
 
 
-def _add_local(gathered: Inventory, local: Local, located: Located, facts: Facts) -> Inventory:
+def _add_local(gathered: Inventory, local: Local, prefix: Prefix) -> Inventory:
     """`gathered` with the code that no installer knows of."""
-    site = f"lib/python{facts.short}/site-packages"
+    site = prefix.site_packages
     ordinary = [each for each in gathered.pip if not each.editable and each.origin != "local"]
-    own = [place.source for place in places(located, facts) if place.source not in SHARED]
-    own += [found for each in sites(located, facts) for found in (each.source, os.path.realpath(each.source))]
+    own = [place.source for place in places(prefix) if place.source not in SHARED]
+    own += [found for each in sites(prefix) for found in (each.source, os.path.realpath(each.source))]
     installed = Installed(
         entries=gathered.entries,
         names=frozenset(each.name for each in (*ordinary, *gathered.conda)),
@@ -177,7 +175,7 @@ def _add_local(gathered: Inventory, local: Local, located: Located, facts: Facts
         projects=tuple(
             folder for each in gathered.pip if each.editable and each.records and (folder := _folder(each.source))
         ),
-        prefix=located.prefix,
+        prefix=prefix.path,
         folders=tuple(own),
     )
     added = working(local, site, installed)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.environment import Environment, Package
     from lamella.builder.files.read import Content
-    from lamella.builder.prefix.interpreter import Facts
-    from lamella.builder.prefix.locate import Located
+    from lamella.builder.prefix.interpreter import Facts, Prefix
     from lamella.builder.prefix.places import Place
     from lamella.builder.prefix.walk import Entry
     from lamella.layers.oci.documents import Platform
@@ -169,21 +168,23 @@ def uncompiled(facts: Facts) -> list[Finding]:
     return [Finding("warning", "compiler", "python", message)]
 
 
-def made_for(located: Located, facts: Facts) -> list[Finding]:
+def made_for(prefix: Prefix) -> list[Finding]:
     """What the venv says of the Python that it was made for, where its interpreter is another one by now."""
-    configuration = located.configuration
+    configuration = prefix.configuration
     said = configuration.get("version_info") or configuration.get("version", "")
     short = ".".join(said.split(".")[:2])
-    if located.kind != "venv" or not short or short == facts.short:
+    if prefix.kind != "venv" or not short or short == prefix.python.short:
         return []
     message = (
-        f"{located.prefix} was made for Python {short}, and its interpreter is {facts.version} by now: nothing of "
+        f"{prefix.path} was made for Python {short}, and its interpreter is {prefix.python.version} by now: nothing of "
         f"lib/python{short} is imported; make the environment anew"
     )
     return [Finding("error", "interpreter", "python", message)]
 
 
-def against(environment: Environment, fail_on: Severity | None = None, strict: Collection[str] = ()) -> list[Finding]:
+def blocking_findings(
+    environment: Environment, fail_on: Severity | None = None, strict: Collection[str] = ()
+) -> list[Finding]:
     """The findings that forbid a push: all from `fail_on` up, any warning or error of a package of `strict`, and one for
     each of those that is not there.
     """

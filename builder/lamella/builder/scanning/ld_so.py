@@ -79,36 +79,9 @@ def needed(
     that the interpreter's own RPATH leads to; `read` gives the facts of libraries of this system, which need others in turn.
     What is at one of the resolved paths `without` is not taken for any.
     """
-    result = Needed()
-    cached = _cache(machine)
+    search = _Search(inside, tuple(library_folders), machine, without)
     held = {os.path.basename(source) for source in files} | {elf.soname for elf in files.values() if elf.soname}
-    here = machine in ("", Platform.here().architecture)
-    common = [*library_folders, *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":") if here else ())]
-    # Of another machine's libraries a multiarch system may have some, in folders that name it.
-    default = [
-        folder.format(triplet=_TRIPLETS.get(machine, ""))
-        for folder in _DEFAULT
-        if here or (machine in _TRIPLETS and "{" in folder)
-    ]
-    exists: dict[str, bool] = {}
-
-    def there(path: str) -> bool:
-        if path not in exists:
-            exists[path] = inside(path) or (os.path.isfile(path) and os.path.realpath(path) not in without)
-        return exists[path]
-
-    def locate(soname: str, source: str, elf: Elf) -> str | None:
-        if "/" in soname:
-            return soname if there(soname) else None
-        origin = os.path.dirname(source)
-        own = [expand(folder, origin) for folder in (*elf.rpath, *elf.runpath)]
-        for folder in (*own, *common):
-            if there(path := os.path.normpath(f"{folder}/{soname}")):
-                return path
-        if soname in cached:
-            return cached[soname]
-        return next((path for folder in default if there(path := f"{folder}/{soname}")), None)
-
+    result = Needed()
     pending = dict(files)
     while pending:
         found: dict[str, str] = {}
@@ -116,7 +89,7 @@ def needed(
             for soname in elf.needed:
                 if soname in GLIBC or _LOADER.fullmatch(soname) or soname in result.libraries or soname in found:
                     continue
-                path = locate(soname, source, elf)
+                path = search.find(soname, source, elf)
                 if DRIVER.fullmatch(soname):
                     # AMD's is in some wheels; NVIDIA's toolkits have one to link against, which does nothing.
                     if path is None or not inside(path) or "/stubs/" in path:
@@ -130,6 +103,48 @@ def needed(
         result.libraries.update(found)
         pending = dict(read(found.values())) if found else {}
     return result
+
+
+class _Search:
+    """Where the loader looks for a library. Source: ld.so(8)."""
+
+    def __init__(
+        self, inside: Callable[[str], bool], library_folders: Sequence[str], machine: str, without: Container[str]
+    ) -> None:
+        here = machine in ("", Platform.here().architecture)
+        self._inside = inside
+        self._without = without
+        self._cached = _cache(machine)
+        self._common = [
+            *library_folders,
+            *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":") if here else ()),
+        ]
+        # Of another machine's libraries a multiarch system may have some, in folders that name it.
+        self._default = [
+            folder.format(triplet=_TRIPLETS.get(machine, ""))
+            for folder in _DEFAULT
+            if here or (machine in _TRIPLETS and "{" in folder)
+        ]
+        self._exists: dict[str, bool] = {}
+
+    def find(self, soname: str, source: str, elf: Elf) -> str | None:
+        """The path of the library that `elf`, at `source`, loads as `soname`; None if there is none."""
+        if "/" in soname:
+            return soname if self._is_there(soname) else None
+        origin = os.path.dirname(source)
+        own = [expand(folder, origin) for folder in (*elf.rpath, *elf.runpath)]
+        for folder in (*own, *self._common):
+            if self._is_there(path := os.path.normpath(f"{folder}/{soname}")):
+                return path
+        if soname in self._cached:
+            return self._cached[soname]
+        return next((path for folder in self._default if self._is_there(path := f"{folder}/{soname}")), None)
+
+    def _is_there(self, path: str) -> bool:
+        if path not in self._exists:
+            is_file = os.path.isfile(path) and os.path.realpath(path) not in self._without
+            self._exists[path] = self._inside(path) or is_file
+        return self._exists[path]
 
 
 def expand(folder: str, origin: str) -> str:

@@ -6,9 +6,10 @@ import contextlib
 import gc
 import os
 import stat
-from dataclasses import replace
+import sys
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Package
 from lamella.builder.files.hash_cache import Hashes
@@ -18,7 +19,7 @@ from lamella.builder.installed.distributions import normalised
 from lamella.builder.installed.requirements import unmet
 from lamella.builder.local.roots import Local
 from lamella.builder.local.working_directory import within_limit
-from lamella.builder.prefix.interpreter import ask, recorded_platform
+from lamella.builder.prefix.interpreter import prefix_of, recorded_platform
 from lamella.builder.prefix.locate import locate
 from lamella.builder.prefix.places import prefixes
 from lamella.builder.scanning.collect import collect
@@ -35,171 +36,214 @@ from lamella.builder.scanning.findings import (
     unrewritten,
     without_secrets,
 )
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import Ownership, own
 from lamella.builder.scanning.system_libraries import libraries
-from lamella.layers.progress import Silent
+from lamella.layers.progress import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lamella.builder.files.read import Content
-    from lamella.builder.prefix.interpreter import Facts
-    from lamella.builder.prefix.locate import Located
+    from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.installed.inventory import Inventory
+    from lamella.builder.prefix.interpreter import Prefix
     from lamella.builder.prefix.walk import Entry
+    from lamella.builder.scanning.system_libraries import Libraries
+    from lamella.builder.wheels.cache import Read
     from lamella.layers.oci.documents import Platform
     from lamella.layers.progress import Progress
+    from lamella.layers.published.findings import Finding
 
 
 _SYSTEM = ("/usr/", "/etc/")
 
 
 def scan(
-    prefix: str | None = None,
-    *,
-    local: str | None = None,
-    working_directory: bool = False,
-    include: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    allow_large: bool = False,
-    system_libraries: bool = True,
-    wheels: bool = False,
-    image_prefix: str = "/opt/env",
-    platform: Platform | None = None,
-    progress: Progress | None = None,
-    cache: str | None = None,
+    prefix: str | None = None, options: ScanOptions = ScanOptions(), *, progress: Progress | None = None
 ) -> Environment:
-    """The environment at `prefix`; without one, the active one, the one of this folder, or that of `python` on PATH.
+    """Scan the environment at `prefix`; by default that of the running interpreter, `sys.prefix`.
 
-    `local` is a folder whose code ships, too, as one local package with the files and folders `include`; without one, and
-    with `working_directory`, that directory is, if it is a project's. More than `working.LIMIT` bytes of local code ship only
-    where it is `allow_large`. Packages named in `ignore` are left out. `cache` is the file of known hashes, by default
-    `hashes.sqlite` in `cache_folder()`. With `wheels`, local projects are built as wheels, which ship in their place; they are kept in
-    `$LAMELLA_CACHE/wheels`. Files that can't be rewritten for the `image_prefix` are findings. `platform` is the interpreter's
-    unless it is named, with a variant for example; for another machine's, local projects are always built as wheels.
-
-    `NotAnEnvironment` where there is none; `EnvironmentChanged` where something writes to it meanwhile; `CannotBuild` for
-    what can't be read, and for local code that is too much; `BuilderError` for a wheel that can't be built.
+    `NotAnEnvironment` if there is none; `EnvironmentChanged` if something writes to it meanwhile; `CannotBuild` for a file
+    that can't be read, and for too much local code; `BuilderError` for a wheel that can't be built.
     """
-    located = locate(prefix)
-    wanted = _Wanted(
-        Local(local or (os.curdir if working_directory else ""), tuple(include), allow_large, asked=local is not None),
-        frozenset(map(normalised, ignore)),
-        system_libraries,
-        wheels,
-        image_prefix,
-        platform,
-    )
-    with contextlib.closing(Hashes(cache)) as hashes, _no_collection():
-        return _scan(located, ask(located.executable, hashes), wanted, hashes, progress or Silent())
+    located = locate(sys.prefix if prefix is None else prefix)
+    with shown(progress) as bars, contextlib.closing(Hashes(options.cache)) as hashes, _no_collection():
+        return _scan(prefix_of(located, hashes), options, hashes, bars)
 
 
-class _Wanted(NamedTuple):
-    """What of the environment its user wants."""
+@dataclass(frozen=True, slots=True)
+class _Assigned:
+    """The files of an environment by what they ship as."""
 
-    local: Local
-    ignore: frozenset[str]
-    """Normalised names."""
-    system_libraries: bool
-    wheels: bool
-    image_prefix: str
-    platform: Platform | None
-    """None for the interpreter's."""
+    owned: Ownership
+    python: Sequence[Entry]
+    """Of the interpreter's own package."""
+    installed: list[Distribution]
+    """Those whose requirements must be met."""
+    dropped: list[Distribution]
+    """Those that the user leaves out."""
+    sources: frozenset[str]
+    """Resolved paths of the files that the user leaves out."""
+    left_out: frozenset[LeftOut]
+    findings: list[Finding]
 
 
-def _scan(located: Located, facts: Facts, wanted: _Wanted, hashes: Hashes, progress: Progress) -> Environment:
-    platform = recorded_platform(located.prefix, facts, wanted.platform)
-    seen, searched = collect(located, facts, wanted.local), prefixes(located, facts)
+def _scan(prefix: Prefix, options: ScanOptions, hashes: Hashes, progress: Progress) -> Environment:
+    platform = recorded_platform(prefix, options.platform)
+    searched = prefixes(prefix)
+    ignore = frozenset(map(normalised, options.ignore))
 
     def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:
         return hashes.contents(files, searched, progress)
 
+    collected = _collected(prefix, options, read, progress)
+    contents = _contents(collected, ignore, read)
+    assigned = _assigned(collected, contents, ignore)
+    system = _system_libraries(prefix, collected, assigned, contents, read)
+    contents |= system.contents
+    ships_system = options.system_libraries and SYSTEM_LIBRARIES not in ignore
+    packages = _packages(prefix, assigned, system.entries if ships_system else [], contents)
+    distributions = [each for each, _ in assigned.owned.owned]
+    return Environment(
+        prefix=prefix.path,
+        prefixes=searched,
+        interpreter=_interpreter(prefix),
+        platform=platform,
+        packages=tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
+        left_out=tuple(sorted(assigned.left_out, key=lambda each: (each.path, each.reason))),
+        findings=(
+            *_findings(prefix, collected, assigned, contents, platform),
+            *unmet([*distributions, *assigned.installed], prefix, hashes, left_out=assigned.dropped),
+            *system.findings,
+            *unrewritten(packages, prefix.path, options.image_prefix),
+            *unnamable(packages),
+            *cramped(packages, searched, options.image_prefix),
+            *unchecked(distributions, system.needs),
+        ),
+        needs=replace(system.needs, certificates=_certificates(prefix)),
+    )
+
+
+def _collected(prefix: Prefix, options: ScanOptions, read: Read, progress: Progress) -> Inventory:
+    """Every file that may ship, before any is read but those of local projects that become wheels."""
+    folder = options.local or (os.curdir if options.working_directory and options.local is None else "")
+    local = Local(folder, options.include, options.allow_large, asked=bool(options.local))
+    collected = collect(prefix, local)
     # What compiles here is for here: a local project of another machine's environment is what its wheel is.
-    is_foreign = facts.compiler != located.executable
-    if wanted.wheels or is_foreign:
+    if options.wheels or prefix.is_foreign:
         from lamella.builder.wheels.install import with_wheels
 
-        seen = with_wheels(seen, located, facts, local=wanted.local, read=read, progress=progress)
-    within_limit(seen.entries, seen.pip, wanted.local)
-    entries = seen.entries
-    unneeded = unread([*seen.conda, *seen.pip], entries, wanted.ignore)
+        collected = with_wheels(collected, prefix, local=local, read=read, progress=progress)
+    within_limit(collected.entries, collected.pip, local)
+    return collected
+
+
+def _contents(collected: Inventory, ignore: frozenset[str], read: Read) -> dict[str, Content]:
+    """The content of each file by its source; a file of an ignored package alone is not read."""
+    entries = collected.entries
+    unneeded = unread([*collected.conda, *collected.pip], entries, ignore)
     contents = {entries[path].source: UNREAD for path in unneeded}
-    contents |= read(
-        {entry.source: entry.seen for path, entry in entries.items() if entry.target is None and path not in unneeded}
-    )
+    wanted = {e.source: e.seen for path, e in entries.items() if e.target is None and path not in unneeded}
+    return contents | dict(read(wanted))
+
+
+def _assigned(collected: Inventory, contents: Mapping[str, Content], ignore: frozenset[str]) -> _Assigned:
+    """Each file in one package, or left out."""
+    entries = collected.entries
 
     def digest(path: str) -> str:
         entry = entries.get(path)
         return contents[entry.source].digest if entry and entry.target is None else ""
 
-    by_pip, replaced = conda_owned(seen.conda, seen.pip, digest)
+    by_pip, replaced = conda_owned(collected.conda, collected.pip, digest)
     # Metadata that conda packages bring: their names and requirements count, though the files are the conda package's.
-    installed = {each.records for each in by_pip}
-    brought = [each for each in seen.pip if each.records not in installed]
-    python: Sequence[Entry] = [entry for path, entry in entries.items() if path in seen.python]
-    others = {path: entry for path, entry in entries.items() if path not in seen.python}
-    owned = own([*by_pip, *seen.conda], others, contents, _covered(seen.left_out))
-    site = f"lib/python{facts.short}/site-packages"
-    chosen = without(owned, python, wanted.ignore)
-    owned, python = _without_secrets(chosen.owned), chosen.python
-    left_out = {*seen.left_out, *owned.left_out}
-    still = [each for each in brought if chosen.paths.isdisjoint((each.records, f"{each.records}/METADATA"))]
-    gone = [*chosen.dropped, *(each for each in brought if each not in still)]
-    local = [entry for each, files in owned.owned if each.editable or each.origin == "local" for entry in files]
-    findings = [
-        *(each for each in (*seen.findings, *replaced) if normalised(each.subject) not in wanted.ignore),
-        *(*owned.findings, *secrets(left_out), *outside([*local, *owned.unowned], seen.places)),
-        *unowned(owned.unowned, site),
-        *(*uncompiled(facts), *made_for(located, facts)),
-        *(unloadable(local, contents, platform) if is_foreign else ()),
-        *unmet([each for each, _ in owned.owned] + still, facts, located.executable, hashes, left_out=gone),
-    ]
-    names = {entry.path: each.name for each, files in owned.owned for entry in files}
-    ships = {entry.path: entry for entry in (*python, *owned.unowned, *chain.from_iterable(f for _, f in owned.owned))}
-    system = libraries(located.prefix, ships, contents, seen.places, read, names=names, without=chosen.sources)
-    contents |= system.contents
-
-    packages = [
-        Package(each.origin, each.name, each.version, _files(files, contents), each.build, each.source, each.records)
-        for each, files in owned.owned
-    ]
-    if python:
-        packages.append(Package("python", "python", facts.version, _files(python, contents)))
-    if system.entries and wanted.system_libraries and SYSTEM_LIBRARIES not in wanted.ignore:
-        packages.append(Package("system", "system-libraries", "", _files(system.entries, contents)))
-    if owned.unowned:
-        packages.append(Package("unowned", "unowned", "", _files(owned.unowned, contents)))
-    return Environment(
-        prefix=located.prefix,
-        prefixes=searched,
-        interpreter=Interpreter(
-            executable=located.executable,
-            version=facts.version,
-            implementation=facts.implementation,
-            cache_tag=facts.cache_tag,
-            magic=facts.magic,
-            base_prefix=facts.base_prefix,
-            stdlib=f"lib/python{facts.short}",
-            purelib=site,
-            compiler=facts.compiler,
-        ),
-        platform=platform,
-        packages=tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
-        left_out=tuple(sorted(left_out, key=lambda each: (each.path, each.reason))),
-        findings=(
-            *(*findings, *system.findings, *unrewritten(packages, located.prefix, wanted.image_prefix)),
-            *unnamable(packages),
-            *cramped(packages, searched, wanted.image_prefix),
-            *unchecked([each for each, _ in owned.owned], system.needs),
-        ),
-        needs=replace(system.needs, certificates=_certificates(located, facts)),
+    records = {each.records for each in by_pip}
+    brought = [each for each in collected.pip if each.records not in records]
+    python = [entry for path, entry in entries.items() if path in collected.python]
+    others = {path: entry for path, entry in entries.items() if path not in collected.python}
+    owned = own([*by_pip, *collected.conda], others, contents, _covered(collected.left_out))
+    chosen = without(owned, python, ignore)
+    public = _without_secrets(chosen.owned)
+    installed = [each for each in brought if chosen.paths.isdisjoint((each.records, f"{each.records}/METADATA"))]
+    return _Assigned(
+        public,
+        chosen.python,
+        installed,
+        [*chosen.dropped, *(each for each in brought if each not in installed)],
+        chosen.sources,
+        frozenset((*collected.left_out, *public.left_out)),
+        [
+            *(each for each in (*collected.findings, *replaced) if normalised(each.subject) not in ignore),
+            *public.findings,
+        ],
     )
 
 
-def _certificates(located: Located, facts: Facts) -> tuple[str, ...]:
-    if not facts.certificates or all(path.startswith(f"{located.prefix}/") for path in facts.certificates):
+def _system_libraries(
+    prefix: Prefix, collected: Inventory, assigned: _Assigned, contents: Mapping[str, Content], read: Read
+) -> Libraries:
+    """What the files that ship need of this system."""
+    owned = assigned.owned
+    names = {entry.path: each.name for each, files in owned.owned for entry in files}
+    files = chain(assigned.python, owned.unowned, *(files for _, files in owned.owned))
+    ships = {entry.path: entry for entry in files}
+    return libraries(prefix.path, ships, contents, collected.places, read, names=names, without=assigned.sources)
+
+
+def _findings(
+    prefix: Prefix, collected: Inventory, assigned: _Assigned, contents: Mapping[str, Content], platform: Platform
+) -> list[Finding]:
+    owned = assigned.owned
+    local = [entry for each, files in owned.owned if each.editable or each.origin == "local" for entry in files]
+    return [
+        *assigned.findings,
+        *secrets(assigned.left_out),
+        *outside([*local, *owned.unowned], collected.places),
+        *unowned(owned.unowned, prefix.site_packages),
+        *uncompiled(prefix.python),
+        *made_for(prefix),
+        *(unloadable(local, contents, platform) if prefix.is_foreign else ()),
+    ]
+
+
+def _packages(
+    prefix: Prefix, assigned: _Assigned, system: Sequence[Entry], contents: Mapping[str, Content]
+) -> list[Package]:
+    packages = [
+        Package(each.origin, each.name, each.version, _files(files, contents), each.build, each.source, each.records)
+        for each, files in assigned.owned.owned
+    ]
+    if assigned.python:
+        packages.append(Package("python", "python", prefix.python.version, _files(assigned.python, contents)))
+    if system:
+        packages.append(Package("system", "system-libraries", "", _files(system, contents)))
+    if assigned.owned.unowned:
+        packages.append(Package("unowned", "unowned", "", _files(assigned.owned.unowned, contents)))
+    return packages
+
+
+def _interpreter(prefix: Prefix) -> Interpreter:
+    python = prefix.python
+    return Interpreter(
+        executable=prefix.executable,
+        version=python.version,
+        implementation=python.implementation,
+        cache_tag=python.cache_tag,
+        magic=python.magic,
+        base_prefix=python.base_prefix,
+        stdlib=prefix.stdlib,
+        purelib=prefix.site_packages,
+        compiler=python.compiler,
+    )
+
+
+def _certificates(prefix: Prefix) -> tuple[str, ...]:
+    paths = prefix.python.certificates
+    if not paths or all(path.startswith(f"{prefix.path}/") for path in paths):
         return ()
     # Not the path of a base interpreter's own folder: it is this machine's, and on no node.
-    return facts.certificates if all(path.startswith(_SYSTEM) for path in facts.certificates) else ("",)
+    return paths if all(path.startswith(_SYSTEM) for path in paths) else ("",)
 
 
 def _without_secrets(owned: Ownership) -> Ownership:

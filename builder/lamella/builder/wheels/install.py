@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.installed.inventory import Inventory
     from lamella.builder.local.roots import Local
-    from lamella.builder.prefix.interpreter import Facts
-    from lamella.builder.prefix.locate import Located
+    from lamella.builder.prefix.interpreter import Facts, Prefix
     from lamella.builder.prefix.walk import Entry
     from lamella.builder.wheels.cache import Read
     from lamella.layers.progress import Progress
@@ -34,9 +33,7 @@ _TASK = "building wheels"
 _SOURCES = frozenset({"src", "lib", "python"})
 
 
-def with_wheels(
-    seen: Inventory, located: Located, facts: Facts, *, local: Local, read: Read, progress: Progress
-) -> Inventory:
+def with_wheels(seen: Inventory, prefix: Prefix, *, local: Local, read: Read, progress: Progress) -> Inventory:
     """`seen` with the wheel of each local project in place of its files, unpacked in the cache of wheels.
 
     `read` gives the digests of files. `BuilderError` for a project of which no wheel can be built.
@@ -54,19 +51,19 @@ def with_wheels(
     seen = seen._replace(findings=[*seen.findings, *findings])
     included = _included(local)
     progress.begin(_TASK, len(found), "wheels")
-    tag = f"{facts.cache_tag} {facts.platform}"
+    tag = f"{prefix.python.cache_tag} {prefix.python.platform}"
     for root, those in sorted(found.items()):
         kept = {path for each in those if not each.records for path in _beside(each, seen, root, included)}
         if any(each.records or set(each.files or ()) - kept for each in those):
-            path = cache.built(root, _builder(facts), tag, read).wheel
-            if facts.compiler != located.executable and not path.endswith("-any.whl"):
+            path = cache.built(root, _builder(prefix.python), tag, read).wheel
+            if prefix.is_foreign and not path.endswith("-any.whl"):
                 raise BuilderError(
                     f"{root} is compiled, which makes {os.path.basename(path)}, and the environment is for "
-                    f"{facts.platform}: install its wheel for that machine there, or push from one of that kind"
+                    f"{prefix.python.platform}: install its wheel for that machine there, or push from one of that kind"
                 )
-            fill = functools.partial(unpack, path, short=facts.short, prefix=located.prefix)
-            unpacked = cache.installed(path, located.prefix, facts.short, fill)
-            seen = _replaced(seen, those, kept, unpacked=unpacked, short=facts.short, prefix=located.prefix)
+            fill = functools.partial(unpack, path, short=prefix.python.short, prefix=prefix.path)
+            unpacked = cache.installed(path, prefix.path, prefix.python.short, fill)
+            seen = _replaced(seen, those, kept, unpacked=unpacked, short=prefix.python.short, prefix=prefix.path)
         progress.advance(_TASK, 1)
     progress.end(_TASK)
     return seen

@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import counted, remark, result, result_json, seconds, size
+from lamella.cli.output import remark, result, result_json
 from lamella.cli.settings import REGISTRY, add_settings, trust_of
+from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
     import argparse

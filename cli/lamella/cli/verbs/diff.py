@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.environment import add_no_local_to
-from lamella.cli.output import Column, counted, result, result_json, size, table
+from lamella.cli.output import Column, result, result_json, table
 from lamella.cli.settings import (
     COMPRESSION,
     IMAGE_PREFIX,
@@ -18,12 +18,12 @@ from lamella.cli.settings import (
     add_settings,
     trust_of,
 )
+from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.builder.pushing.difference import Difference, Item
-    from lamella.layers import PublishedEnvironment
+    from lamella.builder import Difference
 
 SETTINGS = (LOCAL, PLATFORM, IMAGE_PREFIX, COMPRESSION, *REGISTRY, REQUIRE_SIGNATURE)
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
@@ -39,13 +39,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare. The exit code is 0 whether they differ or not; scripts use --json."""
-    from lamella.builder.pushing.difference import difference
+    from lamella.builder import ScanOptions, diff
+    from lamella.cli.progress import shown
+    from lamella.layers import Platform
 
-    texts = (arguments.before, arguments.after)
-    published = [None if os.path.isdir(text) else _published(text, arguments) for text in texts]
-    like = next((each for each in published if each), None)
-    before, after = (_side(text, each, like, arguments) for text, each in zip(texts, published, strict=True))
-    found = difference(before, after)
+    options = ScanOptions(
+        local=arguments.local or None,
+        working_directory=arguments.local is None,
+        image_prefix=arguments.image_prefix,
+    )
+    with shown(quiet=arguments.quiet) as progress:
+        found = diff(
+            arguments.before,
+            arguments.after,
+            options,
+            compression=arguments.compression,
+            platform=Platform.parse(arguments.platform) if arguments.platform else None,
+            trust=trust_of(arguments),
+            progress=progress,
+        )
     if arguments.json:
         result_json(
             {
@@ -59,34 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(found, on_disk=os.path.isdir(arguments.after))
     return 0
-
-
-def _side(
-    text: str, published: PublishedEnvironment | None, like: PublishedEnvironment | None, arguments: argparse.Namespace
-) -> tuple[Item, ...]:
-    """Return the packages of `published`, else of the folder `text` as pushed with the options of `like`."""
-    from lamella.builder.pushing import difference
-    from lamella.builder.scanning.scan import scan
-    from lamella.cli.progress import shown
-
-    if published:
-        return difference.published(published)
-    with shown(quiet=arguments.quiet) as progress:
-        environment = scan(
-            text, local=arguments.local or None, working_directory=arguments.local is None, progress=progress
-        )
-    return difference.scanned(
-        environment,
-        image_prefix=like.prefix if like else arguments.image_prefix,
-        compression=difference.compression_of(like) if like else arguments.compression,
-    )
-
-
-def _published(text: str, arguments: argparse.Namespace) -> PublishedEnvironment:
-    from lamella.layers import Platform, published_environment
-
-    platform = Platform.parse(arguments.platform) if arguments.platform else None
-    return published_environment(text, platform=platform, trust=trust_of(arguments))
 
 
 def _show(found: Difference, *, on_disk: bool) -> None:

@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import counted, remark, result, result_json, seconds, size
+from lamella.cli.output import remark, result, result_json
 from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, add_settings, trust_of
+from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
     import argparse
@@ -88,11 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _to_docker(arguments: argparse.Namespace, platform: Platform | None) -> int:
-    from lamella.builder.image.docker_load import load
+    from lamella.builder import load_image
     from lamella.cli.progress import shown
 
     with shown(quiet=arguments.quiet) as progress:
-        name = load(arguments.reference, platform=platform, trust=trust_of(arguments), progress=progress)
+        name = load_image(arguments.reference, platform=platform, trust=trust_of(arguments), progress=progress)
     if arguments.json:
         result_json({"reference": arguments.reference, "image": name})
     else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import counted, remark, result_json, size
+from lamella.cli.output import remark, result_json
 from lamella.cli.settings import CACHE, STORE, UsageError, add_settings, quoted
+from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
@@ -58,11 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace, keep_bytes: int | None, older_than: float | None) -> int:
-    from lamella.builder.layer.cache import LayerCache
-    from lamella.builder.layer.prune import prune
+    from lamella.builder import LayerCache, prune_cache
 
     cache = LayerCache()
-    freed = prune(cache, keep_bytes=keep_bytes, older_than=older_than, dry_run=arguments.dry_run)
+    freed = prune_cache(cache, keep_bytes=keep_bytes, older_than=older_than, dry_run=arguments.dry_run)
     if arguments.json:
         value = {"layers": freed.blobs, "bytes": freed.bytes}
         result_json({"cache": cache.path, "dry_run": arguments.dry_run, "freed": value})

@@ -6,8 +6,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
-from lamella.cli.output import Column, counted, result, result_json, size, table
+from lamella.cli.output import Column, result, result_json, table
 from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, add_settings, trust_of
+from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
+from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, add_settings, trust_of
+from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
     import argparse

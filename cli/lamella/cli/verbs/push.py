@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
-from lamella.cli.output import Column, counted, remark, result, result_json, seconds, size, table
+from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import (
     BASE,
     COMPRESSION,
@@ -20,13 +20,13 @@ from lamella.cli.settings import (
     quoted,
     trust_of,
 )
+from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder.image.documents import Settings
-    from lamella.builder.pushing.push import Pushed
+    from lamella.builder import ImageSettings, Pushed
 
 SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *REGISTRY)
 DOCKER_LAYERS = 125
@@ -74,9 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Push, and print the reference pinned to its digest."""
-    from lamella.builder.errors import BuilderError
-    from lamella.builder.layer.cache import LayerCache
-    from lamella.builder.pushing.push import push_environment
+    from lamella.builder import BuilderError, LayerCache, PushOptions, push
     from lamella.cli.progress import shown
     from lamella.layers import Reference, private_key
 
@@ -89,19 +87,21 @@ def run(arguments: argparse.Namespace) -> int:
         found = environment.scanned(arguments, progress)
         if objection := environment.objection(found, arguments.fail_on, arguments.strict, "see lamella scan"):
             raise BuilderError(f"nothing pushed: {objection}")
-        pushed = push_environment(
-            found,
+        pushed = push(
             arguments.reference,
-            image_prefix=arguments.image_prefix,
-            base=arguments.base,
-            settings=settings,
-            compression=arguments.compression,
-            max_layers=arguments.max_layers,
+            found,
+            PushOptions(
+                image_prefix=arguments.image_prefix,
+                base=arguments.base,
+                image=settings,
+                compression=arguments.compression,
+                max_layers=arguments.max_layers,
+                dry_run=arguments.dry_run,
+                append=arguments.append,
+                sbom=arguments.sbom,
+                signing_key=signing_key,
+            ),
             trust=trust_of(arguments),
-            dry_run=arguments.dry_run,
-            append=arguments.append,
-            sbom=arguments.sbom,
-            signing_key=signing_key,
             cache=LayerCache(arguments.cache),
             progress=progress,
         )
@@ -196,8 +196,8 @@ def _named(packages: Sequence[str]) -> str:
     return packages[0] if len(packages) == 1 else f"{counted(len(packages), 'package')} bundled for the image"
 
 
-def _image_settings(arguments: argparse.Namespace) -> Settings:
-    from lamella.builder.image.documents import CREATED, Settings
+def _image_settings(arguments: argparse.Namespace) -> ImageSettings:
+    from lamella.builder import CREATED, ImageSettings
 
     for flag, pairs in (
         ("--env", arguments.env),
@@ -210,7 +210,7 @@ def _image_settings(arguments: argparse.Namespace) -> Settings:
     created = arguments.created or CREATED
     if created == "now":
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return Settings(
+    return ImageSettings(
         entrypoint=_words("--entrypoint", arguments.entrypoint),
         cmd=_words("--cmd", arguments.cmd),
         env=tuple(arguments.env),

@@ -6,13 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
-from lamella.cli.output import Column, counted, remark, result, result_json, size, table
+from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import IMAGE_PREFIX, add_settings
+from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.builder.environment import Environment, Needs
+    from lamella.builder import Environment, Needs
 
 SETTINGS = (IMAGE_PREFIX, *environment.SETTINGS)
 LARGEST = 20

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import Column, counted, remark, result_json, table
+from lamella.cli.output import Column, remark, result_json, table
 from lamella.cli.settings import STORE, add_settings
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
     import argparse

@@ -271,6 +271,8 @@ class ImageConfig:
     """One object for each layer in their order, and others in between that say `empty_layer`, as `docker history` shows."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """What else it runs with, as it is: ExposedPorts, Volumes, StopSignal, Healthcheck, Shell and the like."""
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """`author`, `os.version` and `os.features`, as they are."""
 
     def to_json(self) -> bytes:
         """Canonical bytes."""
@@ -287,10 +289,14 @@ class ImageConfig:
             run["User"] = self.user
         if self.labels:
             run["Labels"] = dict(self.labels)
-        value: dict[str, Any] = self.platform.to_value() | {
-            "config": run,
-            "rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in self.diff_ids]},
-        }
+        value: dict[str, Any] = (
+            dict(self.described)
+            | self.platform.to_value()
+            | {
+                "config": run,
+                "rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in self.diff_ids]},
+            }
+        )
         if self.created:
             value["created"] = self.created
         if self.history:
@@ -318,11 +324,13 @@ class ImageConfig:
             _string(document, "created", ""),
             tuple(_object(item, "a history entry") for item in history),
             {name: value for name, value in run.items() if name not in _RUN and value is not None},
+            {name: document[name] for name in _DESCRIBED if document.get(name) is not None},
         )
 
 
 _RUN = frozenset({"Env", "Entrypoint", "Cmd", "WorkingDir", "User", "Labels"})
 """What `ImageConfig` has fields for, of a configuration's `config`."""
+_DESCRIBED = ("author", "os.version", "os.features")
 
 
 def _optional(document: Manifest | Index) -> dict[str, Any]:

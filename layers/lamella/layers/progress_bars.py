@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
-from lamella.cli.output import size
+from lamella.layers.text import size
 
 
 class Amount(ProgressColumn):
