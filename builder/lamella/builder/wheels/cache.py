@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Read = Callable[[Mapping[str, os.stat_result]], Mapping[str, Content]]
 
-FORMAT = 1
+FORMAT = 2
 """Of the keys' meaning: raise it with any change of how a wheel is built or unpacked."""
 
 _UNUSED = 30 * 86400
