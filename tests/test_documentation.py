@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import lamella
 from lamella.builder.content.key import FORMAT
 from lamella.cli.main import VERBS
 from lamella.cli.reference import markdown
@@ -77,7 +78,10 @@ def test_every_documented_command_and_program_runs(
     # Guides begin where an environment was pushed already.
     lines = ["lamella push --quiet localhost:5000/team/envs:v1", *commands(page)]
     if program := "\n".join(_PYTHON.findall(page.read_text())):
-        lines.append(f"python - <<'PROGRAM'\n{program}\nPROGRAM")
+        # The project's own interpreter, whose environment a program pushes. It imports Lamella from here, and not by
+        # PYTHONPATH, whose folders would ship as local code.
+        paths = [*map(os.path.dirname, lamella.__path__), *(path for path in sys.path if "site-packages" in path)]
+        lines.append(f".venv/bin/python - <<'PROGRAM'\nimport sys; sys.path += {paths!r}\n{program}\nPROGRAM")
     script = "\n".join(["set -euo pipefail", *lines]).replace("localhost:5000", registry)
     done = subprocess.run(
         ["bash", "-x", "-c", script],

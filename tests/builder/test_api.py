@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,6 +24,9 @@ from lamella.builder import (
 )
 from support.installed import install, venv, wheel
 from support.packages import SITE, environment, package
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +107,3 @@ def test_the_result_of_each_verb_shows_as_one_short_line(tmp_path: Path) -> None
     assert "1 package; 1 layer built, 1 uploaded, 0 reused" in repr(pushed)
     assert repr(difference) == "<Difference: 0 added, 0 removed, 0 changed, 1 the same; 0 B to move>"
     assert isinstance(env, Environment)
-
-
-def test_the_guides_code_runs(made: Path, tmp_path: Path) -> None:
-    guide = (Path(__file__).parents[2] / "docs/how-to/python.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    assert len(blocks) == 4
-    code = "\n".join(blocks).replace("registry.example.com/team/envs", f"oci:{tmp_path}/layout")
-    done = run_in(made, code)
-    assert done.returncode == 0, done.stderr
-    assert "layers to build" in done.stdout
-    assert "<Difference: " in done.stdout
-    assert "Team/Envs" in done.stdout.splitlines()[-1]
