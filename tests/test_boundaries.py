@@ -28,8 +28,8 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"errors", "text"}, {"progress_bars"}, {"progress", "trust"}, {"oci"}, {"tar", "registry", "layout"}, {"store", "storages"}, {"signing"}, {"published"},
-        {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
+        {"errors", "text"}, {"progress_bars"}, {"progress", "trust"}, {"oci"}, {"tar", "registry", "layout"},
+        {"store", "storages"}, {"signing"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
     ),
     "builder": (
         {"errors", "urls", "environment", "cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
