@@ -83,6 +83,8 @@ def test_a_narrow_terminal_loses_bars_then_spare_columns_and_keeps_numbers_whole
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setenv("COLUMNS", width)
+    # Without LINES rich takes a terminal without styles for 80 columns wide.
+    monkeypatch.setenv("LINES", "24")
     monkeypatch.setenv("TERM", "dumb")
     columns = (Column("Package"), Column("Layer", spare=True), Column("Size", "right"), Column("", bar=True))
     table(columns, [("numpy-financial", "01234", "1,234 MB", "1.0")])

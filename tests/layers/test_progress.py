@@ -77,9 +77,12 @@ def test_a_notebooks_cell_shows_a_line_for_each_task_and_none_afterwards() -> No
     cell = Cell(display)
     cell.begin("reading", 10, "files")
     cell.begin("upload\x1b[2J", None, "B")
-    assert display.shown[-1].splitlines() == ["reading: 0 of 10 files (0 %)", "upload\\x1b[2J: 0 B"]
+    assert display.shown[-1].splitlines() == [
+        "reading                                  0 of 10 files",
+        "upload\\x1b[2J  0 B",
+    ]
     cell.advance("reading", 5)
     cell.end("upload\x1b[2J")
-    assert display.shown[-1] == "reading: 5 of 10 files (50 %)"
+    assert display.shown[-1] == "reading        ████████████              5 of 10 files"
     cell.close()
     assert display.shown[-1] == ""

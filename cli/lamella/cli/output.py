@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lamella.layers.text import printable
+from lamella.layers.text import bar, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,10 +119,4 @@ def _titles(columns: Sequence[Column]) -> list[str]:
 def _cell(column: Column, text: str) -> Text:
     from rich.text import Text
 
-    return Text(_blocks(float(text)), "cyan") if column.bar else Text(text, column.styles.get(text, column.style))
-
-
-def _blocks(share: float) -> str:
-    eighths = max(1, round(min(share, 1) * _BAR * 8)) if share > 0 else 0
-    whole, part = divmod(eighths, 8)
-    return "█" * whole + (" ▏▎▍▌▋▊▉"[part] if part else "")
+    return Text(bar(float(text), _BAR), "cyan") if column.bar else Text(text, column.styles.get(text, column.style))

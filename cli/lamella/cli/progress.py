@@ -27,7 +27,7 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
 
         yield Silent()
     elif sys.stderr.isatty():
-        from lamella.layers.progress import Bars
+        from lamella.layers import Bars
 
         bars = Bars()
         try:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lamella.layers.mounting.mount import MountOptions, mount, mounts, umount
     from lamella.layers.oci.documents import Digest, Layer, Platform
     from lamella.layers.oci.reference import Reference
-    from lamella.layers.progress import Progress, Silent
+    from lamella.layers.progress import Bars, Progress, Silent
     from lamella.layers.published.copy import Copied, copy
     from lamella.layers.published.environment import PublishedEnvironment
     from lamella.layers.published.findings import Finding, Severity
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Bars",
     "CannotRun",
     "Copied",
     "CredentialsError",
@@ -133,7 +134,7 @@ _NAMES_OF_MODULES = {
     "mounting.mount": "MountOptions mount mounts umount",
     "oci.documents": "Digest Layer Platform",
     "oci.reference": "Reference",
-    "progress": "Progress Silent",
+    "progress": "Bars Progress Silent",
     "published.copy": "Copied copy",
     "published.environment": "PublishedEnvironment",
     "published.findings": "Finding Severity",

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lamella.layers.text import printable, size
+from lamella.layers.text import bar, printable, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,8 +146,9 @@ class Cell:
 def _line(task: str, done: int, total: int | None, unit: str) -> str:
     amount = size(done) if unit == "B" else f"{done:,}" if total else f"{done:,} {unit}"
     if not total:
-        return f"{printable(task)}: {amount}"
-    return f"{printable(task)}: {amount} of {size(total) if unit == 'B' else f'{total:,} {unit}'} ({done * 100 // total} %)"
+        return f"{printable(task):<13}  {amount}"
+    whole = size(total) if unit == "B" else f"{total:,} {unit}"
+    return f"{printable(task):<13}  {bar(done / total, 24):<24}  {amount} of {whole}"
 
 
 @contextmanager

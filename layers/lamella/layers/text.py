@@ -29,6 +29,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def bar(share: float, width: int) -> str:
+    """Return a bar of block characters for a share from 0 to 1, at most `width` characters long."""
+    eighths = max(1, round(min(share, 1) * width * 8)) if share > 0 else 0
+    whole, part = divmod(eighths, 8)
+    return "█" * whole + (" ▏▎▍▌▋▊▉"[part] if part else "")
+
+
 def printable(text: str) -> str:
     """Escape control characters: names from registries and disks must not control the terminal."""
     if text.isprintable():
