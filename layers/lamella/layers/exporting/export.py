@@ -20,6 +20,7 @@ from lamella.layers.progress import Silent
 from lamella.layers.running import activation
 from lamella.layers.store.incoming import remove_left
 from lamella.layers.store.store import Store
+from lamella.layers.text import counted, size
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Exported:
     """Of the files, not of the archive."""
 
     def __repr__(self) -> str:
-        return f"<Exported {self.reference} to {self.path} as {self.format}: {self.files} files, {self.bytes} bytes>"
+        return f"<Exported {self.reference} to {self.path} as {self.format}: {counted(self.files, 'file')}, {size(self.bytes)}>"
 
 
 def format_of(path: str) -> Format:

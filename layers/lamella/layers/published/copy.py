@@ -17,6 +17,7 @@ from lamella.layers.oci.storage import fetch_document, transfer
 from lamella.layers.progress import Silent
 from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage, trust_for
+from lamella.layers.text import counted, size
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class Copied:
     """Bytes of the blobs that were sent."""
 
     def __repr__(self) -> str:
-        blobs = f"{self.sent} blobs sent, {self.mounted} mounted, {self.present} present"
-        return f"<Copied {self.reference}: {blobs}, {self.moved} bytes>"
+        blobs = f"{counted(self.sent, 'blob')} uploaded, {self.mounted} mounted, {self.present} already there"
+        return f"<Copied {self.reference}: {blobs}; {size(self.moved)}>"
 
 
 def copy(

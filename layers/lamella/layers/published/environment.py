@@ -25,6 +25,7 @@ from lamella.layers.oci.documents import (
 )
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published.package import PublishedPackage
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ class PublishedEnvironment:
 
     def __repr__(self) -> str:
         python = f"Python {self.python} at {self.prefix} on {self.platform}"
-        return f"<PublishedEnvironment {python}: {len(self.layers)} packages>"
+        return f"<PublishedEnvironment {python}: {counted(len(self.layers), 'package')}>"
 
     @property
     def prefix(self) -> str:
@@ -105,7 +106,7 @@ class PublishedIndex:
     """At least one, in the index's order."""
 
     def __repr__(self) -> str:
-        return f"<PublishedIndex {self.reference}: {len(self.environments)} environments>"
+        return f"<PublishedIndex {self.reference}: {counted(len(self.environments), 'environment')}>"
 
 
 def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> PublishedIndex:

@@ -14,6 +14,7 @@ from lamella.layers.published import findings as attached_findings
 from lamella.layers.published.environment import PublishedIndex, for_platform, read_index
 from lamella.layers.published.shared_layers import Shared, shared
 from lamella.layers.storages import open_storage
+from lamella.layers.text import counted
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Inspection:
     def __repr__(self) -> str:
         platforms = ", ".join(str(environment.platform) for environment in self.environments)
         packages = sum(len(environment.layers) for environment in self.environments)
-        return f"<Inspection {self.reference}: {packages} packages for {platforms}; {len(self.findings)} findings>"
+        return f"<Inspection {self.reference}: {counted(packages, 'package')} for {platforms}; {counted(len(self.findings), 'finding')}>"
 
 
 def inspect(

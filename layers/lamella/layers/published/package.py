@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, UNPACKED, VERSION
+from lamella.layers.text import size
 
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Layer
@@ -40,7 +41,7 @@ class PublishedPackage:
         return self.layer.descriptor.size
 
     def __repr__(self) -> str:
-        return f"<PublishedPackage {self.name} {self.version}: {self.size} bytes>"
+        return f"<PublishedPackage {self.name} {self.version}: {size(self.size)}>"
 
 
 def _number(text: str) -> int:

@@ -17,6 +17,7 @@ from lamella.layers.storages import open_storage
 from lamella.layers.store import leases
 from lamella.layers.store.document_cache import Remembered
 from lamella.layers.store.store import Store
+from lamella.layers.text import counted, size
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class PullPlan:
         return sum(_unpacked(layer) for layer in self.fetch)
 
     def __repr__(self) -> str:
-        return f"<PullPlan {len(self.fetch)} layers to fetch, {self.bytes} bytes; {len(self.present)} present>"
+        return f"<PullPlan {counted(len(self.fetch), 'layer')} to download, {size(self.bytes)}; {len(self.present)} in the store>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class Pulled:
     """What to lease or hold so that it works without a request: the layers, and the documents that list them."""
 
     def __repr__(self) -> str:
-        layers = f"{len(self.plan.fetch)} layers missing, {len(self.plan.present)} present"
-        return f"<Pulled {self.reference}: {layers}, {self.moved} bytes downloaded>"
+        layers = f"{counted(len(self.plan.fetch), 'layer')} missing, {len(self.plan.present)} already in the store"
+        return f"<Pulled {self.reference}: {layers}; {size(self.moved)} downloaded>"
 
 
 def plan(layers: Iterable[Layer], here: Container[Digest]) -> PullPlan:

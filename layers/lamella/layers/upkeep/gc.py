@@ -19,6 +19,7 @@ from lamella.layers.oci.documents import Digest
 from lamella.layers.store import derived, leases, locks
 from lamella.layers.store.document_cache import listed_by
 from lamella.layers.store.incoming import remove, remove_left
+from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -49,7 +50,7 @@ class Freed:
     """Whether nothing may go until some command ends, which found the disk full when it began."""
 
     def __repr__(self) -> str:
-        return f"<Freed {len(self.layers)} layers, {self.bytes} bytes>"
+        return f"<Freed {counted(len(self.layers), 'layer')}, {size(self.bytes)}>"
 
 
 def plan(

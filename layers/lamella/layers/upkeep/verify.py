@@ -16,6 +16,7 @@ from lamella.layers.errors import InvalidContent, UnsafeLayer
 from lamella.layers.progress import Progress, Silent
 from lamella.layers.store import derived, leases, locks
 from lamella.layers.tar.reader import BLOCK, Archive, Entry, shown
+from lamella.layers.text import counted
 from lamella.layers.upkeep.gc import Trash
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Verified:
     damaged: tuple[Damage, ...]
 
     def __repr__(self) -> str:
-        return f"<Verified {self.layers} layers: {len(self.damaged)} damaged>"
+        return f"<Verified {counted(self.layers, 'layer')}: {len(self.damaged)} damaged>"
 
 
 def verify(
