@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 # Folders and files without such a phrase: extend the list when another one is rewritten.
 CLEAN = (
-    "README.md", "CONTRIBUTING.md", "cli", "docs",
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cli", "docs",
     "tests/cli",
     "builder/lamella/builder/wheels", "builder/lamella/builder/local/ignore.py", "layers/lamella/layers/signing",
     "tests/builder/wheels", "tests/builder/local/test_ignore.py",
