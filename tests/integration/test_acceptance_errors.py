@@ -130,8 +130,9 @@ def test_a_read_only_store(lamella: Lamella, tmp_path: Path, small: Path) -> Non
         subprocess.run(["umount", disk], check=True)
 
 
-def test_an_interrupted_push_leaves_no_tag(lamella: Lamella, tmp_path: Path, small: Path) -> None:
+def test_a_push_with_invalid_options_makes_no_layout(lamella: Lamella, tmp_path: Path, small: Path) -> None:
     assert os.path.isdir(small)
     result = lamella("push", f"oci:{tmp_path}/layout:x", small, "--image-prefix", "relative/path")
     assert result.returncode in (1, 2)
+    assert "relative/path" in result.stderr
     assert not (tmp_path / "layout").exists()

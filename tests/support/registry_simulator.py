@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 USER, PASSWORD = "user", "password"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -65,6 +65,8 @@ class Fault:
     """Bytes of the request's body that are read before the connection ends without an answer."""
     lost: bool = False
     """The request is done and its answer never sent."""
+    meanwhile: Callable[[], object] | None = None
+    """Called when the request has come, before anything else."""
 
 
 class RegistrySimulator:
@@ -95,6 +97,8 @@ class RegistrySimulator:
         """The token server's URL where it is not this server's own."""
         self.token_uses = 1 << 40
         """Requests that one token is good for."""
+        self.token_life: float | None = 300
+        """`expires_in` of a token; None leaves it out."""
         self.tokens: dict[str, tuple[frozenset[str], int]] = {}
         """By token: the scopes that it was given for and the uses that are left."""
         self.elsewhere = ""
@@ -173,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.fault = next((f for f in registry.faults if f.times > 0 and re.search(f.pattern, asked)), None)
             if self.fault:
                 self.fault.times -= 1
+        if self.fault and self.fault.meanwhile:
+            self.fault.meanwhile()
         if self.fault and self.fault.take is not None:
             self.rfile.read(min(self.fault.take, self.left))
             self._end_connection()
@@ -246,7 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
         token = uuid.uuid4().hex
         with registry.lock:
             registry.tokens[token] = (frozenset(scopes), registry.token_uses)
-        self._answer_json(200, {"token": token, "expires_in": 300})
+        life = {} if registry.token_life is None else {"expires_in": registry.token_life}
+        self._answer_json(200, {"token": token, **life})
 
     # What is there
 

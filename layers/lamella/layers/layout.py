@@ -200,7 +200,8 @@ class OciLayout:
         return document
 
     def _entries(self) -> list[dict[str, Any]]:
-        if not os.path.lexists(self._folder):
+        # A first push that was killed leaves blobs without an index: the next one starts over.
+        if not self._whole and not os.path.lexists(os.path.join(self._folder, "index.json")):
             raise NotFound(f"there is no OCI layout at {self._folder}")
         manifests: list[dict[str, Any]] = self._index()["manifests"]
         return manifests

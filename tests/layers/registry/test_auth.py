@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,40 @@ def test_a_token_that_ends_between_two_parts_begins_the_upload_anew(simulator: R
     thing = blob(b"y" * (3 << 20)).pushed(registry)
     assert str(thing.descriptor.digest) in simulator.blobs["team/envs"]
     registry.close()
+
+
+@pytest.mark.parametrize("life", [1e-6, 0, -300, float("nan"), float("-inf")])
+def test_a_token_is_used_for_most_of_a_minute_however_short_its_server_says_it_lives(
+    simulator: RegistrySimulator, registry: Registry, home: Path, life: float
+) -> None:
+    simulator.auth = "bearer"
+    simulator.token_life = life
+    know(home, simulator.host, KNOWN)
+    for number in range(5):
+        blob(b"%d" % number).pushed(registry)
+    assert len(simulator.asked("GET /token")) == 1
+
+
+@pytest.mark.parametrize(("life", "seconds", "tokens"), [(None, 40, 1), (None, 55, 2), (300, 200, 1), (300, 290, 2)])
+def test_a_token_is_renewed_shortly_before_it_expires(
+    simulator: RegistrySimulator,
+    registry: Registry,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    life: float | None,
+    seconds: int,
+    tokens: int,
+) -> None:
+    """Without `expires_in` it lives a minute (token.md)."""
+    simulator.auth = "bearer"
+    simulator.token_life = life
+    know(home, simulator.host, KNOWN)
+    clock, passed = time.monotonic, 0
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed)
+    blob(b"one").pushed(registry)
+    passed = seconds
+    blob(b"two").pushed(registry)
+    assert len(simulator.asked("GET /token")) == tokens
 
 
 def test_a_busy_token_server_is_asked_again(simulator: RegistrySimulator, registry: Registry, home: Path) -> None:

@@ -1,0 +1,63 @@
+"""What an entry reads is what was scanned, or an error before the last of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.content.entry import CHUNK, Entry, Rewritten, read
+from lamella.builder.environment import File
+from lamella.builder.errors import EnvironmentChanged
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def scanned(path: Path, content: bytes) -> File:
+    """A file as the scan saw it."""
+    path.write_bytes(content)
+    return File(path.name, str(path), 0o644, len(content), hashlib.sha256(content).hexdigest())
+
+
+def received(entry: Entry) -> bytes:
+    """Everything that `read` gives before it fails, as it has to."""
+    chunks: list[bytes] = []
+    with pytest.raises(EnvironmentChanged, match="changed while it was being packed"):
+        chunks.extend(read(entry))
+    return b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+def test_a_file_of_the_same_size_and_other_bytes_never_ships_whole(tmp_path: Path, size: int) -> None:
+    """A packer that counts bytes would finish an entry of the announced size before it hears of the error."""
+    file = scanned(tmp_path / "data", bytes(size))
+    (tmp_path / "data").write_bytes(b"\1" * size)
+    assert len(received(Entry("opt/env/data", 0o644, size, file.digest, file))) < size
+
+
+@pytest.mark.parametrize("now", [0, 99, 101, 3 * CHUNK])
+def test_a_file_of_another_size_never_ships_with_the_announced_one(tmp_path: Path, now: int) -> None:
+    file = scanned(tmp_path / "data", bytes(100))
+    (tmp_path / "data").write_bytes(bytes(now))
+    assert len(received(Entry("opt/env/data", 0o644, 100, file.digest, file))) < 100
+
+
+@pytest.mark.parametrize("digest_of", [b"x = '/opt/env'\n", b"x = '/opt/new'\n"])
+def test_a_rewritten_file_ships_whole_only_if_its_result_is_the_announced_one(tmp_path: Path, digest_of: bytes) -> None:
+    result = b"x = '/opt/env'\n"
+    file = scanned(tmp_path / "data.py", b"x = '/srv/env'\n")
+    rewritten = Rewritten(file, prefixes=(b"/srv/env",), image_prefix="/opt/env", holds="text")
+    entry = Entry("opt/env/data.py", 0o644, len(result), hashlib.sha256(digest_of).hexdigest(), rewritten)
+    if digest_of == result:
+        assert b"".join(read(entry)) == result
+    else:
+        assert len(received(entry)) < len(result)
+
+
+def test_a_file_that_is_gone_is_reported_as_changed(tmp_path: Path) -> None:
+    file = scanned(tmp_path / "data", b"content")
+    os.unlink(file.source)
+    assert received(Entry("opt/env/data", 0o644, file.size, file.digest, file)) == b""

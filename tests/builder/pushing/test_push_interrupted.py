@@ -1,0 +1,126 @@
+"""A push that is killed at any moment leaves every tag whole, and the next push finishes the work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.push import push_environment
+from lamella.layers.layout import OciLayout
+from lamella.layers.published.copy import copy
+from support.packages import SITE, environment, package
+from support.people import fork
+from support.registry_simulator import Fault, RegistrySimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lamella.builder.environment import Environment
+
+
+def small(prefix: Path, text: str) -> Environment:
+    """Two packages, of which the second holds `text`."""
+    return environment(
+        prefix,
+        package(prefix, "alpha", {f"{SITE}/alpha.py": "value = 1\n"}),
+        package(prefix, "beta", {f"{SITE}/beta.py": text}),
+    )
+
+
+def in_child(do: Callable[[], object]) -> int:
+    """Process id of a child that does it and exits, with 1 after an error."""
+    child = fork()
+    if child:
+        return child
+    code = 1
+    with contextlib.suppress(Exception):
+        do()
+        code = 0
+    os._exit(code)
+
+
+def kill_before_change(number: int, folder: str) -> None:
+    """Kill this process before it opens, renames, links or removes something in `folder` for the `number`-th time."""
+    left = number
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        changes = event in {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"} or (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
+        if changes and any(isinstance(each, str) and each.startswith(folder) for each in arguments):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["tag exists", "first push"])
+def test_a_push_to_a_layout_that_is_killed_at_any_change_leaves_the_tag_whole(tmp_path: Path, before: bool) -> None:
+    cache, folder = tmp_path / "cache", tmp_path / "layout"
+    old = small(tmp_path / "old", "value = 1\n")
+    new = small(tmp_path / "new", "value = 2\n")
+    expected = push_environment(new, f"oci:{tmp_path}/expected:v1", cache=LayerCache(str(cache))).reference
+    known = {expected.partition("@")[2]}
+    if before:
+        first = push_environment(old, f"oci:{tmp_path}/before:v1", cache=LayerCache(str(cache))).reference
+        known.add(first.partition("@")[2])
+    kills = 0
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if before:
+            shutil.copytree(tmp_path / "before", folder)
+
+        def push(number: int = kills + 1) -> None:
+            kill_before_change(number, str(folder))
+            push_environment(new, f"oci:{folder}:v1", cache=LayerCache(str(cache)))
+
+        _, status = os.waitpid(in_child(push), 0)
+        if os.WIFEXITED(status):
+            break
+        kills += 1
+        if (folder / "oci-layout").exists() and OciLayout(str(folder)).tags():
+            assert copy(f"oci:{folder}:v1", f"oci:{tmp_path}/copy{kills}:v1").reference.partition("@")[2] in known
+        else:
+            assert not before
+        again = push_environment(new, f"oci:{folder}:v1", cache=LayerCache(str(cache)))
+        assert copy(again.reference, f"oci:{tmp_path}/again{kills}:v1").reference.endswith(expected.partition("@")[2])
+    assert os.WEXITSTATUS(status) == 0
+    assert kills > 10, "a push makes more changes than that"
+
+
+@pytest.mark.parametrize(
+    "moment", ["POST .*/blobs/uploads/", "PUT .*/blobs/uploads/", "PUT .*/manifests/sha256:", "PUT .*/manifests/v1"]
+)
+@pytest.mark.parametrize("before", [True, False], ids=["tag exists", "first push"])
+def test_a_push_to_a_registry_that_is_killed_leaves_the_tag_as_it_was(
+    tmp_path: Path, before: bool, moment: str
+) -> None:
+    cache = tmp_path / "cache"
+    new = small(tmp_path / "new", "value = 2\n")
+    with RegistrySimulator().serving() as registry:
+        reference = f"{registry.host}/team/envs:v1"
+        if before:
+            push_environment(small(tmp_path / "old", "value = 1\n"), reference, cache=LayerCache(str(cache)))
+        tags = dict(registry.tags.get("team/envs", {}))
+        pushing = 0
+        registry.faults = [Fault(moment, take=0, meanwhile=lambda: os.kill(pushing, signal.SIGKILL))]
+        with registry.lock:  # no request is served before `pushing` is known
+            pushing = in_child(lambda: push_environment(new, reference, cache=LayerCache(str(cache))))
+        _, status = os.waitpid(pushing, 0)
+        assert os.WIFSIGNALED(status)
+        assert registry.tags.get("team/envs", {}) == tags
+        if before:
+            copy(reference, f"oci:{tmp_path}/copy:v1")
+        pushed = push_environment(new, reference, cache=LayerCache(str(cache))).reference
+        assert registry.tags["team/envs"]["v1"] == pushed.partition("@")[2]
+        copy(reference, f"oci:{tmp_path}/again:v1")
