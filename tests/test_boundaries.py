@@ -127,6 +127,7 @@ def floor(name: str) -> int:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", FLOORS)
 def test_a_room_imports_only_from_lower_floors(package: str) -> None:
     def room(name: str) -> str:
@@ -143,6 +144,7 @@ def test_a_room_imports_only_from_lower_floors(package: str) -> None:
     assert upward == set()
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_in_a_circle() -> None:
     left = graph()
     while free := {name for name, found in left.items() if not found & left.keys()}:
@@ -183,6 +185,7 @@ def test_lamella_is_a_namespace_without_an_init() -> None:
     assert [path for path in ROOT.glob("*/lamella/__init__.py") if ".venv" not in path.parts] == []
 
 
+@pytest.mark.slow
 def test_only_the_command_prints() -> None:
     for package in ("layers", "builder"):
         for path in modules(package):
@@ -228,6 +231,7 @@ def imported(arguments: list[str], store: Path) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "behind"),
     [("inspect", []), ("tags", []), ("pull", []), ("run", ["--", "/bin/true"])],

@@ -209,6 +209,7 @@ def test_a_verb_that_needs_linux_fails_in_one_line_on_other_systems(
     assert printed.err == f"lamella: {verb}: not available on {name}; run it in a Linux container or virtual machine\n"
 
 
+@pytest.mark.slow
 def test_every_module_imports_on_macos() -> None:
     # In a subprocess, since modules already imported here would not be imported again.
     root = Path(__file__).parents[2]

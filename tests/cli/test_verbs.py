@@ -21,6 +21,8 @@ from support.projects import project
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 FILES = {"alpha/__init__.py": "VALUE = 41\n", "alpha/more.py": "import alpha\n" * 500}
 
 

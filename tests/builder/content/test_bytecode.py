@@ -106,6 +106,7 @@ def test_bytes_depend_on_the_package_alone(executable: str, tmp_path: Path) -> N
     assert again == [alone] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executable", [sys.executable, *others()])
 def test_byte_code_from_the_disk_gives_the_bytes_of_a_compilation(executable: str, tmp_path: Path) -> None:
     """Of the interpreter's own library, compiled as pip does, with other hash seeds and in another order."""

@@ -251,6 +251,7 @@ def test_a_conda_package_s_own_script_keeps_its_text(tmp_path: Path) -> None:
     assert text(layer["bin/own"]) == script.replace(f"{tmp_path}", "/opt/env")
 
 
+@pytest.mark.slow
 def test_a_wheel_s_scripts_and_headers_are_the_same_by_any_installer_in_any_kind_of_prefix(tmp_path: Path) -> None:
     """uv makes scripts executable, pip leaves them; a venv has a folder of its own for headers."""
     files: dict[str, str | bytes] = {

@@ -164,6 +164,7 @@ def test_a_name_that_is_not_utf_8_is_told_with_its_bytes_as_escapes(tmp_path: Pa
     assert r"lib/\\udcff.py" in told(one(tmp_path, Finding("note", "unowned", name, name)))
 
 
+@pytest.mark.slow
 def test_as_many_findings_as_a_registry_takes_are_attached_the_worst_first_and_all_are_counted(tmp_path: Path) -> None:
     many = [Finding("note", "unowned", str(number), "x" * 1000) for number in range(5000)]
     content = told(one(tmp_path, *many, MISSING))

@@ -124,6 +124,7 @@ def test_code_data_and_compiled_modules_of_every_style_ship_in_site_packages(
     assert {f"{SITE}/{name}" for name in STYLES[style]} <= set(reasons(scanned))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["pip", "uv"])
 def test_an_editable_install_by_pip_and_by_uv_ships_its_code(tmp_path: Path, by: By) -> None:
     code = tmp_path / "project" / "src" / "demo"
@@ -292,6 +293,7 @@ def test_what_lamellaignore_names_ships_with_no_editable_install_and_gitignore_s
         assert reasons(scanned)[f"{root}/src/single.py"] == "ignored by .lamellaignore"
 
 
+@pytest.mark.slow
 def test_an_editable_namespace_package_joins_the_installed_part_of_its_namespace(tmp_path: Path) -> None:
     root = tmp_path / "project"
     write(root, "src/acme/local/__init__.py", "pyproject.toml")
@@ -341,6 +343,7 @@ def test_a_pth_file_whose_package_recorded_it_is_not_said_to_be_patched(made: Pa
     assert not findings(scanned, "patched")
 
 
+@pytest.mark.slow
 def test_an_ordinary_wheel_is_not_local(tmp_path: Path) -> None:
     environment = install(venv(tmp_path / "env"), wheel(tmp_path, "plain", "1.0", {"plain.py": ""}))
     assert package(scan(str(environment)), "plain").origin == "pypi"

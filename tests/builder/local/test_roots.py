@@ -175,6 +175,7 @@ def test_code_beside_an_editable_project_ships_without_the_project(tmp_path: Pat
     assert reasons(scanned)[f"{folder}/libs/demo"] == "an editable install ships it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", ["by name", "by its folder"])
 def test_an_installed_project_as_working_directory_does_not_ship_a_second_time(
     tmp_path: Path, folder: Path, known: str

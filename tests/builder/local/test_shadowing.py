@@ -43,6 +43,7 @@ def shown(made: Path, root: Path, *names: str, text: str = "") -> tuple[set[str]
     ]
 
 
+@pytest.mark.slow
 def test_the_local_part_of_a_namespace_joins_the_installed_part(made: Path, tmp_path: Path) -> None:
     names = {"acme/localpart/__init__.py", "acme/deep/here.py", "acme/deep/data.csv"}
     assert shown(made, tmp_path / "app", *names) == (names, [])

@@ -44,6 +44,7 @@ def local(made: Path, folder: Path, name: str = "my-app", **more: object) -> set
     return {path.removeprefix(SITE + "/") for path in paths(package(scanned, name, "local"))}
 
 
+@pytest.mark.slow
 def test_modules_packages_and_what_is_beside_them_ship_in_site_packages(made: Path, folder: Path) -> None:
     assert local(made, folder) == {
         "app.py",
@@ -224,6 +225,7 @@ def test_no_secret_of_the_working_directory_ships(made: Path, folder: Path, name
     assert "CANARY" not in str(scanned)
 
 
+@pytest.mark.slow
 def test_packages_that_are_to_be_left_out_are_named_and_so_is_who_needs_them(tmp_path: Path) -> None:
     alpha = wheel(tmp_path, "alpha", "1.0", {"alpha.py": ""})
     beta = wheel(tmp_path, "beta", "1.0", {"beta.py": ""}, requires=["alpha"])

@@ -149,6 +149,7 @@ def test_kinds_that_can_not_be_captured_are_refused_for_other_machines_too(tmp_p
         scan(str(prefix))
 
 
+@pytest.mark.slow
 def test_this_machine_s_interpreter_is_asked_itself(tmp_path: Path) -> None:
     environment = install(venv(tmp_path / "env"), wheel(tmp_path, "one", "1.0", {"one.py": ""}))
     assert not foreign.is_foreign(os.path.realpath(environment / "bin/python"))

@@ -115,6 +115,7 @@ def test_the_system_s_python_ships_its_packages_and_the_user_s(
     assert f"{scanned.interpreter.stdlib}/os.py" in paths(package(scanned, "python"))
 
 
+@pytest.mark.slow
 def test_a_venv_with_the_system_s_packages_ships_its_own_before_them(
     user_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

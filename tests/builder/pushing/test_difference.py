@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +86,7 @@ def test_every_package_is_counted_once_and_the_order_means_nothing(before: list[
     assert found == difference(before[::-1], after[::-1])
 
 
+@pytest.mark.slow
 @given(SIDES)
 def test_an_environment_does_not_differ_from_itself(side: list[Item]) -> None:
     found = difference(side, side)

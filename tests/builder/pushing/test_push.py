@@ -184,6 +184,7 @@ def test_more_packages_than_layers_are_bundled_and_a_change_moves_one_bundle(tmp
     assert (changed.built, changed.uploaded, changed.reused) == (2, 2, 20)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_built_from_the_registrys_blobs_where_they_are_not_here(
     tmp_path: Path, registry: RegistrySimulator
 ) -> None:
@@ -429,6 +430,7 @@ def test_what_a_registry_refuses_is_not_blamed_on_the_cache(
     assert (pushed.built, pushed.plan.chosen("build")) == (0, ())
 
 
+@pytest.mark.slow
 def test_a_push_goes_on_where_signatures_are_required_and_what_is_there_has_none(
     tmp_path: Path, registry: RegistrySimulator
 ) -> None:

@@ -50,6 +50,7 @@ def content_of(folder: str) -> dict[str, Content]:
     return dict(read.read_all([(entry.source, entry.seen) for entry in entries], ()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "entry_points"),
     [

@@ -79,6 +79,7 @@ def environment(installed: Path) -> Iterator[Path]:
             path.unlink()
 
 
+@pytest.mark.slow
 def test_every_file_is_in_one_package_or_left_out_with_a_reason(environment: Path) -> None:
     (environment / "notes.txt").write_text("mine")
     (environment / SITE / "loose.py").write_text("X = 1\n")

@@ -46,6 +46,7 @@ def library(path: Path, *needs: Path, soname: str = "", options: tuple[str, ...]
     return path
 
 
+@pytest.mark.slow
 def test_what_a_module_needs_from_the_system_ships_with_what_that_needs(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_library_under_another_name_ships_under_the_name_that_is_needed(
     assert (found.source, found.target) == (str(real), None)
 
 
+@pytest.mark.slow
 def test_a_module_with_a_runpath_finds_what_ships_beside_itself(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

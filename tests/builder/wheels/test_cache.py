@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from lamella.builder.environment import Environment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

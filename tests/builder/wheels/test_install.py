@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from lamella.builder.environment import Environment
 
+pytestmark = pytest.mark.slow
+
 PYPROJECT = """
 [build-system]
 requires = ["{requires}"]

@@ -255,6 +255,7 @@ def test_who_finds_the_prefix_right_finds_all_of_it_right(tmp_path: Path, monkey
     assert len(order) == 4
 
 
+@pytest.mark.slow
 def test_of_many_who_move_at_the_same_time_one_does_it_and_the_others_find_it_done(tmp_path: Path) -> None:
     files = {f"f{number}": "/opt/env" for number in range(50)}
     environment(tmp_path, "/opt/env", files)

@@ -83,6 +83,7 @@ configs = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.one_of(manifests, indexes, configs))
 def test_a_document_is_the_same_after_a_round_trip(value: Manifest | Index | ImageConfig) -> None:
@@ -91,6 +92,7 @@ def test_a_document_is_the_same_after_a_round_trip(value: Manifest | Index | Ima
     assert type(value).parse(content).to_json() == content
 
 
+@pytest.mark.slow
 @given(notes)
 def test_equal_values_have_equal_bytes_in_whatever_order_they_were_made(values: dict[str, str]) -> None:
     backwards = dict(reversed(values.items()))
@@ -122,6 +124,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(
         ["config", "layers", "manifests", "annotations", "mediaType", "subject", "rootfs", "os", "history"]

@@ -101,6 +101,7 @@ class TestPlan:
         assert sizes == sorted(sizes, reverse=True)
         assert made.bytes == sum(sizes)
 
+    @pytest.mark.slow
     @given(LAYERS.filter(lambda drawn: len({name for name, _ in drawn}) == len(drawn)), st.randoms())
     def test_the_order_of_layers_changes_nothing(self, drawn: list[tuple[bytes, int]], chance: random.Random) -> None:
         layers = self.layers(drawn)

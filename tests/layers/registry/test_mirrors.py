@@ -175,6 +175,7 @@ def test_a_blob_that_a_mirror_falsifies_is_told_once_and_then_comes_from_the_reg
     assert len(mirror.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config_too", [False, True], ids=["layers", "config-too"])
 @pytest.mark.parametrize("way", ["threads", "workers"])
 @pytest.mark.parametrize("size", [100, 5 << 20], ids=["small", "large"])

@@ -44,6 +44,7 @@ class Dripping:
         return self._stream.read(min(self._sizes.pop(), size) if self._sizes else size)
 
 
+@pytest.mark.slow
 @given(TREES)
 def test_reads_what_tarfile_writes_as_pax(files: dict[str, bytes]) -> None:
     written = io.BytesIO()
@@ -56,6 +57,7 @@ def test_reads_what_tarfile_writes_as_pax(files: dict[str, bytes]) -> None:
     assert contents(written) == {name.encode(): content for name, content in files.items()}
 
 
+@pytest.mark.slow
 @given(TREES, st.lists(st.integers(1, 700), max_size=50))
 def test_the_pieces_that_a_stream_comes_in_change_nothing(files: dict[str, bytes], sizes: list[int]) -> None:
     tar = (
@@ -64,6 +66,7 @@ def test_the_pieces_that_a_stream_comes_in_change_nothing(files: dict[str, bytes
     assert contents(Dripping(tar, sizes)) == contents(io.BytesIO(tar))
 
 
+@pytest.mark.slow
 @given(TREES)
 def test_headers_and_content_together_are_the_tar(files: dict[str, bytes]) -> None:
     tar = (
@@ -87,6 +90,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     read_or_refuse(content)
 
 
+@pytest.mark.slow
 @settings(max_examples=600)
 @given(st.data())
 def test_a_damaged_tar_is_read_or_refused(data: st.DataObject) -> None:

@@ -279,6 +279,7 @@ class TestCompression:
             place.bring(layer, blob)
         place.assert_untouched()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("media_type", [LAYER_GZIP, LAYER_ZSTD])
     def test_refuses_a_bomb(self, place: Place, media_type: str) -> None:
         tar = header(b"zeros", size=120 << 20) + bytes(120 << 20) + END
@@ -287,6 +288,7 @@ class TestCompression:
             place.bring(layer, blob)
         place.assert_untouched()
 
+    @pytest.mark.slow
     def test_a_layer_that_announces_its_size_may_be_mostly_zeros(self, place: Place) -> None:
         tar = header(b"zeros", size=120 << 20) + bytes(120 << 20) + END
         layer, blob = tars.layer(tar, unpacked=120 << 20)

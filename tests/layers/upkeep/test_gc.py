@@ -58,6 +58,7 @@ class TestPlan:
         items = [item("mounted", 100, 1, kept=True), item("free", 1, 2)]
         assert [freed.path for freed in plan(items, keep_bytes=100, older_than=0, now=4)] == ["free"]
 
+    @pytest.mark.slow
     @given(ITEMS, LIMIT, LIMIT)
     def test_holds_its_limits_and_what_is_kept(self, items: list[Candidate], keep: int | None, age: int | None) -> None:
         freed = plan(items, keep_bytes=keep, older_than=age, now=100)
