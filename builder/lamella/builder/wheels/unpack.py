@@ -1,7 +1,8 @@
 """Unpack a wheel into a folder, as pip would into an environment at a prefix.
 
-`installer` reads the wheel and decides where each file belongs; the destination below writes. It stands in for
-`installer.destinations.SchemeDictionaryDestination`, whose shebangs break if the prefix is long or has spaces. Sources:
+`wheel` reads the archive and checks each file against RECORD as it is read, `installer` decides where the file belongs, and
+the destination below writes it. It stands in for `installer.destinations.SchemeDictionaryDestination`, whose shebangs break
+if the prefix is long or has spaces. Sources:
 PyPA specifications, "Binary distribution format" (the data folder, scripts) and "Entry points"; pip for the folder of
 headers.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 import os
 import zipfile
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from installer import install
@@ -20,6 +20,8 @@ from installer.exceptions import InstallerError
 from installer.records import Hash, RecordEntry
 from installer.sources import WheelFile
 from installer.utils import construct_record_file, copyfileobj_with_hashing
+from wheel.wheelfile import WheelError
+from wheel.wheelfile import WheelFile as Archive
 
 from lamella.builder.content import scripts
 from lamella.builder.errors import BuilderError
@@ -39,10 +41,12 @@ def unpack(path: str, target: str, *, short: str, prefix: str) -> None:
     Raises `BuilderError` if the wheel is damaged, leads out of the environment or has an unsupported Wheel-Version.
     """
     try:
-        with _Source.open(Path(path)) as source:
-            source.validate_record()
+        with Archive(path) as archive:
+            source = _Source(archive)
+            # Names alone: the archive compares each file's hash as it is read, so nothing is read twice.
+            source.validate_record(validate_contents=False)
             install(source, _Destination(target, source.dist_info_dir.partition("-")[0], short, prefix), {})
-    except (InstallerError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+    except (InstallerError, WheelError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
         # InvalidWheelSource carries the source before its reason; a KeyError is zipfile's for a missing member.
         reason = error.args[-1] if isinstance(error, (InstallerError, KeyError)) and error.args else error
         raise BuilderError(
