@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lamella.builder.layer.plan import PlannedLayer, PushPlan
     from lamella.builder.layer.prune import Pruned, prune_cache
     from lamella.builder.prefix.locate import active_prefix
-    from lamella.builder.pushing.difference import Difference, Item, diff
+    from lamella.builder.pushing.difference import ComparedPackage, Difference, diff
     from lamella.builder.pushing.options import PushOptions
     from lamella.builder.pushing.push import Pushed, push
     from lamella.builder.scanning.findings import blocking_findings
@@ -36,6 +36,7 @@ __all__ = [
     "BuilderError",
     "CacheError",
     "CannotBuild",
+    "ComparedPackage",
     "Compression",
     "Difference",
     "Environment",
@@ -44,7 +45,6 @@ __all__ = [
     "Finding",
     "ImageSettings",
     "Interpreter",
-    "Item",
     "LamellaError",
     "LayerCache",
     "LeftOut",
@@ -89,7 +89,7 @@ _MODULES = {
     "prune_cache": "lamella.builder.layer.prune",
     "active_prefix": "lamella.builder.prefix.locate",
     "Difference": "lamella.builder.pushing.difference",
-    "Item": "lamella.builder.pushing.difference",
+    "ComparedPackage": "lamella.builder.pushing.difference",
     "diff": "lamella.builder.pushing.difference",
     "PushOptions": "lamella.builder.pushing.options",
     "Pushed": "lamella.builder.pushing.push",

@@ -66,7 +66,7 @@ def keys(env: Environment, cache: LayerCache | None = None) -> dict[str, str]:
     made = wanted.layers(
         env, image_prefix="/opt/env", compression="zstd", image_layers=100, notes=Remembered(cache) if cache else None
     )
-    return {one.package.name: one.wanted.key for one in made.contents}
+    return {one.package.name: one.wanted.key for one in made.packages}
 
 
 def two(prefix: Path, text: str = "a = 1\n") -> tuple[Package, Package]:

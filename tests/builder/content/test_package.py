@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from lamella.builder.content.entry import read
+from lamella.builder.content.entry import read_entry
 from lamella.builder.content.package import RPATH, entries
 from lamella.builder.content.rpath import patchelf
 from lamella.builder.errors import CannotBuild
@@ -39,7 +39,7 @@ def shipped(env: Environment, one: Package, image_prefix: str = "/opt/env") -> d
 
 
 def text(entry: Entry) -> str:
-    content = b"".join(read(entry))
+    content = b"".join(read_entry(entry))
     assert hashlib.sha256(content).hexdigest() == entry.digest
     assert len(content) == entry.size
     return content.decode()
@@ -163,7 +163,7 @@ def test_a_conda_packages_binary_is_padded_and_anothers_is_left_alone(tmp_path: 
         thing = package(tmp_path, f"thing-{origin}", {f"lib/{origin}.so": content}, origin=origin)
         entry = shipped(environment(tmp_path, thing), thing)[f"lib/{origin}.so"]
         expected = (b"\x7fELF\0/opt/env/lib").ljust(len(content), b"\0") if origin == "conda" else content
-        assert b"".join(read(entry)) == expected
+        assert b"".join(read_entry(entry)) == expected
 
 
 NATIVE = {
@@ -394,7 +394,7 @@ def test_the_interpreter_looks_for_its_libraries_beside_itself(tmp_path: Path) -
     made = shipped(environment(tmp_path, python), python)
     for path, expected, tag in (("bin/python3.12", RPATH, "RPATH"), ("lib/m.so", "$ORIGIN/x", "RPATH")):
         out = tmp_path / "out"
-        out.write_bytes(b"".join(read(made[path])))
+        out.write_bytes(b"".join(read_entry(made[path])))
         shown = subprocess.run([patchelf(), "--print-rpath", out], check=True, capture_output=True, text=True).stdout
         assert shown == f"{expected}\n"
         assert (

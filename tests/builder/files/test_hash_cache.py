@@ -16,7 +16,7 @@ from lamella.builder.files.hash_cache import Hashes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamella.builder.files.read import Content
+    from lamella.builder.files.read import FileContent
 
 OLD = 1_600_000_000_000_000_000
 
@@ -49,7 +49,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def read(database: Path, folder: Path, *prefixes: bytes) -> tuple[dict[str, Content], int]:
+def read(database: Path, folder: Path, *prefixes: bytes) -> tuple[dict[str, FileContent], int]:
     """By file name what the files of `folder` hold, and how many bytes were read for that."""
     progress = Bytes()
     seen = {str(path): os.lstat(path) for path in folder.iterdir()}
@@ -115,7 +115,7 @@ def test_a_damaged_cache_is_begun_anew(files: Path, tmp_path: Path) -> None:
 def test_many_processes_use_one_cache(files: Path, tmp_path: Path) -> None:
     for number in range(50):
         (files / str(number)).write_text(str(number))
-    results: list[dict[str, Content]] = []
+    results: list[dict[str, FileContent]] = []
     threads = [threading.Thread(target=lambda: results.append(read(tmp_path / "cache", files)[0])) for _ in range(4)]
     for thread in threads:
         thread.start()

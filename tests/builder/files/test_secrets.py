@@ -20,7 +20,7 @@ from lamella.builder.files.secrets import (
     secret,
     secret_behind,
 )
-from lamella.builder.prefix.walk import Entry, look, walk
+from lamella.builder.prefix.walk import FoundFile, find_file, walk
 from lamella.builder.scanning.findings import without_secrets
 from lamella.builder.scanning.symlinks import resolve
 
@@ -141,7 +141,7 @@ def test_what_installers_left_behind_does_not_ship() -> None:
     seen = os.stat(os.curdir)
     names = ("conda-meta/x-1-0.json", f"{site}/~oo-1.0.dist-info/direct_url.json", f"{site}/~/x.py")
     stays = (f"{site}/foo/~x", "share/conda-meta.json")
-    kept, left_out = without_secrets([Entry(name, "/nowhere/" + name, seen) for name in (*names, *stays)])
+    kept, left_out = without_secrets([FoundFile(name, "/nowhere/" + name, seen) for name in (*names, *stays)])
     assert tuple(entry.path for entry in kept) == stays
     assert {item.path for item in left_out} == set(names)
     assert not REASONS & {item.reason for item in left_out}
@@ -194,4 +194,4 @@ def test_a_package_whose_files_are_links_into_a_cache_is_judged_as_if_they_were_
     inside = "lib/python3.11/site-packages/pkg/tests/id_rsa"
     assert secret_behind(inside, "/home/me/.cache/uv/archive-v0/abc/pkg/tests/id_rsa") is None
     assert secret_behind(inside, "/home/me/.ssh/id_rsa") == PLACE
-    assert look("x", str(tmp_path / "gone")) is None
+    assert find_file("x", str(tmp_path / "gone")) is None

@@ -10,7 +10,7 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.image.base import choose
 from lamella.builder.image.documents import About, Base, Documents, ImageLayer, ImageSettings, PackageLayer, documents
 from lamella.builder.layer.bundle import partition
-from lamella.builder.layer.cache import Built
+from lamella.builder.layer.cache import BuiltLayer
 from lamella.layers.oci import annotations as names
 from lamella.layers.oci.documents import (
     DOCKER_LAYER_GZIP,
@@ -30,8 +30,8 @@ from lamella.layers.oci.documents import (
 ABOUT = About(Platform("linux", "amd64"), "/opt/env", "3.12.4", Needs("2.28", 3, ("libcuda.so.1",)))
 
 
-def built(name: str) -> Built:
-    return Built(Digest.of(name.encode()), 10, Digest.of(f"{name} tar".encode()), 20, LAYER_ZSTD)
+def built(name: str) -> BuiltLayer:
+    return BuiltLayer(Digest.of(name.encode()), 10, Digest.of(f"{name} tar".encode()), 20, LAYER_ZSTD)
 
 
 PACKAGES = [

@@ -11,7 +11,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from lamella.builder.environment import Origin
 from lamella.builder.image.documents import PackageLayer
 from lamella.builder.image.sbom import MEDIA_TYPE, sbom
-from lamella.builder.layer.cache import Built, LayerCache
+from lamella.builder.layer.cache import BuiltLayer, LayerCache
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest, Platform
@@ -31,7 +31,7 @@ INFO = f"{SITE}/tool-1.0.dist-info"
 
 
 def component(one: Package) -> dict[str, Any]:
-    built = Built(Digest.of(b"blob"), 1, Digest.of(b"tar"), 1, LAYER_ZSTD)
+    built = BuiltLayer(Digest.of(b"blob"), 1, Digest.of(b"tar"), 1, LAYER_ZSTD)
     (found,) = json.loads(sbom([(one, PackageLayer(one.name, one.version, one.origin, "k", built))]))["components"]
     return dict(found)
 
@@ -83,7 +83,7 @@ def test_bill_of_every_origin_fits_the_schema(tmp_path: Path) -> None:
     packages.append(tool(tmp_path / "both", "License-Expression: MIT\nClassifier: License :: OSI Approved :: X"))
     packages.append(tool(tmp_path / "many", "Classifier: License :: A\nClassifier: License :: B"))
     packages[-1] = replace(packages[-1], name="other")
-    built = Built(Digest.of(b"blob"), 1, Digest.of(b"tar"), 1, LAYER_ZSTD)
+    built = BuiltLayer(Digest.of(b"blob"), 1, Digest.of(b"tar"), 1, LAYER_ZSTD)
     bill = sbom([(one, PackageLayer(one.name, one.version, one.origin, "k", built)) for one in packages])
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill.decode()) is None
 

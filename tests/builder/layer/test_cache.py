@@ -10,7 +10,7 @@ import pytest
 
 from lamella.builder.content.pack import Blob, Packed
 from lamella.builder.errors import CacheError
-from lamella.builder.layer.cache import Built, LayerCache
+from lamella.builder.layer.cache import BuiltLayer, LayerCache
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 from support.engines import need_root
 
@@ -47,7 +47,7 @@ def test_what_was_added_is_found_by_its_key_in_another_process(tmp_path: Path) -
 
 def test_what_was_learned_has_no_blob(tmp_path: Path) -> None:
     cache = LayerCache(str(tmp_path))
-    built = Built(Digest.of(b"x"), 1, Digest.of(b"y"), 2, LAYER_ZSTD)
+    built = BuiltLayer(Digest.of(b"x"), 1, Digest.of(b"y"), 2, LAYER_ZSTD)
     cache.learn(KEY, built)
     assert cache.find(KEY) == built
     assert cache.blob_path(built) is None

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from lamella.builder.layer.cache import Built
+from lamella.builder.layer.cache import BuiltLayer
 from lamella.builder.layer.plan import Wanted, plan
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 
 
-def built(name: str) -> Built:
-    return Built(Digest.of(name.encode()), 10, Digest.of(name.encode()), 20, LAYER_ZSTD)
+def built(name: str) -> BuiltLayer:
+    return BuiltLayer(Digest.of(name.encode()), 10, Digest.of(name.encode()), 20, LAYER_ZSTD)
 
 
 def test_a_layer_is_reused_uploaded_or_built_in_this_order() -> None:

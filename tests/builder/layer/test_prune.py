@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import pytest
 
 from lamella.builder.content.pack import Packed
-from lamella.builder.layer.cache import RECENT, Built, LayerCache
+from lamella.builder.layer.cache import RECENT, BuiltLayer, LayerCache
 from lamella.builder.layer.prune import prune_cache
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 
@@ -22,7 +22,7 @@ def cache(tmp_path: Path) -> LayerCache:
     return LayerCache(str(tmp_path))
 
 
-def add(cache: LayerCache, key: str, content: bytes, *, age: float) -> Built:
+def add(cache: LayerCache, key: str, content: bytes, *, age: float) -> BuiltLayer:
     """A built layer that was last used `age` seconds ago."""
 
     def write(out: BinaryIO) -> Packed:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.difference import Item, compression_of, difference, published, scanned
+from lamella.builder.pushing.difference import ComparedPackage, compression_of, difference, published, scanned
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COMPRESSIONS: tuple[Compression, ...] = ("zstd", "gzip")
 
 ITEMS = st.builds(
-    Item,
+    ComparedPackage,
     name=st.sampled_from("abcd"),
     origin=st.sampled_from(["pypi", "conda"]),
     version=st.sampled_from(["1", "2"]),
@@ -37,8 +37,8 @@ ITEMS = st.builds(
 SIDES = st.lists(ITEMS, unique_by=lambda item: (item.name, item.origin))
 
 
-def item(name: str, version: str = "1", key: str = "", size: int = 10) -> Item:
-    return Item(name, "pypi", version, key or f"{name}-{version}", size)
+def item(name: str, version: str = "1", key: str = "", size: int = 10) -> ComparedPackage:
+    return ComparedPackage(name, "pypi", version, key or f"{name}-{version}", size)
 
 
 def test_packages_are_added_removed_changed_or_the_same() -> None:
@@ -79,7 +79,9 @@ def test_two_compressions_of_one_content_do_not_differ(tmp_path: Path) -> None:
 
 
 @given(SIDES, SIDES)
-def test_every_package_is_counted_once_and_the_order_means_nothing(before: list[Item], after: list[Item]) -> None:
+def test_every_package_is_counted_once_and_the_order_means_nothing(
+    before: list[ComparedPackage], after: list[ComparedPackage]
+) -> None:
     found = difference(before, after)
     assert len(found.added) + len(found.changed) + found.same == len(after)
     assert len(found.removed) + len(found.changed) + found.same == len(before)
@@ -88,6 +90,6 @@ def test_every_package_is_counted_once_and_the_order_means_nothing(before: list[
 
 @pytest.mark.slow
 @given(SIDES)
-def test_an_environment_does_not_differ_from_itself(side: list[Item]) -> None:
+def test_an_environment_does_not_differ_from_itself(side: list[ComparedPackage]) -> None:
     found = difference(side, side)
     assert (found.added, found.removed, found.changed, found.moves) == ((), (), (), 0)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from lamella.builder.files.read import Content
+    from lamella.builder.files.read import FileContent
 
 WRITER = """
 import os, sys
@@ -41,11 +41,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def layer_keys(prefix: Path) -> dict[str, str]:
     found = wanted.layers(
         scan(str(prefix)), image_prefix="/opt/env", compression="zstd", image_layers=100, notes=None
-    ).contents
+    ).packages
     return {each.package.name: each.wanted.key for each in found}
 
 
-def content_of(folder: str) -> dict[str, Content]:
+def content_of(folder: str) -> dict[str, FileContent]:
     entries = walk(folder).entries
     return dict(read.read_all([(entry.source, entry.seen) for entry in entries], ()))
 

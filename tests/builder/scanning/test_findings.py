@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import CannotBuild
-from lamella.builder.files.read import Content
+from lamella.builder.files.read import FileContent
 from lamella.builder.installed.distributions import Distribution
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.prefix.walk import Entry
+from lamella.builder.prefix.walk import FoundFile
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.builder.scanning.findings import blocking_findings
@@ -159,12 +159,14 @@ def test_debian_s_own_packages_are_not_checked_and_what_pip_put_beside_them_is(t
     entries = {}
     for name in ("debians", "pips"):
         path = f"{SITE}/{name}-1.0.dist-info/METADATA"
-        entries[path] = Entry(path, f"/usr/lib/python3/dist-packages/{name}-1.0.dist-info/METADATA", os.stat(tmp_path))
+        entries[path] = FoundFile(
+            path, f"/usr/lib/python3/dist-packages/{name}-1.0.dist-info/METADATA", os.stat(tmp_path)
+        )
     found = [
         Distribution("pypi", name, "1.0", f"{SITE}/{name}-1.0.dist-info", {f"{SITE}/gone.py": ""}, installer=installer)
         for name, installer in (("debians", ""), ("pips", "pip"))
     ]
-    contents = {entry.source: Content("", "", "") for entry in entries.values()}
+    contents = {entry.source: FileContent("", "", "") for entry in entries.values()}
     said = own(found, entries, contents, lambda _: False).findings
     assert [(each.kind, each.subject) for each in said] == [("missing", "pips")]
 

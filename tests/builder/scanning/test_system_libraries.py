@@ -180,7 +180,7 @@ def test_what_is_needed_of_a_node_is_the_newest_glibc_and_the_highest_level(made
 
 def elf_of(path: str) -> elf.Elf:
     with open(path, "rb") as file:
-        found = elf.read(file.fileno())
+        found = elf.read_elf(file.fileno())
     assert found
     return found
 
@@ -205,7 +205,7 @@ def test_no_damage_to_an_elf_file_is_more_than_no_facts(tmp_path: Path) -> None:
         path = tmp_path / "cut.so"
         path.write_bytes(good[:cut] or b"\0")
         with path.open("rb") as file:
-            elf.read(file.fileno())
+            elf.read_elf(file.fileno())
         path.write_bytes(good[:cut] + b"\xff" * 40 + good[cut + 40 :])
         with path.open("rb") as file:
-            elf.read(file.fileno())
+            elf.read_elf(file.fileno())

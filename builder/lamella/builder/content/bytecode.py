@@ -16,7 +16,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, cast
 
-from lamella.builder.content.entry import Rewritten, changed, read
+from lamella.builder.content.entry import Rewritten, changed, read_entry
 from lamella.builder.environment import File
 from lamella.builder.errors import CannotBuild
 
@@ -189,7 +189,7 @@ class _Worker:
             for module, (_, path, *_) in zip(block, request, strict=True):
                 if path is None:
                     # Written when its turn comes: the other side reads nothing while its answers are not read.
-                    self._stdin.writelines(read(module.source))
+                    self._stdin.writelines(read_entry(module.source))
                     self._stdin.flush()
                 yield self._answer(module)
         except BrokenPipeError:

@@ -70,7 +70,7 @@ class Entry:
     """A symlink's target."""
 
 
-def read(entry: Entry) -> Iterator[bytes]:
+def read_entry(entry: Entry) -> Iterator[bytes]:
     """The bytes that ship, in chunks; `EnvironmentChanged` before their end when they are not what `entry` says."""
     if isinstance(entry.content, bytes):
         yield entry.content

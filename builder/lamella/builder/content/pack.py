@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from lamella.builder.content import tar_writer
-from lamella.builder.content.entry import Entry, read
+from lamella.builder.content.entry import Entry, read_entry
 from lamella.layers.oci.documents import LAYER_GZIP, LAYER_ZSTD, Digest
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def pack(
             blob.write(tar_writer.symlink_header(name, entry.target.encode("utf-8", "surrogateescape")))
         else:
             blob.write(tar_writer.file_header(name, entry.mode, entry.size))
-            blob.write_file(read(entry), entry.size)
+            blob.write_file(read_entry(entry), entry.size)
     return blob.finish()
 
 

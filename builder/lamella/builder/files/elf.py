@@ -54,7 +54,7 @@ class Elf:
         return cls(machine, soname, tuple(needed), tuple(rpath), tuple(runpath), tuple(glibc), level)
 
 
-def read(descriptor: int) -> Elf | None:
+def read_elf(descriptor: int) -> Elf | None:
     """The open file as ELF; None where it is not, or is cut short: what can't be loaded asks for nothing."""
     try:
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as image:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.cache_folder import cache_folder
 from lamella.builder.files import read
-from lamella.builder.files.read import Content
+from lamella.builder.files.read import FileContent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,19 +59,19 @@ class Hashes:
 
     def contents(
         self, files: Mapping[str, os.stat_result], prefixes: tuple[bytes, ...], progress: Progress
-    ) -> dict[str, Content]:
+    ) -> dict[str, FileContent]:
         """What each of `files` (absolute path: what the walk saw) holds; those that the cache does not know are read.
 
         `EnvironmentChanged` and `CannotBuild` as `contents.read_all` says.
         """
         searched = hashlib.sha256(b"\0".join((b"%d" % VERSION, *sorted(prefixes)))).digest()[:16]
         rows = self._rows(searched, len(files))
-        found: dict[str, Content] = {}
+        found: dict[str, FileContent] = {}
         unknown: dict[str, os.stat_result] = {}
         for path, seen in files.items():
             row = rows.get((seen.st_ino, seen.st_dev))
             if row is not None and row[2:5] == (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns):
-                found[path] = Content._make(row[5:])
+                found[path] = FileContent._make(row[5:])
             else:
                 unknown[path] = seen
         if unknown:

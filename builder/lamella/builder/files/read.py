@@ -24,7 +24,7 @@ _BATCH = 64
 """Files per task, so that handing out work costs less than the work."""
 
 
-class Content(NamedTuple):
+class FileContent(NamedTuple):
     """What one file holds. A NamedTuple, since a scan makes one for every file of the environment."""
 
     digest: str
@@ -42,14 +42,16 @@ class _Search:
     whole: re.Pattern[bytes] | None
 
 
-def read_all(files: Iterable[tuple[str, os.stat_result]], prefixes: tuple[bytes, ...]) -> Iterator[tuple[str, Content]]:
+def read_all(
+    files: Iterable[tuple[str, os.stat_result]], prefixes: tuple[bytes, ...]
+) -> Iterator[tuple[str, FileContent]]:
     """The content of each of `files` (path, what the walk saw of it), in no order.
 
     `EnvironmentChanged` for a file that is not what the walk saw, `CannotBuild` for one that can't be read.
     """
     search = _Search(prefix_pattern.shortest(prefixes), prefix_pattern.pattern(prefixes) if prefixes else None)
 
-    def batch(some: list[tuple[str, os.stat_result]]) -> list[tuple[str, Content]]:
+    def batch(some: list[tuple[str, os.stat_result]]) -> list[tuple[str, FileContent]]:
         return [(path, _read(path, seen, search)) for path, seen in some]
 
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "lamella-read") as pool:
@@ -85,7 +87,7 @@ def _batches(files: Iterable[tuple[str, os.stat_result]]) -> list[list[tuple[str
     return batches
 
 
-def _read(path: str, seen: os.stat_result, search: _Search) -> Content:
+def _read(path: str, seen: os.stat_result, search: _Search) -> FileContent:
     try:
         # NONBLOCK: should a FIFO have taken the file's place since the walk, nobody waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -112,7 +114,7 @@ def _changed(path: str) -> EnvironmentChanged:
     )
 
 
-def _content(descriptor: int, size: int, search: _Search) -> Content | None:
+def _content(descriptor: int, size: int, search: _Search) -> FileContent | None:
     """The open file's content; None where it has not `size` bytes after all."""
     if size < _CHUNK:
         data = os.read(descriptor, size + 1)
@@ -124,8 +126,8 @@ def _content(descriptor: int, size: int, search: _Search) -> Content | None:
     else:
         digest, magic, maybe = _stream(descriptor, search.begins)
         holds = _holds(descriptor, search) if maybe else ""
-    facts = elf.read(descriptor) if magic == elf.MAGIC else None
-    return Content(digest, holds, facts.dump() if facts else "")
+    facts = elf.read_elf(descriptor) if magic == elf.MAGIC else None
+    return FileContent(digest, holds, facts.dump() if facts else "")
 
 
 def _stream(descriptor: int, begins: tuple[bytes, ...]) -> tuple[str, bytes, bool]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor
 
 
-def read(storage: ReadOnlyStorage, reference: Reference, platform: Platform) -> Base:
+def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform) -> Base:
     """The image for `platform` that `reference` names; `InvalidContent` says what there is where it has none."""
     descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
     digest = descriptor.digest

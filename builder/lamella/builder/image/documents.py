@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lamella.builder.environment import Needs
-    from lamella.builder.layer.cache import Built
+    from lamella.builder.layer.cache import BuiltLayer
 
 MANIFEST_LAYERS = 500
 """Layers that one package manifest has: ECR takes no more of an image. What is left goes to further ones."""
@@ -76,7 +76,7 @@ class PackageLayer:
     version: str
     origin: str
     key: str
-    built: Built
+    built: BuiltLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class ImageLayer:
 
     members: tuple[str, ...]
     key: str
-    built: Built
+    built: BuiltLayer
 
 
 @dataclass(frozen=True, slots=True)

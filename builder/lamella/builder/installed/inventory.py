@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from lamella.builder.environment import LeftOut
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.prefix.places import Place
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
     from lamella.layers.published.findings import Finding
 
 
 class Inventory(NamedTuple):
     """Every file that may ship, and what installers recorded of it."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, FoundFile]
     """By path. Every symlink among them leads to another one."""
     places: tuple[Place, ...]
     conda: list[Distribution]

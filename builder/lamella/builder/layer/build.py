@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from lamella.builder.content.bytecode import Compiler
     from lamella.builder.content.pack import Compression, Packed
     from lamella.builder.environment import Package
-    from lamella.builder.layer.cache import Built, LayerCache
+    from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.builder.layer.plan import Wanted
-    from lamella.builder.layer.wanted import Content, Shipped
+    from lamella.builder.layer.wanted import PlannedPackage, Shipped
     from lamella.layers.oci.storage import Reader, Storage
     from lamella.layers.progress import Progress
 
 
 def build(
-    contents: Sequence[Content],
+    contents: Sequence[PlannedPackage],
     bundles: Sequence[Wanted],
     *,
     ship: Callable[[Package], Shipped],
-    known: Mapping[str, Built],
+    known: Mapping[str, BuiltLayer],
     cache: LayerCache,
     compiler: Compiler,
     compression: Compression,
     storage: Storage,
     progress: Progress,
-    done: Callable[[str, Built], object],
+    done: Callable[[str, BuiltLayer], object],
 ) -> None:
     """Builds `contents`, of what `ship` says ships of each, then `bundles`, and calls `done(key, built)` for each, from several threads.
 
@@ -46,7 +46,7 @@ def build(
     progress.begin(task, sum(item.wanted.size for item in contents) + sum(bundle.size for bundle in bundles), "B")
     built = dict(known)
 
-    def package(item: Content) -> None:
+    def package(item: PlannedPackage) -> None:
         wanted = item.wanted
         made = cache.find(wanted.key)
         if made is None or cache.blob_path(made) is None:
@@ -86,7 +86,7 @@ def _all(pool: ThreadPoolExecutor, futures: Sequence[Future[None]]) -> None:
 
 
 def _blobs(
-    wanted: Wanted, built: Mapping[str, Built], cache: LayerCache, storage: Storage
+    wanted: Wanted, built: Mapping[str, BuiltLayer], cache: LayerCache, storage: Storage
 ) -> Iterator[tuple[Reader, str]]:
     for key in wanted.members:
         member = built[key]

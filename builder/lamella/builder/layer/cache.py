@@ -33,7 +33,7 @@ RECENT = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltLayer:
     """What a layer key turned out to be."""
 
     digest: Digest
@@ -55,13 +55,13 @@ class LayerCache:
         self.notes = os.path.join(self.path, "notes")
         self._swept = False
 
-    def find(self, key: str) -> Built | None:
+    def find(self, key: str) -> BuiltLayer | None:
         """What `key` was built as, here or by whom it was learned from. Its blob may be elsewhere: `blob_path` tells."""
         try:
             with open(self._key_path(key), "rb") as stream:
                 value = json.loads(stream.read())
                 _used(stream.fileno(), os.fstat(stream.fileno()))
-            return Built(
+            return BuiltLayer(
                 Digest.parse(value["digest"]),
                 int(value["size"]),
                 Digest.parse(value["diff_id"]),
@@ -73,7 +73,7 @@ class LayerCache:
         except OSError as error:
             raise _error(self.path, error, "read") from None
 
-    def blob_path(self, built: Built) -> str | None:
+    def blob_path(self, built: BuiltLayer) -> str | None:
         """The path of a layer's blob, or None where it is not here whole."""
         path = self._blob_path(built.digest)
         try:
@@ -85,7 +85,7 @@ class LayerCache:
         except OSError as error:
             raise _error(self.path, error, "read") from None
 
-    def add(self, key: str, media_type: str, write: Callable[[BinaryIO], Packed]) -> Built:
+    def add(self, key: str, media_type: str, write: Callable[[BinaryIO], Packed]) -> BuiltLayer:
         """Keeps the blob that `write` writes as what `key` is built as. Nothing stays when `write` raises."""
         with self._partial() as (stream, path):
             packed = write(stream)
@@ -94,11 +94,11 @@ class LayerCache:
             target = self._blob_path(packed.digest)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(path, target)
-        built = Built(packed.digest, packed.size, packed.diff_id, packed.unpacked, media_type)
+        built = BuiltLayer(packed.digest, packed.size, packed.diff_id, packed.unpacked, media_type)
         self.learn(key, built)
         return built
 
-    def learn(self, key: str, built: Built) -> None:
+    def learn(self, key: str, built: BuiltLayer) -> None:
         """Remembers what `key` is, without its blob: somebody else's registry has it."""
         value = {
             "digest": str(built.digest),
@@ -109,7 +109,7 @@ class LayerCache:
         }
         self._write(self._key_path(key), json.dumps(value).encode())
 
-    def forget(self, built: Built) -> None:
+    def forget(self, built: BuiltLayer) -> None:
         """Removes a blob that turned out not to be what its digest says."""
         with contextlib.suppress(OSError):
             os.unlink(self._blob_path(built.digest))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from lamella.builder.layer.cache import Built
+    from lamella.builder.layer.cache import BuiltLayer
     from lamella.layers.oci.documents import Descriptor
 
 Action = Literal["build", "upload", "reuse"]
@@ -34,7 +34,7 @@ class PlannedLayer:
     wanted: Wanted
     action: Action
     """`build` it and upload it; `upload` the blob that was built before; `reuse` what the destination has."""
-    built: Built | None
+    built: BuiltLayer | None
     """What the key is known to be; None where nobody built it yet."""
 
 
@@ -63,8 +63,8 @@ class PushPlan:
 def plan(
     reference: str,
     wanted: Sequence[Wanted],
-    known: Mapping[str, Built],
-    here: Callable[[Built], bool],
+    known: Mapping[str, BuiltLayer],
+    here: Callable[[BuiltLayer], bool],
     there: Collection[str],
 ) -> PushPlan:
     """Decides for each of `wanted`; `known` maps keys to what they are, `here` tells whether the cache has a blob,

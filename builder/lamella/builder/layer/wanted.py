@@ -33,7 +33,7 @@ class Shipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class PlannedPackage:
     """One package, and the layer that it becomes."""
 
     package: Package
@@ -44,7 +44,7 @@ class Content:
 class Layers:
     """Everything that ships of one environment."""
 
-    contents: tuple[Content, ...]
+    packages: tuple[PlannedPackage, ...]
     """By package name: the layers of the package manifest. Packages without files have none."""
     bundles: tuple[Wanted, ...]
     alone: tuple[Wanted, ...]
@@ -58,7 +58,7 @@ class Layers:
     @property
     def all(self) -> tuple[Wanted, ...]:
         """Each once: the packages', then the bundles."""
-        return (*(content.wanted for content in self.contents), *self.bundles)
+        return (*(content.wanted for content in self.packages), *self.bundles)
 
 
 def layers(
@@ -76,7 +76,7 @@ def layers(
     found = [
         (package, _wanted(environment, package, image_prefix, compression, notes)) for package in environment.packages
     ]
-    contents = [Content(package, wanted) for package, wanted in found if wanted]
+    contents = [PlannedPackage(package, wanted) for package, wanted in found if wanted]
     by_name = {f"{made.package.origin}:{made.package.name}": made.wanted for made in contents}
     alone, bundles = partition([(name, wanted.size) for name, wanted in by_name.items()], image_layers)
     # The interpreter changes least: engines that keep layers by their order keep it longest.

@@ -15,7 +15,7 @@ from lamella.builder.errors import CacheError
 from lamella.builder.installed.distributions import Distribution, distributions, normalised
 from lamella.builder.local.project_files import project_tree, too_broad
 from lamella.builder.local.pth_pointers import Pointer, egg_links, pointers
-from lamella.builder.prefix.walk import look
+from lamella.builder.prefix.walk import find_file
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.prefix.places import Place
     from lamella.builder.prefix.sites import Site
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
 
 _POINTER = "names folders of this machine; what it names ships in its place"
 
@@ -33,7 +33,7 @@ class Projects(NamedTuple):
 
     distributions: list[Distribution]
     """Those of `found`, with the projects' files for those that are editable; and projects without metadata."""
-    entries: list[Entry]
+    entries: list[FoundFile]
     places: list[Place]
     replaced: list[str]
     """Paths of the files and links that named what ships now in their place."""
@@ -85,7 +85,7 @@ def _leave_out(names: Iterable[str], site: Site, path: str, result: Projects) ->
         result.replaced.append(f"{path}/{name}")
 
 
-def _rest(pointer: Pointer, path: str) -> Entry | None:
+def _rest(pointer: Pointer, path: str) -> FoundFile | None:
     """The pointer's file with the lines alone that a node needs; None where there are none."""
     if not pointer.rest:
         return None
@@ -103,10 +103,10 @@ def _rest(pointer: Pointer, path: str) -> Entry | None:
         raise CacheError(
             f"{source} can't be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
         ) from None
-    return look(f"{path}/{pointer.file}", source)
+    return find_file(f"{path}/{pointer.file}", source)
 
 
-def _keep(entry: Entry, result: Projects) -> None:
+def _keep(entry: FoundFile, result: Projects) -> None:
     """Ships `entry` in the place of the file at its path, whose recorded hash is not its own."""
     result.replaced.append(entry.path)
     result.entries.append(entry)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lamella.builder.environment import LeftOut
 from lamella.builder.files.secrets import VCS, VCS_FOLDER, secret
 from lamella.builder.local.ignore import Ignore
-from lamella.builder.prefix.walk import Tree, look, walk
+from lamella.builder.prefix.walk import Tree, find_file, walk
 
 if TYPE_CHECKING:
     from lamella.builder.prefix.places import Place
@@ -116,7 +116,7 @@ def project_tree(root: Place, keep: frozenset[str] = frozenset(), name: str = ""
         ignore = Ignore(above, (".lamellaignore",), top_of(above))
         if reason is None and ignore.ignored(base, folder=False):
             reason = IGNORED
-        entry = look(root.path, root.source)
+        entry = find_file(root.path, root.source)
         return Tree([], [LeftOut(root.source, reason)]) if reason else Tree([entry] if entry else [], [])
     ignore = Ignore(root.source, (".lamellaignore",), top_of(root.source))
     is_project = bool(set(os.listdir(root.source)) & set(PROJECT))

@@ -16,7 +16,7 @@ from lamella.layers.published.findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
 
 _DEPTH = 3
 """Folders between a working directory that nobody named and a module of it, such as `a/b/c/mod.py`."""
@@ -37,7 +37,7 @@ class Local(NamedTuple):
 class Installed(NamedTuple):
     """What of an environment decides which of the code beside it ships."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, FoundFile]
     """By path, relative to the prefix."""
     names: frozenset[str]
     """Normalised, of what is installed in the ordinary way."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
 
 _SUFFIXES = (".py", ".so")
 _JOINS = (b"extend_path", b"declare_namespace")
@@ -21,7 +21,7 @@ _JOINS = (b"extend_path", b"declare_namespace")
 class Namesakes:
     """The installed files of `site`, folder by folder as they are asked for."""
 
-    def __init__(self, entries: Mapping[str, Entry], site: str) -> None:
+    def __init__(self, entries: Mapping[str, FoundFile], site: str) -> None:
         self._entries = entries
         self._site = site
         self._listed: dict[str, dict[str, Literal["file", "folder"]]] = {}

@@ -16,7 +16,7 @@ from lamella.builder.local.project_files import has_code, is_beside, is_reposito
 from lamella.builder.local.roots import project, roots
 from lamella.builder.local.shadowing import Namesakes, joins
 from lamella.builder.prefix.places import Place
-from lamella.builder.prefix.walk import Entry, look, walk
+from lamella.builder.prefix.walk import FoundFile, find_file, walk
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Working(NamedTuple):
     """The local package."""
 
     distribution: Distribution | None
-    entries: list[Entry]
+    entries: list[FoundFile]
     places: list[Place]
     left_out: list[LeftOut]
     findings: list[Finding]
@@ -70,7 +70,7 @@ def working(local: Local, site: str, installed: Installed) -> Working:
     )
 
 
-def within_limit(entries: Mapping[str, Entry], found: Iterable[Distribution], local: Local) -> None:
+def within_limit(entries: Mapping[str, FoundFile], found: Iterable[Distribution], local: Local) -> None:
     """`CannotBuild` where the files of local projects among `found` have more than `LIMIT` bytes, which nobody allowed."""
     if local.allow_large:
         return
@@ -149,7 +149,7 @@ def _hidden(path: str, source: str, folder: str, namesakes: Namesakes, findings:
     return None
 
 
-def _include(path: str, base: str, site: str, installed: Mapping[str, Entry], result: Working) -> None:
+def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile], result: Working) -> None:
     source = os.path.normpath(os.path.join(base, os.path.expanduser(path)))
     name = os.path.basename(source)
     if not os.path.lexists(source):
@@ -178,7 +178,7 @@ def _include(path: str, base: str, site: str, installed: Mapping[str, Entry], re
         found, left_out = tree.entries, tree.left_out
         result.places.append(Place(source, target))
     else:
-        entry = look(target, source)
+        entry = find_file(target, source)
         found, left_out = [entry] if entry else [], []
     hidden = [entry for entry in found if entry.path in installed]
     result.entries.extend(entry for entry in found if entry.path not in known and entry.path not in installed)

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lamella.builder.prefix.locate import SHARED
-from lamella.builder.prefix.walk import Entry, Tree, look, walk
+from lamella.builder.prefix.walk import FoundFile, Tree, find_file, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,13 +67,13 @@ def borrowed(facts: Facts) -> Tree:
     return tree
 
 
-def executables(prefix: str, facts: Facts) -> list[Entry]:
+def executables(prefix: str, facts: Facts) -> list[FoundFile]:
     """A venv's `python`: the base interpreter's file under its full name, and the two short names as links to it."""
     name = f"python{facts.short}"
     real = os.path.realpath(facts.base_executable)
     seen = os.stat(real)
-    short = [Entry(f"bin/{link}", os.path.join(prefix, "bin", link), seen, name) for link in ("python", "python3")]
-    return [Entry(f"bin/{name}", real, seen), *short]
+    short = [FoundFile(f"bin/{link}", os.path.join(prefix, "bin", link), seen, name) for link in ("python", "python3")]
+    return [FoundFile(f"bin/{name}", real, seen), *short]
 
 
 def owns(path: str, facts: Facts) -> bool:
@@ -95,7 +95,7 @@ def owns(path: str, facts: Facts) -> bool:
     return path.startswith((f"include/python{short}/", "share/man/man1/python", "share/terminfo/"))
 
 
-def _libraries(facts: Facts) -> list[Entry]:
+def _libraries(facts: Facts) -> list[FoundFile]:
     """libpython, where it is a file of the interpreter's own folder. Elsewhere it is a library like any other."""
     folder = os.path.join(facts.base_prefix, "lib")
     try:
@@ -104,16 +104,16 @@ def _libraries(facts: Facts) -> list[Entry]:
         return []
     wanted = (f"libpython{facts.short}.so*", "libpython3.so")
     found = [
-        look(f"lib/{name}", os.path.join(folder, name))
+        find_file(f"lib/{name}", os.path.join(folder, name))
         for name in names
         if any(fnmatch.fnmatchcase(name, shape) for shape in wanted)
     ]
     return [entry for entry in found if entry]
 
 
-def _beside(base_prefix: str) -> list[Entry]:
+def _beside(base_prefix: str) -> list[FoundFile]:
     folder = os.path.join(base_prefix, "lib")
-    entries: list[Entry] = []
+    entries: list[FoundFile] = []
     for name in sorted(os.listdir(folder)):
         if any(fnmatch.fnmatchcase(name, shape) for shape in _BESIDE) and os.path.isdir(os.path.join(folder, name)):
             entries.extend(walk(os.path.join(folder, name), f"lib/{name}", borrowed=True).entries)

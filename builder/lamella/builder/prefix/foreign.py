@@ -28,7 +28,7 @@ def architecture(executable: str) -> str:
     except OSError:
         return ""
     try:
-        found = elf.read(descriptor)
+        found = elf.read_elf(descriptor)
     finally:
         os.close(descriptor)
     return found.machine if found else ""

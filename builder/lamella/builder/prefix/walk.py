@@ -16,7 +16,7 @@ BYTE_CODE = "byte code, which is compiled anew"
 SPECIAL = "neither a file, a folder nor a link"
 
 
-class Entry(NamedTuple):
+class FoundFile(NamedTuple):
     """A regular file or symlink that was seen. A NamedTuple, since 66,000 of them are made within a second."""
 
     path: str
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 class Tree(NamedTuple):
     """What is below one folder."""
 
-    entries: list[Entry]
+    entries: list[FoundFile]
     left_out: list[LeftOut]
 
 
@@ -76,21 +76,21 @@ def walk(
                 seen = item.stat(follow_symlinks=False)
                 kind = seen.st_mode & 0o170000
                 if kind == stat.S_IFREG:
-                    tree.entries.append(Entry(path, item.path, seen))
+                    tree.entries.append(FoundFile(path, item.path, seen))
                     continue
                 if kind == stat.S_IFLNK:
-                    tree.entries.append(Entry(path, item.path, seen, os.readlink(item.path)))
+                    tree.entries.append(FoundFile(path, item.path, seen, os.readlink(item.path)))
                     continue
                 reason = SPECIAL
             tree.left_out.append(LeftOut(item.path if borrowed else path, reason))
     return tree
 
 
-def look(path: str, source: str) -> Entry | None:
+def find_file(path: str, source: str) -> FoundFile | None:
     """The one file or symlink at `source`; None where neither is there."""
     try:
         seen = os.lstat(source)
         target = os.readlink(source) if stat.S_ISLNK(seen.st_mode) else None
     except OSError:
         return None
-    return Entry(path, source, seen, target) if target is not None or stat.S_ISREG(seen.st_mode) else None
+    return FoundFile(path, source, seen, target) if target is not None or stat.S_ISREG(seen.st_mode) else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.image.documents import Pair
-from lamella.builder.layer.cache import Built
+from lamella.builder.layer.cache import BuiltLayer
 from lamella.layers.errors import InvalidContent, NotFound, NotSigned
 from lamella.layers.oci.annotations import IMAGE, KEY, UNPACKED
 from lamella.layers.oci.documents import INDEX_TYPES, ImageConfig, Index, Manifest, layers_of
@@ -30,7 +30,7 @@ class Destination:
     """None where there is no such tag."""
     digests: frozenset[str] = frozenset()
     """Of blobs that are there for certain, since a tag only ever names what is whole."""
-    known: dict[str, Built] = field(default_factory=dict)
+    known: dict[str, BuiltLayer] = field(default_factory=dict)
     """What layer keys are, as the tag's manifests say."""
 
 
@@ -42,7 +42,9 @@ def current(storage: Storage, reference: Reference) -> Descriptor | None:
         return None
 
 
-def read(storage: Storage, reference: Reference, index: Descriptor, platform: Platform, trust: Trust) -> Destination:
+def read_destination(
+    storage: Storage, reference: Reference, index: Descriptor, platform: Platform, trust: Trust
+) -> Destination:
     """What the index that the tag names holds for `platform`; nothing where Lamella did not push it.
 
     Nothing, too, where a signature is required and is not there: what is unsigned is not taken for a cache.
@@ -52,7 +54,7 @@ def read(storage: Storage, reference: Reference, index: Descriptor, platform: Pl
     except (InvalidContent, NotSigned):
         return Destination(index)
     digests: set[str] = set()
-    known: dict[str, Built] = {}
+    known: dict[str, BuiltLayer] = {}
     for environment in found.environments:
         if environment.platform != platform:
             continue
@@ -89,7 +91,7 @@ def platforms(storage: Storage, index: Descriptor) -> tuple[Platform, ...]:
     return tuple(entry.platform for entry in entries if entry.platform and IMAGE not in entry.annotations)
 
 
-def built_layers(layers: Iterable[Layer]) -> dict[str, Built]:
+def built_layers(layers: Iterable[Layer]) -> dict[str, BuiltLayer]:
     """What layer keys are, from the annotations of a manifest's layers."""
     known = {}
     for layer in layers:
@@ -97,7 +99,9 @@ def built_layers(layers: Iterable[Layer]) -> dict[str, Built]:
         key, unpacked = about.get(KEY, ""), about.get(UNPACKED, "")
         if len(key) == 64 and unpacked.isdigit():
             descriptor = layer.descriptor
-            known[key] = Built(descriptor.digest, descriptor.size, layer.diff_id, int(unpacked), descriptor.media_type)
+            known[key] = BuiltLayer(
+                descriptor.digest, descriptor.size, layer.diff_id, int(unpacked), descriptor.media_type
+            )
     return known
 
 

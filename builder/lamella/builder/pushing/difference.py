@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ComparedPackage:
     """One package of either side."""
 
     name: str
@@ -43,7 +43,7 @@ class Item:
     diff_id: str = ""
     """Empty where it is on this disk."""
 
-    def same(self, other: Item) -> bool:
+    def same(self, other: ComparedPackage) -> bool:
         """Whether a node that has one needs nothing for the other."""
         if self.diff_id and other.diff_id:
             return self.diff_id == other.diff_id
@@ -54,9 +54,9 @@ class Item:
 class Difference:
     """What leads from one environment to another; each sorted by name."""
 
-    added: tuple[Item, ...]
-    removed: tuple[Item, ...]
-    changed: tuple[tuple[Item, Item], ...]
+    added: tuple[ComparedPackage, ...]
+    removed: tuple[ComparedPackage, ...]
+    changed: tuple[tuple[ComparedPackage, ComparedPackage], ...]
     """Before and after: another version, or other content of the same one."""
     same: int
 
@@ -95,7 +95,7 @@ def diff(
     image_prefix = like.prefix if like else scan_options.image_prefix
     compression = compression_of(like) if like else compression
 
-    def items(side: str | Environment | PublishedEnvironment) -> tuple[Item, ...]:
+    def items(side: str | Environment | PublishedEnvironment) -> tuple[ComparedPackage, ...]:
         if isinstance(side, PublishedEnvironment):
             return published(side)
         if isinstance(side, str):
@@ -114,7 +114,7 @@ def _fetched(text: str, platform: Platform | None, trust: Trust) -> PublishedEnv
     return for_platform(found, platform or Platform.here())
 
 
-def difference(before: Iterable[Item], after: Iterable[Item]) -> Difference:
+def difference(before: Iterable[ComparedPackage], after: Iterable[ComparedPackage]) -> Difference:
     """What leads from `before` to `after`."""
     old = {(item.name, item.origin): item for item in before}
     new = {(item.name, item.origin): item for item in after}
@@ -127,10 +127,10 @@ def difference(before: Iterable[Item], after: Iterable[Item]) -> Difference:
     )
 
 
-def published(environment: PublishedEnvironment) -> tuple[Item, ...]:
+def published(environment: PublishedEnvironment) -> tuple[ComparedPackage, ...]:
     """The packages of a published environment."""
     return tuple(
-        Item(
+        ComparedPackage(
             layer.descriptor.annotations.get(PACKAGE, ""),
             layer.descriptor.annotations.get(ORIGIN, ""),
             layer.descriptor.annotations.get(VERSION, ""),
@@ -147,16 +147,16 @@ def compression_of(environment: PublishedEnvironment) -> Compression:
     return "gzip" if any(layer.descriptor.media_type == LAYER_GZIP for layer in environment.layers) else "zstd"
 
 
-def scanned(environment: Environment, *, image_prefix: str, compression: Compression) -> tuple[Item, ...]:
+def scanned(environment: Environment, *, image_prefix: str, compression: Compression) -> tuple[ComparedPackage, ...]:
     """The packages of a scanned environment, with the keys that a push with these settings would give them."""
     layers = wanted.layers(environment, image_prefix=image_prefix, compression=compression, image_layers=1)
     return tuple(
-        Item(
+        ComparedPackage(
             content.package.name,
             content.package.origin,
             content.package.version,
             content.wanted.key,
             content.wanted.size,
         )
-        for content in layers.contents
+        for content in layers.packages
     )

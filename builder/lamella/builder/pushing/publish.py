@@ -45,7 +45,7 @@ class Attachments:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedIndex:
     """What the tag names now."""
 
     index: Descriptor
@@ -63,7 +63,7 @@ def publish(
     uploads: Uploads,
     now: Descriptor | None,
     append: bool,
-) -> Published:
+) -> PublishedIndex:
     """Makes the tag of `target` name what `document` makes of other platforms' images; `now` is what it names.
 
     `send` sends all but the tag. With `append`, what others push to the tag meanwhile stays in it: the index is made
@@ -98,7 +98,7 @@ def attach(
     index: Descriptor,
     attachments: Attachments,
     before: Descriptor | None = None,
-) -> Published:
+) -> PublishedIndex:
     """Signs `index` and attaches what belongs to it, with what is attached to the one `before` it for other platforms."""
     if attachments.key:
         from lamella.layers.signing.cosign import sign_digest
@@ -117,8 +117,8 @@ def attach(
         # Findings are nobody's wish: a bill of materials is.
         if any(artifact.artifact_type != FINDINGS for artifact in artifacts):
             raise
-        return Published(index, str(error))
-    return Published(index)
+        return PublishedIndex(index, str(error))
+    return PublishedIndex(index)
 
 
 def _of_others(storage: Storage, before: Descriptor, platform: Platform) -> Iterator[Artifact]:

@@ -22,8 +22,8 @@ from lamella.builder.layer.rules import Remembered
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing import destination
 from lamella.builder.pushing.options import PushOptions
-from lamella.builder.pushing.publish import Attachments, Published, attach, publish
-from lamella.builder.pushing.survey import look
+from lamella.builder.pushing.publish import Attachments, PublishedIndex, attach, publish
+from lamella.builder.pushing.survey import survey_destination
 from lamella.builder.pushing.upload import Uploads
 from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.errors import LayersError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from lamella.builder.image.documents import Base, Documents, Pair
-    from lamella.builder.layer.cache import Built
+    from lamella.builder.layer.cache import BuiltLayer
     from lamella.builder.layer.wanted import Layers
     from lamella.builder.pushing.survey import Survey
     from lamella.layers.oci.documents import Descriptor
@@ -140,12 +140,12 @@ class _Resolved:
     base: Base | None
     layers: Layers
     remembered: Remembered
-    cached: Mapping[str, Built]
+    cached: Mapping[str, BuiltLayer]
     """The layers that the cache knows, by key."""
     tag: Descriptor | None
     """The index that the tag names now."""
 
-    def documents(self, known: Mapping[str, Built], others: Sequence[Pair]) -> Documents:
+    def documents(self, known: Mapping[str, BuiltLayer], others: Sequence[Pair]) -> Documents:
         """The documents of these layers; the index names `others`, for other platforms, as well."""
         environment, options = self.environment, self.options
         about = About(environment.platform, options.image_prefix, environment.interpreter.version, environment.needs)
@@ -153,7 +153,7 @@ class _Resolved:
         packages = _packages(self.layers, known)
         return documents(about, packages, image, base=self.base, settings=options.image, others=others)
 
-    def attachments(self, known: Mapping[str, Built]) -> Attachments:
+    def attachments(self, known: Mapping[str, BuiltLayer]) -> Attachments:
         """What belongs to the index beside its manifests."""
         report = findings_report.artifact(self.environment, self.options.image_prefix)
         bill = _bill(self.layers, known) if self.options.sbom else None
@@ -203,11 +203,11 @@ def _decide(tools: _Tools, resolved: _Resolved) -> _Decided:
         if tag.digest == resolved.documents(cached, others).index.descriptor.digest:
             planned = tuple(PlannedLayer(item, "reuse", cached[item.key]) for item in layers)
             return _Decided(PushPlan(str(tools.target), planned, unchanged=True), None)
-    survey = look(
+    survey = survey_destination(
         tools.storage, tools.target, layers, platform, trust=tools.trust, now=tag, cache=tools.cache, cached=cached
     )
 
-    def here(built: Built) -> bool:
+    def here(built: BuiltLayer) -> bool:
         return tools.cache.blob_path(built) is not None
 
     return _Decided(plan(str(tools.target), layers, survey.known, here, survey.there), survey)
@@ -231,12 +231,12 @@ def _unchanged(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
     return Pushed(pinned, resolved.environment, decided.plan, 0, len(decided.plan.layers), 0, 0, published.unattached)
 
 
-def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Uploads) -> dict[str, Built]:
+def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Uploads) -> dict[str, BuiltLayer]:
     """Build and upload as decided; return what every key is, when all of it is there."""
     environment, options, cache = resolved.environment, resolved.options, tools.cache
     results = dict(decided.survey.known if decided.survey else {})
 
-    def done(key: str, built: Built) -> None:
+    def done(key: str, built: BuiltLayer) -> None:
         results[key] = built
         uploads.layer(built, cache)
 
@@ -249,7 +249,7 @@ def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Upl
         keys = {layer.wanted.key for layer in decided.plan.chosen("build")}
         compiler = stack.enter_context(contextlib.closing(Compiler(environment.interpreter)))
         build(
-            [content for content in resolved.layers.contents if content.wanted.key in keys],
+            [content for content in resolved.layers.packages if content.wanted.key in keys],
             [bundle for bundle in resolved.layers.bundles if bundle.key in keys],
             ship=lambda package: wanted.shipped(environment, package, options.image_prefix, resolved.remembered),
             known=results,
@@ -265,8 +265,8 @@ def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Upl
 
 
 def _publish(
-    tools: _Tools, resolved: _Resolved, decided: _Decided, known: Mapping[str, Built], uploads: Uploads
-) -> Published:
+    tools: _Tools, resolved: _Resolved, decided: _Decided, known: Mapping[str, BuiltLayer], uploads: Uploads
+) -> PublishedIndex:
     """Send the documents and what belongs to them, and name them by the tag."""
     survey, cache = decided.survey, tools.cache
     assert survey
@@ -320,7 +320,7 @@ def _base(tools: _Tools, environment: Environment, options: PushOptions) -> Base
     reference = Reference.parse(options.base)
     trust = trust_for(reference, tools.target, tools.trust)
     with contextlib.closing(open_storage(reference, trust)) as storage:
-        return bases.read(storage, reference, environment.platform)
+        return bases.read_base(storage, reference, environment.platform)
 
 
 def _lacking(storage: Storage, under: Base, there: Collection[str]) -> tuple[Descriptor, ...]:
@@ -336,14 +336,14 @@ def _take_base(stack: contextlib.ExitStack, tools: _Tools, uploads: Uploads, bas
         uploads.borrowed(layer.descriptor, source, reference.repository if same else "")
 
 
-def _bill(layers: Layers, known: Mapping[str, Built]) -> Artifact:
+def _bill(layers: Layers, known: Mapping[str, BuiltLayer]) -> Artifact:
     from lamella.builder.image import sbom
 
-    packages = [content.package for content in layers.contents]
+    packages = [content.package for content in layers.packages]
     return Artifact(sbom.MEDIA_TYPE, sbom.sbom(zip(packages, _packages(layers, known), strict=True)))
 
 
-def _packages(layers: Layers, known: Mapping[str, Built]) -> list[PackageLayer]:
+def _packages(layers: Layers, known: Mapping[str, BuiltLayer]) -> list[PackageLayer]:
     return [
         PackageLayer(
             content.package.name,
@@ -352,5 +352,5 @@ def _packages(layers: Layers, known: Mapping[str, Built]) -> list[PackageLayer]:
             content.wanted.key,
             known[content.wanted.key],
         )
-        for content in layers.contents
+        for content in layers.packages
     ]

@@ -13,7 +13,7 @@ from lamella.layers.oci.documents import Descriptor
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from lamella.builder.layer.cache import Built, LayerCache
+    from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.builder.layer.plan import Wanted
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
@@ -27,7 +27,7 @@ _THREADS = 8
 class Survey:
     """What layers are known to be, and which of them the destination has."""
 
-    known: dict[str, Built]
+    known: dict[str, BuiltLayer]
     there: frozenset[str]
     believed: bool
     """Whether some of `there` was said within a day and not asked for now."""
@@ -38,7 +38,7 @@ class Survey:
         """Forgets everything that the destination ever said."""
         team_cache.remember(cache, self.place, team_cache.Answers())
 
-    def remember(self, cache: LayerCache, layers: Iterable[Built], pushed: str) -> None:
+    def remember(self, cache: LayerCache, layers: Iterable[BuiltLayer], pushed: str) -> None:
         """Everything was there just now; nobody learns anything of one's own tag, `pushed` (tag@digest)."""
         if self.place:
             self.answers.tags[pushed] = time.time()
@@ -46,7 +46,7 @@ class Survey:
             team_cache.remember(cache, self.place, self.answers)
 
 
-def look(
+def survey_destination(
     storage: Storage,
     target: Reference,
     wanted: Sequence[Wanted],
@@ -55,7 +55,7 @@ def look(
     trust: Trust,
     now: Descriptor | None,
     cache: LayerCache,
-    cached: Mapping[str, Built],
+    cached: Mapping[str, BuiltLayer],
 ) -> Survey:
     """Asks about the layers `wanted`; `now` is what the tag names, `cached` what the cache knows of them.
 
@@ -63,7 +63,7 @@ def look(
     """
     place = "" if target.is_layout else f"{target.registry}/{target.repository}"
     answers = team_cache.recall(cache, place) if place else team_cache.Answers()
-    found = destination.read(storage, target, now, platform, trust) if now else destination.Destination()
+    found = destination.read_destination(storage, target, now, platform, trust) if now else destination.Destination()
     missing = {item.key for item in wanted} - set(cached) - set(found.known)
     others = (
         team_cache.learn(storage, target, missing, platform, answers=answers, trust=trust)
@@ -85,11 +85,11 @@ def look(
     return Survey(known, frozenset(there), bool(believed), place, answers)
 
 
-def _existing(storage: Storage, asked: Collection[Built]) -> set[str]:
+def _existing(storage: Storage, asked: Collection[BuiltLayer]) -> set[str]:
     if not asked:
         return set()
 
-    def exists(built: Built) -> bool:
+    def exists(built: BuiltLayer) -> bool:
         return storage.exists(Descriptor(built.media_type, built.digest, built.size))
 
     with ThreadPoolExecutor(_THREADS, "lamella-ask") as pool:

@@ -19,7 +19,7 @@ from lamella.layers.oci.tags import is_derived
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from lamella.builder.layer.cache import Built, LayerCache
+    from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.builder.pushing.destination import Destination
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
@@ -90,12 +90,12 @@ def learn(
             index = storage.resolve(tag)
             name = f"{tag}@{index.digest}"
             if name not in answers.tags:
-                return name, destination.read(storage, reference, index, platform, trust)
+                return name, destination.read_destination(storage, reference, index, platform, trust)
         except (NotFound, InvalidContent):
             pass  # gone meanwhile, or somebody's other image
         return name, destination.Destination()
 
-    known: dict[str, Built] = {}
+    known: dict[str, BuiltLayer] = {}
     digests: set[str] = set()
     with ThreadPoolExecutor(_THREADS, "lamella-learn") as pool:
         while names and not known.keys() >= set(missing):

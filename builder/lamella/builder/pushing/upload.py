@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from lamella.builder.image.documents import Document, Documents
-    from lamella.builder.layer.cache import Built, LayerCache
+    from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
     from lamella.layers.progress import Progress
 
@@ -52,7 +52,7 @@ class Uploads:
         """Ends: what has not begun never does."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def layer(self, built: Built, cache: LayerCache) -> None:
+    def layer(self, built: BuiltLayer, cache: LayerCache) -> None:
         """Sends a layer from the cache."""
 
         def send() -> None:
@@ -75,7 +75,7 @@ class Uploads:
 
         self._submit(str(descriptor.digest), send)
 
-    def make_sure(self, layers: Iterable[Built], cache: LayerCache) -> None:
+    def make_sure(self, layers: Iterable[BuiltLayer], cache: LayerCache) -> None:
         """Asks for each of `layers`, and sends from the cache what is not there after all."""
         for built in layers:
             if self._storage.exists(_descriptor(built)):
@@ -99,7 +99,7 @@ class Uploads:
         for document in (*documents.configs, *documents.manifests, documents.index):
             self.document(document)
 
-    def _send(self, built: Built, path: str, cache: LayerCache) -> None:
+    def _send(self, built: BuiltLayer, path: str, cache: LayerCache) -> None:
         try:
             self._storage.push(_descriptor(built), partial(_opened, path))
         except InvalidContent as error:
@@ -128,11 +128,11 @@ class Uploads:
         self._progress.advance(TASK, size)
 
 
-def _descriptor(built: Built) -> Descriptor:
+def _descriptor(built: BuiltLayer) -> Descriptor:
     return Descriptor(built.media_type, built.digest, built.size)
 
 
-def _damage(built: Built, path: str) -> str | None:
+def _damage(built: BuiltLayer, path: str) -> str | None:
     """What is wrong with the blob at `path`; None for nothing."""
     try:
         with open(path, "rb") as file:

@@ -18,7 +18,7 @@ from lamella.builder.prefix.locate import SHARED
 from lamella.builder.prefix.places import in_environment, made_at, places
 from lamella.builder.prefix.sites import is_system, sites, user_base
 from lamella.builder.prefix.venv import venv_skip
-from lamella.builder.prefix.walk import Entry, Tree, look, walk
+from lamella.builder.prefix.walk import FoundFile, Tree, find_file, walk
 from lamella.builder.scanning import symlinks
 from lamella.layers.published.findings import Finding
 
@@ -57,7 +57,7 @@ def collect(prefix: Prefix, local: Local) -> Inventory:
     if prefix.python.debian and base.entries:
         # Debian's site module looks there where there is no pyvenv.cfg.
         path = f"{prefix.stdlib}/dist-packages"
-        entries[path] = Entry(path, prefix.python.stdlib, os.stat(prefix.python.stdlib), "site-packages")
+        entries[path] = FoundFile(path, prefix.python.stdlib, os.stat(prefix.python.stdlib), "site-packages")
         python.add(path)
     return gathered._replace(
         entries=entries,
@@ -197,13 +197,13 @@ def _folder(url: str) -> str:
     return os.path.realpath(path if os.path.exists(path) else unquote(path)) if path else ""
 
 
-def _scripts(found: Iterable[Distribution], site: Site, known: dict[str, Entry]) -> dict[str, Entry]:
+def _scripts(found: Iterable[Distribution], site: Site, known: dict[str, FoundFile]) -> dict[str, FoundFile]:
     """What the distributions of a borrowed folder record outside of it: scripts, manual pages, data."""
     scripts = {}
     for each in found:
         for path in each.files or [f"bin/{name}" for name in each.scripts]:
             if path not in known and not path.startswith(("/", "..", "lib/")):
-                entry = look(path, os.path.join(site.root, path))
+                entry = find_file(path, os.path.join(site.root, path))
                 if entry:
                     scripts[path] = entry
     return scripts

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import LeftOut
-from lamella.builder.files.read import Content
+from lamella.builder.files.read import FileContent
 from lamella.builder.installed.distributions import normalised
 from lamella.layers.published.findings import Finding
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lamella.builder.installed.distributions import Distribution
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
     from lamella.builder.scanning.ownership import Ownership
 
 SYSTEM_LIBRARIES = "system-libraries"
-UNREAD = Content("", "", "")
+UNREAD = FileContent("", "", "")
 """Of a file that nobody needs to read."""
 
 
@@ -26,14 +26,14 @@ class Without(NamedTuple):
     """What there is without them."""
 
     owned: Ownership
-    python: Sequence[Entry]
+    python: Sequence[FoundFile]
     dropped: list[Distribution]
     paths: frozenset[str]
     sources: frozenset[str]
     """Of their files, resolved."""
 
 
-def unread(found: Iterable[Distribution], entries: Mapping[str, Entry], ignore: Collection[str]) -> set[str]:
+def unread(found: Iterable[Distribution], entries: Mapping[str, FoundFile], ignore: Collection[str]) -> set[str]:
     """The paths of `entries` that packages of those names alone record: one of them may be unreadable."""
     dropped: set[str] = set()
     kept: set[str] = set()
@@ -42,7 +42,7 @@ def unread(found: Iterable[Distribution], entries: Mapping[str, Entry], ignore: 
     return (dropped - kept) & entries.keys()
 
 
-def without(owned: Ownership, python: Sequence[Entry], ignore: Collection[str]) -> Without:
+def without(owned: Ownership, python: Sequence[FoundFile], ignore: Collection[str]) -> Without:
     """`owned` and the interpreter's own files `python` without the packages of those names. A name that is nobody's is a
     finding; who needs them is what `unmet` says then.
     """

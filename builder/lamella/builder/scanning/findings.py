@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lamella.builder.environment import Environment, Package
-    from lamella.builder.files.read import Content
+    from lamella.builder.files.read import FileContent
     from lamella.builder.prefix.interpreter import Facts, Prefix
     from lamella.builder.prefix.places import Place
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
     from lamella.layers.oci.documents import Platform
     from lamella.layers.published.findings import Severity
 
@@ -31,9 +31,9 @@ _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 _RENAMED = re.compile(r"lib/python[\d.]+/(?:site|dist)-packages/~")
 
 
-def without_secrets(entries: Iterable[Entry]) -> tuple[list[Entry], list[LeftOut]]:
+def without_secrets(entries: Iterable[FoundFile]) -> tuple[list[FoundFile], list[LeftOut]]:
     """Those of `entries`, which no index's package owns, that may ship; and the others."""
-    kept: list[Entry] = []
+    kept: list[FoundFile] = []
     left_out: list[LeftOut] = []
     for entry in entries:
         reason = secret(entry.path, entry.path.rpartition("/")[2], entry.source) or _leftover(entry.path)
@@ -61,7 +61,7 @@ def secrets(left_out: Iterable[LeftOut]) -> list[Finding]:
     ]
 
 
-def unowned(entries: Iterable[Entry], site: str) -> list[Finding]:
+def unowned(entries: Iterable[FoundFile], site: str) -> list[Finding]:
     """One finding for each module or folder that no package owns."""
     tops: Counter[str] = Counter()
     for entry in entries:
@@ -131,7 +131,7 @@ def unnamable(packages: Iterable[Package]) -> list[Finding]:
     ]
 
 
-def outside(owned: Iterable[Entry], places: Sequence[Place]) -> list[Finding]:
+def outside(owned: Iterable[FoundFile], places: Sequence[Place]) -> list[Finding]:
     """One finding for each file that a link to a place outside of the environment stands for."""
     return [
         Finding(
@@ -145,7 +145,7 @@ def outside(owned: Iterable[Entry], places: Sequence[Place]) -> list[Finding]:
     ]
 
 
-def unloadable(entries: Iterable[Entry], contents: Mapping[str, Content], platform: Platform) -> list[Finding]:
+def unloadable(entries: Iterable[FoundFile], contents: Mapping[str, FileContent], platform: Platform) -> list[Finding]:
     """A finding for each compiled file among `entries` that `platform` can't load."""
     findings = []
     for entry in entries:

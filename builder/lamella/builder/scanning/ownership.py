@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
     from packaging.version import Version
 
-    from lamella.builder.files.read import Content
+    from lamella.builder.files.read import FileContent
     from lamella.builder.installed.distributions import Distribution
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
 
 
 class Ownership(NamedTuple):
     """Who owns what."""
 
-    owned: list[tuple[Distribution, list[Entry]]]
-    unowned: list[Entry]
+    owned: list[tuple[Distribution, list[FoundFile]]]
+    unowned: list[FoundFile]
     left_out: list[LeftOut]
     findings: list[Finding]
 
 
 def own(
     found: Sequence[Distribution],
-    entries: Mapping[str, Entry],
-    contents: Mapping[str, Content],
+    entries: Mapping[str, FoundFile],
+    contents: Mapping[str, FileContent],
     omitted: Callable[[str], bool],
 ) -> Ownership:
     """Gives each of `entries` (by path) to one of `found`, or leave it unowned.
@@ -53,7 +53,7 @@ def own(
     owners |= _by_folder(claims, entries)
     owners |= _by_metadata(winners, entries, owners)
     owners |= _by_name(winners, entries, owners)
-    files: list[list[Entry]] = [[] for _ in winners]
+    files: list[list[FoundFile]] = [[] for _ in winners]
     replaced = tuple(item.path + "/" for item in result.left_out)
     for path, entry in entries.items():
         owner = owners.get(path)
@@ -70,7 +70,7 @@ def own(
 class _Claims:
     """What all records together say of the files on this disk, gathered in one pass over them."""
 
-    def __init__(self, entries: Mapping[str, Entry], contents: Mapping[str, Content]) -> None:
+    def __init__(self, entries: Mapping[str, FoundFile], contents: Mapping[str, FileContent]) -> None:
         self.owners: dict[str, int] = {}
         self.contested: dict[str, list[int]] = {}
         self.missing: dict[int, list[str]] = defaultdict(list)
@@ -183,7 +183,7 @@ def _settle(winners: Sequence[Distribution], claims: _Claims, result: Ownership)
             result.findings.append(Finding("note" if same else "warning", "owners", owner.name, message))
 
 
-def _by_folder(claims: _Claims, entries: Mapping[str, Entry]) -> dict[str, int]:
+def _by_folder(claims: _Claims, entries: Mapping[str, FoundFile]) -> dict[str, int]:
     """Give the files in a folder that a record names to the distribution of that record."""
     if not claims.folders:
         return {}
@@ -197,7 +197,7 @@ def _by_folder(claims: _Claims, entries: Mapping[str, Entry]) -> dict[str, int]:
 
 
 def _by_metadata(
-    winners: Sequence[Distribution], entries: Mapping[str, Entry], owners: Mapping[str, int]
+    winners: Sequence[Distribution], entries: Mapping[str, FoundFile], owners: Mapping[str, int]
 ) -> dict[str, int]:
     """A metadata folder's files are its distribution's, recorded or not."""
     folders = {distribution.records: index for index, distribution in enumerate(winners) if distribution.records}
@@ -211,7 +211,7 @@ def _by_metadata(
 
 
 def _by_name(
-    winners: Sequence[Distribution], entries: Mapping[str, Entry], owners: Mapping[str, int]
+    winners: Sequence[Distribution], entries: Mapping[str, FoundFile], owners: Mapping[str, int]
 ) -> dict[str, int]:
     """Files of distributions without a list of files: those under their top-level names."""
     tops: dict[str, int] = {}

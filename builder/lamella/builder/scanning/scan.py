@@ -44,11 +44,11 @@ from lamella.layers.progress import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from lamella.builder.files.read import Content
+    from lamella.builder.files.read import FileContent
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.installed.inventory import Inventory
     from lamella.builder.prefix.interpreter import Prefix
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
     from lamella.builder.scanning.system_libraries import Libraries
     from lamella.builder.wheels.cache import Read
     from lamella.layers.oci.documents import Platform
@@ -77,7 +77,7 @@ class _Assigned:
     """The files of an environment by what they ship as."""
 
     owned: Ownership
-    python: Sequence[Entry]
+    python: Sequence[FoundFile]
     """Of the interpreter's own package."""
     installed: list[Distribution]
     """Those whose requirements must be met."""
@@ -94,7 +94,7 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: Hashes, progress: Progre
     searched = prefixes(prefix)
     ignore = frozenset(map(normalised, options.ignore))
 
-    def read(files: Mapping[str, os.stat_result]) -> dict[str, Content]:
+    def read(files: Mapping[str, os.stat_result]) -> dict[str, FileContent]:
         return hashes.contents(files, searched, progress)
 
     collected = _collected(prefix, options, read, progress)
@@ -139,7 +139,7 @@ def _collected(prefix: Prefix, options: ScanOptions, read: Read, progress: Progr
     return collected
 
 
-def _contents(collected: Inventory, ignore: frozenset[str], read: Read) -> dict[str, Content]:
+def _contents(collected: Inventory, ignore: frozenset[str], read: Read) -> dict[str, FileContent]:
     """The content of each file by its source; a file of an ignored package alone is not read."""
     entries = collected.entries
     unneeded = unread([*collected.conda, *collected.pip], entries, ignore)
@@ -148,7 +148,7 @@ def _contents(collected: Inventory, ignore: frozenset[str], read: Read) -> dict[
     return contents | dict(read(wanted))
 
 
-def _assigned(collected: Inventory, contents: Mapping[str, Content], ignore: frozenset[str]) -> _Assigned:
+def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore: frozenset[str]) -> _Assigned:
     """Each file in one package, or left out."""
     entries = collected.entries
 
@@ -181,7 +181,7 @@ def _assigned(collected: Inventory, contents: Mapping[str, Content], ignore: fro
 
 
 def _system_libraries(
-    prefix: Prefix, collected: Inventory, assigned: _Assigned, contents: Mapping[str, Content], read: Read
+    prefix: Prefix, collected: Inventory, assigned: _Assigned, contents: Mapping[str, FileContent], read: Read
 ) -> Libraries:
     """What the files that ship need of this system."""
     owned = assigned.owned
@@ -192,7 +192,7 @@ def _system_libraries(
 
 
 def _findings(
-    prefix: Prefix, collected: Inventory, assigned: _Assigned, contents: Mapping[str, Content], platform: Platform
+    prefix: Prefix, collected: Inventory, assigned: _Assigned, contents: Mapping[str, FileContent], platform: Platform
 ) -> list[Finding]:
     owned = assigned.owned
     local = [entry for each, files in owned.owned if each.editable or each.origin == "local" for entry in files]
@@ -208,7 +208,7 @@ def _findings(
 
 
 def _packages(
-    prefix: Prefix, assigned: _Assigned, system: Sequence[Entry], contents: Mapping[str, Content]
+    prefix: Prefix, assigned: _Assigned, system: Sequence[FoundFile], contents: Mapping[str, FileContent]
 ) -> list[Package]:
     packages = [
         Package(each.origin, each.name, each.version, _files(files, contents), each.build, each.source, each.records)
@@ -286,12 +286,12 @@ def _covered(left_out: Iterable[LeftOut]) -> Callable[[str], bool]:
     return covered
 
 
-def _files(entries: Iterable[Entry], contents: Mapping[str, Content]) -> tuple[File, ...]:
+def _files(entries: Iterable[FoundFile], contents: Mapping[str, FileContent]) -> tuple[File, ...]:
     # As tuples they sort by their first field, the path, which no two of them share.
     return tuple([_file(entry, contents) for entry in sorted(entries)])
 
 
-def _file(entry: Entry, contents: Mapping[str, Content]) -> File:
+def _file(entry: FoundFile, contents: Mapping[str, FileContent]) -> File:
     path, source, seen, target = entry
     if target is not None:
         return File(path, source, 0o777, 0, "", target, "", seen.st_mtime_ns, seen.st_ctime_ns)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.environment import LeftOut
 from lamella.builder.files.secrets import secret, secret_behind
 from lamella.builder.prefix.places import Place, in_environment
-from lamella.builder.prefix.walk import Entry, walk
+from lamella.builder.prefix.walk import FoundFile, walk
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ _MOST_LINKS = 40
 class Resolved(NamedTuple):
     """Entries among which every symlink leads to another one of them."""
 
-    entries: list[Entry]
+    entries: list[FoundFile]
     left_out: list[LeftOut]
     findings: list[Finding]
 
 
-def resolve(entries: Mapping[str, Entry], places: Sequence[Place], left_out: Iterable[LeftOut]) -> Resolved:
+def resolve(entries: Mapping[str, FoundFile], places: Sequence[Place], left_out: Iterable[LeftOut]) -> Resolved:
     """`entries` (by path) with their symlinks relative, or replaced by what is outside of every one of `places`."""
     omitted = {item.path: item.reason for item in left_out}
     folders: set[str] = set()
@@ -54,7 +54,7 @@ def resolve(entries: Mapping[str, Entry], places: Sequence[Place], left_out: Ite
     return resolved
 
 
-def _candidates(entry: Entry, places: Sequence[Place]) -> Iterator[str]:
+def _candidates(entry: FoundFile, places: Sequence[Place]) -> Iterator[str]:
     """Where in the environment the link may lead, as its text says and as the disk says."""
     assert entry.target is not None
     if "/" not in entry.target:
@@ -65,7 +65,7 @@ def _candidates(entry: Entry, places: Sequence[Place]) -> Iterator[str]:
         yield from in_environment(path, places)
 
 
-def _follow(entry: Entry, places: Sequence[Place], resolved: Resolved) -> None:
+def _follow(entry: FoundFile, places: Sequence[Place], resolved: Resolved) -> None:
     """Adds what a link that leaves the environment points to, in the link's place."""
     real = os.path.realpath(entry.source)
     hidden = (secret_behind(entry.path, name) for name in _names(entry.source, real))
@@ -83,7 +83,7 @@ def _follow(entry: Entry, places: Sequence[Place], resolved: Resolved) -> None:
         )
         return
     if stat.S_ISREG(seen.st_mode):
-        resolved.entries.append(Entry(entry.path, real, seen))
+        resolved.entries.append(FoundFile(entry.path, real, seen))
     elif stat.S_ISDIR(seen.st_mode) and not os.path.realpath(os.path.dirname(entry.source)).startswith(
         real.rstrip("/") + "/"
     ):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.environment import Needs
 from lamella.builder.files.elf import Elf
 from lamella.builder.prefix.places import in_environment
-from lamella.builder.prefix.walk import Entry
+from lamella.builder.prefix.walk import FoundFile
 from lamella.builder.scanning import ld_so
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
-    from lamella.builder.files.read import Content
+    from lamella.builder.files.read import FileContent
     from lamella.builder.prefix.places import Place
 
 FOLDER = "lib/system"
@@ -25,8 +25,8 @@ FOLDER = "lib/system"
 class Libraries(NamedTuple):
     """What the environment takes from this system, and what it asks of a node's."""
 
-    entries: list[Entry]
-    contents: dict[str, Content]
+    entries: list[FoundFile]
+    contents: dict[str, FileContent]
     """By source, of the entries."""
     findings: list[Finding]
     needs: Needs
@@ -34,10 +34,10 @@ class Libraries(NamedTuple):
 
 def libraries(
     prefix: str,
-    entries: Mapping[str, Entry],
-    contents: Mapping[str, Content],
+    entries: Mapping[str, FoundFile],
+    contents: Mapping[str, FileContent],
     places: Sequence[Place],
-    read: Callable[[Mapping[str, os.stat_result]], Mapping[str, Content]],
+    read: Callable[[Mapping[str, os.stat_result]], Mapping[str, FileContent]],
     *,
     names: Mapping[str, str] | None = None,
     without: Collection[str] = (),
@@ -54,7 +54,7 @@ def libraries(
         if entry.target is None and (content := contents[entry.source]).elf
     }
     machine = Counter(elf.machine for elf in files.values()).most_common(1)
-    found: dict[str, Content] = {}
+    found: dict[str, FileContent] = {}
 
     def inside(source: str) -> bool:
         return any(path in entries for path in in_environment(source, places))
@@ -68,7 +68,7 @@ def libraries(
     folders = dict.fromkeys([f"{prefix}/lib", *(f"{place.source}/lib" for place in places if not place.path)])
     needed = ld_so.needed(files, inside, tuple(folders), machine[0][0] if machine else "", more, without=without)
     shipped = [
-        Entry(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
+        FoundFile(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
     ]
     shipped += _links(files, {entry.path: entry for entry in shipped}, prefix, entries)
     everything = [*files.values(), *(Elf.load(content.elf) for content in found.values() if content.elf)]
@@ -82,13 +82,15 @@ def libraries(
     return Libraries(shipped, found, findings, needs)
 
 
-def _links(files: Mapping[str, Elf], shipped: Mapping[str, Entry], prefix: str, taken: Container[str]) -> list[Entry]:
+def _links(
+    files: Mapping[str, Elf], shipped: Mapping[str, FoundFile], prefix: str, taken: Container[str]
+) -> list[FoundFile]:
     """Links to what ships in `FOLDER` from where files that have a RUNPATH look.
 
     The executable's RPATH leads everybody else there, but the loader passes over it for whoever has a RUNPATH
     (ld.so(8)): most wheels with libraries of their own, such as pyarrow, whose libstdc++ a bare system lacks.
     """
-    links: dict[str, Entry] = {}
+    links: dict[str, FoundFile] = {}
     for source, elf in files.items():
         own = [os.path.normpath(ld_so.expand(folder, os.path.dirname(source))) for folder in elf.runpath]
         folder = next((folder for folder in own if f"{folder}/".startswith(f"{prefix}/")), None)
@@ -97,7 +99,7 @@ def _links(files: Mapping[str, Elf], shipped: Mapping[str, Entry], prefix: str, 
             path = f"{folder}/{soname}".removeprefix(f"{prefix}/")
             if library and "/" not in soname and path not in taken:
                 target = os.path.relpath(library.path, os.path.dirname(path))
-                links[path] = Entry(path, library.source, library.seen, target)
+                links[path] = FoundFile(path, library.source, library.seen, target)
     return list(links.values())
 
 

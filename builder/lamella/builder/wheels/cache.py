@@ -23,9 +23,9 @@ from lamella.builder.wheels import build
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from lamella.builder.files.read import Content
+    from lamella.builder.files.read import FileContent
 
-    Read = Callable[[Mapping[str, os.stat_result]], Mapping[str, Content]]
+    Read = Callable[[Mapping[str, os.stat_result]], Mapping[str, FileContent]]
 
 FORMAT = 2
 """Of the keys' meaning: raise it with any change of how a wheel is built or unpacked."""
@@ -41,7 +41,7 @@ _VARIABLES = re.compile(
 _SAYS_VERSION = re.compile(r"HEAD|config|index|packed-refs|shallow|refs(?:/.*)?")
 
 
-class Built(NamedTuple):
+class BuiltWheel(NamedTuple):
     """A project's wheel."""
 
     wheel: str
@@ -50,7 +50,7 @@ class Built(NamedTuple):
     """Whether it was built now."""
 
 
-def built(project: str, python: str, tag: str, read: Read) -> Built:
+def built(project: str, python: str, tag: str, read: Read) -> BuiltWheel:
     """The wheel of `project` for the interpreter `python`, whose `tag` says what wheels it takes.
 
     `read` gives the digests of files. Raises `BuilderError` if the build fails, `CacheError` if the cache can't be written.
@@ -61,7 +61,7 @@ def built(project: str, python: str, tag: str, read: Read) -> Built:
     if found := _wheel_in(place):
         with contextlib.suppress(OSError):
             os.utime(place)
-        return Built(found, False)
+        return BuiltWheel(found, False)
     # Not in the cache: compilers' flags name the folder, and can't hold every name that a user's folder may have.
     with (
         tempfile.TemporaryDirectory(prefix="lamella-", ignore_cleanup_errors=True) as scratch,
@@ -74,7 +74,7 @@ def built(project: str, python: str, tag: str, read: Read) -> Built:
         except OSError as error:
             raise _error(folder, error) from None
         _keep(empty, place)
-    return Built(_wheel_in(place), True)
+    return BuiltWheel(_wheel_in(place), True)
 
 
 def installed(wheel: str, prefix: str, short: str, unpack: Callable[[str], None]) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamella.builder.installed.inventory import Inventory
     from lamella.builder.local.roots import Local
     from lamella.builder.prefix.interpreter import Facts, Prefix
-    from lamella.builder.prefix.walk import Entry
+    from lamella.builder.prefix.walk import FoundFile
     from lamella.builder.wheels.cache import Read
     from lamella.layers.progress import Progress
 
@@ -157,7 +157,7 @@ def _replaced(
     )
 
 
-def _left_out(dropped: list[Entry], new: dict[str, Entry], name: str, prefix: str) -> list[LeftOut]:
+def _left_out(dropped: list[FoundFile], new: dict[str, FoundFile], name: str, prefix: str) -> list[LeftOut]:
     reason = f"the wheel of {name} ships in its place"
     left_out = []
     for entry in dropped:
