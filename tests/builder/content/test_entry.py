@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.content.entry import CHUNK, Entry, Rewritten, read
+from lamella.builder.content.entry import CHUNK, Entry, Rewritten, read_entry
 from lamella.builder.environment import File
 from lamella.builder.errors import EnvironmentChanged
 
@@ -26,7 +26,7 @@ def received(entry: Entry) -> bytes:
     """Everything that `read` gives before it fails, as it has to."""
     chunks: list[bytes] = []
     with pytest.raises(EnvironmentChanged, match="changed while it was being packed"):
-        chunks.extend(read(entry))
+        chunks.extend(read_entry(entry))
     return b"".join(chunks)
 
 
@@ -52,7 +52,7 @@ def test_a_rewritten_file_ships_whole_only_if_its_result_is_the_announced_one(tm
     rewritten = Rewritten(file, prefixes=(b"/srv/env",), image_prefix="/opt/env", holds="text")
     entry = Entry("opt/env/data.py", 0o644, len(result), hashlib.sha256(digest_of).hexdigest(), rewritten)
     if digest_of == result:
-        assert b"".join(read(entry)) == result
+        assert b"".join(read_entry(entry)) == result
     else:
         assert len(received(entry)) < len(result)
 

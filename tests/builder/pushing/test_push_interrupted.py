@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.pushing.push import push_environment
+from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
 from lamella.layers.published.copy import copy
 from support.packages import SITE, environment, package
@@ -69,10 +69,10 @@ def test_a_push_to_a_layout_that_is_killed_at_any_change_leaves_the_tag_whole(tm
     cache, folder = tmp_path / "cache", tmp_path / "layout"
     old = small(tmp_path / "old", "value = 1\n")
     new = small(tmp_path / "new", "value = 2\n")
-    expected = push_environment(new, f"oci:{tmp_path}/expected:v1", cache=LayerCache(str(cache))).reference
+    expected = push(f"oci:{tmp_path}/expected:v1", new, cache=LayerCache(str(cache))).reference
     known = {expected.partition("@")[2]}
     if before:
-        first = push_environment(old, f"oci:{tmp_path}/before:v1", cache=LayerCache(str(cache))).reference
+        first = push(f"oci:{tmp_path}/before:v1", old, cache=LayerCache(str(cache))).reference
         known.add(first.partition("@")[2])
     kills = 0
     while True:
@@ -80,11 +80,11 @@ def test_a_push_to_a_layout_that_is_killed_at_any_change_leaves_the_tag_whole(tm
         if before:
             shutil.copytree(tmp_path / "before", folder)
 
-        def push(number: int = kills + 1) -> None:
+        def push_and_die(number: int = kills + 1) -> None:
             kill_before_change(number, str(folder))
-            push_environment(new, f"oci:{folder}:v1", cache=LayerCache(str(cache)))
+            push(f"oci:{folder}:v1", new, cache=LayerCache(str(cache)))
 
-        _, status = os.waitpid(in_child(push), 0)
+        _, status = os.waitpid(in_child(push_and_die), 0)
         if os.WIFEXITED(status):
             break
         kills += 1
@@ -92,7 +92,7 @@ def test_a_push_to_a_layout_that_is_killed_at_any_change_leaves_the_tag_whole(tm
             assert copy(f"oci:{folder}:v1", f"oci:{tmp_path}/copy{kills}:v1").reference.partition("@")[2] in known
         else:
             assert not before
-        again = push_environment(new, f"oci:{folder}:v1", cache=LayerCache(str(cache)))
+        again = push(f"oci:{folder}:v1", new, cache=LayerCache(str(cache)))
         assert copy(again.reference, f"oci:{tmp_path}/again{kills}:v1").reference.endswith(expected.partition("@")[2])
     assert os.WEXITSTATUS(status) == 0
     assert kills > 10, "a push makes more changes than that"
@@ -110,17 +110,17 @@ def test_a_push_to_a_registry_that_is_killed_leaves_the_tag_as_it_was(
     with RegistrySimulator().serving() as registry:
         reference = f"{registry.host}/team/envs:v1"
         if before:
-            push_environment(small(tmp_path / "old", "value = 1\n"), reference, cache=LayerCache(str(cache)))
+            push(reference, small(tmp_path / "old", "value = 1\n"), cache=LayerCache(str(cache)))
         tags = dict(registry.tags.get("team/envs", {}))
         pushing = 0
         registry.faults = [Fault(moment, take=0, meanwhile=lambda: os.kill(pushing, signal.SIGKILL))]
         with registry.lock:  # no request is served before `pushing` is known
-            pushing = in_child(lambda: push_environment(new, reference, cache=LayerCache(str(cache))))
+            pushing = in_child(lambda: push(reference, new, cache=LayerCache(str(cache))))
         _, status = os.waitpid(pushing, 0)
         assert os.WIFSIGNALED(status)
         assert registry.tags.get("team/envs", {}) == tags
         if before:
             copy(reference, f"oci:{tmp_path}/copy:v1")
-        pushed = push_environment(new, reference, cache=LayerCache(str(cache))).reference
+        pushed = push(reference, new, cache=LayerCache(str(cache))).reference
         assert registry.tags["team/envs"]["v1"] == pushed.partition("@")[2]
         copy(reference, f"oci:{tmp_path}/again:v1")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import CacheError
-from lamella.builder.layer.cache import Built, LayerCache
+from lamella.builder.layer.cache import BuiltLayer, LayerCache
 from lamella.builder.pushing.upload import Uploads
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
@@ -29,7 +29,7 @@ def test_a_build_learns_of_a_failed_upload_before_its_last_layer(tmp_path: Path)
         for number in range(MANY):
             # In no cache, so that its upload fails.
             digest = Digest.of(b"%d" % number)
-            uploads.layer(Built(digest, 1, digest, 1, LAYER_ZSTD), cache)
+            uploads.layer(BuiltLayer(digest, 1, digest, 1, LAYER_ZSTD), cache)
 
     with contextlib.closing(uploads), pytest.raises(CacheError, match="left the cache while it was pushed"):
         build()
@@ -38,7 +38,7 @@ def test_a_build_learns_of_a_failed_upload_before_its_last_layer(tmp_path: Path)
 def test_a_blob_that_is_there_is_not_uploaded(tmp_path: Path) -> None:
     digest = Digest.of(b"there")
     uploads = Uploads(OciLayout(str(tmp_path / "layout"), create=True), [str(digest)], Silent())
-    uploads.layer(Built(digest, 1, digest, 1, LAYER_ZSTD), LayerCache(str(tmp_path / "cache")))
+    uploads.layer(BuiltLayer(digest, 1, digest, 1, LAYER_ZSTD), LayerCache(str(tmp_path / "cache")))
     uploads.wait()
     uploads.close()
     assert (uploads.count, uploads.moved) == (0, 0)
