@@ -100,10 +100,11 @@ def test_the_result_of_each_verb_shows_as_one_short_line(tmp_path: Path) -> None
     pushed = push(f"oci:{tmp_path}/layout:v1", env, cache=cache)
     assert isinstance(pushed, Pushed)
     difference = diff(f"oci:{tmp_path}/layout:v1", env, platform=env.platform)
-    for value in (pushed, env, env.packages[0], difference):
+    for value in (pushed, pushed.plan, env, env.packages[0], difference):
         assert len(repr(value)) < 400
         assert "\n" not in repr(value)
     assert repr(env.packages[0]) == "<Package many 1.0 (pypi): 3,000 files, 11 kB>"
+    assert repr(pushed.plan) == f"<PushPlan oci:{tmp_path}/layout:v1: 1 layer to build, 0 to upload, 0 to reuse>"
     assert "1 package; 1 layer built, 1 uploaded, 0 reused" in repr(pushed)
     assert repr(difference) == "<Difference: 0 added, 0 removed, 0 changed, 1 the same; 0 B to move>"
     assert isinstance(env, Environment)

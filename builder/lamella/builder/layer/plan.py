@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -49,6 +51,13 @@ class PushPlan:
     """The tag names exactly this environment already: nothing is done."""
     base: tuple[Descriptor, ...] = ()
     """Of a dry run: the base's layers that the destination lacks."""
+
+    def __repr__(self) -> str:
+        """One line."""
+        build, upload, reuse = (len(self.chosen(action)) for action in get_args(Action))
+        return (
+            f"<PushPlan {self.reference}: {counted(build, 'layer')} to build, {upload:,} to upload, {reuse:,} to reuse>"
+        )
 
     def chosen(self, action: Action) -> tuple[PlannedLayer, ...]:
         """The layers that `action` is planned for."""
