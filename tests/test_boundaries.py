@@ -204,8 +204,8 @@ def test_no_module_is_longer_than_500_lines() -> None:
 
 def test_the_top_level_holds_what_was_chosen() -> None:
     known = {
-        ".ci", ".dockerignore", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile.test", "LICENSE", "Makefile",
-        "README.md", "builder", "cli", "docs", "layers", "pyproject.toml", "tests",
+        ".ci", ".dockerignore", ".github", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile.test", "LICENSE", "Makefile",
+        "README.md", "builder", "cli", "docs", "layers", "SECURITY.md", "pyproject.toml", "requirements-dev.lock", "tests",
     }  # fmt: skip
     tracked = subprocess.run(["git", "ls-files"], check=False, capture_output=True, text=True, cwd=ROOT)
     if tracked.returncode != 0:

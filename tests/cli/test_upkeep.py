@@ -19,6 +19,8 @@ from support.published import publish
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 class Node:
     """A machine with a store and credentials of its own."""
@@ -81,7 +83,6 @@ def test_gc_frees_what_its_dry_run_showed(node: Node) -> None:
     assert list(node.store.glob("layers/*/*")) == []
 
 
-@pytest.mark.slow
 def test_gc_of_the_layer_cache_leaves_the_store_alone(node: Node, tmp_path: Path) -> None:
     assert node("pull", node.reference).returncode == 0
     blob = tmp_path / "cache/layers/blobs/sha256" / ("a" * 64)
@@ -139,7 +140,6 @@ def test_copy_dry_run_shows_the_plan_and_copies_nothing(node: Node, tmp_path: Pa
     assert planned | {"seconds": 0} == node.json("copy", node.reference, there) | {"seconds": 0}
 
 
-@pytest.mark.slow
 def test_tags_made_of_digests_are_not_listed(node: Node, tmp_path: Path) -> None:
     there = f"oci:{tmp_path}/there"
     for tag in ("v2", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):

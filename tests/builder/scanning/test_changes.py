@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from lamella.builder.files.read import FileContent
 
+pytestmark = pytest.mark.slow
+
 WRITER = """
 import os, sys
 file = os.open(sys.argv[1], os.O_WRONLY)
@@ -50,7 +52,6 @@ def content_of(folder: str) -> dict[str, FileContent]:
     return dict(read.read_all([(entry.source, entry.seen) for entry in entries], ()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "entry_points"),
     [

@@ -30,6 +30,8 @@ from support.scanned import SITE, findings, package, paths, reasons, shipped
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 BASE = "Metadata-Version: 2.1\nName: {}\nVersion: 1.0\n"
 
 
@@ -62,7 +64,6 @@ def dist(site: Path, name: str, *files: str, requires: str = "", where: str = ""
 # The prefix
 
 
-@pytest.mark.slow
 def test_a_file_that_has_the_prefix_compiled_in_is_named_with_its_package(made: Path) -> None:
     site = made / SITE
     (site / "tool.so").write_bytes(b"\0" + os.fsencode(made) + b"/share/data\0\0\0\0")
@@ -75,7 +76,6 @@ def test_a_file_that_has_the_prefix_compiled_in_is_named_with_its_package(made: 
     )
 
 
-@pytest.mark.slow
 def test_byte_code_and_text_that_name_the_prefix_are_not_worth_a_word(made: Path) -> None:
     site = made / SITE
     (site / "alone.pyc").write_bytes(b"\0" + os.fsencode(made) + b"/alone.py\0")
@@ -100,7 +100,6 @@ def test_a_string_of_a_conda_package_without_room_is_found_before_a_push_is_refu
     assert not findings(scan(str(environment)), "prefix")
 
 
-@pytest.mark.slow
 def test_a_name_that_an_image_can_t_hold_is_an_error_though_a_package_owns_it(made: Path) -> None:
     (made / SITE / ".wh.data").write_text("")
     dist(made / SITE, "odd", ".wh.data")
@@ -130,7 +129,6 @@ def test_two_conda_packages_with_one_path_are_said(conda: Path) -> None:
     }
 
 
-@pytest.mark.slow
 def test_a_path_that_has_nobody_s_bytes_is_not_said_to_have_somebody_s(made: Path) -> None:
     site = made / SITE
     for name, digest in (("one", b"1"), ("two", b"2")):
@@ -142,7 +140,6 @@ def test_a_path_that_has_nobody_s_bytes_is_not_said_to_have_somebody_s(made: Pat
     assert found.message.endswith("it ships with one")
 
 
-@pytest.mark.slow
 def test_what_a_recorded_link_to_a_folder_leads_to_is_its_package_s(made: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "x.txt").write_text("")
@@ -250,7 +247,6 @@ def test_a_package_that_can_t_be_read_can_be_left_out(made: Path) -> None:
     assert reasons(scanned)[f"{SITE}/closed.py"] == "of closed, as was asked"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["python", "unowned", "system-libraries"])
 def test_whatever_the_scan_shows_as_a_package_can_be_left_out(name: str, made: Path, tmp_path: Path) -> None:
     (made / SITE / "stray.py").write_text("")
@@ -262,7 +258,6 @@ def test_whatever_the_scan_shows_as_a_package_can_be_left_out(name: str, made: P
     assert pushed.built == len(scanned.packages)
 
 
-@pytest.mark.slow
 def test_no_system_library_ships_in_the_place_of_one_that_is_left_out(made: Path) -> None:
     site = made / SITE
     (site / "x.c").write_text("int answer(void) { return 42; }\n")

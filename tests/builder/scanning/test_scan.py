@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from lamella.builder.environment import Environment
 
+pytestmark = pytest.mark.slow
+
 ALPHA = {
     "alpha/__init__.py": "VALUE = 1\n",
     "alpha/data/table.csv": "a,b\n",
@@ -79,7 +81,6 @@ def environment(installed: Path) -> Iterator[Path]:
             path.unlink()
 
 
-@pytest.mark.slow
 def test_every_file_is_in_one_package_or_left_out_with_a_reason(environment: Path) -> None:
     (environment / "notes.txt").write_text("mine")
     (environment / SITE / "loose.py").write_text("X = 1\n")
