@@ -143,7 +143,7 @@ def test_a_removed_working_directory_is_reported(tmp_path: Path) -> None:
         ("ulimit -n 20", "too many open files; raise the limit (ulimit -n)"),
         (
             "ulimit -s 4000000; ulimit -v 1500000",
-            "no thread can be started to pull with: raise the limits on processes and memory (ulimit -u, -v)",
+            "cannot start a thread to pull; raise the limits on processes and memory (ulimit -u, -v)",
         ),
     ],
 )
@@ -164,8 +164,8 @@ def test_pull_warns_before_the_download_if_this_machine_cannot_run_the_environme
     done = lamella("pull", reference, LAMELLA_STORE=str(tmp_path / "store"))
     first, second, last = done.stderr.splitlines()
     assert done.returncode == 0
-    assert first.startswith("lamella: this environment can't run here: it needs glibc 9.99 or newer")
-    assert second.startswith("lamella: this machine has no libnone.so.1")
+    assert first.startswith("lamella: this environment cannot run here: it needs glibc 9.99 or newer")
+    assert second.startswith("lamella: libnone.so.1: not found")
     assert "1 layer downloaded" in last
     for_another = lamella("pull", "--platform", str(Platform.here()), reference, LAMELLA_STORE=str(tmp_path / "store"))
     assert len(for_another.stderr.splitlines()) == 1
@@ -243,7 +243,7 @@ def test_verbs_that_run_everywhere_start_on_windows(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, "inspect", reference], check=False, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (1, f"lamella: there is no OCI layout at {tmp_path}/absent\n")
+    assert (done.returncode, done.stderr) == (1, f"lamella: {tmp_path}/absent: no such OCI layout\n")
 
 
 def test_a_closed_pipe_ends_the_command_quietly() -> None:

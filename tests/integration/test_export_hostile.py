@@ -149,7 +149,7 @@ def test_an_export_that_is_refused_for_a_list_leaves_nothing(store: Store, tmp_p
     reference = publish(tmp_path / "layout", [{"lib/a": "x", ".lamella/relocate/pypi-x.json": listed}])
     before = snapshot(victim)
 
-    with pytest.raises(ExportError, match="is no file of the environment"):
+    with pytest.raises(ExportError, match="not a file of the environment"):
         export(reference, str(tmp_path / "new/folder/env"), store=store)
 
     assert snapshot(victim) == before

@@ -78,8 +78,8 @@ def test_what_passes_is_not_noticed(tmp_path: Path, simulator: RegistrySimulator
             "a proxy or a login page in between",
         ),
         (Fault("GET .*/blobs/", 9, body=b"x" * 5), "which should have"),
-        (Fault("GET .*/manifests/", 9, headers={"Content-Type": "text/plain"}), "where the manifest"),
-        (Fault("GET .*/manifests/", 9, body=b"[]"), "was asked for|is not a JSON object"),
+        (Fault("GET .*/manifests/", 9, headers={"Content-Type": "text/plain"}), "for the manifest"),
+        (Fault("GET .*/manifests/", 9, body=b"[]"), "instead of|is not a JSON object"),
     ],
     ids=["denied", "gone", "proxy", "short", "type", "other"],
 )

@@ -319,7 +319,7 @@ def test_without_namespaces_the_command_runs_in_a_tree_of_links_and_that_is_said
     tree = shown.split()[0]
     assert code == 0
     assert sentence == (
-        "this machine grants no namespaces (Operation not permitted): "
+        "user namespaces are not available (Operation not permitted): "
         f"the environment runs as links in {tree} instead of /opt/env"
     )
     assert tree.startswith(node.store.path)
@@ -341,7 +341,7 @@ def test_a_limit_on_namespaces_is_not_told_as_a_full_disk(
     assert node.run(node.publish(), "true", notify=print) == 0
 
     assert capfd.readouterr().out.startswith(
-        "this machine grants no namespaces (their number is limited: raise the sysctls user.max_user_namespaces and"
+        "user namespaces are not available (their number is limited: raise the sysctls user.max_user_namespaces and"
     )
 
 
@@ -361,9 +361,7 @@ def test_namespaces_without_rights_are_not_entered(
     assert node.run(node.publish(), "sh", "-c", "readlink /proc/self/ns/user; hello", notify=print) == 0
 
     sentence, namespace, hello = capfd.readouterr().out.splitlines()
-    assert sentence.startswith(
-        "this machine grants no namespaces (Permission denied): the environment runs as links in"
-    )
+    assert sentence.startswith("user namespaces are not available (Permission denied); running from links in")
     assert namespace == before
     assert hello.startswith(f"hello from {node.store.path}")
 
@@ -395,7 +393,7 @@ def test_a_file_where_the_prefix_has_a_folder_is_named(node: Node, capfd: pytest
 
     assert node.run(node.publish(prefix=f"{node.folder}/file/env"), "hello", notify=print) == 0
 
-    assert f"{node.folder}/file is a file on this machine: the environment runs as links in" in capfd.readouterr().out
+    assert f"{node.folder}/file is a file on this machine; running from links in" in capfd.readouterr().out
 
 
 def test_a_process_with_other_threads_runs_commands_too(node: Node, capfd: pytest.CaptureFixture[str]) -> None:

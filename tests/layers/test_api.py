@@ -142,7 +142,7 @@ def test_inspect_gives_packages_findings_and_what_other_tags_share(tmp_path: Pat
     assert found.shared
     assert found.shared.compared == ()
     assert lamella.layers.inspect(reference, compare=False).shared is None
-    with pytest.raises(LayersError, match="has no environment for linux/s390x"):
+    with pytest.raises(LayersError, match="no environment for linux/s390x"):
         lamella.layers.inspect(reference, platform=Platform("linux", "s390x"))
 
 
@@ -150,7 +150,7 @@ def test_nothing_unsigned_is_read_if_trust_requires_a_key(tmp_path: Path, refere
     private, public = key_pair(tmp_path)
     trust = Trust(required_key=public)
     for read in (lamella.layers.inspect, published_environment, pull, sbom):
-        with pytest.raises(NotSigned, match="is not signed"):
+        with pytest.raises(NotSigned, match="not signed"):
             read(reference, trust=trust)
     assert sign(reference, private) == reference
     assert lamella.layers.inspect(reference, trust=trust).environments

@@ -73,7 +73,7 @@ def test_a_child_of_an_index_is_found_by_its_digest(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path), create=True)
     manifest = push_image(layout, [b"one"])
     assert layout.resolve(str(manifest.descriptor.digest)) == manifest.descriptor
-    with pytest.raises(NotFound, match="has no sha256:"):
+    with pytest.raises(NotFound, match="not in the layout"):
         layout.resolve(str(Digest.of(b"other")))
 
 
@@ -118,25 +118,25 @@ def test_a_missing_tag_is_told_with_those_that_are_there(tmp_path: Path) -> None
     layout = OciLayout(str(tmp_path), create=True)
     for number in range(12):
         push_image(layout, [b"one"], f"v{number:02}")
-    with pytest.raises(NotFound, match=r"has no tag 'nope': it has v00, v01, .*v09 and 2 more"):
+    with pytest.raises(NotFound, match=r": no tag 'nope'.*; it has v00, v01, .*v09 and 2 more"):
         layout.resolve("nope")
 
 
 def test_a_layout_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> None:
     folder = tmp_path / "layout"
-    with pytest.raises(NotFound, match=f"there is no OCI layout at {folder}"):
+    with pytest.raises(NotFound, match=f"{folder}: no such OCI layout"):
         OciLayout(str(folder))
     layout = OciLayout(str(folder), create=True)
     assert not layout.exists(blob(b"content").descriptor)
     for ask in (layout.tags, lambda: layout.resolve("v1")):
-        with pytest.raises(NotFound, match="there is no OCI layout at"):
+        with pytest.raises(NotFound, match="no such OCI layout"):
             ask()
     assert not folder.exists()
 
 
 def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="is a file, where the folder of an OCI layout should be"):
+    with pytest.raises(StoreError, match="is a file, not the folder of an OCI layout"):
         OciLayout(str(tmp_path / "file"), create=True)
     layout = OciLayout(str(tmp_path / "file" / "below"), create=True)
     with pytest.raises(StoreError, match="a file is where a folder should be; name another folder"):
@@ -145,7 +145,7 @@ def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="is not an OCI layout: it has no file 'oci-layout'; name another folder"):
+    with pytest.raises(StoreError, match="not an OCI layout, no file 'oci-layout' in it; use another folder"):
         OciLayout(str(tmp_path), create=True)
     assert files(tmp_path) == ["notes.txt"]
 
@@ -153,10 +153,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("oci-layout", '{"imageLayoutVersion": "2.0.0"}', "of version '2.0.0': only 1.0.0 is known"),
+        ("oci-layout", '{"imageLayoutVersion": "2.0.0"}', "version '2.0.0' is not supported, only 1.0.0"),
         ("oci-layout", "{", "is not JSON: the layout is damaged"),
         ("index.json", "[]", "is not a JSON object: the layout is damaged"),
-        ("index.json", '{"manifests": 5}', "has no list of manifests"),
+        ("index.json", '{"manifests": 5}', "'manifests' is missing or not a list"),
         ("index.json", None, "is missing: the layout is damaged"),
     ],
 )
@@ -303,5 +303,5 @@ def test_a_layout_has_no_neighbours_to_mount_from(tmp_path: Path) -> None:
 def test_a_manifest_that_does_not_say_what_it_is_is_told(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path), create=True)
     thing = Blob(Descriptor.of(MANIFEST, b"{}"), b"{}").pushed(layout)
-    with pytest.raises(InvalidContent, match="does not say what it is: no mediaType"):
+    with pytest.raises(InvalidContent, match=": no mediaType"):
         layout.resolve(str(thing.descriptor.digest))

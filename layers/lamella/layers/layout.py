@@ -69,7 +69,7 @@ class OciLayout:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise _failure(error, f"can't look for {descriptor.digest} in the layout {self._folder}") from error
+            raise _failure(error, f"cannot read {descriptor.digest} in the layout {self._folder}") from error
 
     def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
         """See `Pusher`. Refuses content that is not the descriptor's while it writes it."""
@@ -95,7 +95,7 @@ class OciLayout:
         entries = self._entries()
         named = [entry for entry in entries if _tag_of(entry) == name]
         if not named:
-            raise NotFound(f"the layout {self._folder} has no tag {name!r}: {listed(_tags(entries))}")
+            raise NotFound(f"{self._folder}: no tag {name!r} in the layout; {listed(_tags(entries))}")
         # Tools that append instead of replacing leave the newest last.
         return _without_tag(Descriptor.from_value(named[-1]))
 
@@ -118,20 +118,20 @@ class OciLayout:
         try:
             names = os.listdir(folder)
         except FileNotFoundError:
-            raise NotFound(f"there is no OCI layout at {folder}") from None
+            raise NotFound(f"{folder}: no such OCI layout") from None
         except NotADirectoryError:
-            raise StoreError(f"{folder} is a file, where the folder of an OCI layout should be") from None
+            raise StoreError(f"{folder}: is a file, not the folder of an OCI layout") from None
         except OSError as error:
             raise _failure(error, f"can't read the layout {folder}") from error
         if "oci-layout" not in names:
             # A first push that is under way, here or in another process, has blobs but no marker yet.
             begun = all(name in {"blobs", "index.json"} or name.startswith(_PARTIAL) for name in names)
             if not (self._create and begun):
-                raise StoreError(f"{folder} is not an OCI layout: it has no file 'oci-layout'; name another folder")
+                raise StoreError(f"{folder}: not an OCI layout, no file 'oci-layout' in it; use another folder")
             return
         version = _json(os.path.join(folder, "oci-layout")).get("imageLayoutVersion")
         if version != "1.0.0":
-            raise InvalidContent(f"{folder} is an OCI layout of version {str(version)[:40]!r}: only 1.0.0 is known")
+            raise InvalidContent(f"{folder}: OCI layout version {str(version)[:40]!r} is not supported, only 1.0.0")
         self._whole = True
 
     def _make(self) -> None:
@@ -196,13 +196,13 @@ class OciLayout:
         document = _json(os.path.join(self._folder, "index.json"))
         manifests = document.get("manifests")
         if not isinstance(manifests, list) or not all(isinstance(entry, dict) for entry in manifests):
-            raise InvalidContent(f"{self._folder}/index.json has no list of manifests")
+            raise InvalidContent(f"{self._folder}/index.json: 'manifests' is missing or not a list")
         return document
 
     def _entries(self) -> list[dict[str, Any]]:
         # A first push that was killed leaves blobs without an index: the next one starts over.
         if not self._whole and not os.path.lexists(os.path.join(self._folder, "index.json")):
-            raise NotFound(f"there is no OCI layout at {self._folder}")
+            raise NotFound(f"{self._folder}: no such OCI layout")
         manifests: list[dict[str, Any]] = self._index()["manifests"]
         return manifests
 
@@ -215,12 +215,12 @@ class OciLayout:
         try:
             size = os.stat(path).st_size
         except FileNotFoundError:
-            raise NotFound(f"the layout {self._folder} has no {digest}") from None
+            raise NotFound(f"{digest}: not in the layout {self._folder}") from None
         except OSError as error:
-            raise _failure(error, f"can't look for {digest} in the layout {self._folder}") from error
+            raise _failure(error, f"cannot read {digest} in the layout {self._folder}") from error
         media_type = _json(path).get("mediaType")
         if not isinstance(media_type, str):
-            raise InvalidContent(f"{digest} in the layout {self._folder} does not say what it is: no mediaType")
+            raise InvalidContent(f"{digest} in the layout {self._folder}: no mediaType")
         return Descriptor(media_type, digest, size)
 
     def _blob(self, digest: Digest) -> str:

@@ -254,5 +254,5 @@ def test_a_document_that_is_no_list_of_findings_is_refused(tmp_path: Path, cache
     pushed = push(f"oci:{tmp_path}/out:x", one(tmp_path / "env"), cache=cache)
     storage, subject = opened(pushed.reference)
     attach(storage, subject, Artifact(findings.MEDIA_TYPE, b'{"findings": [{"severity": "worst"}]}'))
-    with closing(storage), pytest.raises(InvalidContent, match="is attached as findings, and holds something else"):
+    with closing(storage), pytest.raises(InvalidContent, match="attached as findings, but not a list of findings"):
         findings.attached(storage, subject)

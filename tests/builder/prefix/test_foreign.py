@@ -190,7 +190,7 @@ def test_an_environment_for_another_machine_is_exported_here(made: tuple[Path, P
     reference = f"oci:{tmp_path}/layout:v1"
     push(reference, scan(str(made[1])), cache=LayerCache(str(tmp_path / "cache")))
     store = Store(str(tmp_path / "store"))
-    with pytest.raises(LayersError, match="has no environment for linux/amd64: it has linux/arm64"):
+    with pytest.raises(LayersError, match="no environment for linux/amd64; use --platform with one of linux/arm64"):
         export(reference, str(tmp_path / "out"), store=store)
     export(reference, str(tmp_path / "out"), platform=Platform("linux", "arm64"), store=store)
     assert foreign.architecture(str(tmp_path / "out/bin/python")) == "arm64"

@@ -128,7 +128,7 @@ def test_env_shebangs_stay() -> None:
 
 @pytest.mark.parametrize("prefix", ["/it's", '/a"b', "/$x", "/a\\b", "/a\nb", "/`x`"])
 def test_a_folder_that_scripts_can_not_quote_is_refused(tmp_path: Path, prefix: str) -> None:
-    with pytest.raises(CannotRelocate, match="can't be an environment's folder"):
+    with pytest.raises(CannotRelocate, match="not usable as a prefix"):
         move(str(environment(tmp_path, "/opt/env", {"x": "/opt/env"})), prefix)
 
 
@@ -278,7 +278,7 @@ def test_what_was_uninstalled_keeps_nothing_from_moving(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["rel/x", "", "/a/../b", "/a/", "/a//b", "/a/./b", "//a"])
 def test_a_prefix_that_is_no_path_is_refused(tmp_path: Path, prefix: str) -> None:
-    with pytest.raises(CannotRelocate, match="want an absolute path"):
+    with pytest.raises(CannotRelocate, match="use an absolute path"):
         move(str(environment(tmp_path, "/opt/env", {"x": "/opt/env"})), prefix)
 
 
@@ -286,7 +286,7 @@ def test_a_prefix_that_is_no_path_is_refused(tmp_path: Path, prefix: str) -> Non
 def test_a_prefix_that_is_not_the_environments_alone_is_refused(tmp_path: Path, prefix: str) -> None:
     environment(tmp_path, "/opt/env", {"x": "#!/usr/bin/env python\n# /opt/env /etc/passwd"})
 
-    with pytest.raises(CannotRelocate, match="could not be told from the environment's"):
+    with pytest.raises(CannotRelocate, match="files name it for the system's own paths"):
         move(str(tmp_path), prefix)
 
     move(str(tmp_path), "/usr/local/env")
@@ -311,7 +311,7 @@ def test_a_list_can_not_reach_what_is_outside(tmp_path: Path, path: str) -> None
     listed = {"prefix": "/opt/env", "files": [{"path": path, "kind": "text"}]}
     write(tmp_path / "env", {".lamella/relocate/pypi-x.json": json.dumps(listed)})
 
-    with pytest.raises(CannotRelocate, match="is no file of the environment"):
+    with pytest.raises(CannotRelocate, match="not a file of the environment"):
         move(str(tmp_path / "env"), "/moved")
 
 
@@ -321,5 +321,5 @@ def test_a_list_can_not_reach_what_is_outside(tmp_path: Path, path: str) -> None
 def test_a_list_that_is_none_is_named(tmp_path: Path, listed: str) -> None:
     write(tmp_path, {".lamella/relocate/pypi-x.json": listed})
 
-    with pytest.raises(CannotRelocate, match=r"pypi-x\.json is no list of files"):
+    with pytest.raises(CannotRelocate, match=r"pypi-x\.json: not a list of files"):
         move(str(tmp_path), "/moved")

@@ -64,7 +64,7 @@ def test_a_tag_that_is_not_there_is_told_with_the_first_of_those_that_people_mad
         push_image(storage, [b"content"], f"v{number:02}")
     for tag in (f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
         push_image(storage, [b"content"], tag)
-    with pytest.raises(NotFound, match=r"has no tag 'nope': it has v00, v01, .*, v09 and 2 more$"):
+    with pytest.raises(NotFound, match=r": no tag 'nope'.*; it has v00, v01, .*, v09 and 2 more$"):
         storage.resolve("nope")
 
 
@@ -97,7 +97,7 @@ def test_what_is_not_there_is_absent_and_not_found(storage: Storage) -> None:
     assert not storage.exists(other.descriptor)
     with pytest.raises(NotFound):
         read(storage, other.descriptor)
-    with pytest.raises(NotFound, match="has no tag 'v2': it has v1"):
+    with pytest.raises(NotFound, match=r": no tag 'v2'.*; it has v1"):
         storage.resolve("v2")
     with pytest.raises(NotFound):
         storage.resolve(str(other.descriptor.digest))

@@ -158,7 +158,7 @@ def test_insecure_is_meant_for_the_destination(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setenv("https_proxy", "http://localhost:1")
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached"):
+        with pytest.raises(Unreachable, match=r"registry\.invalid: cannot connect"):
             copy("registry.invalid/team/envs:v1", f"{simulator.host}/team/envs:v1", trust=Trust(insecure=True))
         assert not between.requests
         # A folder is asked in no way at all.
@@ -184,14 +184,14 @@ def test_a_copy_that_fails_leaves_no_tag(simulator: RegistrySimulator, layout: s
 
 
 def test_a_copy_from_nowhere_makes_nothing(tmp_path: Path, simulator: RegistrySimulator) -> None:
-    with pytest.raises(NotFound, match="has no tag 'v1'"):
+    with pytest.raises(NotFound, match="no tag 'v1'"):
         copy(f"{simulator.host}/team/envs:v1", f"oci:{tmp_path}/new:v1")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_digest_that_the_source_is_not_is_refused(layout: str, tmp_path: Path) -> None:
     other = f"sha256:{'0' * 64}"
-    with pytest.raises(InvalidContent, match="name a tag alone"):
+    with pytest.raises(InvalidContent, match="use a tag alone"):
         copy(layout, f"oci:{tmp_path}/new:v1@{other}")
 
 
@@ -204,14 +204,14 @@ def test_indexes_within_indexes_have_an_end(tmp_path: Path) -> None:
     assert len(list(walk(layout, inner))) == 4
     content = Index((inner,)).to_json()
     deep = Blob(Descriptor.of(INDEX, content), content).pushed(layout).descriptor
-    with pytest.raises(InvalidContent, match="holds indexes within indexes, more than 4 deep"):
+    with pytest.raises(InvalidContent, match="indexes nested more than 4 levels deep"):
         list(walk(layout, deep))
 
 
 def test_what_is_no_image_is_not_copied(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path / "layout"), create=True)
     layout.push(blob(b"content").descriptor, lambda: BytesIO(b"content"), tag="v1")
-    with pytest.raises(InvalidContent, match=f"is a {LAYER_TAR}, neither an image nor an index".replace("+", r"\+")):
+    with pytest.raises(InvalidContent, match=f"{LAYER_TAR} is neither an image nor an index".replace("+", r"\+")):
         copy(f"oci:{tmp_path}/layout:v1", f"oci:{tmp_path}/other:v1")
 
 

@@ -54,7 +54,9 @@ def test_a_digest_goes_before_a_tag(layout: OciLayout) -> None:
 def test_a_platform_that_is_not_there_is_told_with_those_that_are(layout: OciLayout) -> None:
     push_environment(layout, platforms=[AMD64, ARM64])
     found = published.read_index(layout, V1, Trust())
-    with pytest.raises(LayersError, match="has no environment for linux/s390x: it has linux/amd64, linux/arm64"):
+    with pytest.raises(
+        LayersError, match="no environment for linux/s390x; use --platform with one of linux/amd64, linux/arm64"
+    ):
         published.for_platform(found, Platform("linux", "s390x"))
 
 
@@ -68,24 +70,24 @@ def test_an_environment_without_a_variant_serves_any(layout: OciLayout) -> None:
 
 def test_an_image_of_somebody_else_is_told(layout: OciLayout) -> None:
     manifest = push_image(layout, [b"content"], "v1")
-    with pytest.raises(InvalidContent, match=r"is no environment that lamella pushed: it is a application/vnd\.oci"):
+    with pytest.raises(InvalidContent, match=r"not pushed by lamella, its media type is application/vnd\.oci"):
         published.read_index(layout, V1, Trust())
     index = Index((manifest.descriptor,)).to_json()
     Blob(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
-    with pytest.raises(InvalidContent, match="is an image without packages: push the environment with lamella push"):
+    with pytest.raises(InvalidContent, match="an image without packages; push the environment with lamella push"):
         published.read_index(layout, V1, Trust())
 
 
 def test_a_tag_that_is_not_there_is_told(layout: OciLayout) -> None:
     push_environment(layout, "v2")
-    with pytest.raises(NotFound, match="has no tag 'v1': it has v2"):
+    with pytest.raises(NotFound, match=r": no tag 'v1'.*; it has v2"):
         published.read_index(layout, V1, Trust())
 
 
 @pytest.mark.parametrize("prefix", ["", "opt/env", "/opt/../../etc", "/", "/opt//env", "/opt/./env", "/opt/env\0x"])
 def test_an_image_prefix_that_leads_elsewhere_is_refused(layout: OciLayout, prefix: str) -> None:
     push_environment(layout, prefix=prefix)
-    with pytest.raises(InvalidContent, match="as its image prefix: want an absolute path"):
+    with pytest.raises(InvalidContent, match=r"image prefix .* is not an absolute path"):
         published.read_index(layout, V1, Trust())
 
 
@@ -94,7 +96,7 @@ def test_a_package_manifest_that_is_none_is_refused(layout: OciLayout) -> None:
     entry = Descriptor(LAYER_TAR, thing.descriptor.digest, thing.descriptor.size, {IMAGE: "sha256:0"})
     index = Index((entry,)).to_json()
     Blob(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
-    with pytest.raises(InvalidContent, match="is marked as a package manifest and is a"):
+    with pytest.raises(InvalidContent, match="marked as a package manifest, but its media type is"):
         published.read_index(layout, V1, Trust())
 
 
@@ -104,7 +106,7 @@ def test_an_index_that_calls_an_index_its_environment_is_refused_before_that_is_
     index = Index((itself,)).to_json()
     Blob(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
     with pytest.raises(
-        InvalidContent, match=r"is marked as a package manifest and is a application/vnd\.oci\.image\.index"
+        InvalidContent, match=r"marked as a package manifest, but its media type is application/vnd\.oci\.image\.index"
     ):
         published.read_index(layout, V1, Trust())
 
@@ -144,5 +146,5 @@ def test_the_layers_of_several_package_manifests_are_one_environment_s(layout: O
 
 def test_package_manifests_of_one_environment_that_disagree_are_refused(layout: OciLayout) -> None:
     parts(layout, "/opt/env", "/opt/other")
-    with pytest.raises(InvalidContent, match="and the package manifests that belong to it say different things"):
+    with pytest.raises(InvalidContent, match="its package manifests contradict each other"):
         published.read_index(layout, V1, Trust())

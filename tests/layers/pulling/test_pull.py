@@ -178,7 +178,7 @@ def test_the_first_bad_layer_stops_the_pull_and_good_ones_stay_whole(
     good = packages("abc")
     bad = tars.layer(tars.file(b"../../outside", b"x") + tars.END, package="evil")
     publish_layers(layout, "env", [*good, bad])
-    with pytest.raises(LayersError, match=r"the layer evil 1\.0 \(sha256:[0-9a-f]{12}\) is refused"):
+    with pytest.raises(LayersError, match=r"cannot unpack layer evil 1\.0 \(sha256:[0-9a-f]{12}\): "):
         pull(reference, store=store)
     assert not store.has(bad[0].diff_id)
     assert os.listdir(f"{store.path}/partial") == []
@@ -231,7 +231,9 @@ def test_layers_stay_while_they_are_leased(store: Store, layout: OciLayout, refe
 
 def test_another_platform_is_refused_with_those_there_are(store: Store, layout: OciLayout, reference: str) -> None:
     publish_layers(layout, "env", packages("a"))
-    with pytest.raises(LayersError, match=f"has no environment for linux/s390x: it has {Platform.here()}"):
+    with pytest.raises(
+        LayersError, match=f"no environment for linux/s390x; use --platform with one of {Platform.here()}"
+    ):
         pull(reference, store=store, platform=Platform("linux", "s390x"))
 
 

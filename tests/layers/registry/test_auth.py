@@ -59,7 +59,9 @@ def test_a_registry_with_basic_authentication_takes_what_docker_knows(home: Path
 def test_a_registry_that_wants_a_user_says_how_to_log_in(home: Path) -> None:
     with distribution(auth=True) as host:
         registry = Registry(host, "team/envs")
-        with pytest.raises(Denied, match=rf"{host} wants to know who asks for team/envs v1; log in with lamella login"):
+        with pytest.raises(
+            Denied, match=rf"{host} requires authentication for team/envs v1; log in with lamella login"
+        ):
             registry.resolve("v1")
         know(home, host, auth_of(USER, "wrong"))
         other = Registry(host, "team/envs")
@@ -180,16 +182,16 @@ def test_an_answer_without_a_token_is_told(
     simulator.auth = "bearer"
     know(home, simulator.host, KNOWN)
     simulator.faults = [Fault("GET /token", 1, 200, body=body)]
-    with pytest.raises(InvalidContent, match="answered without a token"):
+    with pytest.raises(InvalidContent, match="the token server's answer has no token"):
         registry.resolve("v1")
 
 
 @pytest.mark.parametrize(
     ("realm", "why"),
     [
-        ("ftp://localhost/token", "no HTTPS address"),
-        ("file:///etc/passwd", "no HTTPS address"),
-        ("", "no HTTPS address"),
+        ("ftp://localhost/token", "not an HTTPS URL"),
+        ("file:///etc/passwd", "not an HTTPS URL"),
+        ("", "not an HTTPS URL"),
         ("http://169.254.169.254/token", "a link-local address"),
         ("http://[fe80::1]/token", "a link-local address"),
     ],
@@ -202,7 +204,7 @@ def test_a_hostile_token_server_is_refused(
     simulator.faults = [
         Fault("GET .*/manifests/", 1, 401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="tests"'})
     ]
-    with pytest.raises(Denied, match=f"{why}: refused as hostile"):
+    with pytest.raises(Denied, match=f"{why}.*refused as hostile"):
         registry.resolve("v1")
 
 
@@ -258,7 +260,7 @@ def test_what_is_sent_is_not_redirected_to_another_host(
     know(home, simulator.host, {"auth": "", "identitytoken": "identity"})
     with RegistrySimulator().serving() as other:
         simulator.faults = [Fault("POST /token", 1, 307, {"Location": f"http://{other.host}/token"})]
-        with pytest.raises(Denied, match=rf"redirects what is sent to it to http://{other.host}/token: refused"):
+        with pytest.raises(Denied, match=rf"redirect of an upload to http://{other.host}/token refused"):
             registry.resolve("v1")
         assert not other.requests
 
@@ -266,17 +268,17 @@ def test_what_is_sent_is_not_redirected_to_another_host(
 def test_a_redirect_out_of_https_or_in_a_circle_is_refused(simulator: RegistrySimulator, registry: Registry) -> None:
     thing = blob(b"content").pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", 1, 307, {"Location": "ftp://elsewhere.example/x?secret=1"})]
-    with pytest.raises(Denied, match=r"redirects to ftp://elsewhere\.example/x, out of HTTPS: refused") as caught:
+    with pytest.raises(Denied, match=r"redirect to ftp://elsewhere\.example/x refused, without HTTPS") as caught:
         registry.fetch(thing.descriptor).__enter__().read()
     assert "secret" not in str(caught.value)
     simulator.faults = [Fault("GET .*/blobs/", 99, 307, {"Location": "/v2/team/envs/blobs/sha256:0"})]
-    with pytest.raises(InvalidContent, match="redirects in a circle"):
+    with pytest.raises(InvalidContent, match="too many redirects from"):
         registry.fetch(thing.descriptor).__enter__().read()
 
 
 def test_a_signature_of_an_unknown_kind_is_told(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("GET", 1, 401, {"WWW-Authenticate": "Negotiate"})]
-    with pytest.raises(Denied, match="wants a signature for team/envs v1 of a kind that is not known here"):
+    with pytest.raises(Denied, match="unsupported authentication scheme for team/envs v1"):
         registry.resolve("v1")
 
 

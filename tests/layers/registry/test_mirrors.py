@@ -169,7 +169,7 @@ def test_a_blob_that_a_mirror_falsifies_is_told_once_and_then_comes_from_the_reg
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
     with opened(upstream, hosts) as registry:
         blob(BIG).pushed(registry)
-        with pytest.raises(FalseMirror, match=rf"has other content.*; it came from http://{mirror.host}/v2: take that"):
+        with pytest.raises(FalseMirror, match=rf"has other content.*; sent by http://{mirror.host}/v2: remove it"):
             read(registry, blob(BIG).descriptor)
         assert read(registry, blob(BIG).descriptor) == BIG
     assert len(mirror.requests) == 1
@@ -284,7 +284,7 @@ def test_what_nobody_has_is_told_of_the_registry(
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
     with (
         opened(upstream, hosts) as registry,
-        pytest.raises(NotFound, match=f"{upstream.host}/team/envs has no tag 'v1'"),
+        pytest.raises(NotFound, match=f"{upstream.host}/team/envs: no tag 'v1'"),
     ):
         registry.resolve("v1")
 
@@ -380,6 +380,6 @@ def test_what_the_server_of_a_file_does_not_have_comes_from_the_registry(
 def test_a_file_that_is_no_hosts_toml_is_told(hosts: Path, text: str) -> None:
     configure(hosts, "ghcr.io", text)
     with pytest.raises(
-        LayersError, match=r"hosts\.toml is no hosts\.toml as containerd's: correct it, or move it away"
+        LayersError, match=r"hosts\.toml: not a valid containerd hosts\.toml; correct it, or move it away"
     ):
         mirrors_of("ghcr.io", str(hosts))

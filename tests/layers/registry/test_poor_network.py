@@ -142,7 +142,7 @@ def test_an_answer_whose_head_drips_is_broken_off_and_asked_for_again(simulator:
     assert registry.resolve("v1") == manifest.descriptor
     assert len(simulator.asked("GET .*/manifests/")) == 2
     simulator.faults = [Fault("GET", 99, drip_head=0.005)]
-    with pytest.raises(Unreachable, match=r"localhost:\d+ did not answer in time; try again later"):
+    with pytest.raises(Unreachable, match=r"localhost:\d+: timed out; try again later"):
         registry.resolve("v1")
     registry.close()
 
@@ -153,7 +153,7 @@ def test_fetch_refuses_another_part_than_it_asked_for(simulator: RegistrySimulat
         Fault("GET .*/blobs/", 1, cut=1 << 20),
         Fault("GET .*/blobs/", 1, headers={"Content-Range": f"bytes 5-9/{len(BIG)}"}),
     ]
-    with pytest.raises(InvalidContent, match="another part than was asked for"):
+    with pytest.raises(InvalidContent, match="sent the wrong range of"):
         read(registry, thing.descriptor)
 
 
@@ -180,14 +180,14 @@ def test_fetch_says_so_when_a_proxy_answers_with_its_page(
         Fault(f"GET .*/{what}/", 1, 200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>log in</html>")
     ]
     descriptor = blob(b"content").descriptor if what == "blobs" else manifest.descriptor
-    with pytest.raises(InvalidContent, match="is a proxy or a login page in between"):
+    with pytest.raises(InvalidContent, match="check for a proxy or a login page in between"):
         read(registry, descriptor)
 
 
 def test_resolve_refuses_a_wrong_content_type(simulator: RegistrySimulator, registry: Registry) -> None:
     push_image(registry, [b"content"], "v1")
     simulator.faults = [Fault("GET .*/manifests/", 1, headers={"Content-Type": "application/octet-stream"})]
-    with pytest.raises(InvalidContent, match="'application/octet-stream' where the manifest v1 of team/envs belongs"):
+    with pytest.raises(InvalidContent, match="'application/octet-stream' for the manifest v1 of team/envs"):
         registry.resolve("v1")
 
 
@@ -196,7 +196,7 @@ def test_resolve_refuses_a_manifest_that_the_digest_does_not_name(
 ) -> None:
     manifest = push_image(registry, [b"content"])
     simulator.faults = [Fault("GET .*/manifests/", 1, body=b"{}")]
-    with pytest.raises(InvalidContent, match=r"where sha256:.* was asked for"):
+    with pytest.raises(InvalidContent, match=r"sent sha256:.* instead of sha256:"):
         registry.resolve(str(manifest.descriptor.digest))
 
 
@@ -213,7 +213,7 @@ def test_what_a_registry_says_is_shown_without_what_could_harm_a_terminal(
 def test_a_manifest_without_end_is_not_read_to_it(simulator: RegistrySimulator, registry: Registry) -> None:
     push_image(registry, [b"content"], "v1")
     simulator.faults = [Fault("GET .*/manifests/", 1, body=b" " * (5 << 20))]
-    with pytest.raises(InvalidContent, match="more than 4194304 bytes"):
+    with pytest.raises(InvalidContent, match="larger than 4194304 bytes"):
         registry.resolve("v1")
 
 
@@ -234,10 +234,10 @@ def test_exists_does_not_believe_what_answers_200_to_everything(
 ) -> None:
     descriptor = blob(b"content").descriptor
     simulator.faults = [Fault("HEAD", 1, 200, {"Content-Type": "text/html"})]
-    with pytest.raises(InvalidContent, match="answered with a web page: is a proxy or a login page in between"):
+    with pytest.raises(InvalidContent, match="answer is a web page; check for a proxy or a login page in between"):
         registry.exists(descriptor)
     simulator.faults = [Fault("HEAD", 1, 200, {"Docker-Content-Digest": "sha256:0"})]
-    with pytest.raises(InvalidContent, match=r"has sha256:0 where sha256:.* was asked for"):
+    with pytest.raises(InvalidContent, match=r"has sha256:0 instead of sha256:"):
         registry.exists(descriptor)
 
 
@@ -245,14 +245,14 @@ def test_a_registry_that_is_down_is_told_in_one_sentence() -> None:
     with RegistrySimulator().serving() as simulator:
         host = simulator.host
     registry = Registry(host, "team/envs", patience=SOON)
-    with pytest.raises(Unreachable, match=rf"{host} can't be reached: .*; is the registry up, and its name right\?"):
+    with pytest.raises(Unreachable, match=rf"{host}: cannot connect: .*; check the registry's name, and that it is up"):
         registry.resolve("v1")
     registry.close()
 
 
 def test_a_name_that_nobody_knows_is_told_in_one_sentence() -> None:
     registry = Registry("registry.invalid", "team/envs", patience=SOON)
-    with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached: "):
+    with pytest.raises(Unreachable, match=r"registry\.invalid: cannot connect: "):
         registry.resolve("v1")
     registry.close()
 
@@ -266,7 +266,7 @@ def test_tags_follow_links_from_page_to_page(simulator: RegistrySimulator, regis
 
 def test_a_tag_that_is_not_there_is_told_with_those_that_are(simulator: RegistrySimulator, registry: Registry) -> None:
     push_image(registry, [b"content"], "v1")
-    with pytest.raises(NotFound, match=rf"{simulator.host}/team/envs has no tag 'v2': it has v1"):
+    with pytest.raises(NotFound, match=rf"{simulator.host}/team/envs: no tag 'v2'; it has v1"):
         registry.resolve("v2")
 
 
@@ -462,7 +462,7 @@ def test_content_that_cant_be_read_is_no_failure_of_the_network(
     simulator: RegistrySimulator, registry: Registry, tmp_path: os.PathLike[str]
 ) -> None:
     gone = os.path.join(tmp_path, "gone")
-    with pytest.raises(LayersError, match=r"can't read sha256:.*, which is to be uploaded: No such file or directory"):
+    with pytest.raises(LayersError, match=r"cannot read sha256:.* to upload it: No such file or directory"):
         registry.push(blob(b"content").descriptor, partial(io.FileIO, gone))
     assert not simulator.asked("PUT")
 
@@ -516,7 +516,7 @@ def test_a_proxy_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     registry = Registry("registry.invalid", "team/envs", trust=Trust(insecure=True), patience=SOON)
-    with pytest.raises(Unreachable, match=r"registry\.invalid can't be reached through the proxy: look at") as caught:
+    with pytest.raises(Unreachable, match=r"registry\.invalid: cannot connect through the proxy; check") as caught:
         registry.tags()
     assert "secret" not in str(caught.value)
     registry.close()

@@ -75,7 +75,7 @@ def test_the_authorities_of_the_system_may_be_replaced(
 
 def test_a_registry_that_cant_be_trusted_is_told_with_what_to_do(home: Path, simulator: RegistrySimulator) -> None:
     certificates(home, simulator.host)
-    with pytest.raises(Unreachable, match=r"can't be trusted: .*; name its authority in LAMELLA_CA_FILE"):
+    with pytest.raises(Unreachable, match=r"certificate not trusted: .*; set LAMELLA_CA_FILE"):
         use(simulator.host)
 
 
@@ -90,7 +90,7 @@ def test_a_client_s_certificate_in_certs_d_is_shown(home: Path, private: Authori
         with pytest.raises(Unreachable, match=rf"{simulator.host}"):
             use(simulator.host)
         shutil.copy(private.own[0], folder / "client.cert")
-        with pytest.raises(CredentialsError, match=r"client\.key are no client certificate and key, in PEM"):
+        with pytest.raises(CredentialsError, match=r"client\.key: not a client certificate and key in PEM"):
             use(simulator.host)
         shutil.copy(private.own[1], folder / "client.key")
         use(simulator.host)
@@ -101,7 +101,7 @@ def test_an_upload_does_not_go_on_in_the_clear(home: Path, simulator: RegistrySi
     # What a registry says whose proxy does not tell it that it was asked over TLS.
     where = f"http://{simulator.host}/v2/team/envs/blobs/uploads/5?state=secret"
     simulator.faults = [Fault("POST", 1, 202, {"Location": where})]
-    with pytest.raises(Denied, match=r"out of HTTPS: tell its proxy to say X-Forwarded-Proto") as caught:
+    with pytest.raises(Denied, match=r"without HTTPS; set X-Forwarded-Proto in its proxy") as caught:
         use(simulator.host)
     assert "secret" not in str(caught.value)
 
@@ -110,7 +110,7 @@ def test_an_authority_that_is_none_is_told(home: Path, tmp_path: Path, simulator
     certificates(home, simulator.host)
     (tmp_path / "none.crt").write_text("no certificate")
     for name in ("none.crt", "gone.crt"):
-        with pytest.raises(CredentialsError, match=rf"{name} is no certificate of an authority, in PEM"):
+        with pytest.raises(CredentialsError, match=rf"{name}: not a PEM file of certificate authorities"):
             use(simulator.host, Trust(ca_file=str(tmp_path / name)))
 
 

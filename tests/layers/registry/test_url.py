@@ -30,7 +30,7 @@ from lamella.layers.registry.url import Address, is_loopback
     ],
 )
 def test_what_is_no_address_is_told_without_showing_it(url: str) -> None:
-    with pytest.raises(InvalidContent, match=r"^ghcr\.io gave an address that is none: is a proxy in between\?$"):
+    with pytest.raises(InvalidContent, match=r"^ghcr\.io: invalid URL; check for a proxy in between$"):
         Address.parse(url, "ghcr.io")
 
 

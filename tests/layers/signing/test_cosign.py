@@ -52,7 +52,7 @@ def test_signature_is_verified(tmp_path: Path, reference: str, kind: str) -> Non
 
 def test_unsigned_index_is_refused(tmp_path: Path, reference: str) -> None:
     _, public = key_pair(tmp_path, "ours")
-    with pytest.raises(SignatureError, match="is not signed: sign it with lamella push --sign KEY"):
+    with pytest.raises(SignatureError, match="not signed; sign it with lamella push --sign KEY"):
         cosign.verify_signature(reference, public)
 
 
@@ -60,7 +60,9 @@ def test_another_s_signature_is_refused_and_both_may_sign(tmp_path: Path, refere
     ours, our_public = key_pair(tmp_path, "ours")
     theirs, their_public = key_pair(tmp_path, "theirs")
     cosign.sign(reference, theirs)
-    with pytest.raises(SignatureError, match=r"is signed, and not by the key in .*ours\.pub: ask who pushed it"):
+    with pytest.raises(
+        SignatureError, match=r"not signed by the key in .*ours\.pub, but by another; ask who pushed it"
+    ):
         cosign.verify_signature(reference, our_public)
     cosign.sign(reference, ours)
     cosign.verify_signature(reference, our_public)
@@ -87,7 +89,7 @@ def test_a_signature_of_something_else_does_not_count(tmp_path: Path, reference:
     manifest = layout.resolve(f"sha256-{other.hex}.sig")
     content = fetch_document(layout, manifest)
     layout.push(manifest, lambda: BytesIO(content), tag=f"sha256-{mine.hex}.sig")
-    with pytest.raises(SignatureError, match="is signed, and not by the key in"):
+    with pytest.raises(SignatureError, match="not signed by the key in"):
         cosign.verify_signature(reference, public)
 
 
@@ -123,7 +125,7 @@ def test_a_node_that_requires_a_signature_reads_nothing_else(tmp_path: Path, ref
     parsed = Reference.parse(reference)
     layout = OciLayout(f"{tmp_path}/layout")
     trust = Trust(required_key=public)
-    with pytest.raises(SignatureError, match="is not signed"):
+    with pytest.raises(SignatureError, match="not signed"):
         environment.read_index(layout, parsed, trust)
     cosign.sign(reference, private)
     assert environment.read_index(layout, parsed, trust).environments
@@ -229,12 +231,12 @@ def test_what_cosign_3_signed_is_verified(tmp_path: Path, api: bool, monkeypatch
         digest = push_as_cosign(registry, bundle=cosigns("bundle.json"), api=api)
         reference = f"{simulator.host}/team/envs:v1"
         assert cosign.verify_signature(reference, f"{COSIGN}/key.pub") == f"{reference}@{digest}"
-        with pytest.raises(SignatureError, match="is signed, and not by the key in"):
+        with pytest.raises(SignatureError, match="not signed by the key in"):
             cosign.verify_signature(reference, other)
         # On a node, too, where documents are remembered.
         store = Store(str(tmp_path / "store"))
         trust = Trust(required_key=f"{COSIGN}/key.pub")
-        with pytest.raises(InvalidContent, match="is no environment that lamella pushed"):
+        with pytest.raises(InvalidContent, match="not pushed by lamella"):
             environment.read_index(Remembered(store, lambda: registry), Reference.parse(reference), trust)
 
 
@@ -266,7 +268,7 @@ def test_either_form_by_the_required_key_is_enough(tmp_path: Path) -> None:
 def test_a_bundle_that_signs_something_else_does_not_count(tmp_path: Path, bundle: bytes) -> None:
     layout = OciLayout(f"{tmp_path}/layout", create=True)
     push_as_cosign(layout, bundle=bundle, api=False)
-    with pytest.raises(SignatureError, match="is signed, and not by the key in"):
+    with pytest.raises(SignatureError, match="not signed by the key in"):
         cosign.verify_signature(f"oci:{tmp_path}/layout:v1", f"{COSIGN}/key.pub")
 
 

@@ -92,12 +92,12 @@ class TestWhere:
 class TestErrors:
     def test_a_file_in_the_stores_place(self, tmp_path: Path) -> None:
         (tmp_path / "store").write_text("")
-        with pytest.raises(StoreError, match=r"store is no folder, or holds a file .* choose another"):
+        with pytest.raises(StoreError, match=r"store is not a folder, or has a file .* set LAMELLA_STORE"):
             Store(str(tmp_path / "store")).prepare()
 
     @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a\0b"])
     def test_a_hold_has_the_name_of_a_file(self, store: Store, name: str) -> None:
-        with pytest.raises(StoreError, match="can't name a hold"):
+        with pytest.raises(StoreError, match="invalid name of a hold"):
             leases.hold(store, name, [ONE])
 
 

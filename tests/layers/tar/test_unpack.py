@@ -50,13 +50,13 @@ REFUSED = {
     "a symlink named /": (symlink(b"/", b"/etc"), "'/' is refused: its path is absolute"),
     "a write through a symlink": (
         symlink(b"lib", b"../../outside") + file(b"lib/evil", b"x"),
-        "'lib/evil' is refused: it would be written through 'lib', which is no folder",
+        "'lib/evil' is refused: its parent 'lib' is not a folder",
     ),
     "a write through an absolute symlink": (
         folder(b"opt") + symlink(b"opt/env", b"/tmp") + folder(b"opt/env/lib"),
-        "'opt/env/lib' is refused: it would be written through 'opt/env', which is no folder",
+        "'opt/env/lib' is refused: its parent 'opt/env' is not a folder",
     ),
-    "a write through a file": (file(b"lib", b"x") + file(b"lib/evil"), "written through 'lib', which is no folder"),
+    "a write through a file": (file(b"lib", b"x") + file(b"lib/evil"), "its parent 'lib' is not a folder"),
     "a symlink in the place of a folder": (folder(b"lib") + symlink(b"lib", b"/etc"), "'lib' is in the tar twice"),
     "a file in the place of a symlink": (symlink(b"lib", b"/etc/x") + file(b"lib", b"x"), "'lib' is in the tar twice"),
     "chmod through a symlink": (
@@ -200,7 +200,7 @@ def place(tmp_path: Path) -> Place:
 def test_refuses(place: Place, tar: bytes, message: str) -> None:
     with pytest.raises(LayersError, match=re.escape(message)) as refused:
         place.bring_tar(tar if END in tar else tar + END)
-    assert str(refused.value).startswith("the layer demo 1.0 (sha256:")
+    assert str(refused.value).startswith("cannot unpack layer demo 1.0 (sha256:")
     place.assert_untouched()
 
 
@@ -235,7 +235,7 @@ def test_a_folder_swapped_for_a_link_while_it_is_written_is_not_followed(place: 
             return super().read(size)
 
     layer, _ = tars.layer(tar, LAYER_TAR)
-    with pytest.raises(UnsafeLayer, match="would be written through 'lib/in', which is no folder"):
+    with pytest.raises(UnsafeLayer, match="its parent 'lib/in' is not a folder"):
         receive(Swapping(tar), layer, str(target))
     assert sorted(path.name for path in (place.root / "outside").iterdir()) == ["canary"]
     assert (target / "moved" / "two").exists()
@@ -284,7 +284,7 @@ class TestCompression:
     def test_refuses_a_bomb(self, place: Place, media_type: str) -> None:
         tar = header(b"zeros", size=120 << 20) + bytes(120 << 20) + END
         layer, blob = tars.layer(tar, media_type)
-        with pytest.raises(UnsafeLayer, match="far more than its size announces: refused as a bomb"):
+        with pytest.raises(UnsafeLayer, match="refused as a decompression bomb"):
             place.bring(layer, blob)
         place.assert_untouched()
 
@@ -306,7 +306,7 @@ class TestCompression:
     def test_refuses_a_media_type_that_is_no_layer(self, place: Place) -> None:
         layer, blob = tars.layer(END)
         layer = Layer(Descriptor.of("application/vnd.oci.image.layer.v1.tar+xz", blob), layer.diff_id)
-        with pytest.raises(InvalidContent, match="want an OCI layer"):
+        with pytest.raises(InvalidContent, match="is not an OCI layer"):
             place.bring(layer, blob)
         place.assert_untouched()
 

@@ -76,8 +76,8 @@ def format_of(path: str) -> Format:
     other = _OTHER_ARCHIVE.search(name)
     if not found and other:
         raise ExportError(
-            f"no archive with the ending {other[0]} is written: end {path} in .tar.gz, .tar.zst, .zip or .squashfs, "
-            "or add --format dir for a folder of that name"
+            f"{path}: {other[0]} archives are not supported; use .tar.gz, .tar.zst, .zip or .squashfs, "
+            "or --format dir for a folder of that name"
         )
     return found or "dir"
 
@@ -116,7 +116,7 @@ def export(
     path = os.path.abspath(path)
     wanted = options.format or format_of(path)
     if options.link and wanted != "dir":
-        raise ExportError(f"{path} is to be a {wanted}, and only a folder can be made of links: leave out --link")
+        raise ExportError(f"--link {path}: only a folder can hold links, not {wanted}; remove --link")
     at = (
         (options.prefix.rstrip("/") or options.prefix)
         if options.prefix
@@ -133,7 +133,7 @@ def export(
     except OSError as error:
         raise _explained(path, error) from error
     if wanted == "squashfs" and not shutil.which("mksquashfs"):
-        raise ExportError("no mksquashfs on PATH: install squashfs-tools, or export another format")
+        raise ExportError("mksquashfs: not found on PATH; install squashfs-tools, or export another format")
     leased = pull.leased(reference, store=store, platform=platform, trust=trust, progress=progress)
     with leased as pulled, ExitStack() as undo:
         environment = pulled.environment
@@ -242,7 +242,7 @@ def _make_tree(
     try:
         move(path, prefix)
     except CannotRelocate as error:
-        raise ExportError(f"the environment can't be moved to {prefix}: {error}") from error
+        raise ExportError(f"cannot relocate the environment to {prefix}: {error}") from error
 
 
 def _squash(folder: str, path: str) -> None:
@@ -256,7 +256,7 @@ def _squash(folder: str, path: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path)
     lines = (made.stderr or made.stdout).strip().splitlines()
-    raise ExportError(f"mksquashfs failed: {lines[-1] if lines else f'exit code {made.returncode}'}")
+    raise ExportError(f"mksquashfs: {lines[-1] if lines else f'exit code {made.returncode}'}")
 
 
 def _more(prefix: str, folders: Sequence[str]) -> dict[str, tuple[bytes, int]]:
@@ -272,7 +272,7 @@ def _check_free(path: str, *, folder: bool) -> None:
         return
     if folder and os.path.isdir(path) and set(os.listdir(path)) <= set(_left(path)):
         return
-    raise ExportError(f"{path} is there already: remove it, or choose another name")
+    raise ExportError(f"{path}: already exists; remove it, or use another name")
 
 
 def _explained(path: str, error: OSError, *, link: bool = False) -> ExportError:

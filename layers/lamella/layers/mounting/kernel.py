@@ -161,7 +161,7 @@ class LinuxKernel:
 def here() -> Kernel:
     """This machine's kernel; `Unsupported` where that is not Linux."""
     if sys.platform != "linux":
-        raise Unsupported("mounting an environment needs Linux: use it in a container or a virtual machine")
+        raise Unsupported("mounting an environment needs Linux; use a Linux container or virtual machine")
     return LinuxKernel()
 
 

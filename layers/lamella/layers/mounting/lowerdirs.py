@@ -48,7 +48,7 @@ def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str) -> 
         check_path(prefix)
         listed = {diff_id: folder for diff_id, folder in parts.items() if lists(folder)}
     except CannotRelocate as error:
-        raise MountError(f"the environment can't be moved to {prefix}: {error}") from error
+        raise MountError(f"cannot relocate the environment to {prefix}: {error}") from error
     if not listed:
         return merged(store, environment, parts)
     top = derived.make(store, f"relocated to {prefix}", tuple(listed), lambda target: _rewrite(listed, prefix, target))
@@ -98,7 +98,7 @@ def _folder(tree: str, prefix: str, layer: Layer) -> str:
     if link:
         from lamella.layers.store.incoming import named
 
-        raise UnsafeLayer(f"the layer {named(layer)} is refused: its {link} is a link, where it must have a folder")
+        raise UnsafeLayer(f"cannot mount layer {named(layer)}: its {link} is a link and must be a folder")
     return folder
 
 
@@ -125,7 +125,7 @@ def _rewrite(listed: Mapping[Digest, str], prefix: str, target: str) -> None:
         for folder in listed.values():
             relocate(folder, prefix, partial(tree.put, target))
     except CannotRelocate as error:
-        raise MountError(f"the environment can't be moved to {prefix}: {error}") from error
+        raise MountError(f"cannot relocate the environment to {prefix}: {error}") from error
 
 
 def _lay(sources: Sequence[str], target: str) -> None:

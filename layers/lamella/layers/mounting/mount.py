@@ -153,7 +153,7 @@ def umount(
             held.enter_context(_alone(home, target, state.changes if state.keeps_changes else ""))
             state = claims.find(home, target, kernel)  # whoever was there first may have taken it away
         if state is None:
-            raise MountError(f"there is no environment of the store {home.path} at {target}")
+            raise MountError(f"{target}: no environment of the store {home.path} is mounted here")
         if dry_run:
             return state
         there = claims.is_there(state, kernel)
@@ -161,7 +161,7 @@ def umount(
             _undo(home, state, kernel, lazy=lazy)
         except OSError as error:
             why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-            raise MountError(f"{target} can't be taken away: {why}") from error
+            raise MountError(f"cannot unmount {target}: {why}") from error
     return state if there else replace(state, whole=False)
 
 
@@ -208,32 +208,30 @@ def _finish(home: Store, state: Mounted, wanted: Mounted, method: Method | None,
     if same and state.prefix == wanted.prefix and method in (None, state.method) and not state.changes + wanted.changes:
         return state
     raise MountError(
-        f"{state.target} holds {state.reference} already{', in another way than this' if same else ''}: "
-        f"take it away with lamella umount {state.target}"
+        f"{state.target}: already holds {state.reference}{', with other options' if same else ''}; "
+        f"unmount it first: lamella umount {state.target}"
     )
 
 
 def _check_empty(state: Mounted) -> None:
     try:
         if not state.created and os.listdir(state.target):
-            raise MountError(f"{state.target} is not empty, and what is in it would be hidden: name an empty folder")
+            raise MountError(f"{state.target}: not empty, the mount would hide its content; use an empty folder")
     except OSError as error:
-        raise MountError(f"{state.target} can't be used: {error.strerror}") from error
+        raise MountError(f"{state.target}: {error.strerror}; use another folder") from error
 
 
 def _check_changes(known: Iterable[Mounted], state: Mounted, kernel: Kernel) -> None:
     if _overlap(state.changes, state.target):
-        raise MountError(
-            f"changes can't be kept in {state.changes}, which {state.target} would hide: name another folder"
-        )
+        raise MountError(f"--changes {state.changes}: the mount at {state.target} would hide it; use another folder")
     for other in known:
         if other.key == state.key:
             continue  # `_finish` removed it
         used = other.changes and _overlap(state.changes, other.changes)
         if used and (claims.is_there(other, kernel) or claims.is_alive_elsewhere(other)):
             raise MountError(
-                f"{state.changes} takes the changes of {other.target} already: name another folder, or take that away "
-                f"with lamella umount {other.target}"
+                f"--changes {state.changes}: already holds the changes of {other.target}; use another folder, or unmount it: "
+                f"lamella umount {other.target}"
             )
 
 
@@ -256,7 +254,7 @@ def _climb(
     looked_at: tuple[Rung, ...] = ()
     for rung in methods:
         if rung in TREES and state.keeps_changes:
-            why_not = "changes can be kept only by a mount, which is root's to make"
+            why_not = "only a mount can keep changes, and only root can mount"
         else:
             trial = _trial(replace(state, rungs=looked_at), rung, folders)
             if trial != claimed:
@@ -291,7 +289,7 @@ def _make_folders(state: Mounted) -> Upper | None:
         for folder in (*wanted, *((upper.upper, upper.work) if upper else ())):
             _make_with_parents(folder)
     except OSError as error:
-        raise MountError(f"{error.filename} can't be made: {error.strerror}") from error
+        raise MountError(f"cannot create {error.filename}: {error.strerror}") from error
     return upper
 
 
@@ -322,9 +320,7 @@ def _undo(home: Store, state: Mounted, kernel: Kernel, *, lazy: bool = False) ->
         _unmount(state, kernel, lazy=lazy)
     if claims.is_alive_elsewhere(state):
         if state.namespace == claims.namespace_here():
-            raise MountError(
-                f"what was mounted at {state.target} is elsewhere now: unmount it there first, with umount(8)"
-            )
+            raise MountError(f"{state.target}: the mount was moved elsewhere; unmount it there first, with umount(8)")
         return
     if state.changes and state.namespace == claims.namespace_here():
         # The kernel's own folder, of mode 0, is of no use to the next mount.
@@ -353,13 +349,11 @@ def _unmount(state: Mounted, kernel: Kernel, *, lazy: bool) -> None:
     try:
         while claims.is_there(state, kernel):
             if not state.identity and kernel.sources(state.target)[-1] != state.source:
-                raise MountError(
-                    f"something else is mounted over the environment at {state.target}: unmount that first"
-                )
+                raise MountError(f"{state.target}: another mount covers the environment; unmount that first")
             kernel.umount(state.target, MNT_DETACH if lazy else 0)
     except OSError as error:
         if error.errno == errno.EBUSY:
-            why = "is in use: stop the programs that use it, or take it away lazily"
+            why = "in use; stop the programs that use it, or use --lazy"
         else:
-            why = f"can't be unmounted: {error.strerror}"
-        raise MountError(f"{state.target} {why}") from error
+            why = f"cannot unmount: {error.strerror}"
+        raise MountError(f"{state.target}: {why}") from error

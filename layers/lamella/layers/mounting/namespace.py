@@ -45,10 +45,10 @@ def enter(kernel: Kernel) -> None:
     except PermissionError:
         obstacle = _obstacle(kernel)
         if obstacle:
-            raise MountError(f"this machine grants no namespaces ({obstacle})") from None
+            raise MountError(f"user namespaces are not available ({obstacle})") from None
         _enter_user_namespace(kernel)
     except OSError as error:
-        raise MountError(f"this machine grants no namespaces ({_why(error)})") from error
+        raise MountError(f"user namespaces are not available ({_why(error)})") from error
 
 
 def _enter_user_namespace(kernel: Kernel) -> None:
@@ -108,7 +108,7 @@ def make_place(kernel: Kernel, path: str) -> str:
     while not os.path.lexists(ancestor):
         ancestor = os.path.dirname(ancestor)
     if not os.path.isdir(ancestor):
-        raise MountError(f"{path} can't be a folder: {ancestor} is a file on this machine")
+        raise MountError(f"{path}: {ancestor} is a file on this machine, not a folder")
     if ancestor == "/":
         _cover_root(kernel, path)
     else:

@@ -96,7 +96,7 @@ def by_options(
             os.symlink(os.path.abspath(upper.work), f"{names}/w")
             options += ",upperdir=u,workdir=w" + (",userxattr" if _in_user_namespace() else "")
         if len(options) > _MAX_OPTIONS:
-            raise OSError(f"{len(lowers)} layers don't fit one page of mount options")
+            raise OSError(f"{len(lowers)} layers do not fit into one page of mount options")
         os.chdir(names)
         kernel.mount(source, target, "overlay", 0 if upper else MS_RDONLY, options)
     finally:

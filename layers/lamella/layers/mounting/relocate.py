@@ -55,7 +55,7 @@ def check_path(prefix: str) -> None:
     """Raises `CannotRelocate` for what is no absolute path, or one in several spellings."""
     if not re.fullmatch(r"(?:/[^/]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
         raise CannotRelocate(
-            f"{prefix!r} can't be an environment's folder: want an absolute path without //, /./, /../ or / at its end"
+            f"{prefix!r}: not usable as a prefix; use an absolute path without //, /./, /../ or a trailing /"
         )
 
 
@@ -63,13 +63,13 @@ def check_prefix(prefix: str) -> None:
     """Raises `CannotRelocate` for a path that files can't hold, or that would not be found in them again."""
     if _OF_ALL.fullmatch(prefix):
         raise CannotRelocate(
-            f"{prefix} can't be an environment's folder: paths of the system that files name could not be told from the "
-            "environment's any more: choose a folder of its own"
+            f"{prefix}: not usable as a prefix, files name it for the system's own paths; "
+            "use a folder of the environment's own"
         )
     check_path(prefix)
     if re.search("[\"'$`\\\\\x00-\x1f]", prefix):
         raise CannotRelocate(
-            f"{prefix!r} can't be an environment's folder: scripts would misread its quotes, $, backslashes or line ends"
+            f"{prefix!r}: not usable as a prefix, scripts would misread quotes, $, backslashes or newlines"
         )
 
 
@@ -80,7 +80,7 @@ def lists(folder: str) -> list[str]:
         path += "/" + name
         try:
             if stat.S_ISLNK(os.lstat(path).st_mode):
-                raise CannotRelocate(f"{path} is a link: lists of files are not read through one")
+                raise CannotRelocate(f"{path}: is a link; lists of files are not read through links")
         except OSError:
             return []
     return sorted(name for name in os.listdir(path) if name.endswith(".json"))
@@ -242,7 +242,7 @@ def _read_list(path: str) -> dict[str, Any]:
         ):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise CannotRelocate(f"{path} is no list of files that hold a prefix") from None
+        raise CannotRelocate(f"{path}: not a list of files that hold a prefix") from None
     return listed  # type: ignore[no-any-return]
 
 
@@ -254,7 +254,7 @@ def _inside(folder: str, path: str) -> str:
     except ValueError:  # a NUL, half a surrogate pair
         inside = False
     if not inside:
-        raise CannotRelocate(f"{path!r}, in a list of files that hold the prefix, is no file of the environment")
+        raise CannotRelocate(f"{path!r}: in a list of files that hold the prefix, but not a file of the environment")
     return found
 
 

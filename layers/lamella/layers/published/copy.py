@@ -92,7 +92,7 @@ def copy(
     ):
         root = here.resolve(str(origin.digest) if origin.digest else origin.tag)
         if goal.digest and goal.digest != root.digest:
-            raise InvalidContent(f"{source} is {root.digest} and can't become {goal}: name a tag alone")
+            raise InvalidContent(f"{goal}: {source} has the digest {root.digest}; use a tag alone")
         neighbour = origin.repository if goal.registry and goal.registry == origin.registry else ""
         move = _Move(here, there, neighbour, progress or Silent(), writes=not dry_run)
         documents = list(walk(here, root))
@@ -149,7 +149,7 @@ def walk(storage: ReadOnlyStorage, root: Descriptor) -> Iterator[Document]:
         below: list[Descriptor] = []
         for descriptor in level:
             if descriptor.media_type not in INDEX_TYPES | MANIFEST_TYPES:
-                raise InvalidContent(f"{descriptor.digest} is a {descriptor.media_type}, neither an image nor an index")
+                raise InvalidContent(f"{descriptor.digest}: {descriptor.media_type} is neither an image nor an index")
             document = Document(descriptor, fetch_document(storage, descriptor))
             yield document
             if descriptor.media_type in INDEX_TYPES:
@@ -157,7 +157,7 @@ def walk(storage: ReadOnlyStorage, root: Descriptor) -> Iterator[Document]:
         level = list({entry.digest: entry for entry in below if entry.digest not in seen}.values())
         seen.update(entry.digest for entry in level)
     if level:
-        raise InvalidContent(f"{root.digest} holds indexes within indexes, more than {_MAX_DEPTH} deep")
+        raise InvalidContent(f"{root.digest}: indexes nested more than {_MAX_DEPTH} levels deep")
 
 
 class _Move:

@@ -121,7 +121,7 @@ def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> 
 
         cosign.check(storage, descriptor.digest, trust.required_key)
     if descriptor.media_type not in INDEX_TYPES:
-        raise InvalidContent(f"{reference} is no environment that lamella pushed: it is a {descriptor.media_type}")
+        raise InvalidContent(f"{reference}: not pushed by lamella, its media type is {descriptor.media_type}")
     index = Index.parse(fetch_document(storage, descriptor))
     parts: dict[str, list[Descriptor]] = {}
     for entry in index.manifests:
@@ -129,7 +129,7 @@ def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> 
             parts.setdefault(entry.annotations[IMAGE], []).append(entry)
     environments = tuple(_environment(storage, entries, index) for entries in parts.values())
     if not environments:
-        raise InvalidContent(f"{reference} is an image without packages: push the environment with lamella push")
+        raise InvalidContent(f"{reference}: an image without packages; push the environment with lamella push")
     return PublishedIndex(reference.at(descriptor.digest), descriptor, index, environments)
 
 
@@ -142,7 +142,7 @@ def for_platform(published: PublishedIndex, platform: Platform) -> PublishedEnvi
         if environment.platform == Platform(platform.os, platform.architecture):
             return environment
     there = ", ".join(str(environment.platform) for environment in published.environments)
-    raise LayersError(f"{published.reference} has no environment for {platform}: it has {there}")
+    raise LayersError(f"{published.reference}: no environment for {platform}; use --platform with one of {there}")
 
 
 # A process that mounts one environment again and again, as a node's agent does, reads its documents once: what they say
@@ -158,7 +158,9 @@ def _environment(storage: ReadOnlyStorage, entries: Sequence[Descriptor], index:
     layers: list[Layer] = []
     for entry in entries:
         if entry.media_type not in MANIFEST_TYPES:
-            raise InvalidContent(f"{entry.digest} is marked as a package manifest and is a {entry.media_type}")
+            raise InvalidContent(
+                f"{entry.digest}: marked as a package manifest, but its media type is {entry.media_type}"
+            )
         manifest = _manifest(fetch_document(storage, entry))
         config = _config(fetch_document(storage, manifest.config))
         manifests.append(manifest)
@@ -168,14 +170,14 @@ def _environment(storage: ReadOnlyStorage, entries: Sequence[Descriptor], index:
     if any(each.annotations != first.annotations for each in manifests) or {each.platform for each in configs} != {
         config.platform
     }:
-        raise InvalidContent(f"{entries[0].digest} and the package manifests that belong to it say different things")
+        raise InvalidContent(f"{entries[0].digest}: its package manifests contradict each other")
     if len(manifests) > 1:
         first = replace(first, layers=tuple(layer.descriptor for layer in layers))
         config = replace(config, diff_ids=tuple(layer.diff_id for layer in layers))
     prefix = first.annotations.get(PREFIX, "")
     # Nodes join it to a folder of their own and mount there: it may not lead out of it.
     if not prefix.startswith("/") or "\0" in prefix or any(part in {"", ".", ".."} for part in prefix.split("/")[1:]):
-        raise InvalidContent(f"{entries[0].digest} has {prefix[:100]!r} as its image prefix: want an absolute path")
+        raise InvalidContent(f"{entries[0].digest}: image prefix {prefix[:100]!r} is not an absolute path")
     image = entries[0].annotations[IMAGE]
     return PublishedEnvironment(
         config.platform,

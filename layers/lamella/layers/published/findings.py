@@ -59,4 +59,4 @@ def _read(content: bytes, referrer: Descriptor) -> list[tuple[str, Finding]]:
             raise ValueError
         return [(str(value["platform"]), finding) for finding in found]
     except (ValueError, LookupError, TypeError, RecursionError):
-        raise InvalidContent(f"{referrer.digest} is attached as findings, and holds something else") from None
+        raise InvalidContent(f"{referrer.digest}: attached as findings, but not a list of findings") from None

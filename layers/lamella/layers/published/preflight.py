@@ -30,7 +30,7 @@ def check(environment: PublishedEnvironment) -> None:
 def obstacle(environment: PublishedEnvironment) -> str:
     """Why this machine can't run the environment, in one sentence, or an empty string."""
     missing = missing_glibc(environment.glibc, glibc()) or missing_level(environment.cpu_level, _cpu_flags())
-    return f"this environment can't run here: {missing}" if missing else ""
+    return f"this environment cannot run here: {missing}" if missing else ""
 
 
 def notes(environment: PublishedEnvironment) -> list[str]:
@@ -39,10 +39,7 @@ def notes(environment: PublishedEnvironment) -> list[str]:
     A missing driver is not an obstacle: most packages built for CUDA run on the CPU as well.
     """
     absent = missing_drivers(environment.drivers, os.environ.get("LD_LIBRARY_PATH", ""), "/etc/ld.so.cache")
-    return [
-        f"this machine has no {name}, which a device's driver brings: the packages that need it will fail here"
-        for name in absent
-    ]
+    return [f"{name}: not found; packages that need this device driver's library will fail here" for name in absent]
 
 
 def unmet_needs(environment: PublishedEnvironment) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ def _start(threads: Sequence[threading.Thread]) -> None:
         except RuntimeError as error:
             if thread is threads[0]:
                 raise StoreError(
-                    "no thread can be started to pull with: raise the limits on processes and memory (ulimit -u, -v)"
+                    "cannot start a thread to pull; raise the limits on processes and memory (ulimit -u, -v)"
                 ) from error
             return
 

@@ -146,8 +146,8 @@ def _check_room(store: Store, todo: PullPlan) -> None:
     room = disk.f_bavail * disk.f_frsize
     if todo.unpacked > room:
         raise StoreError(
-            f"the store {store.path} has room for {room} bytes and the environment needs {todo.unpacked} more: free "
-            "space with lamella gc, or choose another disk with LAMELLA_STORE"
+            f"{store.path}: {room} bytes free, the environment needs {todo.unpacked}; free space with lamella gc, "
+            "or set LAMELLA_STORE to another disk"
         )
 
 

@@ -91,7 +91,9 @@ class Worker:
         line = self._output.readline()
         if not line:
             code = self._process.wait()
-            raise LayersError(f"the process that unpacked {named(layer)} ended with {code}: is there memory enough?")
+            raise LayersError(
+                f"the process that unpacked {named(layer)} exited with {code}; check for a lack of memory"
+            )
         answer = json.loads(line)
         if "errno" in answer:
             raise OSError(answer["errno"], os.strerror(answer["errno"]), answer["path"])

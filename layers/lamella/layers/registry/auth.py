@@ -91,7 +91,7 @@ class Tokens:
         offered = {challenge.scheme: challenge for challenge in challenges(headers)}
         challenge = offered.get("bearer") or offered.get("basic")
         if not challenge:
-            raise Denied(f"{self._name} wants a signature for {what} of a kind that is not known here")
+            raise Denied(f"{self._name}: unsupported authentication scheme for {what}")
         wanted = frozenset(scopes)
         with self._lock:
             if self._challenge is None:
@@ -102,7 +102,7 @@ class Tokens:
                 self._kept().pop(wanted, None)
             signature = self._signature(wanted)
         if not signature:
-            raise Denied(f"{self._name} wants to know who asks for {what}; log in with lamella login {self._name}")
+            raise Denied(f"{self._name} requires authentication for {what}; log in with lamella login {self._name}")
         if signature == refused:
             raise Denied(f"{self._name} refuses the credentials for {what}; log in with lamella login {self._name}")
         return signature
@@ -162,7 +162,7 @@ def _token(response: Response) -> tuple[str, float]:
         token, life = None, 0.0
     # A header holds it: a line break in it would begin another header.
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise InvalidContent(f"the token server {response.host} answered without a token; is a proxy in between?")
+        raise InvalidContent(f"{response.host}: the token server's answer has no token; check for a proxy in between")
     # In this order, since NaN is neither more nor less than anything.
     return token, max(_SHORTEST_LIFE, life)
 
@@ -186,7 +186,7 @@ def _check_realm(realm: str, base: str, name: str) -> None:
         address = Address.parse(realm, name)
     if not address or address.scheme not in allowed:
         shown = address.shown if address else realm[:100]
-        raise Denied(f"{name} names {shown!r} as its token server, which is no HTTPS address: refused as hostile")
+        raise Denied(f"{name}: its token server {shown!r} is not an HTTPS URL; refused as hostile")
     addresses = {address.host}
     # Cloud machines hand out credentials of their own at a link-local address that also has names. One that can't be
     # resolved here is left to the connection, or to the proxy.
@@ -195,6 +195,4 @@ def _check_realm(realm: str, base: str, name: str) -> None:
     for each in addresses:
         with contextlib.suppress(ValueError):
             if ipaddress.ip_address(each.partition("%")[0]).is_link_local:
-                raise Denied(
-                    f"{name} names {address.host} as its token server, a link-local address: refused as hostile"
-                )
+                raise Denied(f"{name}: its token server {address.host} is a link-local address; refused as hostile")

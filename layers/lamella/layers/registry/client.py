@@ -102,7 +102,7 @@ class Response:
         self._came += len(chunk)
         if self._waited > self._window:
             if self._came < SLOWEST * self._waited:
-                raise Interrupted(f"{self.host} sends less than {SLOWEST} bytes a second; try again later")
+                raise Interrupted(f"{self.host}: slower than {SLOWEST} bytes a second; try again later")
             self._waited, self._came = 0.0, 0
         return chunk
 
@@ -114,7 +114,7 @@ class Response:
                 parts.append(part)
                 left -= len(part)
         if not left:
-            raise InvalidContent(f"{self.host} answered with more than {limit} bytes where a small document belongs")
+            raise InvalidContent(f"{self.host}: answer larger than {limit} bytes, expected a small document")
         return b"".join(parts)
 
     def json(self, limit: int) -> Any:
@@ -123,7 +123,7 @@ class Response:
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
-            raise InvalidContent(f"{self.host} answered with no JSON: is a proxy in between?") from None
+            raise InvalidContent(f"{self.host}: answer is not JSON; check for a proxy in between") from None
 
     def close(self) -> None:
         """Gives the connection back, for reuse where that costs less than a new one."""
@@ -184,9 +184,7 @@ class Client:
         url = self.base + target if target.startswith("/") else target
         address = Address.parse(url, self.host)
         if self.address.scheme == "https" != address.scheme:
-            raise Denied(
-                f"{self.host} goes on at {address.shown}, out of HTTPS: tell its proxy to say X-Forwarded-Proto"
-            )
+            raise Denied(f"{self.host} continues at {address.shown}, without HTTPS; set X-Forwarded-Proto in its proxy")
         sent = self._headers | dict(headers or {})
         signer = self._signer if address.origin == self.address.origin else None
         signature = signer.signature(scopes) if signer else ""
@@ -211,17 +209,17 @@ class Client:
                 return response
             response.close()
             if method not in {"GET", "HEAD"} and response.status < 307:
-                raise InvalidContent(f"{self.host} redirects a {method}, which would lose what it sends")
+                raise InvalidContent(f"{self.host}: redirect of {method} refused, its body would be lost")
             there = here.joined(location, here.authority)
             if there.scheme not in {"https", here.scheme}:
-                raise Denied(f"{self.host} redirects to {there.shown}, out of HTTPS: refused")
+                raise Denied(f"{self.host}: redirect to {there.shown} refused, without HTTPS")
             if there.origin != here.origin:
                 if body:
                     # It may be a token that buys others.
-                    raise Denied(f"{self.host} redirects what is sent to it to {there.shown}: refused")
+                    raise Denied(f"{self.host}: redirect of an upload to {there.shown} refused")
                 headers = {name: value for name, value in headers.items() if name in {"Accept", "Range"}}
             here = there
-        raise InvalidContent(f"{self.host} redirects in a circle, last to {here.shown}")
+        raise InvalidContent(f"too many redirects from {self.host}; last: {here.shown}")
 
     def close(self) -> None:
         """Closes every connection."""
@@ -321,7 +319,7 @@ def _manager(proxy: str, context: ssl.SSLContext | None, window: float) -> urlli
         parts = urlsplit(proxy)
     except (InvalidContent, ValueError):
         # What it is may hold a password.
-        raise LayersError("HTTPS_PROXY or HTTP_PROXY is no address: write it as http://HOST:PORT") from None
+        raise LayersError("HTTPS_PROXY or HTTP_PROXY: invalid URL; use http://HOST:PORT") from None
     login = f"{parts.username}:{parts.password or ''}" if parts.username else None
     manager = urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **options)
     manager.pool_classes_by_scheme = pool_classes(window)
@@ -336,17 +334,17 @@ def _translated(host: str) -> Iterator[None]:
         yield
     except exceptions.NewConnectionError as error:
         reason = str(error).partition(": ")[2] or "no connection"
-        raise Refused(f"{host} can't be reached: {reason}; is the registry up, and its name right?") from error
+        raise Refused(f"{host}: cannot connect: {reason}; check the registry's name, and that it is up") from error
     except exceptions.ProxyError as error:
-        raise Refused(f"{host} can't be reached through the proxy: look at HTTPS_PROXY and NO_PROXY") from error
+        raise Refused(f"{host}: cannot connect through the proxy; check HTTPS_PROXY and NO_PROXY") from error
     except exceptions.SSLError as error:
         raise Unreachable(
-            f"{host} can't be trusted: {error}; name its authority in LAMELLA_CA_FILE, or use --insecure for plain HTTP"
+            f"{host}: certificate not trusted: {error}; set LAMELLA_CA_FILE to its authority, or use --insecure for plain HTTP"
         ) from error
     except exceptions.TimeoutError as error:
-        raise Interrupted(f"{host} did not answer in time; try again later") from error
+        raise Interrupted(f"{host}: timed out; try again later") from error
     except exceptions.LocationValueError as error:
         # What it says may be a signed URL.
-        raise InvalidContent(f"{host} is an address that is none: is a proxy in between?") from error
+        raise InvalidContent(f"{host}: invalid URL; check for a proxy in between") from error
     except (exceptions.HTTPError, OSError) as error:
-        raise Interrupted(f"the connection to {host} broke: {error}; try again later") from error
+        raise Interrupted(f"{host}: connection lost: {error}; try again later") from error

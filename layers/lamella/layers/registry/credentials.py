@@ -59,11 +59,11 @@ def read_file(path: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise CredentialsError(f"can't read the credentials in {path}: {error.strerror}") from error
+        raise CredentialsError(f"cannot read the credentials in {path}: {error.strerror}") from error
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise CredentialsError(f"{path} is not valid JSON: correct it, or move it away and log in again")
+        raise CredentialsError(f"{path}: not valid JSON; correct it, or move it away and log in again")
     return document
 
 
@@ -74,8 +74,8 @@ def helper_of(document: dict[str, Any], registry: str, path: str) -> str:
     name = names.get(registry) or names.get(key_of(registry)) or document.get("credsStore") or ""
     if name and not shutil.which(f"docker-credential-{name}"):
         raise CredentialsError(
-            f"{path} names the credential helper docker-credential-{name}, which is not on PATH: "
-            "install it, or take it out of that file and log in again"
+            f"{path}: credential helper docker-credential-{name} not found on PATH; "
+            "install it, or remove it from that file and log in again"
         )
     return str(name)
 
@@ -109,10 +109,12 @@ def _in_file(path: str, document: dict[str, Any], registry: str, repository: str
     except errors.DockerException as error:
         # What a helper says may hold a secret.
         if helper:
-            raise CredentialsError(f"the credential helper docker-credential-{helper} failed for {registry}") from error
-        raise CredentialsError(f"the entry for {registry} in {path} can't be understood: log in again") from error
+            raise CredentialsError(
+                f"docker-credential-{helper}: the credential helper failed for {registry}"
+            ) from error
+        raise CredentialsError(f"{path}: the entry for {registry} is invalid; log in again") from error
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise CredentialsError(f"the entry for {registry} in {path} can't be understood: log in again") from error
+        raise CredentialsError(f"{path}: the entry for {registry} is invalid; log in again") from error
     # The library spells the keys in two ways.
     values = {key.lower(): value for key, value in (found or {}).items() if value}
     if not values.get("identitytoken") and not values.get("password"):

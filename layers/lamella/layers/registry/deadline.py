@@ -46,7 +46,7 @@ class Lines:
             if self._until is None:
                 self._until = time.monotonic() + self._window
             elif time.monotonic() > self._until:
-                raise TimeoutError("the answer drips")
+                raise TimeoutError("the answer is too slow")
             length = there.find(b"\n") + 1 or len(there)
             line += self._stream.read(length if limit < 0 else min(length, limit - len(line)))
             if line.endswith(b"\n"):

@@ -43,7 +43,7 @@ class Download:
                     self._response = self._open()
                 chunk = self._response.read(size)
                 if not chunk and size and self._offset < self._descriptor.size:
-                    raise Interrupted(f"{self._response.host} ended {self._descriptor.digest} early; try again later")
+                    raise Interrupted(f"{self._response.host}: {self._descriptor.digest} ended early; try again later")
             except Interrupted as failure:
                 self.close()
                 if self._offset == self._descriptor.size:
@@ -79,7 +79,7 @@ class Download:
         while left:
             chunk = response.read(min(left, _SKIP))
             if not chunk:
-                raise Interrupted(f"{response.host} ended {self._descriptor.digest} early; try again later")
+                raise Interrupted(f"{response.host}: {self._descriptor.digest} ended early; try again later")
             left -= len(chunk)
 
 
@@ -89,12 +89,12 @@ def fitting(response: Response, descriptor: Descriptor, offset: int) -> Response
     part = _PART.fullmatch(response.header("Content-Range"))
     length = part[2] if part else response.header("Content-Length")
     if response.content_type == "text/html":
-        wrong = f"answered with a web page for {descriptor.digest}: is a proxy or a login page in between?"
+        wrong = f"answer for {descriptor.digest} is a web page; check for a proxy or a login page in between"
     elif response.status == 206 and (not part or int(part[1]) != offset):
-        wrong = "answered with another part than was asked for"
+        wrong = f"sent the wrong range of {descriptor.digest}"
     elif length.isdecimal() and length.lstrip("0") != str(descriptor.size).lstrip("0"):
         wrong = f"has {length[:20]} bytes for {descriptor.digest}, which should have {descriptor.size}"
     if wrong:
         response.close()
-        raise InvalidContent(f"{response.host} {wrong}")
+        raise InvalidContent(f"{response.host}: {wrong}")
     return response

@@ -44,7 +44,7 @@ def login(registry: str, username: str, password: str, *, trust: Trust = Trust()
         try:
             patiently(client.patience, lambda: client.request("GET", "/", "this login", {200})).close()
         except NotFound as error:
-            raise NotFound(f"{registry} is no registry: it has no /v2/; is its name right?") from error
+            raise NotFound(f"{registry}: not a registry, it has no /v2/; check its name") from error
     path = _path()
     document = read_file(path)
     helper = helper_of(document, registry, path)
@@ -88,7 +88,7 @@ def _path() -> str:
 def _auths(document: dict[str, Any]) -> dict[str, Any]:
     entries = document.setdefault("auths", {})
     if not isinstance(entries, dict):
-        raise CredentialsError(f"'auths' in {_path()} is not an object: correct it, or move the file away")
+        raise CredentialsError(f"{_path()}: 'auths' is not an object; correct it, or move the file away")
     return entries
 
 
@@ -109,7 +109,7 @@ def _helped(helper: str, registry: str) -> Iterator[Store]:
     except errors.CredentialsNotFound:
         pass
     except errors.StoreError as error:
-        raise CredentialsError(f"the credential helper docker-credential-{helper} failed for {registry}") from error
+        raise CredentialsError(f"docker-credential-{helper}: the credential helper failed for {registry}") from error
 
 
 def _write(path: str, document: dict[str, Any]) -> None:
@@ -128,4 +128,4 @@ def _write(path: str, document: dict[str, Any]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(partial)
-        raise CredentialsError(f"can't keep the credentials in {path}: {error.strerror}") from error
+        raise CredentialsError(f"cannot write the credentials to {path}: {error.strerror}") from error

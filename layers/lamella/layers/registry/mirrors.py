@@ -45,7 +45,7 @@ def mirrors_of(registry: str, hosts_dir: str | None = None) -> tuple[Mirror, ...
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise LayersError(f"can't read the mirrors in {path}: {error.strerror}") from error
+            raise LayersError(f"cannot read the mirrors in {path}: {error.strerror}") from error
         return _parsed(content, path, registry)
     return ()
 
@@ -64,7 +64,7 @@ def _parsed(content: bytes, path: str, registry: str) -> tuple[Mirror, ...]:
             if "pull" in host.get("capabilities", ("pull", "resolve"))
         ]
     except (ValueError, TypeError, AttributeError, LayersError):
-        raise LayersError(f"{path} is no hosts.toml as containerd's: correct it, or move it away") from None
+        raise LayersError(f"{path}: not a valid containerd hosts.toml; correct it, or move it away") from None
     # The registry itself is asked in any case, with its own credentials, and is patient.
     names = _DOCKER_HUB if registry == "docker.io" else (registry,)
     return tuple(mirror for mirror in found if mirror.base not in {f"https://{name}/v2" for name in names})

@@ -137,9 +137,11 @@ class Registry:
                 return False
             there = response.header("Docker-Content-Digest")
             if there and there != str(descriptor.digest):
-                raise InvalidContent(f"{self._name} has {there[:100]} where {descriptor.digest} was asked for")
+                raise InvalidContent(f"{self._name}: has {there[:100]} instead of {descriptor.digest}")
             if response.content_type == "text/html":
-                raise InvalidContent(f"{self._name} answered with a web page: is a proxy or a login page in between?")
+                raise InvalidContent(
+                    f"{self._name}: answer is a web page; check for a proxy or a login page in between"
+                )
             return True
 
     def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
@@ -194,10 +196,10 @@ class Registry:
             # A digest has no namesakes, and nobody asked for a tag that is made of one.
             if ":" in name or is_derived(name):
                 raise
-            there = "look at its tags with lamella tags"
+            there = "list its tags with lamella tags"
             with contextlib.suppress(LayersError):
                 there = listed(self._page(f"/{self._repository}/tags/list?n=1000")[0])
-            raise NotFound(f"{self._name}/{self._repository} has no tag {name!r}: {there}") from error
+            raise NotFound(f"{self._name}/{self._repository}: no tag {name!r}; {there}") from error
         descriptor = Descriptor.of(media_type, content)
         with self._lock:
             self._read = {descriptor.digest: content}
@@ -242,7 +244,7 @@ class Registry:
                 tags = ""
             # distribution says null for none.
             if tags is not None and not isinstance(tags, list):
-                raise InvalidContent(f"{self._name} answered with no list of tags: is a proxy in between?")
+                raise InvalidContent(f"{self._name}: answer is not a list of tags; check for a proxy in between")
             return [tag for tag in tags or () if isinstance(tag, str)], _next(response)
 
     def _document(self, name: str) -> tuple[str, bytes]:
@@ -258,11 +260,11 @@ class Registry:
         content = response.body(MAX_DOCUMENT)
         if response.content_type not in _DOCUMENTS:
             raise InvalidContent(
-                f"{client.host} answered with {response.content_type[:100]!r} where the manifest {name} of "
-                f"{self._repository} belongs: is a proxy or a login page in between?"
+                f"{client.host}: answer of type {response.content_type[:100]!r} for the manifest {name} of "
+                f"{self._repository}; check for a proxy or a login page in between"
             )
         if ":" in name and Digest.of(content) != Digest.parse(name):
-            raise InvalidContent(f"{client.host} answered with {Digest.of(content)} where {name} was asked for")
+            raise InvalidContent(f"{client.host}: sent {Digest.of(content)} instead of {name}")
         return response.content_type, content
 
     def _get(self, client: Client, target: str, name: object, headers: dict[str, str]) -> Response:
@@ -316,7 +318,7 @@ class Registry:
                 raise
             self._dead.update(mirror.base for mirror in used)
             names = " and ".join(mirror.base for mirror in used)
-            raise FalseMirror(f"{error}; it came from {names}: take that out of hosts.toml") from error
+            raise FalseMirror(f"{error}; sent by {names}: remove it from hosts.toml") from error
 
     def _push_document(self, descriptor: Descriptor, content: OpenContent, tag: str) -> None:
         target = f"/{self._repository}/manifests/{tag or descriptor.digest}"
@@ -331,7 +333,7 @@ class Registry:
         ) as response:
             there = response.header("Docker-Content-Digest")
             if there and there != str(descriptor.digest):
-                raise InvalidContent(f"{self._name} took {descriptor.digest} for {there[:100]}")
+                raise InvalidContent(f"{self._name}: stored {descriptor.digest} as {there[:100]}")
 
     def _patiently(
         self,

@@ -30,13 +30,13 @@ def context(host: str, authorities: Iterable[str] = (), *, verify: bool = True) 
         try:
             made.load_verify_locations(path)
         except (OSError, ssl.SSLError) as error:
-            raise CredentialsError(f"{path} is no certificate of an authority, in PEM: {error}") from error
+            raise CredentialsError(f"{path}: not a PEM file of certificate authorities: {error}") from error
     for path in _files(host, ".cert"):
         key = path.removesuffix(".cert") + ".key"
         try:
             made.load_cert_chain(path, key)
         except (OSError, ssl.SSLError) as error:
-            raise CredentialsError(f"{path} and {key} are no client certificate and key, in PEM: {error}") from error
+            raise CredentialsError(f"{path}, {key}: not a client certificate and key in PEM: {error}") from error
     return made
 
 

@@ -99,7 +99,7 @@ class Upload:
 
     def _check_session(self, response: Response) -> None:
         if response.status in {404, 416}:
-            raise Interrupted(f"{response.host} lost the upload of {self._descriptor.digest}; try again later")
+            raise Interrupted(f"{response.host}: lost the upload of {self._descriptor.digest}; try again later")
 
 
 class _Part:
@@ -113,7 +113,7 @@ class _Part:
     def opened(self) -> Iterator[Reader]:
         # A stream does not go back: a part that must be sent again, such as with a new token, begins the upload anew.
         if self._left < self._size:
-            raise Interrupted("an upload in parts broke off; try again later")
+            raise Interrupted("chunked upload interrupted; try again later")
         yield self
 
     def read(self, size: int = -1, /) -> bytes:
@@ -148,12 +148,12 @@ class _Ours:
 
 
 def _unreadable(descriptor: Descriptor, error: OSError) -> StoreError:
-    return StoreError(f"can't read {descriptor.digest}, which is to be uploaded: {error.strerror or error}")
+    return StoreError(f"cannot read {descriptor.digest} to upload it: {error.strerror or error}")
 
 
 def location_of(response: Response) -> str:
     """Where an upload goes on."""
     location = response.header("Location")
     if not location:
-        raise InvalidContent(f"{response.host} began an upload without saying where")
+        raise InvalidContent(f"{response.host}: upload session without a Location")
     return response.address.joined(location, response.host).url

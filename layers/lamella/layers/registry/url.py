@@ -40,7 +40,7 @@ class Address:
         else:
             if (_NAME.fullmatch(host) or _is_ip(host)) and not _TWO_READINGS.search(url):
                 return cls(url, parts.scheme, host, port, parts.path)
-        raise InvalidContent(f"{whose} gave an address that is none: is a proxy in between?")
+        raise InvalidContent(f"{whose}: invalid URL; check for a proxy in between")
 
     def joined(self, location: str, whose: str) -> Address:
         """The address that `location`, absolute or relative, is from here."""

@@ -121,7 +121,7 @@ def execute(prefix: str, command: Sequence[str], certificates: str = "") -> NoRe
     program = activation.command(prefix, command)
     path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
     if not path:
-        raise CannotRun(f"there is no command {program[0]!r}, neither in the environment nor on PATH")
+        raise CannotRun(f"{program[0]}: no such command in the environment or on PATH")
     # Python ignores them; a program that is told of a closed pipe by nothing else would go on writing (as subprocess does).
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
@@ -131,7 +131,7 @@ def execute(prefix: str, command: Sequence[str], certificates: str = "") -> NoRe
         for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_IGN)
         code = 127 if isinstance(error, FileNotFoundError) else 126
-        raise CannotRun(f"{path} can't be executed: {error.strerror}", code) from error
+        raise CannotRun(f"{path}: cannot execute: {error.strerror}", code) from error
 
 
 def _enter(
@@ -150,7 +150,7 @@ def _enter(
     except MountError as error:
         tree = lowerdirs.linked(store, environment)
         keep([tree])
-        notify(f"{error}: the environment runs as links in {tree} instead of {environment.prefix}")
+        notify(f"{error}; running from links in {tree} instead of {environment.prefix}")
         return tree
     return environment.prefix
 
@@ -173,7 +173,7 @@ def _assemble(
             keep([tree])
             overlay.bind(kernel, tree, place)
     except OSError as error:
-        raise MountError(f"nothing can be mounted at {environment.prefix} ({error.strerror or error})") from error
+        raise MountError(f"cannot mount at {environment.prefix} ({error.strerror or error})") from error
     # By name again: what was covered is another folder now. One that this user can't reach stays what it was.
     with suppress(OSError):
         os.chdir(here)

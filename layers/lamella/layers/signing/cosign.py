@@ -93,9 +93,9 @@ def check(storage: ReadOnlyStorage, digest: Digest, key: str) -> None:
     if any(sigstore.signs(public, bundle, digest) for bundle in found):
         return
     if not layers and not found:
-        raise NotSigned(f"{digest} is not signed: sign it with lamella push --sign KEY")
+        raise NotSigned(f"{digest}: not signed; sign it with lamella push --sign KEY")
     hint = "; of an Ed25519 key, what cosign 3 signs is not read (it is Ed25519ph)" if keys.is_ed25519(public) else ""
-    raise NotSigned(f"{digest} is signed, and not by the key in {key}: ask who pushed it{hint}")
+    raise NotSigned(f"{digest}: not signed by the key in {key}, but by another; ask who pushed it{hint}")
 
 
 def _signs(key: PublicKey, storage: ReadOnlyStorage, layer: Descriptor, digest: Digest) -> bool:

@@ -95,7 +95,7 @@ def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
             json.dump({"bytes": unpacked.bytes + kept, "entries": unpacked.entries}, file)
         os.fchmod(folder, 0o755)
     except (InvalidContent, UnsafeLayer) as error:
-        raise type(error)(f"the layer {named(layer)} is refused: {error}") from error
+        raise type(error)(f"cannot unpack layer {named(layer)}: {error}") from error
     finally:
         os.close(folder)
     return unpacked

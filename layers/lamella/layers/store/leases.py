@@ -169,5 +169,5 @@ def _parse(text: str) -> set[Digest]:
 
 def _hold_path(store: Store, name: str) -> str:
     if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise StoreError(f"{name!r} can't name a hold: want a file's name that begins with no dot")
+        raise StoreError(f"{name!r}: invalid name of a hold; use a file name without a leading dot")
     return f"{store.path}/holds/{name}"

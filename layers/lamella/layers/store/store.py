@@ -145,9 +145,7 @@ def _explanation(path: str, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"the store {path} can't be written by this user: choose another with LAMELLA_STORE, or run as its owner"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return (
-            f"the store {path} is no folder, or holds a file where a folder belongs: choose another with LAMELLA_STORE"
-        )
+        return f"the store {path} is not a folder, or has a file in place of a folder; set LAMELLA_STORE to another"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many open files; raise the limit (ulimit -n)"
     what = f" ({error.filename})" if error.filename else ""

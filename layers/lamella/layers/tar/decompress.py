@@ -30,7 +30,7 @@ def decompressed(stream: Reader, media_type: str) -> Reader:
         return _Gzip(stream)
     if media_type == LAYER_TAR:
         return stream
-    raise InvalidContent(f"it has the media type {media_type[:100]!r}: want an OCI layer (tar, tar+gzip or tar+zstd)")
+    raise InvalidContent(f"media type {media_type[:100]!r} is not an OCI layer (tar, tar+gzip or tar+zstd)")
 
 
 class _Zstd:
@@ -108,15 +108,13 @@ class DiffReader:
         self._hash.update(piece)
         self._count += len(piece)
         if self._count > self._limit:
-            raise UnsafeLayer(
-                f"it expands to more than {self._limit} bytes, far more than its size announces: refused as a bomb"
-            )
+            raise UnsafeLayer(f"expands to more than {self._limit} bytes, refused as a decompression bomb")
         return piece
 
     def check(self) -> None:
         """Raises `InvalidContent` unless everything was read and is what the diff_id names."""
         if self._stream.read(1):
-            raise InvalidContent("it goes on after the end of its tar")
+            raise InvalidContent("bytes follow the end of its tar")
         if self._hash.hexdigest() != self._diff_id.hex:
             raise InvalidContent(
                 f"it unpacks to {self._diff_id.algorithm}:{self._hash.hexdigest()}, and its image says {self._diff_id}: "

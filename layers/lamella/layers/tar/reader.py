@@ -97,7 +97,7 @@ class Archive:
         while (entry := self._next()) is not None:
             count += 1
             if count > self._max_entries:
-                raise UnsafeLayer(f"it has more than {self._max_entries} entries: split the package")
+                raise UnsafeLayer(f"more than {self._max_entries} entries; split the package")
             yield entry
 
     def content(self) -> Iterator[memoryview]:
@@ -310,7 +310,7 @@ def _check_sum(block: bytes) -> None:
     # Adler-32's lower half is one more than the sum of the bytes, modulo 65521: 20 times as fast as sum().
     total = zlib.adler32(block[:148] + b"        " + block[156:]) & 0xFFFF
     if (_octal(block[148:156], "checksum", b"a header") + 1) % 65521 != total:
-        raise InvalidContent("a tar header has a wrong checksum: this is no tar, or it is damaged")
+        raise InvalidContent("a tar header has a wrong checksum: not a tar, or damaged")
 
 
 def _records(body: bytes) -> dict[bytes, bytes]:

@@ -176,9 +176,7 @@ class _Tree:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
             through = b"/".join((*self._parts, part))
-            raise UnsafeLayer(
-                f"{shown(entry.path)} is refused: it would be written through {shown(through)}, which is no folder"
-            ) from None
+            raise UnsafeLayer(f"{shown(entry.path)} is refused: its parent {shown(through)} is not a folder") from None
         self._parts.append(part)
         self._folders.append(inner)
         # A folder that was left and is entered again gets back the time that it had.
