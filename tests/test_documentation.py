@@ -180,9 +180,10 @@ def test_the_page_of_the_layer_format_names_the_version_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("package", FLOORS)
-def test_the_map_of_rooms_lists_every_room_from_the_top_floor_down(package: str) -> None:
+def test_the_map_of_rooms_has_a_line_for_each_room_from_the_top_floor_down(package: str) -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text()
     section = page.partition(f"**[{package}/lamella/{package}]")[2].partition("**[")[0]
-    lines = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    mapped = [{code.removesuffix("/").removesuffix(".py") for code in _CODE.findall(line)} for line in lines]
-    assert mapped == list(reversed(FLOORS[package]))
+    mapped = re.findall(r"^\| (\d+) \| `(\w+)(?:/|\.py)` \|", section, re.MULTILINE)
+    floors = {room: str(number) for number, rooms in enumerate(FLOORS[package], 1) for room in rooms}
+    assert sorted((room, floor) for floor, room in mapped) == sorted(floors.items())
+    assert [int(floor) for floor, _ in mapped] == sorted((int(floor) for floor, _ in mapped), reverse=True)
