@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import os
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 import lamella.layers
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _ROOM = "lamella.builder.content"
+# CPython 3.11 counts the depth of a tree that it makes for all threads together: "AST constructor recursion depth mismatch".
+_PARSING = threading.Lock()
 
 
 class Notes(Protocol):
@@ -107,7 +110,8 @@ def _room(folders: Sequence[str]) -> list[str]:
 
 def _imports(source: bytes) -> Iterator[str]:
     """The names of the project that a module imports, in functions too; not those for annotations alone."""
-    pending: list[ast.AST] = [ast.parse(source)]
+    with _PARSING:
+        pending: list[ast.AST] = [ast.parse(source)]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import):
