@@ -127,3 +127,14 @@ def test_wheels_are_the_same_from_the_library_and_the_command_line(
     assert err.splitlines()[0].endswith(", with its metadata")
     pushed = push(f"oci:{tmp_path}/layout:v1", str(prefix), scan_options=ScanOptions(local=str(root), wheels=True))
     assert (pushed.reference, pushed.plan.unchanged) == (out.strip(), True)
+
+
+def test_the_cache_flag_overrides_the_variable_for_hashes_and_wheels(
+    prefix: Path, tmp_path: Path, lamella: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(tmp_path / "demo", "demo", {"demo.py": ""})
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "other"))
+    lamella("scan", prefix, "--wheels", "--local", root, "--cache", tmp_path / "cache")
+    assert {"hashes.sqlite", "wheels"} <= set(os.listdir(tmp_path / "cache"))
+    assert not (tmp_path / "other").exists()
+    assert os.environ["LAMELLA_CACHE"] == str(tmp_path / "other")

@@ -80,6 +80,7 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
             wheels=arguments.wheels,
             image_prefix=arguments.image_prefix,
             platform=Platform.parse(arguments.platform) if arguments.platform else None,
+            cache=arguments.cache or None,
         ),
         progress=progress,
     )

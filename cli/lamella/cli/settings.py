@@ -35,8 +35,6 @@ class Setting:
     choices: tuple[str, ...] = ()
     metavar: str = ""
     kind: type[str | int | bool] = str
-    by_variable: bool = False
-    """The packages below read the variable themselves; a flag or the project sets it for this process."""
 
     @property
     def attribute(self) -> str:
@@ -115,7 +113,6 @@ CACHE = Setting(
     "cache",
     "cache of built layers and file hashes (default: in the user's cache folder)",
     metavar="FOLDER",
-    by_variable=True,
 )
 METHOD = Setting(
     "method",
@@ -192,9 +189,6 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
             if setting.name in project:
                 value = setting.value_of(project[setting.name], f"{where}: {setting.name}")
         setattr(arguments, setting.attribute, value)
-    for setting in settings:
-        if setting.by_variable and getattr(arguments, setting.attribute):
-            os.environ[setting.variable] = str(getattr(arguments, setting.attribute))
 
 
 def trust_of(arguments: argparse.Namespace) -> Trust:

@@ -9,7 +9,6 @@ import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.cache_folder import cache_folder
 from lamella.builder.environment import LeftOut
 from lamella.builder.errors import CacheError
 from lamella.builder.installed.distributions import Distribution, distributions, normalised
@@ -41,14 +40,16 @@ class Projects(NamedTuple):
     findings: list[Finding]
 
 
-def projects(site: Site, path: str, found: Sequence[Distribution], inside: Callable[[str], bool]) -> Projects:
+def projects(
+    site: Site, path: str, found: Sequence[Distribution], inside: Callable[[str], bool], cache_path: str
+) -> Projects:
     """The projects that the files of `site` (which belongs at `path`) point to; `found` are its distributions."""
     result = Projects(list(found), [], [], [], [], [])
     linked = _linked(site, path, result)
     for pointer in pointers(site.source, path, inside):
         if [root.path for root in pointer.roots] == [f"{path}/{pointer.file}"]:
             result.replaced.append(f"{path}/{pointer.file}")  # a link: what it leads to has its very name
-        elif kept := _rest(pointer, path):
+        elif kept := _rest(pointer, path, cache_path):
             _leave_out([f"{module}.py" for module in pointer.companions], site, path, result)
             _keep(kept, result)
         else:
@@ -85,12 +86,12 @@ def _leave_out(names: Iterable[str], site: Site, path: str, result: Projects) ->
         result.replaced.append(f"{path}/{name}")
 
 
-def _rest(pointer: Pointer, path: str) -> FoundFile | None:
+def _rest(pointer: Pointer, path: str, cache_path: str) -> FoundFile | None:
     """The pointer's file with the lines alone that a node needs; None where there are none."""
     if not pointer.rest:
         return None
     content = "".join(f"{line}\n" for line in pointer.rest).encode("utf-8", "surrogateescape")
-    folder = os.path.join(cache_folder(), "pth", hashlib.sha256(content).hexdigest())
+    folder = os.path.join(cache_path, "pth", hashlib.sha256(content).hexdigest())
     source = os.path.join(folder, pointer.file)
     try:
         if not os.path.exists(source):

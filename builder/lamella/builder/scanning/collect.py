@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lamella.builder.prefix.sites import Site
 
 
-def collect(prefix: Prefix, local: Local) -> Inventory:
+def collect(prefix: Prefix, local: Local, cache_path: str) -> Inventory:
     """Everything below the prefix, what it borrows, and local code. `CannotBuild` for a folder that can't be listed."""
     own, base = _trees(prefix)
     conda, findings = conda_packages(prefix.path) if prefix.kind == "conda" else ([], [])
@@ -48,7 +48,7 @@ def collect(prefix: Prefix, local: Local) -> Inventory:
         merged, places(prefix), conda, [], frozenset(python), [*own.left_out, *base.left_out], findings
     )
     for site in sites(prefix):
-        gathered = _add_site(gathered, site, prefix.site_packages)
+        gathered = _add_site(gathered, site, prefix.site_packages, cache_path)
     said = [*gathered.findings, *_moved(prefix), *_users_own(prefix, gathered)]
     gathered = gathered._replace(findings=said)
     gathered = _add_local(gathered, local, prefix)
@@ -117,7 +117,7 @@ def _trees(prefix: Prefix) -> tuple[Tree, Tree]:
     return walk(prefix.path, skip=conda_skip), Tree([], [])
 
 
-def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
+def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> Inventory:
     """`gathered` with the distributions of one more folder of packages, and with the projects that it points to."""
     spelled = [place.source for place in gathered.places if not place.path]
 
@@ -147,7 +147,7 @@ def _add_site(gathered: Inventory, site: Site, path: str) -> Inventory:
             else:
                 entries[entry.path] = entry
         entries |= _scripts(found, site, entries)
-    brought = projects(site, path, found, inside)
+    brought = projects(site, path, found, inside, cache_path)
     for replaced in brought.replaced:
         entries.pop(replaced, None)
     for entry in brought.entries:

@@ -32,4 +32,4 @@ class ScanOptions:
     platform: Platform | None = None
     """The platform to record, such as one with a variant; None for the interpreter's own."""
     cache: str | None = None
-    """The file of known hashes; None for `hashes.sqlite` in the cache folder."""
+    """Folder of known hashes, built wheels and rewritten `.pth` files; None for the user's cache folder."""

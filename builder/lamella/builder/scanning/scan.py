@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from lamella.builder.cache_folder import cache_folder
 from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Package
 from lamella.builder.files.hash_cache import Hashes
 from lamella.builder.installed.conda import conda_owned
@@ -68,7 +69,8 @@ def scan(
     that can't be read, and for too much local code; `BuilderError` for a wheel that can't be built.
     """
     located = locate(sys.prefix if prefix is None else prefix)
-    with shown(progress) as bars, contextlib.closing(Hashes(options.cache)) as hashes, _no_collection():
+    path = os.path.join(options.cache or cache_folder(), "hashes.sqlite")
+    with shown(progress) as bars, contextlib.closing(Hashes(path)) as hashes, _no_collection():
         return _scan(prefix_of(located, hashes), options, hashes, bars)
 
 
@@ -129,12 +131,13 @@ def _collected(prefix: Prefix, options: ScanOptions, read: Read, progress: Progr
     """Every file that may ship, before any is read but those of local projects that become wheels."""
     folder = options.local or (os.curdir if options.working_directory and options.local is None else "")
     local = Local(folder, options.include, options.allow_large, asked=bool(options.local))
-    collected = collect(prefix, local)
+    cache = options.cache or cache_folder()
+    collected = collect(prefix, local, cache)
     # What compiles here is for here: a local project of another machine's environment is what its wheel is.
     if options.wheels or prefix.is_foreign:
         from lamella.builder.wheels.install import with_wheels
 
-        collected = with_wheels(collected, prefix, local=local, read=read, progress=progress)
+        collected = with_wheels(collected, prefix, local=local, read=read, progress=progress, cache_path=cache)
     within_limit(collected.entries, collected.pip, local)
     return collected
 

@@ -16,7 +16,6 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.cache_folder import cache_folder
 from lamella.builder.errors import CacheError
 from lamella.builder.wheels import build
 
@@ -50,12 +49,12 @@ class BuiltWheel(NamedTuple):
     """Whether it was built now."""
 
 
-def built(project: str, python: str, tag: str, read: Read) -> BuiltWheel:
+def built(project: str, python: str, tag: str, read: Read, cache_path: str) -> BuiltWheel:
     """The wheel of `project` for the interpreter `python`, whose `tag` says what wheels it takes.
 
     `read` gives the digests of files. Raises `BuilderError` if the build fails, `CacheError` if the cache can't be written.
     """
-    cache = os.path.realpath(cache_folder())
+    cache = os.path.realpath(cache_path)
     folder = os.path.join(cache, "wheels")
     place = os.path.join(folder, _key(project, tag, cache, read))
     if found := _wheel_in(place):

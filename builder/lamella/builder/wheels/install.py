@@ -33,7 +33,9 @@ _TASK = "building wheels"
 _SOURCES = frozenset({"src", "lib", "python"})
 
 
-def with_wheels(seen: Inventory, prefix: Prefix, *, local: Local, read: Read, progress: Progress) -> Inventory:
+def with_wheels(
+    seen: Inventory, prefix: Prefix, *, local: Local, read: Read, progress: Progress, cache_path: str
+) -> Inventory:
     """`seen` with the wheel of each local project in place of its files, unpacked in the cache of wheels.
 
     `read` gives the digests of files. `BuilderError` for a project of which no wheel can be built.
@@ -55,7 +57,7 @@ def with_wheels(seen: Inventory, prefix: Prefix, *, local: Local, read: Read, pr
     for root, those in sorted(found.items()):
         kept = {path for each in those if not each.records for path in _beside(each, seen, root, included)}
         if any(each.records or set(each.files or ()) - kept for each in those):
-            path = cache.built(root, _builder(prefix.python), tag, read).wheel
+            path = cache.built(root, _builder(prefix.python), tag, read, cache_path).wheel
             if prefix.is_foreign and not path.endswith("-any.whl"):
                 raise BuilderError(
                     f"{root} is compiled, which makes {os.path.basename(path)}, and the environment is for "

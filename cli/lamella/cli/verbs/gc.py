@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _prune(arguments: argparse.Namespace, keep_bytes: int | None, older_than: float | None) -> int:
     from lamella.builder import LayerCache, prune_cache
 
-    cache = LayerCache()
+    cache = LayerCache(arguments.cache)
     freed = prune_cache(cache, keep_bytes=keep_bytes, older_than=older_than, dry_run=arguments.dry_run)
     if arguments.json:
         value = {"layers": freed.blobs, "bytes": freed.bytes}
