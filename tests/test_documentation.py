@@ -14,10 +14,12 @@ import pytest
 
 import lamella
 from lamella.builder.content.key import FORMAT
-from lamella.cli.main import VERBS
+from lamella.cli.main import VERBS, main
 from lamella.cli.reference import markdown
+from lamella.layers import copy
 from support.distribution import distribution
 from support.installed import install, venv, wheel
+from support.published import publish
 from test_boundaries import FLOORS
 
 if TYPE_CHECKING:
@@ -93,6 +95,18 @@ def test_every_documented_command_and_program_runs(
         env=environment,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.engine
+def test_the_error_that_the_readme_shows_is_the_one_that_the_command_prints(
+    registry: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Other pages push other tags to team/envs.
+    for tag in ("v1", "v2"):
+        copy(publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n"}]), f"{registry}/shown/envs:{tag}")
+    main(["pull", "--store", str(tmp_path / "store"), f"{registry}/shown/envs:v3"])
+    printed = capsys.readouterr().err.replace(f"{registry}/shown", "localhost:5000/team")
+    assert f"    {printed}" in (ROOT / "README.md").read_text()
 
 
 def test_the_readme_shows_every_verb() -> None:
