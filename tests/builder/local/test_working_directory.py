@@ -40,7 +40,7 @@ def write(root: Path, *names: str, text: str = "x = 1\n") -> None:
 
 
 def local(made: Path, folder: Path, name: str = "my-app", **more: object) -> set[str]:
-    scanned = scan(str(made), ScanOptions(local=str(folder)), **more)  # type: ignore[arg-type]
+    scanned = scan(str(made), ScanOptions(local=str(folder), **more))  # type: ignore[arg-type]
     return {path.removeprefix(SITE + "/") for path in paths(package(scanned, name, "local"))}
 
 
@@ -150,8 +150,8 @@ def test_the_limit_is_of_all_local_files(
         editable(environment / SITE, root, "demo")
         options = {}
     with pytest.raises(CannotBuild, match=r"has 3 MiB, more than 1; the largest file is .*large\.bin: .*--allow-large"):
-        scan(str(environment), **options)  # type: ignore[arg-type]
-    scanned = scan(str(environment), ScanOptions(allow_large=True), **options)  # type: ignore[arg-type]
+        scan(str(environment), ScanOptions(**options))  # type: ignore[arg-type]
+    scanned = scan(str(environment), ScanOptions(allow_large=True, **options))  # type: ignore[arg-type]
     assert any(path.endswith("large.bin") for path in shipped(scanned))
 
 
