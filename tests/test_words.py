@@ -22,6 +22,7 @@ CLEAN = (
     "tests/cli",
     "builder/lamella/builder/wheels", "builder/lamella/builder/local/ignore.py", "layers/lamella/layers/signing",
     "tests/builder/wheels", "tests/builder/local/test_ignore.py",
+    "tests/test_documentation.py",
 )  # fmt: skip
 
 # "is no slower" and "is no longer" are comparisons.
