@@ -44,7 +44,7 @@ def document(finding: Finding) -> dict[str, Any]:
 
 
 def how_many(findings: Sequence[Finding], severities: Sequence[Severity] = SEVERITIES) -> str:
-    """Return `1 error, 2 warnings and 3 notes`, or an empty string if `findings` has none of `severities`."""
+    """Return `1 error, 2 warnings and 3 notes`; an empty string without findings of `severities`."""
     found = [finding.severity for finding in findings]
     counts = [counted(found.count(severity), severity) for severity in severities if severity in found]
     return " and ".join(filter(None, (", ".join(counts[:-1]), *counts[-1:])))

@@ -39,7 +39,7 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
 
 
 class Lines:
-    """Plain lines for long tasks, at most one every `EVERY_SECONDS` for each task; short tasks print nothing."""
+    """Plain lines for long tasks, one every `EVERY_SECONDS` for each; short tasks print nothing."""
 
     def __init__(
         self, write: Callable[[str], object] | None = None, clock: Callable[[], float] = time.monotonic

@@ -192,7 +192,7 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
 
 
 def trust_of(arguments: argparse.Namespace) -> Trust:
-    """Return what the command trusts. A variable also applies to verbs without its flag, or if the flag is empty."""
+    """Return the command's `Trust`. A variable also applies without its flag, or if that is empty."""
     from lamella.layers import Trust
 
     def value(setting: Setting) -> str | None:
@@ -230,14 +230,14 @@ def _table(path: str, content: bytes) -> dict[str, Any]:
         return {}
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        found = tomllib.loads(content.decode())
+        parsed = tomllib.loads(content.decode())
     except ValueError as error:
         raise UsageError(f"{path}: invalid TOML: {error}") from None
-    tool = found.get("tool")
+    tool = parsed.get("tool")
     table = tool.get("lamella", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
         raise UsageError(f"{path}: tool.lamella is not a table; write [tool.lamella]")
-    known = {setting.name for setting in EVERY}
-    if unknown := sorted(set(table) - known):
-        raise UsageError(f"{path}: unknown key {unknown[0]!r} in [tool.lamella]; use {', '.join(sorted(known))}")
+    keys = {setting.name for setting in EVERY}
+    if unknown := sorted(set(table) - keys):
+        raise UsageError(f"{path}: unknown key {unknown[0]!r} in [tool.lamella]; use {', '.join(sorted(keys))}")
     return table

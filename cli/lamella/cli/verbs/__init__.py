@@ -1,1 +1,1 @@
-"""A module for each verb: `configure` adds its arguments, `run` runs it, `SETTINGS` lists its settings."""
+"""A module for each verb: `configure` adds its arguments, `run` runs it, `SETTINGS` are its own."""

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         image_prefix=arguments.image_prefix,
     )
     with shown(quiet=arguments.quiet) as progress:
-        found = diff(
+        difference = diff(
             arguments.before,
             arguments.after,
             options,
@@ -61,23 +61,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         result_json(
             {
-                "added": [asdict(item) for item in found.added],
-                "removed": [asdict(item) for item in found.removed],
-                "changed": [{"before": asdict(before), "after": asdict(after)} for before, after in found.changed],
-                "same": found.same,
-                "bytes": found.moves,
+                "added": [asdict(item) for item in difference.added],
+                "removed": [asdict(item) for item in difference.removed],
+                "changed": [{"before": asdict(before), "after": asdict(after)} for before, after in difference.changed],
+                "same": difference.same,
+                "bytes": difference.moves,
             }
         )
     else:
-        _show(found, on_disk=os.path.isdir(arguments.after))
+        _show(difference, on_disk=os.path.isdir(arguments.after))
     return 0
 
 
-def _show(found: Difference, *, on_disk: bool) -> None:
-    rows = [("added", item.name, "", item.version, size(item.size)) for item in found.added]
-    rows += [("removed", item.name, item.version, "", "") for item in found.removed]
+def _show(difference: Difference, *, on_disk: bool) -> None:
+    rows = [("added", item.name, "", item.version, size(item.size)) for item in difference.added]
+    rows += [("removed", item.name, item.version, "", "") for item in difference.removed]
     rows += [
-        ("changed", after.name, before.version, after.version, size(after.size)) for before, after in found.changed
+        ("changed", after.name, before.version, after.version, size(after.size)) for before, after in difference.changed
     ]
     if rows:
         table(
@@ -91,5 +91,7 @@ def _show(found: Difference, *, on_disk: bool) -> None:
             rows,
         )
         result("")
-    moving = f"{size(found.moves)} of files to build and upload" if on_disk else f"{size(found.moves)} to move"
-    result(f"{counted(found.same, 'package')} the same, {len(rows)} different; {moving}")
+    moving = (
+        f"{size(difference.moves)} of files to build and upload" if on_disk else f"{size(difference.moves)} to move"
+    )
+    result(f"{counted(difference.same, 'package')} the same, {len(rows)} different; {moving}")

@@ -67,8 +67,8 @@ def _show_findings(inspected: Inspection, *, everything: bool) -> None:
     for platform in sorted({platform for platform, _ in inspected.findings}):
         result("")
         result(platform)
-        there = [finding for where, finding in inspected.findings if where == platform]
-        findings.show(there, everything=everything)
+        of_platform = [finding for where, finding in inspected.findings if where == platform]
+        findings.show(of_platform, everything=everything)
     if not inspected.findings:
         result("no findings attached")
 

@@ -84,12 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
     signing_key = private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
-        found = environment.scanned(arguments, progress)
-        if objection := environment.objection(found, arguments.fail_on, arguments.strict, "see lamella scan"):
+        scanned = environment.scanned(arguments, progress)
+        if objection := environment.objection(scanned, arguments.fail_on, arguments.strict, "see lamella scan"):
             raise BuilderError(f"nothing pushed: {objection}")
         pushed = push(
             arguments.reference,
-            found,
+            scanned,
             PushOptions(
                 image_prefix=arguments.image_prefix,
                 base=arguments.base,

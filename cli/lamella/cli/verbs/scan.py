@@ -37,33 +37,33 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.cli.progress import shown
 
     with shown(quiet=arguments.quiet) as progress:
-        found = environment.scanned(arguments, progress)
+        scanned = environment.scanned(arguments, progress)
     if arguments.json:
-        result_json(document(found))
+        result_json(document(scanned))
     else:
-        _show(found, everything=arguments.all, left_out=arguments.left_out)
-        if found.left_out and not arguments.left_out:
+        _show(scanned, everything=arguments.all, left_out=arguments.left_out)
+        if scanned.left_out and not arguments.left_out:
             remark(
-                f"{counted(len(found.left_out), 'path')} left out: --left-out shows them",
+                f"{counted(len(scanned.left_out), 'path')} left out: --left-out shows them",
                 quiet=arguments.quiet,
             )
     where = "see the result" if arguments.json or arguments.all else "see above, or all of them with --all"
-    if objection := environment.objection(found, arguments.fail_on, arguments.strict, where):
+    if objection := environment.objection(scanned, arguments.fail_on, arguments.strict, where):
         remark(f"lamella: {objection}")
         return 1
     return 0
 
 
-def document(found: Environment) -> dict[str, Any]:
+def document(scanned: Environment) -> dict[str, Any]:
     """Return the scan as JSON."""
     return {
-        "prefix": found.prefix,
-        "platform": str(found.platform),
-        "python": found.interpreter.version,
-        "implementation": found.interpreter.implementation,
-        "glibc": found.needs.glibc,
-        "cpu_level": found.needs.level,
-        "drivers": list(found.needs.drivers),
+        "prefix": scanned.prefix,
+        "platform": str(scanned.platform),
+        "python": scanned.interpreter.version,
+        "implementation": scanned.interpreter.implementation,
+        "glibc": scanned.needs.glibc,
+        "cpu_level": scanned.needs.level,
+        "drivers": list(scanned.needs.drivers),
         "packages": [
             {
                 "name": package.name,
@@ -74,18 +74,20 @@ def document(found: Environment) -> dict[str, Any]:
                 "files": len(package.files),
                 "size": package.size,
             }
-            for package in found.packages
+            for package in scanned.packages
         ],
-        "findings": [findings.document(finding) for finding in found.findings],
-        "left_out": [{"path": left.path, "reason": left.reason} for left in found.left_out],
+        "findings": [findings.document(finding) for finding in scanned.findings],
+        "left_out": [{"path": left.path, "reason": left.reason} for left in scanned.left_out],
     }
 
 
-def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
-    packages = sorted(found.packages, key=lambda package: (-package.size, package.name))
+def _show(scanned: Environment, *, everything: bool, left_out: bool) -> None:
+    packages = sorted(scanned.packages, key=lambda package: (-package.size, package.name))
     total = sum(package.size for package in packages)
-    result(os.path.abspath(found.prefix))
-    result(f"{found.interpreter.implementation} {found.interpreter.version} on {found.platform}{_needs(found.needs)}")
+    result(os.path.abspath(scanned.prefix))
+    result(
+        f"{scanned.interpreter.implementation} {scanned.interpreter.version} on {scanned.platform}{_needs(scanned.needs)}"
+    )
     result("")
     count = len(packages) if everything else LARGEST
     table(
@@ -114,21 +116,21 @@ def _show(found: Environment, *, everything: bool, left_out: bool) -> None:
     result("")
     files = sum(len(package.files) for package in packages)
     result(f"{counted(len(packages), 'package')}, {counted(files, 'file')}, {size(total)}")
-    if found.findings:
+    if scanned.findings:
         result("")
-        findings.show(found.findings, everything=everything)
-    if left_out and found.left_out:
+        findings.show(scanned.findings, everything=everything)
+    if left_out and scanned.left_out:
         result("")
         table(
             (Column("Left out", shrinks=True), Column("Reason", shrinks=True)),
-            [(left.path, left.reason) for left in found.left_out],
+            [(left.path, left.reason) for left in scanned.left_out],
         )
 
 
 def _needs(needs: Needs) -> str:
     """Return a node's requirements as the end of a line."""
-    found = [f"glibc {needs.glibc}"] if needs.glibc else []
+    required = [f"glibc {needs.glibc}"] if needs.glibc else []
     if needs.level > 1:
-        found.append(f"an x86-64-v{needs.level} CPU")
-    found += needs.drivers
-    return f", requires {', '.join(found)}" if found else ""
+        required.append(f"an x86-64-v{needs.level} CPU")
+    required += needs.drivers
+    return f", requires {', '.join(required)}" if required else ""

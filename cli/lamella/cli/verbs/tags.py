@@ -23,10 +23,10 @@ def run(arguments: argparse.Namespace) -> int:
     """List the tags, one a line."""
     from lamella.layers import tags
 
-    found = tags(arguments.repository, trust=trust_of(arguments))
+    names = tags(arguments.repository, trust=trust_of(arguments))
     if arguments.json:
-        result_json({"repository": arguments.repository, "tags": found})
+        result_json({"repository": arguments.repository, "tags": names})
     else:
-        for tag in found:
+        for tag in names:
             result(tag)
     return 0

@@ -1,4 +1,4 @@
-"""`lamella verify`: check every layer of the store against its diff_id, and the trees derived from layers."""
+"""`lamella verify`: check the store's layers, and trees derived from them, against their diff_ids."""
 
 from __future__ import annotations
 
