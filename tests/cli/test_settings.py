@@ -93,6 +93,12 @@ def test_an_invalid_variable_is_reported_with_the_valid_values(
     assert str(caught.value) == message
 
 
+def test_an_invalid_number_in_a_flag_is_reported_as_in_a_variable(tmp_path: Path) -> None:
+    assert filled(tmp_path, "--max-layers", "7").max_layers == 7
+    with pytest.raises(UsageError, match=r"^--max-layers many: not a whole number$"):
+        filled(tmp_path, "--max-layers", "many")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -54,7 +54,6 @@ class Setting:
         else:
             parser.add_argument(
                 f"--{self.name}",
-                type=self.kind,
                 choices=self.choices or None,
                 metavar=None if self.choices else self.metavar or self.name.upper(),
                 help=about,
@@ -176,6 +175,10 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -
 
 def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str = ".") -> None:
     """Fill in `settings` without a flag: from variables, the project that `folder` is in, or defaults."""
+    for setting in settings:
+        # A number is checked here, so that its message is the same as that of a variable.
+        if setting.kind is int and (flag := getattr(arguments, setting.attribute)) is not None:
+            setattr(arguments, setting.attribute, setting.value_of(flag, f"--{setting.name}"))
     wanted = [setting for setting in settings if getattr(arguments, setting.attribute) is None]
     project: dict[str, Any] | None = None
     where = ""
