@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.cli.output import Column, aligned, table
-from lamella.layers.text import counted, printable, seconds, size
+from lamella.layers.text import counted, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,3 @@ def test_a_table_without_rows_still_has_its_titles() -> None:
 def test_control_characters_in_a_name_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     table((Column("Package"),), [("evil\x1b[2Jname",), ("bell\x07",), ("right\u202eleft",), ("two\nlines",)])
     assert capsys.readouterr().out == "Package\nevil\\x1b[2Jname\nbell\\x07\nright\\u202eleft\ntwo\\nlines\n"
-
-
-@given(st.text())
-def test_printable_text_stays_and_everything_else_is_escaped(text: str) -> None:
-    shown = printable(text)
-    assert shown.isprintable()
-    if text.isprintable():
-        assert shown == text

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lamella.layers.text import counted, printable, size
+from lamella.layers.text import counted, escaped, size
 
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Platform
@@ -146,6 +146,6 @@ class Environment:
         files = counted(sum(len(package.files) for package in self.packages), "file")
         total = size(sum(package.size for package in self.packages))
         return (
-            f"<Environment {printable(self.prefix)}: {interpreter}; {counted(len(self.packages), 'package')}, {files}, {total}, "
+            f"<Environment {escaped(self.prefix)}: {interpreter}; {counted(len(self.packages), 'package')}, {files}, {total}, "
             f"{counted(len(self.findings), 'finding')}>"
         )

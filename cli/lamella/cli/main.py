@@ -235,9 +235,9 @@ def _working_directory_exists() -> bool:
 
 
 def _complain(sentence: str) -> None:
-    from lamella.layers.text import printable
+    from lamella.layers.text import escaped
 
-    print(f"lamella: {printable(sentence)}", file=sys.stderr)
+    print(f"lamella: {escaped(sentence)}", file=sys.stderr)
 
 
 def _bug(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lamella.layers.text import bar, printable
+from lamella.layers.text import bar, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class Column:
 
 def result(line: str) -> None:
     """Print a line of the result to stdout."""
-    print(printable(line))
+    print(escaped(line))
 
 
 def result_json(value: Mapping[str, Any]) -> None:
@@ -51,12 +51,12 @@ def result_json(value: Mapping[str, Any]) -> None:
 def remark(line: str, *, quiet: bool = False) -> None:
     """Print a line about the work to stderr, unless `quiet`."""
     if not quiet:
-        print(printable(line), file=sys.stderr)
+        print(escaped(line), file=sys.stderr)
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout: drawn by rich on a terminal, else as aligned text with the same words."""
-    cells = [[printable(cell) for cell in row] for row in rows]
+    cells = [[escaped(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(columns, cells)
         return

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lamella.layers.text import counted, printable, seconds, size
+from lamella.layers.text import counted, escaped, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ class Lines:
             now = self._clock()
             if now - state.last_line >= EVERY_SECONDS:
                 state.last_line = now
-                self._write(f"{printable(task)}: {state.text(now)}")
+                self._write(f"{escaped(task)}: {state.text(now)}")
 
     def end(self, task: str) -> None:
         """See `lamella.layers.Progress`."""
@@ -73,7 +73,7 @@ class Lines:
             state = self._tasks.pop(task, None)
             now = self._clock()
             if state and state.last_line > state.began:
-                self._write(f"{printable(task)}: {_amount(state.done, state.unit)} in {seconds(now - state.began)}")
+                self._write(f"{escaped(task)}: {_amount(state.done, state.unit)} in {seconds(now - state.began)}")
 
 
 class _Task:

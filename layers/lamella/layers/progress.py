@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lamella.layers.text import bar, printable, size
+from lamella.layers.text import bar, escaped, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ class Bars:
         """See `Progress`."""
         with self._lock:
             drawn = self._draw()
-            self._ids[task] = drawn.add_task(printable(task).replace("[", r"\["), total=total, unit=unit)
+            self._ids[task] = drawn.add_task(escaped(task).replace("[", r"\["), total=total, unit=unit)
 
     def advance(self, task: str, amount: int) -> None:
         """See `Progress`."""
@@ -146,9 +146,9 @@ class Cell:
 def _line(task: str, done: int, total: int | None, unit: str) -> str:
     amount = size(done) if unit == "B" else f"{done:,}" if total else f"{done:,} {unit}"
     if not total:
-        return f"{printable(task):<13}  {amount}"
+        return f"{escaped(task):<13}  {amount}"
     whole = size(total) if unit == "B" else f"{total:,} {unit}"
-    return f"{printable(task):<13}  {bar(done / total, 24):<24}  {amount} of {whole}"
+    return f"{escaped(task):<13}  {bar(done / total, 24):<24}  {amount} of {whole}"
 
 
 @contextmanager

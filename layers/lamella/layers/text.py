@@ -36,11 +36,20 @@ def bar(share: float, width: int) -> str:
     return "█" * whole + (" ▏▎▍▌▋▊▉"[part] if part else "")
 
 
-def printable(text: str) -> str:
-    """Escape control characters: names from registries and disks must not control the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
-        for letter in text
-    )
+def escaped(text: str | bytes, limit: int | None = None) -> str:
+    """Return foreign text fit to be shown: without characters that control a terminal, cut at `limit` characters.
+
+    Everything from a registry, a layer, a disk or another program goes through here before a person sees it.
+    """
+    if isinstance(text, bytes):
+        # Four bytes to a character at most: the end of a text of megabytes is not decoded to be thrown away.
+        text = (text if limit is None else text[: 4 * limit + 4]).decode("utf-8", "backslashreplace")
+    cut = limit is not None and len(text) > limit
+    text = text[:limit]
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
+    return f"{text}…" if cut else text
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape", "backslashreplace").decode()
