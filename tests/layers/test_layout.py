@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -305,3 +306,104 @@ def test_a_manifest_that_does_not_say_what_it_is_is_told(tmp_path: Path) -> None
     thing = Blob(Descriptor.of(MANIFEST, b"{}"), b"{}").pushed(layout)
     with pytest.raises(InvalidContent, match=": no mediaType"):
         layout.resolve(str(thing.descriptor.digest))
+
+
+@pytest.mark.parametrize(
+    ("there", "adopted"),
+    [
+        ({"blobs/sha256/" + "a" * 64: "x"}, True),
+        ({"blobs/sha256/" + "a" * 64: "x", ".partial-0011223344556677": "x"}, True),
+        (
+            {"index.json": '{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}'},
+            True,
+        ),
+        ({"blobs/photo.jpg": "mine"}, False),
+        ({"blobs/sha256/photo.jpg": "mine"}, False),
+        ({"blobs/md5/" + "a" * 32: "mine"}, False),
+        ({"blobs": "mine"}, False),
+        ({"index.json": '{"name": "mine"}'}, False),
+    ],
+)
+def test_an_unfinished_layout_is_finished_and_a_foreign_folder_is_not_adopted(
+    tmp_path: Path, there: dict[str, str], adopted: bool
+) -> None:
+    for name, content in there.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    if adopted:
+        push_image(OciLayout(str(tmp_path), create=True), [b"one"], "v1")
+        assert OciLayout(str(tmp_path)).tags() == ["v1"]
+    else:
+        with pytest.raises(StoreError, match="not an OCI layout"):
+            OciLayout(str(tmp_path), create=True)
+        assert files(tmp_path) == sorted(there)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_layout_is_made_on_a_file_system_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    push_image(OciLayout(str(tmp_path / "layout"), create=True), [b"one"], "v1")
+    assert OciLayout(str(tmp_path / "layout")).tags() == ["v1"]
+    assert not [name for name in files(tmp_path / "layout") if "partial" in name]
+
+
+def test_many_make_one_layout_at_once_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+    def make(number: int) -> None:
+        push_image(OciLayout(str(tmp_path / "layout"), create=True), [b"%d" % number], f"v{number}")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(make, range(8)))
+    assert OciLayout(str(tmp_path / "layout")).tags() == [f"v{number}" for number in range(8)]
+
+
+def test_a_tag_changes_after_the_names_of_all_blobs_are_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    manifest = push_image(layout, [b"one"])
+    done: list[str] = []
+    fsync, rename = os.fsync, os.replace
+
+    def note_fsync(descriptor: int) -> None:
+        done.append(f"sync {os.path.relpath(os.readlink(f'/proc/self/fd/{descriptor}'), tmp_path)}")
+        fsync(descriptor)
+
+    def note_replace(before: str, after: str) -> None:
+        done.append(f"rename {os.path.relpath(after, tmp_path)}")
+        rename(before, after)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    manifest.pushed(layout, "v1")
+    tagged = done.index("rename index.json")
+    last = max(number for number, each in enumerate(done) if each.startswith("rename blobs/"))
+    assert {"sync blobs/sha256", "sync blobs", "sync ."} <= set(done[last:tagged])
+    assert "sync ." in done[tagged:]
+
+
+def test_a_clock_that_jumps_takes_no_file_of_a_live_pusher(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    push_image(layout, [b"one"], "v1")
+    slow = blob(b"content")
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            for partial in tmp_path.glob(".partial-*"):
+                os.utime(partial, (0, 0))
+            push_image(OciLayout(str(tmp_path)), [b"two"], "v2")
+            return super().read(size)
+
+    layout.push(slow.descriptor, lambda: Slow(slow.content))
+    assert layout.exists(slow.descriptor)
+    assert layout.tags() == ["v1", "v2"]

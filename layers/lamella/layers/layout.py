@@ -2,7 +2,8 @@
 
 Blobs and manifests are files named by their digests; `index.json` names those that have a tag. Every file is written
 beside its name, synced and renamed, and `index.json` is changed under a lock, so that a layout is whole at any
-moment and any number of pushers succeed. Source: image-spec v1.1, image-layout.md.
+moment and any number of pushers succeed. A tag is durable: before it changes, the folders that hold what it names are
+synced. Source: image-spec v1.1, image-layout.md.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _MARKER = canonical_json({"imageLayoutVersion": "1.0.0"})
 _EMPTY_INDEX = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
 _PARTIAL = ".partial-"
 _STALE = 24 * 3600
-"""Seconds after which a partial file belongs to nobody: no upload of one blob takes a day."""
+"""Age in seconds of a partial file that is removed if its writer is gone too: clocks jump, so the lock decides."""
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
+"""Answers of file systems without hard links: exFAT, FAT, object stores behind FUSE."""
 
 
 class OciLayout:
@@ -124,73 +127,119 @@ class OciLayout:
         except OSError as error:
             raise _failure(error, f"can't read the layout {folder}") from error
         if "oci-layout" not in names:
-            # A first push that is under way, here or in another process, has blobs but no marker yet.
-            begun = all(name in {"blobs", "index.json"} or name.startswith(_PARTIAL) for name in names)
-            if not (self._create and begun):
+            # A first push that is under way or was killed, here or elsewhere: blobs, but no marker yet.
+            begun = self._create and self._begun(names)
+            # Another push may have finished the layout meanwhile.
+            if not begun and not os.path.lexists(os.path.join(folder, "oci-layout")):
                 raise StoreError(f"{folder}: not an OCI layout, no file 'oci-layout' in it; use another folder")
-            return
+            if begun:
+                return
         version = _json(os.path.join(folder, "oci-layout")).get("imageLayoutVersion")
         if version != "1.0.0":
             raise InvalidContent(f"{folder}: OCI layout version {str(version)[:40]!r} is not supported, only 1.0.0")
         self._whole = True
 
+    def _begun(self, names: list[str]) -> bool:
+        """Whether a first push made all of `names`: a folder of someone else's may hold such names, but not such files."""
+        for name in names:
+            path = os.path.join(self._folder, name)
+            if name == "index.json":
+                if not _holds(path, _EMPTY_INDEX):
+                    return False
+            elif name == "blobs":
+                if not _only_blobs(path):
+                    return False
+            elif not name.startswith(_PARTIAL):
+                return False
+        return True
+
     def _make(self) -> None:
-        """The two files of a layout, where they are not there yet; another process may do the same now."""
+        """Write the two files of a layout if they are missing; another process may do the same now."""
         if self._whole:
             return
+        # The marker last: a layout that has it is whole.
         for name, content in (("index.json", _EMPTY_INDEX), ("oci-layout", _MARKER)):
             path = os.path.join(self._folder, name)
             if not os.path.lexists(path):
                 self._write(path, _writer(content), replace=False)
+        _sync_folder(os.path.dirname(self._folder))
         self._check()
 
     def _write(self, path: str, fill: Callable[[BinaryIO], object], *, replace: bool = True) -> None:
-        partial = os.path.join(self._folder, f"{_PARTIAL}{os.urandom(8).hex()}")
-        try:
-            with open(partial, "xb") as file:
-                fill(file)
-                file.flush()
-                # Without it a crash soon after may leave an empty file under the final name.
-                os.fsync(file.fileno())
+        with self._partial() as (file, partial):
+            fill(file)
+            file.flush()
+            # Without it a crash soon after may leave an empty file under the final name.
+            os.fsync(file.fileno())
             if replace:
                 # Not before there is something for it: what a failed push leaves of a new layout is one empty folder.
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 os.replace(partial, path)
             else:
-                with contextlib.suppress(FileExistsError):
-                    os.link(partial, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
+                self._place(partial, path)
+
+    def _place(self, partial: str, path: str) -> None:
+        """Rename `partial` to `path` unless that exists."""
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # rename(2) replaces: two that make a layout at once take turns.
+            with _locked(self._folder):
+                if not os.path.lexists(path):
+                    os.replace(partial, path)
+
+    @contextlib.contextmanager
+    def _partial(self) -> Iterator[tuple[BinaryIO, str]]:
+        """A new file, locked while it is written; gone afterwards unless it was renamed."""
+        while True:
+            path = os.path.join(self._folder, f"{_PARTIAL}{os.urandom(8).hex()}")
+            with open(path, "xb") as file:
+                _lock(file.fileno())
+                # A sweep between the two calls took it; the next name is as good.
+                if not os.fstat(file.fileno()).st_nlink:
+                    continue
+                try:
+                    yield file, path
+                finally:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
+                return
 
     def _tag(self, descriptor: Descriptor, tag: str) -> None:
         entry = descriptor.to_value()
         entry["annotations"] = dict(descriptor.annotations) | {REF_NAME: tag}
-        with self._locked():
+        # Also what others wrote: after a power cut a tag must not name files that are gone.
+        self._sync()
+        # index.json itself is replaced at every change; a lock on it would lock yesterday's file.
+        with _locked(os.path.join(self._folder, "oci-layout")):
             index = self._index()
             # Entries stay as they were written: other tools keep fields there that Descriptor does not know.
             others = [other for other in index["manifests"] if _tag_of(other) != tag]
             index["manifests"] = [*others, entry]
             self._write(os.path.join(self._folder, "index.json"), _writer(canonical_json(index)))
+            _sync_folder(self._folder)
             self._sweep()
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        import fcntl
-
-        # index.json itself is replaced at every change; a lock on it would lock yesterday's file.
-        with open(os.path.join(self._folder, "oci-layout"), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _sync(self) -> None:
+        """Make the names of all blobs durable; their bytes were synced before they had names."""
+        blobs = os.path.join(self._folder, "blobs")
+        for folder in (*(os.path.join(blobs, name) for name in os.listdir(blobs)), blobs, self._folder):
+            _sync_folder(folder)
 
     def _sweep(self) -> None:
-        """Removes what pushers that were killed left behind."""
+        """Remove what killed pushers left behind: old files that nobody holds the lock of."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                # Those that are being written vanish while they are looked at.
-                with contextlib.suppress(FileNotFoundError):
+                # Files that are being written vanish, or are locked; others may belong to another user.
+                with contextlib.suppress(OSError):
                     if entry.name.startswith(_PARTIAL) and entry.stat().st_mtime < time.time() - _STALE:
-                        os.unlink(entry.path)
+                        with open(entry.path, "rb") as file:
+                            if _lock(file.fileno()):
+                                os.unlink(entry.path)
 
     def _index(self) -> dict[str, Any]:
         document = _json(os.path.join(self._folder, "index.json"))
@@ -239,6 +288,74 @@ class _Translating:
             return self._stream.read(size)
         except OSError as error:
             raise _failure(error, f"can't read the layout {self._folder}") from error
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Hold the lock of a file or folder."""
+    import fcntl
+
+    try:
+        # NFS gives no exclusive lock of a file that is open for reading alone.
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except (PermissionError, IsADirectoryError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file; False if another process holds it, or if the file system has no locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sync_folder(path: str) -> None:
+    """Make the names in a folder durable, if this user may read it and the file system can."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _holds(path: str, content: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(content) + 1) == content
+    except OSError:
+        return False
+
+
+def _only_blobs(folder: str) -> bool:
+    """Whether everything in `folder` is a blob by its name."""
+    try:
+        names = [(algorithm, name) for algorithm in os.listdir(folder) for name in os.listdir(f"{folder}/{algorithm}")]
+        return all(_is_digest(algorithm, name) for algorithm, name in names)
+    except OSError:
+        return False
+
+
+def _is_digest(algorithm: str, name: str) -> bool:
+    try:
+        Digest(algorithm, name)
+    except InvalidContent:
+        return False
+    return True
 
 
 def _copy_verified(stream: Reader, file: BinaryIO, descriptor: Descriptor) -> None:
