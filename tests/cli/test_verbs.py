@@ -283,7 +283,7 @@ def test_push_fails_if_a_strict_package_is_missing(lamella: Command, prefix: Pat
     done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--strict", "gamma", "--quiet")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "lamella: nothing pushed: --strict: gamma must ship, and is not in the environment: install it\n"
+        "lamella: nothing pushed: --strict: gamma: not in the environment, and must ship; install it\n"
     )
     assert not (tmp_path / "layout").exists()
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PATCHED = Finding("warning", "patched", "p", "p.py of p 1.0 changed since the install: ships as it is")
 MISSING = Finding("error", "requires", "p", "p 1.0 requires q, which is not installed: install it")
-NOTE = Finding("note", "unowned", "x", "x belongs to no package: it ships with the unowned files")
+NOTE = Finding("note", "unowned", "x", "x: belongs to no package; ships with the unowned files")
 
 
 @pytest.fixture
@@ -103,9 +103,9 @@ def test_the_same_findings_are_the_same_bytes_from_any_prefix_and_in_any_order(t
 @pytest.mark.parametrize(
     "text",
     [
-        "x leads to {home}/CANARY/data, outside of the environment",
-        "x leads to {home}/with space CANARY/data, outside",
-        "x leads to ../../../../home/CANARY/data, which is not there",
+        "x: ships as a copy of {home}/CANARY/data, outside the environment",
+        "x: ships as a copy of {home}/with space CANARY/data, outside",
+        "x: left out, a broken link to ../../../../home/CANARY/data",
         "x names ~CANARY/project, a home folder",
         "'/srv/CANARY' is gone",
         "file:///srv/CANARY is gone",
@@ -148,7 +148,7 @@ def test_what_a_real_scan_finds_is_told_without_the_folders_of_this_machine(
     content = told(scanned)
     assert "CANARY" not in content
     assert str(tmp_path) not in content
-    assert f"{SITE}/odd.so has /opt/env compiled in" in content
+    assert f"{SITE}/odd.so: cannot find its data on nodes: /opt/env is compiled in" in content
 
 
 @pytest.mark.parametrize(

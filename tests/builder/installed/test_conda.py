@@ -311,7 +311,7 @@ def test_records_that_count_for_no_package_do_not_ship(environment: Path) -> Non
     scanned = scan(str(environment))
     records = {path for path in shipped(scanned) if path.startswith("conda-meta/native") or "broken" in path}
     assert len(records) == 1
-    reason = "a record of conda's that counts for no package"
+    reason = "a conda record of a package that is not installed"
     assert [path for path, why in reasons(scanned).items() if why == reason] == [
         "conda-meta/broken-1-0.json",
         *({"conda-meta/native-0.9-0.json", "conda-meta/native-1.0-0.json"} - records),

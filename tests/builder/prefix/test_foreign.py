@@ -112,8 +112,8 @@ def test_without_a_python_of_its_version_modules_ship_as_source(tmp_path: Path) 
     assert environment.interpreter.compiler == ""
     (said,) = findings(environment, "compiler")
     assert said.message == (
-        "no Python 3.99 is here to compile for linux/arm64: modules ship as source, and nodes compile them at every "
-        "import; install python3.99"
+        "python3.99: not found on this machine to compile modules for linux/arm64; install it, or modules ship as "
+        "source and nodes compile them at every import"
     )
     ships = wanted.shipped(environment, package(environment, "python"), "/opt/env")
     assert ships.entries
@@ -173,8 +173,7 @@ def test_local_code_that_is_compiled_for_this_machine_is_told(made: tuple[Path, 
     (folder / "slow.py").write_text("")
     (said,) = findings(scan(str(made[1]), ScanOptions(local=str(folder))), "machine")
     assert said.message == (
-        f"{SITE}/fast.so is built for amd64, and the environment is for linux/arm64: it can't be loaded; "
-        "ship a wheel for that platform"
+        f"{SITE}/fast.so: built for amd64, cannot be loaded on linux/arm64; ship a wheel for linux/arm64"
     )
 
 

@@ -253,7 +253,7 @@ def test_a_blob_that_rotted_in_the_cache_is_not_pushed_and_built_again(tmp_path:
     first = push(f"oci:{tmp_path}/one:x", env, cache=cache)
     (blob,) = (tmp_path / "cache/layers/blobs/sha256").iterdir()
     blob.write_bytes(b"x" * blob.stat().st_size)
-    with pytest.raises(CacheError, match=r"in the cache is damaged .*: push again"):
+    with pytest.raises(CacheError, match=r"damaged in the cache .*; push again"):
         push(f"oci:{tmp_path}/two:x", env, cache=cache)
     with pytest.raises(NotFound):
         OciLayout(f"{tmp_path}/two").resolve("x")
@@ -310,7 +310,7 @@ def test_a_base_lies_below_and_its_layers_are_taken_over(
 
 def test_a_base_that_leaves_no_room_is_refused(tmp_path: Path, cache: LayerCache) -> None:
     base_image(f"oci:{tmp_path}/base:b", [{"a": "1"}, {"b": "2"}])
-    with pytest.raises(BuilderError, match="has 2 layers, and 2 are all there may be: raise --max-layers"):
+    with pytest.raises(BuilderError, match=r"has 2 layers, leaving none of --max-layers 2 for .*; raise --max-layers"):
         push(
             f"oci:{tmp_path}/out:x",
             small(tmp_path / "env"),
@@ -321,7 +321,7 @@ def test_a_base_that_leaves_no_room_is_refused(tmp_path: Path, cache: LayerCache
 
 @pytest.mark.parametrize("most", [0, -3])
 def test_an_image_of_no_layers_is_refused(tmp_path: Path, cache: LayerCache, most: int) -> None:
-    with pytest.raises(BuilderError, match=f"can't have {most} layers at most: want 1 or more"):
+    with pytest.raises(BuilderError, match=f"^--max-layers {most}: less than 1"):
         push(f"oci:{tmp_path}/out:x", small(tmp_path / "env"), PushOptions(max_layers=most), cache=cache)
 
 
@@ -365,19 +365,19 @@ def test_gzip_layers_are_other_layers_of_the_same_content(tmp_path: Path, cache:
 
 @pytest.mark.parametrize("prefix", ["/usr", "/opt", "/usr/local"])
 def test_an_image_prefix_that_others_share_is_refused(prefix: str, tmp_path: Path, cache: LayerCache) -> None:
-    with pytest.raises(BuilderError, match=f"^{prefix} is not an environment's alone: name a folder in it"):
+    with pytest.raises(BuilderError, match=f"^--image-prefix {prefix}: shared with the system; use a folder"):
         push(f"oci:{tmp_path}/out:v1", small(tmp_path / "env"), PushOptions(image_prefix=prefix), cache=cache)
 
 
 @pytest.mark.parametrize("prefix", ["opt/env", "/", "/opt/../etc", "/opt/my env", "/opt/env/", ""])
 def test_an_image_prefix_that_cannot_be_is_refused(prefix: str, tmp_path: Path, cache: LayerCache) -> None:
-    with pytest.raises(BuilderError, match="can't be the image prefix"):
+    with pytest.raises(BuilderError, match="not an absolute path without spaces; use a path such as /opt/env"):
         push(f"oci:{tmp_path}/out:x", small(tmp_path / "env"), PushOptions(image_prefix=prefix), cache=cache)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_reference_with_a_digest_is_refused(tmp_path: Path, cache: LayerCache) -> None:
-    with pytest.raises(BuilderError, match="names a digest, and a push makes a new one: name a tag"):
+    with pytest.raises(BuilderError, match="names a digest, which a push creates; name a tag instead"):
         push(f"oci:{tmp_path}/out:x@sha256:{'0' * 64}", small(tmp_path / "env"), cache=cache)
 
 

@@ -31,7 +31,7 @@ def test_a_build_learns_of_a_failed_upload_before_its_last_layer(tmp_path: Path)
             digest = Digest.of(b"%d" % number)
             uploads.layer(BuiltLayer(digest, 1, digest, 1, LAYER_ZSTD), cache)
 
-    with contextlib.closing(uploads), pytest.raises(CacheError, match="left the cache while it was pushed"):
+    with contextlib.closing(uploads), pytest.raises(CacheError, match="removed from the cache during the push"):
         build()
 
 

@@ -71,8 +71,8 @@ def test_a_file_that_has_the_prefix_compiled_in_is_named_with_its_package(made: 
     (found,) = findings(scan(str(made), ScanOptions(image_prefix="/srv/env")), "prefix")
     assert (found.severity, found.subject) == ("warning", "tool")
     assert found.message == (
-        f"{SITE}/tool.so has {made} compiled in, which only a conda package's placeholder makes room to rewrite: "
-        "what it looks for there it won't find at /srv/env"
+        f"{SITE}/tool.so: cannot find its data on nodes: {made} is compiled in, without the padding that conda "
+        "packages have for another prefix (/srv/env)"
     )
 
 
@@ -105,7 +105,7 @@ def test_a_name_that_an_image_can_t_hold_is_an_error_though_a_package_owns_it(ma
     dist(made / SITE, "odd", ".wh.data")
     (found,) = findings(scan(str(made)), "name")
     assert (found.severity, found.subject) == ("error", "odd")
-    assert found.message.startswith(f"{SITE}/.wh.data can't be in an image")
+    assert found.message.startswith(f"{SITE}/.wh.data: cannot be in an image")
 
 
 # Owners
@@ -177,7 +177,7 @@ def test_a_local_or_unowned_link_to_a_file_outside_is_said(made: Path, tmp_path:
     (found,) = findings(scan(str(made)), "links")
     assert (found.severity, found.message) == (
         "note",
-        f"{SITE}/data.txt leads to {tmp_path}/data.txt, outside of the environment: what is there ships in its place",
+        f"{SITE}/data.txt: ships as a copy of the file outside the environment that it links to, {tmp_path}/data.txt",
     )
 
 
@@ -200,8 +200,8 @@ def test_a_venv_whose_interpreter_became_another_version_is_an_error(made: Path)
     configuration.write_text("\n".join([*said, "version = 3.7.9"]) + "\n")
     (found,) = findings(scan(str(made)), "interpreter")
     assert found.severity == "error"
-    assert f"{made} was made for Python 3.7, and its interpreter is {SHORT}." in found.message
-    assert found.message.endswith("by now: nothing of lib/python3.7 is imported; make the environment anew")
+    assert f"{made}: made for Python 3.7, but its interpreter is now {SHORT}." in found.message
+    assert found.message.endswith(", which imports nothing from lib/python3.7; make the environment again")
 
 
 def test_a_venv_with_the_interpreter_that_it_was_made_for_is_not_said_to_be_old(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_module_that_no_package_owns_ships_and_the_scan_says_so(made: Path, si
     scanned = scan(str(made))
     (found,) = findings(scanned, "unowned")
     assert (found.severity, found.subject) == ("warning", f"{SITE}/stray")
-    assert "(2 files) belongs to no package: it ships with the unowned files" in found.message
+    assert "(2 files): belongs to no package; ships with the unowned files" in found.message
 
 
 @pytest.mark.parametrize("record", ["a,b\0,c\n", '"' + "x" * 200_000 + '",,\n', '"unclosed,,\n'])
@@ -317,7 +317,7 @@ def test_links_inside_stay_relative_and_links_outside_become_what_they_lead_to(
     assert (outside.target, outside.source) == (None, str(tmp_path / "out" / "data.txt"))
     assert file(scanned, "share/folder/data.txt").source == str(tmp_path / "other" / "data.txt")
     assert f"{SITE}/gone" in reasons(scanned)
-    assert any("gone leads to" in finding.message for finding in findings(scanned, "links"))
+    assert any("gone: left out, a broken link to" in finding.message for finding in findings(scanned, "links"))
 
 
 def test_findings_from_a_severity_up_forbid_a_push_and_so_do_those_of_named_packages(made: Path, site: Path) -> None:
@@ -330,5 +330,5 @@ def test_findings_from_a_severity_up_forbid_a_push_and_so_do_those_of_named_pack
     assert not blocking_findings(scanned)
     assert [finding.subject for finding in blocking_findings(scanned, strict=["Lacks"])] == ["lacks"]
     assert [finding.message for finding in blocking_findings(scanned, strict=["torch"])] == [
-        "torch must ship, and is not in the environment: install it"
+        "torch: not in the environment, and must ship; install it"
     ]

@@ -1,4 +1,4 @@
-"""Files that hold credentials, and never ship. Told by name, and where a name says little, by a look inside."""
+"""Find files with credentials, which never ship: by name, and by content if the name is ambiguous."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 
 VCS = frozenset({".git", ".hg", ".svn", ".bzr", "CVS", "_darcs", ".jj", ".pijul"})
-"""A version control system's own: histories and remotes' passwords."""
+"""Folders of version control systems: histories, and passwords of remotes."""
 
 _NAMES = frozenset(
     [
@@ -54,7 +54,7 @@ PLACES = (
     ".ssh",
     ".streamlit/secrets.toml",
 )
-"""Where programs keep credentials: nothing at or below a path that ends so ships."""
+"""Places where programs keep credentials. No path that ends with one ships, nor anything below it."""
 _PLACE = re.compile("/(?:" + "|".join(map(re.escape, PLACES)) + ")/")
 _CONFIGURATION = frozenset(
     [
@@ -86,9 +86,9 @@ _CONFIGURATION = frozenset(
         "service_account.json",
     ]
 )
-# conda's variables of an environment, its settings in parts, and the scripts that its users write to set variables.
+# conda: an environment's variables, drop-in settings, and activation scripts, which often set variables.
 _CONDA = re.compile(r"(?:.*/)?(?:conda-meta/state|\.?condarc\.d/[^/]+|etc/conda/(?:(?:de)?activate|env_vars)\.d/[^/]+)")
-# What names package indexes. Their other contents are no credentials, whatever they are called.
+# Files that name package indexes: only URLs in them can hold credentials.
 _REQUIREMENTS = re.compile(
     r"(?:requirements|constraints)[\w.-]*\.(?:txt|in)|pyproject\.toml|setup\.cfg|tox\.ini|Pipfile(?:\.lock)?"
     r"|(?:poetry|uv|pdm|pixi)\.lock|pixi\.toml|environment\.ya?ml|conda-lock\.ya?ml|explicit\.txt"
@@ -102,11 +102,11 @@ _NAME = (
     rb"[\w.-]{0,80}|(?:[\w.-]{0,80}[_.-])?(?:pass|dsn|pat|jwt|auth|creds?)|[\w.-]{0,80}[_.-](?:pwd|pw|key))"
 )
 _VALUE = rb"""(?:'\$|["']?(?!\$[\w({])[^\s"'])"""
-"""Begins one; `$NAME` and `$(command)` only say where a secret is."""
+"""Start of a value. `$NAME` and `$(command)` only refer to a secret."""
 _NAMED = re.compile(rb"""(?i)(?<![\w.-])""" + _NAME + rb"""["']?[ \t]*[:=][ \t]*""" + _VALUE)
-# As csh and fish set variables: without a sign between name and value.
+# csh and fish: no sign between name and value.
 _SET = re.compile(rb"(?im)^[ \t]*(?:set|setenv)[ \t]+(?:-\w+[ \t]+)*" + _NAME + rb"[ \t]+" + _VALUE)
-# What the issuers of tokens made recognisable, for tools such as this one.
+# Tokens with a prefix by which their issuers let scanners recognise them.
 _SHAPED = re.compile(
     rb"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|(?:AKIA|ASIA)[0-9A-Z]{16}|xox[abeprs]-[\w-]{10,}"
     rb"|sk-[\w-]{20,}|hf_\w{20,}|pypi-[\w-]{20,}|npm_\w{30,}|AIza[\w-]{30,}|dckr_pat_[\w-]{20,}"
@@ -124,13 +124,13 @@ FILE, PLACE, CONFIGURATION, KEY = (
     "a private key",
 )
 REASONS = frozenset({FILE, PLACE, CONFIGURATION, KEY})
-"""Why something does not ship that its user may have wanted to ship."""
+"""Reasons that deserve a finding, since the user may have meant to ship the file."""
 
 
 def secret(path: str, name: str, source: str) -> str | None:
-    """Why the file or folder `path` (its last part: `name`) must not ship; None where it may.
+    """Return the reason why the file or folder `path` (last part: `name`) must not ship, or None.
 
-    Every folder that it is in counts. `source` is where its bytes are: looked at only for the few names that may or may
+    Every parent folder counts. The bytes are at `source`, read only for the few names that may or may
     not hold a secret.
     """
     if reason := _place(path):
@@ -148,10 +148,10 @@ def secret(path: str, name: str, source: str) -> str | None:
 
 
 def secret_behind(path: str, target: str) -> str | None:
-    """Why what a link at `path` leads to, by the name `target` (absolute), must not ship; None where it may.
+    """Return the reason why the target of a link at `path` must not ship, or None.
 
-    The parts at the end that both have say nothing: in uv's symlink mode a package's file is a link to the cache, and
-    ships or not as if it were there itself.
+    `target` is absolute. Parts that both end with are ignored: in uv's symlink mode a package's file
+    is a link into the cache, and is judged as if it were a copy.
     """
     rest, own = target.split("/"), path.split("/")
     while rest and own and rest[-1] == own[-1]:

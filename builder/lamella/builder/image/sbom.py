@@ -1,7 +1,8 @@
-"""The environment's software bill of materials, as CycloneDX 1.6, of the packages that were pushed.
+"""Software bill of materials of a pushed environment, as CycloneDX 1.6.
 
-The same environment gives the same bytes: no serial number, no time. Sources: CycloneDX 1.6 JSON reference; the package
-URL specification's types `pypi`, `conda` and `generic`; PyPA's core metadata for licences.
+The same environment gives the same bytes: no serial number, no time. Sources: CycloneDX 1.6 JSON
+reference; the package URL specification's types `pypi`, `conda` and `generic`; PyPA's core metadata
+for licences.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
 
 _IN_URLS = "%:/?#[]@!$&'()*+,;=~"
-"""RFC 3986: characters of a URL that stay; the schema refuses others, such as a space."""
+"""RFC 3986: characters not to escape in a URL; the schema refuses others, such as a space."""
 _LONGEST_NAME = 80
-"""Characters of a License field that is taken for a licence's name: longer ones are its text."""
+"""Characters of the longest licence name: a longer License field is the licence's text."""
 
 
 def sbom(packages: Iterable[tuple[Package, PackageLayer]]) -> bytes:
-    """A document with one component for each package; the hash is that of its files as they ship, its layer's diff_id."""
+    """Return the document: one component for each package, whose hash is its layer's diff_id."""
     components = [_component(package, layer) for package, layer in packages]
     return canonical_json(
         {
@@ -78,11 +79,11 @@ def _purl(package: Package, conda: dict[str, Any]) -> str:
         return f"pkg:conda/{quote(package.name, safe='')}{version}{f'?{qualifiers}' if qualifiers else ''}"
     if package.origin in ("python", "local"):
         return f"pkg:generic/{quote(package.name, safe='')}{version}"
-    return ""  # unowned files have none
+    return ""  # unowned files
 
 
 def _channel(conda: dict[str, Any]) -> str:
-    # Its last name alone: the host and folders before it may be private, with a token in them.
+    # Only the channel's last name: the host and folders before it may be private, or hold a token.
     channel = without_credentials(str(conda.get("channel") or ""))
     path = urlsplit(channel).path if "://" in channel else channel
     return path.rstrip("/").removesuffix(f"/{conda.get('subdir')}").rpartition("/")[2]
@@ -109,7 +110,7 @@ def _licences(package: Package, conda: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _metadata(package: Package) -> list[str]:
-    """The header lines of its METADATA; a continuation begins with a space and is skipped."""
+    """Header lines of METADATA. Readers skip continuation lines, which begin with a space."""
     wanted = {f"{package.records}/METADATA", f"{package.records}/PKG-INFO"}
     content = b"".join(_content(package, wanted))
     return content.decode("utf-8", "replace").partition("\n\n")[0].splitlines()

@@ -1,4 +1,4 @@
-"""What is already where a push goes to: read from the tag as it is now, in at most six requests."""
+"""Read which layers a push's destination has, from its current tag, in at most six requests."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What a tag names now."""
+    """Contents of a tag."""
 
     index: Descriptor | None = None
-    """None where there is no such tag."""
+    """None if there is no such tag."""
     digests: frozenset[str] = frozenset()
-    """Of blobs that are there for certain, since a tag only ever names what is whole."""
+    """Digests of blobs that certainly exist, since a tag only ever names complete images."""
     known: dict[str, BuiltLayer] = field(default_factory=dict)
-    """What layer keys are, as the tag's manifests say."""
+    """Layers by layer key, from the annotations of the tag's manifests."""
 
 
 def current(storage: Storage, reference: Reference) -> Descriptor | None:
-    """The descriptor that the tag names now; one request."""
+    """Descriptor that the tag names now, or None. One request."""
     try:
         return storage.resolve(reference.tag)
     except NotFound:
@@ -45,9 +45,9 @@ def current(storage: Storage, reference: Reference) -> Descriptor | None:
 def read_destination(
     storage: Storage, reference: Reference, index: Descriptor, platform: Platform, trust: Trust
 ) -> Destination:
-    """What the index that the tag names holds for `platform`; nothing where Lamella did not push it.
+    """Read the layers that `index` holds for `platform`; empty if Lamella did not push it.
 
-    Nothing, too, where a signature is required and is not there: what is unsigned is not taken for a cache.
+    Also empty if `trust` requires a signature that is missing: unsigned layers are not used as a cache.
     """
     try:
         found = published.read_index(storage, reference.at(index.digest), trust)
@@ -63,14 +63,14 @@ def read_destination(
         if environment.image:
             image = Manifest.parse(fetch_document(storage, environment.image))
             config = ImageConfig.parse(fetch_document(storage, image.config))
-            # Bundles have keys as well, so that nobody has to merge one that somebody merged.
+            # Bundles have keys as well, so that each is merged only once in a team.
             known |= built_layers(layers_of(image, config))
             digests |= _digests([environment.image, image.config, *image.layers])
     return Destination(index, frozenset(digests), known)
 
 
 def others(storage: Storage, index: Descriptor, platform: Platform) -> tuple[Pair, ...]:
-    """What the index names for other platforms than `platform`; nothing where Lamella did not push it."""
+    """Entries of the index for platforms other than `platform`; empty if Lamella did not push it."""
     if index.media_type not in INDEX_TYPES:
         return ()
     entries = Index.parse(fetch_document(storage, index)).manifests
@@ -84,7 +84,7 @@ def others(storage: Storage, index: Descriptor, platform: Platform) -> tuple[Pai
 
 
 def platforms(storage: Storage, index: Descriptor) -> tuple[Platform, ...]:
-    """The platforms of the images that the index names."""
+    """Platforms of the images in the index."""
     if index.media_type not in INDEX_TYPES:
         return ()
     entries = Index.parse(fetch_document(storage, index)).manifests
@@ -92,7 +92,7 @@ def platforms(storage: Storage, index: Descriptor) -> tuple[Platform, ...]:
 
 
 def built_layers(layers: Iterable[Layer]) -> dict[str, BuiltLayer]:
-    """What layer keys are, from the annotations of a manifest's layers."""
+    """Map layer keys to layers, from the annotations of a manifest's layers."""
     known = {}
     for layer in layers:
         about = layer.descriptor.annotations

@@ -1,8 +1,8 @@
-"""What differs between two environments, package by package, whether they are published or on this disk.
+"""Compare two environments package by package, each published or on this disk.
 
-Published packages are compared by what is unpacked of them, so that two builds of one version that differ in a byte are
-different, and two compressions of one content are not. An environment on this disk is compared by layer keys, without building
-anything: with the image prefix and the compression of what it is compared with.
+Published packages are compared by their unpacked bytes: two builds of one version that differ in a
+byte are different, two compressions of the same bytes are equal. An environment on this disk is
+compared by layer keys, without building it, under the other side's image prefix and compression.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ComparedPackage:
-    """One package of either side."""
+    """A package of one side."""
 
     name: str
     origin: str
     version: str
     key: str
     size: int
-    """Bytes of its blob; of its files where it is on this disk and perhaps not built."""
+    """Bytes of its blob; of its files if it is on this disk, perhaps not built."""
     diff_id: str = ""
-    """Empty where it is on this disk."""
+    """Empty if it is on this disk."""
 
     def same(self, other: ComparedPackage) -> bool:
-        """Whether a node that has one needs nothing for the other."""
+        """Whether a node that has one already has the other."""
         if self.diff_id and other.diff_id:
             return self.diff_id == other.diff_id
         return self.key == other.key
@@ -52,17 +52,17 @@ class ComparedPackage:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Difference:
-    """What leads from one environment to another; each sorted by name."""
+    """Changes from one environment to another, each group sorted by name."""
 
     added: tuple[ComparedPackage, ...]
     removed: tuple[ComparedPackage, ...]
     changed: tuple[tuple[ComparedPackage, ComparedPackage], ...]
-    """Before and after: another version, or other content of the same one."""
+    """Pairs of before and after: another version, or other files of the same version."""
     same: int
 
     @property
     def moves(self) -> int:
-        """Bytes that a node with the first needs for the second."""
+        """Bytes that a node with the first environment downloads for the second."""
         return sum(item.size for item in self.added) + sum(after.size for _, after in self.changed)
 
     def __repr__(self) -> str:
@@ -81,11 +81,12 @@ def diff(
     trust: Trust = Trust(),
     progress: Progress | None = None,
 ) -> Difference:
-    """What leads from one environment to another; each is a reference, the folder of an environment, or scanned already.
+    """Compare two environments; each is a reference, the folder of an environment, or already scanned.
 
-    An environment on this disk is compared with a published one as if pushed with the same image prefix and compression, and
-    with another one on this disk as `scan_options` and `compression` say. `platform` chooses among those that a reference
-    names, by default this machine's. Raises `BuilderError` and `LayersError`.
+    An environment on this disk is compared with a published one as if pushed with the same image
+    prefix and compression, and with another one on this disk under `scan_options` and `compression`.
+    `platform` selects one of a reference's platforms; the default is this machine's. Raises
+    `BuilderError` and `LayersError`.
     """
     sides = [
         _fetched(side, platform, trust) if isinstance(side, str) and not os.path.isdir(side) else side
@@ -115,7 +116,7 @@ def _fetched(text: str, platform: Platform | None, trust: Trust) -> PublishedEnv
 
 
 def difference(before: Iterable[ComparedPackage], after: Iterable[ComparedPackage]) -> Difference:
-    """What leads from `before` to `after`."""
+    """Return the changes from `before` to `after`."""
     old = {(item.name, item.origin): item for item in before}
     new = {(item.name, item.origin): item for item in after}
     changed = tuple((old[name], new[name]) for name in sorted(old.keys() & new.keys()) if not old[name].same(new[name]))
@@ -128,7 +129,7 @@ def difference(before: Iterable[ComparedPackage], after: Iterable[ComparedPackag
 
 
 def published(environment: PublishedEnvironment) -> tuple[ComparedPackage, ...]:
-    """The packages of a published environment."""
+    """Packages of a published environment."""
     return tuple(
         ComparedPackage(
             layer.descriptor.annotations.get(PACKAGE, ""),
@@ -143,12 +144,12 @@ def published(environment: PublishedEnvironment) -> tuple[ComparedPackage, ...]:
 
 
 def compression_of(environment: PublishedEnvironment) -> Compression:
-    """How the layers of a published environment are compressed, which is part of their keys."""
+    """Compression of a published environment's layers, which is part of their keys."""
     return "gzip" if any(layer.descriptor.media_type == LAYER_GZIP for layer in environment.layers) else "zstd"
 
 
 def scanned(environment: Environment, *, image_prefix: str, compression: Compression) -> tuple[ComparedPackage, ...]:
-    """The packages of a scanned environment, with the keys that a push with these settings would give them."""
+    """Packages of a scanned environment, with the keys that a push with these settings gives them."""
     layers = wanted.layers(environment, image_prefix=image_prefix, compression=compression, image_layers=1)
     return tuple(
         ComparedPackage(

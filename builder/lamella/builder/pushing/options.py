@@ -1,4 +1,4 @@
-"""What a push makes of an environment, as its user decides."""
+"""Options of a push."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class PushOptions:
     """Options of `push`. The defaults give the same index on every machine."""
 
     image_prefix: str = "/opt/env"
-    """Where the environment lives on nodes."""
+    """Path of the environment on nodes."""
     image: ImageSettings = ImageSettings()
-    """What the runnable image runs, and how it is described."""
+    """Command, variables and labels of the runnable image."""
     base: str | None = None
-    """A reference to an image to put the environment on; None for an image of the environment alone."""
+    """Reference of the image below the environment; None for an image of the environment alone."""
     compression: Compression = "zstd"
-    """Of each layer; part of its key."""
+    """Compression of each layer; part of its key."""
     max_layers: int = 100
-    """The most layers that the runnable image has, the base's among them."""
+    """Maximum number of layers of the runnable image, including the base's."""
     dry_run: bool = False
     """Plan only: build nothing, upload nothing."""
     append: bool = False
-    """Keep what the tag names for other platforms."""
+    """Keep the tag's images for other platforms."""
     sbom: bool = False
     """Attach a CycloneDX bill of materials."""
     signing_key: PrivateKey | None = None

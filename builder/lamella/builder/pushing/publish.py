@@ -1,6 +1,7 @@
-"""The end of a push: documents, what is attached to them, signatures, and last of all the tag.
+"""Publish a push: upload documents, attach artifacts and signatures, and set the tag last.
 
-The index goes first without its tag, so that whoever asks for the tag, before or after, finds all that belongs to it.
+The index is uploaded without its tag first, so that a reader who resolves the tag at any moment
+finds everything that belongs to it.
 """
 
 from __future__ import annotations
@@ -28,29 +29,29 @@ if TYPE_CHECKING:
     from lamella.layers.signing.keys import PrivateKey
 
 _TRIES = 8
-"""How often others may push to one tag while a platform is added to it."""
+"""Attempts to add a platform to a tag while other pushes change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attachments:
-    """What belongs to an index and is not in it."""
+    """Artifacts and a signature that belong to an index and are not in it."""
 
     platform: Platform
-    """Whose it is."""
+    """Platform that the artifacts describe."""
     findings: Artifact | None = None
-    """Not attached where the registry takes none: what was pushed works without."""
+    """Skipped if the registry refuses them: the environment works without."""
     sbom: Artifact | None = None
     key: PrivateKey | None = None
-    """Signs the index."""
+    """Key that signs the index."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedIndex:
-    """What the tag names now."""
+    """Index that the tag names after the push."""
 
     index: Descriptor
     unattached: str = ""
-    """Why the findings are not attached; empty where they are, or there are none."""
+    """Reason why the findings are not attached; empty if they are, or if there are none."""
 
 
 def publish(
@@ -64,12 +65,13 @@ def publish(
     now: Descriptor | None,
     append: bool,
 ) -> PublishedIndex:
-    """Makes the tag of `target` name what `document` makes of other platforms' images; `now` is what it names.
+    """Upload the documents that `document` makes and set the tag of `target` to their index.
 
-    `send` sends all but the tag. With `append`, what others push to the tag meanwhile stays in it: the index is made
-    anew until the tag is found with all of it. Between the last look at the tag and its change nothing can be held, and
-    of two that fall into one such moment one is lost, unless it looks after the other: registries have no way to ask
-    for a change of that alone which was seen.
+    `document` gets the images of other platforms to keep. `send` uploads everything but the tag.
+    `now` is the descriptor that the tag names before. With `append`, the index is rebuilt until the
+    tag includes everything that concurrent pushes added. Registries have no compare-and-swap: of two
+    pushes that set the tag at the same moment one is lost, and the loser finds out when it reads the
+    tag again and retries.
     """
     for _ in range(_TRIES):
         others = destination.others(storage, now, attachments.platform) if append and now else ()
@@ -89,7 +91,7 @@ def publish(
         if latest and (latest.digest == index.digest or attachments.platform in destination.platforms(storage, latest)):
             return published
         now = latest
-    raise BuilderError(f"others push to {target} all the time, {attachments.platform} is not in it: push again")
+    raise BuilderError(f"{target}: other pushes keep changing the tag; {attachments.platform} not added; push again")
 
 
 def attach(
@@ -99,22 +101,25 @@ def attach(
     attachments: Attachments,
     before: Descriptor | None = None,
 ) -> PublishedIndex:
-    """Signs `index` and attaches what belongs to it, with what is attached to the one `before` it for other platforms."""
+    """Sign `index` and attach its artifacts, with those of other platforms from the index `before` it.
+
+    Idempotent: artifacts that are attached already are left alone.
+    """
     if attachments.key:
         from lamella.layers.signing.cosign import sign_digest
 
         sign_digest(storage, target, index.digest, attachments.key)
-    said = {PLATFORM: str(attachments.platform)}
-    artifacts = [replace(each, annotations=said) for each in (attachments.sbom, attachments.findings) if each]
+    platform = {PLATFORM: str(attachments.platform)}
+    artifacts = [replace(each, annotations=platform) for each in (attachments.sbom, attachments.findings) if each]
     try:
         if before and before.digest != index.digest:
             artifacts += _of_others(storage, before, attachments.platform)
-        # Asked once for all: a push that changes nothing is a few requests.
+        # One request for all artifacts: a push that changes nothing takes few requests.
         there = referrers.referrers(storage, index) if artifacts else ()
         for artifact in artifacts:
             referrers.attach(storage, index, artifact, there)
     except LayersError as error:
-        # Findings are nobody's wish: a bill of materials is.
+        # A user asks for a bill of materials; findings are attached to every push.
         if any(artifact.artifact_type != FINDINGS for artifact in artifacts):
             raise
         return PublishedIndex(index, str(error))
@@ -122,12 +127,12 @@ def attach(
 
 
 def _of_others(storage: Storage, before: Descriptor, platform: Platform) -> Iterator[Artifact]:
-    """The findings and bills of materials of other platforms that are attached to the index `before`."""
+    """Findings and bills of materials of other platforms, attached to the index `before`."""
     for referrer in referrers.referrers(storage, before):
         if referrer.artifact_type in {FINDINGS, SBOM}:
-            said = referrers.annotations_of(storage, referrer)
-            if said.get(PLATFORM, str(platform)) != str(platform):
-                yield referrers.Artifact(referrer.artifact_type, referrers.content_of(storage, referrer), said)
+            annotations = referrers.annotations_of(storage, referrer)
+            if annotations.get(PLATFORM, str(platform)) != str(platform):
+                yield referrers.Artifact(referrer.artifact_type, referrers.content_of(storage, referrer), annotations)
 
 
 def _digest(descriptor: Descriptor | None) -> str:

@@ -1,4 +1,4 @@
-"""Push: an environment becomes layers, the layers that are missing go to the registry, a tag names them."""
+"""Push an environment: build its layers, upload the missing ones, set a tag."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\s:]+)+")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pushed:
-    """What a push did; with `dry_run`, what it found: then nothing was built or moved."""
+    """Result of a push. With `dry_run` nothing was built or uploaded: see `plan`."""
 
     reference: str
-    """Pinned to the index's digest; of a dry run that would build, the tag alone."""
+    """Reference with the index's digest; with the tag alone after a dry run that would build."""
     environment: Environment
     plan: PushPlan
     built: int
-    """Layers that were built."""
+    """Number of layers built."""
     reused: int
-    """Layers that were neither built nor uploaded."""
+    """Number of layers neither built nor uploaded."""
     uploaded: int
-    """Layers that were uploaded."""
+    """Number of layers uploaded."""
     moved: int
-    """Bytes that were uploaded, manifests included."""
+    """Bytes uploaded, including manifests."""
     unattached: str = ""
-    """Why the findings could not be attached; empty if they were, or if there are none."""
+    """Reason why the findings are not attached; empty if they are, or if there are none."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -85,10 +85,11 @@ def push(
 ) -> Pushed:
     """Push an environment as `reference`, a tag in a registry or in an OCI layout folder.
 
-    `environment` was scanned already, or is a prefix to scan; by default it is the running interpreter's, `sys.prefix`. The
-    scan takes its image prefix from `options`. Its findings are attached to the index. `cache` is the user's unless it is
-    given. Without `progress`, a terminal and a notebook show bars. Pushing again is idempotent: the tag changes last, and
-    only if the index differs. Raises `BuilderError` and `LayersError`.
+    `environment` is a scanned environment or a prefix to scan; the default is the running
+    interpreter's, `sys.prefix`. The scan uses the image prefix of `options`. The findings are attached
+    to the index. `cache` defaults to the user's. Without `progress`, a terminal and a notebook show
+    bars. Idempotent: the tag changes last, and only if the index differs. Raises `BuilderError` and
+    `LayersError`.
     """
     target = _target(reference, options)
     with shown(progress) as bars:
@@ -122,7 +123,7 @@ def push(
 
 @dataclass(frozen=True, slots=True)
 class _Tools:
-    """What the steps of a push work with."""
+    """Storage, trust, cache and progress, for every step of a push."""
 
     storage: Storage
     target: Reference
@@ -133,7 +134,7 @@ class _Tools:
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
-    """What is to be pushed, and what is known of it before anything of the destination but its tag is read."""
+    """Layers to push, with everything known before the destination is read beyond its tag."""
 
     environment: Environment
     options: PushOptions
@@ -141,12 +142,12 @@ class _Resolved:
     layers: Layers
     remembered: Remembered
     cached: Mapping[str, BuiltLayer]
-    """The layers that the cache knows, by key."""
+    """Layers that the cache has, by key."""
     tag: Descriptor | None
-    """The index that the tag names now."""
+    """Index that the tag names now."""
 
     def documents(self, known: Mapping[str, BuiltLayer], others: Sequence[Pair]) -> Documents:
-        """The documents of these layers; the index names `others`, for other platforms, as well."""
+        """Documents of these layers. The index also names `others`, the images for other platforms."""
         environment, options = self.environment, self.options
         about = About(environment.platform, options.image_prefix, environment.interpreter.version, environment.needs)
         image = [ImageLayer(item.packages, item.key, known[item.key]) for item in self.layers.image]
@@ -154,7 +155,7 @@ class _Resolved:
         return documents(about, packages, image, base=self.base, settings=options.image, others=others)
 
     def attachments(self, known: Mapping[str, BuiltLayer]) -> Attachments:
-        """What belongs to the index beside its manifests."""
+        """Findings, bill of materials and signing key for the index."""
         report = findings_report.artifact(self.environment, self.options.image_prefix)
         bill = _bill(self.layers, known) if self.options.sbom else None
         return Attachments(self.environment.platform, report, bill, self.options.signing_key)
@@ -162,7 +163,7 @@ class _Resolved:
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """What a push will do."""
+    """Decisions of a push, before anything is built or uploaded."""
 
     plan: PushPlan
     survey: Survey | None
@@ -170,7 +171,7 @@ class _Decided:
 
     @property
     def there(self) -> frozenset[str]:
-        """Digests that the destination has."""
+        """Digests that the destination has already."""
         return self.survey.there if self.survey else frozenset()
 
 
@@ -179,8 +180,8 @@ def _resolve(tools: _Tools, environment: Environment, options: PushOptions) -> _
     count = len(base.layers) if base else 0
     if count >= options.max_layers:
         raise BuilderError(
-            f"the base {options.base} has {count} layers, and {options.max_layers} are all there may be: "
-            "raise --max-layers, or take a smaller base"
+            f"--base {options.base}: has {count} layers, leaving none of --max-layers {options.max_layers} for the "
+            "environment; raise --max-layers, or use a smaller base"
         )
     remembered = Remembered(tools.cache)
     layers = wanted.layers(
@@ -214,7 +215,7 @@ def _decide(tools: _Tools, resolved: _Resolved) -> _Decided:
 
 
 def _planned(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
-    """The result of a dry run."""
+    """Return the result of a dry run."""
     reference, planned = str(tools.target), decided.plan
     if planned.unchanged and resolved.tag:
         reference = str(tools.target.at(resolved.tag.digest))
@@ -224,7 +225,7 @@ def _planned(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
 
 
 def _unchanged(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
-    """The result if the tag names exactly this environment; what belongs to the index is attached if it is missing."""
+    """Return the result for a tag that names exactly this environment. Attach missing artifacts."""
     assert resolved.tag
     published = attach(tools.storage, tools.target, resolved.tag, resolved.attachments(resolved.cached))
     pinned = str(tools.target.at(resolved.tag.digest))
@@ -232,7 +233,7 @@ def _unchanged(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
 
 
 def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Uploads) -> dict[str, BuiltLayer]:
-    """Build and upload as decided; return what every key is, when all of it is there."""
+    """Build and upload as decided, wait for every upload, and return the layers by key."""
     environment, options, cache = resolved.environment, resolved.options, tools.cache
     results = dict(decided.survey.known if decided.survey else {})
 
@@ -267,7 +268,7 @@ def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Upl
 def _publish(
     tools: _Tools, resolved: _Resolved, decided: _Decided, known: Mapping[str, BuiltLayer], uploads: Uploads
 ) -> PublishedIndex:
-    """Send the documents and what belongs to them, and name them by the tag."""
+    """Upload the documents, attach the artifacts, and set the tag."""
     survey, cache = decided.survey, tools.cache
     assert survey
     layers = [known[item.key] for item in resolved.layers.all]
@@ -276,7 +277,7 @@ def _publish(
         try:
             uploads.documents(made)
         except LayersError:
-            # A blob that was there within a day may be gone: then the registry refuses what names it.
+            # A blob seen within the last day may be gone: the registry refuses a manifest that names it.
             if not survey.believed:
                 raise
             survey.doubt(cache)
@@ -301,16 +302,16 @@ def _target(reference: str, options: PushOptions) -> Reference:
     image_prefix = options.image_prefix
     target = Reference.parse(reference)
     if target.digest or not target.tag:
-        raise BuilderError(f"{reference} names a digest, and a push makes a new one: name a tag")
+        raise BuilderError(f"{reference}: names a digest, which a push creates; name a tag instead")
     if not _PREFIX.fullmatch(image_prefix):
         raise BuilderError(
-            f"{image_prefix!r} can't be the image prefix: want an absolute path without spaces, such as /opt/env"
+            f"--image-prefix {image_prefix!r}: not an absolute path without spaces; use a path such as /opt/env"
         )
     if image_prefix in SHARED:
-        # What holds it would not be the environment's alone: `#!/usr/bin/env` is not to be rewritten by a node.
-        raise BuilderError(f"{image_prefix} is not an environment's alone: name a folder in it, such as /opt/env")
+        # A node must not rewrite `#!/usr/bin/env`, which names this folder and not the environment.
+        raise BuilderError(f"--image-prefix {image_prefix}: shared with the system; use a folder such as /opt/env")
     if options.max_layers < 1:
-        raise BuilderError(f"the runnable image can't have {options.max_layers} layers at most: want 1 or more")
+        raise BuilderError(f"--max-layers {options.max_layers}: less than 1; the default is 100")
     return target
 
 

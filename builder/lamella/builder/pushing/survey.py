@@ -1,4 +1,4 @@
-"""What the layers of a push are known to be, and which of them the destination has."""
+"""Survey a push's destination: find known layers by key, and which of them exist there."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ _THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What layers are known to be, and which of them the destination has."""
+    """Known layers, and which of them the destination has."""
 
     known: dict[str, BuiltLayer]
+    """Layers by key, from the cache and from the repository."""
     there: frozenset[str]
+    """Digests that the destination has."""
     believed: bool
-    """Whether some of `there` was said within a day and not asked for now."""
+    """Whether some of `there` comes from an answer within the last day, not asked again."""
     place: str
+    """The repository; empty for a layout, whose answers are not remembered."""
     answers: team_cache.Answers
 
     def doubt(self, cache: LayerCache) -> None:
-        """Forgets everything that the destination ever said."""
+        """Forget every remembered answer of the destination."""
         team_cache.remember(cache, self.place, team_cache.Answers())
 
     def remember(self, cache: LayerCache, layers: Iterable[BuiltLayer], pushed: str) -> None:
-        """Everything was there just now; nobody learns anything of one's own tag, `pushed` (tag@digest)."""
+        """Remember that all `layers` exist now, and that `pushed` (tag@digest) needs no reading."""
         if self.place:
             self.answers.tags[pushed] = time.time()
             self.answers.digests.update(dict.fromkeys((str(built.digest) for built in layers), time.time()))
@@ -57,9 +60,9 @@ def survey_destination(
     cache: LayerCache,
     cached: Mapping[str, BuiltLayer],
 ) -> Survey:
-    """Asks about the layers `wanted`; `now` is what the tag names, `cached` what the cache knows of them.
+    """Look for the layers `wanted` at the destination, and remember in `cache` which were found.
 
-    What is learned is kept in `cache`.
+    `now` is the descriptor that the tag names; `cached` has the wanted layers that the cache knows.
     """
     place = "" if target.is_layout else f"{target.registry}/{target.repository}"
     answers = team_cache.recall(cache, place) if place else team_cache.Answers()
@@ -70,7 +73,7 @@ def survey_destination(
         if place
         else destination.Destination()
     )
-    # Two builders' byte code may differ by a patch release of Python: what is there goes before what is here.
+    # Byte code may differ by a patch release of Python: prefer the destination's layer to the cache's.
     known = {**others.known, **cached, **found.known}
     for key, built in known.items():
         if cached.get(key) != built:

@@ -1,7 +1,7 @@
-"""The team's cache: what others pushed to a repository, found by layer key and neither built nor uploaded again.
+"""The team's cache: layers that others pushed to a repository, found by key and reused.
 
-The images that are there are the cache: every layer of a package manifest carries its key. See
-docs/adr/a-teams-cache-is-the-images-that-are-there.md for what else was measured.
+The repository's images are the cache: every layer of a package manifest carries its key. See
+docs/adr/a-teams-cache-is-the-images-that-are-there.md for the alternatives.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from lamella.layers.trust import Trust
 
 REMEMBERED = 24 * 3600
-"""Seconds for which an answer of a registry is believed without asking again."""
+"""Seconds for which a registry's answer is used without asking again."""
 MOST_TAGS = 16
-"""Tags of a repository that are looked at: the last ones by name, since dates and versions grow."""
+"""Number of a repository's tags to read: the last by name, since dates and versions grow."""
 
 _THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one repository said, and when (seconds since 1970)."""
+    """Answers of one repository, each with its time (seconds since 1970)."""
 
     digests: dict[str, float] = field(default_factory=dict)
     """Blobs that it has."""
     tags: dict[str, float] = field(default_factory=dict)
-    """Tags whose layers were learned, each with the digest that it had: tag@digest."""
+    """Tags read, each with the digest that it had: tag@digest."""
 
 
 def recall(cache: LayerCache, place: str) -> Answers:
-    """The answers of `place` that are still believed."""
+    """Answers of `place` that are recent enough to use."""
     oldest = time.time() - REMEMBERED
     try:
         value = json.loads(cache.note(_note(place)) or b"{}")
@@ -55,7 +55,7 @@ def recall(cache: LayerCache, place: str) -> Answers:
 
 
 def remember(cache: LayerCache, place: str, answers: Answers) -> None:
-    """Keeps `answers` for other pushes; two at once keep those of one, which costs the other requests and nothing else."""
+    """Keep `answers` for later pushes. Of two pushes at once one wins; the loss costs only requests."""
     cache.keep_note(_note(place), json.dumps({"digests": answers.digests, "tags": answers.tags}).encode())
 
 
@@ -68,23 +68,23 @@ def learn(
     answers: Answers,
     trust: Trust,
 ) -> Destination:
-    """What the other tags of the repository have of the keys `missing`, and everything else that they have.
+    """Read the repository's other tags, the last first, until all keys in `missing` are found.
 
-    The last tags first, until nothing is missing. Those that were looked at are added to `answers`, and within a day not
-    looked at again unless they moved: whether they did costs one request each, where the other way is to build.
+    Return all their layers. Tags read are added to `answers`, and are not read again within a day
+    unless they moved; that check costs one request a tag, less than building a layer.
     """
     if not missing:
         return destination.Destination()
     try:
         tags = storage.tags()
     except NotFound:
-        tags = []  # a registry has no repository before something is pushed to it
+        tags = []  # a registry creates the repository on the first push
     theirs = [tag for tag in tags if tag != reference.tag and not is_derived(tag)]
-    seen = {name.rpartition("@")[0] for name in answers.tags}
-    # Those that were never looked at come with as many others as there may be: every push gets to older ones.
-    names = sorted({*theirs[-MOST_TAGS:], *[tag for tag in theirs if tag not in seen][-MOST_TAGS:]})
+    read = {name.rpartition("@")[0] for name in answers.tags}
+    # Up to as many tags again that were never read: each push reaches older ones.
+    names = sorted({*theirs[-MOST_TAGS:], *[tag for tag in theirs if tag not in read][-MOST_TAGS:]})
 
-    def look(tag: str) -> tuple[str, Destination]:
+    def read_tag(tag: str) -> tuple[str, Destination]:
         name = tag
         try:
             index = storage.resolve(tag)
@@ -92,7 +92,7 @@ def learn(
             if name not in answers.tags:
                 return name, destination.read_destination(storage, reference, index, platform, trust)
         except (NotFound, InvalidContent):
-            pass  # gone meanwhile, or somebody's other image
+            pass  # removed meanwhile, or not an image of Lamella's
         return name, destination.Destination()
 
     known: dict[str, BuiltLayer] = {}
@@ -101,7 +101,7 @@ def learn(
         while names and not known.keys() >= set(missing):
             some = names[-_THREADS:]
             del names[-_THREADS:]
-            for name, found in list(pool.map(look, some)):
+            for name, found in list(pool.map(read_tag, some)):
                 known |= found.known
                 digests |= found.digests
                 answers.tags.setdefault(name, time.time())

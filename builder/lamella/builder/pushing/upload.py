@@ -1,4 +1,4 @@
-"""Uploads what a destination lacks, several blobs at once, while other layers are still being built."""
+"""Upload missing blobs, several at once, while other layers are still being built."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TASK = "upload"
 
 
 class Uploads:
-    """Blobs on their way to `storage`. `there` holds the digests that need not go; each blob goes once."""
+    """Concurrent uploads to `storage`, each blob once, skipping the digests in `there`."""
 
     def __init__(self, storage: Storage, there: Iterable[str], progress: Progress) -> None:
         self._storage = storage
@@ -37,35 +37,35 @@ class Uploads:
         self._futures: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(_THREADS, "lamella-upload")
         self.count = 0
-        """Blobs that were uploaded."""
+        """Number of blobs uploaded."""
         self.moved = 0
-        """Bytes that were uploaded."""
+        """Bytes uploaded."""
         progress.begin(TASK, None, "B")
 
     def wait(self) -> None:
-        """Returns when everything is there, and raises the first error."""
+        """Wait for every upload. Raise the first error."""
         for future in self._futures:
             future.result()
         self._progress.end(TASK)
 
     def close(self) -> None:
-        """Ends: what has not begun never does."""
+        """Cancel uploads that have not begun, and wait for the others."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def layer(self, built: BuiltLayer, cache: LayerCache) -> None:
-        """Sends a layer from the cache."""
+        """Upload a layer from the cache."""
 
         def send() -> None:
             path = cache.blob_path(built)
             if path is None:
-                raise CacheError(f"layer {built.digest.short} left the cache while it was pushed: push again")
+                raise CacheError(f"layer {built.digest.short}: removed from the cache during the push; push again")
             if not self._storage.exists(_descriptor(built)):
                 self._send(built, path, cache)
 
         self._submit(str(built.digest), send)
 
     def borrowed(self, descriptor: Descriptor, source: ReadOnlyStorage, repository: str) -> None:
-        """Takes a base image's layer over from `source`: mounted where `repository` is of the same registry."""
+        """Copy a base image's layer from `source`, or mount it if `repository` names one of the same registry."""
 
         def send() -> None:
             if self._storage.exists(descriptor) or (repository and self._storage.mount(descriptor, repository)):
@@ -76,17 +76,17 @@ class Uploads:
         self._submit(str(descriptor.digest), send)
 
     def make_sure(self, layers: Iterable[BuiltLayer], cache: LayerCache) -> None:
-        """Asks for each of `layers`, and sends from the cache what is not there after all."""
+        """Check each of `layers` at the destination, and upload the missing ones from the cache."""
         for built in layers:
             if self._storage.exists(_descriptor(built)):
                 continue
             path = cache.blob_path(built)
             if path is None:
-                raise CacheError(f"layer {built.digest.short} is gone from the registry and from the cache: push again")
+                raise CacheError(f"layer {built.digest.short}: in neither the registry nor the cache; push again")
             self._send(built, path, cache)
 
     def document(self, document: Document, *, tag: str = "") -> None:
-        """Sends a config, manifest or index now."""
+        """Upload a config, manifest or index in the calling thread."""
         with self._lock:
             if str(document.descriptor.digest) in self._there and not tag:
                 return
@@ -95,7 +95,7 @@ class Uploads:
             self.moved += document.descriptor.size
 
     def documents(self, documents: Documents) -> None:
-        """Sends all of them, the index without a tag: what names others after them."""
+        """Upload all documents, each after those that it names, the index without a tag."""
         for document in (*documents.configs, *documents.manifests, documents.index):
             self.document(document)
 
@@ -103,11 +103,11 @@ class Uploads:
         try:
             self._storage.push(_descriptor(built), partial(_opened, path))
         except InvalidContent as error:
-            # Registries refuse for reasons of their own, too: that the blob is at fault, its own bytes say.
+            # Registries also refuse for other reasons: read the blob to see whether it is at fault.
             if (damage := _damage(built, path)) is None:
                 raise
             cache.forget(built)
-            raise CacheError(f"layer {built.digest.short} in the cache is damaged ({damage}): push again") from error
+            raise CacheError(f"layer {built.digest.short}: damaged in the cache ({damage}); push again") from error
         self._sent(built.size)
 
     def _submit(self, digest: str, send: Callable[[], None]) -> None:
@@ -117,7 +117,7 @@ class Uploads:
             self._there.add(digest)
             self._futures.append(self._pool.submit(send))
             failed = [future for future in self._futures if future.done() and future.exception()]
-        # Whoever builds layers for minutes learns at the next one that the registry takes none.
+        # A build of minutes stops at its next layer if the registry refuses uploads.
         for future in failed[:1]:
             future.result()
 
@@ -133,7 +133,7 @@ def _descriptor(built: BuiltLayer) -> Descriptor:
 
 
 def _damage(built: BuiltLayer, path: str) -> str | None:
-    """What is wrong with the blob at `path`; None for nothing."""
+    """Reason why the blob at `path` is damaged, or None."""
     try:
         with open(path, "rb") as file:
             reader = VerifiedReader(file, _descriptor(built))

@@ -1,4 +1,4 @@
-"""What the user should know of files that no package owns, of those that must not ship, and what forbids a push."""
+"""Findings of a scan about files, secrets, prefixes and the interpreter; which findings block a push."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RENAMED = re.compile(r"lib/python[\d.]+/(?:site|dist)-packages/~")
 
 
 def without_secrets(entries: Iterable[FoundFile]) -> tuple[list[FoundFile], list[LeftOut]]:
-    """Those of `entries`, which no index's package owns, that may ship; and the others."""
+    """Split `entries`, owned by no published package, into those that may ship and those left out."""
     kept: list[FoundFile] = []
     left_out: list[LeftOut] = []
     for entry in entries:
@@ -45,20 +45,18 @@ def without_secrets(entries: Iterable[FoundFile]) -> tuple[list[FoundFile], list
 
 
 def _leftover(path: str) -> str | None:
-    """Why a file is what an installer left behind; None where it is not. Both kinds hold URLs with credentials."""
+    """Reason if an installer left the file behind, or None. Both kinds may hold URLs with credentials."""
     if path.startswith("conda-meta/") and path.endswith(".json"):
-        return "a record of conda's that counts for no package"
+        return "a conda record of a package that is not installed"
     if _RENAMED.match(path):
-        return "renamed by pip to be removed, and not removed"
+        return "renamed by pip for removal, and left behind"
     return None
 
 
 def secrets(left_out: Iterable[LeftOut]) -> list[Finding]:
-    """One finding for each file that is left out because it holds credentials."""
+    """One finding for each file that is left out because it may hold credentials."""
     hidden = sorted((item for item in left_out if item.reason in REASONS), key=lambda item: item.path)
-    return [
-        Finding("warning", "secret", item.path, f"{item.path} does not ship: it is {item.reason}") for item in hidden
-    ]
+    return [Finding("warning", "secret", item.path, f"{item.path}: left out, {item.reason}") for item in hidden]
 
 
 def unowned(entries: Iterable[FoundFile], site: str) -> list[Finding]:
@@ -74,24 +72,24 @@ def unowned(entries: Iterable[FoundFile], site: str) -> list[Finding]:
             "warning" if top.startswith(site + "/") else "note",
             "unowned",
             top,
-            f"{top}{f' ({count} files)' if count > 1 else ''} belongs to no package: it ships with the unowned files",
+            f"{top}{f' ({count} files)' if count > 1 else ''}: belongs to no package; ships with the unowned files",
         )
         for top, count in sorted(tops.items())
     ]
 
 
 def unrewritten(packages: Iterable[Package], prefix: str, image_prefix: str) -> list[Finding]:
-    """One finding for each file that holds the environment's prefix where nothing can put the image prefix in its place."""
+    """One finding for each file that holds the environment's prefix without room for the image prefix."""
     return [
         Finding(
             "warning",
             "prefix",
             package.name,
-            f"{file.path} has {prefix} compiled in, which only a conda package's placeholder makes room to rewrite: "
-            f"what it looks for there it won't find at {image_prefix}",
+            f"{file.path}: cannot find its data on nodes: {prefix} is compiled in, without the padding that conda "
+            f"packages have for another prefix ({image_prefix})",
         )
         for package in packages
-        # The interpreter finds its own folders, wherever it was built for; byte code names its source for tracebacks alone.
+        # The interpreter finds its folders from its own path; byte code names its source only for tracebacks.
         if package.origin not in ("conda", "python", "system")
         for file in package.files
         if file.holds == "binary" and not file.path.endswith(".pyc")
@@ -99,8 +97,9 @@ def unrewritten(packages: Iterable[Package], prefix: str, image_prefix: str) -> 
 
 
 def cramped(packages: Iterable[Package], prefixes: tuple[bytes, ...], image_prefix: str) -> list[Finding]:
-    """One finding for each file of a conda package in which the image prefix has no room. Reads files only where it is
-    longer than the prefix that they hold now.
+    """One finding for each file of a conda package without room for the image prefix.
+
+    Files are read only if the image prefix is longer than the prefix that they hold now.
     """
     if not prefixes or len(os.fsencode(image_prefix)) <= min(map(len, prefixes)):
         return []
@@ -117,13 +116,14 @@ def cramped(packages: Iterable[Package], prefixes: tuple[bytes, ...], image_pref
 
 
 def unnamable(packages: Iterable[Package]) -> list[Finding]:
-    """One finding for each file whose name OCI has no way to say: a push of it is refused."""
+    """One finding for each file whose name an OCI layer cannot contain: a push of it is refused."""
     return [
         Finding(
             "error",
             "name",
             package.name,
-            f"{file.path} can't be in an image, where names that begin with '.wh.' mean deletion: rename it or leave it out",
+            f"{file.path}: cannot be in an image, in which names that begin with '.wh.' delete files; rename it or "
+            "leave it out",
         )
         for package in packages
         for file in package.files
@@ -132,13 +132,13 @@ def unnamable(packages: Iterable[Package]) -> list[Finding]:
 
 
 def outside(owned: Iterable[FoundFile], places: Sequence[Place]) -> list[Finding]:
-    """One finding for each file that a link to a place outside of the environment stands for."""
+    """One finding for each file that ships in place of a link to it from the environment."""
     return [
         Finding(
             "note",
             "links",
             entry.path,
-            f"{entry.path} leads to {entry.source}, outside of the environment: what is there ships in its place",
+            f"{entry.path}: ships as a copy of the file outside the environment that it links to, {entry.source}",
         )
         for entry in owned
         if entry.target is None and not any(place.holds(entry.source) for place in places)
@@ -146,38 +146,38 @@ def outside(owned: Iterable[FoundFile], places: Sequence[Place]) -> list[Finding
 
 
 def unloadable(entries: Iterable[FoundFile], contents: Mapping[str, FileContent], platform: Platform) -> list[Finding]:
-    """A finding for each compiled file among `entries` that `platform` can't load."""
+    """One finding for each compiled file of `entries` that `platform` cannot load."""
     findings = []
     for entry in entries:
         loaded = contents[entry.source].elf if entry.target is None else ""
         machine = elf.Elf.load(loaded).machine if loaded else ""
         if machine not in ("", platform.architecture):
-            message = f"{entry.path} is built for {machine}, and the environment is for {platform}: it can't be loaded"
-            findings.append(Finding("warning", "machine", entry.path, f"{message}; ship a wheel for that platform"))
+            message = f"{entry.path}: built for {machine}, cannot be loaded on {platform}"
+            findings.append(Finding("warning", "machine", entry.path, f"{message}; ship a wheel for {platform}"))
     return findings
 
 
 def uncompiled(facts: Facts) -> list[Finding]:
-    """A finding where no Python is here that compiles the modules."""
+    """A finding if this machine has no Python of the environment's version to compile modules."""
     if facts.compiler:
         return []
     message = (
-        f"no Python {facts.short} is here to compile for {facts.platform}: modules ship as source, and nodes compile "
-        f"them at every import; install python{facts.short}"
+        f"python{facts.short}: not found on this machine to compile modules for {facts.platform}; install it, or "
+        "modules ship as source and nodes compile them at every import"
     )
     return [Finding("warning", "compiler", "python", message)]
 
 
 def made_for(prefix: Prefix) -> list[Finding]:
-    """What the venv says of the Python that it was made for, where its interpreter is another one by now."""
+    """A finding if the venv was made for another Python version than its interpreter has now."""
     configuration = prefix.configuration
-    said = configuration.get("version_info") or configuration.get("version", "")
-    short = ".".join(said.split(".")[:2])
+    version = configuration.get("version_info") or configuration.get("version", "")
+    short = ".".join(version.split(".")[:2])
     if prefix.kind != "venv" or not short or short == prefix.python.short:
         return []
     message = (
-        f"{prefix.path} was made for Python {short}, and its interpreter is {prefix.python.version} by now: nothing of "
-        f"lib/python{short} is imported; make the environment anew"
+        f"{prefix.path}: made for Python {short}, but its interpreter is now {prefix.python.version}, which imports "
+        f"nothing from lib/python{short}; make the environment again"
     )
     return [Finding("error", "interpreter", "python", message)]
 
@@ -185,8 +185,10 @@ def made_for(prefix: Prefix) -> list[Finding]:
 def blocking_findings(
     environment: Environment, fail_on: Severity | None = None, strict: Collection[str] = ()
 ) -> list[Finding]:
-    """The findings that forbid a push: all from `fail_on` up, any warning or error of a package of `strict`, and one for
-    each of those that is not there.
+    """Findings that block a push.
+
+    All of severity `fail_on` and above, every warning and error of a package in `strict`, and one
+    finding for each name in `strict` that the environment lacks.
     """
     worst = _SEVERITIES[: _SEVERITIES.index(fail_on) + 1] if fail_on else ()
     names = {normalised(name): name for name in strict}
@@ -194,7 +196,7 @@ def blocking_findings(
     here = {normalised(package.name) for package in wanted}
     paths = {file.path for package in wanted for file in package.files}
     absent = [
-        Finding("error", "strict", name, f"{names[name]} must ship, and is not in the environment: install it")
+        Finding("error", "strict", name, f"{names[name]}: not in the environment, and must ship; install it")
         for name in sorted(names.keys() - here)
     ]
     return absent + [

@@ -1,4 +1,4 @@
-"""Symlinks: those inside the environment become relative, those that leave it become what they point to."""
+"""Resolve symlinks: make those inside the environment relative, replace others by their targets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _MOST_LINKS = 40
-"""As Linux has it: more are a loop."""
+"""Linux's own limit: more are a loop."""
 
 
 class Resolved(NamedTuple):
-    """Entries among which every symlink leads to another one of them."""
+    """Entries in which every symlink leads to another entry."""
 
     entries: list[FoundFile]
     left_out: list[LeftOut]
@@ -29,7 +29,10 @@ class Resolved(NamedTuple):
 
 
 def resolve(entries: Mapping[str, FoundFile], places: Sequence[Place], left_out: Iterable[LeftOut]) -> Resolved:
-    """`entries` (by path) with their symlinks relative, or replaced by what is outside of every one of `places`."""
+    """Resolve the symlinks of `entries` (by path).
+
+    A link that stays in one of `places` becomes relative; any other is replaced by its target.
+    """
     omitted = {item.path: item.reason for item in left_out}
     folders: set[str] = set()
     resolved = Resolved([], [], [])
@@ -48,17 +51,17 @@ def resolve(entries: Mapping[str, FoundFile], places: Sequence[Place], left_out:
         if target is not None:
             resolved.entries.append(entry._replace(target=target))
         elif reason:
-            resolved.left_out.append(LeftOut(entry.path, f"leads to what is left out ({reason})"))
+            resolved.left_out.append(LeftOut(entry.path, f"a link to a file that is left out ({reason})"))
         else:
             _follow(entry, places, resolved)
     return resolved
 
 
 def _candidates(entry: FoundFile, places: Sequence[Place]) -> Iterator[str]:
-    """Where in the environment the link may lead, as its text says and as the disk says."""
+    """Paths in the environment that the link may lead to, by its text and by the disk."""
     assert entry.target is not None
     if "/" not in entry.target:
-        # A neighbour stays a neighbour, wherever their folder is on this disk.
+        # A link to a sibling stays one, wherever the folder is on this disk.
         yield posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), entry.target))
     lexical = os.path.normpath(os.path.join(os.path.dirname(entry.source), entry.target))
     for path in dict.fromkeys((lexical, os.path.realpath(entry.source))):
@@ -66,7 +69,7 @@ def _candidates(entry: FoundFile, places: Sequence[Place]) -> Iterator[str]:
 
 
 def _follow(entry: FoundFile, places: Sequence[Place], resolved: Resolved) -> None:
-    """Adds what a link that leaves the environment points to, in the link's place."""
+    """Add the target of a link that leaves the environment, in place of the link."""
     real = os.path.realpath(entry.source)
     hidden = (secret_behind(entry.path, name) for name in _names(entry.source, real))
     if reason := next(filter(None, hidden), None):
@@ -75,12 +78,9 @@ def _follow(entry: FoundFile, places: Sequence[Place], resolved: Resolved) -> No
     try:
         seen = os.stat(real)
     except OSError:
-        resolved.left_out.append(LeftOut(entry.path, "a link to what is not there"))
-        resolved.findings.append(
-            Finding(
-                "warning", "links", entry.path, f"{entry.path} leads to {entry.target}, which is not there: left out"
-            )
-        )
+        resolved.left_out.append(LeftOut(entry.path, "a broken link"))
+        message = f"{entry.path}: left out, a broken link to {entry.target}"
+        resolved.findings.append(Finding("warning", "links", entry.path, message))
         return
     if stat.S_ISREG(seen.st_mode):
         resolved.entries.append(FoundFile(entry.path, real, seen))
@@ -94,16 +94,20 @@ def _follow(entry: FoundFile, places: Sequence[Place], resolved: Resolved) -> No
         resolved.entries.extend(below.entries)
         resolved.left_out.extend((*tree.left_out, *below.left_out))
         resolved.findings.extend(below.findings)
-        message = f"{entry.path} leads to {real}, outside of the environment: what is there ships in its place"
+        message = f"{entry.path}: ships as a copy of the folder outside the environment that it links to, {real}"
         resolved.findings.append(Finding("note", "links", entry.path, message))
     else:
-        resolved.left_out.append(LeftOut(entry.path, "a link to a folder that holds it, or to what is no file"))
-        message = f"{entry.path} leads to {real}, which can't be shipped in its place: left out"
+        reason = "a link to a folder that contains it, or to a special file"
+        resolved.left_out.append(LeftOut(entry.path, reason))
+        message = f"{entry.path}: left out, {reason}: {real}"
         resolved.findings.append(Finding("warning", "links", entry.path, message))
 
 
 def _names(source: str, real: str) -> Iterator[str]:
-    """Every name by which the link at `source` reaches what it leads to: a link to ~/.netrc says more than where that is."""
+    """Every path on the way from the link at `source` to its target.
+
+    A link to ~/.netrc is a secret wherever ~/.netrc itself leads.
+    """
     at = source
     for _ in range(_MOST_LINKS):
         try:
@@ -115,7 +119,7 @@ def _names(source: str, real: str) -> Iterator[str]:
 
 
 def _folders(paths: Iterable[str]) -> Iterator[str]:
-    """Every folder that `paths` stand in, the prefix ("") included."""
+    """Every parent folder of `paths`, including the prefix ("")."""
     yield ""
     for path in {path.rpartition("/")[0] for path in paths}:
         folder = path
