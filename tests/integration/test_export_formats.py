@@ -316,7 +316,7 @@ def test_links_that_can_not_be_made_are_not_made_copies_in_silence(
 
     assert export(reference, str(memory / "env"), store=store).files
 
-    with pytest.raises(ExportError, match=r"only a folder can be made of links: leave out --link"):
+    with pytest.raises(ExportError, match=r"only a folder can hold links, not tar\.gz; remove --link"):
         export(reference, str(tmp_path / "env.tar.gz"), store=store, options=ExportOptions(link=True))
 
 
@@ -408,7 +408,11 @@ def test_what_another_export_is_writing_stays(store: Store, reference: str, tmp_
 
 @pytest.mark.parametrize(
     ("prefix", "message"),
-    [("rel/x", "use an absolute path"), ("/tmp/a/../b", "use an absolute path"), ("/usr", "a folder of its own")],
+    [
+        ("rel/x", "use an absolute path"),
+        ("/tmp/a/../b", "use an absolute path"),
+        ("/usr", "a folder of the environment's own"),
+    ],
 )
 def test_a_prefix_that_can_not_be_one_is_refused_before_anything_is_pulled(
     store: Store, tmp_path: Path, prefix: str, message: str
