@@ -34,6 +34,7 @@ LAYERS = [{"a": "1"}, {"b": "2"}]
         ("2.36.0", "2.36", True),
         ("2.36.1", "2.36", False),
         ("2.36", "2.36.9000", True),
+        ("9" * 5000, "2.36", True),
     ],
 )
 def test_glibc_versions_are_compared_as_numbers(needed: str, here: str, enough: bool) -> None:

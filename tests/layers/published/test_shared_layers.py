@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,3 +55,13 @@ def test_of_many_tags_the_nearest_are_read(layout: OciLayout) -> None:
     assert (found.compared, found.others) == (("v8", "v9", "v11", "v12"), 11)
     assert asked(layout, "v1", limit=2)[1].compared == ("v2", "v3")
     assert asked(layout, "v12", limit=2)[1].compared == ("v10", "v11")
+
+
+def test_tags_of_any_length_and_script_are_put_in_order(layout: OciLayout, tmp_path: Path) -> None:
+    push_environment(layout, packages=[b"same"], tag="v1")
+    index = json.loads((tmp_path / "layout/index.json").read_text())
+    for tag in ("v" + "9" * 5000, "v²", "v٣"):
+        entry = index["manifests"][0] | {"annotations": {"org.opencontainers.image.ref.name": tag}}
+        index["manifests"].append(entry)
+    (tmp_path / "layout/index.json").write_text(json.dumps(index))
+    assert sorted(asked(layout, "v1")[1].compared) == sorted(["v" + "9" * 5000, "v²", "v٣"])

@@ -15,6 +15,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import InvalidContent
+from lamella.layers.oci.parsing import (
+    annotations_of,
+    fields,
+    list_of,
+    media_type_of,
+    parse_object,
+    shallow,
+    text_of,
+    texts_of,
+)
+from lamella.layers.oci.values import bounded_int
+from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +63,7 @@ class Digest:
     def __post_init__(self) -> None:
         if len(self.hex) != _HEX_LENGTH.get(self.algorithm) or not _HEX.fullmatch(self.hex):
             raise InvalidContent(
-                f"{f'{self.algorithm}:{self.hex}'[:100]!r} is not a digest: want sha256: or sha512: and lower-case hex"
+                f"{escaped(f'{self.algorithm}:{self.hex}', 100)}: not a digest; write sha256: or sha512: and lower-case hex"
             )
 
     def __str__(self) -> str:
@@ -68,9 +80,9 @@ class Digest:
 
     @classmethod
     def parse(cls, text: object) -> Digest:
-        """`text` as a digest; `InvalidContent` if it is none."""
+        """Return `text` as a digest, or raise `InvalidContent`."""
         if not isinstance(text, str):
-            raise InvalidContent(f"{str(text)[:100]!r} is not a digest: want a string such as sha256:…")
+            raise InvalidContent("a digest is missing or not a string such as sha256:…")
         algorithm, _, value = text.partition(":")
         return cls(algorithm, value)
 
@@ -96,7 +108,7 @@ class Platform:
         """`linux/amd64` or `linux/arm/v7` as a platform."""
         parts = text.split("/")
         if len(parts) not in (2, 3) or not all(parts):
-            raise InvalidContent(f"{text!r} is not a platform: want os/architecture, such as linux/amd64")
+            raise InvalidContent(f"{escaped(text, 100)}: not a platform; write os/architecture, such as linux/amd64")
         return cls(*parts)
 
     @classmethod
@@ -148,21 +160,20 @@ class Descriptor:
     @classmethod
     def from_value(cls, value: object) -> Descriptor:
         """A parsed JSON object as a descriptor; `InvalidContent` names the field that is wrong."""
-        document = _object(value, "a descriptor")
-        size = document.get("size")
-        # bool is an int to Python and is none to JSON.
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise InvalidContent(f"a descriptor's size is {str(size)[:40]!r}: want a whole number of bytes, 0 or more")
+        document = fields(value, "a descriptor")
+        size = bounded_int(document.get("size"))
+        if size is None:
+            raise InvalidContent("a descriptor's size is not a whole number of bytes from 0 to 2**63 - 1")
         if document.get("urls"):
             raise InvalidContent("a descriptor has 'urls': foreign layers are not fetched from elsewhere")
         platform = document.get("platform")
         return cls(
-            _string(document, "mediaType"),
+            media_type_of(document),
             Digest.parse(document.get("digest")),
             size,
-            _strings(document.get("annotations"), "annotations"),
+            annotations_of(document),
             None if platform is None else _platform_from(platform),
-            _string(document, "artifactType", ""),
+            text_of(document, "artifactType", ""),
         )
 
 
@@ -197,21 +208,21 @@ class Manifest:
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
-        """The bytes of an image manifest as a value; `InvalidContent` if they are none."""
+        """The bytes of an image manifest as a value, or raise `InvalidContent`."""
         document = _document(content, "an image manifest")
         # A document that is a manifest and an index at once is how two readers are made to see two images.
         if "manifests" in document or "fsLayers" in document:
             raise InvalidContent("the image manifest is also an index or of schema 1: refused as ambiguous")
         subject = document.get("subject")
-        media_type = _string(document, "mediaType", MANIFEST)
+        media_type = media_type_of(document, MANIFEST)
         if media_type not in MANIFEST_TYPES:
-            raise InvalidContent(f"an image manifest calls itself {media_type[:100]!r}")
+            raise InvalidContent(f"an image manifest has the media type {media_type}")
         return cls(
             Descriptor.from_value(document.get("config")),
-            tuple(Descriptor.from_value(layer) for layer in _list(document, "layers")),
-            _strings(document.get("annotations"), "annotations"),
+            tuple(Descriptor.from_value(layer) for layer in list_of(document, "layers")),
+            annotations_of(document),
             media_type,
-            _string(document, "artifactType", ""),
+            text_of(document, "artifactType", ""),
             None if subject is None else Descriptor.from_value(subject),
         )
 
@@ -237,19 +248,19 @@ class Index:
 
     @classmethod
     def parse(cls, content: bytes) -> Index:
-        """The bytes of an image index as a value; `InvalidContent` if they are none."""
+        """The bytes of an image index as a value, or raise `InvalidContent`."""
         document = _document(content, "an image index")
         if "layers" in document or "config" in document or "fsLayers" in document:
             raise InvalidContent("the image index is also a manifest: refused as ambiguous")
         subject = document.get("subject")
-        media_type = _string(document, "mediaType", INDEX)
+        media_type = media_type_of(document, INDEX)
         if media_type not in INDEX_TYPES:
-            raise InvalidContent(f"an image index calls itself {media_type[:100]!r}")
+            raise InvalidContent(f"an image index has the media type {media_type}")
         return cls(
-            tuple(Descriptor.from_value(manifest) for manifest in _list(document, "manifests")),
-            _strings(document.get("annotations"), "annotations"),
+            tuple(Descriptor.from_value(manifest) for manifest in list_of(document, "manifests")),
+            annotations_of(document),
             media_type,
-            _string(document, "artifactType", ""),
+            text_of(document, "artifactType", ""),
             None if subject is None else Descriptor.from_value(subject),
         )
 
@@ -305,32 +316,40 @@ class ImageConfig:
 
     @classmethod
     def parse(cls, content: bytes) -> ImageConfig:
-        """The bytes of an image configuration as a value; `InvalidContent` if they are none."""
+        """The bytes of an image configuration as a value, or raise `InvalidContent`."""
         document = _document(content, "an image configuration")
-        run = _object(document.get("config") or {}, "the image configuration's config")
-        rootfs = _object(document.get("rootfs"), "the image configuration's rootfs")
+        run = fields(document.get("config") or {}, "the image configuration's config")
+        rootfs = fields(document.get("rootfs"), "the image configuration's rootfs")
         history = document.get("history") or []
         if not isinstance(history, list):
             raise InvalidContent("an image configuration's history is not a list")
         return cls(
-            Platform(_string(document, "os"), _string(document, "architecture"), _string(document, "variant", "")),
-            tuple(Digest.parse(item) for item in _list(rootfs, "diff_ids")),
-            _texts(run, "Env"),
-            _texts(run, "Entrypoint"),
-            _texts(run, "Cmd"),
-            _string(run, "WorkingDir", ""),
-            _string(run, "User", ""),
-            _strings(run.get("Labels"), "Labels"),
-            _string(document, "created", ""),
-            tuple(_object(item, "a history entry") for item in history),
-            {name: value for name, value in run.items() if name not in _RUN and value is not None},
-            {name: document[name] for name in _DESCRIBED if document.get(name) is not None},
+            Platform(text_of(document, "os"), text_of(document, "architecture"), text_of(document, "variant", "")),
+            tuple(Digest.parse(item) for item in list_of(rootfs, "diff_ids")),
+            texts_of(run, "Env"),
+            texts_of(run, "Entrypoint"),
+            texts_of(run, "Cmd"),
+            text_of(run, "WorkingDir", ""),
+            text_of(run, "User", ""),
+            annotations_of(run, "Labels"),
+            text_of(document, "created", ""),
+            tuple(shallow(fields(item, "a history entry"), "a history entry") for item in history),
+            _kept({name: value for name, value in run.items() if name not in _RUN}),
+            _kept({name: document.get(name) for name in _DESCRIBED}),
         )
 
 
 _RUN = frozenset({"Env", "Entrypoint", "Cmd", "WorkingDir", "User", "Labels"})
 """What `ImageConfig` has fields for, of a configuration's `config`."""
 _DESCRIBED = ("author", "os.version", "os.features")
+
+
+def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: shallow(value, f"{escaped(name, 40)} of an image configuration")
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _optional(document: Manifest | Index) -> dict[str, Any]:
@@ -362,67 +381,13 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
 def _document(content: bytes, what: str) -> dict[str, Any]:
     if len(content) > MAX_DOCUMENT:
         raise InvalidContent(f"{what} of {len(content)} bytes is larger than {MAX_DOCUMENT}")
-    try:
-        value = json.loads(content, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        raise InvalidContent(f"{what} is not JSON: it begins with {content[:60]!r}") from None
-    return _object(value, what)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    # Of two values under one key, one reader takes the first and another the last.
-    if len(document) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InvalidContent(f"a document has {twice[:100]!r} twice in one object: refused as ambiguous")
-    return document
-
-
-def _object(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidContent(f"{what} is not a JSON object")
-    return value
-
-
-def _list(document: dict[str, Any], key: str) -> list[Any]:
-    value = document.get(key)
-    if not isinstance(value, list):
-        raise InvalidContent(f"{key!r} is missing or not a list")
-    return value
-
-
-def _string(document: dict[str, Any], key: str, default: str | None = None) -> str:
-    value = document.get(key)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, str):
-        raise InvalidContent(f"{key!r} is missing or not a string")
-    return value
-
-
-def _strings(value: object, what: str) -> dict[str, str]:
-    if value is None:
-        return {}
-    # By type, as JSON has no subclasses of str: hundreds of layers have a few of these each.
-    if not isinstance(value, dict) or not {str}.issuperset(map(type, value.values())):
-        raise InvalidContent(f"{what!r} is not an object of strings")
-    return value
-
-
-def _texts(document: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = document.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InvalidContent(f"{key!r} is not a list of strings")
-    return tuple(value)
+    return parse_object(content, what)
 
 
 def _platform_from(value: object) -> Platform:
-    document = _object(value, "a platform")
+    document = fields(value, "a platform")
     return Platform(
-        _string(document, "os", "unknown"),
-        _string(document, "architecture", "unknown"),
-        _string(document, "variant", ""),
+        text_of(document, "os", "unknown"),
+        text_of(document, "architecture", "unknown"),
+        text_of(document, "variant", ""),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, UNPACKED, VERSION
+from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.text import size
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class PublishedPackage:
         """The package that `layer` holds."""
         about = layer.descriptor.annotations
         name, version, origin, key, unpacked = (about.get(each, "") for each in _ANNOTATIONS)
-        return cls(name, version, origin, key, _number(unpacked), layer)
+        return cls(name, version, origin, key, bounded_decimal(unpacked) or 0, layer)
 
     @property
     def size(self) -> int:
@@ -42,8 +43,3 @@ class PublishedPackage:
 
     def __repr__(self) -> str:
         return f"<PublishedPackage {self.name} {self.version}: {size(self.size)}>"
-
-
-def _number(text: str) -> int:
-    # Written by others: int() refuses thousands of digits, and takes digits of every script.
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import Unsupported
+from lamella.layers.oci.values import bounded_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -19,6 +20,7 @@ _LEVELS = {
     4: ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
 }
 _MAX_CACHE = 16 << 20
+_MAX_RELEASE = 9999
 
 
 def check(environment: PublishedEnvironment) -> None:
@@ -111,7 +113,7 @@ def _cpu_flags() -> frozenset[str]:
 
 def _release(version: str) -> tuple[int, ...]:
     """The numbers of a glibc version, to compare. Not by `packaging`: its import takes longer than a mount."""
-    numbers = [int(part) for part in version.split(".") if part.isdecimal()]
+    numbers = [bounded_decimal(part, _MAX_RELEASE) or 0 for part in version.split(".")[:4]]
     while numbers and not numbers[-1]:
         numbers.pop()
     return tuple(numbers)

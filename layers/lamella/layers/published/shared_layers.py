@@ -11,6 +11,7 @@ from lamella.layers.oci.annotations import IMAGE
 from lamella.layers.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Digest, Index, Manifest
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.oci.tags import is_derived
+from lamella.layers.oci.values import bounded_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -70,4 +71,6 @@ def _layers(storage: ReadOnlyStorage, tag: str) -> frozenset[Digest]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
+    # A layout's tags are in its index.json, of any length.
+    parts = re.split(r"([0-9]+)", name[:256])
+    return [(-1 if (number := bounded_decimal(part)) is None else number, part) for part in parts]

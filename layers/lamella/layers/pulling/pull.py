@@ -11,6 +11,7 @@ from lamella.layers.errors import StoreError
 from lamella.layers.oci.annotations import UNPACKED
 from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.progress import Progress, Silent
 from lamella.layers.published import environment as published
 from lamella.layers.storages import open_storage
@@ -152,5 +153,5 @@ def _check_room(store: Store, todo: PullPlan) -> None:
 
 
 def _unpacked(layer: Layer) -> int:
-    text = layer.descriptor.annotations.get(UNPACKED, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else layer.descriptor.size
+    announced = bounded_decimal(layer.descriptor.annotations.get(UNPACKED))
+    return layer.descriptor.size if announced is None else announced

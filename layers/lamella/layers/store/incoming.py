@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, UnsafeLayer
 from lamella.layers.oci.annotations import PACKAGE, UNPACKED, VERSION
+from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.store import locks
 from lamella.layers.store.store import make_folder
 from lamella.layers.tar.decompress import DiffReader, decompressed
@@ -163,6 +164,5 @@ def sync(path: str) -> None:
 def _limit(layer: Layer) -> int:
     # Bytes that the tar may have. A publisher announces what a layer unpacks to, and the plan has compared that with
     # the disk's room; headers may double it where files are tiny. Nothing announced: what no honest archive reaches.
-    announced = layer.descriptor.annotations.get(UNPACKED, "")
-    content = int(announced) if announced.isdecimal() and announced.isascii() and len(announced) < 19 else 0
+    content = bounded_decimal(layer.descriptor.annotations.get(UNPACKED)) or 0
     return max(2 * content, _EXPANSION * layer.descriptor.size) + _FREE_EXPANSION
