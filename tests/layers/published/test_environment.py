@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci.annotations import IMAGE, PACKAGE, PREFIX
+from lamella.layers.oci.annotations import DRIVERS, GLIBC, IMAGE, PACKAGE, PREFIX
 from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Digest, Index, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
@@ -17,7 +18,11 @@ from lamella.layers.trust import Trust
 from support.published import AMD64, ARM64, Blob, blob, image, push_environment, push_image, push_index
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from lamella.layers.oci.storage import Reader
 
 
 @pytest.fixture
@@ -84,10 +89,26 @@ def test_a_tag_that_is_not_there_is_told(layout: OciLayout) -> None:
         published.read_index(layout, V1, Trust())
 
 
-@pytest.mark.parametrize("prefix", ["", "opt/env", "/opt/../../etc", "/", "/opt//env", "/opt/./env", "/opt/env\0x"])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "opt/env",
+        "/opt/../../etc",
+        "/",
+        "/opt//env",
+        "/opt/./env",
+        "/opt/env\x1b[2J",
+        "/opt/my env",
+        "/opt/env:/bin",
+        "/opt" * 33,
+        "/" + "x" * 256,
+        "/" + "/".join(["x" * 200] * 6),
+    ],
+)
 def test_an_image_prefix_that_leads_elsewhere_is_refused(layout: OciLayout, prefix: str) -> None:
     push_environment(layout, prefix=prefix)
-    with pytest.raises(InvalidContent, match=r"image prefix .* is not an absolute path"):
+    with pytest.raises(InvalidContent, match="not an image prefix; use an absolute path such as /opt/env"):
         published.read_index(layout, V1, Trust())
 
 
@@ -142,6 +163,109 @@ def test_the_layers_of_several_package_manifests_are_one_environment_s(layout: O
     assert found.config.diff_ids == tuple(layer.diff_id for layer in found.layers)
     assert found.manifest.layers == tuple(layer.descriptor for layer in found.layers)
     assert len(found.documents) == 6
+
+
+class Counting:
+    """A storage that counts how often each document is fetched."""
+
+    def __init__(self, storage: OciLayout) -> None:
+        self._storage = storage
+        self.fetched: Counter[Digest] = Counter()
+
+    def resolve(self, name: str) -> Descriptor:
+        return self._storage.resolve(name)
+
+    def tags(self) -> list[str]:
+        return self._storage.tags()
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        return self._storage.referrers(digest)
+
+    def fetch(self, descriptor: Descriptor) -> AbstractContextManager[Reader]:
+        self.fetched[descriptor.digest] += 1
+        return self._storage.fetch(descriptor)
+
+
+def test_of_many_platforms_only_the_documents_of_one_are_fetched(layout: OciLayout) -> None:
+    push_environment(layout, platforms=[AMD64, ARM64, Platform("linux", "s390x")])
+    counting = Counting(layout)
+    found = published.read_index(counting, V1, Trust(), ARM64)
+    assert [environment.platform for environment in found.environments] == [ARM64]
+    assert list(counting.fetched.values()) == [1, 1, 1]  # index, package manifest, its config
+    with pytest.raises(LayersError, match="use --platform with one of linux/amd64, linux/arm64, linux/s390x"):
+        published.for_platform(published.read_index(layout, V1, Trust(), AMD64), ARM64)
+
+
+def test_a_platform_of_no_environment_costs_the_index_alone(layout: OciLayout) -> None:
+    push_environment(layout, platforms=[AMD64, ARM64])
+    counting = Counting(layout)
+    found = published.read_index(counting, V1, Trust(), Platform("linux", "riscv64"))
+    assert not found.environments
+    assert sum(counting.fetched.values()) == 1
+
+
+def test_an_environment_for_another_platform_than_the_index_says_is_refused(layout: OciLayout) -> None:
+    _, runnable = (made.pushed(layout) for made in image([]))
+    _config, manifest = (made.pushed(layout) for made in image([], annotations={PREFIX: "/opt/env"}))
+    described = replace(manifest.descriptor, annotations={IMAGE: str(runnable.descriptor.digest)})
+    push_index(layout, [replace(runnable.descriptor, platform=ARM64), described], "v1")
+    with pytest.raises(InvalidContent, match="contradict each other"):
+        published.read_index(layout, V1, Trust(), ARM64)
+
+
+def marked(layout: OciLayout, count: int, image_of: Callable[[int], str], layers: int = 1) -> None:
+    """Push an index that lists one package manifest `count` times, each time as that of an image."""
+    layer = blob(b"content").pushed(layout)
+    config, manifest = image([layer.descriptor] * layers, annotations={PREFIX: "/opt/env"})
+    config.pushed(layout)
+    manifest.pushed(layout)
+    entries = [replace(manifest.descriptor, annotations={IMAGE: image_of(number)}) for number in range(count)]
+    push_index(layout, entries, "v1")
+
+
+def test_a_package_manifest_that_is_listed_twice_is_refused(layout: OciLayout) -> None:
+    marked(layout, 2, lambda _: "sha256:0")
+    with pytest.raises(InvalidContent, match=r"lists the package manifest sha256:.* twice"):
+        published.read_index(layout, V1, Trust())
+
+
+def test_a_package_manifest_of_many_environments_is_fetched_once(layout: OciLayout) -> None:
+    marked(layout, published.MAX_ENVIRONMENTS, lambda number: f"sha256:{number}")
+    counting = Counting(layout)
+    published.read_index(counting, V1, Trust())
+    assert set(counting.fetched.values()) == {1}
+
+
+def test_more_environments_than_there_are_platforms_are_refused_unread(layout: OciLayout) -> None:
+    marked(layout, published.MAX_ENVIRONMENTS + 1, lambda number: f"sha256:{number}")
+    counting = Counting(layout)
+    with pytest.raises(InvalidContent, match="has 65 environments; at most 64 are read"):
+        published.read_index(counting, V1, Trust())
+    assert sum(counting.fetched.values()) == 1
+
+
+def test_the_layers_of_all_environments_together_are_bounded(layout: OciLayout) -> None:
+    marked(layout, 3, lambda number: f"sha256:{number}", layers=published.MAX_LAYERS // 3 + 1)
+    with pytest.raises(InvalidContent, match="has more than 20,000 layers; refused"):
+        published.read_index(layout, V1, Trust())
+
+
+@pytest.mark.parametrize(
+    ("need", "text", "problem"),
+    [
+        (GLIBC, "9" * 5000, "not a version of glibc"),
+        (GLIBC, "2.x", "not a version of glibc"),
+        (DRIVERS, "a " * 300, "not a list of up to 256 libraries"),
+        (DRIVERS, "../etc/passwd", "not a list of up to 256 libraries"),
+    ],
+)
+def test_a_need_that_no_machine_can_be_checked_for_is_refused(
+    layout: OciLayout, need: str, text: str, problem: str
+) -> None:
+    _config, manifest = (made.pushed(layout) for made in image([], annotations={PREFIX: "/opt/env", need: text}))
+    push_index(layout, [replace(manifest.descriptor, annotations={IMAGE: "sha256:0"})], "v1")
+    with pytest.raises(InvalidContent, match=problem):
+        published.read_index(layout, V1, Trust())
 
 
 def test_package_manifests_of_one_environment_that_disagree_are_refused(layout: OciLayout) -> None:

@@ -53,7 +53,8 @@ def load_image(
     place = Reference.parse(reference)
     name = name or _name(place)
     with contextlib.closing(open_storage(place, trust)) as storage:
-        found = environment.for_platform(environment.read_index(storage, place, trust), platform or Platform.here())
+        wanted = platform or Platform.here()
+        found = environment.for_platform(environment.read_index(storage, place, trust, wanted), wanted)
         if not found.image:
             raise BuilderError(f"{reference} has no runnable image: push the environment again")
         manifest = Manifest.parse(fetch_document(storage, found.image))

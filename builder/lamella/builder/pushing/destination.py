@@ -11,6 +11,7 @@ from lamella.layers.errors import InvalidContent, NotFound, NotSigned
 from lamella.layers.oci.annotations import IMAGE, KEY, UNPACKED
 from lamella.layers.oci.documents import INDEX_TYPES, ImageConfig, Index, Manifest, layers_of
 from lamella.layers.oci.storage import fetch_document
+from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.published import environment as published
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def read_destination(
     Also empty if `trust` requires a signature that is missing: unsigned layers are not used as a cache.
     """
     try:
-        found = published.read_index(storage, reference.at(index.digest), trust)
+        found = published.read_index(storage, reference.at(index.digest), trust, platform)
     except (InvalidContent, NotSigned):
         return Destination(index)
     digests: set[str] = set()
@@ -96,12 +97,10 @@ def built_layers(layers: Iterable[Layer]) -> dict[str, BuiltLayer]:
     known = {}
     for layer in layers:
         about = layer.descriptor.annotations
-        key, unpacked = about.get(KEY, ""), about.get(UNPACKED, "")
-        if len(key) == 64 and unpacked.isdigit():
+        key, unpacked = about.get(KEY, ""), bounded_decimal(about.get(UNPACKED))
+        if len(key) == 64 and unpacked is not None:
             descriptor = layer.descriptor
-            known[key] = BuiltLayer(
-                descriptor.digest, descriptor.size, layer.diff_id, int(unpacked), descriptor.media_type
-            )
+            known[key] = BuiltLayer(descriptor.digest, descriptor.size, layer.diff_id, unpacked, descriptor.media_type)
     return known
 
 

@@ -111,8 +111,8 @@ def diff(
 def _fetched(text: str, platform: Platform | None, trust: Trust) -> PublishedEnvironment:
     reference = Reference.parse(text)
     with closing(open_storage(reference, trust)) as storage:
-        found = read_index(storage, reference, trust)
-    return for_platform(found, platform or Platform.here())
+        wanted = platform or Platform.here()
+        return for_platform(read_index(storage, reference, trust, wanted), wanted)
 
 
 def difference(before: Iterable[ComparedPackage], after: Iterable[ComparedPackage]) -> Difference:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.errors import LayersError
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
+from lamella.layers.oci.values import is_image_prefix
 from lamella.layers.progress import shown
 from lamella.layers.storages import open_storage, trust_for
 from lamella.layers.text import counted, size
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import Storage
     from lamella.layers.progress import Progress
-
-_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\s:]+)+")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -303,7 +301,7 @@ def _target(reference: str, options: PushOptions) -> Reference:
     target = Reference.parse(reference)
     if target.digest or not target.tag:
         raise BuilderError(f"{reference}: names a digest, which a push creates; name a tag instead")
-    if not _PREFIX.fullmatch(image_prefix):
+    if not is_image_prefix(image_prefix):
         raise BuilderError(
             f"--image-prefix {image_prefix!r}: not an absolute path without spaces; use a path such as /opt/env"
         )

@@ -5,9 +5,15 @@ Annotations and documents come from anybody who may push. Every number and name 
 
 from __future__ import annotations
 
+import re
+
 MAX_INT = (1 << 63) - 1
 """The largest size that a file, a Go client or a sum of two in C can have."""
 
+_MAX_PREFIX = 1024
+_MAX_PARTS = 32
+# Without white space and colons: it stands in shebang lines and in PATH.
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\s:]{1,255})+")
 _DIGITS = len(str(MAX_INT))
 
 
@@ -38,3 +44,13 @@ def clean_text(value: object, most: int = 4096) -> str | None:
         return value if len(value.encode()) <= most else None
     except UnicodeEncodeError:
         return None
+
+
+def is_image_prefix(text: str) -> bool:
+    """Return whether an environment can have `text` as its image prefix: an absolute path in its one spelling."""
+    return (
+        len(text) <= _MAX_PREFIX
+        and text.count("/") <= _MAX_PARTS
+        and text.isprintable()
+        and bool(_PREFIX.fullmatch(text))
+    )

@@ -7,6 +7,7 @@ latter, and remembers the former's descriptor. See docs/concepts.md.
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,15 +25,26 @@ from lamella.layers.oci.documents import (
     layers_of,
 )
 from lamella.layers.oci.storage import fetch_document
+from lamella.layers.oci.values import is_image_prefix
 from lamella.layers.published.package import PublishedPackage
-from lamella.layers.text import counted
+from lamella.layers.text import counted, escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
+    from lamella.layers.oci.documents import Digest
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import ReadOnlyStorage
     from lamella.layers.trust import Trust
+
+
+MAX_ENVIRONMENTS = 64
+"""Environments of one index: Go has fewer platforms than that."""
+MAX_LAYERS = 20_000
+"""Layers of all environments that are read of one index. The largest environments known have a tenth of that."""
+
+_MAX_DRIVERS = 256
+_GLIBC = re.compile(r"(?:[0-9]{1,4}(?:\.[0-9]{1,4}){0,3})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +115,22 @@ class PublishedIndex:
     descriptor: Descriptor
     index: Index
     environments: tuple[PublishedEnvironment, ...]
-    """At least one, in the index's order."""
+    """In the index's order; those for other platforms are left out if one was asked for."""
+    platforms: tuple[Platform, ...]
+    """Every platform that it has an environment for, in its order."""
 
     def __repr__(self) -> str:
         return f"<PublishedIndex {self.reference}: {counted(len(self.environments), 'environment')}>"
 
 
-def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> PublishedIndex:
-    """The environments that `reference` names in `storage`; its digest goes before its tag.
+def read_index(
+    storage: ReadOnlyStorage, reference: Reference, trust: Trust, platform: Platform | None = None
+) -> PublishedIndex:
+    """Read the environments that `reference` names in `storage`; its digest goes before its tag.
 
-    Raises `NotFound`, `NotSigned` unless the key that `trust` requires signed it, `InvalidContent` without an environment,
-    and what `fetch` raises.
+    `platform`: read only the environments that `for_platform` chooses from; the index itself says which those are. Raises
+    `NotFound`, `NotSigned` unless the key that `trust` requires signed it, `InvalidContent` without an environment, and what
+    `fetch` raises.
     """
     descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
     if trust.required_key:
@@ -123,26 +140,32 @@ def read_index(storage: ReadOnlyStorage, reference: Reference, trust: Trust) -> 
     if descriptor.media_type not in INDEX_TYPES:
         raise InvalidContent(f"{reference}: not pushed by lamella, its media type is {descriptor.media_type}")
     index = Index.parse(fetch_document(storage, descriptor))
-    parts: dict[str, list[Descriptor]] = {}
-    for entry in index.manifests:
-        if IMAGE in entry.annotations:
-            parts.setdefault(entry.annotations[IMAGE], []).append(entry)
-    environments = tuple(_environment(storage, entries, index) for entries in parts.values())
-    if not environments:
-        raise InvalidContent(f"{reference}: an image without packages; push the environment with lamella push")
-    return PublishedIndex(reference.at(descriptor.digest), descriptor, index, environments)
+    groups = _groups(index, str(reference))
+    reader = _Reader(storage)
+    environments = []
+    platforms = []
+    for group in groups:
+        announced = group.image.platform if group.image else None
+        if not platform or not announced or announced in _served_by(platform):
+            environment = reader.environment(group)
+            environments.append(environment)
+            announced = environment.platform
+        platforms.append(announced)
+    return PublishedIndex(reference.at(descriptor.digest), descriptor, index, tuple(environments), tuple(platforms))
 
 
 def for_platform(published: PublishedIndex, platform: Platform) -> PublishedEnvironment:
-    """The environment for `platform`, one without a variant serving any; else a `LayersError` naming those there are."""
-    for environment in published.environments:
-        if environment.platform == platform:
-            return environment
-    for environment in published.environments:
-        if environment.platform == Platform(platform.os, platform.architecture):
-            return environment
-    there = ", ".join(str(environment.platform) for environment in published.environments)
-    raise LayersError(f"{published.reference}: no environment for {platform}; use --platform with one of {there}")
+    """Return the environment for `platform`; one without a variant serves any. Raise a `LayersError` that names all others."""
+    for served in _served_by(platform):
+        for environment in published.environments:
+            if environment.platform == served:
+                return environment
+    others = ", ".join(map(str, published.platforms))
+    raise LayersError(f"{published.reference}: no environment for {platform}; use --platform with one of {others}")
+
+
+def _served_by(platform: Platform) -> tuple[Platform, Platform]:
+    return platform, Platform(platform.os, platform.architecture)
 
 
 # A process that mounts one environment again and again, as a node's agent does, reads its documents once: what they say
@@ -151,40 +174,87 @@ _manifest = functools.lru_cache(maxsize=8)(Manifest.parse)
 _config = functools.lru_cache(maxsize=8)(ImageConfig.parse)
 
 
-def _environment(storage: ReadOnlyStorage, entries: Sequence[Descriptor], index: Index) -> PublishedEnvironment:
-    """The environment whose package manifests are `entries`: one, or as many as the layers need that one can't have."""
-    manifests: list[Manifest] = []
-    configs: list[ImageConfig] = []
-    layers: list[Layer] = []
-    for entry in entries:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The package manifests of one environment, and its runnable image."""
+
+    entries: tuple[Descriptor, ...]
+    image: Descriptor | None
+
+
+def _groups(index: Index, name: str) -> list[_Group]:
+    """The environments of an index, before anything of them is read."""
+    images = {str(entry.digest): entry for entry in index.manifests if IMAGE not in entry.annotations}
+    parts: dict[str, dict[Digest, Descriptor]] = {}
+    for entry in index.manifests:
+        if IMAGE not in entry.annotations:
+            continue
         if entry.media_type not in MANIFEST_TYPES:
             raise InvalidContent(
                 f"{entry.digest}: marked as a package manifest, but its media type is {entry.media_type}"
             )
-        manifest = _manifest(fetch_document(storage, entry))
-        config = _config(fetch_document(storage, manifest.config))
-        manifests.append(manifest)
-        configs.append(config)
-        layers += layers_of(manifest, config)
-    first, config = manifests[0], configs[0]
-    if any(each.annotations != first.annotations for each in manifests) or {each.platform for each in configs} != {
-        config.platform
-    }:
-        raise InvalidContent(f"{entries[0].digest}: its package manifests contradict each other")
-    if len(manifests) > 1:
-        first = replace(first, layers=tuple(layer.descriptor for layer in layers))
-        config = replace(config, diff_ids=tuple(layer.diff_id for layer in layers))
-    prefix = first.annotations.get(PREFIX, "")
-    # Nodes join it to a folder of their own and mount there: it may not lead out of it.
-    if not prefix.startswith("/") or "\0" in prefix or any(part in {"", ".", ".."} for part in prefix.split("/")[1:]):
-        raise InvalidContent(f"{entries[0].digest}: image prefix {prefix[:100]!r} is not an absolute path")
-    image = entries[0].annotations[IMAGE]
-    return PublishedEnvironment(
-        config.platform,
-        entries[0],
-        first,
-        config,
-        (*entries, *(manifest.config for manifest in manifests)),
-        tuple(layers),
-        next((entry for entry in index.manifests if str(entry.digest) == image), None),
-    )
+        part = parts.setdefault(entry.annotations[IMAGE], {})
+        if entry.digest in part:
+            raise InvalidContent(f"{name}: lists the package manifest {entry.digest} twice")
+        part[entry.digest] = entry
+    if not parts:
+        raise InvalidContent(f"{name}: an image without packages; push the environment with lamella push")
+    if len(parts) > MAX_ENVIRONMENTS:
+        raise InvalidContent(f"{name}: has {len(parts)} environments; at most {MAX_ENVIRONMENTS} are read")
+    return [_Group(tuple(part.values()), images.get(image)) for image, part in parts.items()]
+
+
+class _Reader:
+    """Reads environments, each document once, up to a number of layers for all of them."""
+
+    def __init__(self, storage: ReadOnlyStorage) -> None:
+        self._storage = storage
+        self._read: dict[Digest, tuple[Manifest, ImageConfig]] = {}
+        self._left = MAX_LAYERS
+
+    def environment(self, group: _Group) -> PublishedEnvironment:
+        """The environment of a group: of one package manifest, or of as many as the layers need that one can't have."""
+        manifests: list[Manifest] = []
+        configs: list[ImageConfig] = []
+        layers: list[Layer] = []
+        name = str(group.entries[0].digest)
+        for entry in group.entries:
+            manifest, config = self._documents(entry)
+            manifests.append(manifest)
+            configs.append(config)
+            layers += layers_of(manifest, config)
+            self._left -= len(manifest.layers)
+            if self._left < 0:
+                raise InvalidContent(f"{name}: with it, the index has more than {MAX_LAYERS:,} layers; refused")
+        first, config = manifests[0], configs[0]
+        platforms = {each.platform for each in configs}
+        if group.image and group.image.platform:
+            platforms.add(group.image.platform)
+        if any(each.annotations != first.annotations for each in manifests) or len(platforms) > 1:
+            raise InvalidContent(f"{name}: its package manifests contradict each other")
+        _check_needs(first.annotations, name)
+        if len(manifests) > 1:
+            first = replace(first, layers=tuple(layer.descriptor for layer in layers))
+            config = replace(config, diff_ids=tuple(layer.diff_id for layer in layers))
+        documents = (*group.entries, *(manifest.config for manifest in manifests))
+        return PublishedEnvironment(
+            config.platform, group.entries[0], first, config, documents, tuple(layers), group.image
+        )
+
+    def _documents(self, entry: Descriptor) -> tuple[Manifest, ImageConfig]:
+        if entry.digest not in self._read:
+            manifest = _manifest(fetch_document(self._storage, entry))
+            self._read[entry.digest] = manifest, _config(fetch_document(self._storage, manifest.config))
+        return self._read[entry.digest]
+
+
+def _check_needs(annotations: Mapping[str, str], name: str) -> None:
+    # Nodes join the prefix to a folder of their own and mount there, and write it into scripts.
+    if not is_image_prefix(prefix := annotations.get(PREFIX, "")):
+        raise InvalidContent(
+            f"{name}: {escaped(prefix, 100)}: not an image prefix; use an absolute path such as /opt/env"
+        )
+    if not _GLIBC.fullmatch(glibc := annotations.get(GLIBC, "")):
+        raise InvalidContent(f"{name}: {escaped(glibc, 100)}: not a version of glibc")
+    if len(drivers := annotations.get(DRIVERS, "").split()) > _MAX_DRIVERS or any("/" in each for each in drivers):
+        raise InvalidContent(f"{name}: not a list of up to {_MAX_DRIVERS} libraries of drivers")

@@ -58,7 +58,7 @@ def inspect(
     """
     parsed = Reference.parse(reference)
     with closing(open_storage(parsed, trust)) as storage:
-        index = read_index(storage, parsed, trust)
+        index = read_index(storage, parsed, trust, platform)
         environments = (for_platform(index, platform),) if platform else index.environments
         try:
             found, why_not = tuple(attached_findings.attached(storage, index.descriptor)), ""
@@ -77,7 +77,8 @@ def published_environment(
     """
     parsed = Reference.parse(reference)
     with closing(open_storage(parsed, trust)) as storage:
-        return for_platform(read_index(storage, parsed, trust), platform or Platform.here())
+        wanted = platform or Platform.here()
+        return for_platform(read_index(storage, parsed, trust, wanted), wanted)
 
 
 def sbom(reference: str, *, platform: Platform | None = None, trust: Trust = Trust()) -> str:
@@ -87,7 +88,7 @@ def sbom(reference: str, *, platform: Platform | None = None, trust: Trust = Tru
     """
     parsed = Reference.parse(reference)
     with closing(open_storage(parsed, trust)) as storage:
-        index = read_index(storage, parsed, trust)
+        index = read_index(storage, parsed, trust, platform)
         if platform:
             for_platform(index, platform)
         found = {

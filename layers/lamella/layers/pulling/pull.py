@@ -114,8 +114,9 @@ def leased(
     parsed = Reference.parse(reference)
     source = Remembered(store, lambda: open_storage(parsed, trust))
     try:
-        found = published.read_index(source, parsed, trust)
-        environment = published.for_platform(found, platform or Platform.here())
+        wanted = platform or Platform.here()
+        found = published.read_index(source, parsed, trust, wanted)
+        environment = published.for_platform(found, wanted)
         if check:
             check(environment)
         diff_ids = tuple(layer.diff_id for layer in environment.layers)
