@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -18,12 +17,16 @@ from lamella.layers.oci.documents import (
     DOCKER_CONFIG,
     INDEX,
     INDEX_TYPES,
+    MANIFEST,
     MANIFEST_TYPES,
     MAX_DOCUMENT,
     Descriptor,
     Digest,
     ImageConfig,
+    Index,
+    Manifest,
 )
+from lamella.layers.oci.parsing import media_type_of, parse_object
 from lamella.layers.oci.storage import Reader, VerifiedReader, fetch_document
 from lamella.layers.store import locks
 from lamella.layers.store.store import make_folder
@@ -34,7 +37,11 @@ if TYPE_CHECKING:
     from lamella.layers.oci.storage import Storage
     from lamella.layers.store.store import Store
 
-_DOCUMENTS = MANIFEST_TYPES | INDEX_TYPES | {CONFIG, DOCKER_CONFIG}
+_PARSERS: dict[str, Callable[[bytes], object]] = {
+    **dict.fromkeys(MANIFEST_TYPES, Manifest.parse),
+    **dict.fromkeys(INDEX_TYPES, Index.parse),
+    **dict.fromkeys((CONFIG, DOCKER_CONFIG), ImageConfig.parse),
+}
 
 
 class Remembered:
@@ -52,8 +59,8 @@ class Remembered:
         """A digest that is remembered, without asking; everything else is asked for."""
         if ":" in name:  # a tag holds none
             digest = Digest.parse(name)
-            if content := _recall(self._store, digest):
-                return _descriptor_of(content, digest)
+            if (content := _recall(self._store, digest)) and (media_type := _media_type(content)):
+                return Descriptor(media_type, digest, len(content))
         return self._behind().resolve(name)
 
     def tags(self) -> list[str]:
@@ -67,14 +74,16 @@ class Remembered:
     @contextmanager
     def fetch(self, descriptor: Descriptor) -> Iterator[Reader]:
         """A document from the store, remembered if it was not there; any other content from the storage."""
-        if descriptor.media_type not in _DOCUMENTS:
+        if descriptor.media_type not in _PARSERS:
             with self._behind().fetch(descriptor) as stream:
                 yield stream
             return
         content = _recall(self._store, descriptor.digest)
         if content is None:
             content = fetch_document(self._behind(), descriptor)
-            # Whoever may not write here can still run what is here.
+            # Before it is kept: a digest that names nonsense must not do so from the store, too.
+            _PARSERS[descriptor.media_type](content)
+            # Users without the right to write to the store can still run what it holds.
             with suppress(StoreError):
                 _remember(self._store, descriptor.digest, content)
         yield VerifiedReader(io.BytesIO(content), descriptor)
@@ -138,7 +147,10 @@ def _path(store: Store, digest: Digest) -> str:
     return f"{store.path}/documents/{digest.algorithm}/{digest.hex}"
 
 
-def _descriptor_of(content: bytes, digest: Digest) -> Descriptor:
-    value = json.loads(content)
-    media_type = value.get("mediaType", INDEX) if isinstance(value, dict) else ""
-    return Descriptor(str(media_type), digest, len(content))
+def _media_type(content: bytes) -> str:
+    """The media type of a manifest or index; empty for any other content, which the registry then describes."""
+    try:
+        document = parse_object(content, "a document of the store")
+        return media_type_of(document, INDEX if "manifests" in document else MANIFEST if "layers" in document else "")
+    except InvalidContent:
+        return ""
