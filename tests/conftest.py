@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from lamella.layers import policy
 from support import engines
 
 INTEGRATION = Path(__file__).parent / "integration"
@@ -32,7 +33,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove LAMELLA_* variables and activated environments from the process's environment."""
+    """Remove LAMELLA_* variables and activated environments from the process's environment, and the machine's policy."""
+    monkeypatch.setattr(policy, "PATH", "/nonexistent/lamella/config.toml")
     for name in list(os.environ):
         if name.startswith("LAMELLA_") or name in {"VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV"}:
             monkeypatch.delenv(name)

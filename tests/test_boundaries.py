@@ -28,7 +28,7 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"errors", "text"}, {"progress_bars"}, {"progress", "trust"}, {"oci"}, {"tar", "registry", "layout"},
+        {"errors", "text"}, {"progress_bars"}, {"progress", "trust", "policy"}, {"oci"}, {"tar", "registry", "layout"},
         {"store", "storages"}, {"signing"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
     ),
     "builder": (

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MountError,
         NotFound,
         NotSigned,
+        PolicyError,
         SignatureError,
         StoreError,
         Unreachable,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lamella.layers.mounting.mount import MountOptions, mount, mounts, umount
     from lamella.layers.oci.documents import Digest, Layer, Platform
     from lamella.layers.oci.reference import Reference
+    from lamella.layers.policy import Policy, machine_policy
     from lamella.layers.progress import Bars, Progress, Silent
     from lamella.layers.published.copy import Copied, copy
     from lamella.layers.published.environment import PublishedEnvironment
@@ -81,6 +83,8 @@ __all__ = [
     "NotFound",
     "NotSigned",
     "Platform",
+    "Policy",
+    "PolicyError",
     "Progress",
     "PublishedEnvironment",
     "PublishedPackage",
@@ -107,6 +111,7 @@ __all__ = [
     "inspect",
     "login",
     "logout",
+    "machine_policy",
     "mount",
     "mounts",
     "private_key",
@@ -126,7 +131,7 @@ __all__ = [
 _NAMES_OF_MODULES = {
     "errors": (
         "CannotRun CredentialsError Denied ExportError FalseMirror InvalidContent InvalidReference LamellaError LayersError "
-        "MountError NotFound NotSigned SignatureError StoreError Unreachable UnsafeLayer Unsupported"
+        "MountError NotFound NotSigned PolicyError SignatureError StoreError Unreachable UnsafeLayer Unsupported"
     ),
     "exporting.export": "ExportOptions Exported export",
     "mounting.claims": "Mounted",
@@ -134,6 +139,7 @@ _NAMES_OF_MODULES = {
     "mounting.mount": "MountOptions mount mounts umount",
     "oci.documents": "Digest Layer Platform",
     "oci.reference": "Reference",
+    "policy": "Policy machine_policy",
     "progress": "Bars Progress Silent",
     "published.copy": "Copied copy",
     "published.environment": "PublishedEnvironment",

@@ -62,6 +62,10 @@ class CannotRun(LayersError):
         """What a shell would give: 127 for not found, 126 for not executable."""
 
 
+class PolicyError(LayersError):
+    """Something that this machine's administrator does not allow, or a policy that can't be read."""
+
+
 class CredentialsError(LayersError):
     """A credentials file or helper that can't be used as it is."""
 

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lamella.layers import policy
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.tags import is_derived
 from lamella.layers.trust import Trust
@@ -18,13 +19,18 @@ def open_storage(reference: Reference, trust: Trust, *, create: bool = False, mi
     """Open the storage that `reference` names. `create`: make a missing layout folder.
 
     Open without `mirrors` to write: a mirror can lag behind the registry, and what a tag names decides what is written.
+    Raises `PolicyError` if this machine's policy does not allow the registry or folder, or plain HTTP to it.
     """
     if reference.is_layout:
         from lamella.layers.layout import OciLayout
 
+        policy.check_folder(reference.folder)
         return OciLayout(reference.folder, create=create)
     from lamella.layers.registry.repository import Registry
+    from lamella.layers.registry.url import is_loopback
 
+    plain = trust.insecure and not is_loopback(reference.registry)
+    policy.check_registry(reference.registry, reference.repository, insecure=plain, hosts_dir=trust.hosts_dir)
     return Registry(reference.registry, reference.repository, trust=trust, mirrors=mirrors)
 
 

@@ -17,6 +17,9 @@ class Trust:
     """Folder of containerd's `hosts.toml` files, which name mirrors; None for /etc/containerd/certs.d."""
     insecure: bool = False
     """Plain HTTP to the registry, also beyond loopback."""
+    required_identity: str = ""
+    """What the signature of the required key must name: `reference` for the repository that is read, or `REGISTRY/REPOSITORY`,
+    which ends in `/*` to accept each below it. Without it a copy in another repository is accepted, as cosign accepts it."""
 
     @property
     def authorities(self) -> tuple[str, ...]:

@@ -10,16 +10,23 @@ from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import INDEX_TYPES, ImageConfig, Index, Manifest, Platform, layers_of
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import ReadOnlyStorage, fetch_document
+from lamella.layers.signing import cosign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamella.layers.oci.documents import Descriptor
+    from lamella.layers.trust import Trust
 
 
-def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform) -> Base:
-    """The image for `platform` that `reference` names; `InvalidContent` says what there is where it has none."""
+def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform, trust: Trust) -> Base:
+    """The image for `platform` that `reference` names.
+
+    Raises `NotSigned` unless it is signed as `trust` and this machine's policy require, and `InvalidContent`, with the
+    platforms that it has, if it has none for `platform`.
+    """
     descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
+    cosign.require(storage, reference, descriptor.digest, trust)
     digest = descriptor.digest
     if descriptor.media_type in INDEX_TYPES:
         index = Index.parse(fetch_document(storage, descriptor))

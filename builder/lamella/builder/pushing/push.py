@@ -319,7 +319,7 @@ def _base(tools: _Tools, environment: Environment, options: PushOptions) -> Base
     reference = Reference.parse(options.base)
     trust = trust_for(reference, tools.target, tools.trust)
     with contextlib.closing(open_storage(reference, trust)) as storage:
-        return bases.read_base(storage, reference, environment.platform)
+        return bases.read_base(storage, reference, environment.platform, trust)
 
 
 def _lacking(storage: Storage, under: Base, there: Collection[str]) -> tuple[Descriptor, ...]:

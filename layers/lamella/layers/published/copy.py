@@ -83,7 +83,8 @@ def copy(
     signatures, attestations, bills of materials. Idempotent: skips content that the destination has, and mounts what another
     repository of the same registry has. Pushes the tag last, so it never names incomplete or unsigned content. `trust`
     applies to the destination; see `storages.trust_for` for the source. Raises `InvalidReference`, `NotFound`,
-    `InvalidContent`, `Denied`, `Unreachable`, `StoreError`.
+    `NotSigned` unless the source is signed as `trust` and this machine's policy require, `InvalidContent`, `Denied`,
+    `Unreachable`, `StoreError`.
     """
     origin, goal = Reference.parse(source), Reference.parse(destination)
     with (
@@ -91,6 +92,7 @@ def copy(
         contextlib.closing(open_storage(goal, trust, create=True, mirrors=False)) as there,
     ):
         root = here.resolve(str(origin.digest) if origin.digest else origin.tag)
+        cosign.require(here, origin, root.digest, trust)
         if goal.digest and goal.digest != root.digest:
             raise InvalidContent(f"{goal}: {source} has the digest {root.digest}; use a tag alone")
         neighbour = origin.repository if goal.registry and goal.registry == origin.registry else ""

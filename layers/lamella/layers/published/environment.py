@@ -26,6 +26,7 @@ from lamella.layers.oci.documents import (
 )
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.oci.values import is_image_prefix
+from lamella.layers.policy import machine_policy
 from lamella.layers.published.package import PublishedPackage
 from lamella.layers.text import counted, escaped
 
@@ -129,14 +130,15 @@ def read_index(
     """Read the environments that `reference` names in `storage`; its digest goes before its tag.
 
     `platform`: read only the environments that `for_platform` chooses from; the index itself says which those are. Raises
-    `NotFound`, `NotSigned` unless the key that `trust` requires signed it, `InvalidContent` without an environment, and what
-    `fetch` raises.
+    `NotFound`, `NotSigned` unless it is signed as `trust` and this machine's policy require, `InvalidContent` without an
+    environment, and what `fetch` raises.
     """
     descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
-    if trust.required_key:
+    if trust.required_key or trust.required_identity or machine_policy().required_keys:
+        # Imported only then: a command starts faster without it.
         from lamella.layers.signing import cosign
 
-        cosign.check(storage, descriptor.digest, trust.required_key)
+        cosign.require(storage, reference, descriptor.digest, trust)
     if descriptor.media_type not in INDEX_TYPES:
         raise InvalidContent(f"{reference}: not pushed by lamella, its media type is {descriptor.media_type}")
     index = Index.parse(fetch_document(storage, descriptor))

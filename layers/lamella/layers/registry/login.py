@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import CredentialsError, InvalidReference, NotFound
 from lamella.layers.oci.reference import is_registry
+from lamella.layers.policy import check_registry
 from lamella.layers.registry.credentials import Credentials, docker_file, helper_of, key_of, plain, read_file
 from lamella.layers.registry.repository import client_of
 from lamella.layers.registry.retry import patiently
+from lamella.layers.registry.url import is_loopback
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def login(registry: str, username: str, password: str, *, trust: Trust = Trust()
     them, `InvalidReference` or `NotFound` if it is not a registry, `Unreachable`, `CredentialsError` if they can't be stored.
     """
     registry = registry_name(registry)
+    plain = trust.insecure and not is_loopback(registry)
+    check_registry(registry, "", insecure=plain, hosts_dir=None)
     known = Credentials(username, password)
     client = client_of(registry, lambda: known, trust=trust)
     with contextlib.closing(client):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.errors import NotFound, NotSigned
+from lamella.layers.errors import NotFound, NotSigned, SignatureError
 from lamella.layers.oci.documents import (
     CONFIG,
     MANIFEST,
@@ -27,16 +28,24 @@ from lamella.layers.oci.documents import (
 )
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
+from lamella.layers.policy import machine_policy
 from lamella.layers.signing import keys, sigstore
 from lamella.layers.storages import open_storage
+from lamella.layers.text import escaped
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
     from lamella.layers.signing.keys import PrivateKey, PublicKey
 
 PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
+SIGNER = "dev.lamella.signer"
+"""Annotation with the key's fingerprint: a hint for people, since a signature does not hold its key."""
+SAME = "reference"
+"""The required identity that is the repository which is read."""
 
 _TYPE = "cosign container image signature"
 
@@ -58,11 +67,12 @@ def sign(reference: str, key: str, *, password: str | None = None, trust: Trust 
 def sign_digest(storage: Storage, reference: Reference, digest: Digest, key: PrivateKey) -> None:
     """Signs `digest`, which is in `storage`, where `reference` is, unless `key` did already."""
     payload = canonical_json(_claim(reference, digest))
-    there = _signatures(storage, digest)
-    if any(_signs(key.public_key(), storage, layer, digest) for layer in there):
+    there = _layers(storage, digest)
+    if any(claim.is_by(key.public_key()) for claim in _older(storage, digest)):
         return
     signature = base64.b64encode(keys.signed(key, payload)).decode()
-    layers = [*there, Descriptor.of(PAYLOAD, payload, {SIGNATURE: signature})]
+    about = {SIGNATURE: signature, SIGNER: keys.fingerprint(key.public_key())}
+    layers = [*there, Descriptor.of(PAYLOAD, payload, about)]
     config = ImageConfig(Platform("", ""), tuple(layer.digest for layer in layers)).to_json()
     manifest = Manifest(Descriptor.of(CONFIG, config), tuple(layers)).to_json()
     for media_type, content in ((PAYLOAD, payload), (CONFIG, config)):
@@ -73,34 +83,140 @@ def sign_digest(storage: Storage, reference: Reference, digest: Digest, key: Pri
 def verify_signature(reference: str, key: str, *, trust: Trust = Trust()) -> str:
     """Check that the public key in the file `key` (PEM) signed what `reference` names; returns the pinned reference.
 
-    Raises `NotSigned`, `SignatureError` if the key can't be used, `NotFound`, `Denied`, `Unreachable`.
+    The signature must also name what `trust` requires it to name, if anything. Raises `NotSigned`, `SignatureError` if the
+    key can't be used, `NotFound`, `Denied`, `Unreachable`.
     """
     parsed = Reference.parse(reference)
     with contextlib.closing(open_storage(parsed, trust)) as storage:
         digest = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag).digest
-        check(storage, digest, key)
+        require(storage, parsed, digest, replace(trust, required_key=key))
     return str(parsed.at(digest))
 
 
-def check(storage: ReadOnlyStorage, digest: Digest, key: str) -> None:
-    """Raises `NotSigned` unless the public key in the file `key` signed `digest`, in either of cosign's forms."""
-    public = keys.public_key(key)
-    layers = _signatures(storage, digest)
-    if any(_signs(public, storage, layer, digest) for layer in layers):
-        return
-    # Asked for only now: the older form is what mirrors can serve, and costs one request.
-    found = sigstore.attached(storage, digest)
-    if any(sigstore.signs(public, bundle, digest) for bundle in found):
-        return
-    if not layers and not found:
-        raise NotSigned(f"{digest}: not signed; sign it with lamella push --sign KEY")
-    hint = "; of an Ed25519 key, what cosign 3 signs is not read (it is Ed25519ph)" if keys.is_ed25519(public) else ""
-    raise NotSigned(f"{digest}: not signed by the key in {key}, but by another; ask who pushed it{hint}")
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature, as `signatures` lists it."""
+
+    key: str
+    """Fingerprint of the key (`keys.fingerprint`); of a signature that is not verified, as it says itself, maybe empty."""
+    verified: bool
+    """Whether a key that is required here made it."""
+    identity: str
+    """The repository that it names, such as ghcr.io/team/envs; empty if it names none, as cosign 3's do."""
 
 
-def _signs(key: PublicKey, storage: ReadOnlyStorage, layer: Descriptor, digest: Digest) -> bool:
-    payload = fetch_document(storage, layer)
-    return keys.holds(key, layer.annotations.get(SIGNATURE, ""), payload) and _names(payload, digest)
+def signatures(storage: ReadOnlyStorage, digest: Digest, trust: Trust) -> tuple[Signature, ...]:
+    """The signatures of `digest` in `storage`, in either of cosign's forms, verified with the keys that are required.
+
+    A signature does not hold its key: one by a key that neither `trust` nor the machine's policy names is listed as it is.
+    Raises `SignatureError` if a key can't be used, and what `fetch` raises.
+    """
+    files = dict.fromkeys([*filter(None, [trust.required_key]), *machine_policy().required_keys])
+    public = [keys.public_key(file) for file in files]
+    found = []
+    for claim in (*_older(storage, digest), *_bundles(storage, digest)):
+        if claim.signatures:
+            key = next((key for key in public if claim.is_by(key)), None)
+            found.append(Signature(keys.fingerprint(key) if key else claim.key, key is not None, claim.identity))
+    return tuple(found)
+
+
+def signed_by(storage: ReadOnlyStorage, digest: Digest, key: PublicKey) -> bool:
+    """Whether `key` signed `digest`, in either of cosign's forms. Raises what `fetch` raises."""
+    return any(claim.is_by(key) for claim in _older(storage, digest)) or any(
+        claim.is_by(key) for claim in _bundles(storage, digest)
+    )
+
+
+def require(storage: ReadOnlyStorage, reference: Reference, digest: Digest, trust: Trust) -> None:
+    """Raise `NotSigned` unless `digest`, in `storage`, is signed as `trust` and this machine's policy require.
+
+    Required are `trust.required_key` and one of the policy's keys, each with a signature that names what both require it to
+    name. Everything that reads an image to use it goes through here.
+    """
+    policy = machine_policy()
+    required = tuple(filter(None, ((trust.required_key,) if trust.required_key else (), policy.required_keys)))
+    wanted = [
+        _expected(identity, reference)
+        for identity in dict.fromkeys((trust.required_identity, policy.required_identity))
+        if identity
+    ]
+    if wanted and not required:
+        raise SignatureError(
+            f"--require-identity {trust.required_identity}: no key is required; add --require-signature KEY"
+        )
+    older: list[_Claim] | None = None
+    for files in required:
+        public = [keys.public_key(file) for file in files]
+        older = _older(storage, digest) if older is None else older
+        if _accepted(older, public, wanted):
+            continue
+        # Asked for only now: the older form is what mirrors can serve, and costs one request.
+        claims = [*older, *_bundles(storage, digest)]
+        if not _accepted(claims, public, wanted):
+            raise NotSigned(f"{reference}: {_why_not(claims, files, public, wanted)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A document that may be a signature of the digest; one of something else has no `signatures`."""
+
+    signatures: tuple[str, ...]
+    """In base64."""
+    content: bytes
+    """The bytes that each of them signs."""
+    key: str
+    """Fingerprint of the key, as the document names it; empty if it names none."""
+    identity: str = ""
+
+    def is_by(self, key: PublicKey) -> bool:
+        return any(keys.holds(key, signature, self.content) for signature in self.signatures)
+
+
+def _accepted(claims: Sequence[_Claim], public: Sequence[PublicKey], wanted: Sequence[str]) -> bool:
+    return any(
+        claim.is_by(key) and all(_is_named(claim.identity, each) for each in wanted)
+        for claim in claims
+        for key in public
+    )
+
+
+def _why_not(claims: Sequence[_Claim], files: Sequence[str], public: Sequence[PublicKey], wanted: Sequence[str]) -> str:
+    if not claims:
+        return "not signed; sign it with lamella push --sign KEY"
+    if identities := [claim.identity for claim in claims if any(claim.is_by(key) for key in public)]:
+        named = ", ".join(dict.fromkeys(identity or "no repository" for identity in identities))
+        return (
+            f"its signature names {escaped(named, 300)}, not {' and '.join(wanted)}; sign it here, or require the "
+            "identity that it was signed with"
+        )
+    hint = "; of an Ed25519 key, what cosign 3 signs is not read (it is Ed25519ph)"
+    ed25519 = hint if any(keys.is_ed25519(key) for key in public) else ""
+    them = f"the key in {files[0]}" if len(files) == 1 else f"a key in {', '.join(files)}"
+    return f"not signed by {them}, but by another; ask who pushed it{ed25519}"
+
+
+def _expected(identity: str, reference: Reference) -> str:
+    if identity != SAME:
+        return identity
+    if reference.is_layout:
+        raise SignatureError(
+            f"{reference}: a folder is not a repository that a signature can name; "
+            "use --require-identity REGISTRY/REPOSITORY"
+        )
+    return f"{reference.registry}/{reference.repository}"
+
+
+def _is_named(identity: str, wanted: str) -> bool:
+    name = identity.partition("@")[0]
+    folder, slash, last = name.rpartition("/")
+    # cosign writes the repository alone unless --sign-container-identity adds a tag; Docker Hub has two names.
+    name = _hub(f"{folder}{slash}{last.partition(':')[0]}")
+    return name.startswith(_hub(wanted)[:-1]) if wanted.endswith("/*") else name == _hub(wanted)
+
+
+def _hub(name: str) -> str:
+    return f"docker.io/{name.removeprefix('index.docker.io/')}" if name.startswith("index.docker.io/") else name
 
 
 def _claim(reference: Reference, digest: Digest) -> dict[str, Any]:
@@ -113,23 +229,40 @@ def _claim(reference: Reference, digest: Digest) -> dict[str, Any]:
     return {"critical": critical, "optional": None}
 
 
-def _names(payload: bytes, digest: Digest) -> bool:
-    try:
-        critical = json.loads(payload)["critical"]
-        return bool(critical["type"] == _TYPE and critical["image"]["docker-manifest-digest"] == str(digest))
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return False
-
-
 def tag_of(digest: Digest) -> str:
     """The tag of the image that holds the signatures of `digest`."""
     return f"{digest.algorithm}-{digest.hex}.sig"
 
 
-def _signatures(storage: ReadOnlyStorage, digest: Digest) -> tuple[Descriptor, ...]:
+def _layers(storage: ReadOnlyStorage, digest: Digest) -> tuple[Descriptor, ...]:
     try:
         descriptor = storage.resolve(tag_of(digest))
     except NotFound:
         return ()
     layers = Manifest.parse(fetch_document(storage, descriptor)).layers
     return tuple(layer for layer in layers if layer.media_type == PAYLOAD)
+
+
+def _older(storage: ReadOnlyStorage, digest: Digest) -> list[_Claim]:
+    """Signatures as cosign 2 writes them."""
+    return [_claim_of(storage, layer, digest) for layer in _layers(storage, digest)[-sigstore.MOST :]]
+
+
+def _claim_of(storage: ReadOnlyStorage, layer: Descriptor, digest: Digest) -> _Claim:
+    payload = fetch_document(storage, layer)
+    try:
+        critical = json.loads(payload)["critical"]
+        right = critical["type"] == _TYPE and critical["image"]["docker-manifest-digest"] == str(digest)
+        identity = str(critical["identity"]["docker-reference"]) if right else ""
+    except (ValueError, LookupError, TypeError, RecursionError):
+        right, identity = False, ""
+    signature = layer.annotations.get(SIGNATURE, "")
+    return _Claim((signature,) if right else (), payload, layer.annotations.get(SIGNER, ""), identity)
+
+
+def _bundles(storage: ReadOnlyStorage, digest: Digest) -> list[_Claim]:
+    """Signatures as cosign 3 writes them."""
+    return [
+        _Claim(found.signatures, found.content, found.key) if found else _Claim((), b"", "")
+        for found in (sigstore.parsed(bundle, digest) for bundle in sigstore.attached(storage, digest))
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import SignatureError
@@ -70,6 +71,13 @@ def is_ed25519(key: PublicKey) -> bool:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     return isinstance(key, ed25519.Ed25519PublicKey)
+
+
+def fingerprint(key: PublicKey) -> str:
+    """Return `sha256:` and the hash of the key's DER, as `openssl pkey -pubin -outform DER | sha256sum` prints it."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return f"sha256:{hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()}"
 
 
 def signed(key: PrivateKey, payload: bytes) -> bytes:

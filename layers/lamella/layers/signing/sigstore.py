@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci.documents import EMPTY, MANIFEST, Descriptor, Digest, Manifest
@@ -28,7 +28,7 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle"
 
 _STATEMENT = "application/vnd.in-toto+json"
 _SIGNED = "https://sigstore.dev/cosign/sign/v1"
-_MOST = 64
+MOST = 64
 """Bundles that are read at most: everyone with the right to push can attach more."""
 
 
@@ -41,7 +41,7 @@ def attached(storage: ReadOnlyStorage, digest: Digest) -> list[bytes]:
         for entry in referrers(storage, Descriptor(MANIFEST, digest, 0))
         if entry.artifact_type in {"", EMPTY} or entry.artifact_type.startswith(MEDIA_TYPE)
     ]
-    for entry in likely[-_MOST:]:
+    for entry in likely[-MOST:]:
         try:
             layers = Manifest.parse(fetch_document(storage, entry)).layers
             found += [fetch_document(storage, layer) for layer in layers if layer.media_type.startswith(MEDIA_TYPE)]
@@ -50,18 +50,48 @@ def attached(storage: ReadOnlyStorage, digest: Digest) -> list[bytes]:
     return found
 
 
-def signs(key: PublicKey, bundle: bytes, digest: Digest) -> bool:
-    """Whether `bundle` is a signature of `digest` by `key`. A signed statement about it, such as a report, is not."""
+class Signed(NamedTuple):
+    """What a bundle signs, if that is the digest in question."""
+
+    signatures: tuple[str, ...]
+    """In base64."""
+    content: bytes
+    """The bytes that each of them signs."""
+    key: str
+    """Fingerprint of the key, as the bundle names it; empty if it names none."""
+
+
+def parsed(bundle: bytes, digest: Digest) -> Signed | None:
+    """What `bundle` signs; None unless that is `digest`. A signed statement about it, such as a report, is not."""
     try:
-        envelope = json.loads(bundle)["dsseEnvelope"]
+        value = json.loads(bundle)
+        envelope = value["dsseEnvelope"]
         payload = base64.b64decode(envelope["payload"], validate=True)
-        signatures = [str(signature["sig"]) for signature in envelope["signatures"]]
+        signatures = tuple(str(signature["sig"]) for signature in envelope["signatures"])
         if envelope["payloadType"] != _STATEMENT or digest not in _subjects(payload):
-            return False
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return False
-    encoded = b"DSSEv1 %d %b %d %b" % (len(_STATEMENT), _STATEMENT.encode(), len(payload), payload)
-    return any(keys.holds(key, signature, encoded) for signature in signatures)
+            return None
+        key = _fingerprint(value.get("verificationMaterial"))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    content = b"DSSEv1 %d %b %d %b" % (len(_STATEMENT), _STATEMENT.encode(), len(payload), payload)
+    return Signed(signatures, content, key)
+
+
+def signs(key: PublicKey, bundle: bytes, digest: Digest) -> bool:
+    """Whether `bundle` is a signature of `digest` by `key`."""
+    found = parsed(bundle, digest)
+    return found is not None and any(keys.holds(key, signature, found.content) for signature in found.signatures)
+
+
+def _fingerprint(material: object) -> str:
+    """The fingerprint that cosign writes as the key's hint: the hash of its DER."""
+    key = material.get("publicKey") if isinstance(material, dict) else None
+    hint = key.get("hint") if isinstance(key, dict) else None
+    try:
+        raw = base64.b64decode(hint, validate=True) if isinstance(hint, str) else b""
+    except ValueError:
+        raw = b""
+    return f"sha256:{raw.hex()}" if len(raw) == 32 else ""
 
 
 def _subjects(payload: bytes) -> Iterator[Digest]:
