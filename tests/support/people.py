@@ -47,21 +47,30 @@ def give(folder: Path, uid: int) -> None:
 def as_user(uid: int, do: Callable[[], T]) -> T:
     """What `do` gives, or raises, in a child that is `uid`, without any privilege; imports must be done by then."""
     need_root()
+
+    def become() -> None:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+        # Else /proc/self is root's, as it is of any process that changed its user and executed nothing since.
+        _be_dumpable()
+
+    return in_child(become, do)
+
+
+def in_child(prepare: Callable[[], None], do: Callable[[], T]) -> T:
+    """Return what `do` returns, or raise what it raises, in a child process after `prepare`."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     child = fork()
     if child == 0:
         os.close(reader)
         try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            # Else /proc/self is root's, as it is of any process that changed its user and executed nothing since.
-            _be_dumpable()
-            said: tuple[bool, object] = (True, do())
+            prepare()
+            outcome: tuple[bool, object] = (True, do())
         except BaseException as error:  # the parent raises it
-            said = (False, error)
-        os.write(writer, pickle.dumps(said))
+            outcome = (False, error)
+        os.write(writer, pickle.dumps(outcome))
         os._exit(0)
     os.close(writer)
     with open(reader, "rb") as answer:

@@ -123,18 +123,18 @@ class RegistrySimulator:
             self._uploads.clear()
 
     @contextlib.contextmanager
-    def serving(self, tls: ssl.SSLContext | None = None) -> Iterator[RegistrySimulator]:
-        """Serves on a free loopback port: `host` is `localhost:PORT`."""
+    def serving(self, tls: ssl.SSLContext | None = None, address: str = "") -> Iterator[RegistrySimulator]:
+        """Serve on a free port of loopback (`host` is `localhost:PORT`), or of another `address`."""
         simulator = self
 
         class Handler(_Handler):
             registry = simulator
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer((address or "127.0.0.1", 0), Handler)
         server.daemon_threads = True
         if tls:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
-        self.host = f"localhost:{server.server_address[1]}"
+        self.host = f"{address or 'localhost'}:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import ipaddress
 import re
-import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -20,9 +18,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from lamella.layers.errors import Denied, InvalidContent
-from lamella.layers.registry.client import Body, failure_of
+from lamella.layers.registry.client import Body
+from lamella.layers.registry.failures import failure_of
 from lamella.layers.registry.retry import patiently
 from lamella.layers.registry.url import Address
+from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -149,7 +149,7 @@ class Tokens:
             glue = ("&" if "?" in realm else "?") if query else ""
             response = self._client.send("GET", f"{realm}{glue}{urlencode(query)}", headers)
         if response.status != 200:
-            raise failure_of(response, f"a token for {self._name}")
+            raise failure_of(response, f"a token for {self._name}", self._name)
         return _token(response)
 
 
@@ -179,20 +179,11 @@ def _cache() -> TLRUCache[frozenset[str], tuple[str, float]]:
 
 
 def _check_realm(realm: str, base: str, name: str) -> None:
-    """Refuses a realm to which no honest registry sends its users' passwords."""
+    """Refuse a realm that would get passwords in the clear. The address policy checks where it leads."""
     allowed = {"https"} if base.startswith("https:") else {"https", "http"}
     address = None
     with contextlib.suppress(InvalidContent):
         address = Address.parse(realm, name)
     if not address or address.scheme not in allowed:
-        shown = address.shown if address else realm[:100]
+        shown = address.shown if address else escaped(realm, 100)
         raise Denied(f"{name}: its token server {shown!r} is not an HTTPS URL; refused as hostile")
-    addresses = {address.host}
-    # Cloud machines hand out credentials of their own at a link-local address that also has names. One that can't be
-    # resolved here is left to the connection, or to the proxy.
-    with contextlib.suppress(OSError, UnicodeError):
-        addresses |= {str(found[4][0]) for found in socket.getaddrinfo(address.host, None)}
-    for each in addresses:
-        with contextlib.suppress(ValueError):
-            if ipaddress.ip_address(each.partition("%")[0]).is_link_local:
-                raise Denied(f"{name}: its token server {address.host} is a link-local address; refused as hostile")

@@ -1,27 +1,22 @@
-"""Connections whose answers do not drip: `http.client` would wait for each byte of a header as long as for a whole body.
+"""A deadline for lines: `http.client` waits for each byte of a header as long as for a whole body.
 
-A body's pieces are watched where they are read (`http.Response`); lines, which are a response's head and the sizes of its
-chunks, are read inside the library, and here.
+Lines are a response's head and the sizes of its chunks. A body's pieces have their deadline in
+`client.Response`, which reads them.
 """
 
 from __future__ import annotations
 
-import functools
-import http.client
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import io
-    import socket
-
-    from urllib3 import HTTPConnectionPool
 
 
 class Lines:
-    """A stream whose lines come within `window` seconds of their first byte, or end in a `TimeoutError`.
+    """A stream whose lines come within `window` seconds of their first byte, else raise `TimeoutError`.
 
-    All lines of a response's head have that time together, until `head_ends`; then each has it.
+    All lines of a response's head share that time, until `head_ends`; then each line has its own.
     """
 
     def __init__(self, stream: io.BufferedReader, window: float) -> None:
@@ -31,23 +26,23 @@ class Lines:
         self._until: float | None = None
 
     def head_ends(self) -> None:
-        """What follows is a body."""
+        """Begin the body."""
         self._in_head = False
         self._until = None
 
     def readline(self, limit: int = -1, /) -> bytes:
-        """The next line with its end, at most `limit` bytes of it; what there is at the end of the stream."""
+        """Read a line with its end, at most `limit` bytes of it; the rest at the end of the stream."""
         line = b""
         while limit < 0 or len(line) < limit:
-            there = self._stream.peek(1)
-            if not there:
+            buffered = self._stream.peek(1)
+            if not buffered:
                 break
-            # Waiting for the first byte is the server's thinking, which has a time of its own.
+            # Until the first byte the server works; the connection's own timeout bounds that.
             if self._until is None:
                 self._until = time.monotonic() + self._window
             elif time.monotonic() > self._until:
                 raise TimeoutError("the answer is too slow")
-            length = there.find(b"\n") + 1 or len(there)
+            length = buffered.find(b"\n") + 1 or len(buffered)
             line += self._stream.read(length if limit < 0 else min(length, limit - len(line)))
             if line.endswith(b"\n"):
                 break
@@ -57,40 +52,3 @@ class Lines:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-class _Response(http.client.HTTPResponse):
-    seconds: float
-
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        self._lines = Lines(self.fp, self.seconds)
-        self.fp = cast("io.BufferedReader", self._lines)
-
-    def begin(self) -> None:
-        super().begin()
-        self._lines.head_ends()
-
-
-@functools.cache
-def pool_classes(window: float) -> dict[str, type[HTTPConnectionPool]]:
-    """For `PoolManager.pool_classes_by_scheme`."""
-    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-    from urllib3.connection import HTTPConnection, HTTPSConnection
-
-    class Response(_Response):
-        seconds = window
-
-    class Plain(HTTPConnection):
-        response_class = Response
-
-    class Secure(HTTPSConnection):
-        response_class = Response
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = Secure
-
-    return {"http": PlainPool, "https": SecurePool}

@@ -1,6 +1,6 @@
-"""URLs that others give, such as where a registry redirects to: read as untrusted, and shown without their secrets.
+"""URLs that others give, such as a redirect's: read as untrusted, kept as they are, shown without secrets.
 
-`urllib.parse` raises `ValueError` for some and gives nonsense for others; here both are this package's error.
+`urllib.parse` raises `ValueError` for some and gives nonsense for others; both are this package's error here.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import contextlib
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from lamella.layers.errors import InvalidContent
 
 _NAME = re.compile(r"[a-z0-9_~.-]+", re.ASCII)
 _TWO_READINGS = re.compile(r"[\x00-\x1f\x7f\\]")
-"""What parsers read in more than one way: a host that was compared must be the one that is connected to."""
+"""Characters that parsers read in more than one way: the host that was compared must be the one connected to."""
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -31,7 +32,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str, whose: str) -> Address:
-        """`url`, which `whose` gave; `InvalidContent` where it is none with a host."""
+        """Parse `url`, which `whose` gave. Raises `InvalidContent` if it is not a URL with a host."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
@@ -43,7 +44,10 @@ class Address:
         raise InvalidContent(f"{whose}: invalid URL; check for a proxy in between")
 
     def joined(self, location: str, whose: str) -> Address:
-        """The address that `location`, absolute or relative, is from here."""
+        """Return the address of `location`, absolute or relative to this one. Raises `InvalidContent`."""
+        if "://" in location.partition("?")[0]:
+            # urljoin leaves out an empty query, and a signature may cover its "?".
+            return self.parse(location, whose)
         try:
             return self.parse(urljoin(self.url, location), whose)
         except ValueError:
@@ -51,14 +55,25 @@ class Address:
 
     @property
     def origin(self) -> tuple[str, str, int | None]:
-        """Whom a request to it reaches: credentials are for this whole."""
+        """The server of a request to it: credentials are for this whole."""
         return self.scheme, self.host, self.port or _PORTS.get(self.scheme)
 
     @property
     def authority(self) -> str:
-        """The host with its port, as people write it; never a user or password."""
+        """The host with its port, as people write it; without user and password."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
+
+    def target(self, *, absolute: bool) -> str:
+        """Return the request's target as the URL spells it, without its fragment; `absolute`: for a proxy.
+
+        A URL that a server gave is opaque: storage services sign its exact spelling (RFC 3986, 6.2.2).
+        """
+        rest = re.sub(r"^[^:/?#]+://[^/?#]*", "", self.url).partition("#")[0]
+        rest = rest if rest.startswith("/") else f"/{rest}"
+        # Headers are read as Latin-1: this gives the bytes that the server sent.
+        quoted = quote(rest.encode("latin-1", "replace"), safe=_VISIBLE)
+        return f"{self.scheme}://{self.authority}{quoted}" if absolute else quoted
 
     @property
     def shown(self) -> str:
@@ -67,7 +82,7 @@ class Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, with or without a port, is this machine by name or address."""
+    """Return whether `host`, with or without a port, names this machine."""
     with contextlib.suppress(ValueError):
         name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
