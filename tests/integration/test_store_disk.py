@@ -14,7 +14,7 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.pulling.pull import leased, pull
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
-from lamella.layers.upkeep.gc import Freed, gc
+from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
 from support import tars
 from support.engines import need, need_root
@@ -78,11 +78,10 @@ def test_what_is_here_runs_from_a_full_disk_and_gc_leaves_it_meanwhile(
 
         with leased(first.reference, store=store) as again:
             assert again.moved == 0
-            assert gc(store, keep_bytes=0, dry_run=True) == Freed((), 0, everything_kept=True)
-        freed = gc(store, keep_bytes=0, dry_run=True)
-
-        assert len(freed.layers) == 1
-        assert not freed.everything_kept
+            freed = gc(store, keep_bytes=0, dry_run=True)
+            assert (freed.layers, freed.bytes) == ((), 0)
+            assert len(freed.in_use) == 1
+        assert len(gc(store, keep_bytes=0, dry_run=True).layers) == 1
 
 
 def fill(folder: Path, *, inodes: bool) -> None:

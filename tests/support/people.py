@@ -81,6 +81,38 @@ def in_child(prepare: Callable[[], None], do: Callable[[], T]) -> T:
     raise value
 
 
+@contextmanager
+def while_user(uid: int, do: Callable[[], object]) -> Iterator[int]:
+    """A child that is `uid`, has done `do`, and keeps what it opened until the block ends. Gives its process number."""
+    need_root()
+    done, says_done = os.pipe()
+    end, ends = os.pipe()
+    child = fork()
+    if child == 0:
+        try:
+            os.close(ends)
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            _be_dumpable()
+            kept = do()
+            os.write(says_done, b"x")
+            os.read(end, 1)
+            del kept
+        finally:
+            os._exit(0)
+    os.close(says_done)
+    os.close(end)
+    try:
+        if not os.read(done, 1):
+            raise RuntimeError("the child failed")
+        yield child
+    finally:
+        os.close(ends)
+        os.close(done)
+        os.waitpid(child, 0)
+
+
 def fork() -> int:
     """os.fork, also beside the test runner's own threads."""
     with warnings.catch_warnings():

@@ -15,6 +15,7 @@ from lamella.layers.progress import Silent
 from lamella.layers.pulling.fetch import fetch
 from lamella.layers.pulling.pull import leased, pull
 from lamella.layers.store import derived, leases
+from lamella.layers.store.locks import user
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import Candidate, Freed, gc, plan
 from support import tars
@@ -145,10 +146,13 @@ def test_what_was_used_when_is_known_after_the_documents_that_said_so_are_freed(
 def test_documents_of_what_is_leased_or_held_stay_so_that_it_needs_no_request(
     store: Store, layers: list[Digest], tmp_path: Path
 ) -> None:
-    with leased(f"oci:{tmp_path}/layout:env", store=store) as pulled:
-        assert gc(store, keep_bytes=0) == Freed((), 0)
+    reference = f"oci:{tmp_path}/layout:env"
+    with leased(reference, store=store) as pulled:
+        assert gc(store, keep_bytes=0) == Freed(
+            (), 0, (f"pull {reference} (process {os.getpid()} of {user(os.getuid())})",)
+        )
     leases.hold(store, "mount", pulled.keeps)
-    assert gc(store, keep_bytes=0) == Freed((), 0)
+    assert gc(store, keep_bytes=0) == Freed((), 0, ("mount",))
     (tmp_path / "layout").rename(tmp_path / "gone")
     assert pull(pulled.reference, store=store).moved == 0
 
@@ -174,7 +178,7 @@ def test_derived_trees_count_and_go_by_age_and_size(store: Store, layers: list[D
     assert derived.trees(store) == []
     leases.hold(store, "mount", layers)
     folder = derive(store, layers[:2], used)
-    assert gc(store, older_than=DAY) == Freed((), 0)
+    assert gc(store, older_than=DAY) == Freed((), 0, ("mount",))
     leases.release(store, "mount")
     for diff_id in layers:
         os.utime(store.folder(diff_id))

@@ -44,17 +44,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         layers = [str(diff_id) for diff_id in freed.layers]
         result_json(
-            {"store": store.path, "dry_run": arguments.dry_run, "freed": {"layers": layers, "bytes": freed.bytes}}
+            {
+                "store": store.path,
+                "dry_run": arguments.dry_run,
+                "freed": {"layers": layers, "bytes": freed.bytes},
+                "in_use": list(freed.in_use),
+            }
         )
     else:
         would = "would free" if arguments.dry_run else "freed"
         layers_text = counted(len(freed.layers), "layer")
-        if freed.everything_kept:
-            remark(
-                "nothing freed: a command that started with a full disk keeps all layers until it ends",
-                quiet=arguments.quiet,
-            )
         remark(f"{would} {size(freed.bytes)}, {layers_text} of {store.path}", quiet=arguments.quiet)
+        if freed.in_use:
+            remark(f"kept layers in use by {'; '.join(freed.in_use)}", quiet=arguments.quiet)
     return 0
 
 

@@ -9,6 +9,7 @@ that many pods see): a claim belongs to the namespace that made it, and no other
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -80,6 +81,11 @@ def key_of(namespace: str, target: str) -> str:
     return hashlib.sha256(os.fsencode(f"{namespace}\n{target}")).hexdigest()[:16]
 
 
+def hold_name(key: str) -> str:
+    """The name of a claim's hold in the store."""
+    return _PREFIX + key
+
+
 def source_of(key: str) -> str:
     """See `Mounted.source`."""
     return f"lamella-{key}"
@@ -99,13 +105,13 @@ def write(store: Store, state: Mounted, keep: Iterable[Digest]) -> None:
     """Claims, or changes a claim; `keep` are layers and documents that `gc` must leave until `forget`."""
     # A tree outlives a loss of power, and so must what is known of it. A mount does not, and fsync takes as long as
     # all of a mount: a claim that is torn then is one whose method is not known.
-    leases.hold(store, _PREFIX + state.key, keep, note=json.dumps(asdict(state)), lasting=state.method in TREES)
+    leases.hold(store, hold_name(state.key), keep, note=json.dumps(asdict(state)), lasting=state.method in TREES)
 
 
 def forget(store: Store, state: Mounted) -> None:
     """Ends a claim, with the changes that were to be thrown away; no error where there is none."""
     shutil.rmtree(changes_of(store, state.key), ignore_errors=True)
-    leases.release(store, _PREFIX + state.key)
+    leases.release(store, hold_name(state.key))
 
 
 def changes_of(store: Store, key: str) -> str:
@@ -171,25 +177,36 @@ def is_alive_elsewhere(state: Mounted) -> bool:
 
 
 def forget_dead(store: Store, kernel: Kernel) -> None:
-    """Ends the claims of what is certainly gone: by another hand than Lamella's, with its namespace, or by a restart."""
-    here = namespace_here()
+    """End the claims of mounts that are certainly gone: by umount(8) or rm(1), with their namespace, or by a restart."""
     for found in tuple(claims(store)):
         lock_path = f"{store.path}/locks/{lock_name(found.target)}"
-        lock = locks.acquire(lock_path, wait=False)
-        if lock is None:
-            continue  # somebody mounts or unmounts there just now
         try:
-            state = current(store, found)  # or did before the lock was free
-            if state is None:
-                continue
-            # Of a tree only the claim is lost where it was wrongly thought to be gone: its files are its own.
-            known = state.namespace == here or state.method not in TREES or _of_another_boot(state)
-            # Whoever sees a store sees the trees in its folder, as pods of one node have theirs.
-            seen = known or _is_in(store, state)
-            if seen and not is_there(state, kernel) and not is_alive_elsewhere(state):
-                forget(store, state)
+            lock = locks.try_acquire(lock_path, "gc")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # The lock's file is new, so no mount is in progress, and none can write a claim meanwhile.
+            with leases.paused(store, "gc"):
+                _forget_if_dead(store, found, kernel)
+            continue
+        if lock is None:
+            continue  # a mount or umount is in progress
+        try:
+            _forget_if_dead(store, found, kernel)
         finally:
             locks.release(lock, lock_path)
+
+
+def _forget_if_dead(store: Store, found: Mounted, kernel: Kernel) -> None:
+    state = current(store, found)  # changed before the lock was free
+    if state is None:
+        return
+    # The files of a tree in another namespace are not visible from here. Its claim is all that would be lost.
+    known = state.namespace == namespace_here() or state.method not in TREES or _of_another_boot(state)
+    # Trees in the store's own folder are visible to all who share the store, as pods of one node do.
+    seen = known or _is_in(store, state)
+    if seen and not is_there(state, kernel) and not is_alive_elsewhere(state):
+        forget(store, state)
 
 
 def lock_name(path: str) -> str:

@@ -192,9 +192,8 @@ def _alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
         for name in sorted({claims.lock_name(path) for path in (target, changes) if path}):
             path = f"{home.path}/locks/{name}"
             with home.explained():
-                lock = locks.acquire(path)
-            if lock is not None:
-                held.callback(locks.release, lock, path)
+                lock = locks.acquire(path, f"mount at {target}", target)
+            held.callback(locks.release, lock, path)
         yield
 
 

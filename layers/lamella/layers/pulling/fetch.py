@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -12,7 +13,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import FalseMirror, StoreError
-from lamella.layers.store.incoming import Claim, claim, commit, receive, remove
+from lamella.layers.store import locks
+from lamella.layers.store.incoming import Claim, claim, commit, lock_path, named, receive, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,8 +35,8 @@ _CONNECTIONS = 8
 """Blobs that are fetched at once: most are small, and far away each takes as long as its answer is on the way."""
 _MAX_WORKERS = 4
 """Each has 20 MB; a disk seldom takes more files than these make."""
-_POLL = 0.02
-"""Seconds between two looks at a layer that another process has in hand."""
+_SIGN_OF_LIFE = 1.0
+"""Seconds between two signs for processes that wait for this one's layers."""
 
 
 def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress) -> int:
@@ -121,7 +123,9 @@ class _Run:
         self._progress = progress
         self._workers = workers
         self._todo = deque((layer, False) for layer in layers)
+        self._claims: list[Claim] = []
         self._unpacked: list[Claim] = []
+        self._signed = 0.0
         self._lock = threading.Lock()
         self._committing = threading.Lock()
         self._stopped = threading.Event()
@@ -133,7 +137,12 @@ class _Run:
 
     def close(self) -> None:
         for claimed in self._unpacked:
-            claimed.close()
+            self._close(claimed)
+
+    def _close(self, claimed: Claim) -> None:
+        with self._lock:
+            self._claims.remove(claimed)
+        claimed.close()
 
     def work(self) -> None:
         try:
@@ -142,7 +151,9 @@ class _Run:
                 claimed = self._claim(layer, elsewhere=elsewhere)
                 if claimed is None:
                     self._todo.append((layer, True))
-                elif self._receive(layer, claimed):
+                    continue
+                self._claims.append(claimed)
+                if self._receive(layer, claimed):
                     self._commit(claimed)
         except _Stopped:
             return
@@ -160,11 +171,18 @@ class _Run:
             return None
 
     def _claim(self, layer: Layer, *, elsewhere: bool) -> Claim | None:
-        while (claimed := claim(self._store, layer.diff_id)) is None and elsewhere:
-            # A process that blocks in flock(2) hears no Ctrl-C, and not that another thread has failed.
-            if self._stopped.wait(_POLL):
-                raise _Stopped
-        return claimed
+        if not elsewhere:
+            return claim(self._store, layer.diff_id)
+        return locks.patiently(
+            lambda: claim(self._store, layer.diff_id),
+            f"layer {named(layer)}",
+            lambda: locks.holder(lock_path(self._store, layer.diff_id)),
+            pause=self._pause,
+        )
+
+    def _pause(self, duration: float) -> None:
+        if self._stopped.wait(duration):
+            raise _Stopped
 
     def _receive(self, layer: Layer, claimed: Claim) -> bool:
         """Whether there is something to commit now; the claim is closed if not."""
@@ -178,7 +196,7 @@ class _Run:
                 received = True
         finally:
             if not received:
-                claimed.close()
+                self._close(claimed)
         return received
 
     def _bring(self, layer: Layer, path: str) -> None:
@@ -238,7 +256,7 @@ class _Run:
                     commit(self._store, batch)
                 finally:
                     for each in batch:
-                        each.close()
+                        self._close(each)
             finally:
                 self._committing.release()
 
@@ -247,6 +265,11 @@ class _Run:
             raise _Stopped
         with self._lock:
             self.moved += size
+            if time.monotonic() - self._signed > _SIGN_OF_LIFE:
+                self._signed = time.monotonic()
+                # Also those that wait for a worker or for the disk: their turn comes.
+                for claimed in self._claims:
+                    claimed.touch()
         self._progress.advance(_TASK, size)
 
 

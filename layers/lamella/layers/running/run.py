@@ -21,7 +21,7 @@ from lamella.layers.mounting import kernel, ladder, lowerdirs, namespace, overla
 from lamella.layers.progress import Silent
 from lamella.layers.published import preflight
 from lamella.layers.running import activation, ca_bundle
-from lamella.layers.store import leases, locks
+from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 from lamella.layers.trust import Trust
 
@@ -254,8 +254,7 @@ def _remove_dead_leases(store: Store) -> None:
     # A command can't take its own away when it ends; a node that never runs gc would collect them.
     with suppress(OSError):
         if len(os.listdir(f"{store.path}/leases")) > _MANY_LEASES:
-            with locks.exclusive(f"{store.path}/lock"):
-                leases.kept(store)
+            leases.remove_dead(store)
 
 
 def _found(name: str, search: str) -> str:

@@ -56,13 +56,12 @@ def make(store: Store, kind: str, diff_ids: Sequence[Digest], build: Callable[[s
     lock_path = f"{home.path}/locks/{key}"
     with home.explained():
         # Named as a layer's are, so that gc knows that somebody is at work here, or was.
-        lock = locks.acquire(lock_path)
+        lock = locks.acquire(lock_path, kind, f"the tree {final}")
         try:
             if not os.path.isdir(final):
                 _make(home, final, diff_ids, build)
         finally:
-            if lock is not None:
-                locks.release(lock, lock_path)
+            locks.release(lock, lock_path)
     return tree
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, UnsafeLayer
@@ -39,22 +39,26 @@ class Claim:
         self._lock = lock
         self._lock_path = lock_path
 
+    def touch(self) -> None:
+        """Show processes that wait for the layer that this one makes progress."""
+        os.utime(self._lock)
+
     def close(self) -> None:
-        """Removes what was unpacked and not committed, and lets others have the layer."""
+        """Remove what was unpacked and not committed, and let others have the layer."""
         try:
             remove(self.path)
         finally:
             locks.release(self._lock, self._lock_path)
 
 
-def claim(store: Store, diff_id: Digest) -> Claim | None:
-    """The right to bring the layer, which may be here by now; None where another process has it in hand.
+def claim(store: Store, diff_id: Digest, owner: str = "pull") -> Claim | None:
+    """Return the right to bring the layer, which may be here by now; None if another process has it.
 
-    What a crashed process left of this layer is removed.
+    Removes the remains of crashed processes. `owner`: the work, for messages of processes that wait.
     """
     with store.explained():
-        lock_path = f"{store.path}/locks/{diff_id.hex}"
-        lock = locks.acquire(lock_path, wait=False)
+        path = lock_path(store, diff_id)
+        lock = locks.try_acquire(path, owner)
         if lock is None:
             return None
         try:
@@ -62,9 +66,14 @@ def claim(store: Store, diff_id: Digest) -> Claim | None:
                 if name.startswith(diff_id.hex):
                     remove_left(f"{store.path}/partial/{name}")
         except BaseException:
-            locks.release(lock, lock_path)
+            locks.release(lock, path)
             raise
-        return Claim(diff_id, f"{store.path}/partial/{diff_id.hex}-{os.urandom(6).hex()}", lock, lock_path)
+        return Claim(diff_id, f"{store.path}/partial/{diff_id.hex}-{os.urandom(6).hex()}", lock, path)
+
+
+def lock_path(store: Store, diff_id: Digest) -> str:
+    """The file that a process which brings the layer keeps locked."""
+    return f"{store.path}/locks/{diff_id.hex}"
 
 
 def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
@@ -140,8 +149,16 @@ def remove(path: str) -> None:
     """Removes a folder with all that is in it; no error where there is none."""
     import shutil
 
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    # Another process may remove it too. `onerror` is deprecated since Python 3.12, which has `onexc`.
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(path, onexc=lambda _, __, error: _pass_over(error))
+    else:
+        shutil.rmtree(path, onerror=lambda _, __, info: _pass_over(info[1]))
+
+
+def _pass_over(error: BaseException) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def sync(path: str) -> None:

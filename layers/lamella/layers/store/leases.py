@@ -1,9 +1,12 @@
-"""What `gc` must not remove: leases of running processes, and holds of mounts, which outlive them.
+"""Leases of running processes and holds of mounts, which name the layers that `gc` must not remove.
 
-A lease is a file of diff_ids that its process keeps locked, so that a crash frees it; a hold is such a file without a
-lock. The store's one lock orders them against `gc`: whoever leases shares it while the file is made, `gc` has it alone
-while it decides and renames. A layer that is seen after its lease was made is therefore there until the lease ends. Where the disk takes no file, the lease is
-a shared lock of the folder of leases, and keeps everything.
+A lease is a file of diff_ids that its process keeps locked, so that a crash frees it; a hold, which outlives its process,
+is such a file without a lock. Any user may lease in root's store, and only its owner may remove layers. `paused` orders
+the two, without a lock that a reader could take from the owner: it locks byte 0 of the store's lock file for writing,
+reads the leases, and lets the caller remove layers. A lease is written first, then waits for that lock to be free, so one
+of the two sees the other: a layer that is seen after its lease was made is there until the lease ends.
+
+On a full disk a lease is a set of byte ranges of the folder of leases, one for each digest, which need no space.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING
 from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.oci.documents import Digest
 from lamella.layers.store import locks
+from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,73 +31,137 @@ if TYPE_CHECKING:
 _TAKES_NO_FILE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _MAX_LEASE = 4 << 20
 """Bytes of one lease: other users write them, and 50,000 layers are enough."""
+_MAX_OWNER = 200
+_GATE = 0
+"""The byte of the store's lock file that is locked while layers may be removed."""
 
 
 @contextmanager
 def lease(store: Store, digests: Iterable[Digest], owner: str) -> Iterator[int]:
-    """Keeps layers and documents until the block ends. `owner` says who, for people who look.
+    """Keep layers and documents until the block ends. `owner`: the work, for messages.
 
-    Gives the descriptor that is the lease: a process that inherits it keeps the lease as long as it lives.
+    Yields the descriptor of the lease: a process that inherits it keeps the lease as long as it lives.
     """
+    digests = tuple(digests)
     text = "".join(f"{line}\n" for line in (f"# {owner}", *digests))
     store.prepare()
-    path = f"{store.path}/leases/{os.getpid()}-{os.urandom(6).hex()}"
-    with store.explained(), locks.shared(f"{store.path}/lock"):
-        file = _write_lease(path, text.encode())
+    with store.explained():
+        file, path = _write_lease(f"{store.path}/leases", text.encode("utf-8", "replace"), digests)
     try:
+        with store.explained():
+            _wait_for_gate(store)
         yield file
     finally:
-        # One that can't be removed is seen to be nobody's.
-        with suppress(OSError):
-            os.unlink(path)
+        # A file that stays is not locked, and so names no process.
+        if path:
+            with suppress(OSError):
+                os.unlink(path)
         os.close(file)
 
 
-def _write_lease(path: str, content: bytes) -> int:
-    file = -1
+def _write_lease(folder: str, content: bytes, digests: Iterable[Digest]) -> tuple[int, str]:
+    while True:
+        name = f"{os.getpid()}-{os.urandom(6).hex()}"
+        file = -1
+        try:
+            # Closed to others until it is locked, and only then under a name that counts.
+            file = os.open(f"{folder}/.{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            left = content
+            while left:
+                left = left[os.write(file, left) :]
+            os.fchmod(file, 0o644)
+            os.rename(f"{folder}/.{name}", f"{folder}/{name}")
+        except FileNotFoundError:
+            os.close(file)  # `gc` saw it before it was locked
+        except OSError as error:
+            if file >= 0:
+                os.close(file)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{folder}/.{name}")
+            if error.errno not in _TAKES_NO_FILE:
+                raise
+            # An environment that is here runs from a full disk.
+            return _share_ranges(folder, digests), ""
+        else:
+            return file, f"{folder}/{name}"
+
+
+def _share_ranges(folder: str, digests: Iterable[Digest]) -> int:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        locks.try_lock(file)
-        while content:
-            content = content[os.write(file, content) :]
-    except OSError as error:
-        if file >= 0:
-            os.close(file)
-            os.unlink(path)
-        if error.errno not in _TAKES_NO_FILE:
-            raise
-        # What is here runs from a full disk, too.
-        return _keep_everything(os.path.dirname(path))
+        for digest in digests:
+            locks.share_range(file, _byte_of(digest))
+    except BaseException:
+        os.close(file)
+        raise
     return file
 
 
-def _keep_everything(leases: str) -> int:
-    folder = os.open(leases, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    # Who has it alone keeps everything as well, so that this one need not wait.
-    with suppress(OSError):
-        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    return folder
+def _byte_of(digest: Digest) -> int:
+    return int(digest.hex[:15], 16)
 
 
-def everything_is_kept(store: Store) -> bool:
-    """Whether a lease that found no room for its list keeps all that is here. The caller has the store's lock."""
-    folder = os.open(f"{store.path}/leases", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _wait_for_gate(store: Store) -> None:
+    path = f"{store.path}/lock"
+
+    def is_open() -> bool | None:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            return None if locks.is_excluded(file, _GATE) else True
+        finally:
+            os.close(file)
+
+    locks.patiently(is_open, f"the store {store.path}", lambda: locks.holder(path))
+
+
+@contextmanager
+def paused(store: Store, owner: str) -> Iterator[None]:
+    """Hold back new leases and holds until the block ends, so that layers that are not `kept` can be removed.
+
+    `owner`: the work, for messages of processes that wait. The store is this user's.
+    """
+    with locks.exclusive(f"{store.path}/partial", f"the store {store.path}"):
+        gate = _close_gate(store)
+        try:
+            locks.sign(gate, owner)
+            yield
+        finally:
+            locks.free_range(gate, _GATE)
+            os.close(gate)
+
+
+def _close_gate(store: Store) -> int:
+    path = f"{store.path}/lock"
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if locks.try_exclude_range(file, _GATE):
+        return file
+    os.close(file)
+    # Lamella locks it only in `paused`, which is not running: a stranger has it. A new file is nobody's: a lease that was
+    # written before the rename is read after it, and a later one sees the new file's lock.
+    temporary = f"{store.path}/partial/document-{os.urandom(6).hex()}"
     try:
-        return not locks.try_lock(folder)
-    finally:
-        os.close(folder)
+        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in _TAKES_NO_FILE:
+            raise
+        raise StoreError(f"{path}: locked by {locks.users(path)}; end that process, then retry") from error
+    locks.try_exclude_range(file, _GATE)
+    os.fchmod(file, 0o644)
+    os.rename(temporary, path)
+    return file
 
 
 def hold(store: Store, name: str, digests: Iterable[Digest], *, note: str = "", lasting: bool = True) -> None:
-    """Keeps layers and documents until `release`; a second hold of one name replaces the first.
+    """Keep layers and documents until `release`; a second hold of one name replaces the first, atomically.
 
-    `note`: a line for whoever holds. `lasting`: also through a loss of power, for which the disk is waited for.
+    `note`: one line for its owner. `lasting`: sync it, so that it survives a loss of power. The layers are leased.
     """
     text = "".join(f"{line}\n" for line in ((f"# {note}", *digests) if note else digests))
     path = _hold_path(store, name)
     store.prepare()
     temporary = f"{store.path}/holds/.{os.urandom(6).hex()}"
-    with store.explained(), locks.shared(f"{store.path}/lock"):
+    with store.explained(), locks.shared(f"{store.path}/partial", f"the store {store.path}"):
         try:
             with open(temporary, "x", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), 0o644)
@@ -102,14 +170,24 @@ def hold(store: Store, name: str, digests: Iterable[Digest], *, note: str = "", 
                     file.flush()
                     os.fsync(file.fileno())
             os.rename(temporary, path)
+            if lasting:
+                _sync_folder(os.path.dirname(path))
         except BaseException:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
 
 
+def _sync_folder(path: str) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def release(store: Store, name: str) -> None:
-    """Ends a hold; no error where there is none."""
+    """End a hold. Idempotent."""
     with store.explained():
         try:
             os.unlink(_hold_path(store, name))
@@ -118,7 +196,7 @@ def release(store: Store, name: str) -> None:
 
 
 def note(store: Store, name: str) -> str | None:
-    """The note of a hold, empty where it has none, or None where there is no such hold."""
+    """Return the note of a hold, empty without one, or None without such a hold."""
     try:
         with open(_hold_path(store, name), encoding="utf-8", errors="replace") as file:
             first = file.readline()
@@ -127,36 +205,60 @@ def note(store: Store, name: str) -> str | None:
     return first[2:].rstrip("\n") if first.startswith("# ") else ""
 
 
-def kept(store: Store) -> set[Digest]:
-    """Every layer and document that is leased or held by name. The caller has the store's lock; leases of the dead are removed."""
-    layers: set[Digest] = set()
+def kept(store: Store, among: Iterable[Digest] = ()) -> dict[Digest, str]:
+    """Every layer and document that is leased or held, with its user: a process, or the name of a hold.
+
+    A lease that found the disk full counts only for `among`. Removes leases of dead processes.
+    """
+    found: dict[Digest, str] = {}
     for name in os.listdir(f"{store.path}/leases"):
-        layers |= _living(f"{store.path}/leases/{name}")
+        found |= _living(f"{store.path}/leases/{name}")
     for name in os.listdir(f"{store.path}/holds"):
-        # A hold that is being written waits for the lock; one that is here now was left by a crash.
+        # A name with a dot is being written, or was left by a crash. A hold can be released at any time.
         if not name.startswith("."):
-            # Whoever releases one has no lock.
             with suppress(FileNotFoundError), open(f"{store.path}/holds/{name}", encoding="utf-8") as file:
-                layers |= _parse(file.read())
-    return layers
+                found |= dict.fromkeys(_parse(file.read()), name)
+    return found | _in_ranges(f"{store.path}/leases", among)
 
 
-def _living(path: str) -> set[Digest]:
+def remove_dead(store: Store) -> None:
+    """Remove the leases of dead processes, as far as this user may."""
+    for name in os.listdir(f"{store.path}/leases"):
+        _living(f"{store.path}/leases/{name}")
+
+
+def _living(path: str) -> dict[Digest, str]:
     # Any user of the node may have put anything here: a link, a FIFO, a file without an end.
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return set()
+        return {}
     try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            return set()
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            return {}
         if locks.try_lock(file):
             with suppress(OSError):
                 os.unlink(path)
-            return set()
-        return _parse(os.read(file, _MAX_LEASE).decode("utf-8", "replace"))
+            return {}
+        text = os.read(file, _MAX_LEASE).decode("utf-8", "replace")
     finally:
         os.close(file)
+    owner = text.partition("\n")[0].removeprefix("# ")
+    process = os.path.basename(path).lstrip(".").partition("-")[0]
+    name = f"{escaped(owner, _MAX_OWNER)} (process {escaped(process, 20)} of {locks.user(status.st_uid)})"
+    return dict.fromkeys(_parse(text), name)
+
+
+def _in_ranges(leases: str, among: Iterable[Digest]) -> dict[Digest, str]:
+    folder = os.open(leases, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not locks.is_shared(folder):
+            return {}
+        user = locks.users(leases)
+        return {digest: user for digest in among if locks.is_shared(folder, _byte_of(digest), 1)}
+    finally:
+        os.close(folder)
 
 
 def _parse(text: str) -> set[Digest]:

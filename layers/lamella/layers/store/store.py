@@ -101,18 +101,26 @@ class Store:
         with self.explained():
             root = os.geteuid() == 0
             if os.path.isdir(f"{self.path}/holds") and os.path.exists(f"{self.path}/lock"):
+                self._close_locks()
                 return
             # What root pulls is for everybody on the node, whatever root's umask; what a user pulls is the user's.
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             make_folder(self.path, 0o755 if root else 0o700)
             for name in _FOLDERS:
-                mode = {"partial": 0o700, "leases": 0o1777 if root else 0o755}.get(name, 0o755)
+                mode = {"partial": 0o700, "locks": 0o700, "leases": 0o1777 if root else 0o755}.get(name, 0o755)
                 make_folder(f"{self.path}/{name}", mode)
             lock = os.open(f"{self.path}/lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 os.fchmod(lock, 0o644)
             finally:
                 os.close(lock)
+
+    def _close_locks(self) -> None:
+        # Earlier versions made it readable, and whoever opens a lock's file can lock it.
+        status = os.stat(f"{self.path}/locks")
+        if status.st_mode & 0o077 and os.geteuid() in (0, status.st_uid):
+            with suppress(OSError):
+                os.chmod(f"{self.path}/locks", 0o700)
 
     @contextmanager
     def explained(self) -> Iterator[None]:

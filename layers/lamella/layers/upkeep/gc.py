@@ -7,9 +7,10 @@ it on every layer would take as long as a mount does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from lamella.layers.store.store import Store
 
+_TRASH = "trash-"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -38,16 +42,18 @@ class Candidate:
     kept: bool
     made_of: frozenset[Digest] = frozenset()
     """The layers of a derived tree."""
+    user: str = ""
+    """A process or mount that keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What was freed: layers, oldest use first, and the bytes of them, of documents and of derived trees."""
+    """The freed layers, oldest use first, and the bytes of layers, documents and derived trees."""
 
     layers: tuple[Digest, ...]
     bytes: int
-    everything_kept: bool = False
-    """Whether nothing may go until some command ends, which found the disk full when it began."""
+    in_use: tuple[str, ...] = ()
+    """Processes and mounts that keep layers which would have been freed."""
 
     def __repr__(self) -> str:
         return f"<Freed {counted(len(self.layers), 'layer')}, {size(self.bytes)}>"
@@ -79,87 +85,116 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
     """
     if not os.path.isdir(store.path):
         return Freed((), 0)
-    if not dry_run:
+    if dry_run:
+        with store.explained():
+            items = _items(store)
+        chosen = _choose(items, keep_bytes, older_than)
+    else:
         store.prepare()
-    with store.explained():
-        if dry_run:
-            with locks.exclusive(f"{store.path}/lock"):
-                busy = leases.everything_is_kept(store)
-                chosen = () if busy else _choose(_items(store), keep_bytes, older_than)
-        else:
+        with store.explained():
             claims.forget_dead(store, here())
-            with Trash(store) as trash, locks.exclusive(f"{store.path}/lock"):
-                busy = leases.everything_is_kept(store)
-                items = _items(store)
-                chosen = () if busy else _choose(items, keep_bytes, older_than)
-                for item in chosen:
-                    trash.add(item.path)
-                _note_use(items, {item.path for item in chosen})
-                _remove_unfinished(store)
+            with Trash(store) as trash:
+                with leases.paused(store, "gc"):
+                    items = _items(store)
+                    chosen = _choose(items, keep_bytes, older_than)
+                    _note_use(items, {item.path for item in chosen})
+                    for item in chosen:
+                        trash.add(item.path)
+                    _remove_unfinished(store)
+                trash.empty()
             _remove_abandoned(store)
     layers = tuple(item.diff_id for item in chosen if item.diff_id)
-    return Freed(layers, sum(item.bytes for item in chosen), busy)
+    paths = {item.path for item in chosen}
+    return Freed(layers, sum(item.bytes for item in chosen), _users(items, paths, keep_bytes, older_than))
 
 
 class Trash:
-    """Where things are renamed to while others are locked out, and removed when they no longer are.
+    """Folders of a store that were renamed away while others were locked out, and are removed afterwards.
 
-    Removing takes as long as unpacking did; renaming is one step for each. Locked while in use, so that another `gc`
-    removes it only after a crash.
+    Removing takes as long as unpacking did; renaming is one step for each. Nothing is created, so that it works on a full
+    disk. A crash leaves folders that the next `gc` removes, as `close` does.
     """
 
     def __init__(self, store: Store) -> None:
-        self._path = f"{store.path}/partial/trash-{os.urandom(6).hex()}"
-        self._folder = -1
+        self._prefix = f"{store.path}/partial/{_TRASH}{os.urandom(6).hex()}"
+        self._names: list[str] = []
         self._count = 0
 
     def __enter__(self) -> Trash:  # noqa: PYI034 # typing.Self is newer than Python 3.10
-        os.mkdir(self._path, 0o700)
-        self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        locks.try_lock(self._folder)
         return self
 
     def add(self, path: str) -> None:
-        """Renames `path` away; no error where another was faster."""
-        self._count += 1
+        """Take `path` away at once and as a whole. No error if there is none."""
         with contextlib.suppress(FileNotFoundError):
-            os.rename(path, f"{self._path}/{self._count}")
+            if not os.path.isdir(path) or os.path.islink(path):
+                os.unlink(path)
+                return
+            self._count += 1
+            name = f"{self._prefix}-{self._count}"
+            try:
+                os.rename(path, name)
+            except OSError as error:
+                if error.errno not in _FULL or not self._names:
+                    raise
+                # A folder takes no more names on a full disk: what it has must go first.
+                self.empty()
+                os.rename(path, name)
+            self._names.append(name)
+
+    def empty(self) -> None:
+        """Remove what was added."""
+        while self._names:
+            remove(self._names.pop())
 
     def __exit__(self, *_: object) -> None:
-        try:
-            remove(self._path)
-        finally:
-            os.close(self._folder)
+        self.empty()
 
 
 def _choose(items: Sequence[Candidate], keep_bytes: int | None, older_than: float | None) -> tuple[Candidate, ...]:
     chosen = plan(items, keep_bytes=keep_bytes, older_than=older_than, now=time.time())
     gone = {item.diff_id for item in chosen if item.diff_id}
     already = {item.path for item in chosen}
-    # A tree goes with any of its layers: who damaged or removed one of these would never be found in the copy.
+    # A tree goes with any of its layers: damage to one of these would never be found in the copy.
     return (*chosen, *(item for item in items if gone & item.made_of and item.path not in already))
 
 
+def _users(
+    items: Iterable[Candidate], chosen: Container[str], keep_bytes: int | None, older_than: float | None
+) -> tuple[str, ...]:
+    """Who keeps items that the limits would free."""
+    free = [replace(item, kept=False) for item in items if item.path not in chosen]
+    wanted = plan(free, keep_bytes=keep_bytes, older_than=older_than, now=time.time())
+    return tuple(sorted({item.user for item in wanted if item.user}))
+
+
 def _items(store: Store) -> list[Candidate]:
-    keep = leases.kept(store)
     items = []
     used: dict[Digest, float] = {}
+    documents = []
     for algorithm in os.listdir(f"{store.path}/documents"):
         with os.scandir(f"{store.path}/documents/{algorithm}") as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 for diff_id in listed_by(entry.path):
                     used[diff_id] = max(used.get(diff_id, 0), status.st_mtime)
-                kept = _named(algorithm, entry.name) in keep
-                items.append(Candidate(entry.path, None, status.st_size, status.st_mtime, kept))
-    for diff_id in store.layers():
+                documents.append((entry.path, _named(algorithm, entry.name), status))
+    layers = tuple(store.layers())
+    kept = leases.kept(store, (*layers, *(digest for _, digest, _ in documents if digest)))
+    mounted = {claims.hold_name(state.key): f"mount at {state.target}" for state in claims.claims(store)}
+    users = {digest: mounted.get(user, user) for digest, user in kept.items()}
+    for path, digest, status in documents:
+        user = users.get(digest, "") if digest else ""
+        items.append(Candidate(path, None, status.st_size, status.st_mtime, bool(user), user=user))
+    for diff_id in layers:
         folder = store.folder(diff_id)
         last = max(os.stat(folder).st_mtime, used.get(diff_id, 0))
-        items.append(Candidate(folder, diff_id, store.size(diff_id), last, diff_id in keep))
+        user = users.get(diff_id, "")
+        items.append(Candidate(folder, diff_id, store.size(diff_id), last, bool(user), user=user))
     for folder in derived.trees(store):
         parts = frozenset(derived.layers(folder))
-        kept = bool(parts) and parts <= keep
-        items.append(Candidate(folder, None, derived.size(folder), os.stat(folder).st_mtime, kept, parts))
+        keeps = bool(parts) and parts <= users.keys()
+        user = users[min(parts)] if keeps else ""
+        items.append(Candidate(folder, None, derived.size(folder), os.stat(folder).st_mtime, keeps, parts, user))
     return items
 
 
@@ -171,10 +206,11 @@ def _named(algorithm: str, name: str) -> Digest | None:
 
 
 def _note_use(items: Iterable[Candidate], freed: Container[str]) -> None:
-    # What said when a layer was used may be among what goes now.
+    # The document that recorded a layer's use may be freed now. An error lets the layer look older than it is.
     for item in items:
         if item.diff_id and item.path not in freed and item.used > os.stat(item.path).st_mtime:
-            os.utime(item.path, (item.used, item.used))
+            with contextlib.suppress(OSError):
+                os.utime(item.path, (item.used, item.used))
 
 
 def _remove_unfinished(store: Store) -> None:
@@ -188,8 +224,8 @@ def _remove_unfinished(store: Store) -> None:
 def _remove_abandoned(store: Store) -> None:
     for name in os.listdir(f"{store.path}/partial"):
         path = f"{store.path}/partial/{name}"
-        if name.startswith("trash-"):
-            remove_left(path)
+        if name.startswith(_TRASH):
+            remove(path)
         elif not name.startswith("document-"):
             _with_lock(store, name.partition("-")[0], path)
     for name in os.listdir(f"{store.path}/locks"):
@@ -197,12 +233,16 @@ def _remove_abandoned(store: Store) -> None:
 
 
 def _with_lock(store: Store, name: str, left: str = "") -> None:
-    """Removes a layer's lock, and what is left of the layer, if no process has it in hand."""
-    lock = locks.acquire(f"{store.path}/locks/{name}", wait=False)
+    """Remove a layer's lock, and what is `left` of the layer, if no process has it in hand."""
+    path = f"{store.path}/locks/{name}"
+    # Without a lock's file no process has it, and one that begins has a folder of another name. None is created here: the
+    # disk may be full.
+    lock = locks.try_acquire(path, "gc") if os.path.lexists(path) else -1
     if lock is None:
         return
     try:
         if left:
             remove_left(left)
     finally:
-        locks.release(lock, f"{store.path}/locks/{name}")
+        if lock >= 0:
+            locks.release(lock, path)

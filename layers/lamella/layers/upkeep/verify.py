@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, UnsafeLayer
 from lamella.layers.progress import Progress, Silent
-from lamella.layers.store import derived, leases, locks
+from lamella.layers.store import derived, leases
 from lamella.layers.tar.reader import BLOCK, Archive, Entry, shown
 from lamella.layers.text import counted
 from lamella.layers.upkeep.gc import Trash
@@ -101,13 +101,11 @@ def verify(
 
 def _remove(store: Store, damaged: Iterable[Digest], trees: Iterable[str]) -> frozenset[str]:
     """The folders that were removed."""
-    with store.explained(), Trash(store) as trash, locks.exclusive(f"{store.path}/lock"):
-        if leases.everything_is_kept(store):
-            return frozenset()
-        keep = leases.kept(store)
-        layers = frozenset(damaged) - keep
+    with store.explained(), Trash(store) as trash, leases.paused(store, "verify"):
         parts = {folder: derived.layers(folder) for folder in trees}
-        unused = [folder for folder, made_of in parts.items() if not made_of or not made_of <= keep]
+        keep = leases.kept(store, (*damaged, *(diff_id for made_of in parts.values() for diff_id in made_of)))
+        layers = frozenset(damaged) - keep.keys()
+        unused = [folder for folder, made_of in parts.items() if not made_of or not made_of <= keep.keys()]
         gone = {*map(store.folder, layers), *unused, *derived.made_of(store, layers)}
         for path in gone:
             trash.add(path)
