@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from lamella.builder.content.pack import Blob, Packed
 from lamella.builder.errors import CacheError
-from lamella.builder.layer.cache import BuiltLayer, LayerCache
+from lamella.builder.layer.cache import BuiltLayer, LayerCache, Learned
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 from support.engines import need_root
 
@@ -30,6 +31,10 @@ def writing(content: bytes) -> Callable[[BinaryIO], Packed]:
     return write
 
 
+def learned(place: str, key: str = "") -> BuiltLayer:
+    return BuiltLayer(Digest.of(b"x"), 1, Digest.of(b"y"), 2, LAYER_ZSTD, Learned(place, key))
+
+
 def files(path: Path) -> list[str]:
     return sorted(os.path.relpath(entry, path) for entry in path.rglob("*") if entry.is_file())
 
@@ -47,10 +52,40 @@ def test_what_was_added_is_found_by_its_key_in_another_process(tmp_path: Path) -
 
 def test_what_was_learned_has_no_blob(tmp_path: Path) -> None:
     cache = LayerCache(str(tmp_path))
-    built = BuiltLayer(Digest.of(b"x"), 1, Digest.of(b"y"), 2, LAYER_ZSTD)
+    built = learned("registry/team/envs")
     cache.learn(KEY, built)
-    assert cache.find(KEY) == built
+    assert cache.find(KEY, "registry/team/envs") == built
     assert cache.blob_path(built) is None
+
+
+def test_what_was_learned_is_known_with_its_source_and_for_its_place_alone(tmp_path: Path) -> None:
+    cache = LayerCache(str(tmp_path))
+    cache.learn(KEY, learned("registry/team/envs", "fingerprint"))
+    found = cache.find(KEY, "registry/team/envs")
+    assert found
+    assert found.learned == Learned("registry/team/envs", "fingerprint")
+    assert cache.find(KEY) is None
+    assert cache.find(KEY, "registry/other/envs") is None
+
+
+def test_what_was_built_here_goes_before_what_was_learned(tmp_path: Path) -> None:
+    cache = LayerCache(str(tmp_path))
+    built = cache.add(KEY, LAYER_ZSTD, writing(b"content"))
+    cache.learn(KEY, learned("registry/team/envs"))
+    found = cache.find(KEY, "registry/team/envs")
+    assert found == built
+    assert found.learned is None
+
+
+def test_a_record_of_an_earlier_version_counts_as_absent(tmp_path: Path) -> None:
+    """It does not say whether the layer was built here."""
+    cache = LayerCache(str(tmp_path))
+    cache.add(KEY, LAYER_ZSTD, writing(b"content"))
+    (record,) = (tmp_path / "layers/keys").rglob("*.json")
+    value = json.loads(record.read_text())
+    del value["source"]
+    record.write_text(json.dumps(value))
+    assert cache.find(KEY) is None
 
 
 def test_a_layer_that_could_not_be_built_leaves_nothing(tmp_path: Path) -> None:

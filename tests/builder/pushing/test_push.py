@@ -16,7 +16,7 @@ from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci.documents import Digest, ImageConfig, Index, Manifest, Platform
+from lamella.layers.oci.documents import ImageConfig, Index, Manifest, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.progress import Silent
@@ -466,24 +466,6 @@ def test_an_answer_that_is_no_longer_true_is_noticed_and_made_good(
     again = push(f"{registry.host}/team/envs:y", small(tmp_path / "b"), cache=cache)
     assert again.uploaded == 1
     assert str(built.digest) in registry.blobs["team/envs"]
-
-
-def test_blobs_of_another_pythons_patch_release_are_taken_as_they_are(
-    tmp_path: Path, registry: RegistrySimulator
-) -> None:
-    """The key is the same and the bytes are not: the first one's are everybody's."""
-    reference = f"{registry.host}/team/envs:x"
-    env = small(tmp_path / "env")
-    mine = LayerCache(str(tmp_path / "mine"))
-    first = push(reference, env, cache=LayerCache(str(tmp_path / "theirs")))
-    push(f"oci:{tmp_path}/out:x", env, cache=mine)
-    key = first.plan.layers[0].wanted.key
-    built = mine.find(key)
-    assert built
-    mine.learn(key, replace(built, digest=Digest.of(b"other byte code"), diff_id=Digest.of(b"other tar")))
-    again = push(reference, env, cache=mine)
-    assert again.reference == first.reference
-    assert (again.built, again.uploaded, again.moved) == (0, 0, 0)
 
 
 class Meanwhile(Silent):

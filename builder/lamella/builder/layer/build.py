@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from lamella.builder.content.pack import MEDIA_TYPE, pack
 from lamella.builder.layer.bundle import merge
+from lamella.builder.layer.cache import Learned
 from lamella.layers.oci.documents import Descriptor
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def build(
 
     def package(item: PlannedPackage) -> None:
         wanted = item.wanted
+        # Built here, by another process meanwhile: what was learned the plan knows already.
         made = cache.find(wanted.key)
         if made is None or cache.blob_path(made) is None:
             what = ship(item.package)
@@ -64,7 +66,7 @@ def build(
         def write(out: BinaryIO) -> Packed:
             return merge(_blobs(wanted, built, cache, storage), out, compression, scratch=cache.scratch())
 
-        made = cache.add(wanted.key, MEDIA_TYPE[compression], write)
+        made = cache.add(wanted.key, MEDIA_TYPE[compression], write, _source([built[key] for key in wanted.members]))
         done(wanted.key, made)
         progress.advance(task, wanted.size)
 
@@ -74,6 +76,15 @@ def build(
         _all(pool, [pool.submit(package, item) for item in sorted(contents, key=lambda item: -item.wanted.size)])
         _all(pool, [pool.submit(bundle, wanted) for wanted in sorted(bundles, key=lambda wanted: -wanted.size)])
     progress.end(task)
+
+
+def _source(members: Sequence[BuiltLayer]) -> Learned | None:
+    """The source of a bundle: built here if all members were, else no better known than the least known of them."""
+    learned = [member.learned for member in members if member.learned]
+    if not learned:
+        return None
+    keys = {each.key for each in learned}
+    return Learned(learned[0].place, keys.pop() if len(keys) == 1 else "")
 
 
 def _all(pool: ThreadPoolExecutor, futures: Sequence[Future[None]]) -> None:

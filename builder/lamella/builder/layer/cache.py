@@ -1,7 +1,8 @@
 """The layers that this user built: layer key -> blob, so that nothing is packed or compressed twice.
 
-Folders of `LayerCache.path`: `blobs/sha256/<hex>`, `keys/<2>/<key>.json`, `notes/<2>/<hash of a name>`, `partial/`. Every file
-appears by rename, whole: any number of processes use one cache, and one that is killed leaves only what the next removes.
+Folders of `LayerCache.path`: `blobs/sha256/<hex>`, `keys/<2>/<key>.json` (built here), `keys/<2>/<key>.<hash of a
+place>.json` (learned there), `notes/<2>/<hash of a name>`, `partial/`. Every file appears by rename, whole: any number of
+processes use one cache, and one that is killed leaves only what the next removes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from lamella.builder.cache_folder import cache_folder
@@ -33,6 +34,16 @@ RECENT = 3600
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """Source of a layer that was not built here: what a repository or layout says that a layer key is."""
+
+    place: str
+    """`registry/repository`, or the folder of a layout: its writers are trusted with what the key is."""
+    key: str = ""
+    """Fingerprint of the public key that signed the index which says so; empty if no signature was checked."""
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltLayer:
     """What a layer key turned out to be."""
 
@@ -43,6 +54,8 @@ class BuiltLayer:
     unpacked: int
     """Bytes of the files in it."""
     media_type: str
+    learned: Learned | None = field(default=None, compare=False)
+    """Where it was learned; None if it was built here, from this user's own files."""
 
 
 class LayerCache:
@@ -55,18 +68,30 @@ class LayerCache:
         self.notes = os.path.join(self.path, "notes")
         self._swept = False
 
-    def find(self, key: str) -> BuiltLayer | None:
-        """What `key` was built as, here or by whom it was learned from. Its blob may be elsewhere: `blob_path` tells."""
+    def find(self, key: str, place: str = "") -> BuiltLayer | None:
+        """Return the layer that `key` was built as here; else the one that was learned from `place`, if given.
+
+        Its blob may be elsewhere: see `blob_path`.
+        """
+        built = self._read(self._key_path(key), built_here=True)
+        if built or not place:
+            return built
+        return self._read(self._key_path(key, place), built_here=False)
+
+    def _read(self, path: str, *, built_here: bool) -> BuiltLayer | None:
         try:
-            with open(self._key_path(key), "rb") as stream:
+            with open(path, "rb") as stream:
                 value = json.loads(stream.read())
                 _used(stream.fileno(), os.fstat(stream.fileno()))
+            # Records of earlier versions do not say where a layer is from: as good as absent.
+            source = value["source"]
             return BuiltLayer(
                 Digest.parse(value["digest"]),
                 int(value["size"]),
                 Digest.parse(value["diff_id"]),
                 int(value["unpacked"]),
                 str(value["media_type"]),
+                None if built_here and source == "built" else Learned(str(source["place"]), str(source["key"])),
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError, InvalidContent):
             return None  # as good as absent: it is built again and written over
@@ -85,8 +110,13 @@ class LayerCache:
         except OSError as error:
             raise _error(self.path, error, "read") from None
 
-    def add(self, key: str, media_type: str, write: Callable[[BinaryIO], Packed]) -> BuiltLayer:
-        """Keeps the blob that `write` writes as what `key` is built as. Nothing stays when `write` raises."""
+    def add(
+        self, key: str, media_type: str, write: Callable[[BinaryIO], Packed], learned: Learned | None = None
+    ) -> BuiltLayer:
+        """Keep the blob that `write` writes as the layer of `key`. Keeps nothing if `write` raises.
+
+        `learned`: the source of a bundle with members that were not built here.
+        """
         with self._partial() as (stream, path):
             packed = write(stream)
             stream.flush()
@@ -94,20 +124,22 @@ class LayerCache:
             target = self._blob_path(packed.digest)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(path, target)
-        built = BuiltLayer(packed.digest, packed.size, packed.diff_id, packed.unpacked, media_type)
+        built = BuiltLayer(packed.digest, packed.size, packed.diff_id, packed.unpacked, media_type, learned)
         self.learn(key, built)
         return built
 
     def learn(self, key: str, built: BuiltLayer) -> None:
-        """Remembers what `key` is, without its blob: somebody else's registry has it."""
+        """Remember what `key` is, without the blob. What was learned never replaces what was built here."""
+        learned = built.learned
         value = {
+            "source": {"place": learned.place, "key": learned.key} if learned else "built",
             "digest": str(built.digest),
             "size": built.size,
             "diff_id": str(built.diff_id),
             "unpacked": built.unpacked,
             "media_type": built.media_type,
         }
-        self._write(self._key_path(key), json.dumps(value).encode())
+        self._write(self._key_path(key, learned.place if learned else ""), json.dumps(value).encode())
 
     def forget(self, built: BuiltLayer) -> None:
         """Removes a blob that turned out not to be what its digest says."""
@@ -142,8 +174,9 @@ class LayerCache:
         hashed = hashlib.sha256(name.encode()).hexdigest()
         return os.path.join(self.notes, hashed[:2], hashed)
 
-    def _key_path(self, key: str) -> str:
-        return os.path.join(self.keys, key[:2], f"{key}.json")
+    def _key_path(self, key: str, place: str = "") -> str:
+        suffix = f".{hashlib.sha256(place.encode()).hexdigest()[:16]}" if place else ""
+        return os.path.join(self.keys, key[:2], f"{key}{suffix}.json")
 
     def _blob_path(self, digest: Digest) -> str:
         return os.path.join(self.blobs, digest.algorithm, digest.hex)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lamella.builder.errors import BuilderError
 from lamella.builder.image.documents import Pair
 from lamella.builder.layer.cache import BuiltLayer
 from lamella.layers.errors import InvalidContent, NotFound, NotSigned
@@ -17,10 +18,10 @@ from lamella.layers.published import environment as published
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lamella.builder.pushing.belief import Belief
     from lamella.layers.oci.documents import Descriptor, Layer, Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
-    from lamella.layers.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,16 @@ def current(storage: Storage, reference: Reference) -> Descriptor | None:
 
 
 def read_destination(
-    storage: Storage, reference: Reference, index: Descriptor, platform: Platform, trust: Trust
+    storage: Storage, reference: Reference, index: Descriptor, platform: Platform, belief: Belief
 ) -> Destination:
     """Read the layers that `index` holds for `platform`; empty if Lamella did not push it.
 
-    Also empty if `trust` requires a signature that is missing: unsigned layers are not used as a cache.
+    Also empty if a signature that `belief` asks for is missing.
     """
+    if not belief.holds(storage, index.digest):
+        return Destination(index)
     try:
-        found = published.read_index(storage, reference.at(index.digest), trust, platform)
+        found = published.read_index(storage, reference.at(index.digest), belief.trust, platform)
     except (InvalidContent, NotSigned):
         return Destination(index)
     digests: set[str] = set()
@@ -59,19 +62,32 @@ def read_destination(
     for environment in found.environments:
         if environment.platform != platform:
             continue
-        known |= built_layers(environment.layers)
+        known |= built_layers(environment.layers, belief)
         digests |= _digests([*environment.documents, *environment.manifest.layers])
         if environment.image:
             image = Manifest.parse(fetch_document(storage, environment.image))
             config = ImageConfig.parse(fetch_document(storage, image.config))
             # Bundles have keys as well, so that each is merged only once in a team.
-            known |= built_layers(layers_of(image, config))
+            known |= built_layers(layers_of(image, config), belief)
             digests |= _digests([environment.image, image.config, *image.layers])
     return Destination(index, frozenset(digests), known)
 
 
-def others(storage: Storage, index: Descriptor, platform: Platform) -> tuple[Pair, ...]:
-    """Entries of the index for platforms other than `platform`; empty if Lamella did not push it."""
+def others(storage: Storage, index: Descriptor, platform: Platform, belief: Belief) -> tuple[Pair, ...]:
+    """Entries of the index for platforms other than `platform`; empty if Lamella did not push it.
+
+    Raises `BuilderError` if there are some and `belief` does not hold for the index.
+    """
+    pairs = _others(storage, index, platform)
+    if pairs and not belief.holds(storage, index.digest):
+        names = ", ".join(str(pair.image.platform) for pair in pairs)
+        raise BuilderError(
+            f"--append: the tag's {names} is not signed by this key; push it again with --sign, or push without --append"
+        )
+    return pairs
+
+
+def _others(storage: Storage, index: Descriptor, platform: Platform) -> tuple[Pair, ...]:
     if index.media_type not in INDEX_TYPES:
         return ()
     entries = Index.parse(fetch_document(storage, index)).manifests
@@ -92,7 +108,7 @@ def platforms(storage: Storage, index: Descriptor) -> tuple[Platform, ...]:
     return tuple(entry.platform for entry in entries if entry.platform and IMAGE not in entry.annotations)
 
 
-def built_layers(layers: Iterable[Layer]) -> dict[str, BuiltLayer]:
+def built_layers(layers: Iterable[Layer], belief: Belief) -> dict[str, BuiltLayer]:
     """Map layer keys to layers, from the annotations of a manifest's layers."""
     known = {}
     for layer in layers:
@@ -100,7 +116,14 @@ def built_layers(layers: Iterable[Layer]) -> dict[str, BuiltLayer]:
         key, unpacked = about.get(KEY, ""), bounded_decimal(about.get(UNPACKED))
         if len(key) == 64 and unpacked is not None:
             descriptor = layer.descriptor
-            known[key] = BuiltLayer(descriptor.digest, descriptor.size, layer.diff_id, unpacked, descriptor.media_type)
+            known[key] = BuiltLayer(
+                descriptor.digest,
+                descriptor.size,
+                layer.diff_id,
+                unpacked,
+                descriptor.media_type,
+                belief.learned,
+            )
     return known
 
 

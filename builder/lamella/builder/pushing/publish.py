@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lamella.builder.image.documents import Documents, Pair
+    from lamella.builder.pushing.belief import Belief
     from lamella.builder.pushing.upload import Uploads
     from lamella.layers.oci.documents import Descriptor, Platform
     from lamella.layers.oci.reference import Reference
@@ -64,6 +65,7 @@ def publish(
     uploads: Uploads,
     now: Descriptor | None,
     append: bool,
+    belief: Belief,
 ) -> PublishedIndex:
     """Upload the documents that `document` makes and set the tag of `target` to their index.
 
@@ -74,7 +76,7 @@ def publish(
     tag again and retries.
     """
     for _ in range(_TRIES):
-        others = destination.others(storage, now, attachments.platform) if append and now else ()
+        others = destination.others(storage, now, attachments.platform, belief) if append and now else ()
         made = document(others)
         index = made.index.descriptor
         if now and now.digest == index.digest:

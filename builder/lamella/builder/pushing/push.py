@@ -20,9 +20,11 @@ from lamella.builder.layer.plan import PlannedLayer, PushPlan, plan
 from lamella.builder.layer.rules import Remembered
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing import destination
+from lamella.builder.pushing.belief import belief_of
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.publish import Attachments, PublishedIndex, attach, publish
 from lamella.builder.pushing.survey import survey_destination
+from lamella.builder.pushing.team_cache import tag_name
 from lamella.builder.pushing.upload import Uploads
 from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.errors import LayersError
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from lamella.builder.image.documents import Base, Documents, Pair
     from lamella.builder.layer.cache import BuiltLayer
     from lamella.builder.layer.wanted import Layers
+    from lamella.builder.pushing.belief import Belief
     from lamella.builder.pushing.survey import Survey
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import Storage
@@ -139,6 +142,7 @@ class _Resolved:
     base: Base | None
     layers: Layers
     remembered: Remembered
+    belief: Belief
     cached: Mapping[str, BuiltLayer]
     """Layers that the cache has, by key."""
     tag: Descriptor | None
@@ -189,21 +193,29 @@ def _resolve(tools: _Tools, environment: Environment, options: PushOptions) -> _
         image_layers=options.max_layers - count,
         notes=remembered,
     )
-    cached = {item.key: built for item in layers.all if (built := tools.cache.find(item.key))}
+    belief = belief_of(tools.target, options.signing_key, tools.trust)
+    cached = {item.key: built for item in layers.all if (built := belief.find(tools.cache, item.key))}
     tag = destination.current(tools.storage, tools.target)
-    return _Resolved(environment, options, base, layers, remembered, cached, tag)
+    return _Resolved(environment, options, base, layers, remembered, belief, cached, tag)
 
 
 def _decide(tools: _Tools, resolved: _Resolved) -> _Decided:
     layers, tag, cached = resolved.layers.all, resolved.tag, resolved.cached
     platform = resolved.environment.platform
     if tag and len(cached) == len(layers):
-        others = destination.others(tools.storage, tag, platform) if resolved.options.append else ()
+        others = destination.others(tools.storage, tag, platform, resolved.belief) if resolved.options.append else ()
         if tag.digest == resolved.documents(cached, others).index.descriptor.digest:
             planned = tuple(PlannedLayer(item, "reuse", cached[item.key]) for item in layers)
             return _Decided(PushPlan(str(tools.target), planned, unchanged=True), None)
     survey = survey_destination(
-        tools.storage, tools.target, layers, platform, trust=tools.trust, now=tag, cache=tools.cache, cached=cached
+        tools.storage,
+        tools.target,
+        layers,
+        platform,
+        belief=resolved.belief,
+        now=tag,
+        cache=tools.cache,
+        cached=cached,
     )
 
     def here(built: BuiltLayer) -> bool:
@@ -291,8 +303,9 @@ def _publish(
         uploads=uploads,
         now=resolved.tag,
         append=resolved.options.append,
+        belief=resolved.belief,
     )
-    survey.remember(cache, layers, f"{tools.target.tag}@{published.index.digest}")
+    survey.remember(cache, layers, tag_name(tools.target.tag, published.index.digest, resolved.belief))
     return published
 
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.builder.layer.plan import Wanted
+    from lamella.builder.pushing.belief import Belief
     from lamella.layers.oci.documents import Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
-    from lamella.layers.trust import Trust
 
 _THREADS = 8
 
@@ -55,7 +55,7 @@ def survey_destination(
     wanted: Sequence[Wanted],
     platform: Platform,
     *,
-    trust: Trust,
+    belief: Belief,
     now: Descriptor | None,
     cache: LayerCache,
     cached: Mapping[str, BuiltLayer],
@@ -66,15 +66,17 @@ def survey_destination(
     """
     place = "" if target.is_layout else f"{target.registry}/{target.repository}"
     answers = team_cache.recall(cache, place) if place else team_cache.Answers()
-    found = destination.read_destination(storage, target, now, platform, trust) if now else destination.Destination()
+    found = destination.read_destination(storage, target, now, platform, belief) if now else destination.Destination()
     missing = {item.key for item in wanted} - set(cached) - set(found.known)
     others = (
-        team_cache.learn(storage, target, missing, platform, answers=answers, trust=trust)
+        team_cache.learn(storage, target, missing, platform, answers=answers, belief=belief)
         if place
         else destination.Destination()
     )
-    # Byte code may differ by a patch release of Python: prefer the destination's layer to the cache's.
-    known = {**others.known, **cached, **found.known}
+    # This user's own builds first, whatever others state. Byte code may differ by a patch release of Python: of learned
+    # layers, prefer those that the tag names now.
+    own = {key: built for key, built in cached.items() if not built.learned}
+    known = {**others.known, **cached, **found.known, **own}
     for key, built in known.items():
         if cached.get(key) != built:
             cache.learn(key, built)

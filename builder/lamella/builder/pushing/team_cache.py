@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
+    from lamella.builder.pushing.belief import Belief
     from lamella.builder.pushing.destination import Destination
-    from lamella.layers.oci.documents import Platform
+    from lamella.layers.oci.documents import Digest, Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
-    from lamella.layers.trust import Trust
 
 REMEMBERED = 24 * 3600
 """Seconds for which a registry's answer is used without asking again."""
@@ -41,7 +41,7 @@ class Answers:
     digests: dict[str, float] = field(default_factory=dict)
     """Blobs that it has."""
     tags: dict[str, float] = field(default_factory=dict)
-    """Tags read, each with the digest that it had: tag@digest."""
+    """Tags read, each with the digest that it had: see `tag_name`."""
 
 
 def recall(cache: LayerCache, place: str) -> Answers:
@@ -66,7 +66,7 @@ def learn(
     platform: Platform,
     *,
     answers: Answers,
-    trust: Trust,
+    belief: Belief,
 ) -> Destination:
     """Read the repository's other tags, the last first, until all keys in `missing` are found.
 
@@ -88,9 +88,9 @@ def learn(
         name = tag
         try:
             index = storage.resolve(tag)
-            name = f"{tag}@{index.digest}"
+            name = tag_name(tag, index.digest, belief)
             if name not in answers.tags:
-                return name, destination.read_destination(storage, reference, index, platform, trust)
+                return name, destination.read_destination(storage, reference, index, platform, belief)
         except (NotFound, InvalidContent):
             pass  # removed meanwhile, or not an image of Lamella's
         return name, destination.Destination()
@@ -106,6 +106,11 @@ def learn(
                 digests |= found.digests
                 answers.tags.setdefault(name, time.time())
     return destination.Destination(None, frozenset(digests), known)
+
+
+def tag_name(tag: str, digest: Digest, belief: Belief) -> str:
+    """Name of a tag in `Answers`: one that was not read under `belief` may be read under another."""
+    return f"{tag}@{digest}{belief.fingerprint and f'+{belief.fingerprint}'}"
 
 
 def _note(place: str) -> str:

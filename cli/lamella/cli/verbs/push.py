@@ -46,7 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sign",
         metavar="KEY",
-        help="sign with this private key, as cosign does; its password is read from COSIGN_PASSWORD",
+        help="sign with this private key, as cosign does, and reuse only layers built here or signed by it; without it, "
+        "the repository's writers are trusted with its layers; the key's password is read from COSIGN_PASSWORD",
     )
     add_settings(parser, SETTINGS)
     image = parser.add_argument_group("runnable image")

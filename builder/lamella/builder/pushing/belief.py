@@ -1,0 +1,75 @@
+"""Whom a push believes when a registry or layout states what a layer key is.
+
+A push believes its own builds first. What its destination states is believed of every writer if the
+push is not signed, and only of an index that the pusher's own key signed if it is: a signature
+covers nothing that its owner neither built nor signed before. See
+docs/adr/what-a-signed-push-reuses.md.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lamella.builder.layer.cache import Learned
+from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.trust import Trust
+
+if TYPE_CHECKING:
+    from lamella.builder.layer.cache import BuiltLayer, LayerCache
+    from lamella.layers.oci.documents import Digest
+    from lamella.layers.oci.reference import Reference
+    from lamella.layers.oci.storage import ReadOnlyStorage
+    from lamella.layers.signing.keys import PrivateKey, PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """Rules of one push for what it reuses."""
+
+    place: str
+    """`registry/repository`, or the absolute folder of a layout."""
+    trust: Trust = Trust()
+    """Applies to every index that is read."""
+    key: PublicKey | None = None
+    """Key that must have signed an index before its statements are used; None for no such key."""
+    fingerprint: str = ""
+    """Of that key, else of the one that `trust` requires; empty if no signature is checked."""
+
+    @property
+    def learned(self) -> Learned:
+        """Source of layers that are learned under these rules."""
+        return Learned(self.place, self.fingerprint)
+
+    def find(self, cache: LayerCache, key: str) -> BuiltLayer | None:
+        """Return the layer that `key` was built as here, else one that was learned under rules as strict as these."""
+        built = cache.find(key, self.place)
+        if built and built.learned and self.fingerprint not in ("", built.learned.key):
+            return None
+        return built
+
+    def holds(self, storage: ReadOnlyStorage, digest: Digest) -> bool:
+        """Whether the index `digest` has the signature of `key`; `read_index` checks `trust`."""
+        if self.key is None:
+            return True
+        from lamella.layers.signing.cosign import signed_by
+
+        try:
+            return signed_by(storage, digest, self.key)
+        except (InvalidContent, NotFound):
+            return False  # whatever is at the signature's tag, it is not this key's signature
+
+
+def belief_of(target: Reference, signing_key: PrivateKey | None, trust: Trust) -> Belief:
+    """Rules of a push to `target`. Raises `SignatureError` if the key that `trust` requires can't be used."""
+    place = os.path.abspath(target.folder) if target.is_layout else f"{target.registry}/{target.repository}"
+    if not signing_key and not trust.required_key:
+        return Belief(place, trust)
+    from lamella.layers.signing import keys
+
+    if signing_key:
+        public = signing_key.public_key()
+        return Belief(place, trust, public, keys.fingerprint(public))
+    assert trust.required_key
+    return Belief(place, trust, None, keys.fingerprint(keys.public_key(trust.required_key)))
