@@ -23,8 +23,8 @@ class Authority:
     """A certificate that the authority signed, and its key."""
 
 
-def authority(folder: Path) -> Authority:
-    """Makes one in `folder`."""
+def authority(folder: Path, *, days: int = 2, names: str = "DNS:localhost,IP:127.0.0.1") -> Authority:
+    """Make one in `folder`; the server's certificate is for `names` and expires in `days`."""
     openssl, subject = need("openssl"), ["-subj", "/CN=lamella tests"]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "2"]
     ca, ca_key, own, own_key, asked = (
@@ -34,10 +34,24 @@ def authority(folder: Path) -> Authority:
     subprocess.run(run, check=True, capture_output=True)
     run = [openssl, "req", "-new", *key[:-2], *subject, "-keyout", own_key, "-out", asked]
     subprocess.run(run, check=True, capture_output=True)
-    names = f"{folder}/names"
-    with open(names, "w", encoding="ascii") as file:
-        file.write("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    run = [openssl, "x509", "-req", "-in", asked, "-CA", ca, "-CAkey", ca_key, "-days", "2", "-extfile", names]
+    extensions = f"{folder}/extensions"
+    with open(extensions, "w", encoding="ascii") as file:
+        file.write(f"subjectAltName={names}\n")
+    run = [
+        openssl,
+        "x509",
+        "-req",
+        "-in",
+        asked,
+        "-CA",
+        ca,
+        "-CAkey",
+        ca_key,
+        "-days",
+        str(days),
+        "-extfile",
+        extensions,
+    ]
     subprocess.run([*run, "-out", own], check=True, capture_output=True)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(own, own_key)

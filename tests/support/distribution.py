@@ -26,14 +26,17 @@ log: {{level: info, accesslog: {{disabled: true}}}}
 storage:
   filesystem: {{rootdirectory: {folder}, maxthreads: 100}}
   delete: {{enabled: true}}
-http: {{addr: "127.0.0.1:0", secret: tests}}
+http: {{addr: "127.0.0.1:0", secret: tests{tls}}}
 {auth}
 """
 
 
 @contextlib.contextmanager
-def distribution(*, auth: bool = False, folder: str = "") -> Iterator[str]:
-    """Runs a registry over plain HTTP and gives its `localhost:PORT`; its files go with it unless `folder` is given."""
+def distribution(*, auth: bool = False, folder: str = "", tls: tuple[str, str] | None = None) -> Iterator[str]:
+    """Run a registry and give its `localhost:PORT`. Its files go with it unless `folder` is given.
+
+    It speaks plain HTTP, or HTTPS with the certificate and key in `tls`.
+    """
     program = need("docker-registry")
     with tempfile.TemporaryDirectory(prefix="lamella-registry-") as own:
         users = os.path.join(own, "htpasswd")
@@ -42,7 +45,8 @@ def distribution(*, auth: bool = False, folder: str = "") -> Iterator[str]:
         config = os.path.join(own, "config.yml")
         with open(config, "w", encoding="utf-8") as file:
             basic = f"auth: {{htpasswd: {{realm: tests, path: {users}}}}}" if auth else ""
-            file.write(_CONFIG.format(folder=folder or os.path.join(own, "data"), auth=basic))
+            secure = f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else ""
+            file.write(_CONFIG.format(folder=folder or os.path.join(own, "data"), auth=basic, tls=secure))
         # It takes every REGISTRY_* variable for a setting of its own.
         settings = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
         command = [program, "serve", config]

@@ -123,14 +123,16 @@ class RegistrySimulator:
             self._uploads.clear()
 
     @contextlib.contextmanager
-    def serving(self, tls: ssl.SSLContext | None = None, address: str = "") -> Iterator[RegistrySimulator]:
-        """Serve on a free port of loopback (`host` is `localhost:PORT`), or of another `address`."""
+    def serving(
+        self, tls: ssl.SSLContext | None = None, address: str = "", port: int = 0
+    ) -> Iterator[RegistrySimulator]:
+        """Serve on a port (default: a free one) of loopback (`host` is `localhost:PORT`), or of another `address`."""
         simulator = self
 
         class Handler(_Handler):
             registry = simulator
 
-        server = ThreadingHTTPServer((address or "127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer((address or "127.0.0.1", port), Handler)
         server.daemon_threads = True
         if tls:
             server.socket = tls.wrap_socket(server.socket, server_side=True)

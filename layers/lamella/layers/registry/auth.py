@@ -128,7 +128,7 @@ class Tokens:
         assert self._challenge
         parameters = self._challenge.parameters
         realm = parameters.get("realm", "")
-        _check_realm(realm, self._client.base, self._name)
+        _check_realm(realm, self._client.address.scheme, self._name)
         # The registry's own wish may name the scope otherwise; what is asked for and not granted is left out.
         asked = sorted(scopes | ({parameters["scope"]} if parameters.get("scope") and not scopes else set()))
         query = [("service", parameters["service"])] if parameters.get("service") else []
@@ -178,9 +178,9 @@ def _cache() -> TLRUCache[frozenset[str], tuple[str, float]]:
     return TLRUCache(maxsize=256, ttu=lambda _scopes, token, now: now + token[1] * _MARGIN, timer=time.monotonic)
 
 
-def _check_realm(realm: str, base: str, name: str) -> None:
+def _check_realm(realm: str, scheme: str, name: str) -> None:
     """Refuse a realm that would get passwords in the clear. The address policy checks where it leads."""
-    allowed = {"https"} if base.startswith("https:") else {"https", "http"}
+    allowed = {"https"} if scheme == "https" else {"https", "http"}
     address = None
     with contextlib.suppress(InvalidContent):
         address = Address.parse(realm, name)

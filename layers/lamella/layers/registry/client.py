@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lamella.layers.errors import Denied, InvalidContent, Unreachable
 from lamella.layers.registry.address_policy import AddressPolicy
 from lamella.layers.registry.connection import TARGET, manager
-from lamella.layers.registry.failures import failure_of, translated
+from lamella.layers.registry.failures import NotTls, failure_of, translated
 from lamella.layers.registry.proxies import proxy_for
 from lamella.layers.registry.retry import SLOWEST, Interrupted, Patience
 from lamella.layers.registry.url import Address
@@ -143,7 +143,10 @@ class Response:
 
 
 class Client:
-    """Requests to one endpoint, such as https://ghcr.io/v2, from any number of threads."""
+    """Requests to one endpoint, such as https://ghcr.io/v2, from any number of threads.
+
+    `plain`: use plain HTTP instead of HTTPS if the server refuses TLS.
+    """
 
     def __init__(
         self,
@@ -153,17 +156,30 @@ class Client:
         tls: Callable[[], ssl.SSLContext] | None = None,
         headers: Mapping[str, str] | None = None,
         patience: Patience = Patience(),
+        plain: bool = False,
     ) -> None:
-        self.base = base
         self.patience = patience
-        self.address = Address.parse(base, base)
-        self.host = self.address.authority
+        self._given = Address.parse(base, base)
+        self._chosen = None if plain else self._given
+        self._plain = plain
+        self.host = self._given.authority
         self._signer = signer(self) if signer else None
         self._tls = tls
         self._headers = dict(headers or {})
         self._policy = AddressPolicy(self.host)
+        self._choosing = threading.Lock()
         self._pools: dict[tuple[str, Proxy | None, bool], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
+
+    @property
+    def address(self) -> Address:
+        """The endpoint, with the scheme that its server speaks. Raises `Unreachable`."""
+        with self._choosing:
+            if self._chosen is None:
+                from lamella.layers.registry.scheme import spoken
+
+                self._chosen = self._given.with_scheme(spoken(self._given))
+            return self._chosen
 
     def request(
         self,
@@ -181,11 +197,38 @@ class Client:
         `target` is below the base (it begins with a slash) or a URL. A status outside `expect` is
         raised as the error that it stands for, with `what` as its subject.
         """
-        url = self.base + target if target.startswith("/") else target
+        try:
+            return self._request(method, target, what, expect, scopes=scopes, headers=headers or {}, body=body)
+        except Unreachable as error:
+            if not self._plain:
+                raise
+            from lamella.layers.registry.scheme import forget
+
+            # Another server may be at this port by now, with the other scheme.
+            forget(self._given)
+            with self._choosing:
+                self._chosen = None
+            if isinstance(error, NotTls):
+                raise Interrupted(str(error)) from error
+            raise
+
+    def _request(
+        self,
+        method: str,
+        target: str,
+        what: str,
+        expect: Collection[int],
+        *,
+        scopes: Collection[str],
+        headers: Mapping[str, str],
+        body: Body | None,
+    ) -> Response:
+        own = self.address
+        url = own.url + target if target.startswith("/") else target
         address = Address.parse(url, self.host)
-        if self.address.scheme == "https" != address.scheme:
+        if own.scheme == "https" != address.scheme:
             raise Denied(f"{self.host} continues at {address.shown}, without HTTPS; set X-Forwarded-Proto in its proxy")
-        sent = self._headers | dict(headers or {})
+        sent = self._headers | dict(headers)
         signer = self._signer if self._is_own(address) else None
         signature = signer.signature(scopes) if signer else ""
         response = self.send(method, url, _signed(sent, signature), body)

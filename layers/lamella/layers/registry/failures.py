@@ -74,8 +74,9 @@ def failure_of(response: Response, what: str, login: str) -> LayersError:
             f"{host} answered 413 for {what}{reason}: request too large; raise the limit of the registry or of the "
             "proxy before it, such as nginx's client_max_body_size"
         )
-    if status == 400 and "https" in reason.lower() and response.address.scheme == "http":
-        return InvalidContent(f"{host}: answered 400 to plain HTTP{reason}; leave out --insecure")
+    # A server with TLS answers so; the reason is missing in the answer to a HEAD.
+    if status == 400 and response.address.scheme == "http" and (not reason or "https" in reason.lower()):
+        return InvalidContent(f"{host}: answered 400 to plain HTTP{reason}; leave out --insecure if it speaks HTTPS")
     return InvalidContent(f"{host} answered {status} for {what}{reason}")
 
 
@@ -158,7 +159,7 @@ def _text_of(content: bytes, content_type: str) -> str:
         return _errors_of(json.loads(content))
     except (ValueError, RecursionError):
         # Go's servers and many proxies answer in plain text.
-        return content.decode("utf-8", "replace") if content_type == "text/plain" else ""
+        return content.decode("utf-8", "replace") if content_type in {"", "text/plain"} else ""
 
 
 def _errors_of(document: Any) -> str:

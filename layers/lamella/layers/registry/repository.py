@@ -44,10 +44,9 @@ _MAX_PAGES = 1000
 
 
 def endpoint(registry: str, trust: Trust = Trust()) -> str:
-    """The base URL of a registry's API: HTTPS, but where plain HTTP was asked for, and on loopback without certificates."""
+    """Return the base URL of a registry's API: plain HTTP only if `trust` is insecure."""
     host = "registry-1.docker.io" if registry == "docker.io" else registry
-    plain = trust.insecure or (is_loopback(host) and not tls.known(host))
-    return f"{'http' if plain else 'https'}://{host}/v2"
+    return f"{'http' if trust.insecure else 'https'}://{host}/v2"
 
 
 def client_of(
@@ -57,19 +56,22 @@ def client_of(
     trust: Trust = Trust(),
     patience: Patience = Patience(),
 ) -> Client:
-    """A client of the registry itself; `find` gives the credentials when they are asked for."""
+    """Return a client of the registry itself; `find` gives the credentials when they are asked for."""
     return Client(
         endpoint(registry, trust),
         signer=lambda client: Tokens(client, registry, find),
         tls=partial(tls.context, registry, trust.authorities),
         patience=patience,
+        # Certificates for it mean that it speaks TLS.
+        plain=is_loopback(registry) and not trust.insecure and not tls.known(registry),
     )
 
 
 class Registry:
-    """A repository as a `Storage`, used from any number of threads. Plain HTTP on loopback, or if `trust` is insecure.
+    """A repository as a `Storage`, used from any number of threads.
 
-    `mirrors`: whether mirrors are asked first for what is read.
+    It speaks HTTPS; plain HTTP if `trust` is insecure, or on loopback if the server refuses TLS.
+    `mirrors`: read from mirrors first.
     """
 
     def __init__(

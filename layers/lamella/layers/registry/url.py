@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urljoin, urlsplit
 
 from lamella.layers.errors import InvalidContent
@@ -52,6 +52,10 @@ class Address:
             return self.parse(urljoin(self.url, location), whose)
         except ValueError:
             return self.parse("", whose)
+
+    def with_scheme(self, scheme: str) -> Address:
+        """Return this address with another scheme."""
+        return replace(self, url=scheme + self.url[len(self.scheme) :], scheme=scheme)
 
     @property
     def origin(self) -> tuple[str, str, int | None]:
