@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lamella.layers import policy
-from support import engines
+from support import engines, processes
 
 INTEGRATION = Path(__file__).parent / "integration"
 
@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let `need` and `need_root` check the marks of the test that calls them."""
     engines.running(item)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_ignored_signals() -> None:
+    """Start tests' processes with the default signals, also under nohup or as a shell's background job."""
+    processes.stop_ignoring_signals()
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import pytest
 
 from lamella.cli.main import VERBS, main, module
 from lamella.layers.oci.documents import Platform
+from support.processes import started
 from support.published import publish
 
 
@@ -249,11 +250,9 @@ def test_verbs_that_run_everywhere_start_on_windows(tmp_path: Path) -> None:
 def test_a_closed_pipe_ends_the_command_quietly() -> None:
     read, write = os.pipe()
     os.close(read)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lamella.cli", "--version"], stdout=write, stderr=subprocess.PIPE, text=True
-    )
-    os.close(write)
-    _, errors = process.communicate()
+    with started([sys.executable, "-m", "lamella.cli", "--version"], stdout=write, stderr=subprocess.PIPE) as process:
+        os.close(write)
+        _, errors = process.communicate()
     assert errors == ""
     assert process.returncode == 128 + signal.SIGPIPE
 
@@ -265,16 +264,13 @@ def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int
     layout.mkdir()
     os.mkfifo(layout / "oci-layout")
     os.mkfifo(layout / "index.json")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lamella.cli", "inspect", f"oci:{layout}:tag"], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    # Opening the writing end waits for the reader, so that the command is at work.
-    first = layout / "oci-layout"
-    descriptor = os.open(first, os.O_WRONLY)
-    process.send_signal(number)
-    # A signal just before the read is handled only after it: end the read.
-    os.close(descriptor)
-    output, errors = process.communicate(timeout=30)
+    command = [sys.executable, "-m", "lamella.cli", "inspect", f"oci:{layout}:tag"]
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        # Opening the writing end waits for the reader, so that the command is at work.
+        descriptor = os.open(layout / "oci-layout", os.O_WRONLY)
+        process.send_signal(number)
+        # A signal just before the read is handled only after it: end the read.
+        os.close(descriptor)
+        output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (code, "")
     assert errors == ("lamella: interrupted; no partial result left behind\n" if number == signal.SIGINT else "")

@@ -16,6 +16,7 @@ from lamella.layers.oci.documents import Index
 from lamella.layers.oci.storage import fetch_document
 from support.engines import need_root
 from support.installed import install, venv, wheel
+from support.processes import started
 from support.projects import project
 
 if TYPE_CHECKING:
@@ -122,21 +123,21 @@ def test_scan_on_a_terminal_prints_the_same_words_in_colour(
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "lamella.cli", "scan", str(prefix)]
     environment = os.environ | settings | {"TERM": "xterm-256color", "COLUMNS": "200"}
-    process = subprocess.Popen(
-        command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment, cwd=prefix.parent
-    )
-    os.close(theirs)
     shown = b""
-    while True:
-        try:
-            chunk = os.read(ours, 65536)
-        except OSError:  # the command closed the terminal
-            break
-        if not chunk:
-            break
-        shown += chunk
-    os.close(ours)
-    assert process.wait() == 0
+    with started(
+        command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment, cwd=prefix.parent
+    ) as process:
+        os.close(theirs)
+        while True:
+            try:
+                chunk = os.read(ours, 65536)
+            except OSError:  # the command closed the terminal
+                break
+            if not chunk:
+                break
+            shown += chunk
+        os.close(ours)
+        assert process.wait() == 0
     assert b"\x1b[" in shown
     plain = lamella("scan", prefix).stdout
     for word in plain.split():

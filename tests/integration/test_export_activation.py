@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from lamella.layers.exporting.export import export
 from lamella.layers.store.store import Store
 from support.engines import need, need_root
+from support.processes import started
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -157,18 +159,14 @@ def test_leaving_gives_back_what_variables_were(tmp_path: Path, shell: str) -> N
 def test_many_first_activations_at_the_same_time_are_one(archive: Path, tmp_path: Path, shell: str) -> None:
     place = unpacked(archive, tmp_path / "env")
 
-    running = [
-        subprocess.Popen(
-            [need(shell), "-c", f". {place}/bin/activate && tool"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=CLEAN,
-        )
-        for _ in range(12)
-    ]
+    command = [need(shell), "-c", f". {place}/bin/activate && tool"]
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=CLEAN))
+            for _ in range(12)
+        ]
+        assert [each.communicate()[0] for each in running] == ["tool []\n"] * 12
 
-    assert [each.communicate()[0] for each in running] == ["tool []\n"] * 12
     assert (place / "share/where").read_text() == f"{place}\n"
     assert not (place / ".lamella/moving").exists()
 

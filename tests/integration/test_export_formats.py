@@ -20,7 +20,7 @@ from lamella.layers.exporting.export import FORMATS, ExportOptions, export, form
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
 from support.engines import need, need_root
-from support.people import fork
+from support.processes import forked
 from support.published import publish
 from support.trees import content
 
@@ -378,12 +378,13 @@ def test_what_a_killed_export_left_goes_with_the_next(
         (tmp_path / "out/env").mkdir()
 
     pull(reference, store=store)
-    child = fork()
-    if child == 0:
+
+    def export_and_die() -> None:
         os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # in this process alone
         export(reference, str(tmp_path / "out/env"), store=store, options=ExportOptions(format=format))
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+    with forked(export_and_die) as child:
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert list((tmp_path / "out").rglob(".lamella-export-*"))
 
     export(reference, str(tmp_path / "out/env"), store=store, options=ExportOptions(format=format))

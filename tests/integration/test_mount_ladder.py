@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
@@ -20,7 +21,8 @@ from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from support.engines import missing, need, need_root
-from support.people import NOBODY, as_user, folder_of, fork, give
+from support.people import NOBODY, as_user, folder_of, give
+from support.processes import exit_code, forked
 from support.published import publish
 from support.recording_kernel import RecordingKernel
 from support.trees import content
@@ -414,27 +416,18 @@ def test_layers_of_a_mount_that_another_hand_took_away_are_freed(store: Store, r
 def elsewhere(do: Callable[[], object]) -> Iterator[None]:
     """A process in a mount namespace of its own, as a pod has one, that did something there and lives until the end."""
     from_child, to_here = os.pipe()
-    from_here, to_child = os.pipe()
-    child = fork()
-    if child == 0:
-        os.close(to_child)
-        try:
-            LinuxKernel().unshare(CLONE_NEWNS)
-            LinuxKernel().mount("", "/", flags=MS_REC | MS_PRIVATE)
-            do()
-            os.write(to_here, b"done")
-            os.read(from_here, 1)
-        finally:
-            os._exit(0)
-    os.close(to_here)
-    os.close(from_here)
-    try:
-        assert os.read(from_child, 4) == b"done"
+
+    def stay() -> None:
+        LinuxKernel().unshare(CLONE_NEWNS)
+        LinuxKernel().mount("", "/", flags=MS_REC | MS_PRIVATE)
+        do()
+        os.write(to_here, b"done")
+        signal.pause()
+
+    with forked(stay), os.fdopen(from_child, "rb") as done:
+        os.close(to_here)
+        assert done.read(4) == b"done"
         yield
-    finally:
-        os.close(to_child)
-        os.waitpid(child, 0)
-        os.close(from_child)
 
 
 def test_mounts_at_one_path_in_two_namespaces_are_two(store: Store, reference: str, tmp_path: Path) -> None:
@@ -588,11 +581,8 @@ def test_what_a_crash_left_is_cleared_away(
                 os._exit(9)
             return super().__getattribute__(name)
 
-    child = fork()
-    if child == 0:
-        mount_with(Crashing(), reference, str(target), store=store, options=MountOptions(writable=True))
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    options = MountOptions(writable=True)
+    assert exit_code(lambda: mount_with(Crashing(), reference, str(target), store=store, options=options)) == 9
 
     if afterwards == "mount":
         mount(reference, str(target), store=store)
@@ -611,11 +601,7 @@ def test_a_crash_right_after_the_mount_is_cleared_away(store: Store, reference: 
             super().move_mount(mount, target)
             os._exit(9)
 
-    child = fork()
-    if child == 0:
-        mount_with(Crashing(), reference, str(target), store=store)
-        os._exit(0)
-    os.waitpid(child, 0)
+    assert exit_code(lambda: mount_with(Crashing(), reference, str(target), store=store)) == 9
     assert os.path.ismount(target)
 
     umount(str(target), store=store)

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from functools import partial
+from subprocess import DEVNULL, PIPE
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,8 @@ from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without p
 from lamella.layers.running.run import exec_command, run
 from lamella.layers.store.store import Store
 from support.engines import need_root
-from support.people import NOBODY, as_user, folder_of, fork, give
+from support.people import NOBODY, as_user, folder_of, give
+from support.processes import forked, started
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ ENVIRONMENT = [
     {"lib/python3.12/site-packages/one.py": "1"},
     {"lib/python3.12/site-packages/two.py": "2"},
 ]
+
+# In a shell: signals interrupt `wait`, and no program that runs in the foreground.
+WAIT = "sleep 300 >/dev/null 2>&1 & wait"
 
 
 class Node:
@@ -51,6 +57,31 @@ class Node:
     def run(self, reference: str, *command: str, notify: Callable[[str], None] = lambda _: None) -> int:
         action = partial(run, reference, command, store=self.store, notify=notify)
         return as_user(self.uid, action) if self.uid else action()
+
+
+@contextmanager
+def waiting_command(node: Node, reference: str, then: str) -> Iterator[Callable[[], int]]:
+    """Run a command that waits for a line before `then`; give what sends the line and returns the exit code."""
+    from_command, to_test = os.pipe()
+    from_test, to_command = os.pipe()
+
+    def wait() -> None:
+        os.dup2(from_test, 0)
+        os.dup2(to_test, 1)
+        os.close(to_command)
+        os._exit(node.run(reference, "sh", "-c", f"echo; read line; {then}"))
+
+    with forked(wait) as child, os.fdopen(from_command, "rb") as output, os.fdopen(to_command, "wb") as lines:
+        os.close(to_test)
+        os.close(from_test)
+
+        def end() -> int:
+            lines.write(b"\n")
+            lines.flush()
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        assert output.read(1) == b"\n"
+        yield end
 
 
 @pytest.fixture(params=[0, NOBODY], ids=["root", "ordinary user"])
@@ -184,27 +215,12 @@ def test_layers_are_kept_from_gc_as_long_as_the_command_lives(node: Node) -> Non
     from lamella.layers.upkeep.gc import gc
 
     reference = node.publish()
-    from_command, to_test = os.pipe()
-    from_test, to_command = os.pipe()
-    child = fork()
-    if child == 0:
-        os.dup2(from_test, 0)
-        os.dup2(to_test, 1)
-        os.close(to_command)
-        os._exit(node.run(reference, "sh", "-c", "echo; read line; hello"))
-    os.close(to_test)
-    os.close(from_test)
-    assert os.read(from_command, 1) == b"\n"
-
-    freed = gc(node.store, keep_bytes=0)
-    os.write(to_command, b"\n")
-    _, status = os.waitpid(child, 0)
+    with waiting_command(node, reference, "hello") as end:
+        freed = gc(node.store, keep_bytes=0)
+        assert end() == 0
 
     assert freed.layers == ()
-    assert os.waitstatus_to_exitcode(status) == 0
     assert len(gc(node.store, keep_bytes=0).layers) == len(ENVIRONMENT)
-    os.close(from_command)
-    os.close(to_command)
 
 
 def test_leases_of_commands_that_ended_do_not_pile_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,24 +273,11 @@ def test_what_an_ordinary_user_made_of_roots_layers_is_kept_while_it_is_used(roo
     reference = roots.publish(*({f"lib/{number}": str(number)} for number in range(620)))
     roots.uid = NOBODY
     own = Store(f"{roots.folder}/cache/lamella/store")
-    from_command, to_test = os.pipe()
-    from_test, to_command = os.pipe()
-    child = fork()
-    if child == 0:
-        os.dup2(from_test, 0)
-        os.dup2(to_test, 1)
-        os.close(to_command)
-        os._exit(roots.run(reference, "sh", "-c", "echo; read line"))
-    os.close(from_test)
-    assert os.read(from_command, 1) == b"\n"
-
-    meanwhile = as_user(NOBODY, partial(gc, own, keep_bytes=0)).bytes
-    os.write(to_command, b"\n")
-    os.waitpid(child, 0)
+    with waiting_command(roots, reference, "exit") as end:
+        meanwhile = as_user(NOBODY, partial(gc, own, keep_bytes=0)).bytes
+        assert end() == 0
 
     assert (meanwhile, as_user(NOBODY, partial(gc, own, keep_bytes=0)).bytes > 0) == (0, True)
-    for descriptor in (from_command, to_test, to_command):
-        os.close(descriptor)
 
 
 def test_without_namespaces_an_ordinary_user_runs_what_root_has_pulled(
@@ -421,15 +424,11 @@ def test_the_process_becomes_the_command(tmp_path: Path) -> None:
     need_root()
     reference = publish(tmp_path / "layout", ENVIRONMENT)
     program = "import sys; from lamella.layers.running.run import exec_command; exec_command(sys.argv[1], sys.argv[2:])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, reference, "sh", "-c", "echo $$; read line; echo got $line; exit 3"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"LAMELLA_STORE": str(tmp_path / "store")},
-    )
+    command = [sys.executable, "-c", program, reference, "sh", "-c", "echo $$; read line; echo got $line; exit 3"]
+    variables = os.environ | {"LAMELLA_STORE": str(tmp_path / "store")}
 
-    output, _ = process.communicate("a line\n", timeout=60)
+    with started(command, stdin=PIPE, stdout=PIPE, env=variables) as process:
+        output, _ = process.communicate("a line\n", timeout=60)
 
     assert output == f"{process.pid}\ngot a line\n"
     assert process.returncode == 3
@@ -438,73 +437,66 @@ def test_the_process_becomes_the_command(tmp_path: Path) -> None:
 def test_signals_reach_the_command_and_nobody_else(tmp_path: Path) -> None:
     need_root()
     reference = publish(tmp_path / "layout", ENVIRONMENT)
-    script = "trap 'echo told; exit 9' TERM; echo ready; while :; do read -r line; done"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lamella.cli", "run", reference, "--", "sh", "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"LAMELLA_STORE": str(tmp_path / "store")},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    script = f"trap 'echo trapped; exit 9' TERM; echo ready; {WAIT}"
+    command = [sys.executable, "-m", "lamella.cli", "run", reference, "--", "sh", "-c", script]
+    variables = os.environ | {"LAMELLA_STORE": str(tmp_path / "store")}
 
-    process.send_signal(signal.SIGTERM)
-    process.stdin.write("\n")
-    process.stdin.flush()
+    with started(command, stdout=PIPE, stderr=DEVNULL, env=variables) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
 
-    assert process.stdout.readline() == "told\n"
-    assert process.wait(timeout=60) == 9
-    process.stdin.close()
-    process.stdout.close()
+    assert (process.returncode, output) == (9, "trapped\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 def test_whoever_waits_for_the_command_forwards_what_is_sent_to_it(tmp_path: Path, number: signal.Signals) -> None:
     need_root()
     reference = publish(tmp_path / "layout", ENVIRONMENT)
-    script = f"trap 'exit 9' {number.name[3:]}; echo $$; while :; do read -r line; done"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lamella.cli", "run", "--json", reference, "--", "sh", "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"LAMELLA_STORE": str(tmp_path / "store")},
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert int(process.stdout.readline()) != process.pid
+    script = f"trap 'exit 9' {number.name[3:]}; echo $$; {WAIT}"
+    command = [sys.executable, "-m", "lamella.cli", "run", "--json", reference, "--", "sh", "-c", script]
+    variables = os.environ | {"LAMELLA_STORE": str(tmp_path / "store")}
 
-    process.send_signal(number)
-    _, said = process.communicate("\n", timeout=60)
+    with started(command, stdout=PIPE, stderr=PIPE, env=variables) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) != process.pid
+        process.send_signal(number)
+        _, report = process.communicate(timeout=60)
 
     assert process.returncode == 9
-    assert json.loads(said)["exit_code"] == 9
+    assert json.loads(report)["exit_code"] == 9
 
 
-def test_a_signal_that_comes_while_layers_are_pulled_ends_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["in its place", "as its child"])
+def test_command_inherits_ignored_signals(tmp_path: Path, options: list[str]) -> None:
     need_root()
-    os.mkfifo(tmp_path / "asked")
-    program = f"""
+    reference = publish(tmp_path / "layout", ENVIRONMENT)
+    lamella = [sys.executable, "-m", "lamella.cli", "run", *options, reference]
+    script = """trap '' HUP; exec "$@" """
+    variables = os.environ | {"LAMELLA_STORE": str(tmp_path / "store")}
+
+    command = ["sh", "-c", script, "sh", *lamella, "--", "sh", "-c", "kill -HUP $$; exit 9"]
+    with started(command, stderr=DEVNULL, env=variables) as process:
+        assert process.wait(timeout=60) == 9
+
+
+def test_a_signal_that_comes_while_layers_are_pulled_ends_both() -> None:
+    need_root()
+    program = """
 import os, signal, sys
-from lamella.layers import run
+from lamella.layers.running import run
 def pulling():
-    with open({str(tmp_path / "asked")!r}, "w"):
-        pass
+    print("ready", flush=True)
     while True:  # a call that blocks could begin right after the signal came
         pass
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 print(run._in_child(pulling))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    (tmp_path / "asked").read_text()
+    with started([sys.executable, "-c", program], stdout=PIPE, stderr=PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
 
-    process.send_signal(signal.SIGTERM)
-    output, said = process.communicate(timeout=60)
-
-    assert (output, said) == ("143\n", "")
+    assert (output, errors) == ("143\n", "")

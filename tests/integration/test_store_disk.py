@@ -19,6 +19,7 @@ from lamella.layers.upkeep.verify import verify
 from support import tars
 from support.engines import need, need_root
 from support.people import NOBODY, as_user, folder_of
+from support.processes import forked
 from support.published import publish_layers
 
 if TYPE_CHECKING:
@@ -169,7 +170,10 @@ def test_what_a_user_leases_in_roots_store_stays(references: list[str]) -> None:
         store = Store(str(folder / "store"))
         layers = [layer.diff_id for layer in pull(references[0], store=store).environment.layers]
 
-        def lease() -> None:
+        def lease_as_nobody() -> None:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
             with leases.lease(store, layers, "a user's command"):
                 ready.write(b"x")
                 ready.flush()
@@ -177,14 +181,11 @@ def test_what_a_user_leases_in_roots_store_stays(references: list[str]) -> None:
 
         reader, writer = os.pipe()
         waiting, ending = os.pipe()
-        with os.fdopen(writer, "wb") as ready, os.fdopen(waiting, "rb") as done:
-            child = os.fork()
-            if not child:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-                lease()
-                os._exit(0)
+        with (
+            os.fdopen(writer, "wb") as ready,
+            os.fdopen(waiting, "rb") as done,
+            forked(lease_as_nobody) as child,
+        ):
             assert os.read(reader, 1) == b"x"
             assert gc(store, keep_bytes=0).layers == ()
             os.write(ending, b"x")

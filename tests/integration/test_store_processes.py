@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
 from support import tars
+from support.processes import started
 from support.published import publish_layers
 
 TESTS = Path(__file__).parent.parent
@@ -99,18 +101,14 @@ def test_50_processes_pull_5_overlapping_environments_while_gc_runs_in_a_loop(tm
         publish_layers(layout, f"env{number}", made[number * 2 : number * 2 + 12])
     references = [f"oci:{tmp_path}/layout:env{number}" for number in range(5)]
     store = Store(str(tmp_path / "store"))
-    collector = subprocess.Popen(
-        program("crowd", store.path, "--gc"), cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
     chance = random.Random(2)
-    pullers = [
-        subprocess.Popen(
-            program("crowd", store.path, *chance.sample(references, 2)), cwd=TESTS, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(50)
-    ]
-    said = [puller.communicate()[1] for puller in pullers]
-    rounds, _ = collector.communicate("")
+    with ExitStack() as stack:
+        collect = program("crowd", store.path, "--gc")
+        collector = stack.enter_context(started(collect, cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        commands = [program("crowd", store.path, *chance.sample(references, 2)) for _ in range(50)]
+        pullers = [stack.enter_context(started(command, cwd=TESTS, stderr=subprocess.PIPE)) for command in commands]
+        said = [puller.communicate()[1] for puller in pullers]
+        rounds, _ = collector.communicate("")
     assert said == [""] * 50
     assert [puller.returncode for puller in pullers] == [0] * 50
     assert collector.returncode == 0
@@ -132,20 +130,16 @@ def test_a_layer_is_fetched_once_among_processes_that_want_it_at_once(tmp_path: 
         "import sys; from lamella.layers.pulling.pull import pull; from lamella.layers.store.store import Store; sys.stdin.read(1); "
         "print(pull(sys.argv[1], store=Store(sys.argv[2])).moved)"
     )
-    pullers = [
-        subprocess.Popen(
-            [sys.executable, "-c", say, f"oci:{tmp_path}/layout:env", str(tmp_path / "store")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(6)
-    ]
-    for puller in pullers:
-        assert puller.stdin is not None
-        puller.stdin.write("x")
-        puller.stdin.flush()
-    moved = [int(puller.communicate()[0]) for puller in pullers]
+    command = [sys.executable, "-c", say, f"oci:{tmp_path}/layout:env", str(tmp_path / "store")]
+    with ExitStack() as stack:
+        pullers = [
+            stack.enter_context(started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)) for _ in range(6)
+        ]
+        for puller in pullers:
+            assert puller.stdin is not None
+            puller.stdin.write("x")
+            puller.stdin.flush()
+        moved = [int(puller.communicate()[0]) for puller in pullers]
     assert sum(moved) == sum(layer.descriptor.size for layer, _ in made)
 
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import select
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,11 +20,12 @@ from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
 from support import tars
 from support.engines import need_root
-from support.people import NOBODY, as_user, folder_of, while_user
+from support.people import NOBODY, as_user, become, folder_of, while_user
+from support.processes import forked
 from support.published import publish_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.root
@@ -123,26 +124,20 @@ def test_a_users_lease_begins_after_gc_has_decided(store: Store, reference: str)
     reader, writer = os.pipe()
 
     def lease() -> None:
+        become(NOBODY)
         with leases.lease(store, pulled.keeps, "a user's command"):
             os.write(writer, b"x" if store.present(pulled.keeps) else b"-")
 
-    with leases.paused(store, "gc"):
-        with while_user(NOBODY, lambda: _fork_and(lease)):
+    with ExitStack() as stack:
+        with leases.paused(store, "gc"):
+            stack.enter_context(forked(lease))
             # Its lease is written, and waits.
             while not os.listdir(f"{store.path}/leases"):
                 pass
             assert select.select([reader], [], [], 0.2)[0] == []
-        for layer in pulled.environment.layers:
-            os.rename(store.folder(layer.diff_id), f"{store.path}/partial/trash-{layer.diff_id.hex}")
-    assert os.read(reader, 1) == b"-"
-
-
-def _fork_and(do: Callable[[], object]) -> None:
-    if os.fork() == 0:
-        try:
-            do()
-        finally:
-            os._exit(0)
+            for layer in pulled.environment.layers:
+                os.rename(store.folder(layer.diff_id), f"{store.path}/partial/trash-{layer.diff_id.hex}")
+        assert os.read(reader, 1) == b"-"
 
 
 def test_a_users_lease_waits_for_gc_no_longer_than_it_makes_progress(

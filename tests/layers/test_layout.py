@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import MANIFEST, Descriptor, Digest
 from support.engines import need, need_root
 from support.people import NOBODY, as_user, folder_of
+from support.processes import started
 from support.published import Blob, blob, push_environment, push_image
 
 
@@ -226,8 +228,12 @@ for number in range(5):
     push_image(layout, [b"shared", sys.argv[2].encode()], f"v{sys.argv[2]}-{number}")
 """
     tests = str(Path(__file__).parents[1])
-    pushers = [subprocess.Popen([sys.executable, "-c", code, folder, str(number), tests]) for number in range(6)]
-    assert [pusher.wait() for pusher in pushers] == [0] * 6
+    with ExitStack() as stack:
+        pushers = [
+            stack.enter_context(started([sys.executable, "-c", code, folder, str(number), tests]))
+            for number in range(6)
+        ]
+        assert [pusher.wait() for pusher in pushers] == [0] * 6
     layout = OciLayout(folder)
     assert len(layout.tags()) == 30
     for tag in layout.tags():

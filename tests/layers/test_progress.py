@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from lamella.layers.progress import Cell, Silent, default_progress, shown
+from support.processes import started
 
 WORK = """
 import sys
@@ -25,9 +26,7 @@ assert "rich" in sys.modules
 def test_a_terminal_shows_bars_without_being_asked() -> None:
     ours, theirs = pty.openpty()
     try:
-        with subprocess.Popen(
-            [sys.executable, "-c", WORK], stderr=theirs, env={**os.environ, "TERM": "xterm"}
-        ) as child:
+        with started([sys.executable, "-c", WORK], stderr=theirs, env={**os.environ, "TERM": "xterm"}) as child:
             os.close(theirs)
             written = b""
             try:
@@ -35,6 +34,7 @@ def test_a_terminal_shows_bars_without_being_asked() -> None:
                     written += chunk
             except OSError:
                 pass  # Linux: the other side is closed
+            child.wait()
         assert child.returncode == 0
     finally:
         os.close(ours)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import tempfile
 import threading
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 from support.engines import need
+from support.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def distribution(*, auth: bool = False, folder: str = "", tls: tuple[str, str] |
         # It takes every REGISTRY_* variable for a setting of its own.
         settings = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
         command = [program, "serve", config]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=settings) as process:
+        with started(command, stderr=PIPE, env=settings) as process:
             assert process.stderr
             try:
                 # The kernel gives the port; one that was free a moment ago may be taken now.

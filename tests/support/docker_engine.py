@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import tempfile
 import threading
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 from support.engines import need, need_root
+from support.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def docker_engine(folder: Path) -> Iterator[str]:
 
 def _run(stack: contextlib.ExitStack, command: list[str], ready: str) -> None:
     """Starts `command`, waits until it says that it is `ready`, and ends it when `stack` is left."""
-    process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    process = stack.enter_context(started(command, stderr=PIPE))
     assert process.stderr
     said = []
     for line in process.stderr:
@@ -60,4 +61,5 @@ def _run(stack: contextlib.ExitStack, command: list[str], ready: str) -> None:
     rest = threading.Thread(target=process.stderr.read)
     rest.start()
     stack.callback(rest.join)
+    stack.callback(process.wait, timeout=60)
     stack.callback(process.terminate)

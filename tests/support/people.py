@@ -6,14 +6,15 @@ import ctypes
 import os
 import pickle
 import shutil
+import signal
 import sys
 import tempfile
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from support.engines import need_root
+from support.processes import forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,23 +48,15 @@ def give(folder: Path, uid: int) -> None:
 def as_user(uid: int, do: Callable[[], T]) -> T:
     """What `do` gives, or raises, in a child that is `uid`, without any privilege; imports must be done by then."""
     need_root()
-
-    def become() -> None:
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
-        # Else /proc/self is root's, as it is of any process that changed its user and executed nothing since.
-        _be_dumpable()
-
-    return in_child(become, do)
+    return in_child(lambda: become(uid), do)
 
 
 def in_child(prepare: Callable[[], None], do: Callable[[], T]) -> T:
     """Return what `do` returns, or raise what it raises, in a child process after `prepare`."""
     reader, writer = os.pipe()
     sys.stdout.flush()
-    child = fork()
-    if child == 0:
+
+    def report() -> None:
         os.close(reader)
         try:
             prepare()
@@ -71,11 +64,12 @@ def in_child(prepare: Callable[[], None], do: Callable[[], T]) -> T:
         except BaseException as error:  # the parent raises it
             outcome = (False, error)
         os.write(writer, pickle.dumps(outcome))
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as answer:
-        good, value = pickle.loads(answer.read())
-    os.waitpid(child, 0)
+
+    with forked(report) as child:
+        os.close(writer)
+        with open(reader, "rb") as answer:
+            good, value = pickle.loads(answer.read())
+        os.waitpid(child, 0)
     if good:
         return value  # type: ignore[no-any-return]
     raise value
@@ -85,40 +79,26 @@ def in_child(prepare: Callable[[], None], do: Callable[[], T]) -> T:
 def while_user(uid: int, do: Callable[[], object]) -> Iterator[int]:
     """A child that is `uid`, has done `do`, and keeps what it opened until the block ends. Gives its process number."""
     need_root()
-    done, says_done = os.pipe()
-    end, ends = os.pipe()
-    child = fork()
-    if child == 0:
-        try:
-            os.close(ends)
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            _be_dumpable()
-            kept = do()
-            os.write(says_done, b"x")
-            os.read(end, 1)
-            del kept
-        finally:
-            os._exit(0)
-    os.close(says_done)
-    os.close(end)
-    try:
-        if not os.read(done, 1):
+    reader, writer = os.pipe()
+
+    def stay() -> None:
+        become(uid)
+        kept = do()
+        os.write(writer, b"x")
+        signal.pause()
+        del kept
+
+    with forked(stay) as child, open(reader, "rb") as ready:
+        os.close(writer)
+        if not ready.read(1):
             raise RuntimeError("the child failed")
         yield child
-    finally:
-        os.close(ends)
-        os.close(done)
-        os.waitpid(child, 0)
 
 
-def fork() -> int:
-    """os.fork, also beside the test runner's own threads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
-
-
-def _be_dumpable() -> None:
+def become(uid: int) -> None:
+    """Make this process one of `uid`, without any privilege."""
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+    # Else /proc/self is root's, as it is of any process that changed its user and executed nothing since.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)

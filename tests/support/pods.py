@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from support.engines import need, need_root
 from support.once import once
+from support.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,9 +53,7 @@ class Node:
         played = self.call("play", "kube", "--network", "host", "--log-driver", "k8s-file", str(manifest))
         # What loops for ever and never writes it is given up.
         follow = [need("timeout"), "300", *self.podman, "logs", "--follow", f"{name}-{containers[-1]}"]
-        with subprocess.Popen(
-            follow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._env
-        ) as last:
+        with started(follow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._env) as last:
             assert last.stdout
             for line in last.stdout:
                 if until and until in line:

@@ -14,6 +14,7 @@ from lamella.builder.errors import CacheError
 from lamella.builder.layer.cache import BuiltLayer, LayerCache, Learned
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 from support.engines import need_root
+from support.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,23 +154,20 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
     command = [sys.executable, "-c", _WRITE, str(tmp_path)]
     old = time.time() - 3600
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE) as killed,
-        subprocess.Popen(command, stdout=subprocess.PIPE) as living,
+        started(command, stdout=subprocess.PIPE) as killed,
+        started(command, stdout=subprocess.PIPE) as living,
     ):
         for process in (killed, living):
             assert process.stdout
-            assert process.stdout.readline() == b"ready\n"
-        try:
-            killed.kill()
-            killed.wait()
-            partial = tmp_path / "layers" / "partial"
-            for path in partial.iterdir():
-                os.utime(path, (old, old))
-            assert len(list(partial.iterdir())) == 2
-            LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, writing(b"content"))
-            assert len(list(partial.iterdir())) == 1
-        finally:
-            living.kill()
+            assert process.stdout.readline() == "ready\n"
+        killed.kill()
+        killed.wait()
+        partial = tmp_path / "layers" / "partial"
+        for path in partial.iterdir():
+            os.utime(path, (old, old))
+        assert len(list(partial.iterdir())) == 2
+        LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, writing(b"content"))
+        assert len(list(partial.iterdir())) == 1
 
 
 def test_the_cache_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

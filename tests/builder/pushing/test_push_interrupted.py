@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,11 +16,10 @@ from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
 from lamella.layers.published.copy import copy
 from support.packages import SITE, environment, package
-from support.people import fork
+from support.processes import forked
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from lamella.builder.environment import Environment
@@ -33,18 +32,6 @@ def small(prefix: Path, text: str) -> Environment:
         package(prefix, "alpha", {f"{SITE}/alpha.py": "value = 1\n"}),
         package(prefix, "beta", {f"{SITE}/beta.py": text}),
     )
-
-
-def in_child(do: Callable[[], object]) -> int:
-    """Process id of a child that does it and exits, with 1 after an error."""
-    child = fork()
-    if child:
-        return child
-    code = 1
-    with contextlib.suppress(Exception):
-        do()
-        code = 0
-    os._exit(code)
 
 
 def kill_before_change(number: int, folder: str) -> None:
@@ -84,7 +71,8 @@ def test_a_push_to_a_layout_that_is_killed_at_any_change_leaves_the_tag_whole(tm
             kill_before_change(number, str(folder))
             push(f"oci:{folder}:v1", new, cache=LayerCache(str(cache)))
 
-        _, status = os.waitpid(in_child(push_and_die), 0)
+        with forked(push_and_die) as child:
+            _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
             break
         kills += 1
@@ -114,9 +102,10 @@ def test_a_push_to_a_registry_that_is_killed_leaves_the_tag_as_it_was(
         tags = dict(registry.tags.get("team/envs", {}))
         pushing = 0
         registry.faults = [Fault(moment, take=0, meanwhile=lambda: os.kill(pushing, signal.SIGKILL))]
-        with registry.lock:  # no request is served before `pushing` is known
-            pushing = in_child(lambda: push(reference, new, cache=LayerCache(str(cache))))
-        _, status = os.waitpid(pushing, 0)
+        with ExitStack() as stack:
+            with registry.lock:  # no request is served before `pushing` is known
+                pushing = stack.enter_context(forked(lambda: push(reference, new, cache=LayerCache(str(cache)))))
+            _, status = os.waitpid(pushing, 0)
         assert os.WIFSIGNALED(status)
         assert registry.tags.get("team/envs", {}) == tags
         if before:

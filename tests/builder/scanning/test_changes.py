@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from functools import partial
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +16,7 @@ from lamella.builder.prefix.walk import walk
 from lamella.builder.scanning.scan import scan
 from support.installed import install, venv, wheel
 from support.people import NOBODY, as_user, folder_of
+from support.processes import started
 from support.scanned import SITE
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def test_an_environment_that_is_written_to_is_not_scanned(made: Path) -> None:
     data.touch()
     with data.open("r+b") as file:
         file.truncate(64 << 20)
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(data)], stdout=subprocess.PIPE) as writer:
+    with started([sys.executable, "-c", WRITER, str(data)], stdout=PIPE) as writer:
         assert writer.stdout
         writer.stdout.readline()
         try:

@@ -13,7 +13,8 @@ import pytest
 from lamella.builder.files import prefix_pattern
 from lamella.layers.mounting import relocate
 from lamella.layers.mounting.relocate import CannotRelocate, move, rewrite
-from support.people import NOBODY, as_user, folder_of, fork
+from support.people import NOBODY, as_user, folder_of
+from support.processes import exit_code
 from support.trees import content, write
 
 TEXT = {"kind": "text"}
@@ -201,19 +202,18 @@ def test_the_interpreters_own_binaries_may_stay_as_they_are(tmp_path: Path) -> N
 
 def crash_in_the_middle(folder: Path, prefix: str) -> None:
     """Moves, in a process of its own that ends when some of the files are in their places."""
-    child = fork()
-    if child == 0:
-        real = os.replace
+    real = os.replace
 
-        def replace(source: str, target: str) -> None:
-            if source.endswith("/2"):
-                os._exit(9)
-            real(source, target)
+    def replace(source: str, target: str) -> None:
+        if source.endswith("/2"):
+            os._exit(9)
+        real(source, target)
 
+    def move_and_die() -> None:
         os.replace = replace  # type: ignore[assignment] # in this process alone
         move(str(folder), prefix)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+    assert exit_code(move_and_die) == 9
 
 
 @pytest.mark.parametrize("prefix", ["/first", "/second", "/opt/env"])

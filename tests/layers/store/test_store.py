@@ -18,6 +18,7 @@ from lamella.layers.store.incoming import claim
 from lamella.layers.store.leases import kept
 from lamella.layers.store.store import Store, default_path
 from support.engines import need_root
+from support.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @contextmanager
-def leasing(store: Store, then: str) -> Iterator[subprocess.Popen[bytes]]:
+def leasing(store: Store, then: str) -> Iterator[subprocess.Popen[str]]:
     """A process that has leased ONE, and then runs some Python that says `leased`."""
     program = f"""
 import os, sys
@@ -44,9 +45,9 @@ from lamella.layers.store.store import Store
 with leasing(Store({store.path!r}), [Digest.of(b"one")], "a test") as lease:
     {then}
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with started([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.read(7) == b"leased\n"
+        assert process.stdout.readline() == "leased\n"
         yield process
 
 
