@@ -488,7 +488,7 @@ def test_the_media_type_of_an_index_is_what_the_registry_says(registry: Registry
 # Proxies
 
 
-def test_a_proxy_is_used_where_the_environment_names_one(
+def test_a_proxy_is_used_if_the_environment_names_one(
     simulator: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://ada:secret@{simulator.host}")
@@ -503,7 +503,7 @@ def test_a_proxy_is_used_where_the_environment_names_one(
     assert request.headers["proxy-authorization"].startswith("Basic ")
 
 
-def test_no_proxy_stands_between_us_and_loopback(
+def test_no_proxy_is_used_for_loopback(
     simulator: RegistrySimulator, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
@@ -511,7 +511,7 @@ def test_no_proxy_stands_between_us_and_loopback(
     assert read(registry, thing.descriptor) == b"content"
 
 
-def test_a_proxy_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://ada:secret@localhost:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)

@@ -58,7 +58,7 @@ def _parsed(name: str, value: str) -> Proxy:
     problem = LayersError(f"{name}: not the URL of an HTTP proxy; use http://HOST:PORT")
     with contextlib.suppress(ValueError):
         parts = urlsplit(value)
-        if not parts.scheme or not parts.netloc:
+        if not parts.netloc and "://" not in value:
             value = f"http://{value}"
             parts = urlsplit(value)
         if parts.scheme in {"socks5", "socks5h", "socks4", "socks4a", "socks"}:
