@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,11 +29,11 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"errors", "text"}, {"progress_bars"}, {"progress", "trust", "policy"}, {"oci"}, {"tar", "registry", "layout"},
+        {"errors", "homes", "text"}, {"progress_bars"}, {"progress", "trust", "policy"}, {"oci"}, {"tar", "registry", "layout"},
         {"store", "storages"}, {"signing"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
     ),
     "builder": (
-        {"errors", "urls", "environment", "cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
+        {"errors", "urls", "environment"}, {"cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
         {"layer", "wheels"}, {"image", "scanning"}, {"pushing"},
     ),
 }  # fmt: skip
@@ -183,6 +184,15 @@ def loaded_by(arguments: list[str]) -> set[str]:
 
 def test_lamella_is_a_namespace_without_an_init() -> None:
     assert [path for path in ROOT.glob("*/lamella/__init__.py") if ".venv" not in path.parts] == []
+
+
+def test_one_module_looks_for_the_user_s_home() -> None:
+    # Elsewhere a user without a home would get a folder named ~ in the working directory.
+    paths = [path for package in PACKAGES for path in modules(package) if path.name != "homes.py"]
+    asking = [
+        path for path in paths if re.search(r"expanduser|Path\.home|environ.*XDG_|environ.*\"HOME", path.read_text())
+    ]
+    assert asking == []
 
 
 @pytest.mark.slow

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 
+from lamella.builder.errors import CacheError
+from lamella.layers import homes
+
 
 def cache_folder() -> str:
-    """`$LAMELLA_CACHE`, else `lamella` in the user's cache folder. Absolute; not made here."""
+    """`$LAMELLA_CACHE`, else `lamella` in the user's cache folder. Absolute; not made here. `CacheError` without a home."""
     own = os.environ.get("LAMELLA_CACHE")
     if own:
         return os.path.abspath(own)
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if not (caches := homes.cache_folder()):
+        raise CacheError("no home folder for the cache; set HOME, or LAMELLA_CACHE to a folder of your own")
     return os.path.join(caches, "lamella")

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lamella.builder.files import prefix_pattern
+from lamella.layers.homes import home
 from lamella.layers.oci.documents import canonical_json
 from lamella.layers.oci.referrers import Artifact
 from lamella.layers.published.findings import MEDIA_TYPE, ORDER, PLATFORM, Finding
@@ -76,8 +77,8 @@ class _Teller:
     def __init__(self, environment: Environment, image_prefix: str) -> None:
         own = (os.fsencode(environment.prefix), *environment.prefixes)
         self._own = prefix_pattern.pattern(tuple(dict.fromkeys(own)))
-        home = os.path.expanduser("~")
-        self._homes = {spelled for spelled in (home, os.path.realpath(home)) if len(spelled) > 1}
+        own_home = home()
+        self._homes = {spelled for spelled in (own_home, os.path.realpath(own_home)) if own_home and len(spelled) > 1}
         self._image_prefix = image_prefix
 
     def __call__(self, text: str) -> str:

@@ -11,6 +11,7 @@ from lamella.builder.environment import LeftOut
 from lamella.builder.files.secrets import VCS, VCS_FOLDER, secret
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.prefix.walk import Tree, find_file, walk
+from lamella.layers.homes import home
 
 if TYPE_CHECKING:
     from lamella.builder.prefix.places import Place
@@ -182,8 +183,10 @@ def is_repository(folder: str) -> bool:
 def too_broad(folder: str) -> bool:
     """Whether `folder` holds far more than a project: the root, one of the system's, a home, or a folder of homes."""
     real = os.path.realpath(folder)
-    home = os.path.realpath(os.path.expanduser("~"))
-    if real == home or home.startswith(real.rstrip("/") + "/") or real == os.path.realpath(tempfile.gettempdir()):
+    own_home = os.path.realpath(home()) if home() else ""
+    if own_home and (real == own_home or own_home.startswith(real.rstrip("/") + "/")):
+        return True
+    if real == os.path.realpath(tempfile.gettempdir()):
         return True
     return real in _NO_PROJECTS or real == _home_of_owner(real)
 

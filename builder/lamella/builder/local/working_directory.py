@@ -17,6 +17,7 @@ from lamella.builder.local.roots import project, roots
 from lamella.builder.local.shadowing import Namesakes, joins
 from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import FoundFile, find_file, walk
+from lamella.layers.homes import expanded
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _hidden(path: str, source: str, folder: str, namesakes: Namesakes, findings:
 
 
 def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile], result: Working) -> None:
-    source = os.path.normpath(os.path.join(base, os.path.expanduser(path)))
+    source = os.path.normpath(os.path.join(base, expanded(path)))
     name = os.path.basename(source)
     if not os.path.lexists(source):
         raise CannotBuild(f"{source} is not there, and is to be included: correct --include")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lamella.builder.errors import NotAnEnvironment
+from lamella.layers.homes import expanded
 
 Kind = Literal["venv", "conda", "plain"]
 
@@ -57,7 +58,7 @@ def active_prefix() -> str:
 
 
 def _look(named: str, how: str) -> Located:
-    prefix = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(named)))
+    prefix = os.path.normpath(os.path.join(os.getcwd(), expanded(named)))
     if not os.path.isdir(prefix):
         what = "a file, not a folder" if os.path.lexists(prefix) else "not there"
         raise NotAnEnvironment(f"{how}{prefix}{', which' if how else ''} is {what}: {_ADVICE}")

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.prefix.locate import SHARED
+from lamella.layers.homes import home
 
 if TYPE_CHECKING:
     from lamella.builder.prefix.interpreter import Facts, Prefix
@@ -27,7 +28,7 @@ class Site(NamedTuple):
 def sites(prefix: Prefix) -> list[Site]:
     """Those that exist. Source: site.py, `main`; Debian's changes to it."""
     own = Site(os.path.join(prefix.path, "lib", f"python{prefix.python.short}", "site-packages"), False)
-    user = Site(os.path.join(user_base(), "lib", f"python{prefix.python.short}", "site-packages"), True)
+    user = Site(os.path.join(user_base() or os.devnull, "lib", f"python{prefix.python.short}", "site-packages"), True)
     if is_system(prefix):
         found = [user, *_system(prefix.path, prefix.python)]
     elif prefix.configuration.get("include-system-site-packages", "").lower() == "true":
@@ -43,8 +44,8 @@ def is_system(prefix: Prefix) -> bool:
 
 
 def user_base() -> str:
-    """Where `pip install --user` installs to."""
-    return os.environ.get("PYTHONUSERBASE") or os.path.join(os.path.expanduser("~"), ".local")
+    """Where `pip install --user` installs to; empty if this user has no home."""
+    return os.environ.get("PYTHONUSERBASE") or (f"{home()}/.local" if home() else "")
 
 
 def _system(folder: str, python: Facts) -> list[Site]:

@@ -77,7 +77,7 @@ def _moved(prefix: Prefix) -> list[Finding]:
 
 def _users_own(prefix: Prefix, gathered: Inventory) -> list[Finding]:
     """What Python imports here from the user's own site, and does not ship with an environment that is not a venv."""
-    site = os.path.join(user_base(), prefix.site_packages)
+    site = os.path.join(user_base() or os.devnull, prefix.site_packages)
     if prefix.kind == "venv" or is_system(prefix) or not os.path.isdir(site) or os.environ.get("PYTHONNOUSERSITE"):
         return []
     here = {each.name for each in (*gathered.pip, *gathered.conda)}

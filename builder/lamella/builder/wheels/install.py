@@ -18,6 +18,7 @@ from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import walk
 from lamella.builder.wheels import cache
 from lamella.builder.wheels.unpack import unpack
+from lamella.layers.homes import expanded
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _can_be_built(folder: str, *, installed: bool) -> bool:
 
 def _included(local: Local) -> tuple[str, ...]:
     base = os.path.abspath(local.folder or os.curdir)
-    return tuple(os.path.normpath(os.path.join(base, os.path.expanduser(path))) for path in local.include)
+    return tuple(os.path.normpath(os.path.join(base, expanded(path))) for path in local.include)
 
 
 def _beside(distribution: Distribution, seen: Inventory, root: str, included: tuple[str, ...]) -> list[str]:

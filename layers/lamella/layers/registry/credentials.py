@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import CredentialsError
+from lamella.layers.homes import config_folder, home, runtime_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +48,9 @@ def find(registry: str, repository: str = "") -> Credentials | None:
 
 
 def docker_file() -> str:
-    """The file that `docker login` would write."""
-    return os.path.join(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"), "config.json")
+    """The file that `docker login` would write; empty if it has no place, since this user has no home."""
+    folder = os.environ.get("DOCKER_CONFIG") or (f"{home()}/.docker" if home() else "")
+    return os.path.join(folder, "config.json") if folder else ""
 
 
 def read_file(path: str) -> dict[str, Any]:
@@ -88,10 +90,11 @@ def key_of(registry: str) -> str:
 def _files() -> Iterator[str]:
     if named := os.environ.get("REGISTRY_AUTH_FILE"):
         yield named
-    yield docker_file()
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        yield os.path.join(runtime, "containers", "auth.json")
-    yield os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "containers", "auth.json")
+    if file := docker_file():
+        yield file
+    for folder in (runtime_folder(), config_folder()):
+        if folder:
+            yield os.path.join(folder, "containers", "auth.json")
 
 
 def _in_file(path: str, document: dict[str, Any], registry: str, repository: str) -> Credentials | None:

@@ -42,6 +42,7 @@ def login(registry: str, username: str, password: str, *, trust: Trust = Trust()
     registry = registry_name(registry)
     plain = trust.insecure and not is_loopback(registry)
     check_registry(registry, "", insecure=plain, hosts_dir=None)
+    path = _path()
     known = Credentials(username, password)
     client = client_of(registry, lambda: known, trust=trust)
     with contextlib.closing(client):
@@ -49,7 +50,6 @@ def login(registry: str, username: str, password: str, *, trust: Trust = Trust()
             patiently(client.patience, lambda: client.request("GET", "/", "this login", {200})).close()
         except NotFound as error:
             raise NotFound(f"{registry}: not a registry, it has no /v2/; check its name") from error
-    path = _path()
     document = read_file(path)
     helper = helper_of(document, registry, path)
     entries = _auths(document)
@@ -86,7 +86,10 @@ def logout(registry: str) -> bool:
 
 def _path() -> str:
     # Where podman's file is named, it is the first that is read; what is kept elsewhere would not be found.
-    return os.environ.get("REGISTRY_AUTH_FILE") or docker_file()
+    path = os.environ.get("REGISTRY_AUTH_FILE") or docker_file()
+    if not path:
+        raise CredentialsError("no home folder for credentials; set HOME, or DOCKER_CONFIG to a folder of your own")
+    return path
 
 
 def _auths(document: dict[str, Any]) -> dict[str, Any]:

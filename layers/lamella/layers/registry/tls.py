@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import CredentialsError
+from lamella.layers.homes import config_folder
 
 if TYPE_CHECKING:
     import ssl
@@ -46,8 +47,8 @@ def known(host: str) -> bool:
 
 
 def _folders(host: str) -> Iterator[str]:
-    own = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    for folder in (os.path.join(own, "containers"), "/etc/containers", "/etc/docker"):
+    own = [f"{config}/containers"] if (config := config_folder()) else []
+    for folder in (*own, "/etc/containers", "/etc/docker"):
         yield os.path.join(folder, "certs.d", host)
 
 

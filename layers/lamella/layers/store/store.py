@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.homes import cache_folder
 from lamella.layers.oci.documents import Digest
 
 if TYPE_CHECKING:
@@ -30,18 +31,19 @@ _FOLDERS = ("layers", "partial", "documents", "locks", "leases", "holds")
 
 
 def default_path() -> str:
-    """LAMELLA_STORE, else /var/lib/lamella for root, else the user's cache folder."""
+    """LAMELLA_STORE, else /var/lib/lamella for root, else the user's cache folder; `StoreError` without one."""
     if path := os.environ.get("LAMELLA_STORE"):
         return os.path.abspath(path)
     return own_path()
 
 
 def own_path() -> str:
-    """The store that is this user's whatever LAMELLA_STORE says."""
+    """The store that is this user's whatever LAMELLA_STORE says; `StoreError` if the user has no home."""
     if os.geteuid() == 0:
         return "/var/lib/lamella"
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(cache, "lamella", "store")
+    if not (caches := cache_folder()):
+        raise StoreError("no home folder for a store; set HOME, or LAMELLA_STORE to a folder of your own")
+    return os.path.join(caches, "lamella", "store")
 
 
 class Store:

@@ -1,0 +1,76 @@
+"""A user without a home, as containers run with a number alone: nothing is written to the working directory."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.cli.main import main
+from support.published import publish
+from support.registry_simulator import PASSWORD, USER, RegistrySimulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(params=[None, "", "relative"], ids=["unset", "empty", "relative"])
+def here(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory of a user whose variables name no folder."""
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        if request.param is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, request.param)
+    for name in ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    # No entry in /etc/passwd has this number.
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int) -> str:
+    """Run a verb, and return what it printed to stderr."""
+    assert main([*arguments]) == code
+    return capsys.readouterr().err
+
+
+def test_login_saves_no_password_in_the_working_directory(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = RegistrySimulator()
+    simulator.auth = "basic"
+    with simulator.serving() as registry:
+        monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD))
+        error = printed(capsys, "login", registry.host, "--username", USER, code=1)
+        assert registry.requests == []
+    assert error == ("lamella: no home folder for credentials; set HOME, or DOCKER_CONFIG to a folder of your own\n")
+    assert os.listdir(here) == []
+
+
+def test_a_registry_is_asked_without_credentials(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RegistrySimulator().serving() as registry:
+        assert printed(capsys, "tags", f"{registry.host}/team/envs", code=0) == ""
+        assert registry.requests
+    assert os.listdir(here) == []
+
+
+def test_a_store_needs_a_name(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n"}])
+    error = printed(capsys, "pull", reference, code=1)
+    assert error == "lamella: no home folder for a store; set HOME, or LAMELLA_STORE to a folder of your own\n"
+    assert os.listdir(here) == []
+    assert main(["pull", "--quiet", "--store", str(tmp_path / "store"), reference]) == 0
+    assert os.listdir(here) == []
+
+
+def test_a_cache_needs_a_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = printed(capsys, "gc", "--layer-cache", "--all", code=1)
+    assert error == "lamella: no home folder for the cache; set HOME, or LAMELLA_CACHE to a folder of your own\n"
+    assert os.listdir(here) == []
