@@ -33,6 +33,7 @@ mmdebstrap makes a minimal Debian without Python
 squashfs-tools makes and reads squashfs exports
 uidmap user namespaces with more than one user
 xfsprogs a file system with reflinks
+e2fsprogs a small file system that runs full
 zsh activation scripts in another shell
 endef
 system: export PACKAGES := $(PACKAGES)

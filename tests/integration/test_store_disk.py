@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
 from support import tars
-from support.engines import need, need_root
+from support.engines import missing, need, need_root
 from support.people import NOBODY, as_user, folder_of
 from support.processes import forked
 from support.published import publish_layers
@@ -85,15 +86,53 @@ def test_what_is_here_runs_from_a_full_disk_and_gc_leaves_it_meanwhile(
         assert len(gc(store, keep_bytes=0, dry_run=True).layers) == 1
 
 
+@contextmanager
+def ext4(where: Path, *, inodes: int) -> Iterator[None]:
+    """A small file system whose folders take few names a block."""
+    need_root()
+    where.mkdir()
+    image = where.with_suffix(".img")
+    subprocess.run(["truncate", "--size=16M", image], check=True)
+    subprocess.run([need("mkfs.ext4"), "-q", "-m", "0", "-b", "1024", "-N", str(inodes), image], check=True)
+    if subprocess.run([need("mount"), "-o", "loop", image, where], check=False, capture_output=True).returncode:
+        missing("no ext4 can be mounted from a file here: load the kernel's ext4 and loop modules")
+    try:
+        yield
+    finally:
+        subprocess.run([need("umount"), where], check=True)
+
+
+@pytest.mark.parametrize("inodes", [True, False])
+def test_gc_frees_layers_and_leftovers_of_a_crash_on_a_full_disk(tmp_path: Path, *, inodes: bool) -> None:
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    made = [tars.layer(tars.tree({f"opt/env/p{number}.py": bytes(3000)})) for number in range(60)]
+    publish_layers(layout, "env", made)
+    with ext4(tmp_path / "disk", inodes=1000):
+        store = Store(str(tmp_path / "disk" / "store"))
+        pull(f"oci:{tmp_path}/layout:env", store=store)
+        # A new folder has one block, which takes fewer names than there are layers; no document's block is freed first.
+        shutil.rmtree(f"{store.path}/documents/sha256")
+        os.rmdir(f"{store.path}/partial")
+        os.mkdir(f"{store.path}/partial", 0o700)
+        left = f"{store.path}/partial/{'0' * 64}-000000000000"
+        shutil.copytree(store.folder(made[0][0].diff_id), left)
+        fill(tmp_path / "disk", inodes=inodes)
+
+        freed = gc(store, keep_bytes=0)
+
+        assert len(freed.layers) == 60
+        assert os.listdir(f"{store.path}/partial") == []
+
+
 def fill(folder: Path, *, inodes: bool) -> None:
     """Takes all the room of the disk, or its last inode."""
     with suppress(OSError):
         if inodes:
-            for number in range(1000):
+            for number in range(2000):
                 (folder / f"file-{number}").touch()
         else:
             with (folder / "file").open("wb", buffering=0) as file:
-                while file.write(bytes(1 << 12)):
+                while file.write(bytes(1 << 10)):
                     pass
 
 

@@ -24,6 +24,7 @@ ENGINES = {
     "unsquashfs": "squashfs-tools",
     "newuidmap": "uidmap",
     "mkfs.xfs": "xfsprogs",
+    "mkfs.ext4": "e2fsprogs",
     "zsh": "zsh",
 }
 """Programs that a contributor's machine may well lack, with the Debian package of each (see the Makefile)."""
