@@ -13,6 +13,8 @@ import pytest
 
 from lamella.cli.settings import UsageError
 from lamella.cli.verbs.gc import age_of, size_of
+from lamella.layers.pulling.pull import leased
+from lamella.layers.store.store import Store
 from support.distribution import distribution
 from support.published import publish
 
@@ -76,7 +78,7 @@ def test_gc_frees_what_its_dry_run_showed(node: Node) -> None:
     assert node.json("gc", "--older-than", "1d")["freed"] == {"layers": [], "bytes": 0}
     planned = node.json("gc", "--all", "--dry-run")
     assert len(list(node.store.glob("layers/*/*"))) == 2
-    freed = node.json("gc", "--all")
+    freed = node.json("gc", "--all", "--yes")
     assert freed["freed"]["layers"] == planned["freed"]["layers"]
     assert len(freed["freed"]["layers"]) == 2
     assert freed["freed"]["bytes"] >= 2000
@@ -101,7 +103,7 @@ def test_gc_without_a_limit_is_a_usage_error(node: Node) -> None:
     assert done.stderr == "lamella: gc: no limit; use --older-than 30d, --keep 20GB or --all\n"
 
 
-@pytest.mark.parametrize(("text", "count"), [("20GB", 20 * 10**9), ("1.5 MB", 1_500_000), ("2KiB", 2048), ("7", 7)])
+@pytest.mark.parametrize(("text", "count"), [("20GB", 20 * 10**9), ("1.5 MB", 1_500_000), ("2KiB", 2048), ("7B", 7)])
 def test_sizes_are_decimal_except_with_binary_units(text: str, count: int) -> None:
     assert size_of(text) == count
 
@@ -113,9 +115,66 @@ def test_ages_are_in_minutes_hours_days_or_weeks(text: str, duration: float) -> 
     assert age_of(text) == duration
 
 
+def test_a_size_without_a_unit_is_refused(node: Node) -> None:
+    assert node("pull", node.reference).returncode == 0
+    done = node("gc", "--keep", "20")
+    assert done.returncode == 2
+    assert done.stderr.startswith("lamella: --keep 20: no unit; use a number and a unit (B, kB")
+    assert len(list(node.store.glob("layers/*/*"))) == 2
+
+
+@pytest.mark.parametrize("more", [(), ("--layer-cache",)])
+def test_gc_of_everything_has_to_be_confirmed(node: Node, tmp_path: Path, more: tuple[str, ...]) -> None:
+    assert node("pull", node.reference).returncode == 0
+    done = node("gc", "--all", "--cache", tmp_path / "cache", *more)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "lamella: gc --all: frees every layer that is not in use; confirm with --yes\n"
+    assert len(list(node.store.glob("layers/*/*"))) == 2
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 2), ("\n", 2), ("\x04", 2)])
+def test_gc_of_everything_asks_on_a_terminal(node: Node, answer: str, left: int) -> None:
+    assert node("pull", node.reference).returncode == 0
+    controller, terminal = os.openpty()
+    os.write(controller, answer.encode())
+    done = subprocess.run(
+        [sys.executable, "-m", "lamella.cli", "gc", "--all"],
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=terminal,
+        env=os.environ | {"LAMELLA_STORE": str(node.store)},
+    )
+    os.close(terminal)
+    os.close(controller)
+    assert re.match(rf"free [\d.]+ kB, 2 layers of {node.store}\? \[y/N\] ", done.stderr)
+    assert done.returncode == (1 if left else 0)
+    assert len(list(node.store.glob("layers/*/*"))) == left
+
+
+def test_gc_of_the_layer_cache_counts_layers_of_the_last_hour_that_it_keeps(node: Node, tmp_path: Path) -> None:
+    blob = tmp_path / "cache/layers/blobs/sha256" / ("a" * 64)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"a")
+    freed = node("gc", "--layer-cache", "--all", "--yes", "--cache", tmp_path / "cache")
+    assert freed.stderr.splitlines()[1] == (
+        "kept 1 built layer used within the last hour: a running push may need them"
+    )
+    assert blob.exists()
+
+
+def test_gc_names_the_process_that_keeps_layers(node: Node) -> None:
+    assert node("pull", node.reference).returncode == 0
+    with leased(node.reference, store=Store(str(node.store))):
+        done = node("gc", "--all", "--yes")
+    assert f"kept layers in use by pull {node.reference} (process {os.getpid()} of user " in done.stderr
+
+
 @pytest.mark.parametrize("text", ["", "GB", "-5GB", "5XB", "5 d d", "1e9"])
 def test_an_invalid_size_is_rejected_with_an_example(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^--keep .*: invalid; use a number and a unit \(.*\), such as 20GB$"):
+    with pytest.raises(
+        UsageError, match=r"^--keep .*: (invalid|no unit); use a number and a unit \(.*\), such as 20GB$"
+    ):
         size_of(text)
 
 

@@ -1,10 +1,11 @@
-"""Frees the layer cache: the least recently used first, and never what a push of the last hour may need."""
+"""Frees the layer cache: the least recently used first, but no layer that a push used within the last hour."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 from lamella.builder.layer.cache import RECENT, LayerCache
@@ -12,10 +13,12 @@ from lamella.layers.upkeep.gc import Candidate, plan
 
 
 class Pruned(NamedTuple):
-    """What was freed: blobs of layers, and the bytes of them and of what is remembered about layers."""
+    """The freed blobs of layers, and the bytes of blobs and records; the blobs that a running push may still need."""
 
     blobs: int
     bytes: int
+    recent: int = 0
+    """Blobs that the limits would free, and that were used within the last hour."""
 
 
 def prune_cache(
@@ -25,19 +28,24 @@ def prune_cache(
     older_than: float | None = None,
     dry_run: bool = False,
 ) -> Pruned:
-    """Frees what was not used for `older_than` seconds, then the least recently used until at most `keep_bytes` are left.
+    """Free layers unused for `older_than` seconds, then the least recently used until at most `keep_bytes` are left.
 
-    Whatever goes is built or learned again when it is needed. `CacheError` where the cache can't be read.
+    A freed layer is built or learned again when it is needed. A layer that was used within the last hour stays, since a
+    running push may have planned with it. Raises `CacheError` if the cache can't be read.
     """
     cache = cache or LayerCache()
     now = time.time()
-    chosen = plan(_items(cache, now), keep_bytes=keep_bytes, older_than=older_than, now=now)
+    items = _items(cache, now)
+    chosen = plan(items, keep_bytes=keep_bytes, older_than=older_than, now=now)
+    without_recent = plan(
+        [replace(item, kept=False) for item in items], keep_bytes=keep_bytes, older_than=older_than, now=now
+    )
     if not dry_run:
         for item in chosen:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(item.path)
-    blobs = sum(item.path.startswith(cache.blobs) for item in chosen)
-    return Pruned(blobs, sum(item.bytes for item in chosen))
+    blobs, wanted = (sum(item.path.startswith(cache.blobs) for item in listed) for listed in (chosen, without_recent))
+    return Pruned(blobs, sum(item.bytes for item in chosen), max(wanted - blobs, 0))
 
 
 def _items(cache: LayerCache, now: float) -> list[Candidate]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result_json
 from lamella.cli.settings import CACHE, STORE, UsageError, add_settings, quoted
-from lamella.layers.text import counted, size
+from lamella.layers.text import counted, escaped, size
 
 if TYPE_CHECKING:
     import argparse
 
 SETTINGS = (STORE, CACHE)
-_BYTES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -25,7 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer-cache", action="store_true", help="free built layers in the cache instead of the store"
     )
-    parser.add_argument("--all", action="store_true", help="free all layers that are not in use")
+    parser.add_argument("--all", action="store_true", help="free all layers that are not in use, after a question")
+    parser.add_argument("--yes", action="store_true", help="do not ask; required for --all without a terminal")
     parser.add_argument("--dry-run", action="store_true", help="show what would be freed; change nothing")
     add_settings(parser, SETTINGS)
 
@@ -40,6 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.layer_cache:
         return _prune(arguments, keep_bytes, older_than)
     store = Store(arguments.store)
+    if _asks(arguments):
+        planned = gc(store, keep_bytes=keep_bytes, older_than=older_than, dry_run=True)
+        if not _agreed(f"free {size(planned.bytes)}, {counted(len(planned.layers), 'layer')} of {store.path}?"):
+            return 1
     freed = gc(store, keep_bytes=keep_bytes, older_than=older_than, dry_run=arguments.dry_run)
     if arguments.json:
         layers = [str(diff_id) for diff_id in freed.layers]
@@ -64,16 +70,39 @@ def _prune(arguments: argparse.Namespace, keep_bytes: int | None, older_than: fl
     from lamella.builder import LayerCache, prune_cache
 
     cache = LayerCache(arguments.cache)
+    if _asks(arguments):
+        planned = prune_cache(cache, keep_bytes=keep_bytes, older_than=older_than, dry_run=True)
+        if not _agreed(f"free {size(planned.bytes)}, {counted(planned.blobs, 'built layer')} of {cache.path}?"):
+            return 1
     freed = prune_cache(cache, keep_bytes=keep_bytes, older_than=older_than, dry_run=arguments.dry_run)
     if arguments.json:
         value = {"layers": freed.blobs, "bytes": freed.bytes}
-        result_json({"cache": cache.path, "dry_run": arguments.dry_run, "freed": value})
+        result_json({"cache": cache.path, "dry_run": arguments.dry_run, "freed": value, "recent": freed.recent})
     else:
         would = "would free" if arguments.dry_run else "freed"
         remark(
             f"{would} {size(freed.bytes)}, {counted(freed.blobs, 'built layer')} of {cache.path}", quiet=arguments.quiet
         )
+        if freed.recent:
+            remark(
+                f"kept {counted(freed.recent, 'built layer')} used within the last hour: a running push may need them",
+                quiet=arguments.quiet,
+            )
     return 0
+
+
+def _asks(arguments: argparse.Namespace) -> bool:
+    """Whether to ask before everything is freed. A script has to state that it means it."""
+    if not arguments.all or arguments.yes or arguments.dry_run:
+        return False
+    if not sys.stdin.isatty():
+        raise UsageError("gc --all: frees every layer that is not in use; confirm with --yes")
+    return True
+
+
+def _agreed(question: str) -> bool:
+    print(f"{escaped(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def size_of(text: str | None) -> int | None:
@@ -89,7 +118,8 @@ def age_of(text: str | None) -> float | None:
 def _amount(flag: str, text: str, units: dict[str, int], example: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text, re.ASCII)
     if not match or match[2] not in units:
+        problem = "no unit" if match and not match[2] else "invalid"
         raise UsageError(
-            f"{flag} {quoted(text)}: invalid; use a number and a unit ({', '.join(filter(None, units))}), such as {example}"
+            f"{flag} {quoted(text)}: {problem}; use a number and a unit ({', '.join(units)}), such as {example}"
         )
     return float(match[1]) * units[match[2]]
