@@ -15,6 +15,7 @@ from lamella.builder.content.prefix_rewrite import rewrite_binary, rewrite_text
 from lamella.builder.content.rpath import patched
 from lamella.builder.content.scripts import with_shebang
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
+from lamella.builder.files.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -110,7 +111,7 @@ def read_file(file: File) -> Iterator[bytes]:
 def _chunks(file: File) -> Iterator[bytes]:
     """A file's bytes as they are now, with at most one more than it had."""
     try:
-        handle = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise changed(file) from None
     except OSError as error:
@@ -132,8 +133,7 @@ def _chunks(file: File) -> Iterator[bytes]:
 def head(file: File, size: int) -> bytes:
     """The first `size` bytes of a file, or all of a shorter one."""
     try:
-        with open(file.source, "rb", buffering=0) as stream:
-            return stream.read(size)
+        return read_small(file.source, size)
     except FileNotFoundError:
         raise changed(file) from None
     except OSError as error:

@@ -124,7 +124,7 @@ def _conda_record(package: Package) -> dict[str, Any]:
     }
     try:
         value = json.loads(b"".join(_content(package, wanted)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -6,11 +6,11 @@ is needed: the record has every path and hash. Plain JSON is read, since py-ratt
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import TYPE_CHECKING
 
+from lamella.builder.files.small_file import plain_text, read_json
 from lamella.builder.installed.conda_specs import without_source
 from lamella.builder.installed.distributions import Distribution
 from lamella.builder.urls import without_credentials
@@ -57,8 +57,7 @@ def conda_packages(prefix: str) -> tuple[list[Distribution], list[Finding]]:
             continue
         path = f"{META}/{name}"
         try:
-            with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
-                package = _package(path, json.load(file))
+            package = _package(path, read_json(os.path.join(folder, name)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"{path} can't be read ({_reason(error)}): its package's files count as unowned; reinstall it"
             findings.append(Finding("warning", "record", path, message))
@@ -74,20 +73,20 @@ def conda_packages(prefix: str) -> tuple[list[Distribution], list[Finding]]:
 
 
 def _package(path: str, record: Mapping[str, object]) -> Distribution:
-    name = record["name"]
-    if not isinstance(name, str) or not name:
-        raise ValueError("it names no package")
+    name = plain_text(record["name"])
+    if not name or name != record["name"]:
+        raise ValueError("it has no name of a package")
     files = _files(record)
     files[path] = ""
-    url, channel = str(record.get("url") or ""), str(record.get("channel") or "")
+    url, channel = plain_text(record.get("url")), plain_text(record.get("channel"))
     source = url if "://" in url else channel if "://" in channel else ""
     return Distribution(
         origin="conda",
         name=name,
-        version=str(record.get("version") or ""),
+        version=plain_text(record.get("version")),
         records=path,
         files=files,
-        build=str(record.get("build") or record.get("build_string") or ""),
+        build=plain_text(record.get("build") or record.get("build_string")),
         source=without_credentials(source),
         requires=_specs(record.get("depends")),
         constrains=_specs(record.get("constrains")),
@@ -96,7 +95,7 @@ def _package(path: str, record: Mapping[str, object]) -> Distribution:
 
 
 def _specs(said: object) -> tuple[str, ...]:
-    return tuple(without_source(str(spec)) for spec in said) if isinstance(said, list) else ()
+    return tuple(without_source(plain_text(spec)) for spec in said) if isinstance(said, list) else ()
 
 
 def _files(record: Mapping[str, object]) -> dict[str, str]:

@@ -7,12 +7,12 @@ names. importlib.metadata is not used: it takes five times as long, and raises o
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamella.builder.files.small_file import plain_text, read_json, read_small, read_text
 from lamella.builder.installed.record import recorded
 from lamella.builder.urls import without_credentials
 
@@ -78,7 +78,7 @@ def distributions(source: str, site: str, prefixes: Iterable[str]) -> list[Distr
 
 def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
     base = os.path.basename(folder)
-    named, _, rest = base.rpartition(".")[0].partition("-")
+    named, _, rest = plain_text(base).rpartition(".")[0].partition("-")
     version = re.split(r"-py\d", rest)[0]
     metadata = next(
         (path for path in (f"{folder}/METADATA", f"{folder}/PKG-INFO", folder) if os.path.isfile(path)), None
@@ -95,7 +95,7 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
     try:
         files = recorded(folder, site, prefixes)
     except (OSError, csv.Error) as error:
-        files, trouble = None, f"has a RECORD that can't be read ({error})"
+        files, trouble = None, f"has a RECORD that can't be read ({getattr(error, 'strerror', None) or error})"
     return Distribution(
         origin="pypi",
         name=normalised(headers.get("name", [named])[0] or named),
@@ -116,8 +116,7 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
 
 def _lines(path: str) -> tuple[str, ...]:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
-            return tuple(line.strip() for line in lines if line.strip())
+        return tuple(stripped for line in read_text(path).split("\n") if (stripped := line.strip()))
     except OSError:
         return ()
 
@@ -135,8 +134,7 @@ def _scripts(path: str) -> tuple[str, ...]:
 
 def _headers(path: str) -> dict[str, list[str]]:
     """The header fields, names in lower case. Continued lines are joined."""
-    with open(path, "rb") as file:
-        text = re.split(rb"\r?\n\r?\n", file.read(_MOST), maxsplit=1)[0].decode("utf-8", "replace")
+    text = re.split(rb"\r?\n\r?\n", read_small(path, _MOST), maxsplit=1)[0].decode("utf-8", "replace")
     headers: dict[str, list[str]] = {}
     last: list[str] | None = None
     for line in text.splitlines():
@@ -154,16 +152,15 @@ def _headers(path: str) -> dict[str, list[str]]:
 def _direct_url(folder: str) -> tuple[str, bool, str]:
     """Source without credentials, editable, trouble."""
     try:
-        with open(os.path.join(folder, "direct_url.json"), encoding="utf-8") as file:
-            value = json.load(file)
-        url = without_credentials(str(value["url"]))
+        value = read_json(os.path.join(folder, "direct_url.json"))
+        url = without_credentials(plain_text(value["url"]))
         vcs = value.get("vcs_info") or {}
         if vcs:
-            url = f"{vcs.get('vcs', 'git')}+{url}"
-            if vcs.get("commit_id") or vcs.get("requested_revision"):
-                url += f"@{vcs.get('commit_id') or vcs.get('requested_revision')}"
-        if value.get("subdirectory"):
-            url += f"#subdirectory={value['subdirectory']}"
+            url = f"{plain_text(vcs.get('vcs', 'git'))}+{url}"
+            if revision := plain_text(vcs.get("commit_id") or vcs.get("requested_revision")):
+                url += f"@{revision}"
+        if subdirectory := plain_text(value.get("subdirectory")):
+            url += f"#subdirectory={subdirectory}"
         return url, bool((value.get("dir_info") or {}).get("editable")), ""
     except (FileNotFoundError, NotADirectoryError):
         return "", False, ""

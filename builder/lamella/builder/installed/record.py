@@ -12,6 +12,8 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
+from lamella.builder.files.small_file import read_small, read_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -29,15 +31,15 @@ def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] 
     None where the installer kept no list. `OSError` and `csv.Error` for a list that can't be read.
     """
     try:
-        with open(os.path.join(folder, "RECORD"), encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return _resolved(_rows(file.read()), site, prefixes)
+        record = read_small(os.path.join(folder, "RECORD")).decode("utf-8", "surrogateescape")
+        return _resolved(_rows(record), site, prefixes)
     except (FileNotFoundError, NotADirectoryError):
         pass
     try:
-        with open(os.path.join(folder, "installed-files.txt"), encoding="utf-8", errors="surrogateescape") as lines:
-            # Paths here are relative to the metadata's own folder, unlike RECORD's.
-            base = f"{site}/{os.path.basename(folder)}"
-            return _resolved([(path, "") for line in lines if (path := line.rstrip("\r\n"))], base, prefixes)
+        lines = read_text(os.path.join(folder, "installed-files.txt")).split("\n")
+        # Paths here are relative to the metadata's own folder, unlike RECORD's.
+        base = f"{site}/{os.path.basename(folder)}"
+        return _resolved([(path, "") for path in lines if path], base, prefixes)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

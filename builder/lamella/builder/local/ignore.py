@@ -11,6 +11,8 @@ import re
 import string
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamella.builder.files.small_file import read_small
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -82,8 +84,7 @@ class Ignore:
             found: list[Rule] = []
             for name in self._files:
                 try:
-                    with open(os.path.join(self._top, folder, name), "rb") as file:
-                        found += rules(file.read())
+                    found += rules(read_small(os.path.join(self._top, folder, name)))
                 except OSError:
                     continue
             self._rules[folder] = _Rules(found[::-1], _any(found, anchored=False), _any(found, anchored=True))

@@ -15,6 +15,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamella.builder.files.small_file import read_small
 from lamella.builder.prefix.places import Place
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _imported(line: str) -> Iterator[str]:
     """The modules that a `.pth` file's import line imports."""
     try:
         tree = ast.parse(line.strip())
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -120,7 +121,7 @@ def _finder(path: str, site: str) -> list[Place]:
     """What the generated module at `path` maps to where; empty where it is no finder, or not there."""
     try:
         tree = ast.parse(_text(path))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return []
     found: list[Place] = []
     for node in ast.walk(tree):
@@ -174,7 +175,7 @@ def _meson(build: str, site: str) -> list[Place]:
     try:
         plan = json.loads(_text(os.path.join(build, "meson-info", "intro-install_plan.json")))
         files = {source: target["destination"] for section in plan.values() for source, target in section.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
     found = []
     for source, destination in sorted(files.items()):
@@ -194,7 +195,6 @@ def _literal(node: ast.expr | None) -> object:
 def _text(path: str) -> str:
     """A small text file as site.py reads it: with or without a byte order mark; empty where it can't be read."""
     try:
-        with open(path, "rb") as file:
-            return file.read(_MOST).decode("utf-8-sig", "surrogateescape")
+        return read_small(path, _MOST).decode("utf-8-sig", "surrogateescape")
     except OSError:
         return ""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.errors import CannotBuild
+from lamella.builder.files.small_file import plain_text, read_toml
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.project_files import PROJECT, is_beside, is_repository, never, too_broad, top_of
@@ -112,11 +111,9 @@ def roots(local: Local, installed: Installed) -> Roots:
 def project(folder: str) -> tuple[str, str]:
     """Name (normalised) and version that the project in `folder` gives itself; each may be empty."""
     try:
-        tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-        with open(os.path.join(folder, "pyproject.toml"), "rb") as file:
-            settings = tomllib.load(file)
+        settings = read_toml(os.path.join(folder, "pyproject.toml"))
         said = settings.get("project") or settings.get("tool", {}).get("poetry", {})
-        return normalised(str(said.get("name") or "")), str(said.get("version") or "")
+        return normalised(plain_text(said.get("name"))), plain_text(said.get("version"))
     except (OSError, ValueError, AttributeError):
         return "", ""  # says nothing, or nothing that can be read
 

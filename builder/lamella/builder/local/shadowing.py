@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
+from lamella.builder.files.small_file import read_small
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -75,8 +77,7 @@ class Namesakes:
 def joins(path: str) -> bool:
     """Whether the `__init__.py` at `path` joins its package with others of that name."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(1 << 16)
+        content = read_small(path, 1 << 16)
     except OSError:
         return False
     return any(call in content for call in _JOINS)

@@ -18,13 +18,14 @@ import sys
 
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.files import elf
+from lamella.builder.files.small_file import read_text
 from lamella.layers.oci.documents import Platform
 
 
 def architecture(executable: str) -> str:
     """What `executable` is built for, as OCI names it; empty for what is no ELF file, such as a script around one."""
     try:
-        descriptor = os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(executable, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return ""
     try:
@@ -99,8 +100,7 @@ def _stdlib(executable: str, base: str) -> str:
 def _version(executable: str, base: str, short: str) -> str:
     header = os.path.join(base, "include", f"python{short}", "patchlevel.h")
     try:
-        with open(header, encoding="utf-8") as lines:
-            found = re.search(r'^#define\s+PY_VERSION\s+"(\d+\.\d+\.\d+)', lines.read(), re.MULTILINE)
+        found = re.search(r'^#define\s+PY_VERSION\s+"(\d+\.\d+\.\d+)', read_text(header, 1 << 16), re.MULTILINE)
         if found:
             return found[1]
     except OSError:
@@ -118,14 +118,13 @@ def _built_with(stdlib: str) -> dict[str, object]:
     """The variables of its build. Source: sysconfig, `_init_posix`."""
     for path in sorted(glob.glob(os.path.join(glob.escape(stdlib), "_sysconfigdata_*.py"))):
         try:
-            with open(path, encoding="utf-8") as source:
-                body = ast.parse(source.read()).body
+            body = ast.parse(read_text(path)).body
             for statement in body:
                 if isinstance(statement, ast.Assign):
                     value = ast.literal_eval(statement.value)
                     if isinstance(value, dict):
                         return value
-        except (OSError, ValueError, SyntaxError):
+        except (OSError, ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return {}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lamella.builder.errors import NotAnEnvironment
+from lamella.builder.files.small_file import read_text
 from lamella.layers.homes import expanded
 
 Kind = Literal["venv", "conda", "plain"]
@@ -116,8 +117,8 @@ def _on_path() -> str:
 def _configuration(prefix: str) -> dict[str, str]:
     """pyvenv.cfg as site.py reads it: `key = value` lines, keys in any case."""
     try:
-        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="surrogateescape") as lines:
-            pairs = (line.partition("=") for line in lines if "=" in line)
-            return {key.strip().lower(): value.strip() for key, _, value in pairs}
+        lines = read_text(os.path.join(prefix, "pyvenv.cfg")).split("\n")
+        pairs = (line.partition("=") for line in lines if "=" in line)
+        return {key.strip().lower(): value.strip() for key, _, value in pairs}
     except OSError:
         return {}

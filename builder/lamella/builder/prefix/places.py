@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamella.builder.files.small_file import read_text
 from lamella.builder.prefix.locate import SHARED
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ def _activation(prefix: str) -> Iterable[str]:
 def made_at(prefix: str) -> str:
     """Where the venv at `prefix` was made, by its own word; empty where it says nothing."""
     try:
-        with open(os.path.join(prefix, "bin", "activate"), encoding="utf-8", errors="surrogateescape") as file:
-            said = _ACTIVATE.search(file.read(1 << 16))
+        said = _ACTIVATE.search(read_text(os.path.join(prefix, "bin", "activate"), 1 << 16))
     except OSError:
         return ""
     return os.path.normpath(said[2]) if said else ""

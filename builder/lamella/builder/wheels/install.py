@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from lamella.builder.environment import LeftOut
 from lamella.builder.errors import BuilderError
+from lamella.builder.files.small_file import read_toml
 from lamella.builder.installed.distributions import distributions
 from lamella.builder.local.project_files import too_broad
 from lamella.builder.prefix.places import Place
@@ -105,11 +104,9 @@ def _can_be_built(folder: str, *, installed: bool) -> bool:
     if os.path.isfile(os.path.join(folder, "setup.py")):
         return True
     try:
-        with open(os.path.join(folder, "pyproject.toml"), "rb") as file:
-            content = file.read()
-        tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+        table = read_toml(os.path.join(folder, "pyproject.toml"))
         # Without a build system it may be settings of tools alone; an installed project was built once.
-        return installed or "build-system" in tomllib.loads(content.decode())
+        return installed or "build-system" in table
     except OSError:
         return False
     except ValueError:
