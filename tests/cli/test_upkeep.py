@@ -73,6 +73,26 @@ def test_verify_removes_a_damaged_layer_and_the_next_pull_restores_it(node: Node
     assert node("verify").returncode == 0
 
 
+def test_verify_of_a_reference_shows_each_fault_and_the_command_that_repairs_it(node: Node) -> None:
+    whole = node("verify", "--deep", node.reference)
+    assert (whole.returncode, whole.stdout) == (0, f"{node.reference}\n")
+    assert whole.stderr.endswith(": all intact\n")
+    for blob in node.layout.glob("blobs/sha256/*"):
+        if blob.stat().st_size > 2000:
+            blob.unlink()
+    seen = node("verify", node.reference)
+    assert seen.returncode == 1
+    assert "layer of p0  missing" in seen.stdout
+    assert f"lamella push oci:{node.layout}:v1" in seen.stdout
+    document = node.json("verify", node.reference)
+    assert {(fault["what"], fault["reason"]) for fault in document["faults"]} == {
+        ("layer of p0", "missing"),
+        ("layer of p1", "missing"),
+    }
+    assert node("verify", "--deep").returncode == 2
+    assert node("verify", "--dry-run", node.reference).returncode == 2
+
+
 def test_gc_frees_what_its_dry_run_showed(node: Node) -> None:
     assert node("pull", node.reference).returncode == 0
     assert node.json("gc", "--older-than", "1d")["freed"] == {"layers": [], "bytes": 0}

@@ -48,7 +48,7 @@ VERBS = {
     "diff": Verb("compare two environments, and count the bytes to move", needs_linux=False),
     "tags": Verb("list the tags of a repository or OCI layout folder", needs_linux=False),
     "copy": Verb("copy an environment between registries and folders", needs_linux=False),
-    "verify": Verb("check the store's layers against their digests"),
+    "verify": Verb("check the store, or a reference in a registry or folder, against its digests", needs_linux=False),
     "gc": Verb("free space in the store; keep mounted layers"),
     "login": Verb("save credentials for a registry, as Docker's clients do", needs_linux=False),
     "logout": Verb("remove the credentials for a registry", needs_linux=False),
@@ -149,7 +149,8 @@ def _run(argv: list[str]) -> int:
 
     try:
         arguments = _parsed(verb, argv[1:])
-        _check_platform(verb)
+        if VERBS[verb].needs_linux:
+            require_linux(verb)
         fill(arguments, module(verb).SETTINGS)
         return module(verb).run(arguments)
     except UsageError as error:
@@ -192,8 +193,9 @@ def _parsed(verb: str, argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def _check_platform(verb: str) -> None:
-    if VERBS[verb].needs_linux and sys.platform != "linux":
+def require_linux(verb: str) -> None:
+    """Raise `Unsupported` on other systems."""
+    if sys.platform != "linux":
         from lamella.layers import Unsupported
 
         here = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lamella.layers.published.package import PublishedPackage
     from lamella.layers.published.preflight import unmet_needs
     from lamella.layers.published.shared_layers import Shared
+    from lamella.layers.published.validate import Fault, VerifiedReference, verify_reference
     from lamella.layers.pulling.pull import Pulled, PullPlan, pull
     from lamella.layers.registry.login import login, logout, registry_name
     from lamella.layers.running.run import exec_command, run
@@ -69,6 +70,7 @@ __all__ = [
     "ExportOptions",
     "Exported",
     "FalseMirror",
+    "Fault",
     "Finding",
     "Freed",
     "Inspection",
@@ -103,6 +105,7 @@ __all__ = [
     "UnsafeLayer",
     "Unsupported",
     "Verified",
+    "VerifiedReference",
     "__version__",
     "copy",
     "exec_command",
@@ -125,6 +128,7 @@ __all__ = [
     "umount",
     "unmet_needs",
     "verify",
+    "verify_reference",
     "verify_signature",
 ]
 
@@ -148,6 +152,7 @@ _NAMES_OF_MODULES = {
     "published.package": "PublishedPackage",
     "published.preflight": "unmet_needs",
     "published.shared_layers": "Shared",
+    "published.validate": "Fault VerifiedReference verify_reference",
     "pulling.pull": "PullPlan Pulled pull",
     "registry.login": "login logout registry_name",
     "running.run": "exec_command run",

@@ -15,7 +15,8 @@ from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Index
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment as published
-from lamella.layers.published.copy import copy, walk
+from lamella.layers.published.copy import copy
+from lamella.layers.published.tree import walk
 from lamella.layers.registry.repository import Registry
 from lamella.layers.signing import cosign
 from lamella.layers.storages import tags

@@ -1,32 +1,95 @@
-"""`lamella verify`: check the store's layers, and trees derived from them, against their diff_ids."""
+"""`lamella verify`: check the store's layers against their diff_ids, or a reference in its registry or layout folder."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import Column, remark, result_json, table
-from lamella.cli.settings import STORE, add_settings
-from lamella.layers.text import counted
+from lamella.cli.output import Column, remark, result, result_json, table
+from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, add_settings, trust_of
+from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (STORE,)
+SETTINGS = (STORE, *REGISTRY, REQUIRE_SIGNATURE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "--dry-run", action="store_true", help="keep damaged layers (default: remove them; the next pull restores them)"
+        "reference",
+        nargs="?",
+        metavar="REFERENCE",
+        help="registry/repository:tag@digest, or oci:FOLDER:tag (default: the store on this machine)",
+    )
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="of a reference, read each blob too (default: only documents; blobs are asked for)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="of the store, keep damaged layers (default: remove them; the next pull restores them)",
     )
     add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify the store. The exit code is 1 if a layer is damaged."""
+    """Verify the store or the reference. The exit code is 1 if something is damaged or missing."""
+    if arguments.reference:
+        if arguments.dry_run:
+            raise UsageError("verify --dry-run: only for the store; leave it out, a reference is never changed")
+        return _reference(arguments)
+    if arguments.deep:
+        raise UsageError("verify --deep: only for a REFERENCE; leave it out, the store is always read as a whole")
+    return _store(arguments)
+
+
+def _reference(arguments: argparse.Namespace) -> int:
+    from lamella.cli.progress import shown
+    from lamella.layers import verify_reference
+
+    with shown(quiet=arguments.quiet) as progress:
+        verified = verify_reference(
+            arguments.reference, deep=arguments.deep, trust=trust_of(arguments), progress=progress
+        )
+    if arguments.json:
+        result_json(
+            {
+                "reference": verified.reference,
+                "deep": arguments.deep,
+                "documents": verified.documents,
+                "blobs": verified.blobs,
+                "bytes": verified.bytes,
+                "faults": [
+                    {"digest": str(fault.digest), "what": fault.what, "reason": fault.reason}
+                    for fault in verified.faults
+                ],
+                "heal": verified.heal or None,
+            }
+        )
+        return 1 if verified.faults else 0
+    result(verified.reference)
+    if verified.faults:
+        table(
+            (Column("Digest", style="red"), Column("What"), Column("Reason", shrinks=True)),
+            [(fault.digest.short, fault.what, fault.reason) for fault in verified.faults],
+        )
+        result(f"to repair: {verified.heal}")
+    looked_at = f"{counted(verified.documents, 'document')} read, {counted(verified.blobs, 'blob')}"
+    how = "read" if arguments.deep else "asked for"
+    outcome = f"{len(verified.faults)} damaged or missing" if verified.faults else "all intact"
+    remark(f"{looked_at} {how} ({size(verified.bytes)}): {outcome}", quiet=arguments.quiet)
+    return 1 if verified.faults else 0
+
+
+def _store(arguments: argparse.Namespace) -> int:
+    from lamella.cli.main import require_linux
     from lamella.cli.progress import shown
     from lamella.layers import Store, verify
 
+    require_linux("verify")
     store = Store(arguments.store)
     with shown(quiet=arguments.quiet) as progress:
         verified = verify(store, remove=not arguments.dry_run, progress=progress)

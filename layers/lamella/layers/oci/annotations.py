@@ -26,6 +26,9 @@ CERTIFICATES = "dev.lamella.certificates"
 """On a package manifest: the file and the folder in which the environment's OpenSSL looks for certificate authorities, with
 a space between; a space alone for places that no node has; absent where the environment brings its own."""
 
+TITLE = "org.opencontainers.image.title"
+"""On a layer of an artifact: the file's name. Source: image-spec v1.1, annotations.md."""
+
 # What Docker's and containerd's clients know build attestations by, and skip.
 DOCKER_REFERENCE_TYPE = "vnd.docker.reference.type"
 DOCKER_REFERENCE_DIGEST = "vnd.docker.reference.digest"

@@ -5,53 +5,28 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
-from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import referrers
-from lamella.layers.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.storage import fetch_document, transfer
+from lamella.layers.oci.storage import transfer
 from lamella.layers.progress import Silent
+from lamella.layers.published.tree import attached, walk
 from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage, trust_for
 from lamella.layers.text import counted, size
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lamella.layers.oci.documents import Digest
+    from lamella.layers.oci.documents import Descriptor, Digest
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
     from lamella.layers.progress import Progress
+    from lamella.layers.published.tree import Document
 
 _THREADS = 8
-_MAX_DEPTH = 4
-"""Levels of indexes within indexes: the specification sets no limit, and nobody needs more."""
 
 How = Literal["sent", "mounted", "present"]
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A manifest or index and its verified bytes."""
-
-    descriptor: Descriptor
-    content: bytes
-
-    @property
-    def blobs(self) -> tuple[Descriptor, ...]:
-        """What a manifest is made of; nothing for an index."""
-        if self.descriptor.media_type in INDEX_TYPES:
-            return ()
-        manifest = Manifest.parse(self.content)
-        return (manifest.config, *manifest.layers)
-
-    def push(self, storage: Storage, tag: str = "") -> None:
-        """Pushes it; what it names must be there."""
-        storage.push(self.descriptor, partial(BytesIO, self.content), tag=tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,63 +78,18 @@ def copy(
             move.outcomes += [(blob, "present") for blob in _blobs(documents)]
         else:
             move.below(documents)
-        for attached in _attached(here, documents):
-            move.below(attachment := list(walk(here, attached.descriptor)))
+        for each in attached(here, documents):
+            move.below(attachment := list(walk(here, each.descriptor)))
             if dry_run:
                 continue
-            attachment[0].push(there, attached.tag)
-            if not attached.tag and there.referrers(attached.subject) is None:
-                referrers.add(there, attached.subject, attached.descriptor)
+            attachment[0].push(there, each.tag)
+            if not each.tag and there.referrers(each.subject) is None:
+                referrers.add(there, each.subject, each.descriptor)
         if not dry_run:
             documents[0].push(there, goal.tag)
     hows = [how for _, how in move.outcomes]
     moved = sum(blob.size for blob, how in move.outcomes if how == "sent")
     return Copied(str(goal.at(root.digest)), hows.count("sent"), hows.count("mounted"), hows.count("present"), moved)
-
-
-@dataclass(frozen=True, slots=True)
-class _Attached:
-    """What is attached to `subject`, and the tag that it is found by; a referrer has none."""
-
-    descriptor: Descriptor
-    subject: Digest
-    tag: str = ""
-
-
-def _attached(here: Storage, documents: list[Document]) -> list[_Attached]:
-    found = []
-    for document in documents:
-        subject = document.descriptor
-        found += [_Attached(referrer, subject.digest) for referrer in referrers.referrers(here, subject)]
-    root = documents[0].descriptor.digest
-    for tag in (cosign.tag_of(root), *_cosigns(root)):
-        with contextlib.suppress(NotFound):
-            found.append(_Attached(here.resolve(tag), root, tag))
-    return found
-
-
-def _cosigns(digest: Digest) -> list[str]:
-    # Source: sigstore/cosign, specs/ATTESTATION_SPEC.md and SBOM_SPEC.md.
-    return [f"{digest.algorithm}-{digest.hex}.{kind}" for kind in ("att", "sbom")]
-
-
-def walk(storage: ReadOnlyStorage, root: Descriptor) -> Iterator[Document]:
-    """The document that `root` names and all below it, each once, parents before children."""
-    seen = {root.digest}
-    level = [root]
-    for _ in range(_MAX_DEPTH):
-        below: list[Descriptor] = []
-        for descriptor in level:
-            if descriptor.media_type not in INDEX_TYPES | MANIFEST_TYPES:
-                raise InvalidContent(f"{descriptor.digest}: {descriptor.media_type} is neither an image nor an index")
-            document = Document(descriptor, fetch_document(storage, descriptor))
-            yield document
-            if descriptor.media_type in INDEX_TYPES:
-                below += Index.parse(document.content).manifests
-        level = list({entry.digest: entry for entry in below if entry.digest not in seen}.values())
-        seen.update(entry.digest for entry in level)
-    if level:
-        raise InvalidContent(f"{root.digest}: indexes nested more than {_MAX_DEPTH} levels deep")
 
 
 class _Move:

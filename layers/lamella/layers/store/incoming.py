@@ -9,11 +9,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, UnsafeLayer
-from lamella.layers.oci.annotations import PACKAGE, UNPACKED, VERSION
-from lamella.layers.oci.values import bounded_decimal
+from lamella.layers.oci.annotations import PACKAGE, VERSION
 from lamella.layers.store import locks
 from lamella.layers.store.store import make_folder
-from lamella.layers.tar.decompress import DiffReader, decompressed
+from lamella.layers.tar.decompress import DiffReader, decompressed, expansion_limit
 from lamella.layers.tar.unpack import Unpacked, unpack
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Digest, Layer
     from lamella.layers.oci.storage import Reader
     from lamella.layers.store.store import Store
-
-_FREE_EXPANSION = 64 << 20
-_EXPANSION = 200
 
 
 class Claim:
@@ -89,7 +85,9 @@ def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
         tree = os.open("tree", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:
             os.fchmod(tree, 0o755)
-            content = DiffReader(decompressed(stream, layer.descriptor.media_type), layer.diff_id, _limit(layer))
+            content = DiffReader(
+                decompressed(stream, layer.descriptor.media_type), layer.diff_id, expansion_limit(layer.descriptor)
+            )
             with open(f"{path}/skeleton", "xb") as file:
                 os.fchmod(file.fileno(), 0o644)
                 with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as skeleton:
@@ -176,10 +174,3 @@ def sync(path: str) -> None:
             raise OSError(number, os.strerror(number), path)
     finally:
         os.close(folder)
-
-
-def _limit(layer: Layer) -> int:
-    # Bytes that the tar may have. A publisher announces what a layer unpacks to, and the plan has compared that with
-    # the disk's room; headers may double it where files are tiny. Nothing announced: what no honest archive reaches.
-    content = bounded_decimal(layer.descriptor.annotations.get(UNPACKED)) or 0
-    return max(2 * content, _EXPANSION * layer.descriptor.size) + _FREE_EXPANSION

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, UnsafeLayer
-from lamella.layers.oci.documents import DOCKER_LAYER_GZIP, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, Digest
+from lamella.layers.oci.annotations import UNPACKED
+from lamella.layers.oci.documents import DOCKER_LAYER_GZIP, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, Descriptor, Digest
+from lamella.layers.oci.values import bounded_decimal
 
 if TYPE_CHECKING:
     import zstandard
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
 MAX_WINDOW = 32 << 20
 """Bytes of history that one zstd stream may need: what level 20 writes; our own layers need 2 MiB."""
 
+LAYER_TYPES = frozenset({LAYER_ZSTD, LAYER_GZIP, DOCKER_LAYER_GZIP, LAYER_TAR})
+"""Media types that `decompressed` reads."""
+
 _PIECE = 1 << 17
+_FREE_EXPANSION = 64 << 20
+_EXPANSION = 200
 
 
 def decompressed(stream: Reader, media_type: str) -> Reader:
@@ -31,6 +38,16 @@ def decompressed(stream: Reader, media_type: str) -> Reader:
     if media_type == LAYER_TAR:
         return stream
     raise InvalidContent(f"media type {media_type[:100]!r} is not an OCI layer (tar, tar+gzip or tar+zstd)")
+
+
+def expansion_limit(blob: Descriptor) -> int:
+    """Return the bytes that a layer's tar may have.
+
+    A publisher announces what a layer unpacks to, and a pull has compared that with the disk's room; headers may double it
+    for tiny files. Without an announcement: what no honest archive reaches.
+    """
+    content = bounded_decimal(blob.annotations.get(UNPACKED)) or 0
+    return max(2 * content, _EXPANSION * blob.size) + _FREE_EXPANSION
 
 
 class _Zstd:
