@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -49,6 +51,15 @@ def escaped(text: str | bytes, limit: int | None = None) -> str:
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
     return f"{text}…" if cut else text
+
+
+def escaped_json(text: str) -> str:
+    """Return a JSON document, known to be valid, with the characters that control a terminal as JSON's own escapes."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in "\t\n\r" else json.dumps(letter)[1:-1] for letter in text
+    )
 
 
 def _escape(letter: str) -> str:

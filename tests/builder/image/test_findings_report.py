@@ -16,6 +16,7 @@ from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.builder.scanning.scan import scan
 from lamella.layers.errors import InvalidContent
+from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import Descriptor, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact, attach
@@ -26,6 +27,7 @@ from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.installed import venv
 from support.packages import SITE, environment, package
+from support.published import push_environment
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
@@ -250,9 +252,18 @@ def test_tags_that_hold_what_is_attached_are_not_asked_for_layers(
     assert not registry.asked(f"manifests/{schema}$")
 
 
-def test_a_document_that_is_no_list_of_findings_is_refused(tmp_path: Path, cache: LayerCache) -> None:
-    pushed = push(f"oci:{tmp_path}/out:x", one(tmp_path / "env"), cache=cache)
-    storage, subject = opened(pushed.reference)
-    attach(storage, subject, Artifact(findings.MEDIA_TYPE, b'{"findings": [{"severity": "worst"}]}'))
-    with closing(storage), pytest.raises(InvalidContent, match="attached as findings, but not a list of findings"):
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"findings": []}', "'platform' is missing"),
+        (b'{"platform": "linux/amd64"}', "'findings' is missing"),
+        (b'{"platform": "linux/amd64", "findings": [{"severity": "worst"}]}', "'severity' is not error"),
+        (b'{"platform": "linux/amd64", "findings": [5]}', "a finding is not a JSON object"),
+    ],
+)
+def test_a_document_other_than_a_list_of_findings_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+    storage = OciLayout(str(tmp_path / "out"), create=True)
+    subject = push_environment(storage).descriptor
+    attach(storage, subject, Artifact(findings.MEDIA_TYPE, content))
+    with pytest.raises(InvalidContent, match=f"the list of findings sha256:.*: {problem}"):
         findings.attached(storage, subject)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.cli import findings
 from lamella.cli.output import Column, result, result_json, table
 from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, add_settings, trust_of
-from lamella.layers.text import counted, size
+from lamella.layers.text import counted, escaped_json, size
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.verify:
         reference = verify_signature(reference, arguments.verify, trust=trust)
     if arguments.sbom:
-        sys.stdout.write(sbom(reference, platform=platform, trust=trust))
+        sys.stdout.write(escaped_json(sbom(reference, platform=platform, trust=trust)))
         return 0
     inspected = inspect(reference, platform=platform, compare=not arguments.findings, trust=trust)
     if arguments.findings and inspected.findings_error:

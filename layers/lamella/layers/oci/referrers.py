@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
 
 
+MOST = 64
+"""Documents of one type that are read at most, the latest ones: everyone with the right to push can attach more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """What to attach: one document of a type."""

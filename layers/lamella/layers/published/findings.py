@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lamella.layers.errors import InvalidContent
-from lamella.layers.oci.referrers import content_of, referrers
+from lamella.layers.oci.parsing import fields, list_of, parse_object, text_of
+from lamella.layers.oci.referrers import MOST, content_of, referrers
 
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor
@@ -35,28 +35,31 @@ class Finding:
 
 
 def attached(storage: Storage, subject: Descriptor) -> list[tuple[str, Finding]]:
-    """The findings that are attached to the index `subject`, each with its platform; the worst first.
+    """Return the findings attached to the index `subject`, each with its platform; the worst first.
 
-    Those of everybody who pushed this very index: what was found differs where what does not ship differs. Raises
-    `InvalidContent` for a document that is none, and what the storage raises.
+    Reads the findings of everyone who pushed this index: they differ if files that do not ship differ. Raises
+    `InvalidContent` for a document that is not a list of findings, and what the storage raises.
     """
     found = {
         (platform, finding)
-        for referrer in referrers(storage, subject, MEDIA_TYPE)
-        for platform, finding in _read(content_of(storage, referrer), referrer)
+        for referrer in referrers(storage, subject, MEDIA_TYPE)[-MOST:]
+        for platform, finding in _read(content_of(storage, referrer), f"the list of findings {referrer.digest}")
     }
     return sorted(found, key=lambda item: (item[0], ORDER[item[1].severity], item[1].kind, item[1].message))
 
 
-def _read(content: bytes, referrer: Descriptor) -> list[tuple[str, Finding]]:
+def _read(content: bytes, name: str) -> list[tuple[str, Finding]]:
+    document = parse_object(content, name)
     try:
-        value = json.loads(content)
-        found = [
-            Finding(item["severity"], str(item["kind"]), str(item["subject"]), str(item["message"]))
-            for item in value["findings"]
-        ]
-        if not all(finding.severity in ORDER for finding in found):
-            raise ValueError
-        return [(str(value["platform"]), finding) for finding in found]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise InvalidContent(f"{referrer.digest}: attached as findings, but not a list of findings") from None
+        platform = text_of(document, "platform")
+        return [(platform, _finding(item)) for item in list_of(document, "findings")]
+    except InvalidContent as error:
+        raise InvalidContent(f"{name}: {error}") from None
+
+
+def _finding(value: object) -> Finding:
+    item = fields(value, "a finding")
+    severity = next((each for each in ORDER if each == item.get("severity")), None)
+    if severity is None:
+        raise InvalidContent("'severity' is not error, warning or note")
+    return Finding(severity, text_of(item, "kind"), text_of(item, "subject"), text_of(item, "message"))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.oci.documents import Digest, Platform
+from lamella.layers.oci.parsing import parse_object
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.referrers import annotations_of, content_of, referrers
+from lamella.layers.oci.referrers import MOST, annotations_of, content_of, referrers
 from lamella.layers.published import findings as attached_findings
 from lamella.layers.published.environment import PublishedIndex, for_platform, read_index
 from lamella.layers.published.shared_layers import Shared, shared
@@ -93,7 +94,7 @@ def sbom(reference: str, *, platform: Platform | None = None, trust: Trust = Tru
             for_platform(index, platform)
         found = {
             annotations_of(storage, referrer).get(attached_findings.PLATFORM, ""): referrer
-            for referrer in referrers(storage, index.descriptor, SBOM)
+            for referrer in referrers(storage, index.descriptor, SBOM)[-MOST:]
         }
         if not found:
             raise NotFound(f"{index.reference}: no bill of materials; attach one with lamella push --sbom")
@@ -103,7 +104,9 @@ def sbom(reference: str, *, platform: Platform | None = None, trust: Trust = Tru
             raise NotFound(
                 f"{index.reference}: no bill of materials for {wanted}; use --platform with one of {available}"
             )
-        return content_of(storage, found[wanted]).decode()
+        content = content_of(storage, found[wanted])
+        parse_object(content, f"the bill of materials {found[wanted].digest}")
+        return content.decode()
 
 
 def _shared(storage: Storage, index: PublishedIndex, environments: tuple[PublishedEnvironment, ...]) -> Shared | None:
