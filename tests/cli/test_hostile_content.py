@@ -54,7 +54,7 @@ def test_a_bill_of_materials_cannot_control_the_terminal(tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\x1b[2J", b"[]", b"[" * 100_000, b'{"a": "\\ud800"}', b""])
-def test_an_attached_document_that_is_none_is_reported(
+def test_an_attached_document_of_another_kind_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     reference = attached(tmp_path, SBOM, content)
