@@ -37,7 +37,7 @@ FLOORS = {
         {"layer", "wheels"}, {"image", "scanning"}, {"pushing"},
     ),
 }  # fmt: skip
-NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools", "docker"}
+NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools"}
 
 
 def modules(package: str) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import CredentialsError, Denied, InvalidReference, NotFound, Unreachable
+from lamella.layers.registry import credential_helper
 from lamella.layers.registry.credentials import Credentials, find
 from lamella.layers.registry.login import login, logout
 from lamella.layers.registry.repository import Registry
@@ -189,6 +191,75 @@ def test_a_file_that_may_not_be_read_is_told(monkeypatch: pytest.MonkeyPatch) ->
         (folder / ".docker" / "config.json").chmod(0o600)
         with pytest.raises(CredentialsError, match=r"cannot read the credentials in .*config\.json: Permission denied"):
             as_user(NOBODY, lambda: find("ghcr.io"))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n", "{}", '{"auths": {"ghcr.io": {}}}', '{"auths": {"ghcr.io": {"auth": ""}}}']
+)
+def test_an_empty_file_or_entry_holds_no_credentials(home: Path, content: str) -> None:
+    (home / ".docker").mkdir()
+    (home / ".docker" / "config.json").write_text(content)
+    assert find("ghcr.io") is None
+
+
+def test_credentials_of_a_later_file_count_if_an_earlier_file_is_broken(home: Path) -> None:
+    (home / ".docker").mkdir()
+    (home / ".docker" / "config.json").write_text("{")
+    write(home / ".config" / "containers" / "auth.json", {"auths": {"ghcr.io": ENTRY}})
+    assert find("ghcr.io") == KNOWN
+
+
+BROKEN = {
+    "banner": "#!/bin/sh\necho Welcome; echo '{}'\n",
+    "null": "#!/bin/sh\necho null\n",
+    "failing": "#!/bin/sh\necho hunter2; exit 1\n",
+    "hanging": "#!/bin/sh\nsleep 1000\n",
+    "binary": "\x7fELF",
+    "missing": "",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_helper_stops_no_anonymous_pull_and_explains_a_refusal(
+    home: Path, helper: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    program = helper.parent / "bin" / "docker-credential-files"
+    program.write_text(BROKEN[kind]) if BROKEN[kind] else program.unlink()
+    monkeypatch.setattr(credential_helper, "TIMEOUT", 0.2)
+    write(home / ".docker" / "config.json", {"credsStore": "files"})
+    with RegistrySimulator().serving() as simulator:
+        registry = Registry(simulator.host, "team/envs")
+        manifest = push_image(registry, [b"content"], "v1")
+        registry.close()
+        simulator.auth = "bearer"
+        registry = Registry(simulator.host, "team/envs")
+        assert registry.resolve("v1") == manifest.descriptor
+        registry.close()
+        simulator.faults = [Fault("GET /token", 1, 401)]
+        registry = Registry(simulator.host, "team/envs")
+        with pytest.raises(Denied, match=r"\(no credentials were sent: .*docker-credential-files") as caught:
+            registry.resolve("v1")
+        assert "hunter2" not in str(caught.value)
+        registry.close()
+
+
+def test_a_helper_that_hangs_is_ended_with_its_children(
+    home: Path, helper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = helper.parent / "bin" / "docker-credential-files"
+    program.write_text(f"#!/bin/sh\nexec 3> {helper}/alive; sleep 1000; true\n")
+    os.mkfifo(helper / "alive")
+    monkeypatch.setattr(credential_helper, "TIMEOUT", 0.5)
+    write(home / ".docker" / "config.json", {"credsStore": "files"})
+    reader = os.open(helper / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(
+        CredentialsError, match=r"no answer within .* seconds; try it with: echo ghcr\.io \| docker-cred"
+    ):
+        find("ghcr.io")
+    os.set_blocking(reader, True)
+    # It ends when the last process that has the other end is gone.
+    with open(reader, "rb") as stream:
+        assert stream.read() == b""
 
 
 def test_no_secret_is_in_a_representation() -> None:

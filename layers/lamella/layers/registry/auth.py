@@ -1,8 +1,8 @@
-"""How requests to a registry are signed: not at all, with a user and password, or with a token for each scope.
+"""Signing of requests to a registry: with a user and password, or with a token for each scope.
 
-A registry that wants a signature answers 401 and says in WWW-Authenticate which; `bearer` names a token server, its
-realm. Tokens are kept until shortly before they expire, and got anew when a registry refuses one earlier. Source:
-distribution's docs/spec/auth/{token,oauth,scope}.md; RFC 9110, 11.
+A registry that requires a signature answers 401, and WWW-Authenticate has the scheme; `bearer` names
+a token server, the realm. Tokens are kept until shortly before they expire, and renewed if a registry
+refuses one earlier. Source: distribution's docs/spec/auth/{token,oauth,scope}.md; RFC 9110, 11.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from lamella.layers.errors import Denied, InvalidContent
+from lamella.layers.errors import CredentialsError, Denied, InvalidContent, LayersError, NotFound
 from lamella.layers.registry.client import Body
-from lamella.layers.registry.failures import failure_of
+from lamella.layers.registry.response import failure_of
 from lamella.layers.registry.retry import patiently
 from lamella.layers.registry.url import Address
 from lamella.layers.text import escaped
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
     from cachetools import TLRUCache
 
-    from lamella.layers.registry.client import Client, Response
+    from lamella.layers.registry.client import Client
     from lamella.layers.registry.credentials import Credentials
+    from lamella.layers.registry.response import Response
 
 _CLIENT_ID = "lamella"
 _MAX_ANSWER = 1 << 20
 _SHORTEST_LIFE = 60
-"""Seconds that a token lives when its server does not say. Source: token.md, `expires_in`."""
+"""Seconds that a token lives if its server gives no time. Source: token.md, `expires_in`."""
 _MARGIN = 0.8
-"""The part of a token's life that it is used for: a request that leaves in time arrives in time."""
+"""The part of a token's life in which it is used: a request sent in time must arrive in time."""
 
 _PARAMETER = re.compile(r'([a-zA-Z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _SCHEME = re.compile(r"(?:^|,)\s*([a-zA-Z0-9_-]+)(?:\s+(?=[a-zA-Z0-9_-]+\s*=)|\s*(?=,|$))")
@@ -52,10 +53,10 @@ class Challenge:
 
 
 def challenges(headers: Iterable[str]) -> list[Challenge]:
-    """The challenges of all WWW-Authenticate headers, of which one may hold several."""
+    """Parse the challenges of all WWW-Authenticate headers; one header may hold several."""
     found = []
     for header in headers:
-        # Commas part challenges as well as parameters; a quoted scope holds both commas and spaces.
+        # Commas separate challenges as well as parameters; a quoted scope holds commas and spaces.
         masked = re.sub(r'"(?:[^"\\]|\\.)*"', lambda match: '"' + "x" * (len(match[0]) - 2) + '"', header)
         starts = list(_SCHEME.finditer(masked))
         ends = [match.start() for match in starts[1:]] + [len(header)]
@@ -69,25 +70,30 @@ def challenges(headers: Iterable[str]) -> list[Challenge]:
 
 
 class Tokens:
-    """The signatures of one client's requests. One thread asks the token server while the others wait for its answer."""
+    """Signatures for one client's requests. One thread asks the token server while the others wait.
+
+    Credentials that cannot be read do not stop a request that needs none: the problem is part of the
+    error when the registry refuses.
+    """
 
     def __init__(self, client: Client, name: str, credentials: Callable[[], Credentials | None]) -> None:
-        """`name`: the registry as people write it. `credentials` is called once, when a registry first asks."""
+        """`name`: the registry as people write it. `credentials` is called once, at the first challenge."""
         self._client = client
         self._name = name
         self._find = credentials
         self._lock = threading.Lock()
         self._challenge: Challenge | None = None
         self._credentials: Credentials | None = None
+        self._problem: CredentialsError | None = None
         self._cache: TLRUCache[frozenset[str], tuple[str, float]] | None = None
 
     def signature(self, scopes: Collection[str]) -> str:
-        """The Authorization header for requests within `scopes`; empty while no registry has asked for one."""
+        """Return the Authorization header for requests within `scopes`; empty before the first challenge."""
         with self._lock:
             return self._signature(frozenset(scopes)) if self._challenge else ""
 
     def answer(self, headers: Iterable[str], scopes: Collection[str], refused: str, what: str) -> str:
-        """The signature that a 401 asks for, in place of the `refused` one; `Denied` where there is none."""
+        """Return the signature that a 401 requires, in place of the `refused` one. Raises `Denied`."""
         offered = {challenge.scheme: challenge for challenge in challenges(headers)}
         challenge = offered.get("bearer") or offered.get("basic")
         if not challenge:
@@ -95,17 +101,31 @@ class Tokens:
         wanted = frozenset(scopes)
         with self._lock:
             if self._challenge is None:
-                self._credentials = self._find()
+                try:
+                    self._credentials = self._find()
+                except CredentialsError as error:
+                    self._problem = error
             self._challenge = challenge
             # Another thread may have got a new one since.
             if self._kept().get(wanted, ("", 0))[0] == refused:
                 self._kept().pop(wanted, None)
-            signature = self._signature(wanted)
+            try:
+                signature = self._signature(wanted)
+            except (Denied, NotFound) as error:
+                raise self.explained(error) from error
         if not signature:
-            raise Denied(f"{self._name} requires authentication for {what}; log in with lamella login {self._name}")
+            raise self.explained(
+                Denied(f"{self._name} requires authentication for {what}; log in with lamella login {self._name}")
+            )
         if signature == refused:
             raise Denied(f"{self._name} refuses the credentials for {what}; log in with lamella login {self._name}")
         return signature
+
+    def explained(self, error: LayersError) -> LayersError:
+        """Return a refusal with the problem of the credentials, if there is one."""
+        if self._problem and isinstance(error, Denied | NotFound):
+            return type(error)(f"{error} (no credentials were sent: {self._problem})")
+        return error
 
     def _signature(self, scopes: frozenset[str]) -> str:
         assert self._challenge
@@ -124,12 +144,12 @@ class Tokens:
         return self._cache
 
     def _ask(self, scopes: frozenset[str]) -> tuple[str, float]:
-        """A token and the seconds that it lives."""
+        """Return a token and the seconds that it lives."""
         assert self._challenge
         parameters = self._challenge.parameters
         realm = parameters.get("realm", "")
         _check_realm(realm, self._client.address.scheme, self._name)
-        # The registry's own wish may name the scope otherwise; what is asked for and not granted is left out.
+        # The registry's challenge may write the scope differently; a token server leaves out scopes that it refuses.
         asked = sorted(scopes | ({parameters["scope"]} if parameters.get("scope") and not scopes else set()))
         query = [("service", parameters["service"])] if parameters.get("service") else []
         credentials = self._credentials
@@ -160,7 +180,7 @@ def _token(response: Response) -> tuple[str, float]:
         life = float(document.get("expires_in") or _SHORTEST_LIFE)
     except (InvalidContent, ValueError, OverflowError, TypeError, AttributeError):
         token, life = None, 0.0
-    # A header holds it: a line break in it would begin another header.
+    # A line break in a header would begin another header.
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
         raise InvalidContent(f"{response.host}: the token server's answer has no token; check for a proxy in between")
     # In this order, since NaN is neither more nor less than anything.

@@ -8,19 +8,18 @@ v1.1, RFC 9110.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers.errors import Denied, InvalidContent, Unreachable
 from lamella.layers.registry.address_policy import AddressPolicy
 from lamella.layers.registry.connection import TARGET, manager
-from lamella.layers.registry.failures import NotTls, failure_of, translated
+from lamella.layers.registry.failures import NotTls, translated
 from lamella.layers.registry.proxies import proxy_for
-from lamella.layers.registry.retry import SLOWEST, Interrupted, Patience
+from lamella.layers.registry.response import Response, failure_of
+from lamella.layers.registry.retry import Interrupted, Patience
 from lamella.layers.registry.url import Address
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import urllib3
-    from typing_extensions import Self
 
+    from lamella.layers.errors import LayersError
     from lamella.layers.oci.storage import Reader
     from lamella.layers.registry.connection import Admit
     from lamella.layers.registry.proxies import Proxy
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 _BLOCK = 64 << 10
 """Bytes of one send, which must be through within the connection's timeout, with 16 uploads at once."""
 _REDIRECTS = 5
-_SMALL = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,94 +50,16 @@ class Signer(Protocol):
     """Signs requests. `lamella.layers.registry.auth.Tokens` is one. Called from any number of threads."""
 
     def signature(self, scopes: Collection[str]) -> str:
-        """The Authorization header for requests within `scopes`; empty if none is needed so far."""
+        """Return the Authorization header for requests within `scopes`; empty if none was required so far."""
 
     def answer(self, headers: Iterable[str], scopes: Collection[str], refused: str, what: str) -> str:
-        """The Authorization header that a 401 with these WWW-Authenticate `headers` asks for, in place of `refused`.
+        """Return the header that a 401 with these WWW-Authenticate `headers` requires, in place of `refused`.
 
         Raises `Denied` if there is none.
         """
 
-
-class Response:
-    """A response with its body unread. Reading translates the library's errors. The caller closes it."""
-
-    def __init__(self, raw: urllib3.BaseHTTPResponse, method: str, address: Address, window: float, proxy: str) -> None:
-        self._raw = raw
-        self._window = window
-        self._waited = 0.0
-        self._came = 0
-        self.method = method
-        self.address = address
-        # As references and logins write it.
-        self.host = address.authority.replace("registry-1.docker.io", "docker.io")
-        self.status = raw.status
-        self.proxy = proxy
-        """The proxy that could have made this response in place of the host, or an empty string."""
-
-    def header(self, name: str) -> str:
-        """Return the header's value, or an empty string."""
-        return self._raw.headers.get(name) or ""
-
-    def headers(self, name: str) -> list[str]:
-        """Return every value of a header that may come more than once."""
-        return self._raw.headers.getlist(name)
-
-    @property
-    def content_type(self) -> str:
-        """The media type without its parameters, in lower case."""
-        return self.header("Content-Type").partition(";")[0].strip().lower()
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read the bytes that came, at most `size`. Raises `Interrupted` if the body ends early or drips."""
-        begin = time.monotonic()
-        with translated(self.host):
-            # read1: read() would wait for all of `size`, however slowly it comes.
-            chunk = self._raw.read1(None if size < 0 else size, decode_content=False) or b""
-        # Only waiting counts: unpacking between two reads may take its time.
-        self._waited += time.monotonic() - begin
-        self._came += len(chunk)
-        if self._waited > self._window:
-            if self._came < SLOWEST * self._waited:
-                raise Interrupted(f"{self.host}: slower than {SLOWEST} bytes a second; try again later")
-            self._waited, self._came = 0.0, 0
-        return chunk
-
-    def body(self, limit: int) -> bytes:
-        """Read the whole body and close the response. Raises `InvalidContent` above `limit` bytes."""
-        with self:
-            parts, left = [], limit + 1
-            while left and (part := self.read(left)):
-                parts.append(part)
-                left -= len(part)
-        if not left:
-            raise InvalidContent(f"{self.host}: answer larger than {limit} bytes, expected a small document")
-        return b"".join(parts)
-
-    def json(self, limit: int) -> Any:
-        """Read the whole body as JSON and close the response. Raises `InvalidContent` above `limit` bytes too."""
-        content = self.body(limit)
-        try:
-            return json.loads(content)
-        except (ValueError, RecursionError):
-            raise InvalidContent(f"{self.host}: answer is not JSON; check for a proxy in between") from None
-
-    def close(self) -> None:
-        """Give the connection back; keep it if reading the rest costs less than a new one. Idempotent."""
-        left = self._raw.length_remaining
-        if left is None or left > _SMALL:
-            self._raw.close()
-        else:
-            with contextlib.suppress(Unreachable):
-                while self.read():
-                    pass
-        self._raw.release_conn()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def explained(self, error: LayersError) -> LayersError:
+        """Return the error for a refusal with what the signer knows about it."""
 
 
 class Client:
@@ -239,7 +159,8 @@ class Client:
             signature = signer.answer(challenges, scopes, signature, what)
             response = self.send(method, url, _signed(sent, signature), body)
         if response.status not in expect:
-            raise failure_of(response, what, response.host if self._is_own(response.address) else "")
+            error = failure_of(response, what, response.host if self._is_own(response.address) else "")
+            raise signer.explained(error) if signer else error
         return response
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None = None) -> Response:

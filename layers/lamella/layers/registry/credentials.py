@@ -1,7 +1,8 @@
-"""Who we are to a registry: what Docker's and podman's clients know, from their files and credential helpers.
+"""Credentials for a registry, from the files and helpers of Docker's and podman's clients.
 
-The files, first match first: the one that REGISTRY_AUTH_FILE names; Docker's (`config.json` in DOCKER_CONFIG or
-~/.docker); podman's (`containers/auth.json` in XDG_RUNTIME_DIR, then in XDG_CONFIG_HOME). Source: containers-auth.json(5).
+The files, first match first: the one that REGISTRY_AUTH_FILE names; Docker's (`config.json` in
+DOCKER_CONFIG or ~/.docker); podman's (`containers/auth.json` in XDG_RUNTIME_DIR, then in
+XDG_CONFIG_HOME). Source: containers-auth.json(5).
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import CredentialsError
 from lamella.layers.homes import config_folder, home, runtime_folder
+from lamella.layers.registry import credential_helper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCKER_HUB = "https://index.docker.io/v1/"
-"""What Docker's clients file docker.io under."""
+"""The key of docker.io in Docker's file and helpers."""
+
+_IDENTITY_TOKEN = "<token>"
+"""The user name with which a helper returns an identity token. Source: docker-credential-helpers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What one registry knows us by: a user with a password, or an identity token that buys tokens in its place."""
+    """A user with a password, or an identity token that is exchanged for tokens instead."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -35,29 +40,36 @@ class Credentials:
 
 
 def find(registry: str, repository: str = "") -> Credentials | None:
-    """The credentials for `registry` (as references write it, such as ghcr.io), or None: ask anonymously.
+    """Return the credentials for `registry` (as references write it, such as ghcr.io), or None.
 
-    podman's files may hold some for a part of a registry: the entry that is closest to `repository` counts. Raises
-    `CredentialsError` on a file that can't be understood and a helper that is missing or fails.
+    podman's files may have entries for a part of a registry: the one closest to `repository` counts.
+    Raises `CredentialsError` if a file or helper fails and no later file has credentials.
     """
+    problem = None
     for path in _files():
-        document = read_file(path)
-        if document and (found := _in_file(path, document, registry, repository)):
-            return found
+        try:
+            document = read_file(path)
+            if document and (found := _in_file(path, document, registry, repository)):
+                return found
+        except CredentialsError as error:
+            problem = problem or error
+    if problem:
+        raise problem
     return None
 
 
 def docker_file() -> str:
-    """The file that `docker login` would write; empty if it has no place, since this user has no home."""
+    """Return the path of the file that `docker login` would write; empty if this user has no home."""
     folder = os.environ.get("DOCKER_CONFIG") or (f"{home()}/.docker" if home() else "")
     return os.path.join(folder, "config.json") if folder else ""
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """The file's document; empty where there is no such file."""
+    """Return the file's document; an empty one if the file is missing or empty. Raises `CredentialsError`."""
     try:
         with open(path, encoding="utf-8") as file:
-            document = json.load(file)
+            content = file.read()
+            document = json.loads(content) if content.strip() else {}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -70,7 +82,7 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 def helper_of(document: dict[str, Any], registry: str, path: str) -> str:
-    """The credential helper (the part of its name after docker-credential-) that the file names for `registry`."""
+    """Return the helper that the file names for `registry`, without docker-credential-, or an empty string."""
     helpers = document.get("credHelpers")
     names = helpers if isinstance(helpers, dict) else {}
     name = names.get(registry) or names.get(key_of(registry)) or document.get("credsStore") or ""
@@ -83,7 +95,7 @@ def helper_of(document: dict[str, Any], registry: str, path: str) -> str:
 
 
 def key_of(registry: str) -> str:
-    """What `registry` is filed under."""
+    """Return the key of `registry` in files and helpers."""
     return DOCKER_HUB if registry == "docker.io" else registry
 
 
@@ -98,35 +110,21 @@ def _files() -> Iterator[str]:
 
 
 def _in_file(path: str, document: dict[str, Any], registry: str, repository: str) -> Credentials | None:
-    from docker import auth, errors
-
-    helper = helper_of(document, registry, path)
-    config = {
-        "auths": _entries(document.get("auths"), registry, repository),
-        "credHelpers": {key_of(registry): helper} if helper else {},
-    }
+    if helper := helper_of(document, registry, path):
+        found = credential_helper.get(helper, key_of(registry))
+        if found and found[0] == _IDENTITY_TOKEN:
+            return Credentials(identity_token=found[1])
+        if found:
+            return Credentials(*found)
+    entry = _entry(document.get("auths"), registry, repository)
     try:
-        # It knows docker.io's many names, identity tokens and the helpers' protocol; of docker.io's, helpers know one.
-        name = key_of(registry) if helper else registry
-        found = auth.resolve_authconfig(auth.load_config(config_dict=config), name)
-    except errors.DockerException as error:
-        # What a helper says may hold a secret.
-        if helper:
-            raise CredentialsError(
-                f"docker-credential-{helper}: the credential helper failed for {registry}"
-            ) from error
+        return _parsed(entry)
+    except (ValueError, TypeError, AttributeError, binascii.Error) as error:
         raise CredentialsError(f"{path}: the entry for {registry} is invalid; log in again") from error
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise CredentialsError(f"{path}: the entry for {registry} is invalid; log in again") from error
-    # The library spells the keys in two ways.
-    values = {key.lower(): value for key, value in (found or {}).items() if value}
-    if not values.get("identitytoken") and not values.get("password"):
-        return None
-    return Credentials(values.get("username", ""), values.get("password", ""), values.get("identitytoken", ""))
 
 
-def _entries(auths: object, registry: str, repository: str) -> dict[str, Any]:
-    """The one entry of `auths` that is closest to the repository, under the registry's own name; or none."""
+def _entry(auths: object, registry: str, repository: str) -> dict[str, Any]:
+    """Return the entry of `auths` that is closest to the repository; an empty one if there is none."""
     if not isinstance(auths, dict):
         return {}
     parts = repository.split("/") if repository else []
@@ -134,20 +132,34 @@ def _entries(auths: object, registry: str, repository: str) -> dict[str, Any]:
         name = "/".join([registry, *parts[:count]])
         for key, entry in auths.items():
             if plain(key) == name and isinstance(entry, dict):
-                return {registry: _with_auth(entry)}
+                return entry
     return {}
 
 
+def _parsed(entry: dict[str, Any]) -> Credentials | None:
+    """Return an entry's credentials; None for one that is empty, such as a helper's own."""
+    if token := entry.get("identitytoken"):
+        return Credentials(identity_token=_text(token))
+    if auth := entry.get("auth"):
+        # Docker's clients pad it with NULs.
+        username, colon, password = base64.b64decode(auth, validate=True).decode().rstrip("\0").partition(":")
+        if not colon:
+            raise ValueError("no password")
+        return Credentials(username, password) if password else None
+    # Kubernetes' pull secrets may have the two apart.
+    if entry.get("password"):
+        return Credentials(_text(entry.get("username", "")), _text(entry["password"]))
+    return None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(type(value))
+    return value
+
+
 def plain(key: str) -> str:
-    """The registry, or the part of one, that a file's key means."""
-    # Old and hand-written files have a URL here, and Docker Hub under its several names.
+    """Return the registry, or the part of one, that a file's key names."""
+    # Old and hand-written files have a URL here, and Docker Hub under any of its names.
     name = re.sub(r"^https?://|(/v[12])?/*$", "", key)
     return "docker.io" if name in {"index.docker.io", "registry-1.docker.io"} else name
-
-
-def _with_auth(entry: dict[str, Any]) -> dict[str, Any]:
-    # Kubernetes' pull secrets are allowed to have the two apart.
-    if "auth" not in entry and "password" in entry:
-        pair = f"{entry.get('username', '')}:{entry['password']}"
-        return {**entry, "auth": base64.b64encode(pair.encode()).decode()}
-    return entry

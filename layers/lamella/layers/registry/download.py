@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamella.layers.oci.documents import Descriptor
-    from lamella.layers.registry.client import Response
+    from lamella.layers.registry.response import Response
 
 _SKIP = 1 << 20
 _PART = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")

@@ -7,21 +7,17 @@ import contextlib
 import json
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lamella.layers.errors import CredentialsError, InvalidReference, NotFound
 from lamella.layers.oci.reference import is_registry
 from lamella.layers.policy import check_registry
+from lamella.layers.registry import credential_helper
 from lamella.layers.registry.credentials import Credentials, docker_file, helper_of, key_of, plain, read_file
 from lamella.layers.registry.repository import client_of
 from lamella.layers.registry.retry import patiently
 from lamella.layers.registry.url import is_loopback
 from lamella.layers.trust import Trust
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from docker.credentials import Store
 
 
 def registry_name(text: str) -> str:
@@ -55,9 +51,8 @@ def login(registry: str, username: str, password: str, *, trust: Trust = Trust()
     entries = _auths(document)
     _forget(entries, registry)
     if helper:
-        with _helped(helper, registry) as store:
-            store.store(key_of(registry), username, password)
-        # Docker's clients list there whom the helper knows.
+        credential_helper.store(helper, key_of(registry), username, password)
+        # Docker's clients list the helper's servers there.
         entries[key_of(registry)] = {}
     else:
         entries[key_of(registry)] = {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
@@ -77,15 +72,11 @@ def logout(registry: str) -> bool:
     known = _forget(_auths(document), registry)
     if known:
         _write(path, document)
-    if helper:
-        with _helped(helper, registry) as store:
-            store.erase(key_of(registry))
-            known = True
-    return known
+    return (bool(helper) and credential_helper.erase(helper, key_of(registry))) or known
 
 
 def _path() -> str:
-    # Where podman's file is named, it is the first that is read; what is kept elsewhere would not be found.
+    # REGISTRY_AUTH_FILE is read first: an entry in another file could stay hidden behind one there.
     path = os.environ.get("REGISTRY_AUTH_FILE") or docker_file()
     if not path:
         raise CredentialsError("no home folder for credentials; set HOME, or DOCKER_CONFIG to a folder of your own")
@@ -100,23 +91,11 @@ def _auths(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forget(entries: dict[str, Any], registry: str) -> bool:
-    # Whoever looks for the registry takes the first key that means it, however it is written.
+    # A lookup takes the first key that means the registry, in any spelling.
     meant = [key for key in entries if plain(key) == registry]
     for key in meant:
         del entries[key]
     return bool(meant)
-
-
-@contextlib.contextmanager
-def _helped(helper: str, registry: str) -> Iterator[Store]:
-    from docker.credentials import Store, errors
-
-    try:
-        yield Store(helper)
-    except errors.CredentialsNotFound:
-        pass
-    except errors.StoreError as error:
-        raise CredentialsError(f"docker-credential-{helper}: the credential helper failed for {registry}") from error
 
 
 def _write(path: str, document: dict[str, Any]) -> None:

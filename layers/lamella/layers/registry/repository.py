@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lamella.layers.oci.storage import OpenContent, Reader
-    from lamella.layers.registry.client import Response
+    from lamella.layers.registry.response import Response
 
 _DOCUMENTS = MANIFEST_TYPES | INDEX_TYPES
 _ACCEPT = ", ".join(sorted(_DOCUMENTS))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import OpenContent, Reader
-    from lamella.layers.registry.client import Client, Response
+    from lamella.layers.registry.client import Client
+    from lamella.layers.registry.response import Response
 
 PART = 32 << 20
 """Bytes of one part; a proxy that refuses whole blobs takes 100 MB or so. `OCI-Chunk-Min-Length` may ask for more."""
