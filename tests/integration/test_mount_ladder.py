@@ -210,6 +210,28 @@ def test_changes_are_kept_where_they_were_asked_to_be(store: Store, reference: s
         umount(str(target), store=store)
 
 
+@pytest.mark.parametrize("method", ["overlay", "options"])
+def test_changes_that_were_tied_to_one_version_are_seen_over_another(
+    store: Store, reference: str, tmp_path: Path, method: Method
+) -> None:
+    """As a mount by hand leaves them, or a kernel whose defaults are these."""
+    kept, target = tmp_path / "kept", tmp_path / "target"
+    for folder in (kept / "upper", kept / "work", target):
+        folder.mkdir(parents=True)
+    first = [store.layer_path(layer.diff_id) for layer in pull.pull(reference, store=store).environment.layers]
+    lowers = ":".join(f"{path}/opt/env" for path in first)
+    options = f"index=on,metacopy=on,lowerdir={lowers},upperdir={kept}/upper,workdir={kept}/work"
+    subprocess.run([need("mount"), "-t", "overlay", "-o", options, "by-hand", target], check=True)
+    (target / "a").write_text("changed")
+    subprocess.run([need("umount"), target], check=True)
+    second = publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n", "a": "2"}, {"b": "new"}], tag="v2")
+
+    mount(second, str(target), store=store, options=MountOptions(method=method, changes=str(kept)))
+
+    assert content(target) == {"bin/tool": "#!/bin/sh\n", "a": "changed", "b": "new"}
+    umount(str(target), store=store)
+
+
 def test_changes_that_are_to_be_kept_are_never_taken_by_a_tree_that_umount_empties(
     store: Store, reference: str, tmp_path: Path
 ) -> None:
@@ -305,6 +327,52 @@ def test_what_is_mounted_in_another_way_stays_as_it_is(
         mount(reference, str(tmp_path / "target"), store=store, options=other)
 
     assert content(tmp_path / "target") == SHOWN
+
+
+@pytest.fixture
+def noexec(tmp_path: Path) -> Iterator[Path]:
+    need_root()
+    folder = tmp_path / "noexec"
+    folder.mkdir()
+    subprocess.run([need("mount"), "-t", "tmpfs", "-o", "noexec", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run([need("umount"), folder], check=True)
+
+
+@pytest.mark.parametrize("method", ["overlay", "options"])
+def test_an_overlay_runs_from_and_on_a_noexec_disk(noexec: Path, reference: str, method: Method) -> None:
+    store = Store(str(noexec / "store"))
+    mount(reference, str(noexec / "target"), store=store, options=MountOptions(method=method))
+    assert subprocess.run([noexec / "target/bin/tool"], check=False).returncode == 0
+    umount(str(noexec / "target"), store=store)
+
+
+@pytest.mark.parametrize("method", ["hardlinks", "copies"])
+def test_a_tree_on_a_noexec_disk_is_refused_and_leaves_nothing(noexec: Path, reference: str, method: Method) -> None:
+    store = Store(str(noexec / "store"))
+    with pytest.raises(
+        MountError, match=f"{method}: programs can't run there: the file system of .* is mounted noexec"
+    ):
+        mount(reference, str(noexec / "target"), store=store, options=MountOptions(method=method))
+    assert not (noexec / "target").exists()
+    assert mounts(store) == ()
+
+
+def test_an_environment_of_one_layer_is_copied_from_a_noexec_disk(noexec: Path, tmp_path: Path) -> None:
+    store = Store(str(noexec / "store"))
+    reference = publish(tmp_path / "layout", LAYERS[:1])
+    mounted = mount(reference, str(tmp_path / "target"), store=store)
+    assert mounted.method == "copies"
+    assert subprocess.run([tmp_path / "target/bin/tool"], check=False).returncode == 0
+    umount(str(tmp_path / "target"), store=store)
+
+
+def test_an_interpreter_that_is_not_executable_is_refused(store: Store, tmp_path: Path) -> None:
+    """As on a file system that imposes modes."""
+    reference = publish(tmp_path / "layout", [{"bin/python3": "x"}, {"a": "1"}])
+    with pytest.raises(MountError, match=r"overlay: programs can't run there: .*/bin/python3 is not executable"):
+        mount(reference, str(tmp_path / "target"), store=store)
+    assert left_over(store) == []
 
 
 def test_only_what_was_mounted_can_be_unmounted(store: Store, tmp_path: Path) -> None:

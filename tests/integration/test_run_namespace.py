@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.errors import CannotRun
+from lamella.layers.errors import CannotRun, MountError
 from lamella.layers.mounting.kernel import LinuxKernel
 from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
 from lamella.layers.running.run import exec_command, run
@@ -182,6 +182,49 @@ def test_a_command_that_can_not_be_executed_is_named(node: Node, command: str, c
         node.run(node.publish(), command)
 
     assert raised.value.exit_code == code
+
+
+@pytest.mark.parametrize("activated", [False, True])
+@pytest.mark.parametrize("program", [{"bin/true": "not executable"}, {"bin/true": "->/no/such/file"}])
+def test_the_machines_program_never_replaces_one_of_the_environment(
+    node: Node, program: dict[str, str], *, activated: bool
+) -> None:
+    """A search on PATH passes over a program that can't be executed."""
+    script = {"etc/conda/activate.d/a.sh": "true\n", "conda-meta/history": ""} if activated else {}
+    reference = node.publish(ENVIRONMENT[0], program, script)
+    if activated:
+        assert node.run(reference, "true") in (126, 127)
+    else:
+        with pytest.raises(CannotRun, match="/opt/env/bin/true: cannot execute"):
+            node.run(reference, "true")
+
+
+@contextmanager
+def noexec(folder: Path) -> Iterator[None]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,mode=755", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_an_environment_runs_from_a_store_on_a_noexec_disk(capfd: pytest.CaptureFixture[str]) -> None:
+    need_root()
+    with folder_of(0) as folder, noexec(folder / "disk"):
+        node = Node(folder / "disk", 0)
+        assert node.run(node.publish(), "hello") == 0
+    assert capfd.readouterr().out == "hello from /opt/env/bin/hello\n"
+
+
+def test_an_environment_that_can_not_run_from_a_noexec_disk_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    """One layer is bound, not overlaid: a mount of the disk itself, with its flags."""
+    need_root()
+    with folder_of(0) as folder, noexec(folder / "disk"):
+        node = Node(folder / "disk", 0)
+        with pytest.raises(MountError, match="is mounted noexec; set LAMELLA_STORE to another disk"):
+            node.run(node.publish(ENVIRONMENT[0]), "hello")
+    assert capfd.readouterr().out == ""
 
 
 def test_arguments_pass_through_as_they_are(node: Node, capfd: pytest.CaptureFixture[str]) -> None:

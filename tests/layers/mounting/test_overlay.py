@@ -129,6 +129,17 @@ def test_descriptors_are_closed_after_a_mount() -> None:
     assert fake.open == set()
 
 
+def test_changes_do_not_depend_on_the_layers_below_whatever_the_kernels_defaults() -> None:
+    fake = RecordingKernel()
+
+    overlay.by_descriptors(fake, ["/a", "/b"], "/target", overlay.Upper("/u", "/w"))
+    overlay.by_options(fake, ["/a", "/b"], "/target", overlay.Upper("/u", "/w"))
+
+    assert ("fsconfig", "index", "off") in fake.calls
+    assert ("fsconfig", "metacopy", "off") in fake.calls
+    assert str(fake.calls[-1][-1]).startswith("lowerdir=0:1,upperdir=u,workdir=w,index=off,metacopy=off")
+
+
 @pytest.mark.parametrize("call", ["fsconfig", "fscreate", "fsmount", "move_mount"])
 def test_descriptors_are_closed_when_the_kernel_refuses(call: str) -> None:
     fake = RecordingKernel(fails={call: errno.EPERM})

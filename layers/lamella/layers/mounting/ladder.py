@@ -61,7 +61,7 @@ def attempt(
     *,
     source: str = overlay.SOURCE,
 ) -> str:
-    """Tries one rung: nothing when the environment is at `target` now, else why it is not, with nothing left there.
+    """Try one rung: empty if the environment is at `target` now and can run, else why not, with nothing left there.
 
     Without an `upper` a mount is read-only. With one, a tree is never of hardlinks, so that who writes to it can't
     write into the store. `source`: what an overlay is to be known by.
@@ -84,6 +84,25 @@ def attempt(
     except MountError as error:
         empty(target)
         return str(error)
+    if why_not := obstacle(target):
+        if method in TREES:
+            empty(target)
+        else:
+            kernel.umount(target)
+    return why_not
+
+
+def obstacle(folder: str) -> str:
+    """Why the programs of the environment in `folder` can't run; empty if they can. An environment that only shows is not there.
+
+    A mount inherits noexec from the file system of a bound folder or a tree; an overlay does not. The interpreter's right
+    is read back as well, since a file system can impose modes.
+    """
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return f"programs can't run there: the file system of {folder} is mounted noexec"
+    for path in (f"{folder}/bin/python3", f"{folder}/bin/python"):
+        if os.path.isfile(path) and not os.access(path, os.X_OK):
+            return f"programs can't run there: {path} is not executable"
     return ""
 
 

@@ -35,6 +35,9 @@ SOURCE = "lamella"
 
 _MAX_VALUE = 255  # bytes of one fsconfig string
 _INHERITED = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
+# Changes outlive the layers below them, the next time those of another version. Both options, on by default in some
+# kernels, tie a folder of changes to its layers: "Stale file handle", and files without content.
+_INDEPENDENT = ("index", "metacopy")
 _MAX_OPTIONS = 4095  # bytes of mount(2)'s data: a page with its final NUL
 
 
@@ -59,6 +62,8 @@ def by_descriptors(
         if upper:
             kernel.fsconfig(filesystem, "upperdir", _short(upper.upper, folders))
             kernel.fsconfig(filesystem, "workdir", _short(upper.work, folders))
+            for option in _INDEPENDENT:
+                kernel.fsconfig(filesystem, option, "off")
             _user_attributes(kernel, filesystem)
         kernel.fscreate(filesystem)
         mount = kernel.fsmount(filesystem, 0 if upper else MOUNT_ATTR_RDONLY)
@@ -94,7 +99,8 @@ def by_options(
         if upper:
             os.symlink(os.path.abspath(upper.upper), f"{names}/u")
             os.symlink(os.path.abspath(upper.work), f"{names}/w")
-            options += ",upperdir=u,workdir=w" + (",userxattr" if _in_user_namespace() else "")
+            options += ",upperdir=u,workdir=w" + "".join(f",{option}=off" for option in _INDEPENDENT)
+            options += ",userxattr" if _in_user_namespace() else ""
         if len(options) > _MAX_OPTIONS:
             raise OSError(f"{len(lowers)} layers do not fit into one page of mount options")
         os.chdir(names)

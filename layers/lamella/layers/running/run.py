@@ -118,7 +118,7 @@ def execute(prefix: str, command: Sequence[str], certificates: str = "") -> NoRe
     # An empty PATH is none: with what comes before it, it would name the current folder.
     before = {name: value for name, value in os.environ.items() if name != "PATH" or value}
     variables = activation.variables(prefix, before | ({"SSL_CERT_FILE": certificates} if certificates else {}))
-    program = activation.command(prefix, command)
+    program = activation.command(prefix, [_own(prefix, command[0]), *command[1:]])
     path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
     if not path:
         raise CannotRun(f"{program[0]}: no such command in the environment or on PATH")
@@ -150,6 +150,8 @@ def _enter(
     except MountError as error:
         tree = lowerdirs.linked(store, environment)
         keep([tree])
+        if why_not := ladder.obstacle(tree):
+            raise MountError(f"{error}; {why_not}; set LAMELLA_STORE to another disk") from error
         notify(f"{error}; running from links in {tree} instead of {environment.prefix}")
         return tree
     return environment.prefix
@@ -172,6 +174,8 @@ def _assemble(
             tree = lowerdirs.whole(store, environment)
             keep([tree])
             overlay.bind(kernel, tree, place)
+            if why_not := ladder.obstacle(place):
+                raise MountError(why_not) from None
     except OSError as error:
         raise MountError(f"cannot mount at {environment.prefix} ({error.strerror or error})") from error
     # By name again: what was covered is another folder now. One that this user can't reach stays what it was.
@@ -255,6 +259,16 @@ def _remove_dead_leases(store: Store) -> None:
     with suppress(OSError):
         if len(os.listdir(f"{store.path}/leases")) > _MANY_LEASES:
             leases.remove_dead(store)
+
+
+def _own(prefix: str, name: str) -> str:
+    """The path of a program of the environment; else the name, for a search on PATH.
+
+    A search passes over a file that can't be executed and takes the machine's program of that name: another pip, which
+    installs elsewhere.
+    """
+    path = f"{prefix}/bin/{name}"
+    return path if name and "/" not in name and os.path.lexists(path) and not os.path.isdir(path) else name
 
 
 def _found(name: str, search: str) -> str:
