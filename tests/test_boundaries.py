@@ -85,8 +85,8 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
     assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
 
 
-# Formatting of numbers, shared by the command's tables and the bars of layers. It is not worth a public API.
-SHARED_WITH_THE_COMMAND = "lamella.layers.text."
+# Formatting of numbers and the user's folders, shared with layers. They are not worth a public API.
+SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.homes")
 
 
 @pytest.mark.parametrize("api", [lamella.layers, lamella.builder], ids=["layers", "builder"])

@@ -12,6 +12,7 @@ from lamella.builder.pushing.push import push
 from lamella.builder.scanning.options import ScanOptions
 from lamella.cli.main import main
 from support.installed import install, venv, wheel
+from support.policies import user_file
 from support.projects import project
 
 if TYPE_CHECKING:
@@ -72,26 +73,60 @@ def test_the_working_directorys_code_ships_with_a_remark(prefix: Path, here: Pat
     assert lamella("scan", prefix, "--json", "--quiet")[1] == ""
 
 
-@pytest.mark.parametrize("way", ["flag", "variable", "project"])
-def test_a_flag_a_variable_or_a_key_turns_local_code_off(
+@pytest.mark.parametrize("way", ["flag", "variable", "file"])
+def test_a_flag_a_variable_or_the_user_s_file_turns_local_code_off(
     prefix: Path, here: Path, lamella: Any, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "variable":
         monkeypatch.setenv("LAMELLA_LOCAL", "")
-    elif way == "project":
-        (here / "pyproject.toml").write_text("[tool.lamella]\nlocal = ''\n")
+    elif way == "file":
+        user_file(here.parent, monkeypatch, local="")
     out, err = lamella("scan", prefix, "--json", *(["--no-local"] if way == "flag" else []))
     assert (local(out), err) == ([], "")
 
 
-def test_local_ships_another_folder(prefix: Path, here: Path, lamella: Any, tmp_path: Path) -> None:
+def test_local_ships_another_folder(
+    prefix: Path, here: Path, lamella: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "other.py").write_text("")
     out, err = lamella("scan", prefix, "--json", "--local", "../other")
     assert local(out) == [("other", "")]
     assert err == f"local code of {tmp_path}/other: 1 file, 0 B; --no-local leaves it out\n"
-    (here / "pyproject.toml").write_text("[tool.lamella]\nlocal = '../other'\n")
+    user_file(tmp_path, monkeypatch, local=f"{tmp_path}/other")
     assert local(lamella("scan", prefix, "--json")[0]) == [("other", "")]
+
+
+def test_a_project_includes_its_files_and_ignores_packages(
+    prefix: Path, here: Path, lamella: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "data").mkdir()
+    (here / "data" / "table.csv").write_text("1")
+    (here / ".lamellaignore").write_text("data\n")
+
+    def packages(*flags: str) -> dict[str, int]:
+        out = lamella("scan", prefix, "--json", *flags)[0]
+        return {each["name"]: each["files"] for each in json.loads(out)["packages"]}
+
+    everything = packages()
+    (here / "pyproject.toml").write_text("[tool.lamella]\ninclude = ['data']\nignore = ['alpha']\n")
+    assert everything["mine"] < packages()["mine"]
+    assert "alpha" in everything
+    assert "alpha" not in packages()
+    assert "alpha" in packages("--ignore", "other")
+    monkeypatch.setenv("LAMELLA_IGNORE", "beta:gamma")
+    assert "alpha" in packages()
+    monkeypatch.delenv("LAMELLA_IGNORE")
+    layout = f"oci:{here.parent}/layout:v1"
+    lamella("push", layout, prefix)
+    pushed = json.loads(lamella("inspect", layout, "--json")[0])["platforms"][0]["packages"]
+    assert {each["name"] for each in pushed} == packages().keys()
+    assert json.loads(lamella("diff", layout, prefix, "--json")[0])["bytes"] == 0
+    # Below the project's folder its settings apply, and its paths are those of its folder.
+    (here / "templates" / "part.py").write_text("")
+    monkeypatch.chdir(here / "templates")
+    out = lamella("scan", prefix, "--json")[0]
+    assert "alpha" not in {each["name"] for each in json.loads(out)["packages"]}
 
 
 def test_included_files_alone_are_remarked_on(prefix: Path, here: Path, lamella: Any) -> None:

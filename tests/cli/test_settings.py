@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.cli.errors import UsageError
 from lamella.cli.settings import (
     BASE,
     COMPRESSION,
@@ -16,25 +17,26 @@ from lamella.cli.settings import (
     INSECURE,
     MAX_LAYERS,
     REGISTRY,
-    UsageError,
+    Setting,
     fill,
     trust_of,
 )
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 SETTINGS = (IMAGE_PREFIX, INSECURE, MAX_LAYERS, COMPRESSION, BASE)
 
 
-def filled(folder: Path, *flags: str) -> argparse.Namespace:
+def filled(folder: Path, *flags: str, settings: Sequence[Setting] = SETTINGS) -> argparse.Namespace:
     """Return the arguments of a command line of `flags`, in `folder`."""
     parser = argparse.ArgumentParser()
-    for setting in SETTINGS:
+    for setting in settings:
         setting.add_to(parser)
     arguments = parser.parse_args(flags)
-    fill(arguments, SETTINGS, str(folder))
+    fill(arguments, settings, str(folder))
     return arguments
 
 
@@ -135,12 +137,7 @@ def test_trust_comes_from_flags_then_from_variables_even_of_flags_that_the_verb_
     monkeypatch.setenv("LAMELLA_CA_FILE", "variable.pem")
     monkeypatch.setenv("LAMELLA_HOSTS_DIR", "hosts")
     monkeypatch.setenv("LAMELLA_REQUIRE_SIGNATURE", "variable.pub")
-    parser = argparse.ArgumentParser()
-    for setting in REGISTRY:
-        setting.add_to(parser)
-    arguments = parser.parse_args(flags)
-    fill(arguments, REGISTRY, str(tmp_path))
-    assert trust_of(arguments) == expected
+    assert trust_of(filled(tmp_path, *flags, settings=REGISTRY)) == expected
     assert os.environ["LAMELLA_CA_FILE"] == "variable.pem"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lamella.cli.settings import UsageError
+from lamella.cli.errors import UsageError
 from lamella.cli.verbs.gc import age_of, size_of
 from lamella.layers.pulling.pull import leased
 from lamella.layers.store.store import Store

@@ -276,4 +276,8 @@ def test_a_change_of_the_policy_is_obeyed_by_a_process_that_runs(
 
 
 def test_the_policy_lists_every_setting_of_the_command() -> None:
-    assert {setting.name for setting in settings.EVERY} - policy.SETTINGS == {"insecure", "require-signature"}
+    assert {setting.name for setting in settings.EVERY} - policy.SETTINGS == {
+        "insecure",
+        "require-identity",
+        "require-signature",
+    }

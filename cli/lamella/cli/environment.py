@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.findings import how_many
 from lamella.cli.output import remark
-from lamella.cli.settings import CACHE, FAIL_ON, LOCAL, RECORDED_PLATFORM
+from lamella.cli.settings import CACHE, FAIL_ON, IGNORE, INCLUDE, LOCAL, RECORDED_PLATFORM
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lamella.builder import Environment
     from lamella.layers import Progress, Severity
 
-SETTINGS = (LOCAL, FAIL_ON, CACHE, RECORDED_PLATFORM)
+SETTINGS = (LOCAL, INCLUDE, IGNORE, FAIL_ON, CACHE, RECORDED_PLATFORM)
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -31,17 +31,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     add_no_local_to(parser)
     parser.add_argument(
-        "--include", metavar="PATH", action="append", default=[], help="ship this file or folder too; repeatable"
-    )
-    parser.add_argument(
         "--wheels",
         action="store_true",
         help="build local projects as wheels and ship those instead of the files on disk",
     )
     parser.add_argument("--allow-large", action="store_true", help="allow more than 100 MiB of local code")
-    parser.add_argument(
-        "--ignore", metavar="NAME", action="append", default=[], help="leave this package out; repeatable"
-    )
     parser.add_argument(
         "--strict",
         metavar="NAME",
@@ -59,7 +53,7 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
         dest="local",
         action="store_const",
         const="",
-        help="leave out local code, whatever LAMELLA_LOCAL and [tool.lamella] say",
+        help="leave out local code, whatever LAMELLA_LOCAL and the settings say",
     )
 
 

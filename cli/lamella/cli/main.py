@@ -105,7 +105,7 @@ def top_parser() -> argparse.ArgumentParser:
         prog="lamella",
         description="Put your Python environment on every node that needs it, as OCI layers, one per package.",
         epilog="Run `lamella VERB --help` for a verb's options. Settings come from flags, then LAMELLA_* variables, "
-        "then [tool.lamella] in pyproject.toml.",
+        "then [tool.lamella] in pyproject.toml, then ~/.config/lamella/config.toml, then /etc/lamella/config.toml.",
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="lamella")
@@ -145,7 +145,8 @@ def _run(argv: list[str]) -> int:
     verb = argv[0] if argv and argv[0] in VERBS else None
     if verb is None:
         return _without_verb(argv)
-    from lamella.cli.settings import UsageError, fill
+    from lamella.cli.errors import UsageError
+    from lamella.cli.settings import fill
 
     try:
         arguments = _parsed(verb, argv[1:])
@@ -176,7 +177,7 @@ def _without_verb(argv: list[str]) -> int:
 
 
 def _parsed(verb: str, argv: list[str]) -> argparse.Namespace:
-    from lamella.cli.settings import UsageError
+    from lamella.cli.errors import UsageError
 
     words, command = _split_command(argv) if verb == "run" else (argv, [])
     parser = verb_parser(verb)

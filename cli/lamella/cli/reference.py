@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lamella.cli.configuration import PROJECT
 from lamella.cli.main import VERBS, module, verb_parser
 from lamella.cli.settings import EVERY, Setting
 
@@ -17,14 +18,14 @@ _HEAD = """\
 
 Results go to standard output, everything else to standard error. Every verb takes `--json`, to print the
 result as one JSON document, and `-q`/`--quiet`, to show neither progress nor remarks. A setting comes from
-its flag, else from its variable, else from its key (the flag without dashes) in the `[tool.lamella]` table
-of the nearest `pyproject.toml`, else from its default.
+its flag, else from its variable, else from its key (the flag without dashes) in a file, else from its
+default; see [settings](#settings).
 
 | exit code | meaning |
 |---|---|
 | 0 | success |
 | 1 | failure, with one line on standard error; or a check failed |
-| 2 | invalid command line, variable or project setting |
+| 2 | invalid command line, variable or settings file |
 | 126, 127 | `run`: command not executable, or not found; otherwise `run` exits as its command does |
 | 130, 143 | interrupted, terminated; no partial result left behind |
 
@@ -68,13 +69,31 @@ def _meaning(action: argparse.Action, settings: dict[str, Setting]) -> str:
     return f"{action.help}; `{setting.variable}`" if setting else str(action.help)
 
 
+_FILES = """\
+## Settings
+
+The first file with the key counts:
+
+1. `[tool.lamella]` of the nearest `pyproject.toml`, for the keys that a project may set; another key is
+   an error. `include` names files in the project's folder.
+2. The user's `lamella/config.toml` in `XDG_CONFIG_HOME`, or in `~/.config`.
+3. The machine's `/etc/lamella/config.toml`. What it requires with `require-signature`,
+   `require-identity`, `allowed-registries` and `insecure = false` holds whatever flags, variables and
+   other files say; see [trust](trust.md#an-administrator).
+
+Paths in a file are relative to it. A repeatable flag is a list in a file, and its variable separates the
+parts with colons; flag, variable and files replace each other's lists.
+
+| key | variable | in a project | meaning |
+|---|---|---|---|
+"""
+
+
 def _settings() -> str:
-    lines = ["## Settings", "", "| key in `[tool.lamella]` | variable | meaning |", "|---|---|---|"]
-    lines += [
-        f"| `{setting.name}` | `{setting.variable}` | {setting.help} |"
+    return _FILES + "".join(
+        f"| `{setting.name}` | `{setting.variable}` | {'yes' if setting.name in PROJECT else ''} | {setting.help} |\n"
         for setting in sorted(EVERY, key=lambda each: each.name)
-    ]
-    return "\n".join(lines) + "\n"
+    )
 
 
 if __name__ == "__main__":

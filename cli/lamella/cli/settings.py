@@ -1,15 +1,15 @@
-"""Settings: a flag, then a LAMELLA_* variable, then a key of [tool.lamella], then a default.
+"""Settings: a flag, then a LAMELLA_* variable, then a key of a file (see `configuration`), then a default.
 
 One definition gives the flag, the variable and the key, so that they can't differ.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lamella.cli.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
 
     from lamella.layers import Trust
 
+Value = str | int | bool | list[str]
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 
 
-class UsageError(Exception):
-    """Invalid command line, variable or project setting; exit code 2."""
-
-
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting. `name` is the flag without its dashes and the key in pyproject.toml."""
+    """A setting. `name` is the flag without its dashes and the key in a file.
+
+    A list has a repeatable flag; its variable separates the parts as PATH does.
+    """
 
     name: str
     help: str
-    default: str | int | bool | None = None
+    default: Value | None = None
     choices: tuple[str, ...] = ()
     metavar: str = ""
-    kind: type[str | int | bool] = str
+    kind: type[Value] = str
 
     @property
     def attribute(self) -> str:
@@ -48,9 +49,11 @@ class Setting:
 
     def add_to(self, parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
         """Add the flag."""
-        about = self.help if self.default in (None, False) else f"{self.help} (default: {self.default})"
+        about = self.help if self.default in (None, False, []) else f"{self.help} (default: {self.default})"
         if self.kind is bool:
             parser.add_argument(f"--{self.name}", action="store_true", default=None, help=about)
+        elif self.kind is list:
+            parser.add_argument(f"--{self.name}", action="append", metavar=self.metavar, help=f"{about}; repeatable")
         else:
             parser.add_argument(
                 f"--{self.name}",
@@ -59,11 +62,24 @@ class Setting:
                 help=about,
             )
 
-    def value_of(self, found: object, where: str) -> str | int | bool:
+    def from_environment(self) -> Value | None:
+        """Return the variable's value; None without the variable. Raises `UsageError`."""
+        text = os.environ.get(self.variable)
+        if text is None:
+            return None
+        return self.value_of(
+            [each for each in text.split(os.pathsep) if each] if self.kind is list else text, self.variable
+        )
+
+    def value_of(self, found: object, where: str) -> Value:
         """Return `found` as this setting's value; raise `UsageError` if it is invalid.
 
-        `where` names the variable or the key of the project file.
+        `where` names the variable or the key of the file.
         """
+        if self.kind is list:
+            if isinstance(found, list) and all(isinstance(each, str) and each for each in found):
+                return found
+            raise UsageError(f"{where} {quoted(found)}: not a list of strings")
         if self.kind is bool:
             if isinstance(found, bool):
                 return found
@@ -127,9 +143,17 @@ HOSTS_DIR = Setting(
 )
 REQUIRE_SIGNATURE = Setting(
     "require-signature",
-    "refuse an environment without a signature that this public key verifies",
+    "refuse an image without a signature that this public key verifies",
     metavar="KEY",
 )
+REQUIRE_IDENTITY = Setting(
+    "require-identity",
+    "refuse a signature that does not name this REGISTRY/REPOSITORY, or `reference` for the one that is read "
+    "(default: a signature counts in every repository)",
+    metavar="NAME",
+)
+INCLUDE = Setting("include", "ship this file or folder too", default=[], kind=list, metavar="PATH")
+IGNORE = Setting("ignore", "leave this package out", default=[], kind=list, metavar="NAME")
 FAIL_ON = Setting(
     "fail-on",
     "exit with code 1 if a finding is this severe or worse",
@@ -144,6 +168,8 @@ LOCAL = Setting(
 
 REGISTRY = (INSECURE, CA_FILE, HOSTS_DIR)
 """Settings of verbs that talk to a registry."""
+TRUST = (*REGISTRY, REQUIRE_SIGNATURE, REQUIRE_IDENTITY)
+"""Settings of verbs that use what a registry has."""
 EVERY = (
     STORE,
     INSECURE,
@@ -159,6 +185,9 @@ EVERY = (
     CA_FILE,
     HOSTS_DIR,
     REQUIRE_SIGNATURE,
+    REQUIRE_IDENTITY,
+    INCLUDE,
+    IGNORE,
 )
 
 
@@ -166,7 +195,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -
     """Add the flags of `settings`, those of the registry in a group of their own."""
     registry = None
     for setting in settings:
-        if setting in REGISTRY or setting is REQUIRE_SIGNATURE:
+        if setting in TRUST:
             registry = registry or parser.add_argument_group("registry")
             setting.add_to(registry)
         else:
@@ -174,34 +203,44 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -
 
 
 def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str = ".") -> None:
-    """Fill in `settings` without a flag: from variables, the project that `folder` is in, or defaults."""
+    """Fill in `settings` without a flag: from variables, the files that apply in `folder`, or defaults.
+
+    A verb that talks to a registry gets every setting of trust, also those that it has no flag for.
+    """
     for setting in settings:
         # A number is checked here, so that its message is the same as that of a variable.
         if setting.kind is int and (flag := getattr(arguments, setting.attribute)) is not None:
             setattr(arguments, setting.attribute, setting.value_of(flag, f"--{setting.name}"))
+    trusted = TRUST if INSECURE in settings else ()
     wanted = [setting for setting in settings if getattr(arguments, setting.attribute) is None]
-    project: dict[str, Any] | None = None
-    where = ""
+    # An empty flag does not switch a requirement off.
+    wanted += [setting for setting in trusted if not getattr(arguments, setting.attribute, None)]
+    if not wanted:
+        return
+    from lamella.cli.configuration import files
+
+    sources = files(folder, {setting.name for setting in EVERY})
     for setting in wanted:
-        if setting.variable in os.environ:
-            value: object = setting.value_of(os.environ[setting.variable], setting.variable)
-        else:
-            if project is None:
-                where, project = _project(folder)
+        value = setting.from_environment()
+        if value is None:
             value = setting.default
-            if setting.name in project:
-                value = setting.value_of(project[setting.name], f"{where}: {setting.name}")
+            source = next((source for source in sources if setting.name in source.values), None)
+            if source:
+                value = setting.value_of(source.values[setting.name], f"{source.path}: {setting.name}")
         setattr(arguments, setting.attribute, value)
 
 
 def trust_of(arguments: argparse.Namespace) -> Trust:
-    """Return the command's `Trust`. A variable also applies without its flag, or if that is empty."""
+    """Return the command's `Trust`, from arguments that were filled in."""
     from lamella.layers import Trust
 
-    def value(setting: Setting) -> str | None:
-        return getattr(arguments, setting.attribute, None) or os.environ.get(setting.variable) or None
-
-    return Trust(value(REQUIRE_SIGNATURE), value(CA_FILE), value(HOSTS_DIR), bool(arguments.insecure))
+    return Trust(
+        arguments.require_signature or None,
+        arguments.ca_file or None,
+        arguments.hosts_dir or None,
+        bool(arguments.insecure),
+        arguments.require_identity or "",
+    )
 
 
 def quoted(value: object) -> str:
@@ -209,38 +248,3 @@ def quoted(value: object) -> str:
     from shlex import quote
 
     return quote(str(value))
-
-
-def _project(folder: str) -> tuple[str, dict[str, Any]]:
-    # The nearest pyproject.toml counts, as for other tools, even if it has no [tool.lamella].
-    here = os.path.abspath(folder)
-    while True:
-        path = os.path.join(here, "pyproject.toml")
-        try:
-            with open(path, "rb") as file:
-                return path, _table(path, file.read())
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except PermissionError:
-            return path, {}
-        if os.path.dirname(here) == here:
-            return "", {}
-        here = os.path.dirname(here)
-
-
-def _table(path: str, content: bytes) -> dict[str, Any]:
-    if b"lamella" not in content:
-        return {}
-    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    try:
-        parsed = tomllib.loads(content.decode())
-    except ValueError as error:
-        raise UsageError(f"{path}: invalid TOML: {error}") from None
-    tool = parsed.get("tool")
-    table = tool.get("lamella", {}) if isinstance(tool, dict) else {}
-    if not isinstance(table, dict):
-        raise UsageError(f"{path}: tool.lamella is not a table; write [tool.lamella]")
-    keys = {setting.name for setting in EVERY}
-    if unknown := sorted(set(table) - keys):
-        raise UsageError(f"{path}: unknown key {unknown[0]!r} in [tool.lamella]; use {', '.join(sorted(keys))}")
-    return table

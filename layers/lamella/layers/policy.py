@@ -52,6 +52,8 @@ class Policy:
     """Allow plain HTTP beyond loopback, and mirrors that a user chose."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """Defaults for the command, by their keys in the file."""
+    path: str = ""
+    """The file; empty if there is none."""
 
     @property
     def requires_mirrors_of_root(self) -> bool:
@@ -166,7 +168,7 @@ def _parsed(path: str, table: dict[str, Any]) -> Policy:
     if identity and not keys:
         raise _invalid(path, "require-identity without require-signature; add the key that must have signed")
     settings = {name: value for name, value in table.items() if name in SETTINGS or (name == "insecure" and value)}
-    return Policy(keys, "".join(identity), registries, insecure, settings)
+    return Policy(keys, "".join(identity), registries, insecure, settings, path)
 
 
 def _strings(path: str, table: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result, result_json
-from lamella.cli.settings import REGISTRY, add_settings, trust_of
+from lamella.cli.settings import TRUST, add_settings, trust_of
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = REGISTRY
+SETTINGS = TRUST
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -10,11 +10,12 @@ from lamella.cli.environment import add_no_local_to
 from lamella.cli.output import Column, result, result_json, table
 from lamella.cli.settings import (
     COMPRESSION,
+    IGNORE,
     IMAGE_PREFIX,
+    INCLUDE,
     LOCAL,
     PLATFORM,
-    REGISTRY,
-    REQUIRE_SIGNATURE,
+    TRUST,
     add_settings,
     trust_of,
 )
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from lamella.builder import Difference
 
-SETTINGS = (LOCAL, PLATFORM, IMAGE_PREFIX, COMPRESSION, *REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (LOCAL, INCLUDE, IGNORE, PLATFORM, IMAGE_PREFIX, COMPRESSION, *TRUST)
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
 
 
@@ -46,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = ScanOptions(
         local=arguments.local or None,
         working_directory=arguments.local is None,
+        include=tuple(arguments.include),
+        ignore=tuple(arguments.ignore),
         image_prefix=arguments.image_prefix,
     )
     with shown(quiet=arguments.quiet) as progress:

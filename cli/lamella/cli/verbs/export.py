@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result, result_json
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, add_settings, trust_of
+from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, trust_of
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from lamella.layers import Platform
 
-SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (STORE, PLATFORM, *TRUST)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,9 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result_json
-from lamella.cli.settings import CACHE, STORE, UsageError, add_settings, quoted
+from lamella.cli.settings import CACHE, STORE, add_settings, quoted
 from lamella.layers.text import counted, escaped, size
 
 if TYPE_CHECKING:

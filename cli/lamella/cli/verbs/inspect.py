@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
 from lamella.cli.output import Column, result, result_json, table
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, add_settings, trust_of
+from lamella.cli.settings import PLATFORM, TRUST, add_settings, trust_of
 from lamella.layers.text import counted, escaped_json, size
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lamella.layers import Inspection, PublishedEnvironment, PublishedPackage, Shared
 
-SETTINGS = (PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (PLATFORM, *TRUST)
 LARGEST = 20
 """Packages shown without --all: the rest is most of the lines and little of the size."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result_json
-from lamella.cli.settings import REGISTRY, UsageError, add_settings, trust_of
+from lamella.cli.settings import REGISTRY, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import METHOD, REGISTRY, REQUIRE_SIGNATURE, STORE, add_settings, trust_of
+from lamella.cli.settings import METHOD, STORE, TRUST, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lamella.layers import Rung
 
-SETTINGS = (STORE, METHOD, *REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (STORE, METHOD, *TRUST)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import PLATFORM, REGISTRY, REQUIRE_SIGNATURE, STORE, add_settings, trust_of
+from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, trust_of
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lamella.layers import Layer, PublishedEnvironment, Pulled
 
-SETTINGS = (STORE, PLATFORM, *REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (STORE, PLATFORM, *TRUST)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

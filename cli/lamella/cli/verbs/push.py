@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
+from lamella.cli.errors import UsageError
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import (
     BASE,
     COMPRESSION,
     IMAGE_PREFIX,
     MAX_LAYERS,
-    REGISTRY,
-    UsageError,
+    TRUST,
     add_settings,
     quoted,
     trust_of,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lamella.builder import ImageSettings, Pushed
 
-SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *REGISTRY)
+SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *TRUST)
 DOCKER_LAYERS = 125
 """Most layers that Docker's engine accepts; containerd's clients accept about as many."""
 _DOES = {"build": "build and upload", "upload": "upload", "reuse": "reuse"}

@@ -6,13 +6,14 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from lamella.cli.errors import UsageError
 from lamella.cli.output import remark
-from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, add_settings, trust_of
+from lamella.cli.settings import STORE, TRUST, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (STORE, *REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (STORE, *TRUST)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
