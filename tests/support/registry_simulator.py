@@ -63,6 +63,8 @@ class Fault:
     """The connection ends with a reset and not in good order."""
     take: int | None = None
     """Bytes of the request's body that are read before the connection ends without an answer."""
+    hints: int = 0
+    """Answers of status 103 before the answer itself."""
     lost: bool = False
     """The request is done and its answer never sent."""
     meanwhile: Callable[[], object] | None = None
@@ -83,8 +85,8 @@ class RegistrySimulator:
         self.faults: list[Fault] = []
         self.ranges = True
         self.referrers_api = True
-        self.begun, self.taken = 202, 201
-        """The statuses of an upload that begins and of a manifest that was taken."""
+        self.begun, self.patched, self.uploaded, self.taken = 202, 202, 201, 201
+        """The statuses of an upload that begins, of a part, of a blob that arrived, and of a manifest."""
         self.mounts = True
         self.largest_request = 1 << 40
         """Bytes that one upload request may have; more is answered 413."""
@@ -354,14 +356,14 @@ class _Handler(BaseHTTPRequestHandler):
             upload += content
             if self.command == "PATCH":
                 where = {"Location": f"/v2/{repository}/blobs/uploads/{session}", "Range": f"0-{len(upload) - 1}"}
-                self._answer(202, where)
+                self._answer(registry.patched, where)
                 return
             if f"sha256:{hashlib.sha256(upload).hexdigest()}" != query.get("digest"):
                 self._fail(400, "DIGEST_INVALID")
                 return
             registry.blobs.setdefault(repository, {})[query["digest"]] = bytes(upload)
             del registry._uploads[session]
-        self._answer(201, {"Location": f"/v2/{repository}/blobs/{query['digest']}"})
+        self._answer(registry.uploaded, {"Location": f"/v2/{repository}/blobs/{query['digest']}"})
 
     def _begin_upload(self, repository: str, query: Mapping[str, str]) -> None:
         registry = self.registry
@@ -403,6 +405,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._end_connection()
             return
         body = body if fault.body is None else fault.body
+        for _ in range(fault.hints):
+            self.send_response_only(103)
+            self.send_header("Link", "</style.css>; rel=preload")
+            self.end_headers()
         self.send_response(status)
         for name, value in {**(headers or {}), **fault.headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)

@@ -368,10 +368,35 @@ def test_push_begins_anew_when_the_registry_lost_the_session(simulator: Registry
     assert len(simulator.asked("POST .*/blobs/")) == 2
 
 
-def test_push_takes_what_a_loose_registry_says_for_done(simulator: RegistrySimulator, registry: Registry) -> None:
-    simulator.begun, simulator.taken = 201, 202
-    manifest = push_image(registry, [b"content"], "v1")
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        *(("begun", status) for status in (200, 201, 204)),
+        *(("patched", status) for status in (200, 201, 204)),
+        *(("uploaded", status) for status in (200, 202, 204)),
+        *(("taken", status) for status in (200, 202, 204)),
+    ],
+)
+@pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "parts"])
+def test_push_takes_any_status_of_success(
+    simulator: RegistrySimulator, small_parts: Registry, name: str, status: int, in_parts: bool
+) -> None:
+    setattr(simulator, name, status)
+    simulator.largest_request = 1 << 20 if in_parts else 1 << 30
+    simulator.mounts = False
+    assert not small_parts.mount(blob(BIG).descriptor, "team/other")
+    manifest = push_image(small_parts, [BIG], "v1")
     assert simulator.tags["team/envs"]["v1"] == str(manifest.descriptor.digest)
+    assert BIG in simulator.blobs["team/envs"].values()
+
+
+@pytest.mark.parametrize("status", [300, 304, 400, 409])
+def test_push_does_not_take_other_statuses_for_a_manifest(
+    simulator: RegistrySimulator, registry: Registry, status: int
+) -> None:
+    simulator.faults = [Fault("PUT .*/manifests/", 9, status)]
+    with pytest.raises(InvalidContent, match=f"answered {status}"):
+        push_image(registry, [b"content"], "v1")
 
 
 def test_push_sends_parts_where_the_whole_is_refused(simulator: RegistrySimulator, small_parts: Registry) -> None:

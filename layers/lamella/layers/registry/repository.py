@@ -29,12 +29,12 @@ from lamella.layers.registry.client import Body, Client
 from lamella.layers.registry.download import Download, fitting
 from lamella.layers.registry.mirrors import Mirror, mirrors_of
 from lamella.layers.registry.retry import Patience, patiently
-from lamella.layers.registry.upload import PART, TooLarge, Upload, location_of, opened
+from lamella.layers.registry.upload import PART, SUCCESS, TooLarge, Upload, location_of, opened
 from lamella.layers.registry.url import Address, is_loopback
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from lamella.layers.oci.storage import OpenContent, Reader
     from lamella.layers.registry.response import Response
@@ -135,7 +135,7 @@ class Registry:
         """See `Pusher`."""
         kind = "manifests" if descriptor.media_type in _DOCUMENTS else "blobs"
         target = f"/{self._repository}/{kind}/{descriptor.digest}"
-        with self._patiently("HEAD", target, {200, 404}, headers={"Accept": _ACCEPT}) as response:
+        with self._patiently("HEAD", target, SUCCESS | {404}, headers={"Accept": _ACCEPT}) as response:
             if response.status == 404:
                 return False
             there = response.header("Docker-Content-Digest")
@@ -185,11 +185,15 @@ class Registry:
         target = f"/{self._repository}/blobs/uploads/?{query}"
         scopes = {*self._pushing(), f"repository:{repository}:pull"}
         try:
-            with self._patiently("POST", target, {201, 202}, scopes=scopes) as response:
-                if response.status == 202:
+            with self._patiently("POST", target, SUCCESS, scopes=scopes) as response:
+                location = response.header("Location")
+                # Some registries begin an upload with 201 too.
+                if response.status == 201 and "/uploads/" not in location:
+                    return True
+                if location:
                     with self._lock:
                         self._sessions[descriptor.digest] = location_of(response)
-                return response.status == 201
+                return False
         except (Denied, NotFound):
             return False
 
@@ -331,7 +335,7 @@ class Registry:
         with self._patiently(
             "PUT",
             target,
-            {201, 202},
+            SUCCESS,
             scopes=self._pushing(),
             headers={"Content-Type": descriptor.media_type},
             body=body,
@@ -344,7 +348,7 @@ class Registry:
         self,
         method: str,
         target: str,
-        expect: set[int],
+        expect: Collection[int],
         *,
         scopes: set[str] | None = None,
         headers: dict[str, str] | None = None,

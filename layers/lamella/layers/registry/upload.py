@@ -1,18 +1,19 @@
-"""One blob to a registry: in one request, or in parts where the registry refuses it whole.
+"""Uploads of one blob: in one request, or in parts if the registry refuses the whole.
 
-Source: distribution-spec v1.1, "Pushing blobs". One PUT is what every registry takes; GHCR and Google's take nothing
-else.
+Source: distribution-spec v1.1, "Pushing blobs". Every registry takes one PUT; GHCR and Google's take
+nothing else. Any status of success counts: ECR, Pulp and older registries use others than the
+specification's, and the push of the manifest shows a blob that did not arrive.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.oci.storage import VerifiedReader
+from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.registry.client import Body
 from lamella.layers.registry.retry import Interrupted
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from lamella.layers.registry.response import Response
 
 PART = 32 << 20
-"""Bytes of one part; a proxy that refuses whole blobs takes 100 MB or so. `OCI-Chunk-Min-Length` may ask for more."""
+"""Bytes of one part; a proxy that refuses whole blobs takes about 100 MB. `OCI-Chunk-Min-Length` can raise it."""
+
+SUCCESS = frozenset(range(200, 300))
 
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -35,7 +38,7 @@ class TooLarge(InvalidContent):
 
 
 class Upload:
-    """Attempts to upload one blob to `/{repository}/blobs/`. A failed one leaves a session that registries clear away."""
+    """Attempts to upload one blob to `/{repository}/blobs/`. A failed one leaves a session; registries expire them."""
 
     def __init__(
         self, client: Client, repository: str, descriptor: Descriptor, content: OpenContent, part: int
@@ -49,12 +52,12 @@ class Upload:
         self._what = f"{repository} {descriptor.digest}"
 
     def whole(self, location: str = "") -> None:
-        """Sends the blob in one PUT, in the session at `location` if one is open. Raises `TooLarge`, `Interrupted`."""
+        """Send the blob in one PUT, in the session at `location` if one is open. Raises `TooLarge`, `Interrupted`."""
         if not location:
             with self._begin() as response:
                 location = location_of(response)
         body = Body(lambda: opened(self._descriptor, self._content), self._descriptor.size)
-        with self._ask("PUT", self._last(location), {201, 404, 413}, body) as response:
+        with self._ask("PUT", self._last(location), SUCCESS | {404, 413}, body) as response:
             if response.status == 413:
                 raise TooLarge(
                     f"{response.host} refuses {self._descriptor.digest}: {self._descriptor.size} bytes at once"
@@ -62,26 +65,25 @@ class Upload:
             self._check_session(response)
 
     def in_parts(self) -> None:
-        """Sends the blob in as many PATCH requests as it takes, in the size that the registry wants."""
+        """Send the blob in PATCH requests of the size that the registry requires. Raises `Interrupted`."""
         with self._begin() as response:
             location = location_of(response)
             least = response.header("OCI-Chunk-Min-Length")
-        # More digits than any blob's size has are no number, and int() refuses thousands of them.
-        part = max(self._part, int(least) if re.fullmatch(r"[0-9]{1,18}", least) else 0)
+        part = max(self._part, bounded_decimal(least) or 0)
         with opened(self._descriptor, self._content) as stream:
             for start in range(0, self._descriptor.size, part):
                 size = min(part, self._descriptor.size - start)
                 body = Body(_Part(stream, size).opened, size)
                 span = {"Content-Range": f"{start}-{start + size - 1}"}
-                with self._ask("PATCH", location, {202, 404, 416}, body, span) as response:
+                with self._ask("PATCH", location, SUCCESS | {404, 416}, body, span) as response:
                     self._check_session(response)
-                    location = location_of(response)
-        with self._ask("PUT", self._last(location), {201, 404}) as response:
+                    # 201 and 204 may come without a Location: the session stays where it is.
+                    location = location_of(response) if response.header("Location") else location
+        with self._ask("PUT", self._last(location), SUCCESS | {404}) as response:
             self._check_session(response)
 
     def _begin(self) -> Response:
-        # 201 is not the specification's; with a Location it is as good.
-        return self._ask("POST", f"/{self._repository}/blobs/uploads/", {201, 202})
+        return self._ask("POST", f"/{self._repository}/blobs/uploads/", SUCCESS)
 
     def _ask(
         self,
@@ -112,7 +114,7 @@ class _Part:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Reader]:
-        # A stream does not go back: a part that must be sent again, such as with a new token, begins the upload anew.
+        # A stream does not go back: a part that must be sent again, such as with a new token, restarts the upload.
         if self._left < self._size:
             raise Interrupted("chunked upload interrupted; try again later")
         yield self
@@ -125,17 +127,17 @@ class _Part:
 
 @contextlib.contextmanager
 def opened(descriptor: Descriptor, content: OpenContent) -> Iterator[Reader]:
-    """The content as what is sent: verified, and its failing reads no failure of the network."""
+    """Open the content as a body: verified, and with its own read errors as `StoreError`, which is not retried."""
     try:
         stream = content()
     except OSError as error:
         raise _unreadable(descriptor, error) from error
     with contextlib.closing(stream):
-        yield VerifiedReader(_Ours(stream, descriptor), descriptor)
+        yield VerifiedReader(_Local(stream, descriptor), descriptor)
 
 
-class _Ours:
-    """What is sent; that it can't be read is no reason to try again."""
+class _Local:
+    """A local stream whose read errors are not the network's."""
 
     def __init__(self, stream: Reader, descriptor: Descriptor) -> None:
         self._stream = stream
@@ -153,7 +155,7 @@ def _unreadable(descriptor: Descriptor, error: OSError) -> StoreError:
 
 
 def location_of(response: Response) -> str:
-    """Where an upload goes on."""
+    """Return the URL at which an upload continues. Raises `InvalidContent`."""
     location = response.header("Location")
     if not location:
         raise InvalidContent(f"{response.host}: upload session without a Location")
