@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lamella.cli.errors import UsageError
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, STORE, UsageError, add_settings, trust_of
+from lamella.cli.settings import STORE, TRUST, add_settings, trust_of
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (STORE, *REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = (STORE, *TRUST)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
