@@ -241,6 +241,46 @@ def test_exists_does_not_believe_what_answers_200_to_everything(
         registry.exists(descriptor)
 
 
+@pytest.mark.parametrize("query", ["?X-Sig=a%2fb%3D%3d&e=&s=a+b~", "?sig=%C3%a9%25", "?"])
+def test_a_signed_url_reaches_its_server_unchanged(
+    simulator: RegistrySimulator, registry: Registry, query: str
+) -> None:
+    thing = blob(b"content").pushed(registry)
+    with RegistrySimulator().serving() as storage:
+        storage.faults = [Fault("GET", 1, 200, body=b"content")]
+        path = f"/bucket/a%2fb//c/{query}"
+        simulator.faults = [Fault("GET .*/blobs/", 1, 307, {"Location": f"http://{storage.host}{path}"})]
+        assert read(registry, thing.descriptor) == b"content"
+        (request,) = storage.requests
+        assert request.path == path
+
+
+def test_an_upload_s_location_reaches_the_registry_unchanged(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.faults = [Fault("POST", 1, 202, {"Location": "/v2/team/envs/blobs/uploads/x?_state=a%2fb%3d~"})]
+    simulator.faults += [Fault("PUT", 1, 201)]
+    thing = blob(b"content").pushed(registry)
+    (request,) = simulator.asked("PUT")
+    assert (
+        request.path == f"/v2/team/envs/blobs/uploads/x?_state=a%2fb%3d~&digest=sha256%3A{thing.descriptor.digest.hex}"
+    )
+
+
+@pytest.mark.parametrize("hints", [1, 3])
+def test_early_hints_do_not_end_a_request(simulator: RegistrySimulator, registry: Registry, hints: int) -> None:
+    manifest = push_image(registry, [b"content"], "v1")
+    simulator.faults = [Fault("GET", 9, hints=hints)]
+    assert registry.resolve("v1") == manifest.descriptor
+    assert read(registry, blob(b"content").descriptor) == b"content"
+
+
+def test_hints_without_end_are_broken_off(simulator: RegistrySimulator) -> None:
+    registry = Registry(simulator.host, "team/envs", patience=Patience(tries=1, window=0.2))
+    simulator.faults = [Fault("GET", 1, hints=1 << 30)]
+    with pytest.raises(Unreachable, match="timed out"):
+        registry.resolve("v1")
+    registry.close()
+
+
 def test_a_registry_that_is_down_is_told_in_one_sentence() -> None:
     with RegistrySimulator().serving() as simulator:
         host = simulator.host

@@ -54,6 +54,38 @@ def test_what_is_shown_of_an_address_holds_no_secret(url: str, authority: str, s
     assert (address.authority, address.shown) == (authority, shown)
 
 
+OPAQUE = [
+    "/blob%2fa?X-Sig=a%2Fb%3d&empty=&x=a+b~",
+    "/a//b/./c/../d;e=f?",
+    "/?a?b=/c",
+    "/{a}|b^c`d?x=[1]'\"<>",
+    "/100%?%zz",
+]
+
+
+@pytest.mark.parametrize("target", OPAQUE)
+def test_a_url_s_target_stays_as_its_server_wrote_it(target: str) -> None:
+    address = Address.parse(f"https://ghcr.io{target}#fragment", "ghcr.io")
+    assert address.target(absolute=False) == target
+    assert address.target(absolute=True) == f"https://ghcr.io{target}"
+    assert address.joined(f"https://other.example{target}", "x").target(absolute=False) == target
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://ghcr.io", "/"),
+        ("https://ghcr.io?a=b", "/?a=b"),
+        ("https://user:password@ghcr.io/a", "/a"),
+        ("https://ghcr.io/a b?c d", "/a%20b?c%20d"),
+        # A header is read as Latin-1; the server sent UTF-8.
+        ("https://ghcr.io/\u00c3\u00a9", "/%C3%A9"),
+    ],
+)
+def test_a_target_has_only_what_http_can_carry(url: str, target: str) -> None:
+    assert Address.parse(url, "ghcr.io").target(absolute=False) == target
+
+
 def test_the_port_of_the_scheme_is_the_same_origin() -> None:
     def origin(url: str) -> object:
         return Address.parse(url, "ghcr.io").origin
