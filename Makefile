@@ -34,6 +34,7 @@ squashfs-tools makes and reads squashfs exports
 uidmap user namespaces with more than one user
 xfsprogs a file system with reflinks
 e2fsprogs a small file system that runs full
+bindfs a file system that imposes modes
 zsh activation scripts in another shell
 endef
 system: export PACKAGES := $(PACKAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -240,3 +241,54 @@ def test_a_folder_in_which_nothing_may_be_made(tmp_path: Path, references: list[
         store = Store(str(folder / "store"))
         with pytest.raises(StoreError, match="store can't be written by this user"):
             as_user(NOBODY, store.prepare)
+
+
+@pytest.fixture
+def imposing(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose files all have mode 0777, whatever is asked for."""
+    need_root()
+    (tmp_path / "behind").mkdir()
+    folder = tmp_path / "imposing"
+    folder.mkdir()
+    program = [need("bindfs"), "--perms=0777", "--chmod-ignore", str(tmp_path / "behind"), str(folder)]
+    if subprocess.run(program, check=False, capture_output=True).returncode:
+        missing("bindfs can mount nothing: load the kernel's fuse module")
+    yield folder
+    subprocess.run([need("umount"), folder], check=True)
+
+
+def test_a_disk_that_imposes_modes_is_named_before_anything_is_kept(imposing: Path, references: list[str]) -> None:
+    store = Store(str(imposing / "store"))
+    with pytest.raises(
+        StoreError, match=r"store: its file system imposes modes: 0777 .*; set LAMELLA_STORE to another"
+    ):
+        pull(references[0], store=store)
+    assert list(store.layers()) == []
+
+
+def test_verify_takes_imposed_modes_for_no_damage(tmp_path: Path, imposing: Path, references: list[str]) -> None:
+    """A store that was moved to such a disk, or that an earlier version made there."""
+    made = Store(str(tmp_path / "made"))
+    pull(references[0], store=made)
+    shutil.copytree(made.path, tmp_path / "behind" / "store", symlinks=True)
+    store = Store(str(imposing / "store"))
+    assert verify(store).damaged == ()
+    assert len(list(store.layers())) == 1
+
+
+def test_modes_are_right_below_a_default_acl_and_a_setgid_folder(tmp_path: Path, references: list[str]) -> None:
+    need_root()
+    with disk(tmp_path / "disk", "size=8m"):
+        folder = tmp_path / "disk" / "shared"
+        folder.mkdir()
+        folder.chmod(0o2777)
+        # Version 2; all for the owner, user 1000, the group and the mask, and nothing for others.
+        entries = ((0x01, 7, -1), (0x02, 7, 1000), (0x04, 7, -1), (0x10, 7, -1), (0x20, 0, -1))
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+        os.setxattr(folder, "system.posix_acl_default", acl)
+        store = Store(str(folder / "store"))
+        store.prepare()
+        for name in ("partial", "layers"):
+            os.setxattr(f"{store.path}/{name}", "system.posix_acl_default", acl)
+        pull(references[1], store=store)
+        assert verify(store).damaged == ()

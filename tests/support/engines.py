@@ -25,6 +25,7 @@ ENGINES = {
     "newuidmap": "uidmap",
     "mkfs.xfs": "xfsprogs",
     "mkfs.ext4": "e2fsprogs",
+    "bindfs": "bindfs",
     "zsh": "zsh",
 }
 """Programs that a contributor's machine may well lack, with the Debian package of each (see the Makefile)."""

@@ -8,12 +8,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import InvalidContent, UnsafeLayer
+from lamella.layers.errors import InvalidContent, StoreError, UnsafeLayer
 from lamella.layers.oci.annotations import PACKAGE, VERSION
 from lamella.layers.store import locks
 from lamella.layers.store.store import make_folder
 from lamella.layers.tar.decompress import DiffReader, decompressed, expansion_limit
-from lamella.layers.tar.unpack import Unpacked, unpack
+from lamella.layers.tar.unpack import Unpacked, ensure_mode, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
         os.mkdir("tree", 0o755, dir_fd=folder)
         tree = os.open("tree", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:
-            os.fchmod(tree, 0o755)
+            ensure_mode(tree, 0o755)
             content = DiffReader(
                 decompressed(stream, layer.descriptor.media_type), layer.diff_id, expansion_limit(layer.descriptor)
             )
@@ -104,6 +104,9 @@ def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
         os.fchmod(folder, 0o755)
     except (InvalidContent, UnsafeLayer) as error:
         raise type(error)(f"cannot unpack layer {named(layer)}: {error}") from error
+    except StoreError as error:
+        store = os.path.dirname(os.path.dirname(path))
+        raise StoreError(f"the store {store}: {error}; set LAMELLA_STORE to another disk") from error
     finally:
         os.close(folder)
     return unpacked

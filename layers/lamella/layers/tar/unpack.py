@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from lamella.layers.errors import UnsafeLayer
+from lamella.layers.errors import StoreError, UnsafeLayer
 from lamella.layers.tar.reader import Archive, Entry, shown
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def unpack(stream: Reader, folder: int, skeleton: Writer | None = None) -> Unpac
 
     `skeleton` is given every byte of the tar that is not a file's content, from which and the files the same tar can
     be made again. On any error what was written stays, for the caller to remove. Raises `UnsafeLayer`,
-    `InvalidContent`, and OSError where the file system refuses.
+    `InvalidContent`, `StoreError` if the file system lacks links or imposes modes, and OSError if it refuses.
     """
     entries = written = 0
     archive = Archive(stream)
@@ -78,8 +78,6 @@ class _Tree:
         self._folders = [root]
         self._times: list[int] = [0]
         self._path = b""
-        umask = _umask()
-        self._mode_holds = {mode: not mode & umask for mode in (0o644, 0o755)}
 
     def close(self) -> None:
         self._leave(0)
@@ -98,8 +96,7 @@ class _Tree:
                 view = piece
                 while view:
                     view = view[os.write(file, view) :]
-            if not self._mode_holds[mode]:
-                os.fchmod(file, mode)
+            ensure_mode(file, mode)
             _set_time(file, entry.mtime * _NANOSECONDS)
         finally:
             os.close(file)
@@ -120,6 +117,8 @@ class _Tree:
             os.symlink(entry.link, name, dir_fd=parent)
         except FileExistsError:
             raise _twice(entry) from None
+        except OSError as error:
+            raise _without(error, "symbolic links") from error
         moment = entry.mtime * _NANOSECONDS
         os.utime(name, ns=(moment, moment), dir_fd=parent, follow_symlinks=False)
 
@@ -135,15 +134,20 @@ class _Tree:
                 inner = os.open(part, _FOLDER, dir_fd=source)
                 os.close(source)
                 source = inner
-            if not stat.S_ISREG(os.stat(target, dir_fd=source, follow_symlinks=False).st_mode):
+            linked = os.stat(target, dir_fd=source, follow_symlinks=False)
+            if not stat.S_ISREG(linked.st_mode):
                 raise refusal
             os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            if not os.path.samestat(linked, os.stat(name, dir_fd=parent, follow_symlinks=False)):
+                raise StoreError("its file system makes copies in place of hard links")
         except FileExistsError:
             raise _twice(entry) from None
         except (FileNotFoundError, NotADirectoryError):
             raise refusal from None
         except OSError as error:
-            raise refusal from None if error.errno == errno.ELOOP else error
+            if error.errno == errno.ELOOP:
+                raise refusal from None
+            raise _without(error, "hard links") from error
         finally:
             os.close(source)
 
@@ -188,8 +192,7 @@ class _Tree:
             self._parts.pop()
             folder = self._folders.pop()
             try:
-                if not self._mode_holds[0o755]:
-                    os.fchmod(folder, 0o755)
+                ensure_mode(folder, 0o755)
                 _set_time(folder, self._times.pop())
             finally:
                 os.close(folder)
@@ -200,17 +203,26 @@ def _set_time(file: int, moment: int) -> None:
     os.utime(file, ns=(moment, moment))
 
 
+def ensure_mode(file: int, mode: int) -> None:
+    """Give an open file or folder this mode; the umask, a default ACL or a setgid bit above may have given it another.
+
+    Raises `StoreError` if the file system imposes another one, as FAT, NTFS and some network file systems do.
+    """
+    if stat.S_IMODE(os.fstat(file).st_mode) == mode:
+        return
+    with suppress(PermissionError):  # some file systems refuse, others ignore it
+        os.fchmod(file, mode)
+    found = stat.S_IMODE(os.fstat(file).st_mode)
+    if found != mode:
+        raise StoreError(f"its file system imposes modes: {found:04o} in place of {mode:04o}")
+
+
+def _without(error: OSError, what: str) -> Exception:
+    # link(2) and symlink(2) answer EPERM where the file system has no links; the user may write, since the folder is new.
+    if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+        return StoreError(f"its file system has no {what}")
+    return error
+
+
 def _twice(entry: Entry) -> UnsafeLayer:
     return UnsafeLayer(f"{shown(entry.path)} is in the tar twice: readers disagree on which of the two counts")
-
-
-def _umask() -> int:
-    # os.umask() can only tell by changing it, which other threads would see.
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                if line.startswith("Umask:"):
-                    return int(line.split()[1], 8)
-    except OSError:
-        pass
-    return 0o777

@@ -151,13 +151,30 @@ def _compare(tree: bytes, entry: Entry) -> str:
     if entry.kind == "symlink":
         right = stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.link
     elif entry.kind == "folder":
-        right = status.st_mode == stat.S_IFDIR | 0o755
+        right = stat.S_ISDIR(status.st_mode) and _has_mode(path, status, 0o755)
     elif entry.kind == "file":
         mode = 0o755 if entry.executable else 0o644
-        right = status.st_mode == stat.S_IFREG | mode and status.st_size == entry.size
+        right = stat.S_ISREG(status.st_mode) and status.st_size == entry.size and _has_mode(path, status, mode)
     else:
         right = os.path.samestat(status, os.lstat(os.path.join(tree, entry.link)))
     return "" if right else f"{shown(entry.path)} is not the {entry.kind} that its tar has"
+
+
+def _has_mode(path: bytes, status: os.stat_result, mode: int) -> bool:
+    """Whether a file or folder, not a link, has the mode, or the file system imposes another one: that is no damage."""
+    found = stat.S_IMODE(status.st_mode)
+    if found == mode or os.geteuid() not in (0, status.st_uid):
+        return found == mode
+    try:
+        os.chmod(path, mode)
+        if stat.S_IMODE(os.lstat(path).st_mode) != mode:
+            return True
+        os.chmod(path, found)
+    except PermissionError:
+        return True
+    except OSError:  # a read-only disk
+        return False
+    return False
 
 
 def _hash_file(path: bytes, entry: Entry, update: Callable[[bytes], None]) -> None:
