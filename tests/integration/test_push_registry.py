@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -15,8 +18,10 @@ import pytest
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
-from lamella.layers.errors import LayersError
+from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.mounting.mount import mount, umount
+from lamella.layers.oci.documents import INDEX, MANIFEST
+from lamella.layers.published.copy import copy
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
 from support.distribution import distribution
@@ -62,6 +67,37 @@ def tree(reference: str, store: Store) -> dict[str, bytes]:
         with open(f"{store.layer_path(layer.diff_id)}/opt/env/{SITE}/{name}.py", "rb") as file:
             found[name] = file.read()
     return found
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("part", ["manifests", "configs", "layers"])
+def test_content_that_a_registry_deleted_is_sent_again_by_the_next_push(tmp_path: Path, part: str) -> None:
+    cache = LayerCache(str(tmp_path / "cache"))
+    with distribution() as host:
+        reference = f"{host}/team/envs:v1"
+        first = push(reference, some(tmp_path / "env"), cache=cache)
+        index = json.loads(ask(host, "GET", f"manifests/{first.reference.partition('@')[2]}", INDEX))
+        for entry in index["manifests"]:
+            manifest = json.loads(ask(host, "GET", f"manifests/{entry['digest']}", MANIFEST))
+            lost = {"manifests": [], "configs": [manifest["config"]], "layers": manifest["layers"]}[part]
+            for each in lost:
+                with contextlib.suppress(urllib.error.HTTPError):  # both manifests have the same layers
+                    ask(host, "DELETE", f"blobs/{each['digest']}")
+            if part == "manifests":
+                ask(host, "DELETE", f"manifests/{entry['digest']}")
+        with pytest.raises(NotFound):
+            copy(reference, f"oci:{tmp_path}/broken:v1")
+        again = push(reference, some(tmp_path / "again"), cache=cache)
+        assert again.reference == first.reference
+        copy(reference, f"oci:{tmp_path}/whole:v1")
+        assert push(reference, some(tmp_path / "again"), cache=cache).plan.unchanged
+
+
+def ask(host: str, method: str, target: str, accept: str = "*/*") -> bytes:
+    """One request to the registry, as its operator makes it."""
+    request = urllib.request.Request(f"http://{host}/v2/team/envs/{target}", method=method, headers={"Accept": accept})
+    with urllib.request.urlopen(request) as answer:
+        return bytes(answer.read())
 
 
 @pytest.mark.engine

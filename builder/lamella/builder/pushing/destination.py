@@ -1,8 +1,7 @@
-"""Read which layers a push's destination has, from its current tag, in at most six requests."""
+"""Read a push's destination: its tag, the layers that the tag's manifests name, its other platforms."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
@@ -24,18 +23,6 @@ if TYPE_CHECKING:
     from lamella.layers.oci.storage import Storage
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Contents of a tag."""
-
-    index: Descriptor | None = None
-    """None if there is no such tag."""
-    digests: frozenset[str] = frozenset()
-    """Digests of blobs that certainly exist, since a tag only ever names complete images."""
-    known: dict[str, BuiltLayer] = field(default_factory=dict)
-    """Layers by layer key, from the annotations of the tag's manifests."""
-
-
 def current(storage: Storage, reference: Reference) -> Descriptor | None:
     """Descriptor that the tag names now, or None. One request."""
     try:
@@ -44,33 +31,30 @@ def current(storage: Storage, reference: Reference) -> Descriptor | None:
         return None
 
 
-def read_destination(
+def read_layers(
     storage: Storage, reference: Reference, index: Descriptor, platform: Platform, belief: Belief
-) -> Destination:
-    """Read the layers that `index` holds for `platform`; empty if Lamella did not push it.
+) -> dict[str, BuiltLayer]:
+    """Map layer keys to the layers that `index` names for `platform`; empty if Lamella did not push it.
 
-    Also empty if a signature that `belief` asks for is missing.
+    Also empty if a signature that `belief` asks for is missing. Documents that are gone or damaged are skipped.
     """
     if not belief.holds(storage, index.digest):
-        return Destination(index)
+        return {}
+    known: dict[str, BuiltLayer] = {}
     try:
         found = published.read_index(storage, reference.at(index.digest), belief.trust, platform)
-    except (InvalidContent, NotSigned):
-        return Destination(index)
-    digests: set[str] = set()
-    known: dict[str, BuiltLayer] = {}
-    for environment in found.environments:
-        if environment.platform != platform:
-            continue
-        known |= built_layers(environment.layers, belief)
-        digests |= _digests([*environment.documents, *environment.manifest.layers])
-        if environment.image:
-            image = Manifest.parse(fetch_document(storage, environment.image))
-            config = ImageConfig.parse(fetch_document(storage, image.config))
-            # Bundles have keys as well, so that each is merged only once in a team.
-            known |= built_layers(layers_of(image, config), belief)
-            digests |= _digests([environment.image, image.config, *image.layers])
-    return Destination(index, frozenset(digests), known)
+        for environment in found.environments:
+            if environment.platform != platform:
+                continue
+            known |= built_layers(environment.layers, belief)
+            if environment.image:
+                image = Manifest.parse(fetch_document(storage, environment.image))
+                config = ImageConfig.parse(fetch_document(storage, image.config))
+                # Bundles have keys as well, so that each is merged only once in a team.
+                known |= built_layers(layers_of(image, config), belief)
+    except (InvalidContent, NotFound, NotSigned):
+        pass
+    return known
 
 
 def others(storage: Storage, index: Descriptor, platform: Platform, belief: Belief) -> tuple[Pair, ...]:
@@ -125,7 +109,3 @@ def built_layers(layers: Iterable[Layer], belief: Belief) -> dict[str, BuiltLaye
                 belief.learned,
             )
     return known
-
-
-def _digests(layers: Iterable[Descriptor]) -> set[str]:
-    return {str(layer.digest) for layer in layers}

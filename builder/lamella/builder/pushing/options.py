@@ -28,6 +28,8 @@ class PushOptions:
     """Maximum number of layers of the runnable image, including the base's."""
     dry_run: bool = False
     """Plan only: build nothing, upload nothing."""
+    check: bool = False
+    """Ask the destination for everything that the tag names, also for what it had within the last day."""
     append: bool = False
     """Keep the tag's images for other platforms."""
     sbom: bool = False

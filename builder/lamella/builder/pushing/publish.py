@@ -6,14 +6,16 @@ finds everything that belongs to it.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.image.sbom import MEDIA_TYPE as SBOM
 from lamella.builder.pushing import destination
-from lamella.layers.errors import LayersError
+from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.oci import referrers
+from lamella.layers.oci.documents import Digest
 from lamella.layers.published.findings import MEDIA_TYPE as FINDINGS
 from lamella.layers.published.findings import PLATFORM
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.image.documents import Documents, Pair
     from lamella.builder.pushing.belief import Belief
+    from lamella.builder.pushing.presence import Presence
     from lamella.builder.pushing.upload import Uploads
     from lamella.layers.oci.documents import Descriptor, Platform
     from lamella.layers.oci.reference import Reference
@@ -45,6 +48,12 @@ class Attachments:
     key: PrivateKey | None = None
     """Key that signs the index."""
 
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Artifacts, annotated with their platform."""
+        platform = {PLATFORM: str(self.platform)}
+        return tuple(replace(each, annotations=platform) for each in (self.sbom, self.findings) if each)
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedIndex:
@@ -61,16 +70,16 @@ def publish(
     document: Callable[[Sequence[Pair]], Documents],
     attachments: Attachments,
     *,
-    send: Callable[[Documents], None],
     uploads: Uploads,
+    presence: Presence,
     now: Descriptor | None,
     append: bool,
     belief: Belief,
 ) -> PublishedIndex:
     """Upload the documents that `document` makes and set the tag of `target` to their index.
 
-    `document` gets the images of other platforms to keep. `send` uploads everything but the tag.
-    `now` is the descriptor that the tag names before. With `append`, the index is rebuilt until the
+    `document` gets the images of other platforms to keep. Manifests are uploaded even if the tag names
+    them already: a registry takes a manifest only if it has everything that the manifest names. `now` is the descriptor that the tag names before. With `append`, the index is rebuilt until the
     tag includes everything that concurrent pushes added. Registries have no compare-and-swap: of two
     pushes that set the tag at the same moment one is lost, and the loser finds out when it reads the
     tag again and retries.
@@ -79,10 +88,15 @@ def publish(
         others = destination.others(storage, now, attachments.platform, belief) if append and now else ()
         made = document(others)
         index = made.index.descriptor
+        try:
+            uploads.documents(made)
+        except (InvalidContent, NotFound):
+            _check_others(storage, target, others)
+            raise
         if now and now.digest == index.digest:
-            return attach(storage, target, index, attachments)
-        send(made)
-        published = attach(storage, target, index, attachments, now if others else None)
+            return attach(storage, target, index, attachments, presence=presence)
+        before = now if others else None
+        published = attach(storage, target, index, attachments, presence=presence, before=before)
         if append and _digest(latest := destination.current(storage, target)) != _digest(now):
             now = latest
             continue
@@ -101,25 +115,31 @@ def attach(
     target: Reference,
     index: Descriptor,
     attachments: Attachments,
+    *,
+    presence: Presence,
     before: Descriptor | None = None,
 ) -> PublishedIndex:
     """Sign `index` and attach its artifacts, with those of other platforms from the index `before` it.
 
-    Idempotent: artifacts that are attached already are left alone.
+    Idempotent. An artifact that is listed but that `presence` does not know is asked for, and sent again if it is gone.
     """
     if attachments.key:
         from lamella.layers.signing.cosign import sign_digest
 
         sign_digest(storage, target, index.digest, attachments.key)
-    platform = {PLATFORM: str(attachments.platform)}
-    artifacts = [replace(each, annotations=platform) for each in (attachments.sbom, attachments.findings) if each]
+    artifacts = list(attachments.artifacts)
     try:
         if before and before.digest != index.digest:
             artifacts += _of_others(storage, before, attachments.platform)
         # One request for all artifacts: a push that changes nothing takes few requests.
         there = referrers.referrers(storage, index) if artifacts else ()
         for artifact in artifacts:
-            referrers.attach(storage, index, artifact, there)
+            content = str(Digest.of(artifact.content))
+            if not presence.knows(content):
+                referrers.attach(storage, index, artifact, there, check=True)
+                presence.confirm([content])
+            else:
+                referrers.attach(storage, index, artifact, there)
     except LayersError as error:
         # A user asks for a bill of materials; findings are attached to every push.
         if any(artifact.artifact_type != FINDINGS for artifact in artifacts):
@@ -131,10 +151,23 @@ def attach(
 def _of_others(storage: Storage, before: Descriptor, platform: Platform) -> Iterator[Artifact]:
     """Findings and bills of materials of other platforms, attached to the index `before`."""
     for referrer in referrers.referrers(storage, before):
-        if referrer.artifact_type in {FINDINGS, SBOM}:
+        if referrer.artifact_type not in {FINDINGS, SBOM}:
+            continue
+        # One that is gone from the registry can't be copied: the next push for its platform attaches it again.
+        with contextlib.suppress(NotFound):
             annotations = referrers.annotations_of(storage, referrer)
             if annotations.get(PLATFORM, str(platform)) != str(platform):
                 yield referrers.Artifact(referrer.artifact_type, referrers.content_of(storage, referrer), annotations)
+
+
+def _check_others(storage: Storage, target: Reference, others: Sequence[Pair]) -> None:
+    """Raise `BuilderError` if a manifest of another platform is gone: only a push for that platform restores it."""
+    for pair in others:
+        if not all(storage.exists(each) for each in (pair.image, *pair.packages)):
+            raise BuilderError(
+                f"{target}: the manifests for {pair.image.platform} are gone from it; push that platform again, or push "
+                "without --append"
+            )
 
 
 def _digest(descriptor: Descriptor | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,19 @@ from lamella.builder.image.documents import About, ImageLayer, PackageLayer, doc
 from lamella.builder.layer import wanted
 from lamella.builder.layer.build import build
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.layer.plan import PlannedLayer, PushPlan, plan
+from lamella.builder.layer.plan import PushPlan, plan
 from lamella.builder.layer.rules import Remembered
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing import destination
 from lamella.builder.pushing.belief import belief_of
 from lamella.builder.pushing.options import PushOptions
-from lamella.builder.pushing.publish import Attachments, PublishedIndex, attach, publish
-from lamella.builder.pushing.survey import survey_destination
+from lamella.builder.pushing.presence import Presence
+from lamella.builder.pushing.publish import Attachments, PublishedIndex, publish
+from lamella.builder.pushing.survey import find_layers
 from lamella.builder.pushing.team_cache import tag_name
-from lamella.builder.pushing.upload import Uploads
+from lamella.builder.pushing.upload import Uploads, blob
 from lamella.builder.scanning.options import ScanOptions
-from lamella.layers.errors import LayersError
+from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
 from lamella.layers.oci.values import is_image_prefix
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from lamella.builder.layer.cache import BuiltLayer
     from lamella.builder.layer.wanted import Layers
     from lamella.builder.pushing.belief import Belief
-    from lamella.builder.pushing.survey import Survey
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import Storage
     from lamella.layers.progress import Progress
@@ -100,37 +101,58 @@ def push(
             scan_options = replace(scan_options, image_prefix=options.image_prefix)
             environment = scan(environment, scan_options, progress=bars)
         with contextlib.closing(open_storage(target, trust, create=True, mirrors=False)) as storage:
-            tools = _Tools(storage, target, trust, cache or LayerCache(), bars)
-            resolved = _resolve(tools, environment, options)
-            decided = _decide(tools, resolved)
-            if options.dry_run:
-                return _planned(tools, resolved, decided)
-            if decided.plan.unchanged:
-                return _unchanged(tools, resolved, decided)
-            with contextlib.closing(Uploads(storage, decided.there, bars)) as uploads:
+            tools = _tools(storage, target, trust, cache or LayerCache(), bars, check=options.check)
+            return _push(tools, _resolve(tools, environment, options))
+
+
+def _push(tools: _Tools, resolved: _Resolved) -> Pushed:
+    """Decide and act; once more, with every answer of earlier pushes forgotten, if the destination has lost something."""
+    passes: list[tuple[PushPlan, Uploads]] = []
+    while True:
+        decided = _decide(tools, resolved)
+        if resolved.options.dry_run:
+            return _planned(tools, resolved, decided)
+        with contextlib.closing(Uploads(tools.storage, decided.there, tools.progress)) as uploads:
+            passes.append((decided.plan, uploads))
+            try:
                 known = _execute(tools, resolved, decided, uploads)
-                published = _publish(tools, resolved, decided, known, uploads)
+                published = _publish(tools, resolved, known, uploads)
+                break
+            except (InvalidContent, NotFound):
+                # A registry refuses a manifest that names a lost blob, and a bundle can't be built of one.
+                if not tools.presence.believed:
+                    raise
+                tools.presence.doubt()
+                resolved = replace(resolved, cached=_cached(tools.cache, resolved.layers, resolved.belief))
     return Pushed(
-        str(target.at(published.index.digest)),
-        environment,
+        str(tools.target.at(published.index.digest)),
+        resolved.environment,
         decided.plan,
-        len(decided.plan.chosen("build")),
+        sum(len(plan.chosen("build")) for plan, _ in passes),
         len(decided.plan.chosen("reuse")),
-        uploads.count,
-        uploads.moved,
+        sum(uploads.count for _, uploads in passes),
+        0 if decided.plan.unchanged else sum(uploads.moved for _, uploads in passes),
         published.unattached,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Tools:
-    """Storage, trust, cache and progress, for every step of a push."""
+    """Storage, trust, cache, presence and progress, for every step of a push."""
 
     storage: Storage
     target: Reference
     trust: Trust
     cache: LayerCache
+    presence: Presence
     progress: Progress
+
+
+def _tools(
+    storage: Storage, target: Reference, trust: Trust, cache: LayerCache, progress: Progress, *, check: bool
+) -> _Tools:
+    place = "" if target.is_layout else f"{target.registry}/{target.repository}"
+    return _Tools(storage, target, trust, cache, Presence(storage, cache, place, check=check), progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +190,10 @@ class _Decided:
     """Decisions of a push, before anything is built or uploaded."""
 
     plan: PushPlan
-    survey: Survey | None
-    """None if the tag names exactly this environment."""
-
-    @property
-    def there(self) -> frozenset[str]:
-        """Digests that the destination has already."""
-        return self.survey.there if self.survey else frozenset()
+    known: Mapping[str, BuiltLayer]
+    """Layers by key."""
+    there: frozenset[str]
+    """Digests that the destination has already."""
 
 
 def _resolve(tools: _Tools, environment: Environment, options: PushOptions) -> _Resolved:
@@ -194,34 +213,60 @@ def _resolve(tools: _Tools, environment: Environment, options: PushOptions) -> _
         notes=remembered,
     )
     belief = belief_of(tools.target, options.signing_key, tools.trust)
-    cached = {item.key: built for item in layers.all if (built := belief.find(tools.cache, item.key))}
+    cached = _cached(tools.cache, layers, belief)
     tag = destination.current(tools.storage, tools.target)
     return _Resolved(environment, options, base, layers, remembered, belief, cached, tag)
 
 
+def _cached(cache: LayerCache, layers: Layers, belief: Belief) -> dict[str, BuiltLayer]:
+    return {item.key: built for item in layers.all if (built := belief.find(cache, item.key))}
+
+
 def _decide(tools: _Tools, resolved: _Resolved) -> _Decided:
-    layers, tag, cached = resolved.layers.all, resolved.tag, resolved.cached
-    platform = resolved.environment.platform
-    if tag and len(cached) == len(layers):
-        others = destination.others(tools.storage, tag, platform, resolved.belief) if resolved.options.append else ()
-        if tag.digest == resolved.documents(cached, others).index.descriptor.digest:
-            planned = tuple(PlannedLayer(item, "reuse", cached[item.key]) for item in layers)
-            return _Decided(PushPlan(str(tools.target), planned, unchanged=True), None)
-    survey = survey_destination(
-        tools.storage,
-        tools.target,
-        layers,
-        platform,
-        belief=resolved.belief,
-        now=tag,
-        cache=tools.cache,
-        cached=cached,
-    )
+    layers, tag, known, presence = resolved.layers.all, resolved.tag, resolved.cached, tools.presence
+    named = _named(tools, resolved, known)
+    if not named:
+        known = find_layers(
+            tools.storage,
+            tools.target,
+            layers,
+            resolved.environment.platform,
+            belief=resolved.belief,
+            answers=presence.answers,
+            now=tag,
+            cache=tools.cache,
+            cached=known,
+        )
+        named = _named(tools, resolved, known)
+    asked = [blob(known[item.key]) for item in layers if item.key in known]
+    asked += [layer.descriptor for layer in resolved.base.layers] if resolved.base else []
+    if named:
+        asked += [document.descriptor for document in named.configs]
+        if tools.target.is_layout:
+            asked += [document.descriptor for document in (*named.manifests, named.index)]
+    there = presence.there(asked)
+    unchanged = named is not None and all(str(each.digest) in there for each in asked)
+    if named and not tools.target.is_layout:
+        # The registry has just sent it. Its manifests it is sent: it checks what they name.
+        there |= {str(named.index.descriptor.digest)}
 
     def here(built: BuiltLayer) -> bool:
         return tools.cache.blob_path(built) is not None
 
-    return _Decided(plan(str(tools.target), layers, survey.known, here, survey.there), survey)
+    planned = plan(str(tools.target), layers, known, here, there)
+    return _Decided(replace(planned, unchanged=unchanged), known, there)
+
+
+def _named(tools: _Tools, resolved: _Resolved, known: Mapping[str, BuiltLayer]) -> Documents | None:
+    """Documents of the push if the tag names exactly these; None if it names others, or if a layer is not known."""
+    tag, options = resolved.tag, resolved.options
+    if not tag or any(item.key not in known for item in resolved.layers.all):
+        return None
+    others: tuple[Pair, ...] = ()
+    if options.append:
+        others = destination.others(tools.storage, tag, resolved.environment.platform, resolved.belief)
+    made = resolved.documents(known, others)
+    return made if tag.digest == made.index.descriptor.digest else None
 
 
 def _planned(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
@@ -230,82 +275,64 @@ def _planned(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
     if planned.unchanged and resolved.tag:
         reference = str(tools.target.at(resolved.tag.digest))
     elif resolved.base:
-        planned = replace(planned, base=_lacking(tools.storage, resolved.base, decided.there))
+        planned = replace(planned, base=_lacking(resolved.base, decided.there))
     return Pushed(reference, resolved.environment, planned, 0, len(planned.chosen("reuse")), 0, 0)
-
-
-def _unchanged(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
-    """Return the result for a tag that names exactly this environment. Attach missing artifacts."""
-    assert resolved.tag
-    published = attach(tools.storage, tools.target, resolved.tag, resolved.attachments(resolved.cached))
-    pinned = str(tools.target.at(resolved.tag.digest))
-    return Pushed(pinned, resolved.environment, decided.plan, 0, len(decided.plan.layers), 0, 0, published.unattached)
 
 
 def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Uploads) -> dict[str, BuiltLayer]:
     """Build and upload as decided, wait for every upload, and return the layers by key."""
     environment, options, cache = resolved.environment, resolved.options, tools.cache
-    results = dict(decided.survey.known if decided.survey else {})
+    results = dict(decided.known)
+    if decided.plan.unchanged:
+        return results
+    uploads.begin()
 
     def done(key: str, built: BuiltLayer) -> None:
         results[key] = built
         uploads.layer(built, cache)
 
     with contextlib.ExitStack() as stack:
-        if resolved.base and options.base:
+        if resolved.base and options.base and _lacking(resolved.base, decided.there):
             _take_base(stack, tools, uploads, resolved.base, Reference.parse(options.base))
         for layer in decided.plan.chosen("upload"):
             if layer.built:
-                uploads.layer(layer.built, cache)
-        keys = {layer.wanted.key for layer in decided.plan.chosen("build")}
-        compiler = stack.enter_context(contextlib.closing(Compiler(environment.interpreter)))
-        build(
-            [content for content in resolved.layers.packages if content.wanted.key in keys],
-            [bundle for bundle in resolved.layers.bundles if bundle.key in keys],
-            ship=lambda package: wanted.shipped(environment, package, options.image_prefix, resolved.remembered),
-            known=results,
-            cache=cache,
-            compiler=compiler,
-            compression=options.compression,
-            storage=tools.storage,
-            progress=tools.progress,
-            done=done,
-        )
+                uploads.layer(layer.built, cache, ask=False)
+        if keys := {layer.wanted.key for layer in decided.plan.chosen("build")}:
+            compiler = stack.enter_context(contextlib.closing(Compiler(environment.interpreter)))
+            build(
+                [content for content in resolved.layers.packages if content.wanted.key in keys],
+                [bundle for bundle in resolved.layers.bundles if bundle.key in keys],
+                ship=lambda package: wanted.shipped(environment, package, options.image_prefix, resolved.remembered),
+                known=results,
+                cache=cache,
+                compiler=compiler,
+                compression=options.compression,
+                storage=tools.storage,
+                progress=tools.progress,
+                done=done,
+            )
         uploads.wait()
     return results
 
 
-def _publish(
-    tools: _Tools, resolved: _Resolved, decided: _Decided, known: Mapping[str, BuiltLayer], uploads: Uploads
-) -> PublishedIndex:
+def _publish(tools: _Tools, resolved: _Resolved, known: Mapping[str, BuiltLayer], uploads: Uploads) -> PublishedIndex:
     """Upload the documents, attach the artifacts, and set the tag."""
-    survey, cache = decided.survey, tools.cache
-    assert survey
-    layers = [known[item.key] for item in resolved.layers.all]
-
-    def send(made: Documents) -> None:
-        try:
-            uploads.documents(made)
-        except LayersError:
-            # A blob seen within the last day may be gone: the registry refuses a manifest that names it.
-            if not survey.believed:
-                raise
-            survey.doubt(cache)
-            uploads.make_sure(layers, cache)
-            uploads.documents(made)
-
+    presence = tools.presence
     published = publish(
         tools.storage,
         tools.target,
         functools.partial(resolved.documents, known),
         resolved.attachments(known),
-        send=send,
         uploads=uploads,
+        presence=presence,
         now=resolved.tag,
         append=resolved.options.append,
         belief=resolved.belief,
     )
-    survey.remember(cache, layers, tag_name(tools.target.tag, published.index.digest, resolved.belief))
+    presence.confirm(uploads.confirmed)
+    # Its layers are known: no later push needs to read it.
+    presence.answers.tags[tag_name(tools.target.tag, published.index.digest, resolved.belief)] = time.time()
+    presence.remember()
     return published
 
 
@@ -335,9 +362,13 @@ def _base(tools: _Tools, environment: Environment, options: PushOptions) -> Base
         return bases.read_base(storage, reference, environment.platform, trust)
 
 
-def _lacking(storage: Storage, under: Base, there: Collection[str]) -> tuple[Descriptor, ...]:
-    asked = {layer.descriptor.digest: layer.descriptor for layer in under.layers}
-    return tuple(each for each in asked.values() if str(each.digest) not in there and not storage.exists(each))
+def _lacking(base: Base, there: Collection[str]) -> tuple[Descriptor, ...]:
+    """Layers of `base` that are not `there`, each once."""
+    return tuple(
+        {
+            layer.digest: layer for layer in (each.descriptor for each in base.layers) if str(layer.digest) not in there
+        }.values()
+    )
 
 
 def _take_base(stack: contextlib.ExitStack, tools: _Tools, uploads: Uploads, base: Base, reference: Reference) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.builder.pushing.belief import Belief
-    from lamella.builder.pushing.destination import Destination
     from lamella.layers.oci.documents import Digest, Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
@@ -39,7 +38,7 @@ class Answers:
     """Answers of one repository, each with its time (seconds since 1970)."""
 
     digests: dict[str, float] = field(default_factory=dict)
-    """Blobs that it has."""
+    """Blobs that it had when it was asked for them, or took them."""
     tags: dict[str, float] = field(default_factory=dict)
     """Tags read, each with the digest that it had: see `tag_name`."""
 
@@ -67,14 +66,14 @@ def learn(
     *,
     answers: Answers,
     belief: Belief,
-) -> Destination:
+) -> dict[str, BuiltLayer]:
     """Read the repository's other tags, the last first, until all keys in `missing` are found.
 
-    Return all their layers. Tags read are added to `answers`, and are not read again within a day
+    Return all their layers by key. Tags read are added to `answers`, and are not read again within a day
     unless they moved; that check costs one request a tag, less than building a layer.
     """
     if not missing:
-        return destination.Destination()
+        return {}
     try:
         tags = storage.tags()
     except NotFound:
@@ -84,28 +83,26 @@ def learn(
     # Up to as many tags again that were never read: each push reaches older ones.
     names = sorted({*theirs[-MOST_TAGS:], *[tag for tag in theirs if tag not in read][-MOST_TAGS:]})
 
-    def read_tag(tag: str) -> tuple[str, Destination]:
+    def read_tag(tag: str) -> tuple[str, dict[str, BuiltLayer]]:
         name = tag
         try:
             index = storage.resolve(tag)
             name = tag_name(tag, index.digest, belief)
             if name not in answers.tags:
-                return name, destination.read_destination(storage, reference, index, platform, belief)
+                return name, destination.read_layers(storage, reference, index, platform, belief)
         except (NotFound, InvalidContent):
             pass  # removed meanwhile, or not an image of Lamella's
-        return name, destination.Destination()
+        return name, {}
 
     known: dict[str, BuiltLayer] = {}
-    digests: set[str] = set()
     with ThreadPoolExecutor(_THREADS, "lamella-learn") as pool:
         while names and not known.keys() >= set(missing):
             some = names[-_THREADS:]
             del names[-_THREADS:]
             for name, found in list(pool.map(read_tag, some)):
-                known |= found.known
-                digests |= found.digests
+                known |= found
                 answers.tags.setdefault(name, time.time())
-    return destination.Destination(None, frozenset(digests), known)
+    return known
 
 
 def tag_name(tag: str, digest: Digest, belief: Belief) -> str:

@@ -40,7 +40,12 @@ class Uploads:
         """Number of blobs uploaded."""
         self.moved = 0
         """Bytes uploaded."""
-        progress.begin(TASK, None, "B")
+        self.confirmed: set[str] = set()
+        """Digests that the destination took, or has as it said when asked."""
+
+    def begin(self) -> None:
+        """Show progress, until `wait` returns."""
+        self._progress.begin(TASK, None, "B")
 
     def wait(self) -> None:
         """Wait for every upload. Raise the first error."""
@@ -52,14 +57,14 @@ class Uploads:
         """Cancel uploads that have not begun, and wait for the others."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def layer(self, built: BuiltLayer, cache: LayerCache) -> None:
-        """Upload a layer from the cache."""
+    def layer(self, built: BuiltLayer, cache: LayerCache, *, ask: bool = True) -> None:
+        """Upload a layer from the cache. `ask`: unless the destination has it."""
 
         def send() -> None:
             path = cache.blob_path(built)
             if path is None:
                 raise CacheError(f"layer {built.digest.short}: removed from the cache during the push; push again")
-            if not self._storage.exists(_descriptor(built)):
+            if not ask or not self._storage.exists(blob(built)):
                 self._send(built, path, cache)
 
         self._submit(str(built.digest), send)
@@ -75,24 +80,16 @@ class Uploads:
 
         self._submit(str(descriptor.digest), send)
 
-    def make_sure(self, layers: Iterable[BuiltLayer], cache: LayerCache) -> None:
-        """Check each of `layers` at the destination, and upload the missing ones from the cache."""
-        for built in layers:
-            if self._storage.exists(_descriptor(built)):
-                continue
-            path = cache.blob_path(built)
-            if path is None:
-                raise CacheError(f"layer {built.digest.short}: in neither the registry nor the cache; push again")
-            self._send(built, path, cache)
-
     def document(self, document: Document, *, tag: str = "") -> None:
         """Upload a config, manifest or index in the calling thread."""
+        digest = str(document.descriptor.digest)
         with self._lock:
-            if str(document.descriptor.digest) in self._there and not tag:
+            if digest in self._there | self.confirmed and not tag:
                 return
         self._storage.push(document.descriptor, lambda: BytesIO(document.content), tag=tag)
         with self._lock:
             self.moved += document.descriptor.size
+            self.confirmed.add(digest)
 
     def documents(self, documents: Documents) -> None:
         """Upload all documents, each after those that it names, the index without a tag."""
@@ -101,7 +98,7 @@ class Uploads:
 
     def _send(self, built: BuiltLayer, path: str, cache: LayerCache) -> None:
         try:
-            self._storage.push(_descriptor(built), partial(_opened, path))
+            self._storage.push(blob(built), partial(_opened, path))
         except InvalidContent as error:
             # Registries also refuse for other reasons: read the blob to see whether it is at fault.
             if (damage := _damage(built, path)) is None:
@@ -115,11 +112,16 @@ class Uploads:
             if digest in self._there:
                 return
             self._there.add(digest)
-            self._futures.append(self._pool.submit(send))
+            self._futures.append(self._pool.submit(self._confirming, digest, send))
             failed = [future for future in self._futures if future.done() and future.exception()]
         # A build of minutes stops at its next layer if the registry refuses uploads.
         for future in failed[:1]:
             future.result()
+
+    def _confirming(self, digest: str, send: Callable[[], None]) -> None:
+        send()
+        with self._lock:
+            self.confirmed.add(digest)
 
     def _sent(self, size: int) -> None:
         with self._lock:
@@ -128,7 +130,8 @@ class Uploads:
         self._progress.advance(TASK, size)
 
 
-def _descriptor(built: BuiltLayer) -> Descriptor:
+def blob(built: BuiltLayer) -> Descriptor:
+    """Descriptor of a layer's blob."""
     return Descriptor(built.media_type, built.digest, built.size)
 
 
@@ -136,7 +139,7 @@ def _damage(built: BuiltLayer, path: str) -> str | None:
     """Reason why the blob at `path` is damaged, or None."""
     try:
         with open(path, "rb") as file:
-            reader = VerifiedReader(file, _descriptor(built))
+            reader = VerifiedReader(file, blob(built))
             while reader.read(1 << 20):
                 pass
     except InvalidContent as error:

@@ -41,6 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     environment.add_to(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would be built and uploaded; change nothing")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="ask the registry for every blob, and send lost ones again (default: ask once a day)",
+    )
     parser.add_argument("--append", action="store_true", help="keep the other platforms of the tag")
     parser.add_argument("--sbom", action="store_true", help="attach a CycloneDX bill of materials")
     parser.add_argument(
@@ -98,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
                 compression=arguments.compression,
                 max_layers=arguments.max_layers,
                 dry_run=arguments.dry_run,
+                check=arguments.check,
                 append=arguments.append,
                 sbom=arguments.sbom,
                 signing_key=signing_key,

@@ -37,11 +37,17 @@ class Artifact:
 
 
 def attach(
-    storage: Storage, subject: Descriptor, artifact: Artifact, there: Collection[Descriptor] | None = None
+    storage: Storage,
+    subject: Descriptor,
+    artifact: Artifact,
+    there: Collection[Descriptor] | None = None,
+    *,
+    check: bool = False,
 ) -> Descriptor:
     """Pushes `artifact` as a referrer of `subject`, unless it is one, and returns its manifest's descriptor. Idempotent.
 
-    `there` is what `referrers` said a moment ago, for whoever attaches several and asks once.
+    `there` is what `referrers` said a moment ago, for whoever attaches several and asks once. `check`: ask for an artifact
+    that is listed, too, and push it again if a part of it is gone.
 
     With the tag schema, of two that attach to one subject at the same moment one may be lost; the specification has no
     way around that.
@@ -56,7 +62,8 @@ def attach(
     )
     if there is None:
         there = referrers(storage, subject)
-    if any(entry.digest == descriptor.digest for entry in there):
+    listed = any(entry.digest == descriptor.digest for entry in there)
+    if listed and not (check and any(not storage.exists(each) for each in (descriptor, config, layer))):
         return descriptor
     for document, content in ((config, b"{}"), (layer, artifact.content)):
         if not storage.exists(document):
@@ -107,8 +114,9 @@ def _schema_tag(digest: Digest) -> str:
 def _tagged(storage: ReadOnlyStorage, digest: Digest) -> tuple[Descriptor, ...]:
     try:
         descriptor = storage.resolve(_schema_tag(digest))
+        if descriptor.media_type not in INDEX_TYPES:
+            return ()
+        # A layout may have lost it, though its tag is there: as if nothing were attached.
+        return Index.parse(fetch_document(storage, descriptor)).manifests
     except NotFound:
         return ()
-    if descriptor.media_type not in INDEX_TYPES:
-        return ()
-    return Index.parse(fetch_document(storage, descriptor)).manifests

@@ -72,7 +72,7 @@ class Registry:
     """A repository as a `Storage`, used from any number of threads.
 
     It speaks HTTPS; plain HTTP if `trust` is insecure, or on loopback if the server refuses TLS.
-    `mirrors`: read from mirrors first.
+    `mirrors`: read from mirrors first. Without, the repository is opened to write.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Registry:
         self._in_parts = False
         self._part = part
         self._read: dict[Digest, bytes] = {}
+        self._writes = not mirrors
         self._known_mirrors: list[tuple[Mirror, Client]] | None = None if mirrors else []
         self._dead: set[str] = set()
 
@@ -368,7 +369,8 @@ class Registry:
         return patiently(self._patience, ask)
 
     def _pulling(self) -> set[str]:
-        return {f"repository:{self._repository}:pull"}
+        # Opened to write: the first token is good for everything, and no second one is asked for.
+        return self._pushing() if self._writes else {f"repository:{self._repository}:pull"}
 
     def _pushing(self) -> set[str]:
         return {f"repository:{self._repository}:pull,push"}

@@ -68,11 +68,14 @@ def sign_digest(storage: Storage, reference: Reference, digest: Digest, key: Pri
     """Signs `digest`, which is in `storage`, where `reference` is, unless `key` did already."""
     payload = canonical_json(_claim(reference, digest))
     there = _layers(storage, digest)
-    if any(claim.is_by(key.public_key()) for claim in _older(storage, digest)):
+    recent = [(layer, _claim_of(storage, layer, digest)) for layer in there[-sigstore.MOST :]]
+    if any(claim and claim.is_by(key.public_key()) for _, claim in recent):
         return
     signature = base64.b64encode(keys.signed(key, payload)).decode()
     about = {SIGNATURE: signature, SIGNER: keys.fingerprint(key.public_key())}
-    layers = [*there, Descriptor.of(PAYLOAD, payload, about)]
+    # A manifest that names a payload which is gone would be refused.
+    kept = [*there[: -sigstore.MOST], *(layer for layer, claim in recent if claim)]
+    layers = [*kept, Descriptor.of(PAYLOAD, payload, about)]
     config = ImageConfig(Platform("", ""), tuple(layer.digest for layer in layers)).to_json()
     manifest = Manifest(Descriptor.of(CONFIG, config), tuple(layers)).to_json()
     for media_type, content in ((PAYLOAD, payload), (CONFIG, config)):
@@ -236,20 +239,24 @@ def tag_of(digest: Digest) -> str:
 
 def _layers(storage: ReadOnlyStorage, digest: Digest) -> tuple[Descriptor, ...]:
     try:
-        descriptor = storage.resolve(tag_of(digest))
+        layers = Manifest.parse(fetch_document(storage, storage.resolve(tag_of(digest)))).layers
     except NotFound:
         return ()
-    layers = Manifest.parse(fetch_document(storage, descriptor)).layers
     return tuple(layer for layer in layers if layer.media_type == PAYLOAD)
 
 
 def _older(storage: ReadOnlyStorage, digest: Digest) -> list[_Claim]:
     """Signatures as cosign 2 writes them."""
-    return [_claim_of(storage, layer, digest) for layer in _layers(storage, digest)[-sigstore.MOST :]]
+    claims = (_claim_of(storage, layer, digest) for layer in _layers(storage, digest)[-sigstore.MOST :])
+    return [claim for claim in claims if claim]
 
 
-def _claim_of(storage: ReadOnlyStorage, layer: Descriptor, digest: Digest) -> _Claim:
-    payload = fetch_document(storage, layer)
+def _claim_of(storage: ReadOnlyStorage, layer: Descriptor, digest: Digest) -> _Claim | None:
+    """Claim of one layer; None if the storage has lost its payload."""
+    try:
+        payload = fetch_document(storage, layer)
+    except NotFound:
+        return None
     try:
         critical = json.loads(payload)["critical"]
         right = critical["type"] == _TYPE and critical["image"]["docker-manifest-digest"] == str(digest)
