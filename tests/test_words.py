@@ -20,9 +20,8 @@ ROOT = Path(__file__).parent.parent
 CLEAN = (
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cli", "docs",
     "tests/cli",
-    "builder/lamella/builder/pushing", "builder/lamella/builder/files/secrets.py",
-    "builder/lamella/builder/scanning/findings.py", "builder/lamella/builder/scanning/symlinks.py",
-    "builder/lamella/builder/image/sbom.py", "builder/lamella/builder/wheels", "builder/lamella/builder/local/ignore.py", "layers/lamella/layers/signing",
+    "builder/lamella/builder/pushing", "builder/lamella/builder/files",
+    "builder/lamella/builder/scanning", "builder/lamella/builder/image", "builder/lamella/builder/wheels", "builder/lamella/builder/local/ignore.py", "layers/lamella/layers/signing",
     "tests/builder/wheels", "tests/builder/local/test_ignore.py",
     "tests/test_documentation.py",
 )  # fmt: skip

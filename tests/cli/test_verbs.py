@@ -307,7 +307,7 @@ def test_a_requirement_left_out_with_ignore_is_a_note_and_not_a_failure(lamella:
     (found,) = document["findings"]
     assert (found["severity"], found["message"]) == (
         "note",
-        "beta 2.0 requires alpha>=1, which is left out as was asked",
+        "beta 2.0 requires alpha>=1, which is left out on request",
     )
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Environment
     from lamella.layers.oci.storage import Storage
 
-PATCHED = Finding("warning", "patched", "p", "p.py of p 1.0 changed since the install: ships as it is")
+PATCHED = Finding("warning", "patched", "p", "p.py: changed since p 1.0 was installed; ships as it is")
 MISSING = Finding("error", "requires", "p", "p 1.0 requires q, which is not installed: install it")
 NOTE = Finding("note", "unowned", "x", "x: belongs to no package; ships with the unowned files")
 

@@ -243,6 +243,6 @@ def test_packages_that_are_to_be_left_out_are_named_and_so_is_who_needs_them(tmp
     assert f"{SITE}/alpha.py" not in shipped(scanned)
     said = {finding.message for finding in scanned.findings if finding.kind in {"ignore", "requires"}}
     assert said == {
-        "beta 1.0 requires alpha, which is left out as was asked",
-        "nothing is to be left out, and is not in the environment: correct the name",
+        "beta 1.0 requires alpha, which is left out on request",
+        "--ignore nothing: no such package in the environment; correct the name",
     }

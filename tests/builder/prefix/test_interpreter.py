@@ -152,7 +152,7 @@ def test_what_the_user_s_site_hides_is_said_and_does_not_ship(
         (site / "both-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: both\nVersion: 1.0\n")
     monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
     (found,) = [finding for finding in scan(str(standalone)).findings if finding.kind == "shadowed"]
-    assert found.message == f"Python imports both from {tmp_path / SITE} here; the environment's own ships"
+    assert found.message == f"both: ships from the environment, though Python imports it from {tmp_path / SITE} here"
 
 
 def test_what_only_the_user_s_site_has_is_said_and_does_not_ship(
@@ -166,7 +166,7 @@ def test_what_only_the_user_s_site_has_is_said_and_does_not_ship(
         (site / name).write_text("")
     monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
     assert [finding.message for finding in scan(str(standalone)).findings if finding.kind == "outside"] == [
-        f"Python imports {name} from {site} here, which is not of the environment: it does not ship; install it there"
+        f"{name}: left out, since it is not in the environment; install it there; Python imports it from {site} here"
         for name in ("loose", "only-user")
     ]
     monkeypatch.setenv("PYTHONNOUSERSITE", "1")

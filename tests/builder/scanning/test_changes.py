@@ -84,7 +84,7 @@ def test_an_environment_that_is_written_to_is_not_scanned(made: Path) -> None:
         assert writer.stdout
         writer.stdout.readline()
         try:
-            with pytest.raises(EnvironmentChanged, match=r"data\.bin changed while the environment was scanned"):
+            with pytest.raises(EnvironmentChanged, match=r"data\.bin: changed while the environment was scanned"):
                 scan(str(made))
         finally:
             writer.kill()
@@ -98,7 +98,7 @@ def test_an_environment_that_is_written_to_is_not_scanned(made: Path) -> None:
     [
         (
             "pkg/secret.py",
-            r"can't read .*/pkg/secret\.py: Permission denied; make it readable, or leave its package out",
+            r"cannot read .*/pkg/secret\.py: Permission denied; make it readable, or leave its package out",
         ),
         ("pkg", r"can't list .*/pkg: Permission denied; make it readable for you"),
     ],

@@ -124,8 +124,8 @@ def test_two_conda_packages_with_one_path_are_said(conda: Path) -> None:
     scanned = scan(str(conda))
     record.write_text(before)
     assert {(each.severity, each.message) for each in findings(scanned, "owners")} == {
-        ("warning", "share/shared.txt is claimed by one and by two: it ships with one, whose bytes it has"),
-        ("note", "share/same.txt is claimed by one and by two: it ships with one"),
+        ("warning", "share/shared.txt: claimed by one and by two; ships with one, whose record matches it"),
+        ("note", "share/same.txt: claimed by one and by two; ships with one"),
     }
 
 
@@ -137,7 +137,7 @@ def test_a_path_that_has_nobody_s_bytes_is_not_said_to_have_somebody_s(made: Pat
         (info / "RECORD").write_text(f"shared.py,sha256={text},1\n")
     (site / "shared.py").write_text("3")
     (found,) = findings(scan(str(made)), "owners")
-    assert found.message.endswith("it ships with one")
+    assert found.message.endswith("; ships with one")
 
 
 def test_what_a_recorded_link_to_a_folder_leads_to_is_its_package_s(made: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_who_needs_what_is_left_out_is_a_note(made: Path) -> None:
     scanned = scan(str(made), ScanOptions(ignore=("BIG",)))
     (found,) = findings(scanned, "requires")
     assert (found.severity, found.subject) == ("note", "needs")
-    assert found.message == "needs 1.0 requires Big>=1, which is left out as was asked"
+    assert found.message == "needs 1.0 requires Big>=1, which is left out on request"
     assert not blocking_findings(scanned, "warning")
 
 
@@ -232,7 +232,7 @@ def test_what_is_left_out_has_no_findings_of_its_own(made: Path) -> None:
 def test_what_a_left_out_conda_package_brought_is_not_there_either(conda: Path) -> None:
     scanned = scan(str(conda), ScanOptions(ignore=("pytorch",)))
     (found,) = findings(scanned, "requires")
-    assert found.message == "uses 1.0 depends on pytorch, which is left out as was asked"
+    assert found.message == "uses 1.0 depends on pytorch, which is left out on request"
     assert not [path for path in shipped(scanned) if "torch" in path]
 
 
@@ -240,11 +240,11 @@ def test_a_package_that_can_t_be_read_can_be_left_out(made: Path) -> None:
     # No mode closes a file to root: this one opens, and nothing is at its beginning.
     (made / SITE / "closed.py").symlink_to("/proc/self/mem")
     dist(made / SITE, "closed", "closed.py")
-    with pytest.raises(CannotBuild, match=r"can't read /proc/\d+/mem"):
+    with pytest.raises(CannotBuild, match=r"cannot read /proc/\d+/mem"):
         scan(str(made))
     scanned = scan(str(made), ScanOptions(ignore=("closed",)))
     assert "closed" not in {each.name for each in scanned.packages}
-    assert reasons(scanned)[f"{SITE}/closed.py"] == "of closed, as was asked"
+    assert reasons(scanned)[f"{SITE}/closed.py"] == "part of closed, left out on request"
 
 
 @pytest.mark.parametrize("name", ["python", "unowned", "system-libraries"])
@@ -273,7 +273,7 @@ def test_no_system_library_ships_in_the_place_of_one_that_is_left_out(made: Path
     assert not [path for path in shipped(scanned) if "libheld" in path]
     (found,) = findings(scanned, "libraries")
     assert (found.severity, found.subject) == ("note", "uses")
-    assert found.message == f"libheld.so.1 is needed by {SITE}/module.so and is left out as was asked"
+    assert found.message == f"libheld.so.1: needed by {SITE}/module.so, but left out on request"
 
 
 # Which findings forbid a push

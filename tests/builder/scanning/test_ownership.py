@@ -123,7 +123,7 @@ def test_of_two_versions_in_one_folder_the_one_whose_files_are_there_ships(made:
     assert not [path for path in shipped(scanned) if "two-1.0" in path]
     (found,) = findings(scanned, "duplicate")
     assert found.message == (
-        f"two is here as 0.9 and as 1.0: the files are those of 0.9, which ships; remove {SITE}/two-1.0.dist-info"
+        f"two: installed as 0.9 and as 1.0; 0.9 ships, since the files are its own; remove {SITE}/two-1.0.dist-info"
     )
 
 
@@ -147,7 +147,7 @@ def test_a_path_of_two_owners_ships_with_the_one_whose_bytes_it_has(made: Path, 
     (found,) = findings(scanned, "owners")
     assert (found.severity, found.message) == (
         "warning",
-        f"{SITE}/shared/x.py is claimed by b and by a: it ships with b, whose bytes it has",
+        f"{SITE}/shared/x.py: claimed by b and by a; ships with b, whose record matches it",
     )
     assert not findings(scanned, "patched")
 
@@ -167,13 +167,13 @@ def test_a_file_that_was_patched_by_hand_ships_as_it_is_and_the_scan_says_so(mad
     scanned = scan(str(made))
     assert file(scanned, f"{SITE}/mod.py").digest == hashlib.sha256(b"by hand").hexdigest()
     (found,) = findings(scanned, "patched")
-    assert found.message == f"{SITE}/mod.py of mod 1 changed since the install: ships as it is"
+    assert found.message == f"{SITE}/mod.py: changed since mod 1 was installed; ships as it is"
 
 
 def test_what_a_record_names_and_is_not_there_is_a_finding(made: Path, site: Path) -> None:
     dist(site, "half", "1", "half/a.py,,\nhalf/b.py,,\nhalf/__pycache__/a.cpython-311.pyc,,\n")
     (found,) = findings(scan(str(made)), "missing")
-    assert found.message == f"half 1 records {SITE}/half/a.py and 1 more, not on this disk: reinstall it"
+    assert found.message == f"{SITE}/half/a.py and 1 more: missing, though half 1 records it; reinstall half"
 
 
 def test_a_module_that_no_package_owns_ships_and_the_scan_says_so(made: Path, site: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_library_that_is_nowhere_is_a_finding(made: Path, site: Path, tmp_path
     gone.unlink()
     (found,) = findings(scan(str(made)), "libraries")
     assert found.message == (
-        f"libgone.so.1 is needed by {SITE}/module.so and is neither in the environment nor on this system"
+        f"libgone.so.1: needed by {SITE}/module.so, but neither in the environment nor on this system"
     )
 
 

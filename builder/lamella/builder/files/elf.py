@@ -1,6 +1,6 @@
-"""What an ELF file asks of the machine that loads it. Source: gABI chapter 5, the GNU symbol versioning document.
+"""Read an ELF file's requirements. Source: gABI chapter 5, the GNU symbol versioning document.
 
-A reader of its own, because nothing in the standard library reads ELF and a process per file would cost a second.
+A reader of our own: the standard library has none, and a process per file would cost a second.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ _NT_GNU_PROPERTY = 5
 _X86_ISA_1_NEEDED = 0xC0008002
 _MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
 _MOST = 4096
-"""Entries of any one table that are read: real files have dozens, and a hostile one may claim billions."""
+"""Maximum entries to read of one table: real files have dozens, a hostile one may claim billions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elf:
-    """The loader's view of one ELF file."""
+    """An ELF file as the dynamic loader sees it."""
 
     machine: str
-    """Its architecture, as OCI names it; empty for one that OCI has no name for."""
+    """Architecture by its OCI name; empty if OCI has no name for it."""
     soname: str
     needed: tuple[str, ...]
-    """Sonames, in the order of the file (DT_NEEDED)."""
+    """Sonames in file order (DT_NEEDED)."""
     rpath: tuple[str, ...]
-    """DT_RPATH's folders, `$ORIGIN` not expanded; empty where there is a DT_RUNPATH, as the loader has it."""
+    """Folders of DT_RPATH, `$ORIGIN` not expanded; empty if there is a DT_RUNPATH, as in ld.so(8)."""
     runpath: tuple[str, ...]
     glibc: tuple[int, ...]
-    """The newest GLIBC_ symbol version that it asks for, such as (2, 28); empty for none."""
+    """Newest GLIBC_ symbol version that it needs, such as (2, 28); empty for none."""
     level: int
-    """The x86-64 level that it is marked to need, 2 to 4; 1 where it says nothing."""
+    """x86-64 level that it is marked to need, 2 to 4; 1 if it has no mark."""
 
     def dump(self) -> str:
-        """Text for the cache; `load` reads it."""
+        """Return text for the cache; see `load`."""
         return json.dumps([getattr(self, field.name) for field in fields(self)])
 
     @classmethod
     def load(cls, text: str) -> Elf:
-        """The value that `dump` wrote."""
+        """Return the value that `dump` wrote."""
         machine, soname, needed, rpath, runpath, glibc, level = json.loads(text)
         return cls(machine, soname, tuple(needed), tuple(rpath), tuple(runpath), tuple(glibc), level)
 
 
 def read_elf(descriptor: int) -> Elf | None:
-    """The open file as ELF; None where it is not, or is cut short: what can't be loaded asks for nothing."""
+    """Parse the open file. None if it is not ELF or is truncated: it cannot be loaded and needs nothing."""
     try:
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as image:
             return _parse(image)
@@ -76,7 +76,7 @@ def _parse(image: mmap.mmap) -> Elf | None:
         start = _position(segments, table[_DT_STRTAB]) + offset
         end = image.find(b"\0", start)
         if end < 0:
-            raise ValueError("a string without an end")
+            raise ValueError("unterminated string")
         return image[start:end].decode("utf-8", "surrogateescape")
 
     def folders(tag: int) -> tuple[str, ...]:
@@ -107,11 +107,11 @@ def _segments(image: mmap.mmap, wide: bool, order: str) -> Iterator[tuple[int, i
 
 
 def _position(segments: list[tuple[int, int, int, int]], address: int) -> int:
-    """Where in the file the loader's `address` is."""
+    """File offset of the loader's `address`."""
     for kind, start, base, length in segments:
         if kind == _PT_LOAD and base <= address < base + length:
             return start + address - base
-    raise ValueError("an address outside of every segment")
+    raise ValueError("address outside every segment")
 
 
 def _dynamic(
@@ -135,7 +135,7 @@ def _glibc_versions(
     table: dict[int, int],
     text: Callable[[int], str],
 ) -> Iterator[tuple[int, ...]]:
-    """Every GLIBC_ version that the version-needs section names."""
+    """GLIBC_ versions in the version-needs section."""
     if _DT_VERNEED not in table:
         return
     at = _position(segments, table[_DT_VERNEED])

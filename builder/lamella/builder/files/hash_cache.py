@@ -1,8 +1,8 @@
-"""The cache of what files hold, so that a second scan reads none: what git's index is to git.
+"""Cache of file contents, so that a second scan reads no file: the counterpart of git's index.
 
-A file is known by device, inode, size, mtime and ctime. A row is of use only to scans that looked for the same
-prefixes, so rows are kept by what was searched, and one scan loads its rows in one range read. A cache that can't be
-read or written is no error: the scan reads the files.
+A file is identified by device, inode, size, mtime and ctime. A row serves only scans for the same
+prefixes, so rows are stored by prefixes, and a scan loads its rows in one range read. A cache that
+cannot be read or written is not an error: the scan reads the files.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     _Row = tuple[int, int, int, int, int, str, Holds, str]
 
 VERSION = 3
-"""Of the rows' meaning: raise it with any change of what is looked for in a file."""
+"""Version of the rows' meaning: raise it with any change of the search in files."""
 
 _RACY = 2_000_000_000
-"""Nanoseconds. A file that changed this shortly before it was read may change again without a change of its times,
-since file systems count time in steps of up to two seconds; it is not remembered. git calls such entries racy."""
+"""Nanoseconds. A file changed this shortly before its read may change again with the same times, since
+file systems count time in steps of up to two seconds: not remembered. git calls such entries racy."""
 _KEPT = 90
 """Days after which rows that no scan asked for are dropped."""
 _TASK = "reading files"
@@ -45,14 +45,14 @@ CREATE TABLE IF NOT EXISTS answer(question TEXT PRIMARY KEY, size INTEGER, mtime
 
 
 class Hashes:
-    """An open cache, or none where it can't be opened. Used by one thread; `close` it."""
+    """An open cache, or an empty one if the file cannot be opened. For one thread; call `close`."""
 
     def __init__(self, path: str | None = None) -> None:
         self._database = _open(path or os.path.join(cache_folder(), "hashes.sqlite"))
         self._loaded: dict[bytes, dict[tuple[int, int], _Row]] = {}
 
     def close(self) -> None:
-        """Closes the database. Idempotent."""
+        """Close the database. Idempotent."""
         if self._database:
             self._database.close()
             self._database = None
@@ -60,9 +60,9 @@ class Hashes:
     def contents(
         self, files: Mapping[str, os.stat_result], prefixes: tuple[bytes, ...], progress: Progress
     ) -> dict[str, FileContent]:
-        """What each of `files` (absolute path: what the walk saw) holds; those that the cache does not know are read.
+        """Return the contents of `files` (absolute path: stat of the walk); read those not in the cache.
 
-        `EnvironmentChanged` and `CannotBuild` as `contents.read_all` says.
+        Raises `EnvironmentChanged` and `CannotBuild` as `read.read_all` does.
         """
         searched = hashlib.sha256(b"\0".join((b"%d" % VERSION, *sorted(prefixes)))).digest()[:16]
         rows = self._rows(searched, len(files))
@@ -81,7 +81,7 @@ class Hashes:
                 found[path] = content
                 progress.advance(_TASK, unknown[path].st_size)
             progress.end(_TASK)
-            # Changed less than _RACY before it was read: may change again unseen.
+            # Changed less than _RACY before its read: may change again without a sign.
             settled = now - _RACY
             self._remember(
                 [
@@ -96,7 +96,7 @@ class Hashes:
         return found
 
     def answer(self, question: str, subject: os.stat_result) -> str | None:
-        """What `remember_answer` was told of the same question, unless `subject` changed since."""
+        """Answer remembered for the same question, or None if `subject` changed since."""
         if self._database:
             with contextlib.suppress(sqlite3.Error):
                 row = self._database.execute("SELECT * FROM answer WHERE question = ?", (question,)).fetchone()
@@ -105,7 +105,7 @@ class Hashes:
         return None
 
     def remember_answer(self, question: str, subject: os.stat_result, answer: str) -> None:
-        """Keeps `answer` for as long as the file that `subject` describes stays as it is."""
+        """Keep `answer` until the file that `subject` describes changes."""
         row = (question, subject.st_size, subject.st_mtime_ns, subject.st_ctime_ns, answer)
         if self._database:
             with contextlib.suppress(sqlite3.Error), self._database:
@@ -120,7 +120,7 @@ class Hashes:
             select = f"SELECT {columns} FROM content_{VERSION} WHERE searched = ?"
             rows = {row[:2]: row for row in self._database.execute(select, (searched,))}
             with self._database:
-                # Rows of files that are gone: more than this many are not worth loading again.
+                # Rows of deleted files: above this number they cost more to load than to read again.
                 if len(rows) > 4 * expected + 10_000:
                     self._database.execute(f"DELETE FROM content_{VERSION} WHERE searched = ?", (searched,))
                 self._drop_old(searched)
@@ -133,7 +133,7 @@ class Hashes:
         if self._database.execute(
             "SELECT 1 FROM searched WHERE searched = ? AND day = ?", (searched, today)
         ).fetchone():
-            return  # at most one write a day, so that a scan of what is known writes nothing
+            return  # at most one write a day, so that a scan without changes writes nothing
         self._database.execute("INSERT OR REPLACE INTO searched VALUES (?, ?)", (searched, today))
         old = "SELECT searched FROM searched WHERE day < ?"
         self._database.execute(f"DELETE FROM content_{VERSION} WHERE searched IN ({old})", (today - _KEPT,))
@@ -155,13 +155,13 @@ def _open(path: str) -> sqlite3.Connection | None:
             return None
         try:
             database.execute("PRAGMA journal_mode = WAL")
-            # A row that is lost with the power is read again: no sync is worth waiting for.
+            # A row lost in a power failure is read again: syncing is not worth the wait.
             database.execute("PRAGMA synchronous = OFF")
             database.executescript(_SCHEMA)
         except sqlite3.OperationalError:  # read-only, full, locked for too long, or on a file system without WAL
             database.close()
             return None
-        except sqlite3.DatabaseError:  # not a database, or a damaged one: it is a cache, so begin a new one
+        except sqlite3.DatabaseError:  # not a database, or damaged: begin a new cache
             database.close()
             with contextlib.suppress(OSError):
                 os.unlink(path)

@@ -1,8 +1,8 @@
-"""Where a file holds one of the environment's prefixes. One rule, for the scan that finds and the packer that rewrites.
+"""Find the environment's prefixes in a file. One rule, for the scan that finds and the packer that rewrites.
 
-A match ends where a path's component ends: `/srv/env` is in `/srv/env/lib` and in `/srv/env"`, not in `/srv/env2` or
-`/srv/env.old`. It begins where a path begins: not in `/mnt/srv/env`, but in `-L/srv/env/lib`, in `file:///srv/env` and, since CPython's own
-sysconfig has such, in `./srv/env`.
+A match ends at the end of a path component: `/srv/env` matches in `/srv/env/lib` and `/srv/env"`, not
+in `/srv/env2` or `/srv/env.old`. It begins at the start of a path: not in `/mnt/srv/env`, but in
+`-L/srv/env/lib`, `file:///srv/env` and `./srv/env`, which CPython's own sysconfig contains.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MARGIN = 4
-"""Bytes around a match that decide whether it is one."""
+"""Bytes around a match that decide whether it counts."""
 
 _BEFORE = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://)|(?<=[^\w.~+\-/\x80-\xff]\.))"
 _AFTER = rb"(?![\w.~+@%\-\x80-\xff])"
@@ -23,13 +23,13 @@ _AFTER = rb"(?![\w.~+@%\-\x80-\xff])"
 
 @lru_cache(maxsize=64)
 def pattern(prefixes: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Matches any of `prefixes`, the longest first, as whole paths."""
+    """Pattern for any of `prefixes`, the longest first, as whole paths."""
     longest_first = sorted(prefixes, key=lambda prefix: (-len(prefix), prefix))
     return re.compile(_BEFORE + b"(?:" + b"|".join(map(re.escape, longest_first)) + b")" + _AFTER)
 
 
 def shortest(prefixes: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Those of `prefixes` that begin with no other: where none of them is, none of `prefixes` is."""
+    """Those of `prefixes` that do not begin with another: without any of them, none of `prefixes` is present."""
     found: list[bytes] = []
     for prefix in sorted(prefixes, key=len):
         if not any(prefix.startswith(other) for other in found):

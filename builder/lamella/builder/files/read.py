@@ -1,4 +1,4 @@
-"""What files hold, read once and in parallel: their sha256, the environment's prefixes, and what ELF files need."""
+"""Read files once and in parallel: sha256, the environment's prefixes, and ELF requirements."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Holds
 
 _CHUNK = 1 << 20
-"""Bytes read at once: enough that hashing runs outside the interpreter's lock, little enough for 8 threads."""
+"""Bytes per read: enough to hash outside the interpreter's lock, few enough for 8 threads."""
 _BATCH = 64
-"""Files per task, so that handing out work costs less than the work."""
+"""Maximum files per task, so that handing out work costs less than the work."""
 
 
 class FileContent(NamedTuple):
-    """What one file holds. A NamedTuple, since a scan makes one for every file of the environment."""
+    """Contents of one file. A NamedTuple, since a scan makes one for every file of the environment."""
 
     digest: str
     """sha256, 64 hex digits."""
     holds: Holds
     elf: str
-    """`Elf.dump`, empty for a file that is no ELF file."""
+    """Text of `Elf.dump`; empty for a file that is not ELF."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """How to look for prefixes: `begins` are cheap to find, and where none is, `whole` does not match."""
+    """A search for prefixes: `begins` are cheap to find, and without any of them `whole` cannot match."""
 
     begins: tuple[bytes, ...]
     whole: re.Pattern[bytes] | None
@@ -45,9 +45,9 @@ class _Search:
 def read_all(
     files: Iterable[tuple[str, os.stat_result]], prefixes: tuple[bytes, ...]
 ) -> Iterator[tuple[str, FileContent]]:
-    """The content of each of `files` (path, what the walk saw of it), in no order.
+    """Read each of `files` (path, stat of the walk), in any order.
 
-    `EnvironmentChanged` for a file that is not what the walk saw, `CannotBuild` for one that can't be read.
+    Raises `EnvironmentChanged` for a file that changed since the walk, `CannotBuild` for an unreadable one.
     """
     search = _Search(prefix_pattern.shortest(prefixes), prefix_pattern.pattern(prefixes) if prefixes else None)
 
@@ -60,10 +60,10 @@ def read_all(
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether two looks saw the same file with the same bytes.
+    """Whether two stats show the same file with the same bytes.
 
-    A link that another environment made or removed meanwhile changes the time of the inode and no byte: uv links every
-    environment's files to those of its cache. What is packed is hashed again anyway.
+    Adding or removing a hard link changes the inode's time and no byte: uv links every environment's
+    files to those of its cache. Packing hashes the bytes again.
     """
     linked = before.st_nlink != after.st_nlink
     return (before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns) == (
@@ -75,7 +75,7 @@ def same(before: os.stat_result, after: os.stat_result) -> bool:
 
 
 def _batches(files: Iterable[tuple[str, os.stat_result]]) -> list[list[tuple[str, os.stat_result]]]:
-    """The largest files first: one that starts last would leave all threads but its own idle."""
+    """Batches with the largest files first: one that starts last would leave the other threads idle."""
     batches: list[list[tuple[str, os.stat_result]]] = []
     room = 0
     for file in sorted(files, key=lambda file: -file[1].st_size):
@@ -89,12 +89,13 @@ def _batches(files: Iterable[tuple[str, os.stat_result]]) -> list[list[tuple[str
 
 def _read(path: str, seen: os.stat_result, search: _Search) -> FileContent:
     try:
-        # NONBLOCK: should a FIFO have taken the file's place since the walk, nobody waits for its writer.
+        # NONBLOCK: do not wait for a writer if a FIFO replaced the file since the walk.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise _changed(path) from error
     except OSError as error:
-        raise CannotBuild(f"can't read {path}: {error.strerror}; make it readable, or leave its package out") from error
+        message = f"cannot read {path}: {error.strerror}; make it readable, or leave its package out"
+        raise CannotBuild(message) from error
     try:
         if not same(seen, os.fstat(descriptor)):
             raise _changed(path)
@@ -103,19 +104,19 @@ def _read(path: str, seen: os.stat_result, search: _Search) -> FileContent:
             raise _changed(path)
         return content
     except OSError as error:
-        raise CannotBuild(f"can't read {path}: {error.strerror}") from error
+        raise CannotBuild(f"cannot read {path}: {error.strerror}") from error
     finally:
         os.close(descriptor)
 
 
 def _changed(path: str) -> EnvironmentChanged:
     return EnvironmentChanged(
-        f"{path} changed while the environment was scanned: try again when nothing writes to the environment"
+        f"{path}: changed while the environment was scanned; try again when nothing writes to the environment"
     )
 
 
 def _content(descriptor: int, size: int, search: _Search) -> FileContent | None:
-    """The open file's content; None where it has not `size` bytes after all."""
+    """Read the open file; None if it does not have `size` bytes any more."""
     if size < _CHUNK:
         data = os.read(descriptor, size + 1)
         if len(data) != size:
@@ -131,7 +132,7 @@ def _content(descriptor: int, size: int, search: _Search) -> FileContent | None:
 
 
 def _stream(descriptor: int, begins: tuple[bytes, ...]) -> tuple[str, bytes, bool]:
-    """A large file's sha256 and first bytes, and whether any of `begins` is in it."""
+    """sha256 and first bytes of a large file, and whether it contains any of `begins`."""
     kept = max((len(begin) for begin in begins), default=1) - 1
     buffer = bytearray(kept + _CHUNK)
     view = memoryview(buffer)
@@ -141,13 +142,13 @@ def _stream(descriptor: int, begins: tuple[bytes, ...]) -> tuple[str, bytes, boo
         digest.update(view[kept:end])
         magic = magic or bytes(buffer[kept : kept + 4])
         maybe = maybe or any(buffer.find(begin, 0, end) >= 0 for begin in begins)
-        # The end of this chunk stays in front of the next one, for a match that lies across both.
+        # Keep the end of this chunk in front of the next one, for a match across both.
         buffer[:kept] = buffer[end - kept : end]
     return digest.hexdigest(), magic, maybe
 
 
 def _holds(descriptor: int, search: _Search) -> Holds:
-    """What a large file holds in which the beginning of a prefix was seen: few are, so that a second look is cheap."""
+    """Search a large file that contains the beginning of a prefix. Rare, so a second read is cheap."""
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
         if not search.whole or not search.whole.search(data):
             return ""

@@ -1,4 +1,4 @@
-"""An image to put the environment on: its layers and config, from a registry or a layout."""
+"""Read a base image: its layers and config, from a registry or a layout."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform, trust: Trust) -> Base:
-    """The image for `platform` that `reference` names.
+    """Read the image of `reference` for `platform`.
 
-    Raises `NotSigned` unless it is signed as `trust` and this machine's policy require, and `InvalidContent`, with the
-    platforms that it has, if it has none for `platform`.
+    Raises `NotSigned` without the signature that `trust` requires, `InvalidContent` with the platforms
+    that the reference has if `platform` is not one.
     """
     descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
     cosign.require(storage, reference, descriptor.digest, trust)
@@ -32,26 +32,26 @@ def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform
         index = Index.parse(fetch_document(storage, descriptor))
         fitting = choose(index.manifests, platform)
         if not fitting:
-            there = ", ".join(str(entry.platform) for entry in index.manifests if entry.platform) or "none with a name"
-            raise InvalidContent(f"the base {reference} has no image for {platform}: it has {there}")
+            available = ", ".join(str(entry.platform) for entry in index.manifests if entry.platform) or "unnamed"
+            raise InvalidContent(f"--base {reference}: no image for {platform}; available: {available}")
         descriptor = fitting
     manifest = Manifest.parse(fetch_document(storage, descriptor))
     config = ImageConfig.parse(fetch_document(storage, manifest.config))
     name = str(Reference(reference.registry, reference.repository, reference.folder, reference.tag))
     if reference.is_layout:
-        # Where a folder is on this machine is neither other machines' business nor the image's content.
+        # The layout's folder is a path of this machine, and not part of the image's content.
         name = reference.tag
     return Base(name, digest, layers_of(manifest, config), config)
 
 
 def choose(entries: Sequence[Descriptor], platform: Platform) -> Descriptor | None:
-    """The image that runs on `platform`: for its very variant, else for the newest one that is older.
+    """Choose the image that runs on `platform`: of the same variant, else of the newest older one.
 
     Source: containerd's platforms package, whose defaults are arm/v7 and arm64/v8.
     """
     for variant in _variants(platform):
         for entry in entries:
-            # What is no image, such as an attestation, is of an unknown platform.
+            # Skip attestations and others of an unknown platform.
             if entry.platform and _normal(entry.platform) == Platform(platform.os, platform.architecture, variant):
                 return entry
     return None
@@ -60,7 +60,7 @@ def choose(entries: Sequence[Descriptor], platform: Platform) -> Descriptor | No
 def _variants(platform: Platform) -> list[str]:
     newest = _normal(platform).variant
     if newest[:1] == "v" and newest[1:].isdecimal():
-        # Debian's armel is v5, its armhf v7; of x86-64, v1 has no name.
+        # Debian's armel is v5, its armhf v7; x86-64-v1 has no name.
         oldest = {"arm": 5, "arm64": 8, "amd64": 2}.get(platform.architecture, 1)
         older = [f"v{number}" for number in range(int(newest[1:]), oldest - 1, -1)]
         return older if platform.architecture == "arm" else [*older, ""]

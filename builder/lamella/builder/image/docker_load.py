@@ -1,7 +1,8 @@
-"""Loads a pushed environment's runnable image into the local Docker engine, through its own interface.
+"""Load a pushed environment's runnable image into the local Docker engine, through its API.
 
-The engine gets the archive of `docker save`: its layers unpacked, since engines before 23.0 don't read zstd. Layers are
-unpacked one at a time to a file without a name, for a tar wants sizes before content. Source: moby, image/tarexport.
+The engine receives an archive as from `docker save`, its layers unpacked: engines before 23.0 do not
+read zstd. Each layer is unpacked to an unnamed file first, since tar headers need sizes. Source: moby,
+image/tarexport.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TASK = "load"
 
 _CHUNK = 1 << 20
 _MOST_EXPANDED = 1 << 40
-"""Bytes that one layer may unpack to: what is loaded was pushed by whoever loads it, and a terabyte is a mistake."""
+"""Maximum unpacked bytes of a layer. The image is the user's own: a terabyte is an accident, not an attack."""
 
 
 def load_image(
@@ -45,10 +46,10 @@ def load_image(
     trust: Trust = Trust(),
     progress: Progress | None = None,
 ) -> str:
-    """Loads the image that `reference` names into the engine that DOCKER_HOST or the current context names.
+    """Load the image of `reference` into the engine of DOCKER_HOST or the current context; return its name there.
 
-    It is called `name` there, by default as in `reference` (an OCI layout's: folder:tag); returns that name. Raises
-    `LayersError` for the reference, and `BuilderError` where there is no engine or it refuses the image.
+    `name` defaults to the reference; for an OCI layout, to folder:tag. Raises `LayersError` for the
+    reference, and `BuilderError` if no engine answers or the engine refuses the image.
     """
     place = Reference.parse(reference)
     name = name or _name(place)
@@ -56,7 +57,7 @@ def load_image(
         wanted = platform or Platform.here()
         found = environment.for_platform(environment.read_index(storage, place, trust, wanted), wanted)
         if not found.image:
-            raise BuilderError(f"{reference} has no runnable image: push the environment again")
+            raise BuilderError(f"{reference}: no runnable image; push the environment again")
         manifest = Manifest.parse(fetch_document(storage, found.image))
         config = fetch_document(storage, manifest.config)
         layers = layers_of(manifest, ImageConfig.parse(config))
@@ -70,7 +71,7 @@ def load_image(
 def archive(
     storage: ReadOnlyStorage, config: bytes, layers: tuple[Layer, ...], name: str, progress: Progress
 ) -> Iterator[bytes]:
-    """The archive that `docker save` would write of an image, in chunks; every layer verified before its end."""
+    """Yield the archive that `docker save` would write of an image; every layer is verified at its end."""
     config_name = "config.json"
     names = [f"{layer.diff_id.hex}/layer.tar" for layer in layers]
     yield from _member(config_name, config)
@@ -113,12 +114,12 @@ def _send(content: Iterator[bytes]) -> None:
     try:
         with contextlib.closing(client):
             client.ping()
-            # The SDK's own `images.load` wants to know which images there are afterwards; the stream says all of it.
+            # Not the SDK's `images.load`, which lists all images afterwards; this stream reports everything.
             for line in cast("Iterator[dict[str, Any]]", client.api.load_image(content)):
                 if "error" in line:
                     raise BuilderError(f"the Docker engine refused the image: {str(line['error'])[:300]}")
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise BuilderError(f"the Docker engine broke off: {_short(error)}") from None
+        raise BuilderError(f"the Docker engine closed the connection: {_short(error)}; try again") from None
 
 
 def _short(error: Exception) -> str:
@@ -128,6 +129,6 @@ def _short(error: Exception) -> str:
 def _name(reference: Reference) -> str:
     tag = reference.tag or (reference.digest.short if reference.digest else "latest")
     if reference.is_layout:
-        # An engine's names are lower case.
+        # Names in an engine are lower case.
         return f"{os.path.basename(os.path.abspath(reference.folder)).lower()}:{tag}"
     return f"{reference.registry}/{reference.repository}:{tag}"

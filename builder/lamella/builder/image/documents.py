@@ -1,8 +1,8 @@
-"""The documents of a pushed environment: package manifest, runnable image, and the index that names both.
+"""Documents of a pushed environment: package manifest, runnable image, and the index of both.
 
-Everything here is a function of its arguments: the same environment and flags give the same index digest on any machine.
-Sources: image-spec v1.1 (manifest.md, config.md, annotations.md); buildkit's attestation storage, for how the package
-manifest is marked so that engines pass over it.
+A pure function of its arguments: the same environment and flags give the same index digest on any
+machine. Sources: image-spec v1.1 (manifest.md, config.md, annotations.md); buildkit's attestation
+storage, for the marks that make engines skip the package manifest.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from lamella.builder.layer.cache import BuiltLayer
 
 MANIFEST_LAYERS = 500
-"""Layers that one package manifest has: ECR takes no more of an image. What is left goes to further ones."""
+"""Maximum layers of one package manifest, ECR's limit for an image. Further layers go to further manifests."""
 
 CREATED = "1980-01-01T00:00:00Z"
-"""When every image was made: the time of its files, so that its digest says only what is in it."""
+"""Creation time of every image: the time of its files, so that its digest depends on its content alone."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CREATED = "org.opencontainers.image.created"
@@ -70,7 +70,7 @@ _TIME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PackageLayer:
-    """One package as it was built."""
+    """A built package."""
 
     name: str
     version: str
@@ -81,7 +81,7 @@ class PackageLayer:
 
 @dataclass(frozen=True, slots=True)
 class ImageLayer:
-    """One layer of the runnable image: a package's own, or a bundle's. `members` are its packages' names and versions."""
+    """A layer of the runnable image, of one package or a bundle. `members`: names and versions of its packages."""
 
     members: tuple[str, ...]
     key: str
@@ -90,10 +90,10 @@ class ImageLayer:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """An image that others are put on top of."""
+    """Image below the environment."""
 
     name: str
-    """As it was asked for, without a digest."""
+    """Reference from the user, without a digest."""
     digest: Digest
     layers: tuple[Layer, ...]
     config: ImageConfig
@@ -101,7 +101,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """What the runnable image runs and how it is described. An empty field takes the base's value, or Python."""
+    """Command and description of the runnable image. An empty field takes the base's value, or Python."""
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
@@ -109,23 +109,23 @@ class ImageSettings:
     """NAME=value."""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
-    """Of the index and of the runnable image's manifest, beside those that say what they are."""
+    """Annotations of the index and of the runnable image's manifest, besides Lamella's own."""
     created: str = CREATED
-    """When the image was made (RFC 3339); another time is another image."""
+    """Creation time of the image (RFC 3339); part of its digest."""
 
     def __post_init__(self) -> None:
         if not _TIME.fullmatch(self.created):
             raise BuilderError(
-                f"{self.created!r} is no time that an image can have: want one such as 2026-01-31T12:00:00Z"
+                f"--created {self.created}: not a time in RFC 3339 form; use one such as 2026-01-31T12:00:00Z"
             )
         for name in self.annotations:
             if not name or name.startswith("dev.lamella.") or name in _OURS:
-                raise BuilderError(f"the annotation {name!r} can't be chosen: what it says follows from what is pushed")
+                raise BuilderError(f"--annotation {name}: reserved for Lamella; use another name")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A manifest, config or index, and its descriptor."""
+    """A manifest, config or index, with its descriptor."""
 
     descriptor: Descriptor
     content: bytes
@@ -133,7 +133,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """What is pushed after the layers: blobs, then manifests, then the index that the tag names."""
+    """Documents to push after the layers: blobs, then manifests, then the index that the tag names."""
 
     configs: tuple[Document, ...]
     manifests: tuple[Document, ...]
@@ -142,17 +142,17 @@ class Documents:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What an index names for one platform."""
+    """Entries of an index for one platform."""
 
     image: Descriptor
-    """The runnable image's; its platform is the real one."""
+    """Descriptor of the runnable image, with the real platform."""
     packages: tuple[Descriptor, ...]
-    """The package manifests', which have the layers among them."""
+    """Descriptors of the package manifests, which share the layers."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What an environment's manifests say of it."""
+    """Facts about an environment for the annotations of its manifests."""
 
     platform: Platform
     image_prefix: str
@@ -169,7 +169,7 @@ def documents(
     settings: ImageSettings | None = None,
     others: Sequence[Pair] = (),
 ) -> Documents:
-    """Every document of one environment; its index names `others`, of other platforms, as well."""
+    """Make every document of one environment; its index also contains `others`, for other platforms."""
     settings = settings or ImageSettings()
     image_config, image_manifest = _image(about, image, base, settings)
     parts = [packages[start : start + MANIFEST_LAYERS] for start in range(0, len(packages), MANIFEST_LAYERS)] or [()]
@@ -189,7 +189,7 @@ def documents(
             for _, manifest in package_documents
         ),
     )
-    # In the order of platforms, so that it does not matter which was pushed last.
+    # Sorted by platform, so that the order of pushes does not matter.
     pairs = sorted((ours, *others), key=lambda pair: str(pair.image.platform))
     index = Index(
         tuple(descriptor for pair in pairs for descriptor in (pair.image, *pair.packages)),
@@ -246,13 +246,13 @@ def _image(
         platform=about.platform,
         diff_ids=(*under.diff_ids, *(layer.built.diff_id for layer in layers)),
         env=_env(under.env, about.image_prefix, settings.env),
-        # As in a Dockerfile, an entrypoint of one's own does away with the base's arguments.
+        # As in a Dockerfile: an entrypoint from the user discards the base's arguments.
         entrypoint=settings.entrypoint or under.entrypoint,
         cmd=settings.cmd or (() if settings.entrypoint else under.cmd) or _python(about, under, settings),
         labels={**under.labels, **settings.labels},
         created=settings.created,
         history=(*_history(under), *(_step(layer.members, settings) for layer in layers)),
-        # As FROM does it: a base's triggers are for builds on top of it, and nothing here could run them.
+        # As in FROM: ONBUILD triggers are for builds, and nothing here runs them.
         more={name: value for name, value in under.more.items() if name != "OnBuild"},
     ).to_json()
     config_document = Document(Descriptor.of(CONFIG, config), config)
@@ -273,7 +273,7 @@ def _python(about: About, under: ImageConfig, settings: ImageSettings) -> tuple[
 
 
 def _history(config: ImageConfig) -> tuple[Mapping[str, Any], ...]:
-    # One step for each layer, or engines refuse the config: a base that does not say which step made which is told anew.
+    # Engines refuse a config without exactly one step per layer: replace a base's history that does not match.
     steps = tuple(step for step in config.history if not step.get("empty_layer"))
     count = len(config.diff_ids)
     return config.history if len(steps) == count else (*steps, *({"created_by": ""},) * count)[:count]
@@ -287,7 +287,7 @@ def _env(under: Sequence[str], image_prefix: str, own: Sequence[str]) -> tuple[s
 
 
 def _oci_typed(layer: Descriptor) -> Descriptor:
-    # An OCI manifest names layers by OCI's media types; Docker's name the same bytes.
+    # An OCI manifest uses OCI's media types for layers; Docker's stand for the same bytes.
     media_type = LAYER_GZIP if layer.media_type == DOCKER_LAYER_GZIP else layer.media_type
     return Descriptor(media_type, layer.digest, layer.size)
 

@@ -1,7 +1,7 @@
-"""The findings of a push, as the document that is attached to it: what its readers may know, and nothing of this machine.
+"""The findings document attached to a push, without paths of the machine that pushed.
 
-Everything that the scan said is in it, notes too: a note says of a file why it ships as it does, and whoever debugs a node has
-no other way to learn that. The same environment gives the same bytes: no time, no name of who pushed.
+It has every finding of the scan. Notes too: they explain to a user of a node why a file ships as it
+does. The same environment gives the same bytes: no time, no user name.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Environment
 
 HIDDEN = "…"
-"""Stands for a path of the machine that pushed."""
+"""Replaces a path of the machine that pushed."""
 
 _MOST = 3 << 20
-"""Bytes of findings that are attached: registries and readers take documents of 4 MiB."""
+"""Maximum bytes of findings to attach: registries and readers accept documents up to 4 MiB."""
 _PREFIX = "\0"
-# A path that begins nowhere in the environment: at the root, in a home folder, or above a folder of the environment.
+# Start of a path outside the environment: at the root, in a home folder, or above the environment's folder.
 _PATH = re.compile(r"(?<![\w.~@+)\]\-\0/])/(?=\S)|(?<!\w)~[\w.-]*/|(?<![\w.])\.\./")
 
 
 def artifact(environment: Environment, image_prefix: str) -> Artifact | None:
-    """What to attach for `environment`; None where nothing was found."""
+    """Return the document to attach for `environment`, or None without findings."""
     found = _told(environment, image_prefix)
     if not found:
         return None
@@ -52,7 +52,7 @@ def artifact(environment: Environment, image_prefix: str) -> Artifact | None:
 
 
 def _told(environment: Environment, image_prefix: str) -> list[Finding]:
-    """The findings as they may be told, the worst first, as many as fit."""
+    """Findings without paths of this machine, the worst first, as many as fit."""
     tell = _Teller(environment, image_prefix)
     found = {Finding(each.severity, each.kind, tell(each.subject), tell(each.message)) for each in environment.findings}
     ordered = sorted(found, key=lambda each: (ORDER[each.severity], each.kind, each.subject, each.message))
@@ -69,9 +69,9 @@ def _fitting(findings: Iterable[Finding]) -> Iterable[Finding]:
 
 
 class _Teller:
-    """Says a text of this machine as one of the image: a path below the prefix by the image prefix, no other path at all.
+    """Replaces the prefix by the image prefix in a text, and cuts the text at any other absolute path.
 
-    A text ends where another path begins, since nobody can say where one with spaces in it ends.
+    Cut, since a path with spaces in it has no visible end.
     """
 
     def __init__(self, environment: Environment, image_prefix: str) -> None:
@@ -89,5 +89,5 @@ class _Teller:
         if ends:
             said = said[: min(ends)] + HIDDEN
         said = said.replace(_PREFIX, self._image_prefix)
-        # A name that is no UTF-8 has its bytes as escapes: JSON has no other way to say them.
+        # JSON cannot hold a name that is not UTF-8: write its bytes as escapes.
         return said.encode("utf-8", "backslashreplace").decode()

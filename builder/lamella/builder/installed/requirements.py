@@ -102,7 +102,7 @@ def _pip(found: Iterable[Distribution], facts: Facts, left_out: Iterable[Distrib
                 continue
             has = here.get(normalised(wanted.name))
             if normalised(wanted.name) in dropped:
-                message = f"{who} requires {wanted.name}{wanted.specifier}, which is left out as was asked"
+                message = f"{who} requires {wanted.name}{wanted.specifier}, which is left out on request"
                 yield Finding("note", "requires", each.name, message)
             elif has is None:
                 message = f"{who} requires {wanted.name}{wanted.specifier}, which is not installed: install it"
@@ -134,7 +134,7 @@ def _conda(found: Iterable[Distribution], left_out: Iterable[Distribution]) -> I
                 continue  # of the system, which nodes have in their own way: `needs` says what is asked of them
             has = packages.get(name)
             if name in dropped:
-                message = f"{each.name} {each.version} depends on {text}, which is left out as was asked"
+                message = f"{each.name} {each.version} depends on {text}, which is left out on request"
                 yield Finding("note", "requires", each.name, message)
             elif has is None:
                 message = f"{each.name} {each.version} depends on {text}, which is not installed: install it"

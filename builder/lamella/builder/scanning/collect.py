@@ -1,4 +1,4 @@
-"""Collects an environment by names, times and records: every file that may ship, before any is read."""
+"""Collect every file that may ship, by names, times and records, before any file is read."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ if TYPE_CHECKING:
 
 
 def collect(prefix: Prefix, local: Local, cache_path: str) -> Inventory:
-    """Everything below the prefix, what it borrows, and local code. `CannotBuild` for a folder that can't be listed."""
+    """Collect the prefix, the folders that it borrows, and local code.
+
+    Raises `CannotBuild` for a folder that cannot be listed.
+    """
     own, base = _trees(prefix)
     conda, findings = conda_packages(prefix.path) if prefix.kind == "conda" else ([], [])
-    # The environment's own file stands before one of its base interpreter at the same path, but for `python` itself.
+    # A file of the environment wins over its base interpreter's at the same path, except `python` itself.
     borrowed = {entry.path for entry in base.entries} - {entry.path for entry in own.entries}
     executables = (
         [] if prefix.kind == "conda" or not base.entries else base_python.executables(prefix.path, prefix.python)
@@ -55,7 +58,7 @@ def collect(prefix: Prefix, local: Local, cache_path: str) -> Inventory:
     resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out)
     entries = {entry.path: entry for entry in resolved.entries}
     if prefix.python.debian and base.entries:
-        # Debian's site module looks there where there is no pyvenv.cfg.
+        # Without a pyvenv.cfg, Debian's site module reads this folder.
         path = f"{prefix.stdlib}/dist-packages"
         entries[path] = FoundFile(path, prefix.python.stdlib, os.stat(prefix.python.stdlib), "site-packages")
         python.add(path)
@@ -71,19 +74,24 @@ def _moved(prefix: Prefix) -> list[Finding]:
     made = made_at(prefix.path) if prefix.kind == "venv" else ""
     if not made or os.path.exists(made):
         return []
-    message = f"{prefix.path} was made as {made} and moved: what names the old place is rewritten as if it had stayed"
+    message = f"{prefix.path}: moved from {made}, which files may still name; they are rewritten as before the move"
     return [Finding("warning", "moved", prefix.path, message)]
 
 
 def _users_own(prefix: Prefix, gathered: Inventory) -> list[Finding]:
-    """What Python imports here from the user's own site, and does not ship with an environment that is not a venv."""
+    """Findings for packages of the user's own site, which Python imports here and which do not ship."""
     site = os.path.join(user_base() or os.devnull, prefix.site_packages)
     if prefix.kind == "venv" or is_system(prefix) or not os.path.isdir(site) or os.environ.get("PYTHONNOUSERSITE"):
         return []
     here = {each.name for each in (*gathered.pip, *gathered.conda)}
     theirs = distributions(site, "", ())
     findings = [
-        Finding("warning", "shadowed", name, f"Python imports {name} from {site} here; the environment's own ships")
+        Finding(
+            "warning",
+            "shadowed",
+            name,
+            f"{name}: ships from the environment, though Python imports it from {site} here",
+        )
         for name in sorted({each.name for each in theirs} & here)
     ]
     owned = {path.lstrip("/").partition("/")[0] for each in theirs for path in each.files or each.tops}
@@ -98,14 +106,14 @@ def _users_own(prefix: Prefix, gathered: Inventory) -> list[Finding]:
             "warning",
             "outside",
             name,
-            f"Python imports {name} from {site} here, which is not of the environment: it does not ship; install it there",
+            f"{name}: left out, since it is not in the environment; install it there; Python imports it from {site} here",
         )
         for name in sorted({each.name for each in theirs} - here | loose)
     ]
 
 
 def _trees(prefix: Prefix) -> tuple[Tree, Tree]:
-    """The environment's own files, and the base interpreter's."""
+    """Files of the environment itself, and of its base interpreter."""
     if prefix.kind == "venv":
         where = frozenset({"", "bin", prefix.site_packages})
         return walk(prefix.path, skip=venv_skip(prefix.path), only_in=where), base_python.borrowed(prefix.python)
@@ -118,7 +126,7 @@ def _trees(prefix: Prefix) -> tuple[Tree, Tree]:
 
 
 def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> Inventory:
-    """`gathered` with the distributions of one more folder of packages, and with the projects that it points to."""
+    """Add the distributions of one more folder of packages, and the projects that it points to."""
     spelled = [place.source for place in gathered.places if not place.path]
 
     def inside(source: str) -> bool:
@@ -128,7 +136,7 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
     entries = dict(gathered.entries)
     left_out, findings = list(gathered.left_out), list(gathered.findings)
     if site.borrowed:
-        # An earlier folder's distribution is the one that is imported; this one's files of that name are not.
+        # Python imports the distribution of the first folder; skip the files of one with the same name here.
         earlier = {each.name: each for each in gathered.pip}
         shadowed = [each for each in found if each.name in earlier]
         found = [each for each in found if each.name not in earlier]
@@ -141,7 +149,7 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
         left_out += tree.left_out
         for entry in tree.entries:
             if entry.path in hidden or entry.path.startswith(folders):
-                left_out.append(LeftOut(entry.source, "of a distribution that another one hides"))
+                left_out.append(LeftOut(entry.source, "a file of a distribution that another one hides"))
             elif entry.path in entries:
                 left_out.append(LeftOut(entry.source, "another file is imported before it"))
             else:
@@ -162,7 +170,7 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
 
 
 def _add_local(gathered: Inventory, local: Local, prefix: Prefix) -> Inventory:
-    """`gathered` with the code that no installer knows of."""
+    """Add local code, which no installer recorded."""
     site = prefix.site_packages
     ordinary = [each for each in gathered.pip if not each.editable and each.origin != "local"]
     own = [place.source for place in places(prefix) if place.source not in SHARED]
@@ -192,13 +200,13 @@ def _add_local(gathered: Inventory, local: Local, prefix: Prefix) -> Inventory:
 
 
 def _folder(url: str) -> str:
-    """The folder of a `file:` URL, resolved; nothing for any other."""
+    """Folder of a `file:` URL, resolved; empty for any other URL."""
     path = url.removeprefix("file://") if url.startswith("file://") else ""
     return os.path.realpath(path if os.path.exists(path) else unquote(path)) if path else ""
 
 
 def _scripts(found: Iterable[Distribution], site: Site, known: dict[str, FoundFile]) -> dict[str, FoundFile]:
-    """What the distributions of a borrowed folder record outside of it: scripts, manual pages, data."""
+    """Files that the distributions of a borrowed folder record outside it: scripts, manual pages, data."""
     scripts = {}
     for each in found:
         for path in each.files or [f"bin/{name}" for name in each.scripts]:

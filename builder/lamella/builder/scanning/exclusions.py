@@ -1,4 +1,4 @@
-"""Packages that their user wants left out: those exactly, with all that the scan would say of them."""
+"""Leave out packages that the user excludes: exactly their files, and their findings."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 SYSTEM_LIBRARIES = "system-libraries"
 UNREAD = FileContent("", "", "")
-"""Of a file that nobody needs to read."""
+"""Content of a file that need not be read."""
 
 
 class Without(NamedTuple):
-    """What there is without them."""
+    """An environment's files without the excluded packages."""
 
     owned: Ownership
     python: Sequence[FoundFile]
     dropped: list[Distribution]
     paths: frozenset[str]
     sources: frozenset[str]
-    """Of their files, resolved."""
+    """Resolved paths of the excluded files."""
 
 
 def unread(found: Iterable[Distribution], entries: Mapping[str, FoundFile], ignore: Collection[str]) -> set[str]:
-    """The paths of `entries` that packages of those names alone record: one of them may be unreadable."""
+    """Paths of `entries` that only excluded packages record; such a file may be unreadable."""
     dropped: set[str] = set()
     kept: set[str] = set()
     for each in found if ignore else ():
@@ -43,8 +43,9 @@ def unread(found: Iterable[Distribution], entries: Mapping[str, FoundFile], igno
 
 
 def without(owned: Ownership, python: Sequence[FoundFile], ignore: Collection[str]) -> Without:
-    """`owned` and the interpreter's own files `python` without the packages of those names. A name that is nobody's is a
-    finding; who needs them is what `unmet` says then.
+    """Remove the packages in `ignore` from `owned` and from the interpreter's own files `python`.
+
+    A name that matches no package is a finding. `unmet` reports the packages that need them.
     """
     kept = [(each, files) for each, files in owned.owned if normalised(each.name) not in ignore]
     dropped = [(each, files) for each, files in owned.owned if normalised(each.name) in ignore]
@@ -58,16 +59,14 @@ def without(owned: Ownership, python: Sequence[FoundFile], ignore: Collection[st
     if "python" in ignore and python:
         gone.append(("python", list(python)))
         python = ()
-        message = (
-            "python is left out as was asked: nodes have no interpreter for this environment but one that they bring"
-        )
+        message = "python: left out on request; nodes need an interpreter of their own for this environment"
         findings.append(Finding("note", "ignore", "python", message))
     names |= {name for name, _ in gone} | {SYSTEM_LIBRARIES}
     findings += [
-        Finding("warning", "ignore", name, f"{name} is to be left out, and is not in the environment: correct the name")
+        Finding("warning", "ignore", name, f"--ignore {name}: no such package in the environment; correct the name")
         for name in sorted(set(ignore) - names)
     ]
-    left_out = [LeftOut(entry.path, f"of {name}, as was asked") for name, files in gone for entry in files]
+    left_out = [LeftOut(entry.path, f"part of {name}, left out on request") for name, files in gone for entry in files]
     sources = frozenset(os.path.realpath(entry.source) for _, files in gone for entry in files)
     result = owned._replace(owned=kept, unowned=unowned, left_out=[*owned.left_out, *left_out], findings=findings)
     return Without(result, python, [each for each, _ in dropped], frozenset(item.path for item in left_out), sources)

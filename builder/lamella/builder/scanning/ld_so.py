@@ -1,6 +1,6 @@
-"""The shared libraries that the environment's ELF files need from this system, found as the dynamic loader finds them.
+"""Find the shared libraries that ELF files need from this system, as the dynamic loader finds them.
 
-Source: ld.so(8), "Dynamic string tokens" and the order of the search; glibc's dl-cache.h for the cache's format.
+Source: ld.so(8), "Dynamic string tokens" and the search order; glibc's dl-cache.h for the cache's format.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ GLIBC = frozenset(
     }.items()
     for number in numbers
 )
-"""What every glibc system has. Never shipped: it belongs together with the node's loader."""
+"""Libraries of every glibc system. Never shipped: they belong with the node's loader."""
 
 _LOADER = re.compile(r"ld-linux.*\.so\.\d|ld(64)?\.so\.\d|linux-vdso.*")
 DRIVER = re.compile(
     r"libcuda\.so.*|libcudadebugger\.so.*|libnv(idia|cuvid|optix).*\.so.*|libamdhip64.*|libhsa-runtime64.*"
 )
-"""Libraries of a node's driver: they must be the node's own."""
+"""Libraries of a driver: they must be the node's own."""
 
 _FLAGS = {"amd64": 0x0303, "arm64": 0x0A03, "386": 0x0003, "s390x": 0x0403, "ppc64le": 0x0503, "riscv64": 0x1003}
 _DEFAULT = ("/lib/{triplet}", "/usr/lib/{triplet}", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
@@ -54,14 +54,14 @@ _TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu", "arm": "
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What was found."""
+    """Result of a search for libraries."""
 
     libraries: dict[str, str] = field(default_factory=dict)
     """soname: absolute path on this system, resolved."""
     missing: dict[str, list[str]] = field(default_factory=dict)
-    """soname: the sources that need it, where neither the environment nor this system has it."""
+    """soname: sources that need it, if neither the environment nor this system has it."""
     driver: dict[str, list[str]] = field(default_factory=dict)
-    """soname of a driver's library: the sources that need it."""
+    """soname of a driver's library: sources that need it."""
 
 
 def needed(
@@ -73,11 +73,11 @@ def needed(
     *,
     without: Container[str] = (),
 ) -> Needed:
-    """The libraries that `files` (resolved source path: its ELF facts) need and the environment does not hold.
+    """Find the libraries that `files` (resolved source path: ELF facts) need outside the environment.
 
-    `inside` says whether a path is the source of a file of the environment; `library_folders` are those
-    that the interpreter's own RPATH leads to; `read` gives the facts of libraries of this system, which need others in turn.
-    What is at one of the resolved paths `without` is not taken for any.
+    `inside` checks whether a path is the source of a file of the environment. `library_folders` are
+    those in the interpreter's own RPATH. `read` returns the ELF facts of a system library, whose own
+    needs are searched in turn. The resolved paths `without` are never used.
     """
     search = _Search(inside, tuple(library_folders), machine, without)
     held = {os.path.basename(source) for source in files} | {elf.soname for elf in files.values() if elf.soname}
@@ -91,11 +91,11 @@ def needed(
                     continue
                 path = search.find(soname, source, elf)
                 if DRIVER.fullmatch(soname):
-                    # AMD's is in some wheels; NVIDIA's toolkits have one to link against, which does nothing.
+                    # AMD's is in some wheels; NVIDIA's toolkits have a stub to link against.
                     if path is None or not inside(path) or "/stubs/" in path:
                         result.driver.setdefault(soname, []).append(source)
                 elif path is None:
-                    # Held somewhere else in the environment: its package loads it before, as nvidia's and torch's do.
+                    # Elsewhere in the environment: its package loads it first, as nvidia's and torch's do.
                     if soname not in held:
                         result.missing.setdefault(soname, []).append(source)
                 elif not inside(path) and not inside(os.path.realpath(path)):
@@ -106,7 +106,7 @@ def needed(
 
 
 class _Search:
-    """Where the loader looks for a library. Source: ld.so(8)."""
+    """Folders in which the loader looks for a library. Source: ld.so(8)."""
 
     def __init__(
         self, inside: Callable[[str], bool], library_folders: Sequence[str], machine: str, without: Container[str]
@@ -119,7 +119,7 @@ class _Search:
             *library_folders,
             *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":") if here else ()),
         ]
-        # Of another machine's libraries a multiarch system may have some, in folders that name it.
+        # A multiarch system may have another machine's libraries, in folders named after it.
         self._default = [
             folder.format(triplet=_TRIPLETS.get(machine, ""))
             for folder in _DEFAULT
@@ -128,7 +128,7 @@ class _Search:
         self._exists: dict[str, bool] = {}
 
     def find(self, soname: str, source: str, elf: Elf) -> str | None:
-        """The path of the library that `elf`, at `source`, loads as `soname`; None if there is none."""
+        """Path of the library that `elf`, at `source`, loads as `soname`; None if not found."""
         if "/" in soname:
             return soname if self._is_there(soname) else None
         origin = os.path.dirname(source)
@@ -148,14 +148,14 @@ class _Search:
 
 
 def expand(folder: str, origin: str) -> str:
-    """`folder` of a run path as the loader reads it in a file of the folder `origin`."""
+    """Expand `folder` of a run path as the loader does for a file in the folder `origin`."""
     for token, value in (("ORIGIN", origin), ("LIB", "lib"), ("PLATFORM", "")):
         folder = folder.replace(f"${{{token}}}", value).replace(f"${token}", value)
     return folder
 
 
 def _cache(machine: str, path: str = "/etc/ld.so.cache") -> dict[str, str]:
-    """soname: path, of the libraries for `machine` in ld.so's cache; empty where it can't be read."""
+    """soname: path of the libraries for `machine` in ld.so's cache; empty if the cache cannot be read."""
     try:
         with open(path, "rb") as file:
             data = file.read(64 << 20)
@@ -164,7 +164,7 @@ def _cache(machine: str, path: str = "/etc/ld.so.cache") -> dict[str, str]:
         found: dict[str, str] = {}
         for at in range(start + 48, start + 48 + 24 * min(count, 1 << 20), 24):
             flags, key, value, _, hwcap = struct.unpack_from("<iIIIQ", data, at)
-            # A copy for special processors (hwcap) is no library for every node.
+            # Skip copies for special processors (hwcap), which not every node can load.
             if flags == _FLAGS.get(machine, flags) and not hwcap:
                 name = os.fsdecode(data[start + key : data.index(b"\0", start + key)])
                 found.setdefault(name, os.fsdecode(data[start + value : data.index(b"\0", start + value)]))

@@ -1,4 +1,4 @@
-"""What belongs to an environment, as its user decides."""
+"""Options of a scan."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
-    """Options of `scan`. Each default ships what the environment itself holds, for this machine's platform."""
+    """Options of `scan`. The defaults ship the environment itself, for this machine's platform."""
 
     local: str | None = None
-    """A folder whose code ships too, as one local package. An empty string ships none, whatever `working_directory` says."""
+    """Folder whose code ships too, as one local package. An empty string ships none, even with `working_directory`."""
     working_directory: bool = False
-    """Ship the code of the working directory if it is a project's and `local` is None."""
+    """Ship the code of the working directory if it is a project and `local` is None."""
     include: tuple[str, ...] = ()
-    """More files and folders of the local package."""
+    """Additional files and folders of the local package."""
     ignore: tuple[str, ...] = ()
-    """Names of packages that do not ship."""
+    """Names of packages to leave out."""
     allow_large: bool = False
     """Accept more than 100 MiB of local code."""
     system_libraries: bool = True
     """Ship the shared libraries of this system that the environment needs."""
     wheels: bool = False
-    """Build local projects as wheels and ship those, kept in the cache folder. Always so for another machine's environment."""
+    """Build local projects as wheels and ship those, kept in the cache folder. Always on for another platform."""
     image_prefix: str = "/opt/env"
-    """Where the environment lives on nodes: files that can't be rewritten for it are findings."""
+    """Path of the environment on nodes. Files that cannot be rewritten for it are findings."""
     platform: Platform | None = None
-    """The platform to record, such as one with a variant; None for the interpreter's own."""
+    """Platform to record, such as one with a variant; None for the interpreter's own."""
     cache: str | None = None
     """Folder of known hashes, built wheels and rewritten `.pth` files; None for the user's cache folder."""

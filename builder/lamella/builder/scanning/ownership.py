@@ -1,4 +1,4 @@
-"""Which distribution owns which file: the claims of its records against the files on this disk."""
+"""Assign files to distributions: compare the claims of their records with the files on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Ownership(NamedTuple):
-    """Who owns what."""
+    """Files by owner."""
 
     owned: list[tuple[Distribution, list[FoundFile]]]
     unowned: list[FoundFile]
@@ -35,15 +35,15 @@ def own(
     contents: Mapping[str, FileContent],
     omitted: Callable[[str], bool],
 ) -> Ownership:
-    """Gives each of `entries` (by path) to one of `found`, or leave it unowned.
+    """Assign each of `entries` (by path) to one of `found`, or leave it unowned.
 
-    `contents` has what each entry's source holds, if it is a regular file; `omitted` says whether a path is left out.
+    `contents` has the content of each regular file by source; `omitted` checks whether a path is left out.
     """
     result = Ownership([], [], [], [])
     claims = _Claims(entries, contents)
     for each in found:
         if not each.name:
-            message = f"{each.records} names no project: its files count as unowned; reinstall it"
+            message = f"{each.records}: names no project; its files count as unowned; reinstall it"
             result.findings.append(Finding("warning", "record", each.records, message))
     winners = _in_use([each for each in found if each.name], claims, result)
     for index, distribution in enumerate(winners):
@@ -68,7 +68,7 @@ def own(
 
 
 class _Claims:
-    """What all records together say of the files on this disk, gathered in one pass over them."""
+    """Claims of all records on the files on this disk, gathered in one pass."""
 
     def __init__(self, entries: Mapping[str, FoundFile], contents: Mapping[str, FileContent]) -> None:
         self.owners: dict[str, int] = {}
@@ -76,17 +76,17 @@ class _Claims:
         self.missing: dict[int, list[str]] = defaultdict(list)
         self.changed: dict[int, list[str]] = defaultdict(list)
         self.folders: dict[str, int] = {}
-        """Folders that stand where a record has a file: what a link to a folder outside of the environment leads to."""
+        """Folders at a path that a record names as a file: links to folders outside the environment."""
         self._entries = entries
         self._contents = contents
 
     def add(self, index: int, distribution: Distribution) -> None:
-        """Adds what the distribution with this index records."""
+        """Add the claims of the distribution with this index."""
         owners, entries = self.owners, self._entries
         for path, digest in (distribution.files or {}).items():
             entry = entries.get(path)
             if entry is None:
-                # Byte code is never there: it is compiled anew.
+                # Byte code is never among the entries: it is compiled again.
                 if path.endswith((".pyc", ".pyo")):
                     continue
                 if path in self._all_folders:
@@ -110,7 +110,7 @@ class _Claims:
         return found
 
     def is_debians(self, distribution: Distribution) -> bool:
-        """Whether Debian's package manager put it there: pip leaves its name, also in Debian's folders."""
+        """Whether Debian's package manager installed it; pip leaves its name in INSTALLER there too."""
         records = distribution.records
         metadata = (self._entries.get(path) for path in (f"{records}/METADATA", f"{records}/PKG-INFO", records))
         return not distribution.installer and any(entry and "/dist-packages/" in entry.source for entry in metadata)
@@ -122,7 +122,7 @@ class _Claims:
 
 
 def _in_use(found: Sequence[Distribution], claims: _Claims, result: Ownership) -> list[Distribution]:
-    """One distribution per origin and name. The others' metadata is left out: it describes modules that are not imported."""
+    """Choose one distribution per origin and name. Leave out the others' metadata: their modules are not imported."""
     groups: dict[tuple[bool, str], list[Distribution]] = defaultdict(list)
     for distribution in found:
         groups[distribution.origin == "conda", distribution.name].append(distribution)
@@ -130,30 +130,30 @@ def _in_use(found: Sequence[Distribution], claims: _Claims, result: Ownership) -
     for (_, name), group in sorted(groups.items()):
         winner = group[0]
         if len(group) > 1:
-            # Two in one folder: an upgrade left the old one behind. The files show which one it is; else the newest.
+            # Two in one folder: an upgrade left the old one behind. Its files decide, else the newest version.
             winner = max(group, key=lambda each: (_matches(each, claims), *_order(each.version)))
         winners.append(winner)
         for loser in group:
             if loser is winner:
                 continue
-            result.left_out.append(LeftOut(loser.records, f"metadata of {name} that is not the one in use"))
+            result.left_out.append(LeftOut(loser.records, f"metadata of {name} that is not in use"))
             if loser.version == winner.version:
-                continue  # two kinds of metadata for the same files, as Debian has them
+                continue  # two kinds of metadata for the same files, as Debian installs them
             message = (
-                f"{name} is here as {winner.version} and as {loser.version}: the files are those of {winner.version}, "
-                f"which ships; remove {loser.records}"
+                f"{name}: installed as {winner.version} and as {loser.version}; {winner.version} ships, since the "
+                f"files are its own; remove {loser.records}"
             )
             result.findings.append(Finding("warning", "duplicate", name, message))
     return winners
 
 
 def _matches(distribution: Distribution, claims: _Claims) -> int:
-    """How many of its files are on this disk as it recorded them."""
+    """Number of its files that are on this disk as recorded."""
     return sum(1 for path, digest in (distribution.files or {}).items() if digest and claims.digest(path) == digest)
 
 
 def _order(version: str) -> tuple[Version | bool, ...]:
-    """Where `version` stands among others; one that PEP 440 does not allow stands below all that it does."""
+    """Sort key of `version`. A version that is invalid in PEP 440 sorts below all valid ones."""
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -163,7 +163,7 @@ def _order(version: str) -> tuple[Version | bool, ...]:
 
 
 def _settle(winners: Sequence[Distribution], claims: _Claims, result: Ownership) -> None:
-    """Gives each contested path to the one whose recorded hash it has."""
+    """Assign each contested path to the distribution whose recorded hash matches."""
     for path, rivals in sorted(claims.contested.items()):
         recorded = [(winners[index].files or {})[path] for index in rivals]
         actual = claims.digest(path)
@@ -171,14 +171,14 @@ def _settle(winners: Sequence[Distribution], claims: _Claims, result: Ownership)
         claims.owners[path] = (right or rivals)[0]
         others = [winners[index] for index in rivals if index != claims.owners[path]]
         owner = winners[claims.owners[path]]
-        # pip over conda is not worth a word here: `replaced` says it once for the package.
+        # No finding for pip over conda: `replaced` reports it once for the whole package.
         others = [each for each in others if (each.origin == "conda") == (owner.origin == "conda")]
         if others:
             recorded = [(each.files or {})[path] for each in (owner, *others)]
             same = len(set(recorded)) == 1
             message = (
-                f"{path} is claimed by {owner.name} and by {', '.join(other.name for other in others)}: "
-                f"it ships with {owner.name}" + (", whose bytes it has" if right and not same else "")
+                f"{path}: claimed by {owner.name} and by {', '.join(other.name for other in others)}; "
+                f"ships with {owner.name}" + (", whose record matches it" if right and not same else "")
             )
             result.findings.append(Finding("note" if same else "warning", "owners", owner.name, message))
 
@@ -199,7 +199,7 @@ def _by_folder(claims: _Claims, entries: Mapping[str, FoundFile]) -> dict[str, i
 def _by_metadata(
     winners: Sequence[Distribution], entries: Mapping[str, FoundFile], owners: Mapping[str, int]
 ) -> dict[str, int]:
-    """A metadata folder's files are its distribution's, recorded or not."""
+    """Give a metadata folder's files to its distribution, recorded or not."""
     folders = {distribution.records: index for index, distribution in enumerate(winners) if distribution.records}
     found = {}
     for path in entries.keys() - owners.keys():
@@ -213,7 +213,7 @@ def _by_metadata(
 def _by_name(
     winners: Sequence[Distribution], entries: Mapping[str, FoundFile], owners: Mapping[str, int]
 ) -> dict[str, int]:
-    """Files of distributions without a list of files: those under their top-level names."""
+    """Give files to distributions without a file list, by their top-level names."""
     tops: dict[str, int] = {}
     for index, distribution in enumerate(winners):
         if distribution.files is None:
@@ -243,17 +243,17 @@ def _findings(
 ) -> Iterator[Finding]:
     name = f"{distribution.name} {distribution.version}"
     if distribution.trouble:
-        message = f"{distribution.records} {distribution.trouble}: its files ship as they are; reinstall it"
+        message = f"{distribution.records}: {distribution.trouble}; its files ship as they are; reinstall it"
         yield Finding("warning", "record", distribution.name, message)
     if claims.is_debians(distribution):
-        return  # it strips libraries and moves scripts, and records that in its own database
+        return  # dpkg strips libraries and moves scripts, and keeps its own records
     gone = [path for path in claims.missing[index] if not omitted(path)]
     if gone:
-        message = f"{name} records {_some(gone)}, not on this disk: reinstall it"
+        message = f"{_some(gone)}: missing, though {name} records it; reinstall {distribution.name}"
         yield Finding("warning", "missing", distribution.name, message)
     changed = [path for path in claims.changed[index] if claims.owners[path] == index]
     if changed:
-        message = f"{_some(changed)} of {name} changed since the install: ships as it is"
+        message = f"{_some(changed)}: changed since {name} was installed; ships as it is"
         yield Finding("warning", "patched", distribution.name, message)
 
 

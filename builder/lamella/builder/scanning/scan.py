@@ -1,4 +1,4 @@
-"""An environment as it is on this disk: every file in one package, or left out with the reason."""
+"""Scan an environment: assign every file on disk to one package, or leave it out with a reason."""
 
 from __future__ import annotations
 
@@ -63,10 +63,11 @@ _SYSTEM = ("/usr/", "/etc/")
 def scan(
     prefix: str | None = None, options: ScanOptions = ScanOptions(), *, progress: Progress | None = None
 ) -> Environment:
-    """Scan the environment at `prefix`; by default that of the running interpreter, `sys.prefix`.
+    """Scan the environment at `prefix`; the default is the running interpreter's, `sys.prefix`.
 
-    `NotAnEnvironment` if there is none; `EnvironmentChanged` if something writes to it meanwhile; `CannotBuild` for a file
-    that can't be read, and for too much local code; `BuilderError` for a wheel that can't be built.
+    Raises `NotAnEnvironment` if there is none, `EnvironmentChanged` if another process writes to it
+    meanwhile, `CannotBuild` for an unreadable file and for too much local code, and `BuilderError` for
+    a wheel that cannot be built.
     """
     located = locate(sys.prefix if prefix is None else prefix)
     path = os.path.join(options.cache or cache_folder(), "hashes.sqlite")
@@ -76,15 +77,15 @@ def scan(
 
 @dataclass(frozen=True, slots=True)
 class _Assigned:
-    """The files of an environment by what they ship as."""
+    """Files of an environment by the package that they ship in."""
 
     owned: Ownership
     python: Sequence[FoundFile]
-    """Of the interpreter's own package."""
+    """Files of the interpreter's own package."""
     installed: list[Distribution]
-    """Those whose requirements must be met."""
+    """Distributions whose requirements must be met."""
     dropped: list[Distribution]
-    """Those that the user leaves out."""
+    """Distributions that the user leaves out."""
     sources: frozenset[str]
     """Resolved paths of the files that the user leaves out."""
     left_out: frozenset[LeftOut]
@@ -128,12 +129,12 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: Hashes, progress: Progre
 
 
 def _collected(prefix: Prefix, options: ScanOptions, read: Read, progress: Progress) -> Inventory:
-    """Every file that may ship, before any is read but those of local projects that become wheels."""
+    """Collect every file that may ship. Reads none, except those of local projects to build as wheels."""
     folder = options.local or (os.curdir if options.working_directory and options.local is None else "")
     local = Local(folder, options.include, options.allow_large, asked=bool(options.local))
     cache = options.cache or cache_folder()
     collected = collect(prefix, local, cache)
-    # What compiles here is for here: a local project of another machine's environment is what its wheel is.
+    # This machine compiles for itself: for another platform, a local project is whatever its wheel contains.
     if options.wheels or prefix.is_foreign:
         from lamella.builder.wheels.install import with_wheels
 
@@ -143,7 +144,7 @@ def _collected(prefix: Prefix, options: ScanOptions, read: Read, progress: Progr
 
 
 def _contents(collected: Inventory, ignore: frozenset[str], read: Read) -> dict[str, FileContent]:
-    """The content of each file by its source; a file of an ignored package alone is not read."""
+    """Content of each file by source. Files that only ignored packages record are not read."""
     entries = collected.entries
     unneeded = unread([*collected.conda, *collected.pip], entries, ignore)
     contents = {entries[path].source: UNREAD for path in unneeded}
@@ -152,7 +153,7 @@ def _contents(collected: Inventory, ignore: frozenset[str], read: Read) -> dict[
 
 
 def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore: frozenset[str]) -> _Assigned:
-    """Each file in one package, or left out."""
+    """Assign each file to one package, or leave it out."""
     entries = collected.entries
 
     def digest(path: str) -> str:
@@ -160,7 +161,7 @@ def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore:
         return contents[entry.source].digest if entry and entry.target is None else ""
 
     by_pip, replaced = conda_owned(collected.conda, collected.pip, digest)
-    # Metadata that conda packages bring: their names and requirements count, though the files are the conda package's.
+    # Metadata inside conda packages: names and requirements count, though conda owns the files.
     records = {each.records for each in by_pip}
     brought = [each for each in collected.pip if each.records not in records]
     python = [entry for path, entry in entries.items() if path in collected.python]
@@ -186,7 +187,7 @@ def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore:
 def _system_libraries(
     prefix: Prefix, collected: Inventory, assigned: _Assigned, contents: Mapping[str, FileContent], read: Read
 ) -> Libraries:
-    """What the files that ship need of this system."""
+    """Find the system libraries that the shipped files need."""
     owned = assigned.owned
     names = {entry.path: each.name for each, files in owned.owned for entry in files}
     files = chain(assigned.python, owned.unowned, *(files for _, files in owned.owned))
@@ -245,12 +246,12 @@ def _certificates(prefix: Prefix) -> tuple[str, ...]:
     paths = prefix.python.certificates
     if not paths or all(path.startswith(f"{prefix.path}/") for path in paths):
         return ()
-    # Not the path of a base interpreter's own folder: it is this machine's, and on no node.
+    # Omit the path of a base interpreter's own folder, which no node has.
     return paths if all(path.startswith(_SYSTEM) for path in paths) else ("",)
 
 
 def _without_secrets(owned: Ownership) -> Ownership:
-    """`owned` without what holds credentials. A wheel from an index is public: what it brings is nobody's secret."""
+    """Remove files with credentials. Skip wheels from an index, whose files are public."""
     kept, left_out = without_secrets(owned.unowned)
     packages = []
     for each, files in owned.owned:
@@ -265,7 +266,7 @@ def _without_secrets(owned: Ownership) -> Ownership:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without garbage collection: hundreds of thousands of values are made here, none is garbage, and none is a cycle."""
+    """Disable garbage collection: a scan makes hundreds of thousands of values, none in a cycle."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -276,7 +277,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _covered(left_out: Iterable[LeftOut]) -> Callable[[str], bool]:
-    """Whether a path, or a folder that it is in, is left out."""
+    """Return a check whether a path or one of its parent folders is left out."""
     omitted = {item.path for item in left_out}
 
     def covered(path: str) -> bool:
@@ -290,7 +291,7 @@ def _covered(left_out: Iterable[LeftOut]) -> Callable[[str], bool]:
 
 
 def _files(entries: Iterable[FoundFile], contents: Mapping[str, FileContent]) -> tuple[File, ...]:
-    # As tuples they sort by their first field, the path, which no two of them share.
+    # Tuples sort by their first field, the path, which is unique.
     return tuple([_file(entry, contents) for entry in sorted(entries)])
 
 

@@ -1,4 +1,4 @@
-"""The libraries of this system that ship with the environment, and what all of its ELF files need of a node."""
+"""Shared libraries of this system to ship, and what the environment's ELF files need from a node."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FOLDER = "lib/system"
 
 
 class Libraries(NamedTuple):
-    """What the environment takes from this system, and what it asks of a node's."""
+    """System libraries to ship, and needs of the environment."""
 
     entries: list[FoundFile]
     contents: dict[str, FileContent]
-    """By source, of the entries."""
+    """Contents of the entries, by source."""
     findings: list[Finding]
     needs: Needs
 
@@ -42,12 +42,12 @@ def libraries(
     names: Mapping[str, str] | None = None,
     without: Collection[str] = (),
 ) -> Libraries:
-    """Those that the ELF files among `entries` (by path) need, in `FOLDER`; `read` gives the content of more files.
+    """Find the libraries that the ELF files among `entries` (by path) need, and place them in `FOLDER`.
 
-    `names` says which package each path is of; `without` has the resolved paths of what is left out because its user
-    wants that: it is taken for nobody's.
+    `read` returns the contents of more files. `names` maps a path to its package; `without` has the
+    resolved paths of files that the user leaves out, which are never used.
     """
-    # The loader expands $ORIGIN to the folder by which it came, not to where a link leads: so by path, not by source.
+    # By path, not by source: the loader expands $ORIGIN to the folder of the path that it opened.
     files = {
         f"{prefix}/{path}": Elf.load(content.elf)
         for path, entry in entries.items()
@@ -64,7 +64,7 @@ def libraries(
         found.update(contents)
         return {source: Elf.load(content.elf) for source, content in contents.items() if content.elf}
 
-    # The base interpreter's lib folder after the environment's: there, and not on the system, are conda's OpenSSL and zlib.
+    # The environment's lib folder first, then the base interpreter's, which has conda's OpenSSL and zlib.
     folders = dict.fromkeys([f"{prefix}/lib", *(f"{place.source}/lib" for place in places if not place.path)])
     needed = ld_so.needed(files, inside, tuple(folders), machine[0][0] if machine else "", more, without=without)
     shipped = [
@@ -85,10 +85,10 @@ def libraries(
 def _links(
     files: Mapping[str, Elf], shipped: Mapping[str, FoundFile], prefix: str, taken: Container[str]
 ) -> list[FoundFile]:
-    """Links to what ships in `FOLDER` from where files that have a RUNPATH look.
+    """Links to the libraries in `FOLDER`, from the folders in the RUNPATH of files that need them.
 
-    The executable's RPATH leads everybody else there, but the loader passes over it for whoever has a RUNPATH
-    (ld.so(8)): most wheels with libraries of their own, such as pyarrow, whose libstdc++ a bare system lacks.
+    Other files find `FOLDER` through the executable's RPATH, which the loader ignores for a file with a
+    RUNPATH (ld.so(8)): most wheels with libraries of their own, such as pyarrow, which needs libstdc++.
     """
     links: dict[str, FoundFile] = {}
     for source, elf in files.items():
@@ -106,7 +106,7 @@ def _links(
 def _findings(
     needed: ld_so.Needed, prefix: str, names: Mapping[str, str], without: Container[str]
 ) -> Iterator[Finding]:
-    """One for each package and each library that it lacks."""
+    """One finding for each package and each library that it lacks."""
     for soname, sources in sorted(needed.missing.items()):
         by: dict[str, list[str]] = defaultdict(list)
         for source in sorted(sources):
@@ -115,8 +115,8 @@ def _findings(
         for package, paths in by.items():
             more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
             if soname in without:
-                message = f"{soname} is needed by {paths[0]}{more} and is left out as was asked"
+                message = f"{soname}: needed by {paths[0]}{more}, but left out on request"
                 yield Finding("note", "libraries", package, message)
             else:
-                message = f"{soname} is needed by {paths[0]}{more} and is neither in the environment nor on this system"
+                message = f"{soname}: needed by {paths[0]}{more}, but neither in the environment nor on this system"
                 yield Finding("warning", "libraries", package, message)
