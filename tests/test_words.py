@@ -20,9 +20,8 @@ ROOT = Path(__file__).parent.parent
 CLEAN = (
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cli", "docs",
     "tests/cli",
-    "builder/lamella/builder/pushing", "builder/lamella/builder/files",
-    "builder/lamella/builder/scanning", "builder/lamella/builder/image", "builder/lamella/builder/wheels", "builder/lamella/builder/local/ignore.py", "layers/lamella/layers/signing",
-    "tests/builder/wheels", "tests/builder/local/test_ignore.py",
+    "builder/lamella/builder", "layers/lamella/layers/signing",
+    "tests/builder",
     "tests/test_documentation.py",
 )  # fmt: skip
 

@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def cache_of_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What one test learns of the interpreter's files, the next one need not read; nobody's home is touched."""
+    """Share the hashes of the interpreter's files between tests, outside the user's home."""
     monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

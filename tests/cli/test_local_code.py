@@ -141,7 +141,7 @@ def test_a_home_folder_ships_nothing_and_a_finding_has_the_reason(
     out, err = lamella("scan", prefix, "--json")
     (found,) = [each for each in json.loads(out)["findings"] if each["kind"] == "local"]
     assert (found["severity"], err) == ("note", "")
-    assert f"no code of {here} ships: it holds far more than a project's code" in found["message"]
+    assert f"{here}: code left out, more than a project;" in found["message"]
 
 
 def test_diff_includes_local_code_as_push_does(prefix: Path, here: Path, lamella: Any) -> None:

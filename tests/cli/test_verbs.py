@@ -297,7 +297,7 @@ def test_scan_fails_if_a_finding_is_as_severe_as_fail_on(lamella: Command, prefi
     assert failed.stderr.splitlines()[-1] == (
         "lamella: --fail-on warning: 1 error; see above, or all of them with --all"
     )
-    assert "beta 2.0 requires alpha>=1, which is not installed: install it" in " ".join(failed.stdout.split())
+    assert "beta 2.0 requires alpha>=1, which is not installed; install it" in " ".join(failed.stdout.split())
     assert lamella("scan", prefix, "--fail-on", "warning").returncode == 0
 
 
@@ -377,7 +377,7 @@ def test_inspect_counts_and_shows_the_attached_findings(lamella: Command, tmp_pa
     assert "1 error in this environment; see lamella scan" in pushed.stderr
     assert lamella("inspect", place).stdout.splitlines()[-1] == "1 error: --findings shows them"
     shown = lamella("inspect", place, "--findings").stdout
-    assert "beta 2.0 requires alpha>=1, which is not installed: install it" in " ".join(shown.split())
+    assert "beta 2.0 requires alpha>=1, which is not installed; install it" in " ".join(shown.split())
     (found,) = lamella.json("inspect", place)["findings"]
     assert (found["platform"], found["severity"], found["kind"]) == (
         lamella.json("scan", prefix)["platform"],

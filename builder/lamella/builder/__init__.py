@@ -1,10 +1,10 @@
-"""Ship the Python environment on this machine: scan it, push it, and see what differs.
+"""Ship the Python environment of this machine: scan it, push it, compare it.
 
     >>> import lamella.builder
     >>> lamella.builder.push("registry.example.com/team/envs:v1")
 
-This is the whole public API; every other module is private. Names are imported when they are first used, so that a program
-starts as fast as without them.
+This is the whole public API; every other module is private. Names are imported on first use, so that a
+program starts as fast as without them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The folder of everything that Lamella caches for this user: layers, wheels, hashes."""
+"""Folder of everything that Lamella caches for this user: layers, wheels, hashes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lamella.layers import homes
 
 
 def cache_folder() -> str:
-    """`$LAMELLA_CACHE`, else `lamella` in the user's cache folder. Absolute; not made here. `CacheError` without a home."""
+    """`$LAMELLA_CACHE`, else `lamella` in the user's cache folder. Absolute; not created. Raises `CacheError` without a home."""
     own = os.environ.get("LAMELLA_CACHE")
     if own:
         return os.path.abspath(own)

@@ -1,4 +1,4 @@
-"""The errors of `lamella.builder`: what happened, to what, and what to do next, in one sentence."""
+"""Errors of `lamella.builder`: VALUE: problem; next command."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from lamella.layers.errors import LamellaError
 
 
 class BuilderError(LamellaError):
-    """The root of the errors of `lamella.builder`."""
+    """Root of the errors of `lamella.builder`."""
 
 
 class NotAnEnvironment(BuilderError):
-    """A prefix that holds no Python environment, or none that can be captured."""
+    """A prefix without a Python environment, or with one that Lamella does not support."""
 
 
 class EnvironmentChanged(BuilderError):
-    """Files that changed while they were read; what would have been a mixed layer is thrown away."""
+    """Files changed while they were read; the inconsistent layer is discarded."""
 
 
 class CannotBuild(BuilderError):
-    """A layer that can't be built: a file that can't be read, or a name that OCI can't hold."""
+    """A layer that cannot be built: an unreadable file, or a name that an OCI layer cannot contain."""
 
 
 class CacheError(BuilderError):
-    """A layer cache that can't be read or written: full, read-only, not ours."""
+    """A layer cache that cannot be read or written: full, read-only, or another user's."""

@@ -1,4 +1,4 @@
-"""URLs as they may be shown and shipped: without what only their owner may know."""
+"""Remove credentials from URLs before they are shown or shipped."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
 
 
 def without_credentials(url: str) -> str:
-    """`url` without user, password, conda's `/t/<token>`, query and fragment: each has been seen to hold a secret.
+    """Remove user, password, conda's `/t/<token>`, query and fragment, each of which may hold a secret.
 
-    The user `git` stays: it is an ssh server's door, not a secret, and the URL does not work without it. A URL may lack its
-    scheme, as conda's channels do. What can't be read becomes nothing.
+    The user `git` stays: ssh servers need it, and it is not secret. The scheme may be missing, as in
+    conda's channels. An invalid URL becomes empty.
     """
     bare = "://" not in url
     try:
@@ -27,5 +27,5 @@ def without_credentials(url: str) -> str:
 
 
 def text_without_credentials(text: str) -> str:
-    """`text`, such as a requirement, with each URL in it as `without_credentials` has it."""
+    """Remove credentials from each URL in `text`, such as a requirement."""
     return _URL.sub(lambda match: without_credentials(match[0]), text) if "://" in text else text

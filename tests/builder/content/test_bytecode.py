@@ -128,7 +128,7 @@ def replaced(pyc: str, code: CodeType, *, header: bytes | None = None) -> None:
 
 
 @pytest.mark.parametrize("executable", [sys.executable, *others()])
-def test_strings_of_one_character_are_the_same_bytes_whoever_interned_them(executable: str, tmp_path: Path) -> None:
+def test_strings_of_one_character_give_the_same_bytes_interned_or_not(executable: str, tmp_path: Path) -> None:
     """There is one of each in a process, and byte code on the disk may make it another kind of string for all that follows."""
     asked = "import sys; print(sys.implementation.cache_tag)"
     by = replace(
@@ -185,7 +185,7 @@ def test_broken_byte_code_on_the_disk_is_as_good_as_none(content: bytes, tmp_pat
 
 
 def test_byte_code_that_names_two_files_is_not_taken(tmp_path: Path) -> None:
-    """What is left of the other name would tell where the environment was."""
+    """Leftovers of the other name would reveal where the environment was."""
     wanted = sources(tmp_path, ["def f(): pass"], installed=True)
     source = tmp_path / SITE / "thing/m000.py"
     py_compile.compile(str(source), doraise=True)
@@ -264,7 +264,7 @@ def test_a_rewritten_module_is_compiled_as_it_ships(tmp_path: Path) -> None:
 def test_a_module_that_changed_after_the_scan_is_noticed(tmp_path: Path) -> None:
     wanted = sources(tmp_path, ["a = 1"])
     (tmp_path / SITE / "thing/m000.py").write_text("a = 2")
-    with pytest.raises(EnvironmentChanged, match=r"m000\.py changed while it was being packed"):
+    with pytest.raises(EnvironmentChanged, match=r"m000\.py: changed while it was being packed"):
         compiled(wanted)
 
 

@@ -1,4 +1,4 @@
-"""What an entry reads is what was scanned, or an error before the last of it."""
+"""Reading an entry yields the scanned bytes, or an error before the last of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def received(entry: Entry) -> bytes:
 
 @pytest.mark.parametrize("size", [1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
 def test_a_file_of_the_same_size_and_other_bytes_never_ships_whole(tmp_path: Path, size: int) -> None:
-    """A packer that counts bytes would finish an entry of the announced size before it hears of the error."""
+    """A packer that counts bytes would finish an entry of the announced size before it sees the error."""
     file = scanned(tmp_path / "data", bytes(size))
     (tmp_path / "data").write_bytes(b"\1" * size)
     assert len(received(Entry("opt/env/data", 0o644, size, file.digest, file))) < size

@@ -104,7 +104,7 @@ def test_the_order_of_entries_does_not_show(some: list[Entry]) -> None:
         max_size=8,
     )
 )
-def test_what_is_packed_is_what_our_own_and_pythons_readers_find(files: dict[str, bytes]) -> None:
+def test_our_own_and_pythons_tar_readers_find_the_packed_files(files: dict[str, bytes]) -> None:
     files = {f"{path}/f": content for path, content in files.items()}
     _, blob = packed([entry(path, content) for path, content in files.items()])
     tar = tar_of(blob)
@@ -147,7 +147,7 @@ def test_a_file_that_changed_after_the_scan_makes_no_layer(tmp_path: Path, now: 
     one = package(tmp_path, "thing", {"lib/data": b"first content"})
     made = entries(environment(tmp_path, one), one, "/opt/env")
     (tmp_path / "lib/data").write_bytes(now)
-    with pytest.raises(EnvironmentChanged, match="lib/data changed while it was being packed"):
+    with pytest.raises(EnvironmentChanged, match="lib/data: changed while it was being packed"):
         packed(made)
     (tmp_path / "lib/data").unlink()
     with pytest.raises(EnvironmentChanged):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LONG = "/srv/" + "x" * 130
 
 
-def test_entry_points_keep_the_case_of_names_and_pass_over_what_is_none() -> None:
+def test_entry_points_keep_the_case_of_names_and_skip_invalid_lines() -> None:
     content = b"[console_scripts]\nRun = pkg.cli:main\nbad = nothing\nextra = pkg:Main.go [fast]\n[gui_scripts]\nw=pkg.w:main\n"
     assert scripts.entry_points(content) == {
         "Run": ("pkg.cli", "main"),

@@ -1,4 +1,4 @@
-"""The cache of what files hold: what it saves, and what it never gets wrong."""
+"""The cache of file contents: it saves reads, and never returns outdated contents."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read(database: Path, folder: Path, *prefixes: bytes) -> tuple[dict[str, File
     return {os.path.basename(path): content for path, content in found.items()}, progress.read
 
 
-def test_a_second_look_reads_nothing(files: Path, tmp_path: Path) -> None:
+def test_a_second_scan_reads_nothing(files: Path, tmp_path: Path) -> None:
     (files / "a").write_text("12345")
     first = read(tmp_path / "cache", files, b"/srv/env")
     assert first[1] == 5
@@ -85,14 +85,14 @@ def test_a_file_that_changed_just_now_is_not_remembered(
     assert read(tmp_path / "cache", files)[1] == 4
 
 
-def test_what_is_held_is_remembered_for_the_prefixes_that_were_searched(files: Path, tmp_path: Path) -> None:
+def test_rows_are_remembered_for_the_prefixes_that_were_searched(files: Path, tmp_path: Path) -> None:
     (files / "a").write_text("/srv/env/bin")
     assert read(tmp_path / "cache", files, b"/srv/other")[0]["a"].holds == ""
     assert read(tmp_path / "cache", files, b"/srv/env")[0]["a"].holds == "text"
 
 
 @pytest.mark.parametrize("obstacle", ["a file for a folder", "a folder", "not a database"])
-def test_a_cache_that_can_t_be_used_is_no_error(files: Path, tmp_path: Path, obstacle: str) -> None:
+def test_an_unusable_cache_is_not_an_error(files: Path, tmp_path: Path, obstacle: str) -> None:
     (files / "a").write_text("1")
     database = tmp_path / "cache"
     if obstacle == "a folder":
@@ -105,7 +105,7 @@ def test_a_cache_that_can_t_be_used_is_no_error(files: Path, tmp_path: Path, obs
     assert read(database, files)[1] == 1
 
 
-def test_a_damaged_cache_is_begun_anew(files: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_replaced(files: Path, tmp_path: Path) -> None:
     (files / "a").write_text("1")
     (tmp_path / "cache").write_bytes(b"x" * 4096)
     read(tmp_path / "cache", files)
@@ -125,7 +125,7 @@ def test_many_processes_use_one_cache(files: Path, tmp_path: Path) -> None:
     assert all(result == results[0] for result in results)
 
 
-def test_a_file_that_changes_after_it_was_seen_is_no_part_of_a_mixed_scan(files: Path) -> None:
+def test_a_file_that_changes_after_the_walk_fails_the_scan(files: Path) -> None:
     path = files / "a"
     path.write_text("seen")
     seen = os.lstat(path)
@@ -137,7 +137,7 @@ def test_a_file_that_changes_after_it_was_seen_is_no_part_of_a_mixed_scan(files:
         list(contents.read_all([(str(path), seen)], ()))
 
 
-def test_a_file_that_can_t_be_read_is_named(files: Path) -> None:
+def test_an_unreadable_file_is_named(files: Path) -> None:
     path = files / "folder"
     path.mkdir()
     with pytest.raises(CannotBuild, match=r"cannot read .*folder: Is a directory"):

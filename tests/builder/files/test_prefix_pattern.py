@@ -1,4 +1,4 @@
-"""Where a prefix is in a file, and where it only looks so."""
+"""Occurrences of a prefix in a file, and text that only resembles one."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def test_the_longest_of_nested_prefixes_matches() -> None:
     assert match[0] == b"/a/b"
 
 
-def test_where_the_shortest_ones_are_not_none_is() -> None:
+def test_a_file_without_the_shortest_prefixes_has_none_of_the_others() -> None:
     assert shortest((b"/a/b", b"/a", b"/c", b"/a/d")) == (b"/a", b"/c")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_link_made_by_another_environment_is_no_change(tmp_path: Path) -> None:
+def test_a_link_made_by_another_environment_does_not_count_as_a_change(tmp_path: Path) -> None:
     """uv links every environment's files to its cache's: each install changes the inodes of all the others."""
     file = tmp_path / "a"
     file.write_text("a")
@@ -18,7 +18,7 @@ def test_a_link_made_by_another_environment_is_no_change(tmp_path: Path) -> None
     assert same(before, os.stat(file))
 
 
-def test_other_bytes_with_the_old_time_are_a_change(tmp_path: Path) -> None:
+def test_other_bytes_with_the_old_time_count_as_a_change(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_text("a")
     os.utime(file, ns=(1, 1))

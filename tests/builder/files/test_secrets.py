@@ -1,4 +1,4 @@
-"""What never ships, in each of its places; and what ships though its name sounds like a secret."""
+"""Secrets never ship from any place; files that only sound like secrets ship."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nCANARY\n"
 
 
 def judged(folder: Path, path: str, text: str = "") -> str | None:
-    """Why the file `path` with these contents must not ship."""
+    """Reason why the file `path` with these contents must not ship."""
     source = folder / path
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_text(text)
@@ -126,7 +126,7 @@ def test_configurations_with_credentials_never_ship(tmp_path: Path, name: str, t
         ("app/gcloud/__init__.py", ""),
     ],
 )  # fmt: skip
-def test_what_holds_no_credential_ships(tmp_path: Path, name: str, text: str) -> None:
+def test_files_without_credentials_ship(tmp_path: Path, name: str, text: str) -> None:
     assert judged(tmp_path, name, text) is None
 
 
@@ -135,8 +135,8 @@ def test_private_keys_never_ship(tmp_path: Path, name: str) -> None:
     assert judged(tmp_path, name, PRIVATE) == KEY
 
 
-def test_what_installers_left_behind_does_not_ship() -> None:
-    """A record that counts for no package and a distribution half removed hold URLs as they were given."""
+def test_leftovers_of_installers_do_not_ship() -> None:
+    """A record without its package and a half removed distribution contain URLs as given."""
     site = "lib/python3.11/site-packages"
     seen = os.stat(os.curdir)
     names = ("conda-meta/x-1-0.json", f"{site}/~oo-1.0.dist-info/direct_url.json", f"{site}/~/x.py")
@@ -161,7 +161,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def linked(folder: Path, target: Path | str) -> tuple[list[str], list[LeftOut]]:
-    """What ships and what does not of an environment that holds one link to `target`, at app/link.txt."""
+    """Files shipped and left out of an environment with one link to `target`, at app/link.txt."""
     (folder / "app").mkdir(parents=True)
     (folder / "app" / "link.txt").symlink_to(target)
     resolved = resolve({entry.path: entry for entry in walk(str(folder)).entries}, (), ())
@@ -179,7 +179,7 @@ def test_a_link_with_an_innocent_name_does_not_bring_a_secret(
     assert linked(tmp_path / "env", home / target) == ([], [LeftOut("app/link.txt", reason)])
 
 
-def test_a_link_to_a_folder_brings_what_is_in_it_but_for_secrets(home: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_folder_ships_its_files_except_secrets(home: Path, tmp_path: Path) -> None:
     kept, left_out = linked(tmp_path / "env", home)
     assert sorted(kept) == ["app/link.txt/dotfiles/pypirc", "app/link.txt/plain.txt"]
     assert {item.path: item.reason for item in left_out} == {

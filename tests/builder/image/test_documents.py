@@ -53,7 +53,7 @@ BASE = Base(
         env=("PATH=/bin", "LANG=C.UTF-8"),
         cmd=("bash",),
         labels={"a": "b"},
-        user="nobody",
+        user="app",
         history=(ADDED, {"created_by": "USER nobody", "empty_layer": True}),
         more={
             "ExposedPorts": {"8080/tcp": {}},
@@ -88,7 +88,7 @@ def test_one_index_names_image_and_package_manifest_as_engines_and_nodes_expect(
     assert [image.digest, packages.digest] == [document.descriptor.digest for document in result.manifests]
 
 
-def test_the_package_manifest_says_what_each_layer_is() -> None:
+def test_the_package_manifest_describes_each_layer() -> None:
     manifest = Manifest.parse(made().manifests[1].content)
     assert manifest.annotations == {
         names.PREFIX: "/opt/env",
@@ -128,7 +128,7 @@ def test_a_base_lies_below_and_its_config_is_inherited() -> None:
         "an OCI manifest has OCI's media types"
     )
     assert config.env == ("PATH=/opt/env/bin:/bin", "LANG=C.UTF-8")
-    assert (config.cmd, config.user, config.labels) == (("bash",), "nobody", {"a": "b"})
+    assert (config.cmd, config.user, config.labels) == (("bash",), "app", {"a": "b"})
     assert config.history[:2] == BASE.config.history
     assert [step["created_by"] for step in config.history[2:]] == ["lamella: numpy 2.1", "lamella: x 1, unowned"]
     assert config.more == {name: value for name, value in BASE.config.more.items() if name != "OnBuild"}
@@ -178,7 +178,7 @@ def test_a_base_is_the_newest_variant_that_runs_there(wanted: str, there: list[s
     assert (str(found.platform) if found else None) == chosen
 
 
-def test_an_entrypoint_does_away_with_the_bases_command_as_in_a_dockerfile() -> None:
+def test_an_entrypoint_discards_the_bases_command_as_in_a_dockerfile() -> None:
     config = image_config(made(BASE, ImageSettings(entrypoint=("serve",), env=("A=1", "LANG=de"), labels={"a": "c"})))
     assert (config.entrypoint, config.cmd) == (("serve",), ())
     assert config.env == ("PATH=/opt/env/bin:/bin", "LANG=de", "A=1")
@@ -203,7 +203,7 @@ def test_annotations_and_a_time_are_those_of_the_index_and_the_image() -> None:
     "name",
     ["", "dev.lamella.prefix", "org.opencontainers.image.created", "org.opencontainers.image.base.digest"],
 )
-def test_an_annotation_that_says_what_an_image_is_can_t_be_chosen(name: str) -> None:
+def test_reserved_annotations_are_refused(name: str) -> None:
     with pytest.raises(BuilderError, match="reserved for Lamella; use another name"):
         ImageSettings(annotations={name: "x"})
 
@@ -211,7 +211,7 @@ def test_an_annotation_that_says_what_an_image_is_can_t_be_chosen(name: str) -> 
 @pytest.mark.parametrize(
     "text", ["", "yesterday", "2026-01-31", "2026-13-01T00:00:00Z", "2026-01-31 12:00:00Z", "1769860800"]
 )
-def test_a_time_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(BuilderError, match=r"not a time in RFC 3339 form; use one such as 2026-01-31T12:00:00Z"):
         ImageSettings(created=text)
 
@@ -222,7 +222,7 @@ def test_documents_are_canonical_json() -> None:
         assert json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == document.content
 
 
-def test_the_documents_of_1200_packages_are_what_every_registry_takes() -> None:
+def test_every_registry_accepts_the_documents_of_1200_packages() -> None:
     """distribution and Harbor refuse manifests of more than 4 MiB, ECR those of more than 500 layers."""
     packages = [
         PackageLayer(

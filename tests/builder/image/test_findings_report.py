@@ -1,4 +1,4 @@
-"""What is attached to a push of what the scan found, and what of this machine is never in it."""
+"""The findings attached to a push, without paths of this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.storage import Storage
 
 PATCHED = Finding("warning", "patched", "p", "p.py: changed since p 1.0 was installed; ships as it is")
-MISSING = Finding("error", "requires", "p", "p 1.0 requires q, which is not installed: install it")
+MISSING = Finding("error", "requires", "p", "p 1.0 requires q, which is not installed; install it")
 NOTE = Finding("note", "unowned", "x", "x: belongs to no package; ships with the unowned files")
 
 
@@ -78,13 +78,15 @@ def told(env: Environment) -> str:
     return artifact.content.decode() if artifact else ""
 
 
-def test_what_was_found_is_attached_to_what_is_pushed_the_worst_first(tmp_path: Path, cache: LayerCache) -> None:
+def test_findings_are_attached_to_the_index_the_worst_first(tmp_path: Path, cache: LayerCache) -> None:
     env = one(tmp_path / "env", NOTE, PATCHED, MISSING)
     pushed = push(f"oci:{tmp_path}/out:x", env, cache=cache)
     assert attached(pushed.reference) == [(str(env.platform), each) for each in (MISSING, PATCHED, NOTE)]
 
 
-def test_notes_alone_are_attached_and_of_nothing_found_there_is_nothing(tmp_path: Path, cache: LayerCache) -> None:
+def test_notes_alone_are_attached_and_without_findings_there_is_no_attachment(
+    tmp_path: Path, cache: LayerCache
+) -> None:
     noted, clean = one(tmp_path / "a", NOTE), one(tmp_path / "b")
     assert messages(push(f"oci:{tmp_path}/one:x", noted, cache=cache).reference)
     assert not messages(push(f"oci:{tmp_path}/two:x", clean, cache=cache).reference)
@@ -117,18 +119,18 @@ def test_the_same_findings_are_the_same_bytes_from_any_prefix_and_in_any_order(t
         "glued{home}/CANARY",
     ],
 )
-def test_no_path_of_this_machine_is_told(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "home of somebody"
+def test_paths_of_this_machine_are_hidden(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home of a stranger"
     monkeypatch.setenv("HOME", str(home))
     said = text.format(home=home, prefix=tmp_path / "env")
     content = told(one(tmp_path / "env", Finding("note", "links", said, said)))
     assert "CANARY" not in content
-    assert "somebody" not in content
+    assert "stranger" not in content
     assert str(tmp_path) not in content
     assert content.count(findings_report.HIDDEN) == 2
 
 
-def test_what_a_real_scan_finds_is_told_without_the_folders_of_this_machine(
+def test_findings_of_a_real_scan_hide_the_folders_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "CANARY of a home"
@@ -156,12 +158,12 @@ def test_what_a_real_scan_finds_is_told_without_the_folders_of_this_machine(
 @pytest.mark.parametrize(
     "text", ["lib/x.so and/or lib/y.so is needed", "a / b", f"{SITE}/x (2 files)", "p requires q<3,>=2 ~= 1"]
 )
-def test_what_names_no_path_of_this_machine_is_told_as_it_is(text: str, tmp_path: Path) -> None:
+def test_text_without_paths_of_this_machine_is_unchanged(text: str, tmp_path: Path) -> None:
     (found,) = json.loads(told(one(tmp_path, Finding("note", "k", "s", text))))["findings"]
     assert found["message"] == text
 
 
-def test_a_name_that_is_not_utf_8_is_told_with_its_bytes_as_escapes(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_shown_with_escapes(tmp_path: Path) -> None:
     name = os.fsdecode(b"lib/\xff.py")
     assert r"lib/\\udcff.py" in told(one(tmp_path, Finding("note", "unowned", name, name)))
 
@@ -192,7 +194,7 @@ def test_pushing_again_asks_whether_the_findings_are_there_and_sends_nothing(
     assert messages(reference) == [PATCHED.message]
 
 
-def test_what_was_found_since_is_attached_though_no_layer_changed(
+def test_new_findings_are_attached_though_no_layer_changed(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     push(f"{registry.host}/team/envs:x", one(tmp_path / "env", PATCHED), cache=cache)
@@ -230,7 +232,7 @@ def test_the_findings_of_other_platforms_stay_with_the_tag(tmp_path: Path, cache
     assert attached(again.reference) == [("linux/arm64", MISSING)]
 
 
-def test_a_registry_that_takes_no_artifacts_has_the_environment_and_the_push_says_why_no_findings(
+def test_without_artifacts_in_a_registry_the_push_succeeds_and_reports_why_no_findings(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     push(f"{registry.host}/team/envs:x", one(tmp_path / "env"), cache=cache)
@@ -240,7 +242,7 @@ def test_a_registry_that_takes_no_artifacts_has_the_environment_and_the_push_say
     assert not messages(pushed.reference)
 
 
-def test_tags_that_hold_what_is_attached_are_not_asked_for_layers(
+def test_tags_of_attachments_are_not_searched_for_layers(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     registry.referrers_api = False

@@ -64,9 +64,7 @@ def test_licences_of_older_metadata_are_found_and_texts_are_not_names(tmp_path: 
         ("https://host/t/tk-secret", ""),
     ],
 )
-def test_a_conda_package_says_build_channel_and_subdir_without_a_token(
-    tmp_path: Path, channel: str, shown: str
-) -> None:
+def test_a_conda_package_has_build_channel_and_subdir_without_a_token(tmp_path: Path, channel: str, shown: str) -> None:
     record = {"channel": channel, "subdir": "linux-64", "license": "Zlib"}
     zlib = package(tmp_path, "zlib", {"conda-meta/zlib.json": json.dumps(record)}, origin="conda", version="1.3")
     found = component(replace(zlib, build="h1_0"))

@@ -94,7 +94,7 @@ def test_links_of_a_package_stay_links(environment: Path) -> None:
     assert file(scanned, "lib/libnative.so").target == "libnative.so.1"
 
 
-def test_what_holds_the_prefix_is_found_by_its_bytes(environment: Path) -> None:
+def test_files_with_the_prefix_are_found_by_their_bytes(environment: Path) -> None:
     scanned = scan(str(environment))
     held = {path: file(scanned, path).holds for path in ("lib/libnative.so.1", "lib/pkgconfig/native.pc")}
     assert held == {"lib/libnative.so.1": "binary", "lib/pkgconfig/native.pc": "text"}
@@ -117,7 +117,7 @@ def test_pip_packages_stand_beside_conda_packages(environment: Path, tmp_path: P
 def test_files_that_pip_replaced_ship_as_pip_s_and_the_stale_record_is_a_finding(
     environment: Path, tmp_path: Path, version: str
 ) -> None:
-    # pip does not remove what has no list of its files; conda's packages have one that pip follows.
+    # pip removes only packages with a list of files; conda's have one that pip follows.
     newer = wheel(tmp_path, "pure", version, {"pure/__init__.py": f"V = {version}\n", "pure/new.py": ""})
     install(environment, newer, options=["--force-reinstall"])
     scanned = scan(str(environment))
@@ -126,7 +126,7 @@ def test_files_that_pip_replaced_ship_as_pip_s_and_the_stale_record_is_a_finding
     assert {f"{SITE}/pure/__init__.py", f"{SITE}/pure/new.py"} <= paths(ours)
     assert not paths(ours) & paths(package(scanned, "pure", "conda"))
     (found,) = findings(scanned, "replaced")
-    assert f"pure {version} was installed by pip over conda's pure 1.0" in found.message
+    assert f"pure {version}: installed by pip over conda's pure 1.0" in found.message
 
 
 def test_records_in_conda_s_own_manner_count_as_rattler_s(environment: Path) -> None:
@@ -196,7 +196,7 @@ def test_tokens_and_passwords_of_channels_are_nowhere_in_what_the_scan_says(envi
 
 
 @pytest.mark.parametrize("channel_said", ["<unknown>", "", "conda-forge", None])
-def test_a_channel_that_names_nothing_is_no_source(environment: Path, channel_said: str | None) -> None:
+def test_an_empty_channel_is_not_a_source(environment: Path, channel_said: str | None) -> None:
     path = record(environment, "native")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"url": "", "channel": channel_said}))
     assert package(scan(str(environment)), "native").source == ""
@@ -233,7 +233,7 @@ def test_activation_scripts_ship_with_their_package(environment: Path) -> None:
 def test_a_dependency_that_is_not_installed_is_a_finding(environment: Path) -> None:
     record(environment, "native").unlink()
     (found,) = findings(scan(str(environment)), "requires")
-    assert found.message == "meta 1.0 depends on native, which is not installed: install it"
+    assert found.message == "meta 1.0 depends on native, which is not installed; install it"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_a_dependency_that_is_not_installed_is_a_finding(environment: Path) -> N
 def test_a_dependency_of_another_version_or_build_is_a_finding(environment: Path, spec: str, fits: bool) -> None:
     meta = record(environment, "meta")
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"depends": [spec]}))
-    said = [f"meta 1.0 depends on {spec}, and native 1.0 0 is installed: update one of them"]
+    said = [f"meta 1.0 depends on {spec}, but native 1.0 0 is installed; update one of them"]
     assert [finding.message for finding in findings(scan(str(environment)), "inconsistent")] == ([] if fits else said)
 
 
@@ -259,7 +259,7 @@ def test_a_dependency_of_another_version_or_build_is_a_finding(environment: Path
 def test_a_package_that_goes_only_with_another_version_is_a_finding(environment: Path, spec: str, fits: bool) -> None:
     meta = record(environment, "meta")
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"constrains": [spec]}))
-    said = [f"meta 1.0 goes only with {spec}, and native 1.0 0 is installed: update one of them"]
+    said = [f"meta 1.0 constrains {spec}, but native 1.0 0 is installed; update one of them"]
     assert [finding.message for finding in findings(scan(str(environment)), "inconsistent")] == ([] if fits else said)
 
 
@@ -269,24 +269,22 @@ def test_a_package_that_goes_only_with_another_version_is_a_finding(environment:
         ("__glibc >=2.0", ""),
         ("__glibc >=0", ""),
         ("__glibc >=99.1,<100", "nodes are checked for glibc "),
-        ("__cuda >=12.0", "nodes are checked for the driver's libraries, and no version of them"),
+        ("__cuda >=12.0", "nodes are checked for the driver's libraries, but not their version"),
         ("__archspec 1.* *x86_64_v4", "nodes are checked for CPU level 1, which its files are marked with"),
         ("__archspec 1 x86_64", ""),
         ("__unix", ""),
     ],
 )
-def test_what_is_asked_of_the_system_is_a_note_where_nodes_are_checked_for_less(
-    environment: Path, spec: str, said: str
-) -> None:
+def test_needs_of_the_system_beyond_the_checks_on_nodes_are_a_note(environment: Path, spec: str, said: str) -> None:
     """Whatever this machine has: it is not the one that runs."""
     meta = record(environment, "meta")
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"depends": ["native", spec]}))
     notes = [finding for finding in findings(scan(str(environment)), "requires") if finding.severity == "note"]
-    expected = [f"meta 1.0 depends on {spec}, and {said}"] if said else []
+    expected = [f"meta 1.0 depends on {spec}, but {said}"] if said else []
     assert [finding.message[: len(start)] for finding, start in zip(notes, expected, strict=True)] == expected
 
 
-def test_a_channel_s_token_in_a_dependency_is_not_said(environment: Path) -> None:
+def test_a_channel_s_token_in_a_dependency_is_not_shown(environment: Path) -> None:
     meta = record(environment, "meta")
     depends = ["https://me:CANARY@host/t/CANARY/c::native >=9", "gone[url='https://CANARY@host/gone.conda']"]
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"depends": depends}))
@@ -305,7 +303,7 @@ def test_of_conda_s_own_folder_only_records_and_variables_ship(environment: Path
     assert not [path for path in shipped(scan(str(environment))) if path.startswith(f"conda-meta/{name}")]
 
 
-def test_records_that_count_for_no_package_do_not_ship(environment: Path) -> None:
+def test_records_of_missing_packages_do_not_ship(environment: Path) -> None:
     shutil.copy(record(environment, "native"), environment / "conda-meta" / "native-0.9-0.json")
     (environment / "conda-meta" / "broken-1-0.json").write_text('{"url": "https://me:CANARY@host/x", ')
     scanned = scan(str(environment))
@@ -326,7 +324,7 @@ def test_without_rattler_the_names_of_dependencies_are_still_checked(
     monkeypatch.setattr("lamella.builder.installed.conda_specs.available", lambda: False)
     scanned = scan(str(environment))
     assert [finding.message for finding in findings(scanned, "requires")] == [
-        "meta 1.0 depends on gone >=1, which is not installed: install it"
+        "meta 1.0 depends on gone >=1, which is not installed; install it"
     ]
     assert not findings(scanned, "inconsistent")
 

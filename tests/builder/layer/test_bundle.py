@@ -77,10 +77,10 @@ def test_a_bundle_is_the_layer_that_one_package_with_all_the_files_would_be(tmp_
 
 
 def test_one_path_in_two_members_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="opt/env/a is in two packages"):
+    with pytest.raises(CacheError, match="opt/env/a: in two packages"):
         merged(tmp_path, layer("opt/env/a"), layer("opt/env/a"))
 
 
-def test_a_damaged_member_is_said(tmp_path: Path) -> None:
+def test_a_damaged_member_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match=r"a layer in the cache is damaged: .*; push again"):
         merged(tmp_path, layer("opt/env/a")[:-5])

@@ -40,7 +40,7 @@ def files(path: Path) -> list[str]:
     return sorted(os.path.relpath(entry, path) for entry in path.rglob("*") if entry.is_file())
 
 
-def test_what_was_added_is_found_by_its_key_in_another_process(tmp_path: Path) -> None:
+def test_an_added_layer_is_found_by_its_key_in_another_process(tmp_path: Path) -> None:
     built = LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, writing(b"content"))
     again = LayerCache(str(tmp_path))
     assert again.find(KEY) == built
@@ -51,7 +51,7 @@ def test_what_was_added_is_found_by_its_key_in_another_process(tmp_path: Path) -
     assert again.find("cd" * 32) is None
 
 
-def test_what_was_learned_has_no_blob(tmp_path: Path) -> None:
+def test_a_learned_layer_has_no_blob(tmp_path: Path) -> None:
     cache = LayerCache(str(tmp_path))
     built = learned("registry/team/envs")
     cache.learn(KEY, built)
@@ -59,7 +59,7 @@ def test_what_was_learned_has_no_blob(tmp_path: Path) -> None:
     assert cache.blob_path(built) is None
 
 
-def test_what_was_learned_is_known_with_its_source_and_for_its_place_alone(tmp_path: Path) -> None:
+def test_a_learned_layer_is_found_with_its_source_and_only_for_its_place(tmp_path: Path) -> None:
     cache = LayerCache(str(tmp_path))
     cache.learn(KEY, learned("registry/team/envs", "fingerprint"))
     found = cache.find(KEY, "registry/team/envs")
@@ -69,7 +69,7 @@ def test_what_was_learned_is_known_with_its_source_and_for_its_place_alone(tmp_p
     assert cache.find(KEY, "registry/other/envs") is None
 
 
-def test_what_was_built_here_goes_before_what_was_learned(tmp_path: Path) -> None:
+def test_a_layer_built_here_is_preferred_to_a_learned_one(tmp_path: Path) -> None:
     cache = LayerCache(str(tmp_path))
     built = cache.add(KEY, LAYER_ZSTD, writing(b"content"))
     cache.learn(KEY, learned("registry/team/envs"))
@@ -100,23 +100,23 @@ def test_a_layer_that_could_not_be_built_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     need_root()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
     try:
-        with pytest.raises(CacheError, match=r"has no room left: free some, or set LAMELLA_CACHE"):
+        with pytest.raises(CacheError, match=r"no space left for the layer cache; free some, or set LAMELLA_CACHE"):
             LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, writing(os.urandom(4 << 20)))
         assert files(tmp_path) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_a_cache_that_is_a_file_is_said(tmp_path: Path) -> None:
+def test_a_cache_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "layers").write_text("")
     cache = LayerCache(str(tmp_path))
-    with pytest.raises(CacheError, match=r"can't be read: Not a directory; set LAMELLA_CACHE"):
+    with pytest.raises(CacheError, match=r"cannot be read: Not a directory; set LAMELLA_CACHE"):
         cache.find(KEY)
-    with pytest.raises(CacheError, match="can't be written"):
+    with pytest.raises(CacheError, match="cannot be written"):
         cache.add(KEY, LAYER_ZSTD, writing(b"x"))
 
 

@@ -63,7 +63,7 @@ def test_a_cache_that_is_not_there_frees_nothing(tmp_path: Path) -> None:
     assert prune_cache(LayerCache(str(tmp_path / "none")), keep_bytes=0) == (0, 0, 0)
 
 
-def test_what_was_freed_is_built_again(cache: LayerCache) -> None:
+def test_a_freed_layer_is_built_again(cache: LayerCache) -> None:
     built = add(cache, "a" * 64, b"a" * 10, age=9000)
     prune_cache(cache, keep_bytes=0)
     assert cache.blob_path(built) is None

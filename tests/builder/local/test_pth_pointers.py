@@ -186,10 +186,10 @@ def test_a_pth_file_with_code_or_with_folders_of_the_environment_ships_as_it_is(
     assert {f"{SITE}/lines.pth", f"{SITE}/win32/api.py"} == paths(package(scanned, "unowned"))
 
 
-def test_a_pth_file_that_names_what_is_gone_is_a_finding(made: Path, site: Path, tmp_path: Path) -> None:
+def test_a_pth_file_that_names_a_missing_folder_is_a_finding(made: Path, site: Path, tmp_path: Path) -> None:
     (site / "gone.pth").write_text(f"{tmp_path}/nowhere\n")
     (found,) = findings(scan(str(made)), "editable")
-    assert f"gone.pth names {tmp_path}/nowhere, which is not there" in found.message
+    assert f"gone.pth: cannot ship its code; no such file or folder: {tmp_path}/nowhere" in found.message
 
 
 def test_a_pth_file_that_names_a_home_ships_nothing_of_it(
@@ -265,7 +265,7 @@ def test_every_module_that_a_path_makes_importable_ships_whatever_it_is_called(
     assert reasons(scanned)[f"{root}/tests"] == "beside the project's code"
 
 
-def test_what_lamellaignore_names_ships_with_no_editable_install_and_gitignore_says_nothing(
+def test_lamellaignore_excludes_files_of_an_editable_install_and_gitignore_does_not(
     made: Path, site: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "demo"
@@ -328,7 +328,7 @@ def test_lines_of_a_pth_file_that_a_node_needs_ship_without_those_that_name_this
         assert content.read() == "./ineggs/foo-1.0.egg\nimport sys; sys.flags\n"
     assert {f"{SITE}/elsewhere.py", f"{SITE}/ineggs/foo-1.0.egg/foo.py"} <= shipped(scanned)
     (found,) = findings(scanned, "editable")
-    assert f"{tmp_path}/gone, which is not there" in found.message
+    assert f"no such file or folder: {tmp_path}/gone" in found.message
 
 
 def test_a_pth_file_whose_package_recorded_it_is_not_said_to_be_patched(made: Path, site: Path, tmp_path: Path) -> None:

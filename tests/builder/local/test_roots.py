@@ -1,4 +1,4 @@
-"""Whose code ships: the folder that the user named, the working directory where it is a project's, PYTHONPATH's folders."""
+"""Folders whose code ships: the one that the user named, a project's working directory, PYTHONPATH's."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_working_directory_with_code_of_its_own_ships(made: Path, folder: Path
     assert not findings(scanned, "local")
 
 
-def test_one_without_code_of_its_own_ships_nothing_and_nothing_is_said(made: Path, folder: Path) -> None:
+def test_a_folder_without_code_of_its_own_ships_nothing_without_a_finding(made: Path, folder: Path) -> None:
     write(folder, "README.md", "data.csv", "docs/conf.py", "node_modules/x/build.py", ".venv/pyvenv.cfg", "setup.py")
     write(folder, "clone/.git/HEAD", "clone/theirs.py", "ignored/x.py", "my-notes/x.py", "a/b/c/d/too_deep.py")
     (folder / ".gitignore").write_text("ignored\n")
@@ -74,7 +74,7 @@ def test_without_a_word_no_code_of_it_ships(made: Path, folder: Path) -> None:
     assert not local(scan(str(made)))
 
 
-def test_a_repository_in_a_working_directory_ships_only_where_that_was_named(made: Path, folder: Path) -> None:
+def test_a_repository_in_a_working_directory_ships_only_if_named(made: Path, folder: Path) -> None:
     write(folder, "app.py", "clone/.git/HEAD", "clone/theirs.py", "submodule/.git", "submodule/ours.py")
     scanned = here(made)
     assert local(scanned) == {"app.py", "submodule/ours.py"}
@@ -83,7 +83,7 @@ def test_a_repository_in_a_working_directory_ships_only_where_that_was_named(mad
 
 
 @pytest.mark.parametrize("broad", ["home", "above", "tmp", "prefix", "site-packages", "environment"])
-def test_what_is_no_projects_folder_ships_nothing_with_one_note_and_is_an_error_where_it_was_named(
+def test_a_folder_that_is_not_a_project_is_a_note_and_an_error_if_named(
     tmp_path: Path, broad: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = venv(tmp_path / "env")
@@ -100,8 +100,8 @@ def test_what_is_no_projects_folder_ships_nothing_with_one_note_and_is_an_error_
     reason = {
         "prefix": f"is a part of the environment {prefix}",
         "site-packages": f"is a part of the environment {prefix}",
-        "environment": "is no project's folder",
-    }.get(broad, "holds far more than a project's code")
+        "environment": "not a project",
+    }.get(broad, "more than a project")
     scanned = here(prefix)
     assert local(scanned) == set()
     (found,) = findings(scanned, "local")
@@ -117,8 +117,8 @@ def test_what_is_no_projects_folder_ships_nothing_with_one_note_and_is_an_error_
 
 
 @pytest.mark.parametrize("name", ["/", "/usr", "/opt", "/home"])
-def test_folders_of_the_system_are_no_projects(made: Path, name: str) -> None:
-    with pytest.raises(CannotBuild, match="holds far more than a project's code"):
+def test_folders_of_the_system_are_not_projects(made: Path, name: str) -> None:
+    with pytest.raises(CannotBuild, match="more than a project"):
         scan(str(made), ScanOptions(local=name))
 
 
@@ -129,7 +129,7 @@ def test_a_home_without_modules_is_not_worth_a_note(made: Path, folder: Path, mo
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(made: Path, folder: Path) -> None:
-    with pytest.raises(CannotBuild, match="gone, whose code is to ship, is no folder: correct --local"):
+    with pytest.raises(CannotBuild, match=r"^--local .*gone: not a directory; name a project's folder"):
         scan(str(made), ScanOptions(local="gone"))
 
 
@@ -194,7 +194,6 @@ def test_an_installed_project_as_working_directory_does_not_ship_a_second_time(
         (found,) = findings(scanned, "local")
         assert found.severity == severity
         assert found.message == (
-            f"{name} is installed, so that the code of {folder} does not ship a second time: install it with -e to ship "
-            "it as it is there"
+            f"{name}: ships as installed, not from this folder; install it with -e to ship the folder's code: {folder}"
         )
         assert f"{SITE}/demo/__init__.py" in shipped(scanned)

@@ -1,4 +1,4 @@
-"""Local code and what is installed under the same name: what Python imports on a node, and what is said where that differs."""
+"""Local code with the name of an installed module: Python on a node imports one, with a finding for the other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(made: Path, root: Path, *names: str, text: str = "") -> tuple[set[str], list[str]]:
-    """What of local code ships, and what is said of the rest."""
+    """Shipped files of local code, and messages about the others."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -57,15 +57,18 @@ def test_so_does_one_whose_packages_say_that_they_have_other_parts(made: Path, t
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("conf.py", "conf.py of {root} is installed as well as conf: the installed one ships"),
-        ("conf/__init__.py", "conf of {root} is installed as well: the installed one ships"),
-        ("single/__init__.py", "single of {root} is installed as well as single.py: the installed one ships"),
-        ("single.cpython-311-x86_64-linux-gnu.so", "linux-gnu.so of {root} is installed as well as single.py"),
-        ("acme/installed/__init__.py", "acme/installed of {root} is installed as well: the installed one ships"),
-        ("acme/deep/there.py", "acme/deep/there.py of {root} is installed as well: the installed one ships"),
+        ("conf.py", "conf.py: left out for the installed conf; rename it in {root}"),
+        ("conf/__init__.py", "conf: left out for the installed conf; rename it in {root}"),
+        ("single/__init__.py", "single: left out for the installed single.py; rename it in {root}"),
+        (
+            "single.cpython-311-x86_64-linux-gnu.so",
+            "linux-gnu.so: left out for the installed single.py; rename it in {root}",
+        ),
+        ("acme/installed/__init__.py", "acme/installed: left out for the installed installed; rename it in {root}"),
+        ("acme/deep/there.py", "acme/deep/there.py: left out for the installed there.py; rename it in {root}"),
     ],
 )
-def test_a_module_of_an_installed_modules_name_does_not_ship_and_the_scan_says_so(
+def test_a_module_with_an_installed_modules_name_does_not_ship_and_is_a_finding(
     made: Path, tmp_path: Path, name: str, said: str
 ) -> None:
     root = tmp_path / "app"
@@ -79,12 +82,12 @@ def test_data_and_folders_of_an_installed_packages_name_ship(made: Path, tmp_pat
     assert shown(made, tmp_path / "app", *names) == (names, [])
 
 
-def test_a_module_of_a_name_of_pythons_own_ships_and_the_scan_says_so(made: Path, tmp_path: Path) -> None:
+def test_a_module_with_the_name_of_pythons_own_ships_and_is_a_finding(made: Path, tmp_path: Path) -> None:
     root = tmp_path / "app"
     names, messages = shown(made, root, "random.py", "email/__init__.py", "app.py")
     assert names == {"random.py", "email/__init__.py", "app.py"}
     assert sorted(messages) == [
-        f"{name} of {root} has the name of a module of Python's own, which nodes import instead: rename it"
+        f"{name}: nodes import Python's own module of this name instead; rename it in {root}"
         for name in ("email", "random.py")
     ]
 

@@ -144,7 +144,7 @@ def test_debian_s_site_module_finds_the_packages(tmp_path: Path) -> None:
     assert file(scanned, f"{scanned.interpreter.stdlib}/dist-packages").target == "site-packages"
 
 
-def test_what_the_user_s_site_hides_is_said_and_does_not_ship(
+def test_packages_shadowed_by_the_user_s_site_are_reported(
     standalone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for site in (standalone / SITE, tmp_path / SITE):
@@ -155,7 +155,7 @@ def test_what_the_user_s_site_hides_is_said_and_does_not_ship(
     assert found.message == f"both: ships from the environment, though Python imports it from {tmp_path / SITE} here"
 
 
-def test_what_only_the_user_s_site_has_is_said_and_does_not_ship(
+def test_packages_only_in_the_user_s_site_are_reported_and_do_not_ship(
     standalone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / SITE

@@ -1,4 +1,4 @@
-"""Which environment is meant; and what is said where there is none."""
+"""Locating the environment, and the errors without one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_lamella_s_own_tool_environment_is_never_found_by_accident(
     (tool / "uv-receipt.toml").write_text("")
     monkeypatch.setattr(sys, "prefix", str(tool))
     monkeypatch.setenv("VIRTUAL_ENV", str(tool))
-    with pytest.raises(NotAnEnvironment, match="Lamella's own tool environment: name the environment"):
+    with pytest.raises(NotAnEnvironment, match="Lamella's own tool environment; name the environment"):
         locate()
     assert locate(str(tool)).prefix == str(tool)
 
@@ -87,23 +87,23 @@ def test_lamella_s_own_tool_environment_is_never_found_by_accident(
 def test_no_environment_at_all_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotAnEnvironment, match="no environment is active, here or on PATH: name the folder"):
+    with pytest.raises(NotAnEnvironment, match="no environment is active, here or on PATH; name the folder"):
         locate()
 
 
 def test_a_prefix_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(NotAnEnvironment, match=r"nowhere is not there: name the folder that holds bin/python"):
+    with pytest.raises(NotAnEnvironment, match=r"nowhere: no such folder; name the folder that holds bin/python"):
         scan(str(tmp_path / "nowhere"))
 
 
 def test_a_variable_that_names_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "gone"))
-    with pytest.raises(NotAnEnvironment, match=r"^VIRTUAL_ENV names .*gone, which is not there"):
+    with pytest.raises(NotAnEnvironment, match=r"^VIRTUAL_ENV=.*gone: no such folder"):
         active_prefix()
 
 
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(NotAnEnvironment, match=r"holds no Python environment \(no bin/python\)"):
+    with pytest.raises(NotAnEnvironment, match=r"not a Python environment \(no bin/python\)"):
         scan(str(tmp_path))
 
 
@@ -116,7 +116,7 @@ def test_a_file_is_one_sentence(tmp_path: Path) -> None:
 def test_an_interpreter_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to("/nowhere/python3")
-    with pytest.raises(NotAnEnvironment, match=r"leads to /nowhere/python3, which is gone: make the environment anew"):
+    with pytest.raises(NotAnEnvironment, match=r"broken link to /nowhere/python3; make the environment again"):
         scan(str(tmp_path))
 
 
@@ -125,11 +125,11 @@ def test_an_interpreter_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
     [
         ("echo what >&2; exit 3", "does not run as Python 3: what"),
         ("exit 3", "does not run as Python 3: exit code 3"),
-        ("echo hello", "does not answer as Python does"),
+        ("echo hello", "not a Python interpreter; name the folder of an environment"),
         ("echo 'Unknown option: -I' >&2; exit 2", "does not run as Python 3: Unknown option: -I"),
     ],
 )
-def test_a_python_that_is_none_is_one_sentence(tmp_path: Path, answer: str, said: str) -> None:
+def test_a_program_that_is_not_python_is_reported_in_one_sentence(tmp_path: Path, answer: str, said: str) -> None:
     with pytest.raises(NotAnEnvironment, match=said):
         scan(str(fake(tmp_path / "env", answer)))
 
@@ -153,7 +153,7 @@ def test_an_interpreter_of_another_kind_is_refused_clearly(tmp_path: Path, said:
         "musl": False,
     } | said
     answer = "cat <<'END'\n" + str(facts).replace("'", '"').replace("True", "true").replace("False", "false") + "\nEND"
-    with pytest.raises(NotAnEnvironment, match=f"is {kind}, which Lamella can't capture yet: use an ordinary CPython"):
+    with pytest.raises(NotAnEnvironment, match=f": {kind}, which Lamella does not support; use an ordinary CPython"):
         scan(str(fake(tmp_path / "env", answer)))
 
 
@@ -197,7 +197,7 @@ def test_where_a_venv_was_made_is_read_from_every_form_of_activate(line: str, tm
     assert made_at(str(tmp_path)) == "/made here"
 
 
-def test_a_venv_that_was_moved_is_said_so_and_its_old_name_is_rewritten_too(tmp_path: Path) -> None:
+def test_a_moved_venv_is_reported_and_its_old_name_is_rewritten_too(tmp_path: Path) -> None:
     made = venv(tmp_path / "before")
     made.rename(tmp_path / "after")
     scanned = scan(str(tmp_path / "after"))

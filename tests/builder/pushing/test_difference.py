@@ -1,4 +1,4 @@
-"""What differs between two environments."""
+"""Differences between two environments."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_one_version_with_other_content_is_a_change() -> None:
     assert len(found.changed) == 1
 
 
-def test_what_is_unpacked_tells_more_than_the_key() -> None:
+def test_unpacked_bytes_are_compared_before_keys() -> None:
     """A key holds the compression as well, and may stand for the byte code of another patch release."""
     one = item("a", key="zstd")
     assert difference([replace(one, diff_id="x")], [replace(one, key="gzip", diff_id="x")]).same == 1
     assert difference([replace(one, diff_id="x")], [replace(one, diff_id="y")]).same == 0
-    assert difference([replace(one, diff_id="x")], [one]).same == 1, "on this disk there is no more than the key"
+    assert difference([replace(one, diff_id="x")], [one]).same == 1, "an environment on this disk has only keys"
 
 
 def test_two_compressions_of_one_content_do_not_differ(tmp_path: Path) -> None:

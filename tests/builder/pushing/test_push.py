@@ -150,7 +150,7 @@ def test_pushing_again_reads_no_blob(tmp_path: Path, cache: LayerCache) -> None:
     assert push(reference, env, cache=cache).reference == first.reference
 
 
-def test_a_colleague_builds_and_uploads_nothing_of_what_a_tag_has(tmp_path: Path, registry: RegistrySimulator) -> None:
+def test_a_colleague_neither_builds_nor_uploads_layers_in_the_tag(tmp_path: Path, registry: RegistrySimulator) -> None:
     reference = f"{registry.host}/team/envs:x"
     first = push(reference, small(tmp_path / "mine"), cache=LayerCache(str(tmp_path / "a")))
     registry.requests.clear()
@@ -180,14 +180,14 @@ def test_more_packages_than_layers_are_bundled_and_a_change_moves_one_bundle(tmp
     storage = OciLayout(f"{tmp_path}/out")
     manifest, config = image_of(storage, "x")
     assert len(manifest.layers) == len(config.diff_ids) <= 12
-    assert (first.built, first.uploaded) == (22, 22), "20 packages, 2 bundles of what has no layer of its own"
+    assert (first.built, first.uploaded) == (22, 22), "20 packages, 2 bundles of those without a layer of their own"
     assert "p19" in "".join(step["created_by"] for step in config.history)
     changed = push(reference, small(tmp_path / "new", count=20, changed="p19"), PushOptions(max_layers=12), cache=cache)
     assert (changed.built, changed.uploaded, changed.reused) == (2, 2, 20)
 
 
 @pytest.mark.slow
-def test_a_bundle_is_built_from_the_registrys_blobs_where_they_are_not_here(
+def test_a_bundle_is_built_from_the_registrys_blobs_if_the_cache_lacks_them(
     tmp_path: Path, registry: RegistrySimulator
 ) -> None:
     reference = f"{registry.host}/team/envs:x"
@@ -213,7 +213,7 @@ def test_every_file_is_in_the_image_as_it_is_in_the_packages(tmp_path: Path, cac
     assert (tmp_path / "dir/opt/env/share/p3.cfg").read_text() == "root=/opt/env\n"
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+def test_a_dry_run_returns_the_plan_and_does_nothing(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     reference = f"{registry.host}/team/envs:x"
@@ -247,7 +247,7 @@ def test_a_push_that_fails_leaves_the_tag_as_it_was(
     assert str(Reference.parse(first.reference).digest) == registry.tags["team/envs"]["x"]
     registry.faults.clear()
     changed = push(reference, small(tmp_path / "again", changed="p1"), cache=cache)
-    assert (changed.built, changed.uploaded) == (0, 1), "what was built is not built again"
+    assert (changed.built, changed.uploaded) == (0, 1), "a built layer is not built again"
 
 
 def test_a_blob_that_rotted_in_the_cache_is_not_pushed_and_built_again(tmp_path: Path, cache: LayerCache) -> None:
@@ -266,13 +266,15 @@ def test_a_blob_that_rotted_in_the_cache_is_not_pushed_and_built_again(tmp_path:
 def test_an_environment_that_changes_meanwhile_is_not_pushed(tmp_path: Path, cache: LayerCache) -> None:
     env = small(tmp_path / "env")
     (tmp_path / "env" / SITE / "p2.py").write_text("value = 0\n")
-    with pytest.raises(EnvironmentChanged, match=r"p2\.py changed while it was being packed"):
+    with pytest.raises(EnvironmentChanged, match=r"p2\.py: changed while it was being packed"):
         push(f"oci:{tmp_path}/out:x", env, cache=cache)
     with pytest.raises(NotFound):
         OciLayout(f"{tmp_path}/out").resolve("x")
 
 
-def test_many_push_one_environment_at_once(tmp_path: Path, registry: RegistrySimulator, cache: LayerCache) -> None:
+def test_many_processes_push_one_environment_at_once(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
+) -> None:
     env = small(tmp_path / "env")
     with ThreadPoolExecutor(4) as threads:
         results = threads.map(
@@ -335,7 +337,7 @@ def test_settings_of_the_image_change_no_layer(tmp_path: Path, cache: LayerCache
     assert "A=1" in image_of(OciLayout(f"{tmp_path}/out"), "y")[1].env
 
 
-def test_a_tag_keeps_other_platforms_where_it_is_asked_to(tmp_path: Path, cache: LayerCache) -> None:
+def test_append_keeps_other_platforms_in_the_tag(tmp_path: Path, cache: LayerCache) -> None:
     amd64 = small(tmp_path / "env")
     arm64 = replace(amd64, platform=Platform("linux", "arm64"))
     references = []
@@ -383,7 +385,7 @@ def test_a_reference_with_a_digest_is_refused(tmp_path: Path, cache: LayerCache)
         push(f"oci:{tmp_path}/out:x@sha256:{'0' * 64}", small(tmp_path / "env"), cache=cache)
 
 
-def test_an_index_of_somebody_else_is_written_over(tmp_path: Path, cache: LayerCache) -> None:
+def test_an_index_of_another_tool_is_replaced(tmp_path: Path, cache: LayerCache) -> None:
     base_image(f"oci:{tmp_path}/out:x", [{"a": "1"}])
     pushed = push(f"oci:{tmp_path}/out:x", small(tmp_path / "env"), cache=cache)
     assert pushed.uploaded == 6
@@ -433,10 +435,8 @@ def test_what_a_registry_refuses_is_not_blamed_on_the_cache(
 
 
 @pytest.mark.slow
-def test_a_push_goes_on_where_signatures_are_required_and_what_is_there_has_none(
-    tmp_path: Path, registry: RegistrySimulator
-) -> None:
-    """What is unsigned is no cache: somebody else may have put anything there."""
+def test_a_push_ignores_unsigned_layers_if_signatures_are_required(tmp_path: Path, registry: RegistrySimulator) -> None:
+    """Unsigned layers are not a cache: a stranger may have pushed them."""
     private, public = key_pair(tmp_path)
     reference = f"{registry.host}/team/envs:x"
     first = push(reference, small(tmp_path / "a"), cache=LayerCache(str(tmp_path / "theirs")))
@@ -509,11 +509,11 @@ def test_a_platform_that_a_colleague_adds_meanwhile_stays(
 def test_a_platform_that_another_s_tag_swept_away_is_added_again(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
-    """Between the last look at the tag and its change nothing can be held: whoever looks afterwards finds out."""
+    """The tag cannot be locked between its last read and its change: the loser reads it again."""
     reference = f"{registry.host}/team/envs:x"
     env = small(tmp_path / "env")
     push(reference, replace(env, platform=Platform("linux", "arm64")), cache=cache)
-    # As if somebody else's change had come right after.
+    # As if another push had changed the tag right after.
     registry.faults.append(Fault("PUT .*/manifests/x", status=201))
     push(reference, env, PushOptions(append=True), cache=cache)
     assert platforms(registry) == ["linux/amd64", "linux/arm64"]
@@ -549,7 +549,7 @@ def test_a_push_whose_signature_is_refused_moves_no_tag(
     assert "x" not in registry.tags.get("team/envs", {})
 
 
-def test_what_is_there_already_is_signed_when_it_is_asked_for(tmp_path: Path, cache: LayerCache) -> None:
+def test_an_existing_index_is_signed_on_request(tmp_path: Path, cache: LayerCache) -> None:
     private, public = key_pair(tmp_path)
     reference = f"oci:{tmp_path}/out:x"
     env = small(tmp_path / "env")
@@ -558,7 +558,7 @@ def test_what_is_there_already_is_signed_when_it_is_asked_for(tmp_path: Path, ca
     verify_signature(reference, public)
 
 
-def test_a_dry_run_tells_what_of_the_base_the_destination_lacks(
+def test_a_dry_run_lists_the_bases_layers_that_the_destination_lacks(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
     base = f"oci:{tmp_path}/base:b"

@@ -1,4 +1,4 @@
-"""A push where nodes' mirrors are configured: what is written is decided by the registry alone."""
+"""A push with configured mirrors: only the registry's answers decide what to upload."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_a_push_moves_the_tag_whatever_a_mirror_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_push_moves_the_tag_despite_a_mirror_with_an_old_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = LayerCache(str(tmp_path / "cache"))
     env = environment(tmp_path / "env", package(tmp_path / "env", "alpha", {f"{SITE}/alpha.py": "value = 1\n"}))
     with RegistrySimulator().serving() as registry, RegistrySimulator().serving() as mirror:
@@ -31,7 +33,7 @@ def test_a_push_moves_the_tag_whatever_a_mirror_remembers(tmp_path: Path, monkey
         mine = push(reference, env, cache=cache)
         for kind in ("blobs", "manifests", "tags"):
             setattr(mirror, kind, copy.deepcopy(getattr(registry, kind)))
-        # A colleague moves the tag; the mirror goes on to say what it was.
+        # A colleague moves the tag; the mirror still has the old one.
         push(reference, env, PushOptions(image=ImageSettings(env=("A=1",))), cache=cache)
         folder = tmp_path / "certs.d" / registry.host
         folder.mkdir(parents=True)

@@ -23,7 +23,7 @@ def test_insecure_does_not_ask_the_registry_of_the_base_in_the_clear(
 ) -> None:
     env = environment(tmp_path / "env", package(tmp_path / "env", "alpha", {f"{SITE}/alpha.py": "value = 1\n"}))
     with RegistrySimulator().serving() as registry, RegistrySimulator().serving() as between:
-        # Whoever is in between sees what is asked in the clear.
+        # This proxy receives every request in the clear.
         monkeypatch.setenv("http_proxy", f"http://{between.host}")
         monkeypatch.setenv("https_proxy", "http://localhost:1")
         for name in ("no_proxy", "NO_PROXY"):

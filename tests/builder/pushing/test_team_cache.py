@@ -39,7 +39,7 @@ def test_answers_of_one_repository_are_not_another_s(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"digests": {}}', b'{"digests": {"a": "b"}, "tags": {}}'])
-def test_a_damaged_note_is_no_answer(tmp_path: Path, note: bytes) -> None:
+def test_a_damaged_note_is_ignored(tmp_path: Path, note: bytes) -> None:
     cache = LayerCache(str(tmp_path))
     cache.keep_note("answers registry/team/envs", note)
     assert recall(cache, "registry/team/envs") == Answers()

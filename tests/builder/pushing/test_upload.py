@@ -1,4 +1,4 @@
-"""Uploads run beside the build, and tell it early that they fail."""
+"""Uploads run beside the build, and stop it early if they fail."""
 
 from __future__ import annotations
 

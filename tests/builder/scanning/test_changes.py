@@ -1,4 +1,4 @@
-"""What changes between two scans, or during one, and what one user may not read."""
+"""Changes between two scans or during one, and files that a user may not read."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_an_environment_that_is_written_to_is_not_scanned(made: Path) -> None:
         ("pkg", r"can't list .*/pkg: Permission denied; make it readable for you"),
     ],
 )
-def test_what_may_not_be_read_is_named_and_no_layer_lacks_it(closed: str, said: str) -> None:
+def test_an_unreadable_file_fails_the_scan_by_name(closed: str, said: str) -> None:
     with folder_of(NOBODY) as folder:
         (folder / "pkg").mkdir()
         (folder / "pkg" / "secret.py").write_text("")

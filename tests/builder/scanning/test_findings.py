@@ -1,4 +1,4 @@
-"""What the scan says of an environment, and that it says so only where it is true."""
+"""Findings of a scan: each is reported, and only if it is true."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_file_that_has_the_prefix_compiled_in_is_named_with_its_package(made: 
     )
 
 
-def test_byte_code_and_text_that_name_the_prefix_are_not_worth_a_word(made: Path) -> None:
+def test_byte_code_and_text_that_name_the_prefix_are_not_findings(made: Path) -> None:
     site = made / SITE
     (site / "alone.pyc").write_bytes(b"\0" + os.fsencode(made) + b"/alone.py\0")
     (site / "config.py").write_text(f"HERE = '{made}'\n")
@@ -93,7 +93,7 @@ def test_a_string_of_a_conda_package_without_room_is_found_before_a_push_is_refu
     long = "/opt/" + "long" * 40
     (found,) = findings(scanned := scan(str(environment), ScanOptions(image_prefix=long)), "prefix")
     assert (found.severity, found.subject) == ("error", "native")
-    assert found.message.startswith("lib/libnative.so.1 holds the environment's prefix in a string of ")
+    assert found.message.startswith("lib/libnative.so.1: no room for /opt/longlong")
     assert "choose a shorter image prefix" in found.message
     with pytest.raises(CannotBuild, match="choose a shorter image prefix"):
         push(f"oci:{tmp_path}/out:x", scanned, PushOptions(image_prefix=long), cache=LayerCache(str(tmp_path / "c")))
@@ -111,7 +111,7 @@ def test_a_name_that_an_image_can_t_hold_is_an_error_though_a_package_owns_it(ma
 # Owners
 
 
-def test_two_conda_packages_with_one_path_are_said(conda: Path) -> None:
+def test_two_conda_packages_with_one_path_are_a_finding(conda: Path) -> None:
     (record,) = (conda / "conda-meta").glob("two-*.json")
     before = record.read_text()
     said = json.loads(before)
@@ -129,7 +129,7 @@ def test_two_conda_packages_with_one_path_are_said(conda: Path) -> None:
     }
 
 
-def test_a_path_that_has_nobody_s_bytes_is_not_said_to_have_somebody_s(made: Path) -> None:
+def test_a_contested_path_that_matches_no_record_is_reported_without_a_match(made: Path) -> None:
     site = made / SITE
     for name, digest in (("one", b"1"), ("two", b"2")):
         info = dist(site, name)
@@ -140,7 +140,7 @@ def test_a_path_that_has_nobody_s_bytes_is_not_said_to_have_somebody_s(made: Pat
     assert found.message.endswith("; ships with one")
 
 
-def test_what_a_recorded_link_to_a_folder_leads_to_is_its_package_s(made: Path, tmp_path: Path) -> None:
+def test_files_behind_a_recorded_link_to_a_folder_belong_to_its_package(made: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "x.txt").write_text("")
     (made / SITE / "proj").mkdir()
@@ -171,7 +171,7 @@ def test_debian_s_own_packages_are_not_checked_and_what_pip_put_beside_them_is(t
 # Links
 
 
-def test_a_local_or_unowned_link_to_a_file_outside_is_said(made: Path, tmp_path: Path) -> None:
+def test_a_local_or_unowned_link_to_a_file_outside_is_a_note(made: Path, tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("")
     (made / SITE / "data.txt").symlink_to(tmp_path / "data.txt")
     (found,) = findings(scan(str(made)), "links")
@@ -181,7 +181,7 @@ def test_a_local_or_unowned_link_to_a_file_outside_is_said(made: Path, tmp_path:
     )
 
 
-def test_links_of_installers_into_their_caches_are_not_worth_a_word(tmp_path: Path) -> None:
+def test_links_of_installers_into_their_caches_are_not_findings(tmp_path: Path) -> None:
     environment = venv(tmp_path / "env", by="uv")
     alpha = wheel(tmp_path, "alpha", "1.0", {"alpha/__init__.py": ""})
     install(environment, alpha, by="uv", options=["--link-mode", "symlink"])
@@ -204,15 +204,15 @@ def test_a_venv_whose_interpreter_became_another_version_is_an_error(made: Path)
     assert found.message.endswith(", which imports nothing from lib/python3.7; make the environment again")
 
 
-def test_a_venv_with_the_interpreter_that_it_was_made_for_is_not_said_to_be_old(tmp_path: Path) -> None:
+def test_a_venv_with_its_original_interpreter_has_no_finding(tmp_path: Path) -> None:
     for by in ("pip", "uv"):
         assert not findings(scan(str(venv(tmp_path / by, by=by))), "interpreter")
 
 
-# What is left out as was asked
+# Packages left out on request
 
 
-def test_who_needs_what_is_left_out_is_a_note(made: Path) -> None:
+def test_a_requirement_on_a_left_out_package_is_a_note(made: Path) -> None:
     dist(made / SITE, "big")
     dist(made / SITE, "needs", requires="Big>=1")
     scanned = scan(str(made), ScanOptions(ignore=("BIG",)))
@@ -222,14 +222,14 @@ def test_who_needs_what_is_left_out_is_a_note(made: Path) -> None:
     assert not blocking_findings(scanned, "warning")
 
 
-def test_what_is_left_out_has_no_findings_of_its_own(made: Path) -> None:
+def test_a_left_out_package_has_no_findings(made: Path) -> None:
     dist(made / SITE, "big", "gone.py", ".netrc", requires="absent")
     (made / SITE / ".netrc").write_text("machine x password y")
     assert {each.kind for each in scan(str(made)).findings} >= {"missing", "requires"}
     assert scan(str(made), ScanOptions(ignore=("big",))).findings == ()
 
 
-def test_what_a_left_out_conda_package_brought_is_not_there_either(conda: Path) -> None:
+def test_distributions_in_a_left_out_conda_package_are_left_out_too(conda: Path) -> None:
     scanned = scan(str(conda), ScanOptions(ignore=("pytorch",)))
     (found,) = findings(scanned, "requires")
     assert found.message == "uses 1.0 depends on pytorch, which is left out on request"
@@ -248,7 +248,7 @@ def test_a_package_that_can_t_be_read_can_be_left_out(made: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["python", "unowned", "system-libraries"])
-def test_whatever_the_scan_shows_as_a_package_can_be_left_out(name: str, made: Path, tmp_path: Path) -> None:
+def test_every_package_of_a_scan_can_be_left_out(name: str, made: Path, tmp_path: Path) -> None:
     (made / SITE / "stray.py").write_text("")
     assert name in {each.name for each in scan(str(made)).packages}
     scanned = scan(str(made), ScanOptions(ignore=(name,)))

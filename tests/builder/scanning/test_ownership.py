@@ -86,7 +86,7 @@ def test_installed_files_txt_stands_for_a_record(made: Path, site: Path) -> None
     assert f"{SITE}/old.py" in paths(package(scan(str(made)), "old"))
 
 
-def test_without_a_list_a_distribution_has_what_is_under_its_top_level_names(made: Path, site: Path) -> None:
+def test_without_a_list_a_distribution_owns_the_files_under_its_top_level_names(made: Path, site: Path) -> None:
     write(site, yaml__in____init____dot__py="", _yaml__dot__py="", other__dot__py="")
     folder = dist(site, "PyYAML", "6.0", None)
     (folder / "top_level.txt").write_text("_yaml\nyaml\n")
@@ -161,7 +161,7 @@ def test_a_namespace_that_two_packages_bring_with_the_same_bytes_is_a_note(made:
     assert [finding.severity for finding in findings(scanned, "owners")] == ["note"]
 
 
-def test_a_file_that_was_patched_by_hand_ships_as_it_is_and_the_scan_says_so(made: Path, site: Path) -> None:
+def test_a_file_patched_by_hand_ships_as_it_is_with_a_finding(made: Path, site: Path) -> None:
     write(site, mod__dot__py="by hand")
     dist(site, "mod", "1", f"mod.py,{recorded('as released')},11\n")
     scanned = scan(str(made))
@@ -176,7 +176,7 @@ def test_what_a_record_names_and_is_not_there_is_a_finding(made: Path, site: Pat
     assert found.message == f"{SITE}/half/a.py and 1 more: missing, though half 1 records it; reinstall half"
 
 
-def test_a_module_that_no_package_owns_ships_and_the_scan_says_so(made: Path, site: Path) -> None:
+def test_a_module_that_no_package_owns_ships_with_a_finding(made: Path, site: Path) -> None:
     write(site, stray__in____init____dot__py="", stray__in__more__dot__py="")
     scanned = scan(str(made))
     (found,) = findings(scanned, "unowned")
@@ -185,7 +185,7 @@ def test_a_module_that_no_package_owns_ships_and_the_scan_says_so(made: Path, si
 
 
 @pytest.mark.parametrize("record", ["a,b\0,c\n", '"' + "x" * 200_000 + '",,\n', '"unclosed,,\n'])
-def test_a_record_that_can_t_be_read_is_no_crash(made: Path, site: Path, record: str) -> None:
+def test_an_unreadable_record_is_a_finding(made: Path, site: Path, record: str) -> None:
     write(site, torn__dot__py="")
     dist(site, "torn", "1", record)
     assert package(scan(str(made)), "torn").version == "1"
@@ -206,7 +206,7 @@ def test_a_broken_direct_url_is_a_finding(made: Path, site: Path) -> None:
     folder = dist(site, "url", "1", "")
     (folder / "direct_url.json").write_text("{")
     (found,) = findings(scan(str(made)), "record")
-    assert found.message.startswith(f"{SITE}/url-1.dist-info has a direct_url.json that can't be read")
+    assert found.message.startswith(f"{SITE}/url-1.dist-info: direct_url.json cannot be read")
 
 
 def test_what_appears_after_the_install_changes_no_package(made: Path, site: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_appears_after_the_install_changes_no_package(made: Path, site: Pat
         ('{"url": "https://host/x?token=SECRET#sha256=0"}', "https://host/x"),
     ],
 )
-def test_where_a_package_came_from_is_said_without_credentials(made: Path, site: Path, said: str, source: str) -> None:
+def test_a_package_s_source_has_no_credentials(made: Path, site: Path, said: str, source: str) -> None:
     folder = dist(site, "direct", "1", "")
     (folder / "direct_url.json").write_text(said)
     scanned = scan(str(made))
@@ -256,9 +256,9 @@ def test_requirements_are_checked_as_pip_does(made: Path, site: Path) -> None:
     dist(site, "d", "1", "", metadata=base.format("d", "1") + "Requires-Dist: e; python_version < '3'\n")
     said = {(finding.severity, finding.message) for finding in findings(scan(str(made)), "requires")}
     assert {message for severity, message in said if severity == "error"} == {
-        "b 1.5 requires gone, which is not installed: install it"
+        "b 1.5 requires gone, which is not installed; install it"
     }
-    assert ("warning", "a 1 requires b>=2, and 1.5 is installed") in said
+    assert ("warning", "a 1 requires b>=2, but 1.5 is installed") in said
     assert len(said) == 3
 
 
@@ -320,7 +320,7 @@ def test_links_inside_stay_relative_and_links_outside_become_what_they_lead_to(
     assert any("gone: left out, a broken link to" in finding.message for finding in findings(scanned, "links"))
 
 
-def test_findings_from_a_severity_up_forbid_a_push_and_so_do_those_of_named_packages(made: Path, site: Path) -> None:
+def test_findings_of_a_severity_and_of_strict_packages_block_a_push(made: Path, site: Path) -> None:
     base = "Metadata-Version: 2.1\nName: {}\nVersion: 1\n"
     dist(site, "lacks", "1", "", metadata=base.format("lacks") + "Requires-Dist: gone\n")
     write(site, stray__dot__py="")

@@ -1,4 +1,4 @@
-"""What a scan of a virtual environment says."""
+"""Scans of a virtual environment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALPHA = {
 
 
 def unaccounted(environment: Environment) -> list[str]:
-    """Every file below the prefix and the borrowed standard library that the scan says nothing of, or says twice."""
+    """Files below the prefix and the borrowed standard library that the scan lists never or twice."""
     shipped: dict[str, int] = {}
     for each in environment.packages:
         for shipped_file in each.files:
@@ -105,7 +105,7 @@ def test_a_package_has_what_its_record_names_outside_of_site_packages_too(enviro
     assert any(path.endswith("/alpha.h") for path in found)
 
 
-def test_files_that_nobody_owns_are_one_package(environment: Path) -> None:
+def test_unowned_files_are_one_package(environment: Path) -> None:
     (environment / SITE / "loose.py").write_text("X = 1\n")
     (environment / "etc").mkdir()
     (environment / "etc" / "settings.ini").write_text("[a]\n")
@@ -125,13 +125,13 @@ def test_the_interpreter_ships_as_a_prefix_of_its_own(environment: Path) -> None
     assert not [path for path in paths(python) if path.startswith(f"lib/python{short}/test/")]
 
 
-def test_what_a_venv_is_made_of_does_not_ship(environment: Path) -> None:
+def test_files_of_the_venv_itself_do_not_ship(environment: Path) -> None:
     scanned = scan(str(environment))
     assert {"pyvenv.cfg", "bin/activate"} <= set(reasons(scanned))
     assert "pyvenv.cfg" not in {path for each in scanned.packages for path in paths(each)}
 
 
-def test_a_file_is_said_to_hold_the_prefix_only_where_it_does(environment: Path) -> None:
+def test_a_file_is_marked_with_the_prefix_only_if_it_contains_it(environment: Path) -> None:
     (environment / SITE / "alpha" / "near.txt").write_text(f"{environment}2/bin and {environment}.old")
     (environment / SITE / "alpha" / "text.txt").write_text(f"prefix={environment}")
     (environment / SITE / "alpha" / "binary.bin").write_bytes(b"\0" + os.fsencode(environment) + b"/lib\0\0")
@@ -141,13 +141,13 @@ def test_a_file_is_said_to_hold_the_prefix_only_where_it_does(environment: Path)
     assert file(scanned, "bin/alpha-tool").holds == "text"
 
 
-def test_a_large_file_is_searched_across_what_is_read_at_once(environment: Path) -> None:
+def test_a_large_file_is_searched_across_the_chunks_of_its_read(environment: Path) -> None:
     edge = b"x" * ((1 << 20) - 7) + b"\n" + os.fsencode(environment) + b"\n" + b"x" * (1 << 20)
     (environment / SITE / "edge.txt").write_bytes(edge)
     assert file(scan(str(environment)), f"{SITE}/edge.txt").holds == "text"
 
 
-def test_modes_are_what_the_owner_may_do(environment: Path) -> None:
+def test_modes_follow_the_owner_s_permissions(environment: Path) -> None:
     (environment / "a").write_text("")
     (environment / "a").chmod(0o600)
     (environment / "b").write_text("")

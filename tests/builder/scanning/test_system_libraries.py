@@ -1,4 +1,4 @@
-"""Shared libraries: which ones of the system ship, and what is asked of a node."""
+"""Shared libraries: those of the system that ship, and the needs of the environment on a node."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def library(path: Path, *needs: Path, soname: str = "", options: tuple[str, ...]
 
 
 @pytest.mark.slow
-def test_what_a_module_needs_from_the_system_ships_with_what_that_needs(
+def test_a_module_s_system_libraries_ship_with_their_own_libraries(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deep = library(tmp_path / "system" / "libdeep.so.1")
@@ -72,7 +72,7 @@ def test_a_library_under_another_name_ships_under_the_name_that_is_needed(
 
 
 @pytest.mark.slow
-def test_a_module_with_a_runpath_finds_what_ships_beside_itself(
+def test_a_module_with_a_runpath_finds_shipped_libraries_beside_itself(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     far = library(tmp_path / "system" / "libfar.so.1")
@@ -93,7 +93,7 @@ def test_glibc_and_the_loader_never_ship(made: Path, site: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["--enable-new-dtags", "--disable-new-dtags"])
-def test_what_a_wheel_brings_along_is_found_by_its_rpath_or_runpath(made: Path, site: Path, kind: str) -> None:
+def test_a_wheel_s_own_libraries_are_found_by_its_rpath_or_runpath(made: Path, site: Path, kind: str) -> None:
     own = library(site / "pkg.libs" / "libown.so.1")
     library(site / "pkg" / "module.so", own, options=(f"-Wl,{kind}", "-Wl,-rpath,$ORIGIN/../pkg.libs"))
     scanned = scan(str(made))
@@ -117,7 +117,7 @@ def test_a_library_that_is_nowhere_is_a_finding(made: Path, site: Path, tmp_path
     )
 
 
-def test_a_driver_s_library_is_the_node_s_to_have(
+def test_a_driver_s_library_is_a_need_of_the_node(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library(site / "module.so", library(tmp_path / "libcuda.so.1"))
@@ -127,13 +127,13 @@ def test_a_driver_s_library_is_the_node_s_to_have(
     assert "lib/system/libcuda.so.1" not in shipped(scanned)
 
 
-def test_a_driver_s_library_that_a_wheel_brings_is_nobody_s_to_have(made: Path, site: Path) -> None:
+def test_a_driver_s_library_in_a_wheel_is_not_needed_from_the_node(made: Path, site: Path) -> None:
     bundled = library(site / "torch" / "lib" / "libamdhip64.so.6")
     library(site / "torch" / "lib" / "module.so", bundled, options=("-Wl,-rpath,$ORIGIN",))
     assert scan(str(made)).needs.drivers == ()
 
 
-def test_a_driver_s_library_to_link_against_is_no_driver(made: Path, site: Path) -> None:
+def test_a_driver_s_stub_library_does_not_count_as_a_driver(made: Path, site: Path) -> None:
     stub = library(site / "cuda" / "stubs" / "libcuda.so.1")
     library(site / "cuda" / "module.so", stub, options=("-Wl,-rpath,$ORIGIN/stubs",))
     assert scan(str(made)).needs.drivers == ("libcuda.so.1",)
@@ -170,7 +170,7 @@ def test_the_interpreter_s_own_libraries_are_found(made: Path, site: Path) -> No
     assert {f"lib/system/{name}" for name in missing} <= shipped(scan(str(made)))
 
 
-def test_what_is_needed_of_a_node_is_the_newest_glibc_and_the_highest_level(made: Path, site: Path) -> None:
+def test_a_node_needs_the_newest_glibc_and_the_highest_level(made: Path, site: Path) -> None:
     before = scan(str(made)).needs
     library(site / "module.so", options=("-Wl,-z,x86-64-v3",))
     needs = scan(str(made)).needs
@@ -185,7 +185,7 @@ def elf_of(path: str) -> elf.Elf:
     return found
 
 
-def test_the_reader_says_what_readelf_says(made: Path) -> None:
+def test_the_reader_agrees_with_readelf(made: Path) -> None:
     readelf = need("readelf")
     folder = os.path.join(os.path.dirname(os.__file__), "lib-dynload")
     for name in sorted(os.listdir(folder))[:25]:
@@ -199,7 +199,7 @@ def test_the_reader_says_what_readelf_says(made: Path) -> None:
         assert elf.Elf.load(elf_of(path).dump()) == elf_of(path)
 
 
-def test_no_damage_to_an_elf_file_is_more_than_no_facts(tmp_path: Path) -> None:
+def test_a_damaged_elf_file_has_no_facts(tmp_path: Path) -> None:
     good = library(tmp_path / "libgood.so").read_bytes()
     for cut in [*range(64), *range(64, len(good), max(1, len(good) // 60))]:
         path = tmp_path / "cut.so"

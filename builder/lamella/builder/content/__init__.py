@@ -1,1 +1,1 @@
-"""All that decides a layer's bytes, and nothing else."""
+"""Everything that decides a layer's bytes, and nothing else."""

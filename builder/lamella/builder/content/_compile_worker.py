@@ -1,18 +1,18 @@
-# Runs in the environment's own interpreter, any CPython from 3.8 on, without the site module: it can't import lamella.
+# Runs in the environment's own interpreter, any CPython from 3.8 on, without the site module: it cannot import lamella.
 #
-# marshal writes an object that others refer to differently from one that nobody else holds, and whether two equal objects
-# are one depends on who compiled, and after what. So code is written in marshal's version 2, which knows no references,
-# loaded again, and written as Python does: bytes that depend on the code's value alone, so that byte code from the disk
-# does as well as a compilation, at a tenth of its time. Slices, which are constants from Python 3.14 on, are not in version
-# 2, and are tuples meanwhile.
+# marshal writes an object differently if it is referenced elsewhere, and whether two equal objects are one depends
+# on the compiling process. So write code in marshal's version 2, which has no references, load it, and write it as
+# Python does. The bytes then depend on the code's value alone, so that byte code from the disk serves as well as a
+# compilation, in a tenth of the time. Version 2 has no slices, which are constants from Python 3.14 on: replace them
+# by tuples meanwhile.
 #
-# Every request is served by a child forked from this process, which has compiled nothing: interned strings of one
-# compilation may still be there in the next.
+# A fresh child, forked from this process, serves each request. This process compiles nothing: strings interned by one
+# compilation would change the next.
 #
-# Requests on stdin: "R", then 4 bytes of length and as much JSON: [[name in the code, source path or null, length of the
-# source that follows, path of byte code that may be there, whether Python is to check the source], ...]. Answers on
-# stdout, one for each source: "C" for code, "S" for a source that does not compile, then the source's sha256, 4 bytes of
-# length and as much byte code; "X" when the child died instead.
+# Requests on stdin: "R", then 4 bytes of length and that many bytes of JSON: [[name in the code, source path or null,
+# length of the source that follows, path of byte code that may exist, whether Python is to check the source], ...].
+# Answers on stdout, one for each source: "C" for code, "S" for a source that does not compile, then the source's
+# sha256, 4 bytes of length and that many bytes of byte code; "X" if the child died instead.
 import _imp
 import gc
 import hashlib
@@ -29,9 +29,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Before 3.11, marshal wrote a frozenset in the order that the writer's hash seed gave it.
+# Before 3.11, marshal wrote a frozenset in the order of the process's hash seed.
 _REUSES = sys.version_info >= (3, 11)
-_rename = _imp._fix_co_filename  # type: ignore[attr-defined] # importlib's own way, for code within code as well
+_rename = _imp._fix_co_filename  # type: ignore[attr-defined] # importlib's own way, also for nested code
 _SLICE = "\0a slice\0"
 _UNCHECKED_HASH, _CHECKED_HASH = b"\1\0\0\0", b"\3\0\0\0"  # PEP 552
 
@@ -54,7 +54,7 @@ def _write(data: bytes) -> None:
 
 
 def _values(code: types.CodeType) -> "bytes | None":
-    """`code` without references; None where that can't be written."""
+    """Write `code` without references; None if impossible."""
     try:
         return marshal.dumps(code, 2)
     except ValueError:
@@ -66,7 +66,7 @@ def _values(code: types.CodeType) -> "bytes | None":
 
 
 def _packed(value: "Any") -> "Any":
-    """`value`, a constant or code, with tuples for slices."""
+    """Replace slices in `value`, a constant or code, by tuples."""
     if isinstance(value, types.CodeType):
         return value.replace(co_consts=tuple(map(_packed, value.co_consts)))
     if isinstance(value, slice):
@@ -75,7 +75,7 @@ def _packed(value: "Any") -> "Any":
 
 
 def _unpacked(value: "Any") -> "Any":
-    """What `_packed` was given."""
+    """Undo `_packed`."""
     if isinstance(value, types.CodeType):
         return value.replace(co_consts=tuple(map(_unpacked, value.co_consts)))
     if not isinstance(value, tuple):
@@ -84,20 +84,20 @@ def _unpacked(value: "Any") -> "Any":
 
 
 def _written(values: bytes, name: str) -> bytes:
-    """The canonical form of code from what `_values` gave, with `name` as its file."""
+    """Write code from the result of `_values` in canonical form, with `name` as its file."""
     code = marshal.loads(values)
     return _named(_unpacked(code) if _SLICE.encode() in values else code, name)
 
 
 def _named(code: types.CodeType, name: str) -> bytes:
-    # Nothing is replaced where the name is that already, and then nobody but the code holds it: other bytes.
+    # If the name is the same already, only the code references it: marshal would write other bytes.
     _rename(code, "")
     _rename(code, name)
     return marshal.dumps(code)
 
 
 def _installed(path: str, source: bytes, stat: os.stat_result) -> "bytes | None":
-    """The values of the byte code at `path`, if Python would take it for `source`."""
+    """The values of the byte code at `path`, if Python would use it for `source`."""
     try:
         with open(os.fsencode(path), "rb", buffering=0) as stream:
             data = stream.readall()
@@ -116,12 +116,12 @@ def _installed(path: str, source: bytes, stat: os.stat_result) -> "bytes | None"
         values = _values(code)
     except (OSError, ValueError, EOFError, TypeError):
         return None
-    # Code of more than one file is nobody's usual work, and would tell where the environment was.
+    # Reject code from more than one file: rare, and it would reveal where the environment was.
     return None if values is None or was.encode("utf-8", "surrogatepass") in values else values
 
 
 def _compiled(source: bytes, name: str) -> bytes:
-    # Not with `name`: some versions intern the name that they are given, which shows in the bytes.
+    # Not with `name`: some versions intern the given name, which shows in the bytes.
     code = compile(source, "?", "exec", 0, True, 0)
     values = _values(code)
     if values is None:
@@ -146,7 +146,7 @@ def _serve() -> None:
         digest = hashlib.sha256(source).digest()
         try:
             code = _compiled(source, name) if values is None else _written(values, name)
-        except Exception:  # whatever a source can do to the compiler: pip passes over such files too
+        except Exception:  # any failure of the compiler on a source: pip skips such files too
             _write(b"S" + digest + struct.pack(">I", 0))
         else:
             made = MAGIC_NUMBER + (_CHECKED_HASH if checked else _UNCHECKED_HASH) + source_hash(source) + code
@@ -156,8 +156,8 @@ def _serve() -> None:
 
 
 def _main() -> None:
-    # There is one string of each such character in a process, and marshal shows whether it is interned: byte code that was
-    # loaded, whose compiler had it so, would change what is written after it.
+    # A process has one string of each such character, and marshal shows whether it is interned. Loaded byte code, whose
+    # compiler interned it, would change later output.
     for character in map(chr, range(256)):
         sys.intern(character)
     warnings.simplefilter("ignore")

@@ -1,8 +1,8 @@
-"""Byte code for a package's modules, made by the environment's own interpreter, the same bytes on every run.
+"""Compile a package's modules with the environment's own interpreter, to the same bytes on every run.
 
-The files are `unchecked-hash` pycs (PEP 552): nodes neither compile at import nor look at a source; `checked-hash` where
-the source holds the image prefix, which a node may replace. What an installer compiled is not compiled again: code that
-is loaded and written anew has the same bytes, whoever made it.
+The files are `unchecked-hash` pycs (PEP 552): nodes neither compile at import nor read a source. A
+source that contains the image prefix, which a node may replace, gets a `checked-hash` pyc. Byte code
+that an installer compiled is used: loaded and written again, it has the same bytes as our own.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Interpreter
 
 BLOCK = 64
-"""Modules that one process compiles, before memory that compiling left makes it slow."""
+"""Maximum number of modules per process, before the memory that compiling leaves behind makes it slow."""
 
 _TESTS = frozenset({"test", "tests"})
-"""Folders of modules that ship as source alone. A third of an environment's code is its packages' own tests, which nodes
-hardly ever import, and compiling is most of what a first push costs. Part of the layer format."""
+"""Folders of modules that ship as source only. A third of an environment's code is its packages' tests,
+rarely imported on nodes, and compiling takes most of a first push. Part of the layer format."""
 
 _WORKER = os.path.join(os.path.dirname(__file__), "_compile_worker.py")
-# A frozenset's order follows the hash seed. Nothing of the user's own settings reaches the compiler.
+# The order of a frozenset follows the hash seed. No setting of the user reaches the compiler.
 _CLEAN = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A source of the layer and the path that its byte code has there."""
+    """A source of the layer, and the path of its byte code there."""
 
     path: str
-    """Of the byte code, as `Entry.path`."""
+    """Path of the byte code, as `Entry.path`."""
     source: Entry
     installed: str = ""
-    """Where an installer, or Python, may have left byte code of it; empty for nowhere."""
+    """Path where an installer or Python may have left its byte code; empty for none."""
 
 
 def modules(
     entries: Sequence[Entry], interpreter: Interpreter, image_prefix: str, *, installed: bool = False
 ) -> list[Module]:
-    """The sources among `entries` that Python can import by name, but for packages' tests; sorted by their byte code's path.
+    """Sources among `entries` that Python can import by name, without packages' tests, sorted by pyc path.
 
-    `installed` allows to take byte code from the disk. Not for code that people edit: a pyc knows its source by size and
-    second alone.
+    With `installed`, byte code on disk may be used. Not for code that people edit: a pyc identifies its
+    source by size and by time in whole seconds.
     """
     if not interpreter.compiler:
         return []
@@ -74,7 +74,7 @@ def modules(
 
 
 def _beside(source: Entry, interpreter: Interpreter) -> str:
-    # Of a source that ships with other bytes than it has here there is no byte code here.
+    # A source that ships rewritten has no matching byte code on this disk.
     if not isinstance(source.content, File):
         return ""
     folder, _, name = source.content.source.rpartition("/")
@@ -82,14 +82,14 @@ def _beside(source: Entry, interpreter: Interpreter) -> str:
 
 
 def _relocatable(source: Entry) -> bool:
-    """Whether a node may rewrite the source for another prefix: Python has to see then that its byte code is of another one."""
+    """Whether a node may rewrite the source for another prefix: Python must then see that its pyc is outdated."""
     return isinstance(source.content, Rewritten) and bool(source.content.holds)
 
 
 class Compiler:
-    """Processes of one interpreter, started when they are first needed, until `close`.
+    """Processes of one interpreter, started on first use, until `close`.
 
-    `compile` may be called from several threads, each of which then has a process of its own.
+    Threads may call `compile` concurrently; each has a process of its own.
     """
 
     def __init__(self, interpreter: Interpreter) -> None:
@@ -97,15 +97,15 @@ class Compiler:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
     def close(self) -> None:
-        """Ends the processes."""
+        """End the processes."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
 
     def compile(self, wanted: Sequence[Module]) -> Iterator[bytes | None]:
-        """For each of `wanted`, in order, its byte code's file; None for a source that does not compile.
+        """Yield the pyc file of each of `wanted`, in order; None for a source that does not compile.
 
-        `EnvironmentChanged` for a source that is not what its entry says.
+        Raises `EnvironmentChanged` for a source that does not match its entry.
         """
         for start in range(0, len(wanted), BLOCK):
             yield from self._block(wanted[start : start + BLOCK])
@@ -118,8 +118,8 @@ class Compiler:
                     yield made
                     at += 1
             except _Died:
-                # Who ends the process by accident (a machine short of memory) is not the source: once more, and without
-                # byte code from the disk, whose fault it may be. Twice at one source is the source's doing.
+                # The process may have died by accident (out of memory) or through byte code from the disk: try once
+                # more without that. Dying twice at one source is the source's fault.
                 block = [replace(module, installed="") for module in block]
                 if at == died_at:
                     yield None
@@ -159,23 +159,23 @@ class _Worker:
                 env=_CLEAN,
                 cwd="/",
                 bufsize=1 << 16,
-                # A terminal's interrupt is for whoever waits: a compiler that it ends would look like a bad source.
+                # Ignore a terminal's interrupt, which is for the waiting process: it would look like a bad source.
                 start_new_session=True,
             )
         except OSError as error:
             raise CannotBuild(
-                f"{self._name} can't be run to compile the environment's modules: {error.strerror}"
+                f"cannot run {self._name} to compile the environment's modules: {error.strerror}"
             ) from None
         self._stdin = cast("IO[bytes]", self._process.stdin)
         self._stdout = cast("IO[bytes]", self._process.stdout)
         self._stderr = cast("IO[bytes]", self._process.stderr)
         if self._stdout.read(1) != b"K":
-            said = (self._stderr.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+            reason = (self._stderr.read().decode("utf-8", "replace").strip().splitlines() or ["no error output"])[-1]
             self.close()
-            raise CannotBuild(f"{self._name} can't be run to compile the environment's modules: {said}")
+            raise CannotBuild(f"cannot run {self._name} to compile the environment's modules: {reason}")
 
     def compile(self, block: Sequence[Module]) -> Iterator[bytes | None]:
-        """One answer for each of `block`; `_Died` at the source that ended the process."""
+        """Yield an answer for each of `block`. Raises `_Died` at the source that ended the process."""
         request = []
         for module in block:
             own = module.source.content
@@ -188,7 +188,7 @@ class _Worker:
             self._stdin.flush()
             for module, (_, path, *_) in zip(block, request, strict=True):
                 if path is None:
-                    # Written when its turn comes: the other side reads nothing while its answers are not read.
+                    # Written when its turn comes: the worker stops reading while its answers are not read.
                     self._stdin.writelines(read_entry(module.source))
                     self._stdin.flush()
                 yield self._answer(module)
@@ -203,7 +203,7 @@ class _Worker:
         if digest.hex() != module.source.digest:
             if isinstance(module.source.content, File):
                 raise changed(module.source.content)
-            raise CannotBuild(f"{module.source.path} reached the compiler with other bytes than it ships with")
+            raise CannotBuild(f"{module.source.path}: compiled from other bytes than those that ship; push again")
         made = self._take(length)
         return made if status == b"C" else None
 
@@ -214,8 +214,8 @@ class _Worker:
         return data
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
-        # Its children end when they find the pipe closed; only an idle or a dead worker is waited for.
+        """End the process, whatever it is doing."""
+        # Its children end when the pipe closes; wait only for an idle or a dead worker.
         self._process.kill()
         for stream in (self._stdin, self._stdout, self._stderr):
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""The entries of a layer: what each is called in the image, and where its bytes come from.
+"""Entries of a layer: their names in the image, and the source of their bytes.
 
-An entry's `digest` and `size` are those of the bytes that ship, known before any of them is read: they decide the
-layer key. `read` gives the bytes themselves, and refuses to when they are no longer those.
+An entry's `digest` and `size` are those of the bytes that ship, known before they are read: they decide
+the layer key. `read_entry` reads the bytes, and raises an error if they do not match.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 WHOLE = 4 << 20
-"""Scripts are rewritten whole, up to this size; nobody writes longer ones."""
+"""Maximum bytes of a script. Scripts are rewritten in memory; real ones are smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +33,20 @@ class Rewritten:
 
     file: File
     prefixes: tuple[bytes, ...] = ()
-    """What is replaced by `image_prefix`; empty for nothing."""
+    """Prefixes to replace by `image_prefix`; empty for none."""
     image_prefix: str = ""
     holds: Holds = ""
     padded: bool = False
     shebang: bool = False
-    """Its first line names a Python: the environment's, from now on."""
+    """Whether its first line names a Python, to be replaced by the environment's."""
     rpath: str | None = None
-    """Of an ELF file: the DT_RPATH that it gets; None leaves it alone."""
+    """DT_RPATH to set in an ELF file; None to leave it alone."""
     strip_runpath: bool = False
-    """Of an ELF file: RUNPATHs to absolute folders go."""
+    """Whether to remove RUNPATHs to absolute folders from an ELF file."""
 
     @property
     def rule(self) -> str:
-        """Names what is done, for a cache of results: equal rules on equal bytes give equal bytes."""
+        """Name of the changes, for a cache of results: equal rules on equal bytes give equal bytes."""
         prefixes = b"\0".join(self.prefixes).hex()
         return (
             f"{prefixes} {self.image_prefix} {self.holds} {self.padded:d} {self.shebang:d} {self.rpath} "
@@ -56,23 +56,23 @@ class Rewritten:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or symlink of a layer. Directories are made from the paths of what is in them."""
+    """One file or symlink of a layer. Directories follow from the paths."""
 
     path: str
-    """In the image, without a leading slash: opt/env/bin/pip."""
+    """Path in the image, without a leading slash: opt/env/bin/pip."""
     mode: int
     size: int
-    """Bytes that ship; 0 for a symlink."""
+    """Bytes to ship; 0 for a symlink."""
     digest: str
-    """sha256 of the bytes that ship, 64 hex digits; empty for a symlink."""
+    """sha256 of the bytes to ship, 64 hex digits; empty for a symlink."""
     content: File | Rewritten | bytes
-    """Where the bytes come from: a file as it is, a file that is rewritten, or these bytes."""
+    """Source of the bytes: an unchanged file, a file to rewrite, or the bytes themselves."""
     target: str | None = None
-    """A symlink's target."""
+    """Target of a symlink."""
 
 
 def read_entry(entry: Entry) -> Iterator[bytes]:
-    """The bytes that ship, in chunks; `EnvironmentChanged` before their end when they are not what `entry` says."""
+    """Yield the bytes to ship. Raises `EnvironmentChanged` before the last if they do not match `entry`."""
     if isinstance(entry.content, bytes):
         yield entry.content
         return
@@ -92,14 +92,14 @@ def read_entry(entry: Entry) -> Iterator[bytes]:
 
 
 def changed(file: File) -> EnvironmentChanged:
-    """The error for a file whose bytes are not those that were scanned."""
+    """Error for a file that changed since the scan."""
     return EnvironmentChanged(
-        f"{file.source} changed while it was being packed: run the push again when nothing writes"
+        f"{file.source}: changed while it was being packed; push again when nothing writes to the environment"
     )
 
 
 def read_file(file: File) -> Iterator[bytes]:
-    """A file's bytes as they were scanned; `EnvironmentChanged` at their end when they are others by now."""
+    """Yield a file's bytes as scanned. Raises `EnvironmentChanged` at the end if they changed."""
     seen = hashlib.sha256()
     for chunk in _chunks(file):
         seen.update(chunk)
@@ -109,13 +109,13 @@ def read_file(file: File) -> Iterator[bytes]:
 
 
 def _chunks(file: File) -> Iterator[bytes]:
-    """A file's bytes as they are now, with at most one more than it had."""
+    """Yield a file's current bytes, at most one more than scanned."""
     try:
         handle = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise changed(file) from None
     except OSError as error:
-        raise CannotBuild(f"{file.source} can't be read: {error.strerror}") from None
+        raise CannotBuild(f"cannot read {file.source}: {error.strerror}; make it readable") from None
     try:
         left = file.size + 1
         while left > 0:
@@ -125,7 +125,7 @@ def _chunks(file: File) -> Iterator[bytes]:
             left -= len(chunk)
             yield chunk
     except OSError as error:
-        raise CannotBuild(f"{file.source} can't be read: {error.strerror}") from None
+        raise CannotBuild(f"cannot read {file.source}: {error.strerror}; make it readable") from None
     finally:
         os.close(handle)
 
@@ -137,11 +137,11 @@ def head(file: File, size: int) -> bytes:
     except FileNotFoundError:
         raise changed(file) from None
     except OSError as error:
-        raise CannotBuild(f"{file.source} can't be read: {error.strerror}") from None
+        raise CannotBuild(f"cannot read {file.source}: {error.strerror}; make it readable") from None
 
 
 def read_rewritten(content: Rewritten) -> Iterator[bytes]:
-    """A file's bytes after everything that `content` says is done to them."""
+    """Yield a file's bytes after all changes in `content`."""
     file = content.file
     chunks: Iterable[bytes] = read_file(file)
     if content.rpath is not None or content.strip_runpath:
@@ -158,7 +158,7 @@ def read_rewritten(content: Rewritten) -> Iterator[bytes]:
 
 
 def measured(content: Rewritten) -> tuple[str, int]:
-    """sha256 and size of what `content` gives; reads the file."""
+    """sha256 and size of the rewritten file. Reads the file."""
     seen = hashlib.sha256()
     size = 0
     for chunk in read_rewritten(content):

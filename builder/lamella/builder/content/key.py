@@ -1,4 +1,4 @@
-"""The layer key: names what a layer will contain, before anything is compiled, packed or compressed."""
+"""The layer key: names a layer's content before anything is compiled, packed or compressed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from lamella.builder.content.entry import Entry
 
 FORMAT = 2
-"""Of docs/reference/layer-format.md. A change of any byte that a layer may have needs the next number."""
+"""Version of docs/reference/layer-format.md. Any change of a byte that a layer may have needs the next one."""
 
 
 def layer_key(entries: Iterable[Entry], *, image_prefix: str, magic: str, compression: str) -> str:
-    """64 hex digits over everything that decides a layer's bytes.
+    """Return 64 hex digits over everything that decides a layer's bytes.
 
-    `magic` is the byte code's magic number where the layer has byte code, else empty: a package without modules is one
-    layer for all Pythons. The interpreter's patch version, the platform, and where it was installed are not in it.
+    `magic` is the byte code's magic number if the layer has byte code, else empty: a package without
+    modules is one layer for all Pythons. Not included: the interpreter's patch version, the platform,
+    and the installation's path.
     """
     content = {
         "format": FORMAT,
@@ -32,6 +33,6 @@ def layer_key(entries: Iterable[Entry], *, image_prefix: str, magic: str, compre
 
 
 def bundle_key(members: Iterable[str]) -> str:
-    """64 hex digits for the layer that holds what the layers with these keys hold."""
+    """Return 64 hex digits for the bundle of the layers with these keys."""
     content = {"format": FORMAT, "bundle": sorted(members)}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

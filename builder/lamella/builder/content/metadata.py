@@ -1,4 +1,4 @@
-"""What installers write about a package, in one canonical form: the same whoever installed it, where, from which mirror.
+"""Write installers' metadata in one canonical form, independent of installer, path and mirror.
 
 Sources: PyPA's "Recording installed projects" and "Direct URL" specifications; conda's `conda-meta` records.
 """
@@ -16,23 +16,23 @@ from lamella.builder.urls import text_without_credentials, without_credentials
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Who installed it, whether somebody asked for it by name, and an installer's own notes: not the package's content.
+# The installer, whether a user requested the package, and installers' own notes: not part of the package.
 DROPPED = frozenset({"INSTALLER", "REQUESTED", "provenance_url.json", "uv_cache.json", "uv_build.json"})
 RECORD = "RECORD"
 DIRECT_URL = "direct_url.json"
 PROVENANCE = frozenset({DIRECT_URL, "provenance_url.json"})
-"""Where a distribution came from, in one shape. Sources: PyPA's "Direct URL data structure", PEP 710."""
+"""Sources of a distribution, in one shape: PyPA's "Direct URL data structure", PEP 710."""
 REQUIREMENTS = frozenset({"METADATA", "PKG-INFO", "requires.txt"})
-"""In a distribution's metadata: what it requires, by URLs of its author's."""
+"""Metadata with a distribution's requirements, possibly with URLs from its author."""
 
-# Of conda's record, what the package itself says, and every tool writes alike. Where it was downloaded from, as which of
-# two formats, and what its index says of it (sizes, times, licence families) are not its content.
+# Fields of conda's record from the package itself, which every tool writes alike. Not the download URL, the archive
+# format, nor the channel's data (sizes, times, licence families), which are not part of the package.
 _CONDA_KEYS = ("build_number", "constrains", "depends", "license", "name", "noarch", "version")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def record(site_packages: str, name: str, rows: Iterable[tuple[str, str, int]]) -> bytes:
-    """A RECORD of what ships: `rows` are (path relative to the image prefix, sha256 in hex, size), `name` its own path.
+    """Write a RECORD of `rows`: (path relative to the image prefix, sha256 in hex, size). `name` is its own path.
 
     Without byte code, as PyPA's specification allows: an uninstaller finds it by its source.
     """
@@ -57,7 +57,7 @@ def _quoted(text: str) -> str:
 
 
 def direct_url(content: bytes) -> bytes | None:
-    """A direct_url.json without credentials, or None where what it names means nothing on another machine.
+    """Return a direct_url.json without credentials, or None for a URL of this machine.
 
     A VCS keeps its commit, an archive its hashes. Folders and file:// archives are this machine's.
     """
@@ -88,9 +88,9 @@ def direct_url(content: bytes) -> bytes | None:
 
 
 def without_url_credentials(name: str, content: bytes) -> bytes:
-    """METADATA, PKG-INFO or requires.txt (`name`) without credentials in the URLs of its requirements.
+    """Remove credentials from the URLs in METADATA, PKG-INFO or requires.txt (`name`).
 
-    Other URLs of a header lose them as well; the description after it is its author's text.
+    Applies to requirements and to other headers; the description is the author's text and stays.
     """
     if b"://" not in content:
         return content
@@ -100,10 +100,10 @@ def without_url_credentials(name: str, content: bytes) -> bytes:
 
 
 def conda_record(content: bytes, paths: Iterable[str]) -> bytes | None:
-    """A conda-meta record of what ships: the package's own fields, and `paths` relative to the image prefix.
+    """Write a conda-meta record: the package's own fields, and `paths` relative to the image prefix.
 
-    Left out are where it came from, where this machine keeps its package cache, what its user asked for, and hashes of
-    installed files, which Lamella may have rewritten. None where the record is no JSON object.
+    Omits the download URL, this machine's package cache, the user's request, and hashes of installed
+    files, which Lamella may have rewritten. None if the record is not a JSON object.
     """
     try:
         value = json.loads(content)
@@ -118,7 +118,7 @@ def conda_record(content: bytes, paths: Iterable[str]) -> bytes | None:
         if isinstance(specs, list):
             kept[key] = [without_source(str(spec)) for spec in specs]
     if value.get("noarch"):
-        # Some tools write the platform that it was installed for.
+        # Some tools add the platform of the installation.
         kept["subdir"] = "noarch"
     return _json(kept | {"files": sorted(paths)})
 

@@ -1,4 +1,4 @@
-"""Writes one layer: tar, compression and both digests in one pass, in bounded memory."""
+"""Write one layer: tar, compression and both digests in one pass, in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A layer's blob."""
+    """Blob of a layer."""
 
     digest: Digest
     size: int
@@ -37,7 +37,7 @@ class Packed:
 
 
 def compression_name(compression: Compression) -> str:
-    """What of the compression is in a layer key: another level gives other bytes."""
+    """Name of the compression in a layer key, with its level, since another level gives other bytes."""
     return f"{compression}:{LEVEL[compression]}"
 
 
@@ -48,7 +48,7 @@ def pack(
     out: BinaryIO,
     compression: Compression,
 ) -> Packed:
-    """Writes the layer of `entries` and of the byte code of `wanted` to `out`."""
+    """Write the layer of `entries` and of the byte code of `wanted` to `out`."""
     blob = Blob(out, compression)
     compiled = compiler.compile(wanted) if compiler and wanted else iter(())
     items: list[tuple[bytes, Entry | None]] = [(tar_writer.encoded(entry.path), entry) for entry in entries]
@@ -74,7 +74,7 @@ def pack(
 
 
 def _write_folders(blob: Blob, name: bytes, written: set[bytes]) -> None:
-    """Every folder above `name` that is not there yet: engines give folders that they miss modes of their own."""
+    """Write the missing folders above `name`: engines create missing folders with modes of their own."""
     at = name.rfind(b"/")
     if at < 0 or name[: at + 1] in written:
         return
@@ -94,7 +94,7 @@ class _Compressor(Protocol):
 
 
 class Blob:
-    """Takes a tar's bytes, and writes them compressed to `out`."""
+    """Compresses a tar's bytes to `out`."""
 
     def __init__(self, out: BinaryIO, compression: Compression) -> None:
         self._out = out
@@ -107,14 +107,14 @@ class Blob:
         self._unpacked = 0
 
     def write(self, data: bytes) -> None:
-        """Takes headers and padding."""
+        """Write headers and padding."""
         self._parts.append(data)
         self._held += len(data)
         if self._held >= _PIECE:
             self._compress()
 
     def write_file(self, chunks: Iterable[bytes], size: int) -> None:
-        """Takes a file's bytes, and fills its last block."""
+        """Write a file's bytes, and fill its last block."""
         for chunk in chunks:
             self.write(chunk)
         self.write(tar_writer.padding(size))
@@ -122,7 +122,7 @@ class Blob:
 
     def _compress(self, *, rest: bool = False) -> None:
         data = b"".join(self._parts)
-        # Pieces of one size, so that a compressor which looks at them can't tell how files were read.
+        # Pieces of one size, so that the output does not depend on the sizes of the reads.
         whole = len(data) if rest else len(data) - len(data) % _PIECE
         for start in range(0, whole, _PIECE):
             piece = data[start : min(start + _PIECE, whole)]
@@ -137,7 +137,7 @@ class Blob:
         self._out.write(data)
 
     def finish(self) -> Packed:
-        """Writes the end of the tar and of the blob. `out` is the caller's to close."""
+        """Write the end of the tar and of the blob. The caller closes `out`."""
         self.write(tar_writer.END)
         self._compress(rest=True)
         self._put(self._compressor.flush())
@@ -147,12 +147,12 @@ class Blob:
 
 def _compressor(compression: Compression) -> _Compressor:
     if compression == "gzip":
-        # zlib's own gzip header has no name and the time 0.
+        # zlib's own gzip header has no name, and the time 0.
         return zlib.compressobj(LEVEL["gzip"], zlib.DEFLATED, 31)
     import zstandard
 
-    # threads=0: with 1 or more, libzstd cuts the input into jobs, which are other bytes. No content size, since byte code
-    # is not compiled before the header is written. A checksum is what sha256 is for.
+    # threads=0: with 1 or more, libzstd cuts the input into jobs, which gives other bytes. No content size: the header is
+    # written before byte code is compiled. No checksum: the digest is one.
     compressor = zstandard.ZstdCompressor(
         level=LEVEL["zstd"], threads=0, write_checksum=False, write_content_size=False, write_dict_id=False
     )

@@ -1,7 +1,7 @@
-"""A package's content: the entries of its layer, the same wherever and by whomever it was installed.
+"""The canonical content of a package: the entries of its layer, the same wherever it was installed.
 
-Every rule that changes a byte is here or in a module that this one names (`metadata`, `scripts`, `rewrite`, `rpath`), with
-its reason. Nothing is read but the few files that are rewritten.
+Every rule that changes a byte is here, or in `metadata`, `scripts`, `prefix_rewrite` and `rpath`, with
+its reason. Only the few files to rewrite are read.
 """
 
 from __future__ import annotations
@@ -23,26 +23,29 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Environment, Package
 
 RPATH = "$ORIGIN/../lib:$ORIGIN/../lib/system"
-"""Of the interpreter's executable: its own libraries, then those that a bare system lacks."""
+"""Run path of the interpreter's executable: its own libraries, then those shipped from the system."""
 
 _SMALL = 256 << 10
 _VENV_HEADERS = re.compile(r"include/site/(python3\.\d+t?)/")
 
 
 class Measurements(Protocol):
-    """Remembers digest and size of rewritten files, by what they were and what was done."""
+    """Remembers digest and size of rewritten files, by original and by change."""
 
     def measured(self, name: str) -> tuple[str, int] | None:
-        """What was remembered under `name`, or None."""
+        """Result remembered under `name`, or None."""
 
     def remember(self, name: str, digest: str, size: int) -> None:
-        """Remembers it, for other processes too."""
+        """Remember a result, for other processes too."""
 
 
 def entries(
     environment: Environment, package: Package, image_prefix: str, measurements: Measurements | None = None
 ) -> tuple[Entry, ...]:
-    """What ships of `package`, sorted by path, without byte code and folders. `CannotBuild` names what OCI can't hold."""
+    """Return the entries of `package`, sorted by path, without byte code and folders.
+
+    Raises `CannotBuild` for a name that an OCI layer cannot contain.
+    """
     layer = _Layer(environment, package, image_prefix, measurements)
     for file in package.files:
         _check_name(file.path, package)
@@ -52,7 +55,7 @@ def entries(
 
 
 class _Layer:
-    """One package's entries while they are collected, by their path relative to the image prefix."""
+    """Entries of one package while they are collected, by path relative to the image prefix."""
 
     def __init__(
         self, environment: Environment, package: Package, image_prefix: str, measurements: Measurements | None
@@ -68,14 +71,14 @@ class _Layer:
         self._record = False
         self._points = _entry_points(package)
         self._versioned = False
-        # What an index gave is public, and the same for everybody, also where it holds such files.
+        # A package from an index is public, including its files that look like secrets.
         said = f"{self._dist_info}/{metadata.DIRECT_URL}"
         self._private = package.origin in ("local", "unowned") or (
             package.origin == "pypi" and (bool(package.source) or any(file.path == said for file in package.files))
         )
 
     def metadata(self, file: File) -> bool:
-        """Takes the file if it is one that every installer writes in its own way."""
+        """Take the file if installers write it in different ways."""
         folder, _, name = file.path.rpartition("/")
         conda = self._package.origin == "conda"
         if conda and folder == "conda-meta" and name.endswith(".json"):
@@ -84,7 +87,7 @@ class _Layer:
         own = bool(self._dist_info) and folder == self._dist_info
         if (own and name == metadata.DIRECT_URL) or (self._private and name in metadata.PROVENANCE):
             url = metadata.direct_url(b"".join(read_file(file)))
-            # PEP 710's is an installer's word on where a mirror is: of the package that it installed, nothing of it ships.
+            # PEP 710's file records a mirror's address, which depends on the machine of the installation.
             if url is not None and not (own and name in metadata.DROPPED):
                 self._generated(file.path, url)
             return True
@@ -93,14 +96,14 @@ class _Layer:
             return True
         if not own:
             return False
-        # In a conda package these are content: conda-build put them there, the same for everybody.
+        # Inside a conda package these are content, written by conda-build.
         if conda or name not in (metadata.RECORD, *metadata.DROPPED):
             return False
         self._record = self._record or name == metadata.RECORD
         return True
 
     def script(self, file: File) -> bool:
-        """Takes the file if it is what an installer wrote for an entry point."""
+        """Take the file if an installer wrote it for an entry point."""
         folder, _, name = file.path.rpartition("/")
         if folder != "bin":
             return False
@@ -115,18 +118,18 @@ class _Layer:
             self._generated_script(name, self._points[name])
             return True
         if _is_versioned(self._package.name, name):
-            # pip writes these besides what entry_points.txt says, uv does not.
+            # pip writes these besides the names in entry_points.txt, uv does not.
             self._versioned = True
             return True
         return False
 
     def file(self, file: File) -> None:
-        """Takes any file or symlink, rewritten where it has to be."""
+        """Take any file or symlink, rewritten if necessary."""
         path, target = _canonical_place(file)
         if target != file.target:
             file = file._replace(target=target)
         rewritten = _rewritten(file, self._package, self._environment.prefixes, self._image_prefix)
-        # pip leaves a wheel's script as executable as its author did, uv makes it so.
+        # pip keeps the mode of a wheel's script, uv makes it executable.
         script = path.startswith("bin/") and file.target is None and self._package.origin == "pypi"
         mode = 0o755 if script or (rewritten and rewritten.shebang) else file.mode
         if rewritten is None:
@@ -139,7 +142,7 @@ class _Layer:
             self._relocate(path, "binary" if rewritten.holds == "binary" else "text")
 
     def finished(self) -> tuple[Entry, ...]:
-        """Everything, with the records that name it."""
+        """Return all entries, including the records that list them."""
         pip = self._package.name == "pip" and any(name in self._points for name in ("pip", "pip3"))
         if self._versioned or (pip and any(path.startswith("bin/") for path in self._made)):
             for name, point in _versioned(self._package.name, self._points, self._environment.interpreter.version):
@@ -182,14 +185,15 @@ def _of(content: bytes) -> tuple[str, int]:
 def _check_name(path: str, package: Package) -> None:
     if "/.wh." in path or path.startswith(".wh."):
         raise CannotBuild(
-            f"{path} of {package.name} can't be in an image: names that begin with '.wh.' mean deletion there; "
-            "rename the file or leave it out"
+            f"{path} of {package.name}: cannot be in an image, in which names that begin with '.wh.' delete files; "
+            "rename it or leave it out"
         )
 
 
 def _canonical_place(file: File) -> tuple[str, str | None]:
-    """Path and target of a header where sysconfig looks for it: a venv has another folder for them than the prefix that it
-    becomes.
+    """Path and target of a header, in the folder that sysconfig names for a plain prefix.
+
+    A venv has another folder for headers.
     """
     match = _VENV_HEADERS.match(file.path)
     if not match:
@@ -233,8 +237,8 @@ def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_pr
     shebang = _names_python(file) if package.origin != "system" else False
     holds = file.holds if prefixes else ""
     if holds == "binary" and package.origin != "conda":
-        # Only conda builds with a placeholder for a prefix. Elsewhere linkers share the tails of strings, so that the
-        # end of a prefix can be another string as well: CPython's version "3.11.7" is the end of /opt/python/3.11.7.
+        # Only conda builds with a placeholder for a prefix. Other linkers share the tails of strings, so that the end of
+        # a prefix may belong to another string too: CPython's version "3.11.7" is the end of /opt/python/3.11.7.
         holds = ""
     if not (holds or shebang or strip or rpath is not None):
         return None
@@ -251,7 +255,7 @@ def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_pr
 
 
 def _names_python(file: File) -> bool:
-    # Only what was put on PATH: a shebang in a module of site-packages is its author's text.
+    # Only scripts on PATH: a shebang in a module of site-packages is its author's text.
     if not file.path.startswith("bin/") or not 2 < file.size <= WHOLE:
         return False
     return scripts.names_python(head(file, scripts.LOOK))

@@ -1,7 +1,6 @@
-"""The source prefix becomes the image prefix: in text as text, in binaries padded with NULs, as conda does.
+"""Replace the source prefix by the image prefix: in text as text, in binaries padded with NULs as conda does.
 
-What counts as an occurrence is `occurrences.pattern`'s business. Streams are rewritten in bounded memory; neither the
-input nor the output is ever whole.
+See `prefix_pattern.pattern` for what counts as an occurrence. Streams are rewritten in bounded memory.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ _LONGEST_STRING = 16 << 20
 
 
 def rewrite_text(chunks: Iterable[bytes], prefixes: tuple[bytes, ...], target: bytes) -> Iterator[bytes]:
-    """`chunks` with every occurrence of one of `prefixes` replaced by `target`."""
+    """Replace every occurrence of one of `prefixes` in `chunks` by `target`."""
     find = pattern(prefixes)
     keep = max(map(len, prefixes)) + MARGIN
-    done = b""  # the last bytes given out already: a match looks back at them
+    done = b""  # the last bytes of the output: a match looks back at them
     pending = b""
     for chunk in chunks:
         pending += chunk
-        # What begins nearer to the end than this could be a longer name, or the first half of a longer prefix.
+        # A match that begins closer to the end may turn out a longer name, or half of a longer prefix.
         end = len(pending) - keep
         if end <= 0:
             continue
@@ -39,7 +38,7 @@ def rewrite_text(chunks: Iterable[bytes], prefixes: tuple[bytes, ...], target: b
 
 
 def _replaced(find: re.Pattern[bytes], done: bytes, pending: bytes, end: int, target: bytes) -> tuple[bytes, int]:
-    """`pending[:end]` rewritten, and `end`, moved behind a match that begins before it."""
+    """Rewrite `pending[:end]`; move `end` behind a match that begins before it."""
     window = done + pending
     limit = len(done) + end
     parts = []
@@ -56,20 +55,20 @@ def _replaced(find: re.Pattern[bytes], done: bytes, pending: bytes, end: int, ta
 def rewrite_binary(
     chunks: Iterable[bytes], prefixes: tuple[bytes, ...], target: bytes, *, name: str, padded: bool
 ) -> Iterator[bytes]:
-    """`chunks` with the prefix replaced inside its C strings, each as long as before: shorter ones end in more NULs.
+    """Replace the prefix inside C strings of `chunks`, keeping their size: shorter ones end in more NULs.
 
-    `padded`: the file was installed from a placeholder longer than any prefix (a conda package), so that the NULs
-    behind a string are its room and it may grow into them. `CannotBuild` names the file where `target` does not fit.
+    With `padded`, the file was installed from a placeholder longer than any prefix (a conda package):
+    a string may grow into the NULs behind it. Raises `CannotBuild` if `target` has no room.
     """
     find = pattern(prefixes)
     pending = b""
     for chunk in chunks:
         pending += chunk
-        # A string ends at its NUL, and its room where the NULs do: neither is known before the next byte is.
+        # A string ends at its NUL, and its room at the last NUL: neither is known before the byte after it.
         end = pending.rfind(b"\0", 0, len(pending.rstrip(b"\0"))) + 1
         if not end and len(pending) > _LONGEST_STRING:
             if find.search(pending):
-                raise CannotBuild(f"{name} holds the environment's prefix in data without C strings: leave it out")
+                raise CannotBuild(f"{name}: holds the environment's prefix in data without C strings; leave it out")
             end = len(pending) - max(map(len, prefixes)) - MARGIN
         if end > 0:
             yield _strings_replaced(find, pending[:end], target, name, padded)
@@ -90,12 +89,12 @@ def _strings_replaced(find: re.Pattern[bytes], content: bytes, target: bytes, na
         string = content[start:end]
         new = _replaced(find, b"", string, len(string), target)[0]
         nuls = len(content[end:]) - len(content[end:].lstrip(b"\0")) if padded and len(new) > len(string) else 0
-        # The last NUL ends the string and can't be taken.
+        # The last NUL ends the string and must stay.
         room = len(string) + max(0, nuls - 1)
         if len(new) > room:
             raise CannotBuild(
-                f"{name} holds the environment's prefix in a string of {len(string)} bytes, and with "
-                f"{target.decode('utf-8', 'replace')} it needs {len(new)}: choose a shorter image prefix"
+                f"{name}: no room for {target.decode('utf-8', 'replace')} in a string of {len(string)} bytes, which "
+                f"then needs {len(new)}; choose a shorter image prefix"
             )
         parts += [content[at:start], new.ljust(len(string), b"\0")]
         at = max(end, start + len(new))

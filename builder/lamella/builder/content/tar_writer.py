@@ -1,7 +1,7 @@
-"""Layers as tar: POSIX ustar headers written by hand, PAX records only where ustar can't hold a name or size.
+"""Write layers as tar: POSIX ustar headers, PAX records only if ustar cannot hold a name or size.
 
-`tarfile` takes four times as long, and leaves to its version what headers look like. Every field that could tell two
-machines apart is fixed. Source: POSIX.1-2017, pax, "ustar Interchange Format"; image-spec layer.md.
+`tarfile` takes four times as long, and its headers depend on its version. Every field that depends on
+the machine is fixed. Source: POSIX.1-2017, pax, "ustar Interchange Format"; image-spec layer.md.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from lamella.builder.errors import CannotBuild
 
 BLOCK = 512
 MTIME = 315532800
-"""1980-01-01, the oldest time that zip can hold: tools that repack an environment don't fail on it."""
+"""1980-01-01, the oldest time that zip can hold, so that tools can repack an environment."""
 END = bytes(2 * BLOCK)
 LARGEST = 8**11 - 1
-"""Bytes of a file whose size fits ustar's eleven octal digits."""
+"""Limit of a file's size in ustar's eleven octal digits."""
 
-# mode is filled in; uid and gid are 0 and their names empty: who packed a layer is not its content.
+# mode is filled in; uid and gid are 0 and their names empty: the user who packs is not part of the content.
 _OWNER = b"0000000\x000000000\x00"
 _TIME = b"%011o\x00" % MTIME
 _AFTER_LINK = b"ustar\x0000" + bytes(32) + bytes(32) + b"0000000\x000000000\x00"
@@ -23,22 +23,22 @@ _FIXED_SUM = sum(_OWNER) + sum(_TIME) + sum(_AFTER_LINK) + 8 * 0x20
 
 
 def file_header(name: bytes, mode: int, size: int) -> bytes:
-    """The blocks before a regular file's bytes."""
+    """Header blocks of a regular file."""
     return _header(name, mode, size, b"0", b"")
 
 
 def symlink_header(name: bytes, target: bytes) -> bytes:
-    """The blocks of a symlink."""
+    """Blocks of a symlink."""
     return _header(name, 0o777, 0, b"2", target)
 
 
 def folder_header(name: bytes) -> bytes:
-    """The blocks of a folder; `name` ends in a slash."""
+    """Blocks of a folder; `name` ends in a slash."""
     return _header(name, 0o755, 0, b"5", b"")
 
 
 def padding(size: int) -> bytes:
-    """The zeros that fill a file's last block."""
+    """Zeros that fill a file's last block."""
     return bytes(-size % BLOCK)
 
 
@@ -57,7 +57,7 @@ def _header(name: bytes, mode: int, size: int, flag: bytes, link: bytes) -> byte
     block = _block(split, mode, size, flag, link)
     if not pax:
         return block
-    # The name is for readers that don't know PAX, and can't be one that a file of the layer has.
+    # The name is for readers without PAX, and no file of the layer can have it.
     return _block((b"", b"././@PaxHeader"), 0o644, len(pax), b"x", b"") + pax + padding(len(pax)) + block
 
 
@@ -86,10 +86,10 @@ def _block(path: tuple[bytes, bytes], mode: int, size: int, flag: bytes, link: b
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
-    """`name` as ustar's (prefix, name), or None where they can't hold it."""
+    """Split `name` into ustar's (prefix, name), or None if it does not fit."""
     if len(name) <= 100:
         return b"", name
-    # The first slash that leaves at most 100 bytes behind it: the shortest prefix, so that there is one way.
+    # The first slash that leaves at most 100 bytes behind it: the shortest prefix, so that the split is unique.
     at = name.find(b"/", len(name) - 101)
     if at < 0 or at > 155 or at == len(name) - 1:
         return None
@@ -105,8 +105,8 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def encoded(path: str) -> bytes:
-    """A path as a tar's bytes; `CannotBuild` where it has more than any system takes."""
+    """Encode a path for a tar. Raises `CannotBuild` if it is longer than any system allows."""
     name = path.encode("utf-8", "surrogateescape")
     if len(name) > 4095 or b"\0" in name:
-        raise CannotBuild(f"{path[:100]}… is a path of {len(name)} bytes: systems take at most 4095")
+        raise CannotBuild(f"{path[:100]}…: a path of {len(name)} bytes; at most 4095 are possible; shorten it")
     return name

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform, trust: Trust) -> Base:
     """Read the image of `reference` for `platform`.
 
-    Raises `NotSigned` without the signature that `trust` requires, `InvalidContent` with the platforms
+    Raises `NotSigned` unless signed as `trust` and this machine's policy require, `InvalidContent` with the platforms
     that the reference has if `platform` is not one.
     """
     descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)

@@ -1,1 +1,1 @@
-"""What installers recorded: distributions, conda packages, requirements."""
+"""Records of installers: distributions, conda packages, requirements."""

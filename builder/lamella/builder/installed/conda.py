@@ -1,7 +1,8 @@
-"""conda packages by their records in `conda-meta`, as conda, mamba, micromamba and pixi write them.
+"""Read conda packages from their records in `conda-meta`, as conda, mamba, micromamba and pixi write them.
 
-Source: conda's `PrefixRecord` (conda/models/records.py), rattler's `PrefixRecord`. No package cache and no conda command
-is needed: the record has every path and hash. Plain JSON is read, since py-rattler takes as long for the same.
+Source: conda's `PrefixRecord` (conda/models/records.py), rattler's `PrefixRecord`. The record has every
+path and hash: no package cache or conda command is needed. Read as plain JSON, since py-rattler takes
+as long.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ META = "conda-meta"
 _LEFT_OUT = {
     "pkgs": "conda's package cache",
     "envs": "conda's other environments",
-    "conda-bld": "conda-build's own",
+    "conda-bld": "conda-build's own folder",
     ".cph_tmp": "conda's own",
     "CACHEDIR.TAG": "made for backup programs",
-    f"{META}/history": "conda's log of what its users asked for",
+    f"{META}/history": "conda's log of its users' requests",
     f"{META}/pixi": "made by pixi for itself",
     f"{META}/pixi_env_prefix": "made by pixi for itself",
-    f"{META}/.conda-lock": "a lock of conda's own",
+    f"{META}/.conda-lock": "conda's own lock file",
     ".nonadmin": "conda's own",
 }
 _SHIPS = f"{META}/state"
-"""The variables that the environment sets; `secrets` looks at them."""
+"""Variables that the environment sets; `secrets` checks them."""
 _PROJECT_PATHS = re.compile(r"\.(c~|conda_trash|mamba_trash).*|.*\.c~")
 
 
 def conda_skip(path: str, name: str) -> str | None:
-    """Why a path of a conda environment is left out; None where it is not."""
+    """Reason to leave out a path of a conda environment, or None."""
     if path in _LEFT_OUT:
         return _LEFT_OUT[path]
     if path.startswith(f"{META}/") and not path.endswith(".json") and path != _SHIPS:
-        return "conda's or another tool's own: specs and URLs that were asked for"
+        return "a tool's own file, with specs and URLs of its user"
     return "deleted by conda, and not yet gone" if _PROJECT_PATHS.fullmatch(name) else None
 
 
 def conda_packages(prefix: str) -> tuple[list[Distribution], list[Finding]]:
-    """The packages that are recorded at `prefix`, by name; and what can't be read of the records."""
+    """Packages recorded at `prefix`, by name, and findings for unreadable records."""
     found: dict[str, Distribution] = {}
     findings: list[Finding] = []
     folder = os.path.join(prefix, META)
@@ -59,12 +60,12 @@ def conda_packages(prefix: str) -> tuple[list[Distribution], list[Finding]]:
         try:
             package = _package(path, read_json(os.path.join(folder, name)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            message = f"{path} can't be read ({_reason(error)}): its package's files count as unowned; reinstall it"
+            message = f"{path}: cannot be read ({_reason(error)}); its package's files count as unowned; reinstall it"
             findings.append(Finding("warning", "record", path, message))
             continue
         earlier = found.get(package.name)
         if earlier:
-            message = f"{package.name} is recorded twice, by {earlier.records} and {path}: the later install counts"
+            message = f"{package.name}: recorded twice, by {earlier.records} and {path}; the later install ships"
             findings.append(Finding("warning", "duplicate", package.name, message))
             if _time(prefix, earlier) > _time(prefix, package):
                 continue
@@ -75,7 +76,7 @@ def conda_packages(prefix: str) -> tuple[list[Distribution], list[Finding]]:
 def _package(path: str, record: Mapping[str, object]) -> Distribution:
     name = plain_text(record["name"])
     if not name or name != record["name"]:
-        raise ValueError("it has no name of a package")
+        raise ValueError("no package name")
     files = _files(record)
     files[path] = ""
     url, channel = plain_text(record.get("url")), plain_text(record.get("channel"))
@@ -99,8 +100,8 @@ def _specs(said: object) -> tuple[str, ...]:
 
 
 def _files(record: Mapping[str, object]) -> dict[str, str]:
-    """Path to sha256 on disk, or to nothing where it can't be known."""
-    # Before conda 4.3 there is no paths_data; `files` has the names alone.
+    """Path to sha256 on disk; empty if it cannot be known."""
+    # Before conda 4.3 there is no paths_data; `files` has only names.
     listed = record.get("files")
     files: dict[str, str] = dict.fromkeys(map(str, listed), "") if isinstance(listed, list) else {}
     data = record.get("paths_data")
@@ -108,11 +109,11 @@ def _files(record: Mapping[str, object]) -> dict[str, str]:
     for item in paths if isinstance(paths, list) else ():
         path = str(item["_path"])
         if item.get("path_type") == "directory" or item.get("path_type") == "softlink":
-            digest = ""  # of a link, it is the hash of what it leads to, or of its text: tools differ
+            digest = ""  # of a link: the hash of its target or of its text, depending on the tool
         elif item.get("sha256_in_prefix"):
             digest = str(item["sha256_in_prefix"])
         elif item.get("prefix_placeholder") or str(item.get("path_type", "hardlink")) != "hardlink":
-            digest = ""  # changed by the install in a way that the record does not tell
+            digest = ""  # changed by the install, which the record does not describe
         else:
             digest = str(item.get("sha256") or "")
         files[path] = digest
@@ -135,9 +136,9 @@ def _reason(error: Exception) -> str:
 def conda_owned(
     conda: list[Distribution], pip: list[Distribution], digest: Callable[[str], str]
 ) -> tuple[list[Distribution], list[Finding]]:
-    """Those of `pip` that pip put there itself: conda packages bring the metadata of their distribution with them.
+    """Distributions of `pip` that pip installed itself. Conda packages contain the metadata of theirs.
 
-    `digest` gives the sha256 on this disk of a path. Where pip replaced a conda package, a finding says so.
+    `digest` returns the sha256 of a path on this disk. If pip replaced a conda package, there is a finding.
     """
     owners = {path: package for package in conda for path in package.files or ()}
     by_pip: list[Distribution] = []
@@ -155,8 +156,8 @@ def conda_owned(
         stale = recorded or names.get(each.name)
         if stale is not None:
             message = (
-                f"{each.name} {each.version} was installed by {each.installer or 'pip'} over conda's {stale.name} "
-                f"{stale.version}: the files of {each.installer or 'pip'} ship; conda's record is out of date"
+                f"{each.name} {each.version}: installed by {each.installer or 'pip'} over conda's {stale.name} "
+                f"{stale.version}, whose record is out of date; the files of {each.installer or 'pip'} ship"
             )
             findings.append(Finding("warning", "replaced", each.name, message))
     return by_pip, findings

@@ -1,7 +1,7 @@
-"""What conda packages ask of each other: a match specification such as `numpy >=1.21,<2 py311*`, and who fits it.
+"""Match conda specifications such as `numpy >=1.21,<2 py311*` against installed packages.
 
-Source: conda's MatchSpec (conda/models/match_spec.py), as rattler has it. rattler is optional: only conda environments need it,
-and its wheel is larger than everything else that a laptop installs for Lamella.
+Source: conda's MatchSpec (conda/models/match_spec.py), as rattler implements it. rattler is optional:
+only conda environments need it, and its wheel is larger than all other dependencies together.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _BRACKETED = re.compile(r"""\b(?:channel|url)\s*=\s*(?:'[^']*'|"[^"]*"|[^,\]]*),
 
 @functools.cache
 def available() -> bool:
-    """Whether versions can be compared here, and not names alone."""
+    """Whether versions can be compared, and not only names."""
     return importlib.util.find_spec("rattler") is not None
 
 
 def name(spec: str) -> str:
-    """The package that `spec` asks for, without channel, versions and build."""
+    """Package name in `spec`, without channel, versions and build."""
     found = spec.rpartition("::")[2].replace("[", " ").split(" ")[0]
     for operator in "<>=!~":
         found = found.partition(operator)[0]
@@ -33,7 +33,7 @@ def name(spec: str) -> str:
 
 
 def without_source(spec: str) -> str:
-    """`spec` without the channel or URL that it names, where that is more than a name: it may hold a credential."""
+    """Remove the channel or URL from `spec` unless it is a plain name: it may contain a credential."""
     channel, asked, wanted = spec.rpartition("::")
     kept = spec if asked and not _LOCATED.search(channel) else wanted
     if "[" not in kept:
@@ -42,15 +42,15 @@ def without_source(spec: str) -> str:
 
 
 def fits(spec: str, package: Distribution) -> bool:
-    """Whether `package`, which has the name that `spec` asks for, is one that it allows.
+    """Whether `spec` allows `package`, which has the name in it.
 
-    What can't be read asks for nothing, as with pip: a spec that rattler refuses, a version that is none.
+    An invalid spec or version allows everything, as with pip.
     """
     from rattler import MatchSpec, PackageRecord
     from rattler import package as nouns
     from rattler.exceptions import InvalidMatchSpecError, InvalidPackageNameError, InvalidVersionError
 
-    # A type of its own in rattler's newer releases; a string in older ones.
+    # A type of its own in newer releases of rattler; a string in older ones.
     build_string: Any = getattr(nouns, "BuildString", str)
     try:
         wanted = MatchSpec(spec)

@@ -1,8 +1,9 @@
-"""What conda packages ask of the system itself, as virtual packages, where it is more than a node is checked for.
+"""Report needs of conda packages, as virtual packages, that exceed the checks on a node.
 
-Sources: conda's "Managing virtual packages" and its CEP on `__archspec`. The machine that scans is not the one that runs:
-nothing is compared with it. A node is checked for what the environment's files say (`Needs`), which is nearer to the truth
-than `__glibc`: that is what the channel's compilers were set up for.
+Sources: conda's "Managing virtual packages" and its CEP on `__archspec`. Nothing is compared with the
+machine that scans, which does not run the environment. A node is checked for the needs of the
+environment's files (`Needs`), which are more accurate than `__glibc`, the setting of the channel's
+compilers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LEVEL = re.compile(r"__archspec\b.*\bx86_64_v(?P<level>[234])")
 
 
 def unchecked(packages: Iterable[Distribution], needs: Needs) -> Iterator[Finding]:
-    """One note of each kind for the package that asks for the most, if nodes are checked for less than that (`needs`)."""
+    """One note of each kind, for the package with the highest demand, if it exceeds the checks for `needs`."""
     from packaging.version import Version
 
     most: dict[str, tuple[Version, Distribution, str]] = {}
@@ -36,17 +37,17 @@ def unchecked(packages: Iterable[Distribution], needs: Needs) -> Iterator[Findin
     checked = {
         "glibc": (needs.glibc, f"glibc {needs.glibc}, which its files need" if needs.glibc else "no glibc"),
         "archspec": (str(needs.level), f"CPU level {needs.level}, which its files are marked with"),
-        "cuda": ("", "the driver's libraries, and no version of them"),
+        "cuda": ("", "the driver's libraries, but not their version"),
     }
     for name, (version, each, spec) in sorted(most.items()):
         known, shown = checked[name]
         if not known or version > Version(known):
-            message = f"{each.name} {each.version} depends on {spec}, and nodes are checked for {shown}"
+            message = f"{each.name} {each.version} depends on {spec}, but nodes are checked for {shown}"
             yield Finding("note", "requires", each.name, message)
 
 
 def _asked(spec: str) -> tuple[str, str] | None:
-    """Kind and version of a virtual package that `spec` asks for."""
+    """Kind and version of the virtual package in `spec`."""
     if match := _ASKED.match(spec):
         return match["name"], match["version"]
     if match := _LEVEL.match(spec):

@@ -1,7 +1,7 @@
-"""The distributions in a folder of packages: name, version, where each came from.
+"""Read the distributions in a folder of packages: name, version, source.
 
-Sources: PyPA specifications, "Recording installed projects", "Core metadata", "Direct URL data structure"; PEP 503 for
-names. importlib.metadata is not used: it takes five times as long, and raises on what is broken.
+Sources: PyPA specifications, "Recording installed projects", "Core metadata", "Direct URL data
+structure"; PEP 503 for names. importlib.metadata takes five times as long, and raises on damaged metadata.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Origin
 
 _MOST = 1 << 20
-"""Bytes of METADATA that are read: the headers stand first, the long description after them."""
+"""Maximum bytes of METADATA to read: the headers come before the long description."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """One unit that an installer put there, by its metadata: a pip distribution, or a conda package."""
+    """An installed unit, by its metadata: a pip distribution, or a conda package."""
 
     origin: Origin
     name: str
     """Normalised for a pip distribution."""
     version: str
     records: str
-    """The folder (or the one file) of its metadata, relative to the prefix."""
+    """Folder (or single file) of its metadata, relative to the prefix."""
     files: Mapping[str, str] | None
-    """Path relative to the prefix to sha256, or to nothing where none is recorded; None where there is no list."""
+    """Path relative to the prefix to sha256, or to an empty string if not recorded; None without a file list."""
     build: str = ""
     source: str = ""
-    """Where it was installed from, without credentials; empty for an index."""
+    """Source of the installation, without credentials; empty for an index."""
     direct: bool = False
     """Whether it was installed from a URL, a repository or a folder, and not from an index."""
     editable: bool = False
-    """Whether its direct_url.json says that it is."""
+    """Whether its direct_url.json marks it as editable."""
     tops: tuple[str, ...] = ()
-    """Top-level names, of one without a list of files."""
+    """Top-level names, if there is no file list."""
     scripts: tuple[str, ...] = ()
-    """Names of its console scripts, of one without a list of files."""
+    """Names of its console scripts, if there is no file list."""
     requires: tuple[str, ...] = ()
     """Requires-Dist as written, or conda's depends without channels' addresses."""
     constrains: tuple[str, ...] = ()
-    """Of a conda package: what others have to be if they are there."""
+    """Constraints of a conda package on others, if those are installed."""
     requires_python: str = ""
     installer: str = ""
     trouble: str = ""
-    """What is wrong with its metadata, as the end of a sentence; empty for nothing."""
+    """Fault of its metadata; empty for none."""
 
 
 def normalised(name: str) -> str:
@@ -64,7 +64,7 @@ def normalised(name: str) -> str:
 
 
 def distributions(source: str, site: str, prefixes: Iterable[str]) -> list[Distribution]:
-    """Those in the folder `source`, which belongs at `site` (relative to the prefix), sorted by folder name."""
+    """Distributions in the folder `source`, which belongs at `site` (relative to the prefix), sorted by folder name."""
     try:
         names = sorted(os.listdir(source))
     except OSError:
@@ -84,18 +84,18 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
         (path for path in (f"{folder}/METADATA", f"{folder}/PKG-INFO", folder) if os.path.isfile(path)), None
     )
     headers: dict[str, list[str]] = {}
-    trouble = "has no METADATA"
+    trouble = "no METADATA"
     if metadata:
         try:
             headers = _headers(metadata)
-            trouble = "" if "name" in headers and "version" in headers else "has METADATA without a name and version"
+            trouble = "" if "name" in headers and "version" in headers else "METADATA without a name and version"
         except OSError as error:
-            trouble = f"has METADATA that can't be read ({error.strerror})"
+            trouble = f"METADATA cannot be read ({error.strerror})"
     url, editable, url_trouble = _direct_url(folder)
     try:
         files = recorded(folder, site, prefixes)
     except (OSError, csv.Error) as error:
-        files, trouble = None, f"has a RECORD that can't be read ({getattr(error, 'strerror', None) or error})"
+        files, trouble = None, f"RECORD cannot be read ({getattr(error, 'strerror', None) or error})"
     return Distribution(
         origin="pypi",
         name=normalised(headers.get("name", [named])[0] or named),
@@ -122,7 +122,7 @@ def _lines(path: str) -> tuple[str, ...]:
 
 
 def _scripts(path: str) -> tuple[str, ...]:
-    """The names in entry_points.txt that installers make programs of."""
+    """Names in entry_points.txt for which installers write programs."""
     section, names = "", []
     for line in _lines(path):
         if line.startswith("["):
@@ -133,7 +133,7 @@ def _scripts(path: str) -> tuple[str, ...]:
 
 
 def _headers(path: str) -> dict[str, list[str]]:
-    """The header fields, names in lower case. Continued lines are joined."""
+    """Header fields by name in lower case. Continued lines are joined."""
     text = re.split(rb"\r?\n\r?\n", read_small(path, _MOST), maxsplit=1)[0].decode("utf-8", "replace")
     headers: dict[str, list[str]] = {}
     last: list[str] | None = None
@@ -150,7 +150,7 @@ def _headers(path: str) -> dict[str, list[str]]:
 
 
 def _direct_url(folder: str) -> tuple[str, bool, str]:
-    """Source without credentials, editable, trouble."""
+    """Source without credentials, editable, fault."""
     try:
         value = read_json(os.path.join(folder, "direct_url.json"))
         url = without_credentials(plain_text(value["url"]))
@@ -165,4 +165,4 @@ def _direct_url(folder: str) -> tuple[str, bool, str]:
     except (FileNotFoundError, NotADirectoryError):
         return "", False, ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "", False, "has a direct_url.json that can't be read"
+        return "", False, "direct_url.json cannot be read"

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Inventory(NamedTuple):
-    """Every file that may ship, and what installers recorded of it."""
+    """Every file that may ship, with installers' records."""
 
     entries: dict[str, FoundFile]
-    """By path. Every symlink among them leads to another one."""
+    """Files by path. Every symlink among them leads to another."""
     places: tuple[Place, ...]
     conda: list[Distribution]
     pip: list[Distribution]
-    """In the order of sys.path, local projects among them."""
+    """Distributions in the order of sys.path, including local projects."""
     python: frozenset[str]
-    """Paths of the interpreter's files, where no conda package has them."""
+    """Paths of the interpreter's files, unless a conda package owns them."""
     left_out: list[LeftOut]
     findings: list[Finding]

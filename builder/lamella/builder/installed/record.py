@@ -1,4 +1,4 @@
-"""What a distribution's installer wrote down of its files.
+"""Read the file list of a distribution.
 
 Sources: PyPA specifications, "Recording installed projects"; setuptools' installed-files.txt and SOURCES.txt.
 """
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 _LENGTH = len("sha256=") + 43
 _NO_HASH = "A" * 43
-"""Decodes to zeros, which are no file's sha256."""
+"""Decodes to zeros, which are not the sha256 of any file."""
 
 
 def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] | None:
-    """The files of the distribution whose metadata is in `folder`: path relative to the prefix to sha256.
+    """Files of the distribution whose metadata is in `folder`: path relative to the prefix to sha256.
 
-    `site` is the path, relative to the prefix, of the folder that `folder` is in. A path that leads out of the prefix
-    stays absolute or begins with `..`. A hash has 64 hex digits, and is empty where none is recorded, or not sha256.
-    None where the installer kept no list. `OSError` and `csv.Error` for a list that can't be read.
+    `site` is the path, relative to the prefix, of the parent of `folder`. A path outside the prefix stays
+    absolute or begins with `..`. A hash has 64 hex digits, or is empty if it is missing or not sha256.
+    None if the installer kept no list. Raises `OSError` and `csv.Error` for an unreadable list.
     """
     try:
         record = read_small(os.path.join(folder, "RECORD")).decode("utf-8", "surrogateescape")
@@ -48,14 +48,14 @@ def _rows(text: str) -> list[tuple[str, str]]:
     if '"' in text:
         rows = [(row[0], row[1] if len(row) > 1 else "") for row in csv.reader(io.StringIO(text)) if row and row[0]]
     else:
-        # Nothing is quoted: splitting takes a fifth of the time, and a large environment has 60,000 rows.
+        # Without quotes: splitting takes a fifth of the time, and a large environment has 60,000 rows.
         split = [line.rstrip("\r").split(",") for line in text.split("\n")]
         rows = [(row[0], row[1] if len(row) > 1 else "") for row in split if row[0]]
     return list(zip([path for path, _ in rows], _hex([recorded for _, recorded in rows]), strict=True))
 
 
 def _hex(recorded: list[str]) -> list[str]:
-    """RECORD's `sha256=` and URL-safe base64 without padding as hex digits; any other as nothing."""
+    """Convert RECORD's `sha256=` and URL-safe base64 without padding to hex digits, others to an empty string."""
     values = [each[7:] if len(each) == _LENGTH and each.startswith("sha256=") else _NO_HASH for each in recorded]
     # All at once: 43 characters and an `A`, which stands for six zero bits, are exactly 33 bytes.
     joined = ("A".join(values) + "A").translate({ord("-"): "+", ord("_"): "/"})

@@ -1,7 +1,7 @@
-"""Requirements that the environment does not meet, as `pip check` and conda would say.
+"""Find requirements that the environment does not meet, as `pip check` and conda would.
 
-Sources: PEP 508 and PyPA's version specifiers, by `packaging`; conda's `depends`, whose versions and builds have an order and
-a language of their own, by rattler where it is installed (the extra `conda`), and by name alone where it is not.
+Sources: PEP 508 and PyPA's version specifiers, by `packaging`; conda's `depends` by rattler if installed
+(the extra `conda`), since conda's versions and builds have an order of their own; else by name only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i686"}
-"""What uname says, by OCI's names."""
+"""Machine names of uname, by OCI's names."""
 
 
 def unmet(
@@ -34,10 +34,10 @@ def unmet(
     *,
     left_out: Sequence[Distribution] = (),
 ) -> list[Finding]:
-    """A finding for each requirement that is missing (error) or out of range (warning).
+    """One finding for each requirement that is missing (error) or out of range (warning).
 
-    What is met by one of `left_out`, which the user wants left out, is a note.
-    Parsing a thousand requirements takes a tenth of a second: the answer is remembered for the same set of packages.
+    A requirement that one of `left_out` would meet is a note. Parsing a thousand requirements takes a
+    tenth of a second: the answer is remembered for the same set of packages.
     """
     said = json.dumps(
         [
@@ -70,7 +70,7 @@ def _pip(found: Iterable[Distribution], facts: Facts, left_out: Iterable[Distrib
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     here = {normalised(each.name): each for each in found if each.origin != "conda" or not each.files}
-    # A conda package may stand for a distribution of its name, or bring one of another name along.
+    # A conda package may stand for a distribution of its name, or contain one of another name.
     here |= {normalised(each.name): each for each in found if normalised(each.name) not in here}
     dropped = {normalised(each.name) for each in left_out} - here.keys()
     environment = {name: str(value) for name, value in default_environment().items()}
@@ -89,10 +89,10 @@ def _pip(found: Iterable[Distribution], facts: Facts, left_out: Iterable[Distrib
             if each.requires_python and not SpecifierSet(each.requires_python).contains(
                 facts.version, prereleases=True
             ):
-                message = f"{who} wants Python {each.requires_python}, and this is {facts.version}"
+                message = f"{who} requires Python {each.requires_python}, but this is {facts.version}"
                 yield Finding("warning", "requires", each.name, message)
         except InvalidSpecifier:
-            pass  # as pip has it: what nobody can read requires nothing
+            pass  # as in pip: an invalid requirement requires nothing
         for text in each.requires:
             try:
                 wanted = Requirement(text)
@@ -105,10 +105,10 @@ def _pip(found: Iterable[Distribution], facts: Facts, left_out: Iterable[Distrib
                 message = f"{who} requires {wanted.name}{wanted.specifier}, which is left out on request"
                 yield Finding("note", "requires", each.name, message)
             elif has is None:
-                message = f"{who} requires {wanted.name}{wanted.specifier}, which is not installed: install it"
+                message = f"{who} requires {wanted.name}{wanted.specifier}, which is not installed; install it"
                 yield Finding("error", "requires", each.name, message)
             elif not _within(wanted.specifier, has.version):
-                message = f"{who} requires {wanted.name}{wanted.specifier}, and {has.version} is installed"
+                message = f"{who} requires {wanted.name}{wanted.specifier}, but {has.version} is installed"
                 yield Finding("warning", "requires", each.name, message)
 
 
@@ -120,7 +120,7 @@ def _within(specifier: object, version: str) -> bool:
     try:
         return specifier.contains(version, prereleases=True)
     except InvalidVersion:
-        return True  # a version from before PEP 440 compares with nothing
+        return True  # a version from before PEP 440 cannot be compared
 
 
 def _conda(found: Iterable[Distribution], left_out: Iterable[Distribution]) -> Iterator[Finding]:
@@ -131,18 +131,18 @@ def _conda(found: Iterable[Distribution], left_out: Iterable[Distribution]) -> I
         for text in each.requires:
             name = conda_specs.name(text)
             if not name or name.startswith("__"):
-                continue  # of the system, which nodes have in their own way: `needs` says what is asked of them
+                continue  # a virtual package of the system: see `needs` for the demands on nodes
             has = packages.get(name)
             if name in dropped:
                 message = f"{each.name} {each.version} depends on {text}, which is left out on request"
                 yield Finding("note", "requires", each.name, message)
             elif has is None:
-                message = f"{each.name} {each.version} depends on {text}, which is not installed: install it"
+                message = f"{each.name} {each.version} depends on {text}, which is not installed; install it"
                 yield Finding("error", "requires", each.name, message)
             elif fits and not fits(text, has):
                 version = f"{has.name} {has.version} {has.build}".rstrip()
                 message = (
-                    f"{each.name} {each.version} depends on {text}, and {version} is installed: update one of them"
+                    f"{each.name} {each.version} depends on {text}, but {version} is installed; update one of them"
                 )
                 yield Finding("warning", "inconsistent", each.name, message)
         for text in each.constrains:
@@ -150,6 +150,6 @@ def _conda(found: Iterable[Distribution], left_out: Iterable[Distribution]) -> I
             if has is not None and fits and not fits(text, has):
                 version = f"{has.name} {has.version} {has.build}".rstrip()
                 message = (
-                    f"{each.name} {each.version} goes only with {text}, and {version} is installed: update one of them"
+                    f"{each.name} {each.version} constrains {text}, but {version} is installed; update one of them"
                 )
                 yield Finding("warning", "inconsistent", each.name, message)

@@ -1,4 +1,4 @@
-"""Builds the layers that a plan says, several at once, into the cache."""
+"""Build the layers of a plan into the cache, several at once."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def build(
     progress: Progress,
     done: Callable[[str, BuiltLayer], object],
 ) -> None:
-    """Builds `contents`, of what `ship` says ships of each, then `bundles`, and calls `done(key, built)` for each, from several threads.
+    """Build `contents`, then `bundles`; call `done(key, built)` for each, from several threads.
 
-    `known` holds what the bundles' other members are; their blobs come from the cache, else from `storage`.
-    Raises the first error, and nothing new begins after it.
+    `ship` returns the content of a package's layer. `known` has the bundles' other members, whose blobs
+    come from the cache, else from `storage`. The first error is raised, and nothing new begins after it.
     """
     task = "build"
     progress.begin(task, sum(item.wanted.size for item in contents) + sum(bundle.size for bundle in bundles), "B")
@@ -49,7 +49,7 @@ def build(
 
     def package(item: PlannedPackage) -> None:
         wanted = item.wanted
-        # Built here, by another process meanwhile: what was learned the plan knows already.
+        # Another process may have built it meanwhile. The plan has all learned layers already.
         made = cache.find(wanted.key)
         if made is None or cache.blob_path(made) is None:
             what = ship(item.package)
@@ -70,9 +70,9 @@ def build(
         done(wanted.key, made)
         progress.advance(task, wanted.size)
 
-    # Threads: reading, hashing and compressing run outside the interpreter's lock, compiling in other processes.
+    # Threads: reading, hashing and compressing release the interpreter's lock; other processes compile.
     with ThreadPoolExecutor(os.cpu_count() or 1, "lamella-build") as pool:
-        # The largest first: one that starts last would leave all threads but its own idle.
+        # The largest first: one that starts last would leave the other threads idle.
         _all(pool, [pool.submit(package, item) for item in sorted(contents, key=lambda item: -item.wanted.size)])
         _all(pool, [pool.submit(bundle, wanted) for wanted in sorted(bundles, key=lambda wanted: -wanted.size)])
     progress.end(task)

@@ -1,7 +1,7 @@
-"""Bundles: many small packages' layers as one, for engines that take about 100.
+"""Bundles: the layers of many small packages as one, for engines that accept about 100 layers.
 
-Which packages share a bundle follows from their names alone, so that a package that changes rebuilds the one small bundle
-that it is in, and two environments that differ elsewhere share it.
+Package names alone decide which packages share a bundle, so that a changed package rebuilds one small
+bundle, and two environments that differ in other packages share it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _CHUNK = 1 << 20
 
 
 def partition(sizes: Sequence[tuple[str, int]], most: int) -> tuple[list[str], list[list[str]]]:
-    """Names with a layer of their own, and names by bundle, at most `most` in all; `sizes` are (name, bytes).
+    """Split packages into layers of their own and bundles, at most `most` in all; `sizes` are (name, bytes).
 
-    The largest get their own. One layer in six is a bundle: fewer would each be larger, and a change would move more.
+    The largest get their own. One layer in six is a bundle: fewer bundles would be larger, and a change
+    would move more bytes.
     """
     if len(sizes) <= most:
         return sorted(name for name, _ in sizes), []
@@ -45,9 +46,9 @@ def partition(sizes: Sequence[tuple[str, int]], most: int) -> tuple[list[str], l
 
 
 def merge(members: Iterable[tuple[Reader, str]], out: BinaryIO, compression: Compression, *, scratch: str) -> Packed:
-    """Writes the layer that holds what the layers `members` (blob, media type) hold, in the order of paths.
+    """Write one layer with the content of the layers `members` (blob, media type), sorted by path.
 
-    Folders that several have are there once. Each member is unpacked to a file in `scratch` first: sixty open
+    Shared folders are written once. Each member is unpacked to a file in `scratch` first: sixty open
     decompressors would take 150 MB.
     """
     blob = Blob(out, compression)
@@ -65,13 +66,13 @@ def merge(members: Iterable[tuple[Reader, str]], out: BinaryIO, compression: Com
             if name == last:
                 if entry.kind == "folder":
                     continue
-                raise CacheError(f"{name.decode('utf-8', 'replace')} is in two packages: one layer can't hold both")
+                raise CacheError(f"{name.decode('utf-8', 'replace')}: in two packages; one layer cannot hold both")
             last = name
             blob.write(archive.raw)
             if entry.kind == "file":
                 blob.write_file((bytes(piece) for piece in archive.content()), entry.size)
     except LayersError as error:
-        raise CacheError(f"a layer in the cache is damaged: {error}; push again, and it is built anew") from error
+        raise CacheError(f"a layer in the cache is damaged: {error}; push again to rebuild it") from error
     finally:
         for plain in archives:
             plain.close()

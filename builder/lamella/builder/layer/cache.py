@@ -1,8 +1,9 @@
-"""The layers that this user built: layer key -> blob, so that nothing is packed or compressed twice.
+"""Cache of this user's built layers: layer key -> blob, so that nothing is packed or compressed twice.
 
-Folders of `LayerCache.path`: `blobs/sha256/<hex>`, `keys/<2>/<key>.json` (built here), `keys/<2>/<key>.<hash of a
-place>.json` (learned there), `notes/<2>/<hash of a name>`, `partial/`. Every file appears by rename, whole: any number of
-processes use one cache, and one that is killed leaves only what the next removes.
+Folders of `LayerCache.path`: `blobs/sha256/<hex>`, `keys/<2>/<key>.json` (built here),
+`keys/<2>/<key>.<hash of a place>.json` (learned there), `notes/<2>/<hash of a name>`, `partial/`. Files
+appear complete, by rename: any number of processes use one cache, and the next process removes the
+leftovers of a killed one.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ if TYPE_CHECKING:
 
 
 RECENT = 3600
-"""Seconds: what was used within them is not freed, since whoever used it may not be done."""
+"""Seconds after its last use for which a file is not freed, since its user may not be done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Source of a layer that was not built here: what a repository or layout says that a layer key is."""
+    """Source of a layer that was not built here: a repository or layout that has it under its key."""
 
     place: str
     """`registry/repository`, or the folder of a layout: its writers are trusted with what the key is."""
     key: str = ""
-    """Fingerprint of the public key that signed the index which says so; empty if no signature was checked."""
+    """Fingerprint of the public key that signed that index; empty if no signature was checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """What a layer key turned out to be."""
+    """A built layer, found by its key."""
 
     digest: Digest
     size: int
@@ -59,7 +60,7 @@ class BuiltLayer:
 
 
 class LayerCache:
-    """One folder of built layers, made when it is first written to."""
+    """One folder of built layers, created on the first write."""
 
     def __init__(self, path: str | None = None) -> None:
         self.path = os.path.join(path or cache_folder(), "layers")
@@ -69,7 +70,7 @@ class LayerCache:
         self._swept = False
 
     def find(self, key: str, place: str = "") -> BuiltLayer | None:
-        """Return the layer that `key` was built as here; else the one that was learned from `place`, if given.
+        """Return the layer of `key` that was built here, else the one learned from `place`, if given.
 
         Its blob may be elsewhere: see `blob_path`.
         """
@@ -94,12 +95,12 @@ class LayerCache:
                 None if built_here and source == "built" else Learned(str(source["place"]), str(source["key"])),
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError, InvalidContent):
-            return None  # as good as absent: it is built again and written over
+            return None  # as good as absent: the layer is built again and replaces it
         except OSError as error:
             raise _error(self.path, error, "read") from None
 
     def blob_path(self, built: BuiltLayer) -> str | None:
-        """The path of a layer's blob, or None where it is not here whole."""
+        """Path of a layer's blob, or None if it is missing or incomplete."""
         path = self._blob_path(built.digest)
         try:
             seen = os.stat(path)
@@ -113,7 +114,7 @@ class LayerCache:
     def add(
         self, key: str, media_type: str, write: Callable[[BinaryIO], Packed], learned: Learned | None = None
     ) -> BuiltLayer:
-        """Keep the blob that `write` writes as the layer of `key`. Keeps nothing if `write` raises.
+        """Store the blob that `write` writes as the layer of `key`. If `write` raises, nothing is stored.
 
         `learned`: the source of a bundle with members that were not built here.
         """
@@ -129,7 +130,7 @@ class LayerCache:
         return built
 
     def learn(self, key: str, built: BuiltLayer) -> None:
-        """Remember what `key` is, without the blob. What was learned never replaces what was built here."""
+        """Remember the layer of `key` without its blob. A learned layer never replaces one built here."""
         learned = built.learned
         value = {
             "source": {"place": learned.place, "key": learned.key} if learned else "built",
@@ -142,12 +143,12 @@ class LayerCache:
         self._write(self._key_path(key, learned.place if learned else ""), json.dumps(value).encode())
 
     def forget(self, built: BuiltLayer) -> None:
-        """Removes a blob that turned out not to be what its digest says."""
+        """Remove a blob that does not match its digest."""
         with contextlib.suppress(OSError):
             os.unlink(self._blob_path(built.digest))
 
     def note(self, name: str) -> bytes | None:
-        """What was kept under `name`, or None."""
+        """Content kept under `name`, or None."""
         try:
             with open(self._note_path(name), "rb") as stream:
                 _used(stream.fileno(), os.fstat(stream.fileno()))
@@ -158,11 +159,11 @@ class LayerCache:
             raise _error(self.path, error, "read") from None
 
     def keep_note(self, name: str, content: bytes) -> None:
-        """Keeps a few bytes for later pushes, of this process or another."""
+        """Keep a few bytes for later pushes, of this process or another."""
         self._write(self._note_path(name), content)
 
     def scratch(self) -> str:
-        """A folder for files without a name, on the disk that the layers go to."""
+        """Folder for unnamed files, on the cache's disk."""
         folder = os.path.join(self.path, "partial")
         try:
             os.makedirs(folder, exist_ok=True)
@@ -190,7 +191,7 @@ class LayerCache:
 
     @contextlib.contextmanager
     def _partial(self) -> Iterator[tuple[BinaryIO, str]]:
-        """A file that is nobody's yet, locked while it is written; gone afterwards unless it was renamed."""
+        """A new file, locked while it is written; removed at the end unless it was renamed."""
         folder = os.path.join(self.path, "partial")
         try:
             os.makedirs(folder, exist_ok=True)
@@ -205,7 +206,7 @@ class LayerCache:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield stream, path
         except OSError as error:
-            # Whoever reads an environment's files translates its own errors: this one is the cache's.
+            # Errors of the environment's files are translated by their readers: this one is the cache's.
             raise _error(self.path, error, "written") from None
         finally:
             with contextlib.suppress(OSError):
@@ -213,14 +214,14 @@ class LayerCache:
 
 
 def _used(file: str | int, seen: os.stat_result) -> None:
-    """Notes that a file is in use. Often enough for `RECENT`; a time that can't be set costs a rebuild at worst."""
+    """Mark a file as used. Often enough for `RECENT`; if the time cannot be set, the cost is a rebuild."""
     if time.time() - seen.st_mtime > RECENT / 2:
         with contextlib.suppress(OSError):
             os.utime(file)
 
 
 def _sweep(folder: str) -> None:
-    """Removes what killed processes left: files that nobody holds the lock of, unless they are just being made."""
+    """Remove the leftovers of killed processes: unlocked files, unless they are very new."""
     young = time.time() - 60
     for entry in os.scandir(folder):
         with contextlib.suppress(OSError):
@@ -233,7 +234,7 @@ def _sweep(folder: str) -> None:
 
 def _error(path: str, error: OSError, done: str) -> CacheError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CacheError(f"the layer cache {path} has no room left: free some, or set LAMELLA_CACHE to another disk")
+        return CacheError(f"{path}: no space left for the layer cache; free some, or set LAMELLA_CACHE to another disk")
     return CacheError(
-        f"the layer cache {path} can't be {done}: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
+        f"{path}: the layer cache cannot be {done}: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
     )

@@ -1,4 +1,4 @@
-"""What a push will do, decided before it does any of it: a value that can be printed, tested and counted."""
+"""The plan of a push: a value that can be printed, tested and counted before anything is done."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ class Wanted:
     packages: tuple[str, ...]
     """Names and versions: one for a package's own layer, all members of a bundle."""
     size: int
-    """Bytes of the files that ship, without byte code."""
+    """Bytes of the files to ship, without byte code."""
     members: tuple[str, ...] = ()
-    """Of a bundle: its members' keys."""
+    """Keys of a bundle's members."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
-    """What becomes of one wanted layer."""
+    """A wanted layer, and the action that it needs."""
 
     wanted: Wanted
     action: Action
-    """`build` it and upload it; `upload` the blob that was built before; `reuse` what the destination has."""
+    """`build` and upload it; `upload` the blob that was built before; `reuse` the destination's."""
     built: BuiltLayer | None
-    """What the key is known to be; None where nobody built it yet."""
+    """The layer of its key; None if it was never built."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushPlan:
-    """What a push will do."""
+    """Actions of a push."""
 
     reference: str
     layers: tuple[PlannedLayer, ...]
     """Packages' own layers, then bundles."""
     unchanged: bool = False
-    """The tag names exactly this environment already: nothing is done."""
+    """Whether the tag names exactly this environment already: nothing is done."""
     base: tuple[Descriptor, ...] = ()
-    """Of a dry run: the base's layers that the destination lacks."""
+    """Layers of the base that the destination lacks; for a dry run only."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -60,12 +60,12 @@ class PushPlan:
         )
 
     def chosen(self, action: Action) -> tuple[PlannedLayer, ...]:
-        """The layers that `action` is planned for."""
+        """Layers with this action."""
         return tuple(layer for layer in self.layers if layer.action == action)
 
     @property
     def upload_size(self) -> int:
-        """Bytes to upload of blobs that exist, the base's not among them; those that are built first are not known yet."""
+        """Bytes of existing blobs to upload, without the base's; layers to build have no size yet."""
         return sum(layer.built.size for layer in self.layers if layer.action == "upload" and layer.built)
 
 
@@ -76,11 +76,11 @@ def plan(
     here: Callable[[BuiltLayer], bool],
     there: Collection[str],
 ) -> PushPlan:
-    """Decides for each of `wanted`; `known` maps keys to what they are, `here` tells whether the cache has a blob,
-    `there` holds the digests that the destination has.
+    """Choose the action for each of `wanted`.
 
-    A known layer whose blob is nowhere within reach is built again: its members then are needed here, too, if it is a
-    bundle, and come from the cache or the destination.
+    `known` maps keys to layers, `here` checks whether the cache has a blob, and `there` has the
+    destination's digests. A known layer whose blob is out of reach is built again. If it is a bundle, its
+    members are needed too, from the cache or the destination.
     """
     layers = []
     for layer in wanted:

@@ -1,4 +1,4 @@
-"""Frees the layer cache: the least recently used first, but no layer that a push used within the last hour."""
+"""Free the layer cache: the least recently used first, but no layer that a push used within the last hour."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def prune_cache(
     """Free layers unused for `older_than` seconds, then the least recently used until at most `keep_bytes` are left.
 
     A freed layer is built or learned again when it is needed. A layer that was used within the last hour stays, since a
-    running push may have planned with it. Raises `CacheError` if the cache can't be read.
+    running push may have planned with it. Raises `CacheError` if the cache cannot be read.
     """
     cache = cache or LayerCache()
     now = time.time()

@@ -1,7 +1,8 @@
-"""Names the code that decides a layer's bytes, so that answers remembered for other code are asked anew.
+"""Identify the code that decides a layer's bytes, so that answers of other code are not reused.
 
-That code is the room `content/` with every module of the project that it imports, found by following the imports. Parsing takes
-20 ms, so the list is remembered: as long as the listed files have the same bytes, they import the same modules.
+That code is the room `content/` with every module of the project that it imports, found by following
+imports. Parsing takes 20 ms, so the list is remembered: while the listed files have the same bytes, they
+import the same modules.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _ROOM = "lamella.builder.content"
-# CPython 3.11 counts the depth of a tree that it makes for all threads together: "AST constructor recursion depth mismatch".
+# CPython 3.11 counts an AST's depth for all threads together: "AST constructor recursion depth mismatch".
 _PARSING = threading.Lock()
 
 
 class Notes(Protocol):
-    """Answers that are kept for later pushes, of this process or another."""
+    """Answers kept for later pushes, of this process or another."""
 
     def note(self, name: str) -> bytes | None:
-        """The answer that was kept under `name`, or None."""
+        """Answer kept under `name`, or None."""
 
     def keep_note(self, name: str, content: bytes) -> None:
         """Keep an answer."""
 
 
 class Remembered:
-    """The answers in `notes` that this very code gave; `content.package.Measurements` for files that it rewrites.
+    """Answers in `notes` from exactly this code; `content.package.Measurements` for files that it rewrites.
 
     `folders` are those of the namespace package `lamella`.
     """
@@ -44,7 +45,7 @@ class Remembered:
         self._code = rules(notes, tuple(folders or lamella.__path__))
 
     def note(self, name: str) -> bytes | None:
-        """The answer that was kept under `name`, or None."""
+        """Answer kept under `name`, or None."""
         return self._notes.note(f"{self._code} {name}")
 
     def keep_note(self, name: str, content: bytes) -> None:
@@ -52,7 +53,7 @@ class Remembered:
         self._notes.keep_note(f"{self._code} {name}", content)
 
     def measured(self, name: str) -> tuple[str, int] | None:
-        """The sha256 and size of a rewritten file, or None."""
+        """sha256 and size of a rewritten file, or None."""
         try:
             digest, size = (self.note(name) or b"").decode().split()
             return digest, int(size)
@@ -65,7 +66,7 @@ class Remembered:
 
 
 def rules(notes: Notes, folders: Sequence[str]) -> str:
-    """64 hex digits over the code that decides a layer's bytes; `notes` keep the list of its modules."""
+    """Return 64 hex digits over the code that decides a layer's bytes; `notes` keep the list of its modules."""
     name = f"rules {' '.join(folders)}"
     try:
         listed, digest = json.loads(notes.note(name) or b"null")
@@ -80,14 +81,14 @@ def rules(notes: Notes, folders: Sequence[str]) -> str:
 
 
 def rules_of(found: dict[str, bytes]) -> str:
-    """64 hex digits over the bytes of `found`, whose paths do not count: another installation has the same rules."""
+    """Return 64 hex digits over the bytes of `found`. Paths do not count: another installation has the same rules."""
     return hashlib.sha256(
         "\n".join(sorted(hashlib.sha256(each).hexdigest() for each in found.values())).encode()
     ).hexdigest()
 
 
 def sources(folders: Sequence[str]) -> dict[str, bytes]:
-    """Path to bytes, of every module of `content/` and of every one that these import when they run.
+    """Path to bytes, for every module of `content/` and every module that these import when they run.
 
     `folders` are those of the namespace package `lamella`.
     """
@@ -103,13 +104,13 @@ def sources(folders: Sequence[str]) -> dict[str, bytes]:
 
 
 def _room(folders: Sequence[str]) -> list[str]:
-    """The modules of `content/`: its worker is run and never imported."""
+    """Modules of `content/`, including its worker, which is run and never imported."""
     room = next(filter(os.path.isdir, (_path(folder, _ROOM) for folder in folders)))
     return [os.path.join(room, name) for name in sorted(os.listdir(room)) if name.endswith(".py")]
 
 
 def _imports(source: bytes) -> Iterator[str]:
-    """The names of the project that a module imports, in functions too; not those for annotations alone."""
+    """Names of the project that a module imports, also in functions, except for annotations."""
     with _PARSING:
         pending: list[ast.AST] = [ast.parse(source)]
     while pending:
@@ -125,7 +126,7 @@ def _imports(source: bytes) -> Iterator[str]:
 
 
 def _files(name: str, folders: Sequence[str]) -> list[str]:
-    """The files that Python reads to import `name`: a module, or something in one, and the packages above it."""
+    """Files that Python reads to import `name`: a module, or a name in one, and the packages above it."""
     found = []
     parts = name.split(".")
     for end in range(2, len(parts) + 1):

@@ -1,4 +1,4 @@
-"""What a push needs: every package's canonical content with its layer key, and the layers of the image."""
+"""Compute the layers of a push: each package's canonical content with its layer key, and the image's layers."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What a package's layer is packed from."""
+    """Content of a package's layer."""
 
     entries: tuple[Entry, ...]
     modules: tuple[Module, ...]
-    """Those that are compiled."""
+    """Modules to compile."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedPackage:
-    """One package, and the layer that it becomes."""
+    """A package with the layer that it becomes."""
 
     package: Package
     wanted: Wanted
@@ -42,22 +42,22 @@ class PlannedPackage:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Everything that ships of one environment."""
+    """All layers of one environment."""
 
     packages: tuple[PlannedPackage, ...]
-    """By package name: the layers of the package manifest. Packages without files have none."""
+    """Layers of the package manifest, by package name. Packages without files have none."""
     bundles: tuple[Wanted, ...]
     alone: tuple[Wanted, ...]
-    """The packages' own layers that the runnable image has, the interpreter's first."""
+    """Packages' own layers in the runnable image, the interpreter's first."""
 
     @property
     def image(self) -> tuple[Wanted, ...]:
-        """The layers of the runnable image, in their order."""
+        """Layers of the runnable image, in order."""
         return (*self.alone, *self.bundles)
 
     @property
     def all(self) -> tuple[Wanted, ...]:
-        """Each once: the packages', then the bundles."""
+        """Each layer once: the packages', then the bundles."""
         return (*(content.wanted for content in self.packages), *self.bundles)
 
 
@@ -69,9 +69,9 @@ def layers(
     image_layers: int,
     notes: Remembered | None = None,
 ) -> Layers:
-    """Reads nothing but the few files that are rewritten, and nothing of a package that `notes` know.
+    """Compute the layers of `environment`. Reads only the files to rewrite, and none of a package in `notes`.
 
-    `image_layers`: how many the runnable image may have.
+    `image_layers` is the maximum for the runnable image.
     """
     found = [
         (package, _wanted(environment, package, image_prefix, compression, notes)) for package in environment.packages
@@ -89,7 +89,7 @@ def layers(
 
 
 def shipped(environment: Environment, package: Package, image_prefix: str, notes: Remembered | None = None) -> Shipped:
-    """What the layer of `package` is packed from."""
+    """Return the content of the layer of `package`."""
     entries = content.entries(environment, package, image_prefix, notes)
     installed = package.origin in ("conda", "pypi", "python")
     return Shipped(
@@ -100,10 +100,10 @@ def shipped(environment: Environment, package: Package, image_prefix: str, notes
 def _wanted(
     environment: Environment, package: Package, image_prefix: str, compression: Compression, notes: Remembered | None
 ) -> Wanted | None:
-    """The layer of a package; None where nothing of it ships.
+    """Layer of a package, or None if nothing of it ships.
 
-    What it is follows from hashes that the scan knows and from the rules: whoever remembers the answer for these need
-    not make the content to know its key.
+    It follows from the scan's hashes and from the rules, so that a remembered answer for these saves
+    computing the content.
     """
     name = f"{package.name} {package.version}".rstrip()
     question = _question(environment, package, image_prefix, compression) if notes else ""
@@ -124,7 +124,7 @@ def _wanted(
 
 
 def _question(environment: Environment, package: Package, image_prefix: str, compression: Compression) -> str:
-    """Everything that a package's key depends on beside the code, as one line."""
+    """Everything that a package's key depends on, besides the code, as one line."""
     files = hashlib.sha256()
     for file in package.files:
         line = f"{file.path}\0{file.mode:o}\0{file.size}\0{file.digest}\0{file.target}\0{file.holds}\n"

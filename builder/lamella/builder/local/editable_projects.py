@@ -1,4 +1,4 @@
-"""Projects whose code an environment imports from elsewhere on this disk, as packages of local origin."""
+"""Projects that an environment imports from other folders of this disk, as packages of local origin."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from lamella.builder.prefix.sites import Site
     from lamella.builder.prefix.walk import FoundFile
 
-_POINTER = "names folders of this machine; what it names ships in its place"
+_POINTER = "names folders of this machine, whose code ships in its place"
 
 
 class Projects(NamedTuple):
-    """What editable installs and `.pth` files bring."""
+    """Packages from editable installs and `.pth` files."""
 
     distributions: list[Distribution]
-    """Those of `found`, with the projects' files for those that are editable; and projects without metadata."""
+    """Distributions; those that are editable have their projects' files. Also projects without metadata."""
     entries: list[FoundFile]
     places: list[Place]
     replaced: list[str]
-    """Paths of the files and links that named what ships now in their place."""
+    """Paths of the files and links whose targets ship in their place."""
     left_out: list[LeftOut]
     findings: list[Finding]
 
@@ -43,23 +43,23 @@ class Projects(NamedTuple):
 def projects(
     site: Site, path: str, found: Sequence[Distribution], inside: Callable[[str], bool], cache_path: str
 ) -> Projects:
-    """The projects that the files of `site` (which belongs at `path`) point to; `found` are its distributions."""
+    """Read the projects that the files of `site` (which belongs at `path`) point to; `found` are its distributions."""
     result = Projects(list(found), [], [], [], [], [])
     linked = _linked(site, path, result)
     for pointer in pointers(site.source, path, inside):
         if [root.path for root in pointer.roots] == [f"{path}/{pointer.file}"]:
-            result.replaced.append(f"{path}/{pointer.file}")  # a link: what it leads to has its very name
+            result.replaced.append(f"{path}/{pointer.file}")  # a link: its target has the same path
         elif kept := _rest(pointer, path, cache_path):
             _leave_out([f"{module}.py" for module in pointer.companions], site, path, result)
             _keep(kept, result)
         else:
             _leave_out([pointer.file, *(f"{module}.py" for module in pointer.companions)], site, path, result)
         for gone in pointer.gone:
-            message = f"{pointer.file} names {gone}, which is not there: nothing of it can ship"
+            message = f"{pointer.file}: cannot ship its code; no such file or folder: {gone}"
             result.findings.append(Finding("warning", "editable", pointer.file, message))
         for root in pointer.roots:
             if too_broad(root.source):
-                message = f"{pointer.file} names {root.source}, which is far more than a project: it does not ship"
+                message = f"{pointer.file}: left out its code, which is more than a project: {root.source}"
                 result.findings.append(Finding("error", "editable", pointer.file, message))
                 continue
             _ship(root, _owner(pointer, root, path, result.distributions, linked), result)
@@ -67,7 +67,7 @@ def projects(
 
 
 def _linked(site: Site, path: str, result: Projects) -> dict[str, str]:
-    """Folder to the name of the project that `python setup.py develop` linked to it; their metadata is beside them."""
+    """Folder to the name of the project that `python setup.py develop` linked; their metadata is in it."""
     linked = {}
     for name, folder in egg_links(site.source):
         _leave_out([name], site, path, result)
@@ -87,7 +87,7 @@ def _leave_out(names: Iterable[str], site: Site, path: str, result: Projects) ->
 
 
 def _rest(pointer: Pointer, path: str, cache_path: str) -> FoundFile | None:
-    """The pointer's file with the lines alone that a node needs; None where there are none."""
+    """The pointer's file with only the lines that a node needs; None if there are none."""
     if not pointer.rest:
         return None
     content = "".join(f"{line}\n" for line in pointer.rest).encode("utf-8", "surrogateescape")
@@ -102,13 +102,13 @@ def _rest(pointer: Pointer, path: str, cache_path: str) -> FoundFile | None:
             os.replace(file.name, source)
     except OSError as error:
         raise CacheError(
-            f"{source} can't be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
+            f"{source}: cannot be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
         ) from None
     return find_file(f"{path}/{pointer.file}", source)
 
 
 def _keep(entry: FoundFile, result: Projects) -> None:
-    """Ships `entry` in the place of the file at its path, whose recorded hash is not its own."""
+    """Ship `entry` in place of the file at its path, whose recorded hash does not apply to it."""
     result.replaced.append(entry.path)
     result.entries.append(entry)
     for number, each in enumerate(result.distributions):
@@ -119,7 +119,7 @@ def _keep(entry: FoundFile, result: Projects) -> None:
 def _owner(
     pointer: Pointer, root: Place, path: str, found: Iterable[Distribution], linked: Mapping[str, str]
 ) -> Distribution:
-    """The distribution that `pointer` belongs to; a new one where it has none."""
+    """The distribution that `pointer` belongs to, or a new one."""
     by_name = {each.name: each for each in found}
     for each in found:
         if f"{path}/{pointer.file}" in (each.files or ()):
@@ -139,7 +139,7 @@ def _owner(
 
 
 def _ship(root: Place, owner: Distribution, result: Projects) -> None:
-    """Adds the files of `root` to those of `owner`."""
+    """Add the files of `root` to those of `owner`."""
     keep = frozenset({os.path.basename(owner.records)}) if owner.records.endswith(".egg-info") else frozenset()
     tree = project_tree(root, keep, owner.name)
     taken = {entry.path for entry in result.entries}

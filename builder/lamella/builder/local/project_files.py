@@ -1,4 +1,4 @@
-"""Which files of a project on this disk are its code. It ships as it is."""
+"""Select the files of a project on this disk that are its code. They ship as they are."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _NEVER = frozenset(
         ".coverage",
     }
 )
-# What is in a folder that is never a project's code, though it may hold modules.
+# Contents of folders that are never a project's code, though they may hold modules.
 _NO_CODE = (
     (["pyvenv.cfg"], "an environment of its own"),
     (["conda-meta"], "an environment of its own"),
-    (["oci-layout"], "an OCI layout, which holds what was pushed"),
+    (["oci-layout"], "an OCI layout"),
     (["hashes.sqlite"], "Lamella's own cache"),
     (["layers/sha256", "lock"], "Lamella's own store"),
-    (["CACHEDIR.TAG"], "a cache, by its own word"),  # bford.info/cachedir
+    (["CACHEDIR.TAG"], "a cache, by its CACHEDIR.TAG"),  # bford.info/cachedir
 )
 PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
-"""Files at a project's top."""
-# A `.pth` file makes everything below it importable; this is never meant to be.
+"""Files at the top of a project."""
+# A `.pth` file makes everything below it importable; these folders are never meant to be.
 _BESIDE_CODE = frozenset(
     [
         "build",
@@ -103,12 +103,12 @@ _NO_PROJECTS = frozenset(
 
 
 def project_tree(root: Place, keep: frozenset[str] = frozenset(), name: str = "") -> Tree:
-    """The files of an editable install's root: of a package's folder all, of an import root what can be imported; but for
-    what `.lamellaignore` names.
+    """Files of an editable install's root: all of a package's folder, the importable ones of an import root.
 
-    git's ignore files say nothing here: modules that a build writes (`_version.py`) are ignored by git and imported.
-    `keep` names egg-info folders that are the project's only metadata; others are built anew with each install. `name` is
-    the project's, normalised: a module of that name is its code, whatever it is called.
+    `.lamellaignore` excludes files; git's ignore files do not, since git ignores modules that a build
+    writes (`_version.py`), which are imported. `keep` names egg-info folders that are the project's only
+    metadata; others are written again by each install. `name` is the project's, normalised: a module of
+    that name is its code, even if it is called `tests`.
     """
     own = name.replace("-", "_")
     if os.path.isfile(root.source):
@@ -145,7 +145,7 @@ def project_tree(root: Place, keep: frozenset[str] = frozenset(), name: str = ""
 
 
 def top_of(folder: str) -> str:
-    """The folder from which on ignore files count for `folder`: its repository's, else its project's, else itself."""
+    """Topmost folder whose ignore files apply to `folder`: its repository, else its project, else itself."""
     project = ""
     at = folder
     while not too_broad(at):
@@ -158,9 +158,9 @@ def top_of(folder: str) -> str:
 
 
 def never(path: str, name: str, source: str) -> str | None:
-    """Why a file or folder of a project ships in no case; None where it may."""
+    """Reason why a file or folder of a project must never ship, or None."""
     if name in _NEVER:
-        return "made by a tool for itself"
+        return "a tool's own file"
     if name in VCS:
         return VCS_FOLDER
     if os.path.isdir(source):
@@ -171,17 +171,17 @@ def never(path: str, name: str, source: str) -> str | None:
 
 
 def is_beside(name: str, *, folder: bool) -> bool:
-    """Whether what has this name at a project's top is about its code, and not its code."""
+    """Whether a file or folder of this name at a project's top belongs to the project, but is not code."""
     return name in _BESIDE_CODE if folder else name.partition(".")[0] in _MODULES_BESIDE_CODE
 
 
 def is_repository(folder: str) -> bool:
-    """Whether `folder` is a repository of its own. A submodule, which has a file for its link to the outer one, is not."""
+    """Whether `folder` is a repository. A submodule, whose `.git` is a file, is part of the outer one."""
     return any(os.path.isdir(os.path.join(folder, name)) for name in VCS)
 
 
 def too_broad(folder: str) -> bool:
-    """Whether `folder` holds far more than a project: the root, one of the system's, a home, or a folder of homes."""
+    """Whether `folder` is more than a project: the root, a system folder, a home, or a folder of homes."""
     real = os.path.realpath(folder)
     own_home = os.path.realpath(home()) if home() else ""
     if own_home and (real == own_home or own_home.startswith(real.rstrip("/") + "/")):
@@ -192,7 +192,7 @@ def too_broad(folder: str) -> bool:
 
 
 def _home_of_owner(folder: str) -> str:
-    """With `sudo`, the home of whoever it is run for is not this user's."""
+    """With `sudo`, the home of the user who runs it."""
     import pwd
 
     try:
@@ -202,7 +202,7 @@ def _home_of_owner(folder: str) -> str:
 
 
 def has_code(folder: str) -> bool:
-    """Whether there is a Python module anywhere below `folder`."""
+    """Whether `folder` or any folder below it has a Python module."""
     for _, folders, names in os.walk(folder):
         if any(name.endswith((".py", ".so")) for name in names):
             return True

@@ -1,7 +1,7 @@
-"""Editable installs of every style: which files of this disk they import, and where those belong when they are shipped.
+"""Find the files that editable installs of every style import from this disk, and where they belong when shipped.
 
-What an installer left in site-packages (a `.pth` file, a finder module) names folders of this machine. On a node those
-names mean nothing, so what they name ships at the place where an ordinary install would have put it, and they don't.
+An installer's `.pth` file or finder module in site-packages names folders of this machine, which no node
+has. So their code ships to the place where an ordinary install would put it, and the pointers do not.
 
 Sources: PEP 660; site.py for `.pth`; setuptools' `editable_wheel`, the `editables` library (hatchling, pdm),
 scikit-build-core's and meson-python's redirecting loaders, setuptools' `develop` for `.egg-link`.
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 _MOST = 4 << 20
-"""Bytes of one generated module that are read: scikit-build-core lists every module of the project in it."""
+"""Maximum bytes to read of a generated module: scikit-build-core lists every module of the project in it."""
 
 
 class Pointer(NamedTuple):
-    """A file in site-packages that points to code elsewhere on this disk."""
+    """A file in site-packages that points to code in another folder of this disk."""
 
     file: str
     """Its name in site-packages."""
     companions: tuple[str, ...]
-    """Names of the modules beside it that it imports to do so."""
+    """Names of the modules in site-packages that it imports."""
     roots: tuple[Place, ...]
-    """What it makes importable, and where that belongs: a folder at site-packages itself is an import root."""
+    """Code that it makes importable, and its place: a folder at site-packages itself is an import root."""
     gone: tuple[str, ...]
-    """Folders that it names and that are not there."""
+    """Missing folders that it names."""
     rest: tuple[str, ...] = ()
-    """Its lines that say something on a node, too: folders of the environment, code to run."""
+    """Its lines that a node needs too: folders of the environment, code to run."""
 
 
 def pointers(folder: str, site: str, inside: Callable[[str], bool]) -> list[Pointer]:
-    """The pointers among the files of `folder`, which belongs at `site`, in the order in which Python reads them.
+    """Find the pointers among the files of `folder`, which belongs at `site`, in the order in which Python reads them.
 
-    `inside` says whether a path is the environment's own: a `.pth` file may name folders of it, and stays.
+    `inside` checks whether a path is in the environment: a `.pth` file that names such a folder stays.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -55,7 +55,7 @@ def pointers(folder: str, site: str, inside: Callable[[str], bool]) -> list[Poin
 
 
 def _link(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Pointer | None:
-    """A link to a package's folder elsewhere, as `flit install --symlink` makes it."""
+    """Read a link to a package's folder, as `flit install --symlink` makes it."""
     path = os.path.join(folder, name)
     if not os.path.islink(path) or not os.path.isdir(path) or inside(os.path.realpath(path)):
         return None
@@ -63,7 +63,7 @@ def _link(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> P
 
 
 def egg_links(folder: str) -> list[tuple[str, str]]:
-    """Each legacy `.egg-link` file's name and the folder in which its project's egg-info is."""
+    """Name of each legacy `.egg-link` file, and the folder of its project's egg-info."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".egg-link"))
     except OSError:
@@ -107,7 +107,7 @@ def _pth(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Po
 
 
 def _imported(line: str) -> Iterator[str]:
-    """The modules that a `.pth` file's import line imports."""
+    """Modules in the import line of a `.pth` file."""
     try:
         tree = ast.parse(line.strip())
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -118,7 +118,7 @@ def _imported(line: str) -> Iterator[str]:
 
 
 def _finder(path: str, site: str) -> list[Place]:
-    """What the generated module at `path` maps to where; empty where it is no finder, or not there."""
+    """Places in the generated module at `path`; empty if it is not a finder, or missing."""
     try:
         tree = ast.parse(_text(path))
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -137,7 +137,7 @@ def _finder(path: str, site: str) -> list[Place]:
             elif called == "install" and values and isinstance(values[0], dict):
                 found += _modules(values[0], site)
             elif called == "MesonpyMetaFinder":
-                # The build folder's place among the arguments changed with meson-python's versions.
+                # The build folder's position among the arguments differs between versions of meson-python.
                 found += [place for value in values if isinstance(value, str) for place in _meson(value, site)]
     return found
 
@@ -150,7 +150,7 @@ def _modules(mapping: object, site: str) -> list[Place]:
     for module, path in sorted((str(key), value) for key, value in mapping.items() if isinstance(value, str)):
         below = module.replace(".", "/")
         if any(below.startswith(other + "/") for other in found):
-            continue  # in its package's folder already
+            continue  # included in its package's folder
         source = os.path.normpath(path)
         if re.fullmatch(r"__init__\.\w+", os.path.basename(source)):
             source = os.path.dirname(source)
@@ -171,7 +171,7 @@ def _with_suffix(source: str) -> Iterable[str]:
 
 
 def _meson(build: str, site: str) -> list[Place]:
-    """What meson would install, by its own plan; empty where the build folder is gone."""
+    """Files that meson would install, by its own plan; empty if the build folder is missing."""
     try:
         plan = json.loads(_text(os.path.join(build, "meson-info", "intro-install_plan.json")))
         files = {source: target["destination"] for section in plan.values() for source, target in section.items()}
@@ -193,7 +193,7 @@ def _literal(node: ast.expr | None) -> object:
 
 
 def _text(path: str) -> str:
-    """A small text file as site.py reads it: with or without a byte order mark; empty where it can't be read."""
+    """Read a small text file as site.py does, with or without a byte order mark; empty if unreadable."""
     try:
         return read_small(path, _MOST).decode("utf-8-sig", "surrogateescape")
     except OSError:

@@ -1,4 +1,4 @@
-"""Which folders of this disk hold code of the user's own that no installer knows of: the working directory, PYTHONPATH's."""
+"""Find folders with the user's own, not installed code: the working directory and those in PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -18,88 +18,87 @@ if TYPE_CHECKING:
     from lamella.builder.prefix.walk import FoundFile
 
 _DEPTH = 3
-"""Folders between a working directory that nobody named and a module of it, such as `a/b/c/mod.py`."""
+"""Maximum folders between a working directory, not named by the user, and a module in it, such as `a/b/c/mod.py`."""
 
 
 class Local(NamedTuple):
-    """What the user wants to ship besides what is installed."""
+    """Local code to ship, as the user requests."""
 
     folder: str = ""
-    """Whose code ships; empty for none."""
+    """Folder whose code ships; empty for none."""
     include: tuple[str, ...] = ()
-    """Files and folders that ship whatever they are, relative to `folder`, or to the current one."""
+    """Files and folders to ship in any case, relative to `folder`, or to the current one."""
     allow_large: bool = False
     asked: bool = True
-    """Whether the user named `folder`. Else it is the working directory, and ships if it is a project's."""
+    """Whether the user named `folder`. Otherwise it is the working directory, and ships if it is a project."""
 
 
 class Installed(NamedTuple):
-    """What of an environment decides which of the code beside it ships."""
+    """Facts of an environment that decide which local code ships."""
 
     entries: Mapping[str, FoundFile]
-    """By path, relative to the prefix."""
+    """Files by path, relative to the prefix."""
     names: frozenset[str]
-    """Normalised, of what is installed in the ordinary way."""
+    """Normalised names of ordinary installed packages."""
     origins: frozenset[str]
-    """Folders of projects that were installed in the ordinary way."""
+    """Project folders of ordinary installed packages."""
     editable: tuple[str, ...]
     """Files and folders that editable installs and `.pth` files ship."""
     projects: tuple[str, ...]
     """Folders of editable installs, or in their projects."""
     prefix: str
     folders: tuple[str, ...]
-    """Of the environment itself: what is in them is no code beside it."""
+    """Folders of the environment itself, which hold no local code."""
 
 
 class Root(NamedTuple):
-    """One folder whose code ships."""
+    """A folder whose code ships."""
 
     folder: str
     without: frozenset[str]
-    """Files and folders below it that ship otherwise: of editable installs."""
+    """Files and folders below it that editable installs ship."""
 
 
 class Roots(NamedTuple):
-    """The folders, those that Python looks into first being first."""
+    """Folders in the order of Python's search."""
 
     roots: list[Root]
     findings: list[Finding]
 
 
 def roots(local: Local, installed: Installed) -> Roots:
-    """The folder that `local` names, and PYTHONPATH's, where they hold code that does not ship already.
+    """Find the folders with code to ship: that of `local`, and those in PYTHONPATH.
 
-    `CannotBuild` where the user named a folder that is no project's; of any other such folder a finding says so.
+    Raises `CannotBuild` if the user named a folder that is not a project; for others there is a finding.
     """
     result = Roots([], [])
     if not local.folder:
         return result
     base = os.path.abspath(local.folder)
     if not os.path.isdir(base):
-        raise CannotBuild(f"{base}, whose code is to ship, is no folder: correct --local")
+        raise CannotBuild(f"--local {base}: not a directory; name a project's folder")
     for folder in (base, *_pythonpath(base)):
         named = local.asked and folder == base
         if reason := _unfit(folder, installed):
             if named:
                 raise CannotBuild(
-                    f"{folder} {reason}: name a project's folder with --local FOLDER, or leave local code out with "
-                    "--no-local"
+                    f"--local {folder}: {reason}; name a project's folder, or leave local code out with --no-local"
                 )
             if _holds_modules(folder) and not (folder != base and _within(folder, installed.folders)):
-                message = f"no code of {folder} ships: it {reason}; name a project's folder with --local FOLDER"
+                message = f"{folder}: code left out, {reason}; name a project's folder with --local FOLDER"
                 result.findings.append(Finding("note", "local", folder, message))
             continue
         if not (named or _has_own_code(folder)):
             continue
         real = os.path.realpath(folder)
         projects = {_project_of(path) for path in installed.projects}
-        # An editable install says exactly what of its project is code.
+        # An editable install defines which files of its project are code.
         if real in projects or _within(real, installed.editable):
             continue
         if name := _installed_as(folder, installed):
             message = (
-                f"{name} is installed, so that the code of {folder} does not ship a second time: install it with -e to "
-                "ship it as it is there"
+                f"{name}: ships as installed, not from this folder; install it with -e to ship the folder's code: "
+                f"{folder}"
             )
             result.findings.append(Finding("warning" if named else "note", "local", folder, message))
             continue
@@ -109,28 +108,28 @@ def roots(local: Local, installed: Installed) -> Roots:
 
 
 def project(folder: str) -> tuple[str, str]:
-    """Name (normalised) and version that the project in `folder` gives itself; each may be empty."""
+    """Name (normalised) and version of the project in `folder`, by its own metadata; each may be empty."""
     try:
         settings = read_toml(os.path.join(folder, "pyproject.toml"))
         said = settings.get("project") or settings.get("tool", {}).get("poetry", {})
         return normalised(plain_text(said.get("name"))), plain_text(said.get("version"))
     except (OSError, ValueError, AttributeError):
-        return "", ""  # says nothing, or nothing that can be read
+        return "", ""  # missing or unreadable
 
 
 def _unfit(folder: str, installed: Installed) -> str:
-    """Why `folder` is no project's, as what follows its name; empty where it may be one."""
+    """Reason why `folder` is not a project; empty if it may be one."""
     if too_broad(folder):
-        return "holds far more than a project's code"
+        return "more than a project"
     if _within(os.path.realpath(folder), installed.folders):
-        return f"is a part of the environment {installed.prefix}"
+        return f"part of the environment {installed.prefix}"
     if never(folder.strip("/"), os.path.basename(folder), folder):
-        return "is no project's folder"
+        return "not a project"
     return ""
 
 
 def _has_own_code(folder: str) -> bool:
-    """Whether something can be imported from `folder` that is not a project, repository or environment in it."""
+    """Whether `folder` has importable code outside the projects, repositories and environments in it."""
     ignore = Ignore(folder, top=top_of(folder))
     try:
         found = list(os.scandir(folder))
@@ -164,7 +163,7 @@ def _leads_to_code(folder: str, depth: int) -> bool:
 
 
 def _holds_modules(folder: str) -> bool:
-    """Whether modules or packages are in `folder` itself. What is no project's is not looked through."""
+    """Whether `folder` itself has modules or packages. Folders that are never code are skipped."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -184,7 +183,7 @@ def _installed_as(folder: str, installed: Installed) -> str:
 
 
 def _project_of(path: str) -> str:
-    """The project that the file or folder `path` is of: the nearest folder above it that says so, else itself."""
+    """Project of the file or folder `path`: the nearest parent that is a project, else `path` itself."""
     at = path if os.path.isdir(path) else os.path.dirname(path)
     while not too_broad(at):
         if any(os.path.isfile(os.path.join(at, name)) for name in PROJECT):

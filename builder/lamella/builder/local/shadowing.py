@@ -1,6 +1,6 @@
-"""What of local code has the name of something that is installed: on a node both are in site-packages, and one is imported.
+"""Find local code with the name of an installed module: on a node both are in site-packages, and one is imported.
 
-Source: the language reference, "The import system", for which of a package, a module and a namespace is found first.
+Source: the language reference, "The import system", for the order of packages, modules and namespaces.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".py", ".so")
 _JOINS = (b"extend_path", b"declare_namespace")
-"""What the `__init__.py` of a package calls whose other parts are in other folders."""
+"""Calls in the `__init__.py` of a package that has parts in other folders."""
 
 
 class Namesakes:
-    """The installed files of `site`, folder by folder as they are asked for."""
+    """Installed files of `site`, by folder, read on demand."""
 
     def __init__(self, entries: Mapping[str, FoundFile], site: str) -> None:
         self._entries = entries
@@ -29,8 +29,10 @@ class Namesakes:
         self._listed: dict[str, dict[str, Literal["file", "folder"]]] = {}
 
     def of(self, path: str, source: str) -> str:
-        """The installed file or folder in whose place, or before or after which, the local `source` would be imported as
-        `path`; empty for none. Folders that are no packages join those of their name."""
+        """Installed file or folder that collides with the local `source` at `path`; empty for none.
+
+        Folders that are not packages are merged with those of the same name.
+        """
         parent, _, name = path.rpartition("/")
         there = self._list(parent)
         same = there.get(name)
@@ -46,12 +48,12 @@ class Namesakes:
         return self._module(parent, name.partition(".")[0]) if name.endswith(_SUFFIXES) else ""
 
     def standard(self, name: str) -> bool:
-        """Whether Python itself has a module of that name, which is imported before any of site-packages."""
+        """Whether Python has a module of that name, which is imported before any of site-packages."""
         stdlib = os.path.dirname(self._site)
         return bool(self._module(stdlib, name.partition(".")[0]))
 
     def _module(self, parent: str, name: str) -> str:
-        """The module or package `name` in `parent`, but for a namespace's folder."""
+        """Module or package `name` in `parent`, except a namespace's folder."""
         there = self._list(parent)
         if there.get(name) == "folder" and f"{parent}/{name}/__init__.py" in self._entries:
             return name
@@ -63,7 +65,7 @@ class Namesakes:
             return self._listed[folder]
         found: dict[str, Literal["file", "folder"]] = {}
         parent, _, name = folder.rpartition("/")
-        # Nothing is in a folder that its own folder does not list: few are looked through.
+        # A folder that its parent does not list is empty: few are read.
         if folder in {self._site, os.path.dirname(self._site)} or self._list(parent).get(name) == "folder":
             start = len(folder) + 1
             for path in self._entries:
@@ -75,7 +77,7 @@ class Namesakes:
 
 
 def joins(path: str) -> bool:
-    """Whether the `__init__.py` at `path` joins its package with others of that name."""
+    """Whether the `__init__.py` at `path` joins its package with others of the same name."""
     try:
         content = read_small(path, 1 << 16)
     except OSError:

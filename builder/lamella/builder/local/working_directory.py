@@ -1,6 +1,6 @@
-"""The code of the working directory, of PYTHONPATH's folders, and files that were asked for: one local package.
+"""Collect the code of the working directory, of PYTHONPATH's folders, and included files as one local package.
 
-Python finds it on the laptop without any install; on a node it is in site-packages.
+Python finds it on the laptop without an install; on a node it is in site-packages.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import FoundFile, find_file, walk
 from lamella.layers.homes import expanded
 from lamella.layers.published.findings import Finding
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lamella.builder.local.roots import Installed, Local, Root
 
 LIMIT = 100 << 20
-"""Bytes of local code that ship without having been asked for: more is data, or a mistake."""
+"""Maximum bytes of local code without --allow-large: more is data, or a mistake."""
 
 _BUILT = frozenset({"build", "dist", "htmlcov"})
 _INSTALLED = "an installed package of that name ships"
@@ -43,9 +44,9 @@ class Working(NamedTuple):
 
 
 def working(local: Local, site: str, installed: Installed) -> Working:
-    """The code that `local` names, in `site`, but for what is `installed`.
+    """Collect the code that `local` names, to ship in `site`, except code that is `installed`.
 
-    `CannotBuild` for a folder that the user named and that is no project's, and for an include that can't be.
+    Raises `CannotBuild` for a folder that the user named and that is not a project, and for an invalid include.
     """
     chosen = roots(local, installed)
     result = Working(None, [], [], [], [*chosen.findings])
@@ -72,13 +73,13 @@ def working(local: Local, site: str, installed: Installed) -> Working:
 
 
 def within_limit(entries: Mapping[str, FoundFile], found: Iterable[Distribution], local: Local) -> None:
-    """`CannotBuild` where the files of local projects among `found` have more than `LIMIT` bytes, which nobody allowed."""
+    """Raise `CannotBuild` if the local projects among `found` have more than `LIMIT` bytes, unless allowed."""
     if local.allow_large:
         return
     ours = [each for each in found if each.origin == "local" or each.editable]
     paths = {path for each in ours for path in each.files or ()}
     files = [entries[path] for path in paths if path in entries]
-    # A link to a folder elsewhere has become what is in it.
+    # A link to a folder was replaced by the folder's files.
     if followed := tuple(f"{path}/" for path in paths if path not in entries):
         files += [entry for path, entry in entries.items() if path.startswith(followed)]
     size = sum(entry.seen.st_size for entry in files)
@@ -86,8 +87,8 @@ def within_limit(entries: Mapping[str, FoundFile], found: Iterable[Distribution]
         largest = max(files, key=lambda entry: (entry.seen.st_size, entry.source))
         names = ", ".join(sorted(each.source.removeprefix("file://") or each.name for each in ours))
         raise CannotBuild(
-            f"the local code ({names}) has {size >> 20} MiB, more than {LIMIT >> 20}; the largest file is "
-            f"{largest.source}: leave it out with .lamellaignore, or allow it with --allow-large"
+            f"local code: {size >> 20} MiB, more than {LIMIT >> 20}; leave out files such as {largest.source} with "
+            f".lamellaignore, or use --allow-large (folders: {names})"
         )
 
 
@@ -105,21 +106,21 @@ def _add(root: Root, site: str, local: Local, namesakes: Namesakes, result: Work
         if reason := never(path, name, source):
             return reason
         if name.startswith(".") or name.endswith(".egg-info"):
-            return "hidden, or made by a tool"
-        # A compiled module is ignored by git because it is built, not because it is not needed.
+            return "hidden, or a tool's own"
+        # git ignores a compiled module because it is built, not because it is not needed.
         if ignore.ignored(inner, folder=is_folder) and not (
             name.endswith(".so") and not asked.ignored(inner, folder=False)
         ):
             return "ignored by .gitignore or .lamellaignore"
         if root.without and os.path.realpath(source) in root.without:
-            return "an editable install ships it"
+            return "part of an editable install"
         if is_folder and not local.asked and is_repository(source):
             return "a repository of its own"
         if inner == name:
             if name in _BUILT and is_folder:
                 return "built from the code"
             if is_folder and not modules and not has_code(source):
-                return "no code, and beside none"
+                return "not code, in a folder without code"
             if not is_folder and not modules:
                 return "beside no code"
         return _hidden(path, source, folder, namesakes, result.findings)
@@ -132,20 +133,17 @@ def _add(root: Root, site: str, local: Local, namesakes: Namesakes, result: Work
 
 
 def _hidden(path: str, source: str, folder: str, namesakes: Namesakes, findings: list[Finding]) -> str | None:
-    """Why `source`, which belongs at `path`, would not be what is imported on a node; None where it would be."""
+    """Reason why Python would not import `source`, which belongs at `path`, on a node; else None."""
     inner, name = os.path.relpath(source, folder), os.path.basename(source)
     if installed := namesakes.of(path, source):
         if name == "__init__.py" and joins(source):
-            return _INSTALLED  # the same namespace's: either one finds the parts of both
-        named = "" if installed == name else f" as {installed}"
-        message = (
-            f"{inner} of {folder} is installed as well{named}: the installed one ships; rename it, or uninstall that"
-        )
+            return _INSTALLED  # the same namespace package: both parts are found
+        message = f"{inner}: left out for the installed {installed}; rename it in {folder}, or uninstall the other"
         findings.append(Finding("warning", "shadowed", inner, message))
         return _INSTALLED
     is_module = name.endswith(".py") or os.path.isfile(os.path.join(source, "__init__.py"))
     if inner == name and is_module and namesakes.standard(name):
-        message = f"{inner} of {folder} has the name of a module of Python's own, which nodes import instead: rename it"
+        message = f"{inner}: nodes import Python's own module of this name instead; rename it in {folder}"
         findings.append(Finding("warning", "shadowed", inner, message))
     return None
 
@@ -154,20 +152,18 @@ def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile]
     source = os.path.normpath(os.path.join(base, expanded(path)))
     name = os.path.basename(source)
     if not os.path.lexists(source):
-        raise CannotBuild(f"{source} is not there, and is to be included: correct --include")
+        raise CannotBuild(f"--include {source}: no such file or folder")
     if too_broad(source):
-        raise CannotBuild(
-            f"{source} is to be included, and holds far more than a project's data: name what it is of it"
-        )
-    # Where it is on this disk counts here: what is in `.ssh` is no less secret for being named.
+        raise CannotBuild(f"--include {source}: more than a project's data; name the files or folders in it to ship")
+    # Judge the path on this disk: a file in `.ssh` stays a secret when it is included by name.
     for real in dict.fromkeys((source, os.path.realpath(source))):
         if reason := never(real.strip("/"), os.path.basename(real), real):
-            raise CannotBuild(f"{source} is to be included, and never ships: it is {reason}; correct --include")
+            raise CannotBuild(f"--include {source}: never ships: {reason}; leave it out")
     inner = os.path.relpath(source, base)
     if inner.startswith(".."):
         inner = name
     if inner == os.curdir:
-        raise CannotBuild(f"{source} is to be included, and is where its code is: ship that with --local {source}")
+        raise CannotBuild(f"--include {source}: the folder of the local code itself; ship that with --local {source}")
     target = f"{site}/{inner}"
     known = {entry.path for entry in result.entries}
     if os.path.isdir(source):
@@ -186,7 +182,7 @@ def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile]
     result.left_out.extend((*left_out, *(LeftOut(entry.source, _INSTALLED) for entry in hidden)))
     if hidden:
         message = (
-            f"{source} is to be included as {inner}, and an installed package has {len(hidden)} of its files: the "
-            "installed ones ship; rename it"
+            f"{inner}: {counted(len(hidden), 'file')} left out, since an installed package has files of these names; "
+            f"rename it: {source}"
         )
         result.findings.append(Finding("warning", "shadowed", inner, message))

@@ -1,1 +1,1 @@
-"""Where an environment is, its interpreter and its folders."""
+"""Location of an environment, its interpreter and its folders."""

@@ -1,6 +1,6 @@
 """The interpreter as a package: its executable, its library, its standard library and headers.
 
-A venv borrows them from its base interpreter; on a node they stand in the environment itself, as conda's do.
+A venv borrows them from its base interpreter; on a node they are part of the environment, as with conda.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ _TESTS = frozenset(
 )
 _SITES = frozenset({"site-packages", "dist-packages"})
 _BESIDE = ("tcl[0-9]*", "tk[0-9]*", "itcl[0-9]*", "thread[0-9]*")
-"""What a standalone build keeps in its lib folder for tkinter."""
+"""Files for tkinter in the lib folder of a standalone build."""
 
 
 def stdlib_skip(stdlib: str, *, sites: bool) -> Callable[[str, str], str | None]:
-    """Why a path below `stdlib` (relative to the prefix) is left out; `sites`: whether its site-packages are, too."""
+    """Return a function for the reason to leave out a path below `stdlib` (relative to the prefix), or None.
+
+    `sites`: whether to leave out its site-packages.
+    """
     start = len(stdlib) + 1
 
     def skip(path: str, name: str) -> str | None:
@@ -47,7 +50,7 @@ def stdlib_skip(stdlib: str, *, sites: bool) -> Callable[[str, str], str | None]
         if inner in _SITES and sites:
             return "belongs to the base interpreter, not to this environment"
         if inner == "EXTERNALLY-MANAGED":
-            return "speaks of the system's Python, not of this environment"
+            return "describes the system's Python, not this environment"
         if inner.startswith("config-") and name.startswith("libpython"):
             return "only needed to build programs that embed Python"
         return None
@@ -56,7 +59,7 @@ def stdlib_skip(stdlib: str, *, sites: bool) -> Callable[[str, str], str | None]
 
 
 def borrowed(facts: Facts) -> Tree:
-    """The base interpreter's files, each where it belongs in an environment that owns its interpreter."""
+    """Files of the base interpreter, at their places in an environment with its own interpreter."""
     stdlib = f"lib/python{facts.short}"
     tree = walk(facts.stdlib, stdlib, stdlib_skip(stdlib, sites=True), borrowed=True)
     tree.entries.extend(_libraries(facts))
@@ -77,7 +80,7 @@ def executables(prefix: str, facts: Facts) -> list[FoundFile]:
 
 
 def owns(path: str, facts: Facts) -> bool:
-    """Whether `path` of an environment with an interpreter of its own is a part of that interpreter."""
+    """Whether `path`, in an environment with its own interpreter, is part of that interpreter."""
     short = facts.short
     top, _, rest = path.partition("/")
     if top == "bin":
@@ -96,7 +99,7 @@ def owns(path: str, facts: Facts) -> bool:
 
 
 def _libraries(facts: Facts) -> list[FoundFile]:
-    """libpython, where it is a file of the interpreter's own folder. Elsewhere it is a library like any other."""
+    """libpython, if it is in a folder of the interpreter. Otherwise it is like any other library."""
     folder = os.path.join(facts.base_prefix, "lib")
     try:
         names = sorted(os.listdir(folder))

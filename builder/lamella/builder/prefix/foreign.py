@@ -1,7 +1,7 @@
-"""What an interpreter's files say of it, where it is built for another machine and can't be asked.
+"""Read the facts of an interpreter for another machine from its files, since it cannot run here.
 
-conda, pixi and uv install for other platforms (`--platform linux-aarch64`, `--python-platform`): such a prefix is an
-environment like any other, but nothing in it runs here.
+conda, pixi and uv install for other platforms (`--platform linux-aarch64`, `--python-platform`): such a
+prefix is an ordinary environment, except that nothing in it runs here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lamella.layers.oci.documents import Platform
 
 
 def architecture(executable: str) -> str:
-    """What `executable` is built for, as OCI names it; empty for what is no ELF file, such as a script around one."""
+    """OCI architecture of `executable`; empty if it is not ELF, such as a wrapper script."""
     try:
         descriptor = os.open(executable, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -36,15 +36,15 @@ def architecture(executable: str) -> str:
 
 
 def is_foreign(executable: str) -> bool:
-    """Whether `executable` is built for another machine than this one. A 64-bit one runs 32-bit programs."""
+    """Whether `executable` is for another machine than this one. A 64-bit machine runs 32-bit programs."""
     found, here = architecture(executable), Platform.here().architecture
     return found not in ("", here) and (found, here) not in (("386", "amd64"), ("arm", "arm64"))
 
 
 def answer(executable: str) -> str:
-    """What `executable` would answer to `interpreter.ask`'s question, as its files have it.
+    """Answer of `executable` to `interpreter.ask`'s question, from its files.
 
-    `NotAnEnvironment` where they don't say.
+    Raises `NotAnEnvironment` if they are insufficient.
     """
     real = os.path.realpath(executable)
     base = os.path.dirname(os.path.dirname(real))
@@ -72,7 +72,7 @@ def answer(executable: str) -> str:
 
 
 def companion(short: str) -> str:
-    """A Python `short`, such as 3.12, that runs here: byte code is the same on every machine. Empty where there is none."""
+    """A Python `short`, such as 3.12, that runs here, since byte code is portable. Empty if there is none."""
     if short == ".".join(map(str, sys.version_info[:2])) and sys.implementation.name == "cpython":
         return sys.executable
     for name in (shutil.which(f"python{short}"), f"/usr/bin/python{short}"):
@@ -82,7 +82,7 @@ def companion(short: str) -> str:
 
 
 def _stdlib(executable: str, base: str) -> str:
-    # conda's lib/python3.1 is a link to what it means.
+    # conda's lib/python3.1 is a link to the real folder.
     found = [
         os.path.dirname(path)
         for path in glob.glob(os.path.join(glob.escape(base), "lib", "python3.*", "os.py"))
@@ -92,8 +92,8 @@ def _stdlib(executable: str, base: str) -> str:
     if named in found or len(found) == 1:
         return named if named in found else found[0]
     raise NotAnEnvironment(
-        f"{executable} is built for {architecture(executable)}, and {base} does not say which Python it is: "
-        f"want one lib/python3.*/os.py there, found {len(found)}"
+        f"{executable}: built for {architecture(executable)}, and its version is unknown; {base} must have one "
+        f"lib/python3.*/os.py, but has {len(found)}"
     )
 
 
@@ -110,12 +110,12 @@ def _version(executable: str, base: str, short: str) -> str:
         if found:
             return found[1]
     raise NotAnEnvironment(
-        f"{executable} is built for {architecture(executable)}, and nothing says its version: {header} is not there"
+        f"{executable}: built for {architecture(executable)}, and its version is unknown; no such file: {header}"
     )
 
 
 def _built_with(stdlib: str) -> dict[str, object]:
-    """The variables of its build. Source: sysconfig, `_init_posix`."""
+    """Variables of its build. Source: sysconfig, `_init_posix`."""
     for path in sorted(glob.glob(os.path.join(glob.escape(stdlib), "_sysconfigdata_*.py"))):
         try:
             body = ast.parse(read_text(path)).body
@@ -130,7 +130,7 @@ def _built_with(stdlib: str) -> dict[str, object]:
 
 
 def _magic(short: str) -> str:
-    """The byte code's magic number, 8 hex digits; empty where no Python of that version is here to say it."""
+    """Byte code's magic number, 8 hex digits; empty if no Python of that version runs here."""
     python = companion(short)
     if python == sys.executable:
         return importlib.util.MAGIC_NUMBER.hex()

@@ -1,6 +1,6 @@
-"""What the environment's own Python says of itself: asked once, in a process that sees nothing of the user's settings.
+"""Ask the environment's own Python for its facts, once, in a process without the user's settings.
 
-Where it is built for another machine, its files are asked instead (`foreign`).
+If it is for another machine, they are read from its files; see `foreign`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ with open(site.__file__) as source:
     debian = "dist-packages" in source.read()
 base = getattr(sys, "_base_executable", None) or sys.executable
 own = os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])
-# Before 3.11, a venv of copies says that its copy is the base interpreter.
+# Before 3.11, sys._base_executable in a venv of copies is the copy.
 if not os.path.realpath(base).startswith(os.path.realpath(sys.base_prefix) + os.sep) and os.path.exists(own):
     base = own
 try:
@@ -61,7 +61,7 @@ print(json.dumps({
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """An interpreter's own words. Paths are absolute, and of the base interpreter where a venv borrows it."""
+    """Facts about an interpreter. Paths are absolute; a venv's are those of its base interpreter."""
 
     version: str
     implementation: str
@@ -71,15 +71,15 @@ class Facts:
     base_executable: str
     stdlib: str
     libraries: tuple[str, ...]
-    """Folders where its libpython may be."""
+    """Folders that may have its libpython."""
     include: str
     debian: bool
     """Whether its site module looks for packages in dist-packages."""
     certificates: tuple[str, ...]
-    """The file and the folder in which its OpenSSL looks for certificate authorities; empty where nobody can say."""
+    """File and folder in which its OpenSSL looks for certificate authorities; empty if unknown."""
     platform: Platform
     compiler: str
-    """The Python that compiles for it: itself, or one of its version that runs here; empty where none does."""
+    """Python that compiles for it: itself, or one of its version that runs here; empty if there is none."""
 
     @property
     def short(self) -> str:
@@ -89,51 +89,51 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """An environment's folder, and what its interpreter says of itself."""
+    """An environment's folder, with the facts about its interpreter."""
 
     path: str
-    """Absolute, as the user named it, not resolved."""
+    """Absolute, as named by the user, not resolved."""
     executable: str
     kind: Kind
     configuration: Mapping[str, str]
-    """The settings in `pyvenv.cfg`; empty for any other kind."""
+    """Settings in `pyvenv.cfg`; empty for any other kind."""
     python: Facts
 
     @property
     def stdlib(self) -> str:
-        """Where the standard library belongs, relative to the prefix: `lib/python3.12`."""
+        """Path of the standard library, relative to the prefix: `lib/python3.12`."""
         return f"lib/python{self.python.short}"
 
     @property
     def site_packages(self) -> str:
-        """Where packages belong, relative to the prefix: `lib/python3.12/site-packages`."""
+        """Path of packages, relative to the prefix: `lib/python3.12/site-packages`."""
         return f"{self.stdlib}/site-packages"
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the interpreter is built for another machine and can't run here."""
+        """Whether the interpreter is for another machine and cannot run here."""
         return self.python.compiler != self.executable
 
 
 def prefix_of(located: Located, hashes: Hashes) -> Prefix:
-    """The located environment with its interpreter's answers; errors as for `ask`."""
+    """Ask the located environment's interpreter. Raises the errors of `ask`."""
     python = ask(located.executable, hashes)
     return Prefix(located.prefix, located.executable, located.kind, located.configuration, python)
 
 
 def ask(executable: str, hashes: Hashes) -> Facts:
-    """What `executable` says of itself; remembered for as long as its file stays as it is.
+    """Ask `executable` for its facts, which are remembered until its file changes.
 
-    `NotAnEnvironment` where it does not run, or is of a kind that Lamella does not capture.
+    Raises `NotAnEnvironment` if it does not run, or if Lamella does not support it.
     """
     resolved = os.path.realpath(executable)
     try:
         seen = os.stat(resolved)
     except OSError as error:
         raise NotAnEnvironment(
-            f"{executable} leads to {resolved}, which is gone: make the environment anew with an interpreter that exists"
+            f"{executable}: broken link to {resolved}; make the environment again with an existing interpreter"
         ) from error
-    # The spelling belongs to the question: a venv's configuration stands beside its link, not beside what it points to.
+    # The unresolved path is part of the question: a venv's configuration is beside its link, not beside the target.
     if foreign.is_foreign(resolved):
         facts = _facts(executable, foreign.answer(executable), Platform("linux", foreign.architecture(resolved)), "")
         return replace(facts, compiler=foreign.companion(facts.short))
@@ -146,12 +146,12 @@ def ask(executable: str, hashes: Hashes) -> Facts:
 
 
 def recorded_platform(prefix: Prefix, wanted: Platform | None) -> Platform:
-    """The platform to record: the interpreter's, or `wanted`, which may add a variant. `NotAnEnvironment` for another."""
+    """Platform to record: the interpreter's, or `wanted` with a variant. Raises `NotAnEnvironment` for another."""
     here = prefix.python.platform
     if wanted and (wanted.os, wanted.architecture) != (here.os, here.architecture):
         raise NotAnEnvironment(
-            f"{prefix.path} is for {here}, not for {wanted}: name the folder of an environment that was "
-            "installed for it, or leave --platform out"
+            f"{prefix.path}: for {here}, not {wanted}; name the folder of an environment for {wanted}, or omit "
+            "--platform"
         )
     return wanted or here
 
@@ -160,7 +160,7 @@ def _run(executable: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "__PYVENV"))}
     try:
         done = subprocess.run(
-            # -I: neither the user's site nor PYTHON* variables; -S: none of the environment's .pth files runs.
+            # -I: no user site, no PYTHON* variables; -S: do not run the environment's .pth files.
             [executable, "-I", "-S", "-c", _QUESTION],
             capture_output=True,
             timeout=_SECONDS,
@@ -169,12 +169,12 @@ def _run(executable: str) -> str:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as error:
-        raise NotAnEnvironment(f"{executable} did not answer in {_SECONDS} seconds: see what keeps it") from error
+        raise NotAnEnvironment(f"{executable}: no answer in {_SECONDS} seconds; run it to see why") from error
     except OSError as error:
-        raise NotAnEnvironment(f"{executable} does not run: {error.strerror or error}") from error
+        raise NotAnEnvironment(f"{executable}: cannot be run: {error.strerror or error}; reinstall it") from error
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise NotAnEnvironment(f"{executable} does not run as Python 3: {reason[0][:200]}")
+        raise NotAnEnvironment(f"{executable}: does not run as Python 3: {reason[0][:200]}")
     return done.stdout.decode(errors="surrogateescape")
 
 
@@ -183,14 +183,14 @@ def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> F
         said = json.loads(answer)
         version, implementation = str(said["version"]), str(said["implementation"])
     except (ValueError, KeyError, TypeError) as error:
-        raise NotAnEnvironment(f"{executable} does not answer as Python does: is it one?") from error
+        raise NotAnEnvironment(f"{executable}: not a Python interpreter; name the folder of an environment") from error
     kinds = {"debug": "a debug build", "free_threaded": "a free-threaded build", "musl": "a build for musl"}
     kind = next((kind for name, kind in kinds.items() if said[name]), "")
     if implementation != "cpython":
         kind = implementation
     if kind or tuple(map(int, version.split(".")[:2])) < _OLDEST:
         raise NotAnEnvironment(
-            f"{executable} is {kind or 'Python ' + version}, which Lamella can't capture yet: "
+            f"{executable}: {kind or 'Python ' + version}, which Lamella does not support; "
             f"use an ordinary CPython {'.'.join(map(str, _OLDEST))} or newer"
         )
     return Facts(

@@ -1,4 +1,4 @@
-"""Which environment is meant, and where its interpreter is."""
+"""Locate the environment and its interpreter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lamella.layers.homes import expanded
 Kind = Literal["venv", "conda", "plain"]
 
 SHARED = frozenset({"/", "/usr", "/usr/local", "/opt", "/home", "/root", "/srv", "/var", "/tmp"})
-"""Prefixes that are not an environment's alone: their bytes in a file say nothing about it."""
+"""Prefixes of whole systems: their bytes in a file do not refer to an environment."""
 
 _HERE = (".venv", os.path.join(".pixi", "envs", "default"))
 _TOOL_RECEIPTS = ("uv-receipt.toml", "pipx_metadata.json")
@@ -28,32 +28,34 @@ class Located:
     """A folder with a Python in it."""
 
     prefix: str
-    """Absolute, as it was named, not resolved."""
+    """Absolute, as named, not resolved."""
     executable: str
     kind: Kind
     configuration: dict[str, str]
-    """pyvenv.cfg's settings; empty for any other kind."""
+    """Settings in pyvenv.cfg; empty for any other kind."""
 
 
 def locate(prefix: str | None = None) -> Located:
-    """The environment at `prefix`; without one, the active one, the one of this folder, or that of `python` on PATH.
+    """Locate the environment at `prefix`; without one, the active one, this folder's, or that of `python` on PATH.
 
-    `NotAnEnvironment` says what is there instead.
+    Raises `NotAnEnvironment` if there is none.
     """
     if prefix is not None:
         return _look(prefix, "")
     for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
         if os.environ.get(name):
-            return _look(os.environ[name], f"{name} names ")
+            return _look(os.environ[name], f"{name}=")
     for folder in _HERE:
         if os.path.isdir(os.path.join(folder, "bin")):
             return _look(folder, "")
-    return _look(_on_path(), "python on PATH belongs to ")
+    return _look(_on_path(), "python on PATH: ")
 
 
 def active_prefix() -> str:
-    """The prefix of the environment that a command means without naming one: VIRTUAL_ENV, CONDA_PREFIX, `.venv` or
-    `.pixi/envs/default` in the working directory, else that of `python` on PATH. `NotAnEnvironment` if there is none.
+    """Prefix of the environment of a command without an argument.
+
+    VIRTUAL_ENV, CONDA_PREFIX, `.venv` or `.pixi/envs/default` in the working directory, else the prefix
+    of `python` on PATH. Raises `NotAnEnvironment` if there is none.
     """
     return locate().prefix
 
@@ -61,32 +63,30 @@ def active_prefix() -> str:
 def _look(named: str, how: str) -> Located:
     prefix = os.path.normpath(os.path.join(os.getcwd(), expanded(named)))
     if not os.path.isdir(prefix):
-        what = "a file, not a folder" if os.path.lexists(prefix) else "not there"
-        raise NotAnEnvironment(f"{how}{prefix}{', which' if how else ''} is {what}: {_ADVICE}")
+        problem = "not a directory" if os.path.lexists(prefix) else "no such folder"
+        raise NotAnEnvironment(f"{how}{prefix}: {problem}; {_ADVICE}")
     if how and _is_tool(prefix):
         raise NotAnEnvironment(
-            f"{how}{prefix}, which is Lamella's own tool environment: name the environment that you want to ship"
+            f"{how}{prefix}: Lamella's own tool environment; name the environment that you want to ship"
         )
     for name in ("python", "python3"):
         executable = os.path.join(prefix, "bin", name)
         if os.path.lexists(executable):
             if not os.path.exists(executable):
                 raise NotAnEnvironment(
-                    f"{executable} leads to {os.path.realpath(executable)}, which is gone: "
-                    "make the environment anew with an interpreter that is there"
+                    f"{executable}: broken link to {os.path.realpath(executable)}; "
+                    "make the environment again with an existing interpreter"
                 )
             configuration = _configuration(prefix)
             kind: Kind = "venv" if configuration else "plain"
             if os.path.isdir(os.path.join(prefix, "conda-meta")):
                 kind = "conda"
             return Located(prefix, executable, kind, configuration)
-    raise NotAnEnvironment(
-        f"{how}{prefix}{', which' if how else ''} holds no Python environment (no bin/python): {_ADVICE}"
-    )
+    raise NotAnEnvironment(f"{how}{prefix}: not a Python environment (no bin/python); {_ADVICE}")
 
 
 def _is_tool(prefix: str) -> bool:
-    """Whether `prefix` is what `uv tool` or pipx made for Lamella: found by accident, never meant."""
+    """Whether `prefix` is Lamella's own, from `uv tool` or pipx: found by accident, never meant."""
     return os.path.realpath(prefix) == os.path.realpath(sys.prefix) and any(
         os.path.exists(os.path.join(prefix, receipt)) for receipt in _TOOL_RECEIPTS
     )
@@ -98,7 +98,7 @@ def _on_path() -> str:
         if not found:
             continue
         try:
-            # pyenv's and others' shims are scripts: only what they start knows its prefix.
+            # pyenv's and others' shims are scripts: only the interpreter that they start knows its prefix.
             done = subprocess.run(
                 [found, "-I", "-c", "import sys; print(sys.prefix)"],
                 capture_output=True,
@@ -111,11 +111,11 @@ def _on_path() -> str:
             continue
         if not done.returncode and done.stdout.strip():
             return done.stdout.strip()
-    raise NotAnEnvironment(f"no environment is active, here or on PATH: {_ADVICE}")
+    raise NotAnEnvironment(f"no environment is active, here or on PATH; {_ADVICE}")
 
 
 def _configuration(prefix: str) -> dict[str, str]:
-    """pyvenv.cfg as site.py reads it: `key = value` lines, keys in any case."""
+    """Read pyvenv.cfg as site.py does: `key = value` lines, keys in any case."""
     try:
         lines = read_text(os.path.join(prefix, "pyvenv.cfg")).split("\n")
         pairs = (line.partition("=") for line in lines if "=" in line)

@@ -1,4 +1,4 @@
-"""Where the environment's folders are on this disk, under every name that they have."""
+"""The environment's folders on this disk, under each of their names."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ACTIVATE = re.compile(r"""^[ \t]*(?:export )?VIRTUAL_ENV=(?:\$\(cygpath )?(['"]
 
 
 class Place(NamedTuple):
-    """A folder of this disk and where it belongs in the environment."""
+    """A folder of this disk, with its place in the environment."""
 
     source: str
-    """Absolute, one spelling of it."""
+    """Absolute path, in one of its spellings."""
     path: str
-    """Relative to the prefix; empty for the prefix itself."""
+    """Path relative to the prefix; empty for the prefix itself."""
 
     def holds(self, source: str) -> bool:
         """Whether `source` is this folder or below it."""
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def places(prefix: Prefix) -> tuple[Place, ...]:
-    """Every folder whose files are the environment's, the most specific first."""
+    """Every folder with files of the environment, the most specific first."""
     found = [Place(spelling, "") for spelling in _own(prefix)]
     if prefix.kind == "venv":
         found += [Place(spelling, f"lib/python{prefix.python.short}") for spelling in _spellings(prefix.python.stdlib)]
@@ -43,13 +43,13 @@ def places(prefix: Prefix) -> tuple[Place, ...]:
 
 
 def prefixes(prefix: Prefix) -> tuple[bytes, ...]:
-    """Every spelling of the prefixes that the environment's files may hold, the longest first. None that others share."""
+    """Every spelling of the prefixes that the environment's files may hold, the longest first, without shared ones."""
     found = {os.fsencode(spelling) for spelling in (*_own(prefix), *_base(prefix)) if spelling not in SHARED}
     return tuple(sorted(found, key=lambda prefix: (-len(prefix), prefix)))
 
 
 def in_environment(source: str, places: Sequence[Place]) -> Iterator[str]:
-    """Where in the environment `source` (absolute, normal) may belong, relative to the prefix."""
+    """Possible places of `source` (absolute, normal) in the environment, relative to the prefix."""
     for place in places:
         if place.holds(source):
             rest = source[len(place.source) + 1 :]
@@ -61,10 +61,10 @@ def _own(prefix: Prefix) -> Iterable[str]:
 
 
 def _base(prefix: Prefix) -> Iterable[str]:
-    """The base interpreter's prefix, where it is the interpreter's alone."""
+    """Prefix of the base interpreter, unless it is shared."""
     named = [prefix.python.base_prefix]
     home = prefix.configuration.get("home", "")
-    # uv names its interpreters by a link for the minor version; the configuration has the one, Python says the other.
+    # uv links its interpreters by minor version; the configuration names the link, Python the target.
     if home and os.path.realpath(os.path.dirname(home)) == os.path.realpath(prefix.python.base_prefix):
         named.append(os.path.dirname(home))
     spelled = dict.fromkeys(spelling for name in named for spelling in _spellings(name))
@@ -76,13 +76,13 @@ def _spellings(folder: str) -> tuple[str, ...]:
 
 
 def _activation(prefix: str) -> Iterable[str]:
-    """The prefix as the venv's maker wrote it into `activate`: another name of the same folder, or where it was once."""
+    """Prefix in the venv's `activate`: another name of the same folder, or its former place."""
     made = made_at(prefix)
     return (made,) if made and (not os.path.exists(made) or os.path.realpath(made) == os.path.realpath(prefix)) else ()
 
 
 def made_at(prefix: str) -> str:
-    """Where the venv at `prefix` was made, by its own word; empty where it says nothing."""
+    """Path at which the venv at `prefix` was made, from its `activate`; empty if unknown."""
     try:
         said = _ACTIVATE.search(read_text(os.path.join(prefix, "bin", "activate"), 1 << 16))
     except OSError:

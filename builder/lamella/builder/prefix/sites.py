@@ -1,4 +1,4 @@
-"""The folders of packages on the environment's sys.path, in its order. All of them are one site-packages on a node."""
+"""Folders of packages on the environment's sys.path, in order. On a node they are one site-packages."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 class Site(NamedTuple):
-    """One folder of packages."""
+    """A folder of packages."""
 
     source: str
     borrowed: bool
-    """Whether it is outside of the environment's own prefix: a system's, or the user's own."""
+    """Whether it is outside the environment's own prefix: a system's, or the user's own."""
 
     @property
     def root(self) -> str:
-        """What `..` of a RECORD in it leads to: the prefix that its scripts are installed to."""
+        """Target of `..` in its RECORDs: the prefix to which its scripts are installed."""
         return os.path.normpath(os.path.join(self.source, "..", "..", ".."))
 
 
 def sites(prefix: Prefix) -> list[Site]:
-    """Those that exist. Source: site.py, `main`; Debian's changes to it."""
+    """Existing sites. Source: site.py, `main`; Debian's changes to it."""
     own = Site(os.path.join(prefix.path, "lib", f"python{prefix.python.short}", "site-packages"), False)
     user = Site(os.path.join(user_base() or os.devnull, "lib", f"python{prefix.python.short}", "site-packages"), True)
     if is_system(prefix):
@@ -39,12 +39,12 @@ def sites(prefix: Prefix) -> list[Site]:
 
 
 def is_system(prefix: Prefix) -> bool:
-    """Whether the prefix is the whole system's, of which only what is Python's is the environment."""
+    """Whether the prefix is a whole system's, in which only Python's files are the environment."""
     return prefix.kind == "plain" and os.path.realpath(prefix.path) in SHARED
 
 
 def user_base() -> str:
-    """Where `pip install --user` installs to; empty if this user has no home."""
+    """Folder to which `pip install --user` installs; empty for a user without a home."""
     return os.environ.get("PYTHONUSERBASE") or (f"{home()}/.local" if home() else "")
 
 
@@ -53,6 +53,6 @@ def _system(folder: str, python: Facts) -> list[Site]:
     if python.debian:
         folders = (f"local/lib/{name}", "lib/python3", f"lib/{name}")
         return [Site(os.path.join(folder, inner, "dist-packages"), True) for inner in folders]
-    # Fedora and openSUSE keep what is compiled in lib64; elsewhere that is lib itself, or not there.
+    # Fedora and openSUSE have compiled modules in lib64; on others it is lib itself, or missing.
     real = dict.fromkeys(os.path.realpath(os.path.join(folder, lib, name)) for lib in ("lib64", "lib"))
     return [Site(os.path.join(each, "site-packages"), True) for each in real]

@@ -1,4 +1,4 @@
-"""Every file below a folder, with one look at each, and where it belongs in the environment."""
+"""List every file below a folder, with one stat each, and its place in the environment."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from lamella.builder.errors import CannotBuild
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BYTE_CODE = "byte code, which is compiled anew"
+BYTE_CODE = "byte code, which is compiled again"
 SPECIAL = "neither a file, a folder nor a link"
 
 
 class FoundFile(NamedTuple):
-    """A regular file or symlink that was seen. A NamedTuple, since 66,000 of them are made within a second."""
+    """A regular file or symlink. A NamedTuple, since a scan makes 66,000 of them within a second."""
 
     path: str
-    """Relative to the environment's prefix."""
+    """Path relative to the environment's prefix."""
     source: str
-    """Absolute, on this disk."""
+    """Absolute path on this disk."""
     seen: os.stat_result
     target: str | None = None
-    """A symlink's text as it is; None for a regular file."""
+    """Text of a symlink; None for a regular file."""
 
 
 class Tree(NamedTuple):
-    """What is below one folder."""
+    """Files below one folder."""
 
     entries: list[FoundFile]
     left_out: list[LeftOut]
@@ -43,11 +43,12 @@ def walk(
     only_in: frozenset[str] | None = None,
     borrowed: bool = False,
 ) -> Tree:
-    """The files below `root`, which belong at `under` (relative to the prefix, no slash at its end).
+    """List the files below `root`, which belong at `under` (relative to the prefix, without a trailing slash).
 
-    `skip(path, name)` gives the reason why a file or folder is left out, or None; it is asked for what is in the folders
-    `only_in`, or everywhere. Links are not followed. What is left out is named by its absolute path where the folder is
-    `borrowed`, since it is not in the environment's prefix. `CannotBuild` for a folder that can't be listed.
+    `skip(path, name)` returns the reason to leave out a file or folder, or None; it is called for the
+    contents of the folders `only_in`, or of all folders. Links are not followed. Left-out files are named
+    by absolute path if the folder is `borrowed` from outside the prefix. Raises `CannotBuild` for a folder
+    that cannot be listed.
     """
     tree = Tree([], [])
     pending = [(root, under)]
@@ -57,7 +58,7 @@ def walk(
             with os.scandir(folder) as found:
                 listed = list(found)
         except OSError as error:
-            raise CannotBuild(f"can't list {folder}: {error.strerror}; make it readable for you") from error
+            raise CannotBuild(f"cannot list {folder}: {error.strerror}; make it readable for you") from error
         names = None
         asked = skip if only_in is None or inside in only_in else None
         prefix = inside + "/" if inside else ""
@@ -87,7 +88,7 @@ def walk(
 
 
 def find_file(path: str, source: str) -> FoundFile | None:
-    """The one file or symlink at `source`; None where neither is there."""
+    """The file or symlink at `source`, or None if there is neither."""
     try:
         seen = os.lstat(source)
         target = os.readlink(source) if stat.S_ISLNK(seen.st_mode) else None
