@@ -271,9 +271,9 @@ def test_a_module_that_changed_after_the_scan_is_noticed(tmp_path: Path) -> None
 def test_an_interpreter_that_does_not_start_is_named(tmp_path: Path) -> None:
     wanted = sources(tmp_path, ["a = 1"])
     broken = tmp_path / "python"
-    with pytest.raises(CannotBuild, match=r"python can't be run .*: No such file"):
+    with pytest.raises(CannotBuild, match=r"cannot run .*python to compile .*: No such file"):
         compiled(wanted, interpreter(str(broken)))
     broken.write_text("#!/bin/sh\necho wrong machine >&2\nexit 1\n")
     broken.chmod(0o755)
-    with pytest.raises(CannotBuild, match=r"python can't be run .*: wrong machine"):
+    with pytest.raises(CannotBuild, match=r"cannot run .*python to compile .*: wrong machine"):
         compiled(wanted, interpreter(str(broken)))

@@ -74,7 +74,7 @@ def test_a_string_grows_into_the_room_that_a_placeholder_left() -> None:
 
 
 def test_a_prefix_that_does_not_fit_a_binary_is_refused_by_the_files_name() -> None:
-    with pytest.raises(CannotBuild, match=r"lib/libx\.so holds the environment's prefix in a string of 12 bytes"):
+    with pytest.raises(CannotBuild, match=r"lib/libx\.so: no room for /opt/environments/one in a string of 12 bytes"):
         binary(b"\0/srv/env/lib\0\0\0next\0", target=b"/opt/environments/one")
 
 

@@ -57,7 +57,7 @@ def test_a_scan_of_an_environment_with_fifos_does_not_wait_for_a_writer(tmp_path
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     messages = [finding["message"] for finding in json.loads(done.stdout)["findings"]]
-    assert any("p0" in message and "RECORD that can't be read (not a regular file)" in message for message in messages)
+    assert any("p0" in message and "RECORD cannot be read (not a regular file)" in message for message in messages)
 
 
 DEEP = "[" * 100_000
@@ -88,7 +88,7 @@ def test_metadata_that_no_installer_writes_is_read_or_reported(tmp_path: Path, n
     folder = dist_info(tmp_path / "site", "alpha")
     (folder / name).write_bytes(content)
     (found,) = distributions(str(tmp_path / "site"), "lib/site-packages", ["/opt/env"])
-    # What is kept of it can be written into a document.
+    # The remaining values can be written into a document.
     assert canonical_json({"all": [found.name, found.version, found.source, *found.requires]})
 
 
@@ -129,7 +129,7 @@ def test_a_conda_record_that_is_a_fifo_is_reported(tmp_path: Path) -> None:
     (tmp_path / "conda-meta").mkdir()
     os.mkfifo(tmp_path / "conda-meta/a-1-0.json")
     _, (finding,) = conda_packages(str(tmp_path))
-    assert "can't be read (not a regular file)" in finding.message
+    assert "cannot be read (not a regular file)" in finding.message
 
 
 @pytest.mark.slow

@@ -98,8 +98,8 @@ def test_a_folder_that_is_not_a_project_is_a_note_and_an_error_if_named(
         monkeypatch.setenv("HOME", str(where if broad == "home" else where / "ada"))
     monkeypatch.chdir(where)
     reason = {
-        "prefix": f"is a part of the environment {prefix}",
-        "site-packages": f"is a part of the environment {prefix}",
+        "prefix": f"part of the environment {prefix}",
+        "site-packages": f"part of the environment {prefix}",
         "environment": "not a project",
     }.get(broad, "more than a project")
     scanned = here(prefix)
@@ -107,12 +107,12 @@ def test_a_folder_that_is_not_a_project_is_a_note_and_an_error_if_named(
     (found,) = findings(scanned, "local")
     assert (found.severity, found.message) == (
         "note",
-        f"no code of {where} ships: it {reason}; name a project's folder with --local FOLDER",
+        f"{where}: code left out, {reason}; name a project's folder with --local FOLDER",
     )
     with pytest.raises(CannotBuild) as failed:
         scan(str(prefix), ScanOptions(local="."))
     assert str(failed.value) == (
-        f"{where} {reason}: name a project's folder with --local FOLDER, or leave local code out with --no-local"
+        f"--local {where}: {reason}; name a project's folder, or leave local code out with --no-local"
     )
 
 
@@ -172,7 +172,7 @@ def test_code_beside_an_editable_project_ships_without_the_project(tmp_path: Pat
     (environment / SITE / "shared.pth").write_text(f"{folder}/shared\n")
     scanned = here(environment)
     assert local(scanned) == {"app.py", "libs/notes.txt", "demo/__init__.py", "common.py"}
-    assert reasons(scanned)[f"{folder}/libs/demo"] == "an editable install ships it"
+    assert reasons(scanned)[f"{folder}/libs/demo"] == "part of an editable install"
 
 
 @pytest.mark.slow

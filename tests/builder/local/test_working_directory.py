@@ -127,7 +127,7 @@ def test_more_than_the_limit_needs_a_word(made: Path, folder: Path, monkeypatch:
     monkeypatch.setattr(working_directory, "LIMIT", 1 << 20)
     with (folder / "large.bin").open("wb") as file:
         file.truncate(3 << 20)
-    with pytest.raises(CannotBuild, match=r"has 3 MiB, more than 1; the largest file is .*large\.bin: .*--allow-large"):
+    with pytest.raises(CannotBuild, match=r"^local code: 3 MiB, more than 1; .*large\.bin with .*--allow-large"):
         scan(str(made), ScanOptions(local=str(folder)))
     assert "large.bin" in local(made, folder, allow_large=True)
 
@@ -149,7 +149,7 @@ def test_the_limit_is_of_all_local_files(
     elif where == "an editable install":
         editable(environment / SITE, root, "demo")
         options = {}
-    with pytest.raises(CannotBuild, match=r"has 3 MiB, more than 1; the largest file is .*large\.bin: .*--allow-large"):
+    with pytest.raises(CannotBuild, match=r"^local code: 3 MiB, more than 1; .*large\.bin with .*--allow-large"):
         scan(str(environment), ScanOptions(**options))  # type: ignore[arg-type]
     scanned = scan(str(environment), ScanOptions(allow_large=True, **options))  # type: ignore[arg-type]
     assert any(path.endswith("large.bin") for path in shipped(scanned))
@@ -178,7 +178,7 @@ def test_rules_of_the_repository_count_in_a_folder_of_it(made: Path, folder: Pat
         ("~/.ssh/work", "never ships: a place for credentials"),
         ("link", "never ships: a place for credentials"),
         (".venv", "never ships: an environment of its own"),
-        (".", "is where its code is: ship that with --local"),
+        (".", "the folder of the local code itself; ship that with --local"),
     ],
 )
 def test_an_include_that_must_not_ship_is_refused(

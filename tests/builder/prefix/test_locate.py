@@ -109,7 +109,7 @@ def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotAnEnvironment, match="is a file, not a folder"):
+    with pytest.raises(NotAnEnvironment, match="file: not a directory"):
         scan(str(tmp_path / "file"))
 
 
