@@ -123,7 +123,7 @@ def assert_whole(reference: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fresh", [False, True], ids=["same cache", "fresh cache"])
 @pytest.mark.parametrize("where", ["layout", "registry"])
 @pytest.mark.parametrize("part", [*PARTS, "findings", "bill of materials"])
-def test_the_next_push_sends_what_was_lost(
+def test_the_next_push_sends_lost_layers(
     tmp_path: Path, registry: RegistrySimulator, options: PushOptions, where: str, part: Part | Attached, fresh: bool
 ) -> None:
     reference = f"oci:{tmp_path}/out:v1" if where == "layout" else f"{registry.host}/team/envs:v1"
@@ -247,7 +247,7 @@ def test_answers_of_a_destination_are_asked_once_in_a_push(tmp_path: Path, regis
     registry.requests.clear()
     for _ in range(2):
         assert presence.there(wanted) == {str(each.digest) for each in wanted[:2]}
-    assert len(registry.asked("HEAD")) == 4, "what is gone may have come meanwhile"
+    assert len(registry.asked("HEAD")) == 4, "a lost blob may have been pushed again meanwhile"
     assert not presence.believed
 
 
