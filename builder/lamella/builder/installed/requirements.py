@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.files.hash_cache import Hashes
     from lamella.builder.installed.distributions import Distribution
-    from lamella.builder.prefix.interpreter import Facts, Prefix
+    from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix
 
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i686"}
@@ -64,7 +64,7 @@ def unmet(
     return [Finding(*fields) for fields in json.loads(answer)]
 
 
-def _pip(found: Iterable[Distribution], facts: Facts, left_out: Iterable[Distribution]) -> Iterator[Finding]:
+def _pip(found: Iterable[Distribution], facts: InterpreterFacts, left_out: Iterable[Distribution]) -> Iterator[Finding]:
     from packaging.markers import default_environment
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.specifiers import InvalidSpecifier, SpecifierSet

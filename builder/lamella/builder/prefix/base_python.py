@@ -15,7 +15,7 @@ from lamella.builder.prefix.walk import FoundFile, Tree, find_file, walk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lamella.builder.prefix.interpreter import Facts
+    from lamella.builder.prefix.interpreter import InterpreterFacts
 
 _TESTS = frozenset(
     {
@@ -58,7 +58,7 @@ def stdlib_skip(stdlib: str, *, sites: bool) -> Callable[[str, str], str | None]
     return skip
 
 
-def borrowed(facts: Facts) -> Tree:
+def borrowed(facts: InterpreterFacts) -> Tree:
     """Files of the base interpreter, at their places in an environment with its own interpreter."""
     stdlib = f"lib/python{facts.short}"
     tree = walk(facts.stdlib, stdlib, stdlib_skip(stdlib, sites=True), borrowed=True)
@@ -70,7 +70,7 @@ def borrowed(facts: Facts) -> Tree:
     return tree
 
 
-def executables(prefix: str, facts: Facts) -> list[FoundFile]:
+def executables(prefix: str, facts: InterpreterFacts) -> list[FoundFile]:
     """A venv's `python`: the base interpreter's file under its full name, and the two short names as links to it."""
     name = f"python{facts.short}"
     real = os.path.realpath(facts.base_executable)
@@ -79,7 +79,7 @@ def executables(prefix: str, facts: Facts) -> list[FoundFile]:
     return [FoundFile(f"bin/{name}", real, seen), *short]
 
 
-def owns(path: str, facts: Facts) -> bool:
+def owns(path: str, facts: InterpreterFacts) -> bool:
     """Whether `path`, in an environment with its own interpreter, is part of that interpreter."""
     short = facts.short
     top, _, rest = path.partition("/")
@@ -98,7 +98,7 @@ def owns(path: str, facts: Facts) -> bool:
     return path.startswith((f"include/python{short}/", "share/man/man1/python", "share/terminfo/"))
 
 
-def _libraries(facts: Facts) -> list[FoundFile]:
+def _libraries(facts: InterpreterFacts) -> list[FoundFile]:
     """libpython, if it is in a folder of the interpreter. Otherwise it is like any other library."""
     folder = os.path.join(facts.base_prefix, "lib")
     try:

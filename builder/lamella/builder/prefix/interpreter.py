@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lamella.builder.files.hash_cache import Hashes
-    from lamella.builder.prefix.locate import Kind, Located
+    from lamella.builder.prefix.locate import Kind, LocatedPrefix
 
 _SECONDS = 60
 _OLDEST = (3, 8)
@@ -60,8 +60,8 @@ print(json.dumps({
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """Facts about an interpreter. Paths are absolute; a venv's are those of its base interpreter."""
+class InterpreterFacts:
+    """InterpreterFacts about an interpreter. Paths are absolute; a venv's are those of its base interpreter."""
 
     version: str
     implementation: str
@@ -97,7 +97,7 @@ class Prefix:
     kind: Kind
     configuration: Mapping[str, str]
     """Settings in `pyvenv.cfg`; empty for any other kind."""
-    python: Facts
+    python: InterpreterFacts
 
     @property
     def stdlib(self) -> str:
@@ -115,13 +115,13 @@ class Prefix:
         return self.python.compiler != self.executable
 
 
-def prefix_of(located: Located, hashes: Hashes) -> Prefix:
+def prefix_of(located: LocatedPrefix, hashes: Hashes) -> Prefix:
     """Ask the located environment's interpreter. Raises the errors of `ask`."""
     python = ask(located.executable, hashes)
     return Prefix(located.prefix, located.executable, located.kind, located.configuration, python)
 
 
-def ask(executable: str, hashes: Hashes) -> Facts:
+def ask(executable: str, hashes: Hashes) -> InterpreterFacts:
     """Ask `executable` for its facts, which are remembered until its file changes.
 
     Raises `NotAnEnvironment` if it does not run, or if Lamella does not support it.
@@ -178,7 +178,7 @@ def _run(executable: str) -> str:
     return done.stdout.decode(errors="surrogateescape")
 
 
-def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> Facts:
+def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> InterpreterFacts:
     try:
         said = json.loads(answer)
         version, implementation = str(said["version"]), str(said["implementation"])
@@ -193,7 +193,7 @@ def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> F
             f"{executable}: {kind or 'Python ' + version}, which Lamella does not support; "
             f"use an ordinary CPython {'.'.join(map(str, _OLDEST))} or newer"
         )
-    return Facts(
+    return InterpreterFacts(
         version,
         implementation,
         said["cache_tag"],

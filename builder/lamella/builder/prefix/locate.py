@@ -24,7 +24,7 @@ _ADVICE = "name the folder that holds bin/python, such as .venv, or activate the
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class LocatedPrefix:
     """A folder with a Python in it."""
 
     prefix: str
@@ -35,7 +35,7 @@ class Located:
     """Settings in pyvenv.cfg; empty for any other kind."""
 
 
-def locate(prefix: str | None = None) -> Located:
+def locate(prefix: str | None = None) -> LocatedPrefix:
     """Locate the environment at `prefix`; without one, the active one, this folder's, or that of `python` on PATH.
 
     Raises `NotAnEnvironment` if there is none.
@@ -60,7 +60,7 @@ def active_prefix() -> str:
     return locate().prefix
 
 
-def _look(named: str, how: str) -> Located:
+def _look(named: str, how: str) -> LocatedPrefix:
     prefix = os.path.normpath(os.path.join(os.getcwd(), expanded(named)))
     if not os.path.isdir(prefix):
         problem = "not a directory" if os.path.lexists(prefix) else "no such folder"
@@ -81,7 +81,7 @@ def _look(named: str, how: str) -> Located:
             kind: Kind = "venv" if configuration else "plain"
             if os.path.isdir(os.path.join(prefix, "conda-meta")):
                 kind = "conda"
-            return Located(prefix, executable, kind, configuration)
+            return LocatedPrefix(prefix, executable, kind, configuration)
     raise NotAnEnvironment(f"{how}{prefix}: not a Python environment (no bin/python); {_ADVICE}")
 
 

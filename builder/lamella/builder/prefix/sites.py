@@ -9,7 +9,7 @@ from lamella.builder.prefix.locate import SHARED
 from lamella.layers.homes import home
 
 if TYPE_CHECKING:
-    from lamella.builder.prefix.interpreter import Facts, Prefix
+    from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix
 
 
 class Site(NamedTuple):
@@ -48,7 +48,7 @@ def user_base() -> str:
     return os.environ.get("PYTHONUSERBASE") or (f"{home()}/.local" if home() else "")
 
 
-def _system(folder: str, python: Facts) -> list[Site]:
+def _system(folder: str, python: InterpreterFacts) -> list[Site]:
     name = f"python{python.short}"
     if python.debian:
         folders = (f"local/lib/{name}", "lib/python3", f"lib/{name}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.environment import Environment, Package
     from lamella.builder.files.read import FileContent
-    from lamella.builder.prefix.interpreter import Facts, Prefix
+    from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix
     from lamella.builder.prefix.places import Place
     from lamella.builder.prefix.walk import FoundFile
     from lamella.layers.oci.documents import Platform
@@ -157,7 +157,7 @@ def unloadable(entries: Iterable[FoundFile], contents: Mapping[str, FileContent]
     return findings
 
 
-def uncompiled(facts: Facts) -> list[Finding]:
+def uncompiled(facts: InterpreterFacts) -> list[Finding]:
     """A finding if this machine has no Python of the environment's version to compile modules."""
     if facts.compiler:
         return []

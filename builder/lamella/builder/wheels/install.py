@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.installed.inventory import Inventory
     from lamella.builder.local.roots import Local
-    from lamella.builder.prefix.interpreter import Facts, Prefix
+    from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix
     from lamella.builder.prefix.walk import FoundFile
     from lamella.builder.wheels.cache import Read
     from lamella.layers.progress import Progress
@@ -71,7 +71,7 @@ def with_wheels(
     return seen
 
 
-def _builder(facts: Facts) -> str:
+def _builder(facts: InterpreterFacts) -> str:
     """The Python that builds: the environment's own, or one of its version here if that is another machine's."""
     if not facts.compiler:
         raise BuilderError(
