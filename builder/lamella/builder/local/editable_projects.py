@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _POINTER = "names folders of this machine, whose code ships in its place"
 
 
-class Projects(NamedTuple):
+class EditableProjects(NamedTuple):
     """Packages from editable installs and `.pth` files."""
 
     distributions: list[Distribution]
@@ -40,11 +40,11 @@ class Projects(NamedTuple):
     findings: list[Finding]
 
 
-def projects(
+def find_editable_projects(
     site: Site, path: str, found: Sequence[Distribution], inside: Callable[[str], bool], cache_path: str
-) -> Projects:
+) -> EditableProjects:
     """Read the projects that the files of `site` (which belongs at `path`) point to; `found` are its distributions."""
-    result = Projects(list(found), [], [], [], [], [])
+    result = EditableProjects(list(found), [], [], [], [], [])
     linked = _linked(site, path, result)
     for pointer in pointers(site.source, path, inside):
         if [root.path for root in pointer.roots] == [f"{path}/{pointer.file}"]:
@@ -66,7 +66,7 @@ def projects(
     return result
 
 
-def _linked(site: Site, path: str, result: Projects) -> dict[str, str]:
+def _linked(site: Site, path: str, result: EditableProjects) -> dict[str, str]:
     """Folder to the name of the project that `python setup.py develop` linked; their metadata is in it."""
     linked = {}
     for name, folder in egg_links(site.source):
@@ -79,7 +79,7 @@ def _linked(site: Site, path: str, result: Projects) -> dict[str, str]:
     return linked
 
 
-def _leave_out(names: Iterable[str], site: Site, path: str, result: Projects) -> None:
+def _leave_out(names: Iterable[str], site: Site, path: str, result: EditableProjects) -> None:
     for name in names:
         where = os.path.join(site.source, name) if site.borrowed else f"{path}/{name}"
         result.left_out.append(LeftOut(where, _POINTER))
@@ -107,7 +107,7 @@ def _rest(pointer: Pointer, path: str, cache_path: str) -> FoundFile | None:
     return find_file(f"{path}/{pointer.file}", source)
 
 
-def _keep(entry: FoundFile, result: Projects) -> None:
+def _keep(entry: FoundFile, result: EditableProjects) -> None:
     """Ship `entry` in place of the file at its path, whose recorded hash does not apply to it."""
     result.replaced.append(entry.path)
     result.entries.append(entry)
@@ -138,7 +138,7 @@ def _owner(
     return by_name.get(name) or Distribution("local", name, "", "", {})
 
 
-def _ship(root: Place, owner: Distribution, result: Projects) -> None:
+def _ship(root: Place, owner: Distribution, result: EditableProjects) -> None:
     """Add the files of `root` to those of `owner`."""
     keep = frozenset({os.path.basename(owner.records)}) if owner.records.endswith(".egg-info") else frozenset()
     tree = project_tree(root, keep, owner.name)

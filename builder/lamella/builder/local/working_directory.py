@@ -33,7 +33,7 @@ _BUILT = frozenset({"build", "dist", "htmlcov"})
 _INSTALLED = "an installed package of that name ships"
 
 
-class Working(NamedTuple):
+class LocalPackage(NamedTuple):
     """The local package."""
 
     distribution: Distribution | None
@@ -43,13 +43,13 @@ class Working(NamedTuple):
     findings: list[Finding]
 
 
-def working(local: Local, site: str, installed: Installed) -> Working:
+def find_local_package(local: Local, site: str, installed: Installed) -> LocalPackage:
     """Collect the code that `local` names, to ship in `site`, except code that is `installed`.
 
     Raises `CannotBuild` for a folder that the user named and that is not a project, and for an invalid include.
     """
     chosen = roots(local, installed)
-    result = Working(None, [], [], [], [*chosen.findings])
+    result = LocalPackage(None, [], [], [], [*chosen.findings])
     namesakes = Namesakes(installed.entries, site)
     for root in chosen.roots:
         _add(root, site, local, namesakes, result)
@@ -92,7 +92,7 @@ def within_limit(entries: Mapping[str, FoundFile], found: Iterable[Distribution]
         )
 
 
-def _add(root: Root, site: str, local: Local, namesakes: Namesakes, result: Working) -> None:
+def _add(root: Root, site: str, local: Local, namesakes: Namesakes, result: LocalPackage) -> None:
     folder = root.folder
     top = top_of(folder)
     ignore, asked = Ignore(folder, top=top), Ignore(folder, (".lamellaignore",), top)
@@ -148,7 +148,7 @@ def _hidden(path: str, source: str, folder: str, namesakes: Namesakes, findings:
     return None
 
 
-def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile], result: Working) -> None:
+def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile], result: LocalPackage) -> None:
     source = os.path.normpath(os.path.join(base, expanded(path)))
     name = os.path.basename(source)
     if not os.path.lexists(source):

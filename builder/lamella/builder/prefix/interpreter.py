@@ -61,7 +61,7 @@ print(json.dumps({
 
 @dataclass(frozen=True, slots=True)
 class InterpreterFacts:
-    """InterpreterFacts about an interpreter. Paths are absolute; a venv's are those of its base interpreter."""
+    """Facts about an interpreter. Paths are absolute; a venv's are those of its base interpreter."""
 
     version: str
     implementation: str

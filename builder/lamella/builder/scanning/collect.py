@@ -10,9 +10,9 @@ from lamella.builder.environment import LeftOut
 from lamella.builder.installed.conda import conda_packages, conda_skip
 from lamella.builder.installed.distributions import distributions
 from lamella.builder.installed.inventory import Inventory
-from lamella.builder.local.editable_projects import projects
+from lamella.builder.local.editable_projects import find_editable_projects
 from lamella.builder.local.roots import Installed
-from lamella.builder.local.working_directory import working
+from lamella.builder.local.working_directory import find_local_package
 from lamella.builder.prefix import base_python
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.prefix.places import in_environment, made_at, places
@@ -155,7 +155,7 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
             else:
                 entries[entry.path] = entry
         entries |= _scripts(found, site, entries)
-    brought = projects(site, path, found, inside, cache_path)
+    brought = find_editable_projects(site, path, found, inside, cache_path)
     for replaced in brought.replaced:
         entries.pop(replaced, None)
     for entry in brought.entries:
@@ -186,7 +186,7 @@ def _add_local(gathered: Inventory, local: Local, prefix: Prefix) -> Inventory:
         prefix=prefix.path,
         folders=tuple(own),
     )
-    added = working(local, site, installed)
+    added = find_local_package(local, site, installed)
     gathered = gathered._replace(
         left_out=[*gathered.left_out, *added.left_out], findings=[*gathered.findings, *added.findings]
     )
