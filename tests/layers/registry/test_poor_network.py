@@ -12,6 +12,7 @@ import pytest
 
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
 from lamella.layers.oci.storage import fetch_document
+from lamella.layers.registry import pages as paging
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from lamella.layers.trust import Trust
@@ -123,6 +124,17 @@ def test_fetch_gets_on_however_often_a_long_blob_breaks(simulator: RegistrySimul
     thing = blob(BIG).pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", SOON.tries * 2, cut=200_000)]
     assert read(registry, thing.descriptor) == BIG
+
+
+@pytest.mark.parametrize("each", [1, 1000])
+def test_fetch_gives_up_on_connections_that_bring_next_to_nothing(
+    simulator: RegistrySimulator, registry: Registry, each: int
+) -> None:
+    thing = blob(BIG).pushed(registry)
+    simulator.faults = [Fault("GET .*/blobs/", 999, cut=each)]
+    with pytest.raises(Unreachable):
+        read(registry, thing.descriptor)
+    assert len(simulator.asked("GET .*/blobs/")) == SOON.tries
 
 
 def test_fetch_breaks_off_what_drips_and_goes_on(simulator: RegistrySimulator) -> None:
@@ -302,6 +314,85 @@ def test_tags_follow_links_from_page_to_page(simulator: RegistrySimulator, regis
     simulator.tags["team/envs"] = {f"v{number}": "" for number in range(8)}
     assert registry.tags() == [f"v{number}" for number in range(8)]
     assert len(simulator.asked("GET .*/tags/list")) == 3
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '<{path}>; REL="Next"',
+        "<{path}>; rel=next",
+        '<{path}>; title="a, b; c=\\"<x>\\""; rel="prev next"',
+        '</v2/other>; rel="prev", <{path}>; rel="next"',
+        '<{path}>;rel="next";title*=UTF-8\'\'x, </v2/other>; rel="last"',
+        "<{query}>; rel=next",
+        '<https://internal.example:8443{path}>; rel="next"',
+        '<http://169.254.169.254{path}#x>; rel="next"',
+        '<//evil.example{path}>; rel="next"',
+    ],
+)
+def test_tags_follow_every_spelling_of_a_link_at_the_registry_itself(
+    simulator: RegistrySimulator, registry: Registry, link: str
+) -> None:
+    simulator.page = 3
+    simulator.tags["team/envs"] = {f"v{number}": "" for number in range(5)}
+    query = "?n=3&last=v2"
+    simulator.faults = [
+        Fault("GET .*n=1000", 1, headers={"Link": link.format(path=f"/v2/team/envs/tags/list{query}", query=query)})
+    ]
+    assert registry.tags() == [f"v{number}" for number in range(5)]
+    assert [request.path for request in simulator.asked("GET")][1:] == [f"/v2/team/envs/tags/list{query}"]
+
+
+@pytest.mark.parametrize("header", ["", "nonsense", "</v2/x>", '</v2/x>; rel="previous"', '</v2/x>; title="rel=next"'])
+def test_tags_without_a_next_page_end(simulator: RegistrySimulator, registry: Registry, header: str) -> None:
+    simulator.tags["team/envs"] = {"v1": ""}
+    simulator.faults = [Fault("GET", 9, headers={"Link": header} if header else {})]
+    assert registry.tags() == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ("/v2/team/envs/tags/list?n=1000", "list repeats a page"),
+        ("/v2/team/envs/tags/list?n=1000&page=2", "list of tags repeats"),
+        ("http://[bad/x", "list continues at an invalid URL"),
+    ],
+)
+def test_a_list_of_tags_without_end_is_broken_off(
+    simulator: RegistrySimulator, registry: Registry, link: str, message: str
+) -> None:
+    simulator.tags["team/envs"] = {"v1": ""}
+    simulator.faults = [Fault("GET", 9, headers={"Link": f"<{link}>; rel=next"})]
+    with pytest.raises(InvalidContent, match=rf"^{simulator.host}/team/envs: the registry's {message}"):
+        registry.tags()
+    assert len(simulator.requests) <= 2
+
+
+@pytest.mark.parametrize(("pages", "size"), [(20, 1), (1000, 100)])
+def test_a_list_of_ever_new_pages_is_broken_off(
+    simulator: RegistrySimulator, registry: Registry, monkeypatch: pytest.MonkeyPatch, pages: int, size: int
+) -> None:
+    monkeypatch.setattr(paging, "MAX_PAGES", pages)
+    monkeypatch.setattr(paging, "MAX_BYTES", 20 * size)
+    for number in range(60):
+        body = json.dumps({"tags": [f"v{number}" + "x" * size]}).encode()
+        link = f"</v2/team/envs/tags/list?page={number + 1}>; rel=next"
+        simulator.faults.append(Fault("GET .*/tags/", 1, 200, {"Link": link}, body))
+    with pytest.raises(InvalidContent, match=r"has no end after \d+ pages and \d+ bytes; report this to"):
+        registry.tags()
+    assert len(simulator.requests) <= 21
+
+
+def test_a_page_that_breaks_off_is_asked_for_again(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.tags["team/envs"] = {"v1": "", "v2": ""}
+    simulator.faults = [Fault("GET .*/tags/", 2, cut=5)]
+    assert registry.tags() == ["v1", "v2"]
+
+
+def test_names_that_no_tag_can_have_are_left_out_of_the_list(simulator: RegistrySimulator, registry: Registry) -> None:
+    body = json.dumps({"tags": ["v1", 5, None, "a\x1b[2J", "x" * 129, "\ud800", "", ["v2"]]}).encode()
+    simulator.faults = [Fault("GET .*/tags/", 1, 200, body=body)]
+    assert registry.tags() == ["v1"]
 
 
 def test_a_tag_that_is_not_there_is_told_with_those_that_are(simulator: RegistrySimulator, registry: Registry) -> None:

@@ -59,6 +59,11 @@ class Reference:
         return _registry(text, name, digest)
 
 
+def is_tag(value: object) -> bool:
+    """Return whether `value`, as a registry's list has it, can be a reference's tag."""
+    return isinstance(value, str) and bool(_TAG.fullmatch(value))
+
+
 def is_registry(name: str) -> bool:
     """Whether `name` can be a reference's registry: a host with an optional port."""
     return bool(_HOST.fullmatch(name))

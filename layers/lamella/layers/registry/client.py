@@ -83,6 +83,7 @@ class Client:
         self._chosen = None if plain else self._given
         self._plain = plain
         self.host = self._given.authority
+        self.path = self._given.path
         self._signer = signer(self) if signer else None
         self._tls = tls
         self._headers = dict(headers or {})

@@ -1,4 +1,4 @@
-"""One blob from a registry as one stream, however often the connection breaks."""
+"""One blob of a registry as one stream, over as many connections as it takes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from lamella.layers.registry.response import Response
 
 _SKIP = 1 << 20
+_PROGRESS = 64 << 10
+"""Bytes after which a connection counts as useful: with one byte each, a blob of 1 GB would never end."""
 _PART = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
 
 
 class Download:
-    """Reads a blob and goes on after a broken connection, where the registry knows Range, or else from the start.
+    """A blob that is read on after a broken connection: with Range, or from the start if that is unsupported.
 
-    `ask` makes the request with the given headers and gives a response that passed `fitting`. What was read before is
-    never read again from here, so a reader that hashes what it is given stays right.
+    `ask` makes the request with the given headers and returns a response that passed `fitting`. No byte
+    is returned twice, so that a reader can hash them.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Download:
         self._patience = patience
         self._offset = 0
         self._failures = 0
+        self._came = 0
         self._response: Response | None = None
 
     def read(self, size: int = -1, /) -> bytes:
@@ -47,18 +50,19 @@ class Download:
             except Interrupted as failure:
                 self.close()
                 if self._offset == self._descriptor.size:
-                    # Everything came; that the connection broke behind it does not matter.
+                    # All bytes came before the connection broke.
                     return b""
-                # In a row: a long blob over a poor line may break often, as long as it gets on.
-                self._failures += 1
+                # In a row: a long blob over a poor line may break often, if each connection brings a piece.
+                self._failures = 1 if self._came >= _PROGRESS else self._failures + 1
+                self._came = 0
                 self._patience.wait(self._failures, failure)
             else:
-                self._failures = 0 if chunk else self._failures
+                self._came += len(chunk)
                 self._offset += len(chunk)
                 return chunk
 
     def close(self) -> None:
-        """Gives the connection back."""
+        """Give the connection back. Idempotent."""
         if self._response:
             self._response.close()
             self._response = None
@@ -74,7 +78,7 @@ class Download:
         return response
 
     def _skip(self, response: Response) -> None:
-        # A registry without Range begins again; what was handed out already is not handed out twice.
+        # A registry without Range starts again; these bytes were returned before.
         left = self._offset
         while left:
             chunk = response.read(min(left, _SKIP))
@@ -84,7 +88,10 @@ class Download:
 
 
 def fitting(response: Response, descriptor: Descriptor, offset: int) -> Response:
-    """`response`, whose head is that of the blob from `offset` on or from its start; else closed, and `InvalidContent`."""
+    """Return `response` if its head is that of the blob, from `offset` on or from its start.
+
+    Else close it and raise `InvalidContent`.
+    """
     wrong = ""
     part = _PART.fullmatch(response.header("Content-Range"))
     length = part[2] if part else response.header("Content-Length")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
+import json
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from lamella.layers.errors import (
     UnsafeLayer,
 )
 from lamella.layers.oci.documents import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest, Index
+from lamella.layers.oci.reference import is_tag
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import is_derived, listed
 from lamella.layers.oci.values import bounded_decimal
@@ -28,6 +29,7 @@ from lamella.layers.registry.auth import Tokens
 from lamella.layers.registry.client import Body, Client
 from lamella.layers.registry.download import Download, fitting
 from lamella.layers.registry.mirrors import Mirror, mirrors_of
+from lamella.layers.registry.pages import pages
 from lamella.layers.registry.retry import Patience, patiently
 from lamella.layers.registry.upload import PART, SUCCESS, TooLarge, Upload, location_of, opened
 from lamella.layers.registry.url import Address, is_loopback
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
 _DOCUMENTS = MANIFEST_TYPES | INDEX_TYPES
 _ACCEPT = ", ".join(sorted(_DOCUMENTS))
-_MAX_PAGES = 1000
 
 
 def endpoint(registry: str, trust: Trust = Trust()) -> str:
@@ -99,6 +100,9 @@ class Registry:
         self._writes = not mirrors
         self._known_mirrors: list[tuple[Mirror, Client]] | None = None if mirrors else []
         self._dead: set[str] = set()
+
+    def __str__(self) -> str:
+        return f"{self._name}/{self._repository}"
 
     def fetch(self, descriptor: Descriptor) -> contextlib.AbstractContextManager[Reader]:
         """See `Fetcher`."""
@@ -208,7 +212,7 @@ class Registry:
                 raise
             there = "list its tags with lamella tags"
             with contextlib.suppress(LayersError):
-                there = listed(self._page(f"/{self._repository}/tags/list?n=1000")[0])
+                there = listed(next(self._tag_pages()))
             raise NotFound(f"{self._name}/{self._repository}: no tag {name!r}; {there}") from error
         descriptor = Descriptor.of(media_type, content)
         with self._lock:
@@ -218,27 +222,23 @@ class Registry:
     def tags(self) -> list[str]:
         """See `Resolver`."""
         found: set[str] = set()
-        target = f"/{self._repository}/tags/list?n=1000"
-        for _ in range(_MAX_PAGES):
-            tags, target = self._page(target)
+        for tags in self._tag_pages():
+            if tags and found.issuperset(tags):
+                raise InvalidContent(f"{self}: the registry's list of tags repeats; report this to its operator")
             found.update(tags)
-            if not target:
-                break
         return sorted(found)
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
         """See `Storage`."""
         found: list[Descriptor] = []
-        target = f"/{self._repository}/referrers/{digest}"
-        for _ in range(_MAX_PAGES):
-            with self._patiently("GET", target, {200, 404}) as response:
-                # Some answer 200 to everything, with a page of their own.
-                if response.status == 404 or response.content_type not in INDEX_TYPES:
+        try:
+            for response, content in self._pages(f"/{self._repository}/referrers/{digest}"):
+                # Some registries answer 200 to everything, with a page of their own.
+                if response.content_type not in INDEX_TYPES:
                     return None
-                found += Index.parse(response.body(MAX_DOCUMENT)).manifests
-                target = _next(response)
-            if not target:
-                break
+                found += Index.parse(content).manifests
+        except NotFound:
+            return None
         return tuple(found)
 
     def close(self) -> None:
@@ -246,16 +246,26 @@ class Registry:
         for client in [self._client, *(client for _, client in self._known_mirrors or ())]:
             client.close()
 
-    def _page(self, target: str) -> tuple[list[str], str]:
-        with self._patiently("GET", target, {200}) as response:
+    def _tag_pages(self) -> Iterator[list[str]]:
+        for _, content in self._pages(f"/{self._repository}/tags/list?n=1000"):
             try:
-                tags = response.json(MAX_DOCUMENT)["tags"]
-            except (InvalidContent, LookupError, TypeError):
+                tags = json.loads(content)["tags"]
+            except (ValueError, RecursionError, LookupError, TypeError):
                 tags = ""
-            # distribution says null for none.
+            # distribution answers null for an empty list.
             if tags is not None and not isinstance(tags, list):
                 raise InvalidContent(f"{self._name}: answer is not a list of tags; check for a proxy in between")
-            return [tag for tag in tags or () if isinstance(tag, str)], _next(response)
+            yield [tag for tag in tags or () if is_tag(tag)]
+
+    def _pages(self, target: str) -> Iterator[tuple[Response, bytes]]:
+        def read(page: str) -> tuple[Response, bytes]:
+            url = self._client.address.at(page)
+            response = self._client.request("GET", url, self._repository, {200}, scopes=self._pulling())
+            return response, response.body(MAX_DOCUMENT)
+
+        return pages(
+            lambda page: patiently(self._patience, lambda: read(page)), f"{self._client.path}{target}", str(self)
+        )
 
     def _document(self, name: str) -> tuple[str, bytes]:
         target = f"/{self._repository}/manifests/{name}"
@@ -386,9 +396,3 @@ class _Blaming:
     def read(self, size: int = -1, /) -> bytes:
         with self._blaming():
             return self._stream.read(size)
-
-
-def _next(response: Response) -> str:
-    """The URL of the next page, or an empty string. Source: RFC 8288."""
-    link = re.search(r'<([^>]*)>\s*;[^,]*\brel="?next"?', response.header("Link"))
-    return response.address.joined(link[1], response.host).url if link else ""

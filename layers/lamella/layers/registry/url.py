@@ -57,6 +57,10 @@ class Address:
         """Return this address with another scheme."""
         return replace(self, url=scheme + self.url[len(self.scheme) :], scheme=scheme)
 
+    def at(self, target: str) -> str:
+        """Return the URL of a target, a path with its query, on this server."""
+        return f"{self.scheme}://{self.authority}{target}"
+
     @property
     def origin(self) -> tuple[str, str, int | None]:
         """The server of a request to it: credentials are for this whole."""
