@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -210,6 +211,30 @@ def test_resolve_refuses_a_manifest_that_the_digest_does_not_name(
     simulator.faults = [Fault("GET .*/manifests/", 1, body=b"{}")]
     with pytest.raises(InvalidContent, match=r"sent sha256:.* instead of sha256:"):
         registry.resolve(str(manifest.descriptor.digest))
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_resolve_refuses_a_manifest_that_a_proxy_wrote_anew(
+    simulator: RegistrySimulator, registry: Registry, algorithm: str
+) -> None:
+    manifest = push_image(registry, [b"content"], "v1")
+    ((_, content),) = simulator.manifests["team/envs"].values()
+    stored = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+    header = {"Docker-Content-Digest": stored}
+    simulator.faults = [Fault("GET", 1, headers=header), Fault("GET", 1, headers=header, body=content + b"\n")]
+    assert registry.resolve("v1") == manifest.descriptor
+    with pytest.raises(InvalidContent, match=rf"the manifest v1 of team/envs is {stored} in the registry and sha256:"):
+        registry.resolve("v1")
+
+
+@pytest.mark.parametrize("header", ["nonsense", "sha256:0", "md5:" + "0" * 32])
+def test_resolve_refuses_a_digest_that_is_not_one(
+    simulator: RegistrySimulator, registry: Registry, header: str
+) -> None:
+    push_image(registry, [b"content"], "v1")
+    simulator.faults = [Fault("GET", 1, headers={"Docker-Content-Digest": header})]
+    with pytest.raises(InvalidContent, match="not a digest"):
+        registry.resolve("v1")
 
 
 def test_what_a_registry_says_is_shown_without_what_could_harm_a_terminal(

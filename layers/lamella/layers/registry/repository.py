@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import threading
@@ -283,8 +284,15 @@ class Registry:
                 f"{client.host}: answer of type {response.content_type[:100]!r} for the manifest {name} of "
                 f"{self._repository}; check for a proxy or a login page in between"
             )
-        if ":" in name and Digest.of(content) != Digest.parse(name):
+        if ":" in name and not _names(Digest.parse(name), content):
             raise InvalidContent(f"{client.host}: sent {Digest.of(content)} instead of {name}")
+        # The registry's own digest: a reference that is pinned to another one could not be pulled again.
+        stored = response.header("Docker-Content-Digest")
+        if ":" not in name and stored and not _names(Digest.parse(stored), content):
+            raise InvalidContent(
+                f"{client.host}: the manifest {name} of {self._repository} is {stored} in the registry and "
+                f"{Digest.of(content)} here; check for a proxy in between that changes it"
+            )
         return response.content_type, content
 
     def _get(self, client: Client, target: str, name: object, headers: dict[str, str]) -> Response:
@@ -384,6 +392,10 @@ class Registry:
 
     def _pushing(self) -> set[str]:
         return {f"repository:{self._repository}:pull,push"}
+
+
+def _names(digest: Digest, content: bytes) -> bool:
+    return hashlib.new(digest.algorithm, content).hexdigest() == digest.hex
 
 
 class _Blaming:
