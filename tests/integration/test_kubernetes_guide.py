@@ -157,7 +157,7 @@ def test_an_init_container_that_runs_again_with_a_tag_that_was_moved_names_what_
 
     said = machine.run(here(NODE_STORE, pushed["2.0"]), "train", "0000-1")
 
-    assert f"/var/lib/lamella/pods/0000-1/env holds {pushed['1.0']} already" in said.logs["environment"], said
+    assert f"/var/lib/lamella/pods/0000-1/env: already holds {pushed['1.0']}" in said.logs["environment"], said
 
 
 def test_a_pods_environment_is_taken_away_when_the_pod_is_gone_and_not_before(
@@ -172,10 +172,10 @@ def test_a_pods_environment_is_taken_away_when_the_pod_is_gone_and_not_before(
     shutil.rmtree(machine.folder / "var/log/pods/default_goes_uid-of-goes")
     log_folder(machine, "cleaner", "uid-of-cleaner")
 
-    cleaner = pod_of(here(CLEANER, "")).replace("--older-than 14d", "--all")
+    cleaner = pod_of(here(CLEANER, "")).replace("--older-than 14d", "--all --yes")
     said = machine.run(cleaner, "cleaner", "uid-of-cleaner", until="freed")
 
-    assert f"{pushed['2.0']} at /var/lib/lamella/pods/uid-of-goes/env" in said.logs["gc"], said
+    assert f"{pushed['2.0']} from /var/lib/lamella/pods/uid-of-goes/env" in said.logs["gc"], said
     assert os.listdir(store / "pods") == ["uid-of-stays"]
     assert len(list(store.glob("layers/*/*"))) == layers - 1
     assert machine.restart("stays", "main") == "1.0\n"
