@@ -160,7 +160,8 @@ def test_many_entries_in_a_small_blob_are_stopped_by_what_they_expand_to() -> No
 
 
 @pytest.mark.parametrize(
-    ("field", "seconds"), [(b"00000000000\0", 0), (b"22636200000 ", 0o22636200000), (b"           \0", 0)]
+    ("field", "seconds"),
+    [(b"00000000000\0", 0), (b"22636200000 ", 0o22636200000), (b" 1234567     "[:12], 0o1234567), (bytes(12), 0)],
 )
 def test_octal_fields_as_writers_pad_them(field: bytes, seconds: int) -> None:
     (entry,) = Archive(io.BytesIO(tars.header(b"f", mtime=field) + END))

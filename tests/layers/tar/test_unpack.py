@@ -6,22 +6,36 @@ import gzip
 import os
 import re
 import stat
+import subprocess
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from lamella.layers.errors import InvalidContent, LayersError, UnsafeLayer
+from lamella.layers.errors import InvalidContent, LayersError, StoreError, UnsafeLayer
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, Descriptor, Digest, Layer
 from lamella.layers.progress import Silent
 from lamella.layers.pulling.fetch import fetch
-from lamella.layers.store.incoming import receive
+from lamella.layers.pulling.pull import pull
+from lamella.layers.pulling.worker import Worker
+from lamella.layers.store.incoming import receive, remove
 from lamella.layers.store.store import Store
 from lamella.layers.tar.decompress import MAX_WINDOW
 from support import tars
+from support.engines import need_root
+from support.published import publish_layers
 from support.tars import END, file, folder, hardlink, header, pax, symlink
+
+
+def changed(tar: bytes, at: int, content: bytes) -> bytes:
+    """`tar` with other bytes in its first header, and a right checksum."""
+    block = bytearray(tar[:512])
+    block[at : at + len(content)] = content
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 0x20 + sum(block[156:]))
+    return bytes(block) + tar[512:]
+
 
 DEEP = b"/".join([b"d"] * 140)
 LONG = b"/".join([b"n" * 250] * 17)
@@ -131,8 +145,35 @@ REFUSED = {
     "a PAX record longer than its header": (pax(b"99 path=a\n") + file(b"x"), "a PAX record is malformed"),
     "a PAX record of length 0": (pax(b"0 path=a\n") + file(b"x"), "a PAX record is malformed"),
     "a PAX record with a signed length": (pax(b"+9 path=a\n") + file(b"x"), "a PAX record is malformed"),
-    "a PAX header of 1 MiB": (pax({b"comment": b"x" * (1 << 20)}) + file(b"x"), "at most 65536"),
+    "a PAX header of 1 MiB": (pax({b"comment": b"x" * (1 << 20)}) + file(b"x"), "at most 16384"),
     "a PAX sparse file": (pax({b"GNU.sparse.size": b"1"}) + file(b"x"), "a PAX record 'GNU.sparse.size' is refused"),
+    "a user that is not a number": (changed(file(b"f"), 108, b"evil"), "the owner or device of 'f' is not a number"),
+    "a group of spaces": (changed(file(b"f"), 116, b" " * 8), "the owner or device of 'f' is not a number"),
+    "a device that is not a number": (changed(file(b"f"), 329, b"-000001"), "the owner or device of 'f' is not"),
+    "bytes behind the end of a name": (file(b"good\0evil"), "bytes are hidden in the header of 'good'"),
+    "bytes behind the end of a target": (symlink(b"s", b"good\0evil"), "bytes are hidden in the header of 's'"),
+    "bytes behind the end of a user's name": (
+        changed(file(b"f"), 265, b"a\0b"),
+        "bytes are hidden in the header of 'f'",
+    ),
+    "bytes behind the end of the prefix": (header(b"f", prefix=b"a\0b"), "bytes are hidden in the header of 'f'"),
+    "bytes where a header has none": (changed(file(b"f"), 500, b"x"), "bytes are hidden in the header of 'f'"),
+    "bytes in a PAX header's own header": (
+        changed(pax({b"path": b"f"}), 500, b"x") + file(b"x"),
+        "bytes are hidden in the header of '././@PaxHeader'",
+    ),
+    "a PAX header under GNU's magic": (
+        changed(pax({b"path": b"f"}), 257, tars.GNU) + file(b"x"),
+        "only POSIX (ustar and PAX) archives are unpacked",
+    ),
+    "a size behind a NUL": (header(b"f", size=b"\0" * 10 + b"01"), "want octal digits"),
+    "a time of spaces": (header(b"f", mtime=b" " * 12), "want octal digits"),
+    "a file with a link's target in its header": (
+        header(b"f", link=b"x"),
+        "'f' is a file with a link's target",
+    ),
+    "a PAX user that is not a number": (pax({b"uid": b"root"}) + file(b"f"), "a PAX record 'uid' is 'root'"),
+    "a PAX time that is not a number": (pax({b"atime": b"now"}) + file(b"f"), "a PAX record 'atime' is 'now'"),
     "an old archive without a magic": (header(b"f", magic=bytes(8)), "only POSIX (ustar and PAX) archives"),
     # What no environment needs
     "a whiteout": (file(b"lib/.wh.site.py"), "'lib/.wh.site.py' is a whiteout"),
@@ -309,6 +350,73 @@ class TestCompression:
         with pytest.raises(InvalidContent, match="is not an OCI layer"):
             place.bring(layer, blob)
         place.assert_untouched()
+
+
+class TestBounds:
+    def test_refuses_more_content_than_the_layer_announces(self, place: Place) -> None:
+        tar = file(b"one", b"x" * 60) + file(b"two", b"x" * 41) + END
+        layer, blob = tars.layer(tar, unpacked=100)
+        with pytest.raises(UnsafeLayer, match="its files have more than the 100 bytes that it announces"):
+            place.bring(layer, blob)
+        place.assert_untouched()
+
+    def test_takes_the_content_that_the_layer_announces(self, place: Place) -> None:
+        layer, blob = tars.layer(file(b"one", b"x" * 60) + file(b"two", b"x" * 40) + END, unpacked=100)
+        place.bring(layer, blob)
+        assert os.path.getsize(place.store.layer_path(layer.diff_id) + "/two") == 40
+
+    @pytest.mark.parametrize(
+        "outside",
+        [
+            file(b"etc/passwd", b"root::0:0::/:/bin/sh"),
+            file(b"opt/environment", b"x"),
+            file(b"opt/env", b"x"),
+            folder(b"etc"),
+            folder(b"opt/envs"),
+            symlink(b"opt", b"/etc"),
+            symlink(b"lib", b"usr/lib"),
+            hardlink(b"etc", b"opt/env/f"),
+        ],
+        ids=["file", "neighbour", "prefix a file", "folder", "folder beside", "parent a link", "link", "hard link"],
+    )
+    @pytest.mark.parametrize("workers", [False, True])
+    def test_refuses_an_entry_outside_the_image_prefix(self, place: Place, outside: bytes, workers: bool) -> None:
+        layer, blob = tars.layer(file(b"opt/env/f", b"x") + outside + END)
+        path = f"{place.store.path}/partial/one"
+        receiver = Worker().receive if workers else receive
+        with pytest.raises(UnsafeLayer, match=r"outside the image prefix '/opt/env'|is not a folder"):
+            receiver(BytesIO(blob), layer, path, "/opt/env")
+        remove(path)
+        place.assert_untouched()
+
+    def test_takes_the_folders_from_the_root_to_the_image_prefix(self, tmp_path: Path) -> None:
+        folders = folder(b"./") + folder(b"./opt/") + folder(b"./opt/env") + folder(b"./opt/env/lib")
+        layer, blob = tars.layer(folders + file(b"./opt/env/lib/f", b"x") + END)
+        receive(BytesIO(blob), layer, str(tmp_path / "layer"), "/opt/env")
+        assert (tmp_path / "layer/tree/opt/env/lib/f").read_bytes() == b"x"
+
+    def test_a_pull_refuses_an_entry_outside_the_image_prefix(self, place: Place) -> None:
+        layer, blob = tars.layer(file(b"etc/passwd", b"x") + END)
+        layout = place.root.parent / "published"
+        digest = publish_layers(OciLayout(str(layout), create=True), "v1", [(layer, blob)])
+        with pytest.raises(UnsafeLayer, match="'etc/passwd' is outside the image prefix '/opt/env'"):
+            pull(f"oci:{layout}@{digest}", store=place.store)
+        assert not place.store.has(layer.diff_id)
+
+    @pytest.mark.slow
+    def test_leaves_room_for_files_of_others_on_the_disk(self, tmp_path: Path) -> None:
+        need_root()
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=20k", "none", str(disk)], check=True)
+        try:
+            tar = b"".join(file(b"%d" % number) for number in range(20_400)) + END
+            layer, blob = tars.layer(tar)
+            with pytest.raises(StoreError, match=r"more files \(inodes\); free some with lamella gc"):
+                receive(BytesIO(blob), layer, str(disk / "layer"))
+            assert os.statvfs(disk).f_favail >= 100
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
 
 
 class TestIdentity:

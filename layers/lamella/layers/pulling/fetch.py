@@ -39,16 +39,16 @@ _SIGN_OF_LIFE = 1.0
 """Seconds between two signs for processes that wait for this one's layers."""
 
 
-def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress) -> int:
+def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress, prefix: str = "") -> int:
     """Brings each of `layers` into the store, in about this order; bytes of blobs that were moved.
 
     Layers that another process is fetching come last, and are waited for. The first error stops all; what was
-    committed by then stays.
+    committed by then stays. `prefix`: the image prefix, which no layer must leave.
     """
     store.prepare()
     total = sum(layer.descriptor.size for layer in layers)
     with ExitStack() as stack:
-        run = _Run(layers, fetcher, store, progress, _workers(stack) if total >= LARGE else None)
+        run = _Run(layers, fetcher, store, progress, _workers(stack) if total >= LARGE else None, prefix=prefix)
         progress.begin(_TASK, total, "B")
         threads = [
             threading.Thread(target=run.work, name=f"lamella-pull-{number}", daemon=True)
@@ -117,10 +117,13 @@ class _Run:
         store: Store,
         progress: Progress,
         workers: SimpleQueue[Worker] | None,
+        *,
+        prefix: str,
     ) -> None:
         self._fetcher = fetcher
         self._store = store
         self._progress = progress
+        self._prefix = prefix
         self._workers = workers
         self._todo = deque((layer, False) for layer in layers)
         self._claims: list[Claim] = []
@@ -211,16 +214,16 @@ class _Run:
     def _unpack(self, layer: Layer, path: str) -> None:
         if self._workers is None:
             with self._fetched(layer) as stream:
-                receive(stream, layer, path)
+                receive(stream, layer, path, self._prefix)
         elif layer.descriptor.size > _SMALL:
             # No connection is opened that would then wait for a worker.
             with self._worker(self._workers) as worker, self._fetched(layer) as stream:
-                worker.receive(stream, layer, path)
+                worker.receive(stream, layer, path, self._prefix)
         else:
             with self._fetched(layer) as stream:
                 blob = BytesIO(b"".join(iter(partial(stream.read, _SMALL), b"")))
             with self._worker(self._workers) as worker:
-                worker.receive(blob, layer, path)
+                worker.receive(blob, layer, path, self._prefix)
 
     @contextmanager
     def _fetched(self, layer: Layer) -> Iterator[Reader]:

@@ -134,7 +134,7 @@ def leased(
                 from lamella.layers.pulling.fetch import fetch
 
                 _check_room(store, todo)
-                moved = fetch(todo.fetch, source, store, progress or Silent())
+                moved = fetch(todo.fetch, source, store, progress or Silent(), environment.prefix)
             # A command may now run for days: no connection waits for its end.
             source.close()
             yield Pulled(str(found.reference), environment, todo, moved, keeps)

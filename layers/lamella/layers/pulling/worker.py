@@ -58,18 +58,18 @@ class Worker:
         """As `subprocess.Popen.returncode`; None while the process is there."""
         return self._process.poll()
 
-    def receive(self, stream: Reader, layer: Layer, path: str) -> Unpacked:
+    def receive(self, stream: Reader, layer: Layer, path: str, prefix: str = "") -> Unpacked:
         """As `partial.receive`. After an error the process has ended, and writes nothing more to `path`."""
         if self._closed:
             self._start()
         try:
-            return self._receive(stream, layer, path)
+            return self._receive(stream, layer, path, prefix)
         except BaseException:
             self.close()
             raise
 
-    def _receive(self, stream: Reader, layer: Layer, path: str) -> Unpacked:
-        job = {"layer": layer.descriptor.to_value(), "diff_id": str(layer.diff_id), "path": path}
+    def _receive(self, stream: Reader, layer: Layer, path: str, prefix: str) -> Unpacked:
+        job = {"layer": layer.descriptor.to_value(), "diff_id": str(layer.diff_id), "path": path, "prefix": prefix}
         # A broken pipe: it has refused the layer before its end, and says why.
         with contextlib.suppress(BrokenPipeError):
             self._input.write(json.dumps(job).encode() + b"\n")
@@ -110,12 +110,12 @@ def serve() -> None:
         layer = Layer(Descriptor.from_value(job["layer"]), Digest.parse(job["diff_id"]))
         answer: dict[str, object]
         try:
-            unpacked = receive(_Blob(source, layer.descriptor.size), layer, job["path"])
+            unpacked = receive(_Blob(source, layer.descriptor.size), layer, job["path"], job["prefix"])
             answer = {"entries": unpacked.entries, "bytes": unpacked.bytes}
         except LayersError as error:
             answer = {"error": type(error).__name__, "message": str(error)}
         except OSError as error:
-            answer = {"errno": error.errno, "path": error.filename}
+            answer = {"errno": error.errno, "path": os.fsdecode(error.filename or "")}
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
         if "entries" not in answer:

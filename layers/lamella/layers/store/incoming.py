@@ -9,11 +9,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, StoreError, UnsafeLayer
-from lamella.layers.oci.annotations import PACKAGE, VERSION
+from lamella.layers.oci.annotations import PACKAGE, UNPACKED, VERSION
+from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.store import locks
 from lamella.layers.store.store import make_folder
 from lamella.layers.tar.decompress import DiffReader, decompressed, expansion_limit
-from lamella.layers.tar.unpack import Unpacked, ensure_mode, unpack
+from lamella.layers.tar.unpack import Bounds, Unpacked, ensure_mode, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,8 +73,11 @@ def lock_path(store: Store, diff_id: Digest) -> str:
     return f"{store.path}/locks/{diff_id.hex}"
 
 
-def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
-    """Unpacks the blob in `stream` to `path`, verified; errors name the layer. Needs no store: a worker can do it."""
+def receive(stream: Reader, layer: Layer, path: str, prefix: str = "") -> Unpacked:
+    """Unpack the blob in `stream` to `path`, verified; errors name the layer. Needs no store: a worker can do it.
+
+    `prefix`: the image prefix, which the layer must not leave.
+    """
     import zstandard
 
     os.mkdir(path, 0o700)
@@ -88,10 +92,11 @@ def receive(stream: Reader, layer: Layer, path: str) -> Unpacked:
             content = DiffReader(
                 decompressed(stream, layer.descriptor.media_type), layer.diff_id, expansion_limit(layer.descriptor)
             )
+            bounds = Bounds(prefix, bounded_decimal(layer.descriptor.annotations.get(UNPACKED)))
             with open(f"{path}/skeleton", "xb") as file:
                 os.fchmod(file.fileno(), 0o644)
                 with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as skeleton:
-                    unpacked = unpack(content, tree, skeleton)
+                    unpacked = unpack(content, tree, skeleton, bounds)
                 kept = file.tell()
             content.check()
             if stream.read(1):

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from lamella.layers.errors import InvalidContent, UnsafeLayer
+from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +33,14 @@ MAX_ENTRIES = 500_000
 
 _CHUNK = 1 << 18  # fits a core's L2 cache with its compressed form: 1 MiB was 8 % slower
 _MAX_PATH = 4095  # PATH_MAX counts the NUL
-_MAX_PAX = 1 << 16
+_MAX_PAX = 1 << 14  # two paths, a number or two, a comment: an entry of 500,000 costs no more
 _MAX_END = 1 << 20  # bytes of zeros, end marker and all: tar(1) fills up to 10 KiB unless it is told otherwise
 _USTAR_SIZE_LIMIT = 1 << 33  # eleven octal digits
 
-_HEADER = struct.Struct("100s8s16x12s12s8sc100s8s80x155s12x")
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 _MAGIC = b"ustar\x0000"
 _ZEROS = bytes(BLOCK)
+_NO_MORE = bytes(12)
 _KINDS: dict[bytes, Kind] = {b"0": "file", b"\0": "file", b"5": "folder", b"2": "symlink", b"1": "hardlink"}
 _REFUSED = {
     b"3": "a character device",
@@ -52,9 +54,15 @@ _REFUSED = {
 }
 _PATH = re.compile(rb"(?!\.\.?(?:/|\Z))[^/\0]{1,255}(?:/(?!\.\.?(?:/|\Z))[^/\0]{1,255})*")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
+# As GNU tar reads it: spaces, digits, and then nothing but what fills the field. Of spaces alone it makes an error.
+_OCTAL = re.compile(rb" *[0-7]+[ \0]*|\0*")
 _TIME = re.compile(rb"([0-9]{1,11})(?:\.[0-9]*)?")
 # Who owned a file and when it was read is not kept: a layer is the same for every user of the node.
-_PAX_IGNORED = frozenset({b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"})
+_PAX_IGNORED = {
+    **dict.fromkeys((b"atime", b"ctime"), _TIME),
+    **dict.fromkeys((b"uid", b"gid"), _NUMBER),
+    **dict.fromkeys((b"uname", b"gname", b"comment"), re.compile(rb"[^\0]*")),
+}
 _PAX_USED = frozenset({b"path", b"linkpath", b"size", b"mtime"})
 
 
@@ -133,8 +141,8 @@ class Archive:
         return entry
 
     def _pax(self, block: bytes) -> dict[bytes, bytes]:
-        size = _octal(_HEADER.unpack(block)[2], "size", b"a PAX header")
         _check_sum(block)
+        size = _octal(_check_header(block)[4], "size", b"a PAX header")
         if size > _MAX_PAX:
             raise UnsafeLayer(f"a PAX header has {size} bytes: at most {_MAX_PAX}")
         body = self._take(size)
@@ -184,20 +192,44 @@ class Archive:
 
 
 def shown(path: bytes) -> str:
-    """A path for a message: quoted, at most 100 characters, nothing in it that moves a terminal's cursor."""
-    return repr(path.decode("utf-8", "backslashreplace")[:100])
+    """Return a path for a message: quoted, escaped and cut."""
+    return f"'{escaped(path, 100)}'"
+
+
+def _check_header(block: bytes) -> tuple[bytes, ...]:
+    """Return the fields of a header, if other readers take them for the same."""
+    fields = _HEADER.unpack(block)
+    name, _, uid, gid, _, _, _, _, link, magic, user, group, major, minor, prefix, rest = fields
+    if magic != _MAGIC:
+        raise UnsafeLayer(f"an entry has the magic {magic!r}: only POSIX (ustar and PAX) archives are unpacked")
+    # GNU tar ends with an error at a field that is not a number; others skip the fields that they do not use.
+    if _digits(uid) < 0 or _digits(gid) < 0 or _digits(major) < 0 or _digits(minor) < 0:
+        raise UnsafeLayer(f"the owner or device of {_name(name)} is not a number: readers disagree on such a header")
+    # A text ends at the first NUL, or with its field.
+    if (
+        b"\0" in name.rstrip(b"\0")
+        or b"\0" in link.rstrip(b"\0")
+        or b"\0" in prefix.rstrip(b"\0")
+        or b"\0" in user.rstrip(b"\0")
+        or b"\0" in group.rstrip(b"\0")
+        or rest != _NO_MORE
+    ):
+        raise UnsafeLayer(f"bytes are hidden in the header of {_name(name)}, behind the end of a text")
+    return fields
+
+
+def _name(field: bytes) -> str:
+    return shown(field.partition(b"\0")[0])
 
 
 def _entry(block: bytes, records: dict[bytes, bytes]) -> Entry:
-    name, mode_field, size_field, mtime_field, _, flag, link_field, magic, prefix = _HEADER.unpack(block)
     _check_sum(block)
-    if magic != _MAGIC:
-        raise UnsafeLayer(f"an entry has the magic {magic!r}: only POSIX (ustar and PAX) archives are unpacked")
+    name, mode_field, _, _, size_field, mtime_field, _, flag, link_field, *_, prefix, _ = _check_header(block)
     path = records.get(b"path")
     if path is None:
-        path = name.partition(b"\0")[0]
+        path = name.rstrip(b"\0")
         if prefix[0]:
-            path = prefix.partition(b"\0")[0] + b"/" + path
+            path = prefix.rstrip(b"\0") + b"/" + path
     kind = _KINDS.get(flag)
     if kind is None:
         what = _REFUSED.get(flag, f"of type {flag!r}")
@@ -213,9 +245,9 @@ def _entry(block: bytes, records: dict[bytes, bytes]) -> Entry:
         raise UnsafeLayer(f"{shown(path)} is a {kind} with {size} bytes of content: readers disagree on what follows")
     link = b""
     if kind in ("symlink", "hardlink"):
-        link = records.get(b"linkpath", link_field.partition(b"\0")[0])
+        link = records.get(b"linkpath", link_field.rstrip(b"\0"))
         link = _checked_path(link, kind) if kind == "hardlink" else _checked_target(path, link)
-    elif b"linkpath" in records:
+    elif b"linkpath" in records or link_field[0]:
         raise UnsafeLayer(f"{shown(path)} is a {kind} with a link's target")
     return Entry(path, kind, bool(mode & 0o111), size, _mtime(mtime_field, records, path), link)
 
@@ -298,12 +330,11 @@ def _octal(field: bytes, what: str, path: bytes) -> int:
 # Most entries of a layer have one mode and one time.
 @lru_cache(1024)
 def _digits(field: bytes) -> int:
-    """An octal field's number, 0 for an empty one, -1 for anything else."""
-    digits = field.strip(b" \0")
+    """Return an octal field's number, 0 for an empty one, -1 for anything else."""
     # int() would also take signs, underscores and spaces between; base-256 has the high bit set.
-    if digits.isdigit() and b"8" not in digits and b"9" not in digits:
-        return int(digits, 8)
-    return -1 if digits else 0
+    if not _OCTAL.fullmatch(field):
+        return -1
+    return int(field.strip(b" \0") or b"0", 8)
 
 
 def _check_sum(block: bytes) -> None:
@@ -323,8 +354,11 @@ def _records(body: bytes) -> dict[bytes, bytes]:
         key, equals, value = record[:-1].partition(b"=")
         if end > len(body) or not equals or not record.endswith(b"\n"):
             raise UnsafeLayer(f"a PAX record is malformed near {shown(body[at : at + 40])}")
-        if key not in _PAX_USED and key not in _PAX_IGNORED:
+        ignored = _PAX_IGNORED.get(key)
+        if key not in _PAX_USED and not ignored:
             raise UnsafeLayer(f"a PAX record {shown(key)} is refused: no layer needs extended attributes or extensions")
+        if ignored and not ignored.fullmatch(value):
+            raise UnsafeLayer(f"a PAX record {shown(key)} is {shown(value)}: readers disagree on what that means")
         if key in records:
             raise UnsafeLayer(f"a PAX header holds {shown(key)} twice")
         if key in _PAX_USED and (not value or b"\0" in value):

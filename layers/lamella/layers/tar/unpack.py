@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DISK_BLOCK = 4096
+_LOOK = 4096
+"""Entries after which to look again, at the latest, how many files the disk has room for."""
+_KEPT_FREE = 10_000
+"""Files that a disk keeps room for, or a hundredth of all that it can hold."""
 _NANOSECONDS = 1_000_000_000
 
 
@@ -41,18 +45,38 @@ class Unpacked:
     bytes: int
 
 
-def unpack(stream: Reader, folder: int, skeleton: Writer | None = None) -> Unpacked:
-    """Writes the tar in `stream` below the open, empty folder.
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits of a tar beside those of its stream."""
 
-    `skeleton` is given every byte of the tar that is not a file's content, from which and the files the same tar can
-    be made again. On any error what was written stays, for the caller to remove. Raises `UnsafeLayer`,
-    `InvalidContent`, `StoreError` if the file system lacks links or imposes modes, and OSError if it refuses.
+    below: str = ""
+    """The image prefix that each entry must be in, such as /opt/env; empty for any path."""
+    content: int | None = None
+    """Bytes that all files may have together; None if nothing was announced."""
+
+
+def unpack(stream: Reader, folder: int, skeleton: Writer | None = None, bounds: Bounds = Bounds()) -> Unpacked:
+    """Write the tar in `stream` below the open, empty folder.
+
+    `skeleton` gets every byte of the tar that is not a file's content, from which and the files the same tar can be made
+    again. On any error what was written stays, for the caller to remove. Raises `UnsafeLayer`, `InvalidContent`,
+    `StoreError` if the file system runs out of files, lacks links or imposes modes, and OSError if it refuses.
     """
-    entries = written = 0
+    entries = written = content = 0
+    look = 1
     archive = Archive(stream)
+    below = os.fsencode(bounds.below).strip(b"/")
+    inside = below + b"/" if below else b""
     with closing(_Tree(folder)) as tree:
         for entry in archive:
             entries += 1
+            content += entry.size
+            if not entry.path.startswith(inside):
+                _check_is_above(entry, below)
+            if bounds.content is not None and content > bounds.content:
+                raise UnsafeLayer(f"its files have more than the {bounds.content} bytes that it announces")
+            if entries == look:
+                look += _files_left(folder)
             if skeleton:
                 skeleton.write(archive.raw)
             if entry.kind == "file":
@@ -68,6 +92,27 @@ def unpack(stream: Reader, folder: int, skeleton: Writer | None = None) -> Unpac
     if skeleton:
         skeleton.write(archive.raw)
     return Unpacked(entries, written)
+
+
+def _check_is_above(entry: Entry, below: bytes) -> None:
+    # The folders from the root to the image prefix, and that itself.
+    if entry.kind != "folder" or not (below + b"/").startswith(entry.path + b"/" if entry.path else b""):
+        raise UnsafeLayer(f"{shown(entry.path)} is outside the image prefix {shown(b'/' + below)}")
+
+
+def _files_left(folder: int) -> int:
+    """Return after how many entries to look again whether the disk has room for more files."""
+    # Announced are bytes. Without a look at the files left, one layer of empty ones could stop all others on this disk.
+    disk = os.fstatvfs(folder)
+    if not disk.f_files:  # a file system without a fixed number of them
+        return _LOOK
+    left = disk.f_favail - min(_KEPT_FREE, disk.f_files // 100)
+    if left < 0:
+        raise StoreError(
+            f"the disk has room for {disk.f_favail} more files (inodes); free some with lamella gc, or set LAMELLA_STORE to "
+            "another disk"
+        )
+    return min(_LOOK, left + 1)
 
 
 class _Tree:
