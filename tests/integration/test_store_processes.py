@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_a_layer(tmp_path: Path, kind: str) -> None:
     size = 160 << 20
     (tmp_path / "layout").mkdir()
     content = random.Random(3).randbytes(1 << 20) * (size >> 20) if kind == "random" else bytes(size)
-    tar = tars.header(b"large", size=size) + content + tars.END
+    tar = tars.header(b"opt/env/large", size=size) + content + tars.END
     media_type = LAYER_TAR if kind == "random" else LAYER_ZSTD
     made = tars.layer(tar, media_type, unpacked=size)
     publish_layers(OciLayout(str(tmp_path / "layout"), create=True), "env", [made])

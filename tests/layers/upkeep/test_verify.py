@@ -25,23 +25,23 @@ def layer(tmp_path: Path, store: Store) -> Digest:
     """A layer with one of everything, in a store with another one."""
     storage = OciLayout(str(tmp_path / "layout"), create=True)
     tar = (
-        tars.folder(b"opt/")
-        + tars.file(b"opt/data", os.urandom(100_000))
-        + tars.file(b"opt/empty")
-        + tars.hardlink(b"opt/hard", b"opt/data")
-        + tars.symlink(b"opt/link", b"data")
-        + tars.file(b"opt/program", b"#!/bin/sh", 0o755)
+        tars.folder(b"opt/env/")
+        + tars.file(b"opt/env/data", os.urandom(100_000))
+        + tars.file(b"opt/env/empty")
+        + tars.hardlink(b"opt/env/hard", b"opt/env/data")
+        + tars.symlink(b"opt/env/link", b"data")
+        + tars.file(b"opt/env/program", b"#!/bin/sh", 0o755)
         + tars.END
         + bytes(8192)
     )
     made = tars.layer(tar, LAYER_GZIP)
-    publish_layers(storage, "env", [made, tars.layer(tars.tree({"opt/other": b"other"}))])
+    publish_layers(storage, "env", [made, tars.layer(tars.tree({"opt/env/other": b"other"}))])
     pull(f"oci:{tmp_path}/layout:env", store=store)
     return made[0].diff_id
 
 
 def tree(store: Store, layer: Digest) -> Path:
-    return Path(store.layer_path(layer), "opt")
+    return Path(store.layer_path(layer), "opt/env")
 
 
 def test_a_store_that_is_right(store: Store, layer: Digest) -> None:
@@ -67,30 +67,33 @@ def remake(path: Path, text: str) -> None:
 
 
 CHANGES = {
-    "a file that was cut": (lambda opt: os.truncate(opt / "data", 5), "'opt/data' is not the file that its tar has"),
-    "a file that is gone": (lambda opt: (opt / "empty").unlink(), "'opt/empty' is missing"),
-    "a mode": (lambda opt: (opt / "program").chmod(0o644), "'opt/program' is not the file that its tar has"),
-    "a setuid bit": (lambda opt: (opt / "program").chmod(0o4755), "'opt/program' is not the file that its tar has"),
-    "a folder's mode": (lambda opt: opt.chmod(0o777), "'opt' is not the folder that its tar has"),
+    "a file that was cut": (
+        lambda opt: os.truncate(opt / "data", 5),
+        "'opt/env/data' is not the file that its tar has",
+    ),
+    "a file that is gone": (lambda opt: (opt / "empty").unlink(), "'opt/env/empty' is missing"),
+    "a mode": (lambda opt: (opt / "program").chmod(0o644), "'opt/env/program' is not the file that its tar has"),
+    "a setuid bit": (lambda opt: (opt / "program").chmod(0o4755), "'opt/env/program' is not the file that its tar has"),
+    "a folder's mode": (lambda opt: opt.chmod(0o777), "'opt/env' is not the folder that its tar has"),
     "a link that leads elsewhere": (
         lambda opt: ((opt / "link").unlink(), (opt / "link").symlink_to("program")),
-        "'opt/link' is not the symlink that its tar has",
+        "'opt/env/link' is not the symlink that its tar has",
     ),
     "a link for a file": (
         lambda opt: ((opt / "empty").unlink(), (opt / "empty").symlink_to("data")),
-        "'opt/empty' is not the file that its tar has",
+        "'opt/env/empty' is not the file that its tar has",
     ),
     "a hardlink that is a file of its own": (
         lambda opt: remake(opt / "hard", "x"),
-        "'opt/hard' is not the hardlink that its tar has",
+        "'opt/env/hard' is not the hardlink that its tar has",
     ),
-    "a file that was added": (lambda opt: (opt / "more").write_text("x"), "'opt/more' is not in its tar"),
+    "a file that was added": (lambda opt: (opt / "more").write_text("x"), "'opt/env/more' is not in its tar"),
     "a skeleton that is gone": (
-        lambda opt: (opt.parent.parent / "skeleton").unlink(),
+        lambda opt: (opt.parents[2] / "skeleton").unlink(),
         "it can't be read: No such file or directory",
     ),
     "a skeleton that is damaged": (
-        lambda opt: (opt.parent.parent / "skeleton").write_bytes(b"damaged"),
+        lambda opt: (opt.parents[2] / "skeleton").write_bytes(b"damaged"),
         "its skeleton is damaged",
     ),
 }
@@ -122,7 +125,7 @@ def test_what_is_damaged_and_mounted_is_told_and_stays(store: Store, layer: Dige
     (tree(store, layer) / "program").chmod(0o644)
     leases.hold(store, "mount", [layer])
     (damage,) = verify(store).damaged
-    assert damage == Damage(layer, "'opt/program' is not the file that its tar has", removed=False)
+    assert damage == Damage(layer, "'opt/env/program' is not the file that its tar has", removed=False)
     assert store.has(layer)
 
 
