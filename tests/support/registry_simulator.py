@@ -121,6 +121,11 @@ class RegistrySimulator:
         self.blobs.setdefault(repository, {})[digest] = content
         return digest
 
+    @property
+    def sessions(self) -> int:
+        """How many upload sessions are open."""
+        return len(self._uploads)
+
     def forget_uploads(self) -> None:
         """Loses every upload session that is open."""
         with self.lock:
@@ -348,6 +353,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(413, {"Connection": "close"})
             return
         content = self._body()
+        if self.command == "DELETE":
+            self._answer(204 if registry._uploads.pop(session, None) is not None else 404)
+            return
         with registry.lock:
             upload = registry._uploads.get(session)
             if upload is None:

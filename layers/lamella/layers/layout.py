@@ -74,6 +74,15 @@ class OciLayout:
         except OSError as error:
             raise _failure(error, f"cannot read {descriptor.digest} in the layout {self._folder}") from error
 
+    def check_writable(self) -> None:
+        """See `Pusher`. Writes an empty file and removes it."""
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            with self._partial():
+                pass
+        except OSError as error:
+            raise _failure(error, f"can't write to the layout {self._folder}") from error
+
     def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
         """See `Pusher`. Refuses content that is not the descriptor's while it writes it."""
         blob = self._blob(descriptor.digest)

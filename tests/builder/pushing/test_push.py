@@ -14,7 +14,7 @@ from lamella.builder.image.documents import ImageSettings
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
-from lamella.layers.errors import LayersError, NotFound
+from lamella.layers.errors import Denied, LayersError, NotFound, StoreError
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import ImageConfig, Index, Manifest, Platform
 from lamella.layers.oci.reference import Reference
@@ -26,7 +26,7 @@ from lamella.layers.signing.cosign import sign, verify_signature
 from lamella.layers.signing.keys import private_key
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
-from support.engines import need
+from support.engines import need, need_root
 from support.keys import key_pair
 from support.packages import SITE, environment, package
 from support.published import push_image
@@ -234,6 +234,51 @@ def test_a_layer_that_is_known_but_out_of_reach_is_built_again(tmp_path: Path, r
     push(f"{registry.host}/team/envs:x", small(tmp_path / "b"), cache=other)
     elsewhere = push(f"oci:{tmp_path}/out:x", small(tmp_path / "b"), cache=other)
     assert (elsewhere.built, elsewhere.uploaded) == (6, 6)
+
+
+class NoBuild(Silent):
+    """Fails the test if a build begins."""
+
+    def begin(self, task: str, total: int | None, unit: str) -> None:  # noqa: ARG002 - only the name counts
+        assert task != "build"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(405, "read-only"), (403, "denies"), (401, "requires authentication|unsupported")]
+)
+def test_a_missing_right_to_push_is_reported_before_the_build(
+    tmp_path: Path, registry: RegistrySimulator, cache: LayerCache, status: int, message: str
+) -> None:
+    registry.faults.append(Fault("POST .*/blobs/uploads/", 99, status))
+    with pytest.raises(Denied, match=message):
+        push(f"{registry.host}/team/envs:x", small(tmp_path / "env"), cache=cache, progress=NoBuild())
+
+
+def test_checking_for_write_access_leaves_nothing_behind(tmp_path: Path, registry: RegistrySimulator) -> None:
+    place = Reference.parse(f"{registry.host}/team/envs:x")
+    storage = open_storage(place, Trust(), mirrors=False)
+    storage.check_writable()
+    assert registry.asked("DELETE .*/blobs/uploads/")
+    assert registry.sessions == 0
+    folder = tmp_path / "layout"
+    layout = OciLayout(str(folder), create=True)
+    layout.check_writable()
+    layout.close()
+    assert not folder.exists()
+
+
+@pytest.mark.root
+def test_a_read_only_folder_is_reported_before_the_build(cache: LayerCache, tmp_path: Path) -> None:
+    need_root()
+    env = small(tmp_path / "env")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run([need("mount"), "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)], check=True)
+    try:
+        with pytest.raises(StoreError, match="the file system is read-only; name another folder"):
+            push(f"oci:{disk}/layout:x", env, cache=cache, progress=NoBuild())
+    finally:
+        subprocess.run([need("umount"), str(disk)], check=True)
 
 
 def test_a_push_that_fails_leaves_the_tag_as_it_was(

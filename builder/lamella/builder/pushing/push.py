@@ -285,6 +285,10 @@ def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Upl
     results = dict(decided.known)
     if decided.plan.unchanged:
         return results
+    keys = {layer.wanted.key for layer in decided.plan.chosen("build")}
+    if keys:
+        # A build takes minutes: a registry that takes no push says so first.
+        tools.storage.check_writable()
     uploads.begin()
 
     def done(key: str, built: BuiltLayer) -> None:
@@ -297,7 +301,7 @@ def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Upl
         for layer in decided.plan.chosen("upload"):
             if layer.built:
                 uploads.layer(layer.built, cache, ask=False)
-        if keys := {layer.wanted.key for layer in decided.plan.chosen("build")}:
+        if keys:
             compiler = stack.enter_context(contextlib.closing(Compiler(environment.interpreter)))
             build(
                 [content for content in resolved.layers.packages if content.wanted.key in keys],

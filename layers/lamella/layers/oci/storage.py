@@ -55,6 +55,12 @@ class Pusher(Protocol):
     def exists(self, descriptor: Descriptor) -> bool:
         """Whether the content is there. False means certainly absent; raises when that could not be asked."""
 
+    def check_writable(self) -> None:
+        """Raise now what `push` would raise for the lack of a right or of a place; store nothing.
+
+        Raises `Denied`, `Unreachable`, `StoreError`.
+        """
+
     def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
         """Stores the content, to manifests or blobs by its media type; `tag` names a manifest or index as well.
 

@@ -155,6 +155,16 @@ class Registry:
             length = bounded_decimal(response.header("Content-Length"))
             return kind == "manifests" or not length or length == descriptor.size
 
+    def check_writable(self) -> None:
+        """See `Pusher`. Begins an upload and cancels it: no other request tells the right to push."""
+        target = f"/{self._repository}/blobs/uploads/"
+        with self._patiently("POST", target, SUCCESS, scopes=self._pushing()) as response:
+            session = location_of(response) if response.header("Location") else ""
+        if session:
+            # Registries clear sessions away by themselves, too.
+            with contextlib.suppress(LayersError):
+                self._client.request("DELETE", session, self._repository, SUCCESS, scopes=self._pushing()).close()
+
     def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
         """See `Pusher`."""
         if descriptor.media_type in _DOCUMENTS:
