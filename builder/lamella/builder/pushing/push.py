@@ -287,7 +287,7 @@ def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Upl
         return results
     keys = {layer.wanted.key for layer in decided.plan.chosen("build")}
     if keys:
-        # A build takes minutes: a registry that takes no push says so first.
+        # Before a build of minutes: a registry may be read-only, or this user without the right to push.
         tools.storage.check_writable()
     uploads.begin()
 
