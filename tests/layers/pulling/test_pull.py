@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.layout import OciLayout
-from lamella.layers.oci.documents import LAYER_ZSTD, Descriptor, Digest, Layer, Platform
+from lamella.layers.oci.documents import LAYER_ZSTD, Descriptor, Digest, Index, Layer, Manifest, Platform
+from lamella.layers.oci.storage import fetch_document
 from lamella.layers.progress import Silent
 from lamella.layers.pulling import fetch as fetching
 from lamella.layers.pulling.pull import leased, plan, pull
@@ -194,11 +195,26 @@ def test_a_pull_that_failed_goes_on_where_it_was(
     missing = made[2][0].descriptor.digest.hex
     blob = tmp_path / "layout" / "blobs" / "sha256" / missing
     blob.rename(tmp_path / "moved")
-    with pytest.raises(NotFound):
+    with pytest.raises(
+        NotFound, match=r"/layout:env: package c 1\.0 is lost \(sha256:[0-9a-f]{64}\); restore it from the"
+    ):
         pull(reference, store=store)
     (tmp_path / "moved").rename(blob)
     pull(reference, store=store)
     assert set(store.layers()) == {layer.diff_id for layer, _ in made}
+
+
+@pytest.mark.parametrize("part", ["manifest", "config"])
+def test_a_lost_document_is_named_with_the_push_that_restores_it(
+    store: Store, layout: OciLayout, reference: str, tmp_path: Path, part: str
+) -> None:
+    publish_layers(layout, "env", packages("a"))
+    (entry,) = Index.parse(fetch_document(layout, layout.resolve("env"))).manifests
+    lost = entry if part == "manifest" else Manifest.parse(fetch_document(layout, entry)).config
+    (tmp_path / "layout/blobs/sha256" / lost.digest.hex).unlink()
+    message = f"^{reference}: its {part} is lost .*; restore it from the environment with lamella push {reference}$"
+    with pytest.raises(NotFound, match=message):
+        pull(reference, store=store)
 
 
 @pytest.mark.usefixtures("either_way")

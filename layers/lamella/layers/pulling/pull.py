@@ -14,6 +14,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.progress import Progress, Silent
 from lamella.layers.published import environment as published
+from lamella.layers.pulling.lost import NamingLost
 from lamella.layers.storages import open_storage
 from lamella.layers.store import leases
 from lamella.layers.store.document_cache import Remembered
@@ -115,7 +116,8 @@ def leased(
     source = Remembered(store, lambda: open_storage(parsed, trust))
     try:
         wanted = platform or Platform.here()
-        found = published.read_index(source, parsed, trust, wanted)
+        named = NamingLost(source, parsed)
+        found = published.read_index(named, parsed, trust, wanted)
         environment = published.for_platform(found, wanted)
         if check:
             check(environment)
@@ -134,7 +136,7 @@ def leased(
                 from lamella.layers.pulling.fetch import fetch
 
                 _check_room(store, todo)
-                moved = fetch(todo.fetch, source, store, progress or Silent(), environment.prefix)
+                moved = fetch(todo.fetch, named, store, progress or Silent(), environment.prefix)
             # A command may now run for days: no connection waits for its end.
             source.close()
             yield Pulled(str(found.reference), environment, todo, moved, keeps)
