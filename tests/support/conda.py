@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +22,7 @@ from support.engines import missing, need
 from support.installed import base_python
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _MAKE = """
@@ -92,27 +93,16 @@ def for_machine(data: bytes, subdir: str) -> bytes:
     return data[:18] + machine + data[20:] if machine and data[:4] == b"\x7fELF" else data
 
 
-def python_package(channel: Path, subdir: str = "linux-64") -> None:
-    """The tests' own interpreter as conda's `python`, relocatable as conda's is."""
+def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = False) -> None:
+    """The tests' own interpreter as conda's `python`, relocatable as conda's is.
+
+    `small` leaves most of the standard library out: it is enough to scan and to compile, and not to run pip.
+    """
     files: dict[str, str | bytes] = {}
     prefix = os.path.dirname(os.path.dirname(base_python()))
     stdlib = sysconfig.get_path("stdlib")
-    for folder, folders, names in os.walk(stdlib):
-        left_out = {
-            "__pycache__",
-            "test",
-            "tests",
-            "idlelib",
-            "site-packages",
-            "dist-packages",
-            "ensurepip",
-            "turtledemo",
-        }
-        folders[:] = [name for name in folders if name not in left_out and not name.startswith("config-")]
-        for name in names:
-            path = os.path.join(folder, name)
-            inside = f"lib/python{SHORT}/{os.path.relpath(path, stdlib)}"
-            files[inside] = _relocatable(path, prefix, "$ORIGIN/../..")
+    for path in _small_library() if small else _library(stdlib):
+        files[f"lib/python{SHORT}/{os.path.relpath(path, stdlib)}"] = _relocatable(path, prefix, "$ORIGIN/../..")
     executable = f"bin/python{SHORT}"
     files[executable] = _relocatable(base_python(), prefix, "$ORIGIN/../lib")
     library = os.path.join(prefix, "lib", f"libpython{SHORT}.so.1.0")
@@ -135,6 +125,26 @@ def conda_environment(prefix: Path, channel: Path, specs: Sequence[str], subdir:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return prefix
+
+
+def _library(stdlib: str) -> Iterator[str]:
+    """The files of the standard library, but for tests and what needs a screen."""
+    left_out = {"__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages"}
+    left_out |= {"test", "tests", "tkinter", "turtledemo"}
+    for folder, folders, names in os.walk(stdlib):
+        folders[:] = [name for name in folders if name not in left_out and not name.startswith("config-")]
+        yield from (os.path.join(folder, name) for name in names)
+
+
+def _small_library() -> list[str]:
+    """The files of the standard library that an interpreter imports to start, to describe itself and to compile."""
+    program = (
+        "import hashlib, importlib.util, json, marshal, os, site, struct, sys, sysconfig, types, zipfile\n"
+        "sysconfig.get_config_vars()\n"
+        "print(*(each.__file__ for each in sys.modules.values() if getattr(each, '__file__', None)), sep='\\n')"
+    )
+    command = [base_python(), "-I", "-c", program]
+    return sorted(set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()))
 
 
 def _path(path: str, data: bytes, kind: str = "hardlink") -> dict[str, object]:
@@ -169,6 +179,9 @@ def _relocatable(path: str, prefix: str, to_library: str) -> bytes:
         with tempfile.NamedTemporaryFile() as copy:
             copy.write(data)
             copy.flush()
+            if strip := shutil.which("strip"):
+                # An interpreter from source has 20 MB of debugging information, which every scan and push would read.
+                subprocess.run([strip, "--strip-debug", copy.name], check=True)
             subprocess.run([need("patchelf"), "--force-rpath", "--set-rpath", rpath, copy.name], check=True)
             with open(copy.name, "rb") as file:
                 return file.read()

@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from lamella.builder.environment import Origin
 from lamella.builder.image.documents import PackageLayer
@@ -73,7 +71,12 @@ def test_a_conda_package_has_build_channel_and_subdir_without_a_token(tmp_path: 
     assert "secret" not in json.dumps(found)
 
 
+@pytest.mark.slow
 def test_bill_of_every_origin_fits_the_schema(tmp_path: Path) -> None:
+    # Takes seconds to import.
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     origins = get_args(Origin)
     packages = [package(tmp_path / origin, origin, {"x": origin}, origin=origin) for origin in origins]
     sources = ("https://host/a b/é.whl", "git+ssh://host/repository@main", "file:///project", "", "", "")

@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One environment for this machine, one for arm64, of the same packages."""
     channel = tmp_path_factory.mktemp("foreign") / "channel"
     for subdir in ("linux-64", "linux-aarch64"):
-        python_package(channel, subdir)
+        python_package(channel, subdir, small=True)
     conda_package(channel, "pure", PURE, noarch="python", depends=["python"], entry_points=["pure = pure:main"])
     specs = ["python", "pure"]
     here = conda_environment(channel.parent / "here", channel, specs)

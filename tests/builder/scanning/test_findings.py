@@ -43,7 +43,7 @@ def made(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def conda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("conda-findings") / "channel"
-    python_package(folder)
+    python_package(folder, small=True)
     metadata = {"site-packages/torch-1.0.dist-info/METADATA": BASE.format("torch")}
     conda_package(folder, "pytorch", {"site-packages/torch/__init__.py": "", **metadata}, noarch="python")
     conda_package(folder, "uses", {}, depends=["pytorch"])
@@ -85,7 +85,7 @@ def test_byte_code_and_text_that_name_the_prefix_are_not_findings(made: Path) ->
 
 def test_a_string_of_a_conda_package_without_room_is_found_before_a_push_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "channel"
-    python_package(folder)
+    python_package(folder, small=True)
     conda_package(folder, "native", {"lib/libnative.so.1": b"text"})
     environment = conda_environment(tmp_path / "e", folder, ["python", "native"])
     string = os.fsencode(environment) + b"/share"
