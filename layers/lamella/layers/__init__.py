@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lamella.layers.attaching.attach import Attached, FetchedFile, FetchOptions, attach, fetch
+    from lamella.layers.attaching.listing import ArtifactFile, AttachedArtifact, artifacts
     from lamella.layers.errors import (
         CannotRun,
         CredentialsError,
@@ -59,6 +61,9 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ArtifactFile",
+    "Attached",
+    "AttachedArtifact",
     "Bars",
     "CannotRun",
     "Copied",
@@ -71,6 +76,8 @@ __all__ = [
     "Exported",
     "FalseMirror",
     "Fault",
+    "FetchOptions",
+    "FetchedFile",
     "Finding",
     "Freed",
     "Inspection",
@@ -107,9 +114,12 @@ __all__ = [
     "Verified",
     "VerifiedReference",
     "__version__",
+    "artifacts",
+    "attach",
     "copy",
     "exec_command",
     "export",
+    "fetch",
     "gc",
     "inspect",
     "login",
@@ -133,6 +143,8 @@ __all__ = [
 ]
 
 _NAMES_OF_MODULES = {
+    "attaching.attach": "Attached FetchOptions FetchedFile attach fetch",
+    "attaching.listing": "ArtifactFile AttachedArtifact artifacts",
     "errors": (
         "CannotRun CredentialsError Denied ExportError FalseMirror InvalidContent InvalidReference LamellaError LayersError "
         "MountError NotFound NotSigned PolicyError SignatureError StoreError Unreachable UnsafeLayer Unsupported"

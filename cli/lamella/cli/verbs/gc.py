@@ -106,9 +106,9 @@ def _agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def size_of(text: str | None) -> int | None:
+def size_of(text: str | None, flag: str = "--keep") -> int | None:
     """Return `20GB`, `1.5TB` or `512MiB` in bytes."""
-    return None if text is None else int(_amount("--keep", text, _BYTES, "20GB"))
+    return None if text is None else int(_amount(flag, text, _BYTES, "20GB"))
 
 
 def age_of(text: str | None) -> float | None:

@@ -44,21 +44,21 @@ def attach(
     *,
     check: bool = False,
 ) -> Descriptor:
-    """Pushes `artifact` as a referrer of `subject`, unless it is one, and returns its manifest's descriptor. Idempotent.
+    """Push `artifact` as a referrer of `subject`, unless it is one, and return its manifest's descriptor. Idempotent.
 
-    `there` is what `referrers` said a moment ago, for whoever attaches several and asks once. `check`: ask for an artifact
-    that is listed, too, and push it again if a part of it is gone.
+    `there`: the answer of `referrers` a moment ago, so that several are attached after one request. `check`: ask for an
+    artifact that is listed, too, and push it again if a part of it is gone.
 
-    With the tag schema, of two that attach to one subject at the same moment one may be lost; the specification has no
-    way around that.
+    With the tag schema, one of two attached to one subject at the same moment can be lost; the specification has no way
+    around that.
     """
     config = Descriptor.of(EMPTY, b"{}")
     layer = Descriptor.of(artifact.artifact_type, artifact.content)
-    # A subject is named by these three alone: its annotations are the index's that it was found in.
-    bare = Descriptor(subject.media_type, subject.digest, subject.size)
-    manifest = Manifest(config, (layer,), artifact.annotations, MANIFEST, artifact.artifact_type, bare).to_json()
+    manifest = Manifest(config, (layer,), artifact.annotations, MANIFEST, artifact.artifact_type)
     descriptor = replace(
-        Descriptor.of(MANIFEST, manifest), annotations=artifact.annotations, artifact_type=artifact.artifact_type
+        Descriptor.of(MANIFEST, referring(manifest, subject).to_json()),
+        annotations=artifact.annotations,
+        artifact_type=artifact.artifact_type,
     )
     if there is None:
         there = referrers(storage, subject)
@@ -68,11 +68,25 @@ def attach(
     for document, content in ((config, b"{}"), (layer, artifact.content)):
         if not storage.exists(document):
             storage.push(document, partial(BytesIO, content))
-    storage.push(descriptor, partial(BytesIO, manifest))
-    # Asked again: some say that there is no such thing where nothing is attached yet.
+    return attach_manifest(storage, subject, manifest)
+
+
+def attach_manifest(storage: Storage, subject: Descriptor, manifest: Manifest) -> Descriptor:
+    """Push `manifest`, whose blobs are in `storage`, as a referrer of `subject`; see `attach`."""
+    content = referring(manifest, subject).to_json()
+    descriptor = replace(
+        Descriptor.of(MANIFEST, content), annotations=manifest.annotations, artifact_type=manifest.artifact_type
+    )
+    storage.push(descriptor, partial(BytesIO, content))
+    # Asked now: some answer that the API does not exist until something is attached.
     if storage.referrers(subject.digest) is None:
         add(storage, subject.digest, descriptor)
     return descriptor
+
+
+def referring(manifest: Manifest, subject: Descriptor) -> Manifest:
+    """Return `manifest` with `subject`, named by type, digest and size alone: its annotations are its index's."""
+    return replace(manifest, subject=Descriptor(subject.media_type, subject.digest, subject.size))
 
 
 def referrers(storage: ReadOnlyStorage, subject: Descriptor, artifact_type: str = "") -> tuple[Descriptor, ...]:

@@ -168,6 +168,18 @@ def transfer(here: Fetcher, there: Pusher, descriptor: Descriptor) -> None:
     _from_an_honest_one(lambda: there.push(descriptor, lambda: Fetched(here, descriptor)))
 
 
+def save(here: Fetcher, descriptor: Descriptor, path: str, advance: Callable[[int], None]) -> None:
+    """Write what `descriptor` names to the new file `path`, in pieces; `advance` gets the bytes of each."""
+
+    def write() -> None:
+        with here.fetch(descriptor) as stream, open(path, "wb") as file:
+            while piece := stream.read(1 << 20):
+                file.write(piece)
+                advance(len(piece))
+
+    _from_an_honest_one(write)
+
+
 def _from_an_honest_one(read: Callable[[], _Result]) -> _Result:
     while True:
         try:

@@ -49,7 +49,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class Attachment:
     """A document attached to `subject`, and the tag that it is found by; empty for a referrer."""
 
     descriptor: Descriptor
@@ -91,7 +91,7 @@ def attached(
     storage: ReadOnlyStorage,
     documents: Sequence[Document],
     failed: Callable[[Descriptor, LayersError], None] | None = None,
-) -> list[Attached]:
+) -> list[Attachment]:
     """Return the referrers of each of `documents`, and what cosign keeps under tags made of the first one's digest.
 
     `failed`: called with each document whose list of referrers is missing or damaged, in place of raising.
@@ -106,11 +106,11 @@ def attached(
                 raise
             failed(subject, error)
             continue
-        found += [Attached(referrer, subject.digest) for referrer in listed]
+        found += [Attachment(referrer, subject.digest) for referrer in listed]
     root = documents[0].descriptor.digest
     for tag in (cosign.tag_of(root), *_cosigns(root)):
         with contextlib.suppress(NotFound):
-            found.append(Attached(storage.resolve(tag), root, tag))
+            found.append(Attachment(storage.resolve(tag), root, tag))
     return found
 
 

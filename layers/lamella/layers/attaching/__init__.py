@@ -1,0 +1,1 @@
+"""Files beside an environment, as OCI artifacts: attach, list, fetch."""
