@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.errors import FalseMirror, LayersError, NotFound
+from lamella.layers.errors import FalseMirror, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import referrers
 from lamella.layers.published.copy import copy
 from lamella.layers.pulling import fetch as fetching
 from lamella.layers.pulling.pull import pull
-from lamella.layers.registry.mirrors import Mirror, mirrors_of
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from lamella.layers.signing import cosign
@@ -289,67 +288,6 @@ def test_what_nobody_has_is_told_of_the_registry(
         registry.resolve("v1")
 
 
-def test_mirrors_are_read_as_containerd_reads_them(hosts: Path) -> None:
-    configure(
-        hosts,
-        "docker.io",
-        """
-server = "https://registry-1.docker.io"
-
-[host."https://cache.example:5000"]
-  capabilities = ["pull", "resolve"]
-  ca = "cache.crt"
-  [host."https://cache.example:5000".header]
-    X-Team = "envs"
-    X-Several = ["one", "two"]
-
-[host."http://localhost:30020"]
-  capabilities = ["pull"]
-  skip_verify = true
-
-[host."https://whole.example/prefix"]
-  override_path = true
-
-[host."https://push.example"]
-  capabilities = ["push"]
-""",
-    )
-    assert mirrors_of("docker.io", str(hosts)) == (
-        Mirror(
-            "https://cache.example:5000/v2",
-            True,
-            (f"{hosts}/docker.io/cache.crt",),
-            True,
-            (("X-Team", "envs"), ("X-Several", "one, two")),
-        ),
-        Mirror("http://localhost:30020/v2", False, (), False),
-        Mirror("https://whole.example/prefix"),
-    )
-    assert mirrors_of("ghcr.io", str(hosts)) == ()
-
-
-def test_the_default_is_for_registries_without_a_folder(hosts: Path) -> None:
-    configure(hosts, "_default", '[host."http://localhost:30020"]\n')
-    configure(hosts, "ghcr.io", "")
-    assert mirrors_of("quay.io", str(hosts)) == (Mirror("http://localhost:30020/v2"),)
-    assert mirrors_of("ghcr.io", str(hosts)) == ()
-
-
-@pytest.mark.parametrize("server", ["https://docker.io", "https://registry-1.docker.io/", "registry-1.docker.io/v2"])
-def test_the_server_that_is_the_registry_itself_is_no_mirror(hosts: Path, server: str) -> None:
-    configure(hosts, "docker.io", f'server = "{server}"\n')
-    assert mirrors_of("docker.io", str(hosts)) == ()
-
-
-def test_the_server_of_a_file_comes_behind_its_hosts_and_before_the_registry(hosts: Path) -> None:
-    own = 'server = "https://cache.example/"\ncapabilities = ["pull"]\nskip_verify = true\n'
-    configure(hosts, "ghcr.io", f'{own}[host."http://localhost:30020"]\n')
-    assert mirrors_of("ghcr.io", str(hosts)) == (
-        Mirror("http://localhost:30020/v2"),
-        Mirror("https://cache.example/v2", False, (), False),
-    )
-
-
 def test_what_the_server_of_a_file_does_not_have_comes_from_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
@@ -361,25 +299,3 @@ def test_what_the_server_of_a_file_does_not_have_comes_from_the_registry(
         assert read(registry, blob(b"one").descriptor) == b"one"
         assert not upstream.requests
         assert registry.resolve("v1") == manifest.descriptor
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "host = [",
-        "host = 5",
-        "server = 5",
-        'server = "https://[bad"',
-        '[host."x"]\nca = 5\n',
-        '[host."x:y"]\n',
-        '[host."x".header]\na = "b\\nc"\n',
-        '[host."x".header]\n"a b" = "c"\n',
-        '[host."x".header]\na = [5]\n',
-    ],
-)
-def test_a_file_that_is_no_hosts_toml_is_told(hosts: Path, text: str) -> None:
-    configure(hosts, "ghcr.io", text)
-    with pytest.raises(
-        LayersError, match=r"hosts\.toml: not a valid containerd hosts\.toml; correct it, or move it away"
-    ):
-        mirrors_of("ghcr.io", str(hosts))

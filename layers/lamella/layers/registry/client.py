@@ -149,7 +149,8 @@ class Client:
         address = Address.parse(url, self.host)
         if own.scheme == "https" != address.scheme:
             raise Denied(f"{self.host} continues at {address.shown}, without HTTPS; set X-Forwarded-Proto in its proxy")
-        sent = self._headers | dict(headers)
+        # They may hold a secret, as a signature does.
+        sent = (self._headers if self._is_own(address) else {}) | dict(headers)
         signer = self._signer if self._is_own(address) else None
         signature = signer.signature(scopes) if signer else ""
         response = self.send(method, url, _signed(sent, signature), body)

@@ -112,7 +112,10 @@ def _pool_classes(window: float) -> dict[str, type[urllib3.HTTPConnectionPool]]:
             super().request(method, sent.pop(TARGET, url), body, sent, **options)
 
     class Secure(Plain, HTTPSConnection):
-        pass
+        def connect(self) -> None:
+            super().connect()
+            # An administrator's skip_verify is a decision; urllib3 warns of it at every connection.
+            self.is_verified = True
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

@@ -29,7 +29,7 @@ from lamella.layers.registry import credentials, tls
 from lamella.layers.registry.auth import Tokens
 from lamella.layers.registry.client import Body, Client
 from lamella.layers.registry.download import Download, fitting
-from lamella.layers.registry.mirrors import Mirror, mirrors_of
+from lamella.layers.registry.hosts import Host, Hosts, hosts_of
 from lamella.layers.registry.pages import pages
 from lamella.layers.registry.retry import Patience, patiently
 from lamella.layers.registry.upload import PART, SUCCESS, TooLarge, Upload, location_of, opened
@@ -58,15 +58,39 @@ def client_of(
     *,
     trust: Trust = Trust(),
     patience: Patience = Patience(),
+    hosts: Hosts | None = None,
 ) -> Client:
-    """Return a client of the registry itself; `find` gives the credentials when they are asked for."""
+    """Return a client of the registry itself; `find` returns the credentials, once they are required.
+
+    `hosts`: those of `hosts.toml`, if they were read before.
+    """
+    own = (hosts or hosts_of(registry, trust.hosts_dir)).own
+    # Certificates for it mean that it speaks TLS.
+    unknown = own is None and not trust.insecure and not tls.known(registry)
+    base = endpoint(registry, trust) if own is None or trust.insecure else own.base
+    return _client(
+        own or Host(base), base, registry, find, trust=trust, patience=patience, plain=unknown and is_loopback(registry)
+    )
+
+
+def _client(
+    host: Host,
+    base: str,
+    name: str,
+    find: Callable[[], credentials.Credentials | None],
+    *,
+    trust: Trust,
+    patience: Patience,
+    plain: bool = False,
+) -> Client:
+    authorities = (*trust.authorities, *host.authorities)
     return Client(
-        endpoint(registry, trust),
-        signer=lambda client: Tokens(client, registry, find),
-        tls=partial(tls.context, registry, trust.authorities),
+        base,
+        signer=lambda client: Tokens(client, name, find),
+        tls=partial(tls.context, name, authorities, clients=host.clients, verify=host.verify),
+        headers=dict(host.headers),
         patience=patience,
-        # Certificates for it mean that it speaks TLS.
-        plain=is_loopback(registry) and not trust.insecure and not tls.known(registry),
+        plain=plain,
     )
 
 
@@ -92,14 +116,15 @@ class Registry:
         self._trust = trust
         self._patience = patience
         find = partial(credentials.find, registry, repository)
-        self._client = client_of(registry, find, trust=trust, patience=patience)
+        self._hosts = hosts_of(registry, trust.hosts_dir)
+        self._client = client_of(registry, find, trust=trust, patience=patience, hosts=self._hosts)
         self._lock = threading.Lock()
         self._sessions: dict[Digest, str] = {}
         self._in_parts = False
         self._part = part
         self._read: dict[Digest, bytes] = {}
         self._writes = not mirrors
-        self._known_mirrors: list[tuple[Mirror, Client]] | None = None if mirrors else []
+        self._known_mirrors: list[tuple[Host, Client]] | None = None if mirrors else []
         self._dead: set[str] = set()
 
     def __str__(self) -> str:
@@ -121,7 +146,7 @@ class Registry:
         target = f"/{self._repository}/blobs/{descriptor.digest}"
         left = [pair for pair in self._mirrors if pair[0].base not in self._dead]
 
-        used: list[Mirror] = []
+        used: list[Host] = []
 
         def ask(headers: dict[str, str], offset: int) -> Response:
             # Each is asked once: what breaks off at a mirror goes on at the next, and in the end at the registry.
@@ -310,33 +335,26 @@ class Registry:
         return client.request("GET", target, what, {200, 206}, scopes=self._pulling(), headers=headers)
 
     @property
-    def _mirrors(self) -> list[tuple[Mirror, Client]]:
+    def _mirrors(self) -> list[tuple[Host, Client]]:
         with self._lock:
             if self._known_mirrors is None:
-                self._known_mirrors = [
-                    (mirror, self._mirror_client(mirror)) for mirror in mirrors_of(self._name, self._trust.hosts_dir)
-                ]
+                self._known_mirrors = [(mirror, self._mirror_client(mirror)) for mirror in self._hosts.mirrors]
             return self._known_mirrors
 
-    def _mirror_client(self, mirror: Mirror) -> Client:
-        host = Address.parse(mirror.base, mirror.base).authority
-        return Client(
-            mirror.base,
-            # A mirror is another host: it is shown its own credentials, never the registry's.
-            signer=lambda client: Tokens(client, host, partial(credentials.find, host)),
-            tls=partial(tls.context, host, (*self._trust.authorities, *mirror.authorities), verify=mirror.verify),
-            headers=dict(mirror.headers),
-            patience=self._patience,
-        )
+    def _mirror_client(self, mirror: Host) -> Client:
+        # A mirror is another host: it gets its own credentials, never the registry's.
+        name = Address.parse(mirror.base, mirror.base).authority
+        find = partial(credentials.find, name)
+        return _client(mirror, mirror.base, name, find, trust=self._trust, patience=self._patience)
 
     @property
     def _namespace(self) -> str:
-        # One mirror may serve many registries, and is told whose content is meant. Source: containerd, docs/hosts.md.
+        # One mirror may serve many registries; ns names the one that is meant (containerd, docs/hosts.md).
         return f"?ns={self._name}"
 
     @contextlib.contextmanager
-    def _forgiving(self, mirror: Mirror) -> Iterator[None]:
-        """A mirror that fails is passed over; one that can't be reached is not asked again by this storage."""
+    def _forgiving(self, mirror: Host) -> Iterator[None]:
+        """Pass over a mirror that fails; do not ask it again if it can't be reached."""
         try:
             yield
         except Unreachable:
@@ -345,8 +363,8 @@ class Registry:
             pass
 
     @contextlib.contextmanager
-    def _blaming(self, used: list[Mirror]) -> Iterator[None]:
-        """Wrong content that mirrors had a part in is theirs to answer for; whoever unpacks may notice it first."""
+    def _blaming(self, used: list[Host]) -> Iterator[None]:
+        """Blame wrong content on the mirrors that sent a part of it; unpacking may find it first."""
         try:
             yield
         except FalseMirror:

@@ -1,6 +1,6 @@
-"""Whom to trust as a registry: the system's authorities, and private ones from where Docker's and podman's clients look.
+"""TLS settings: the system's authorities, and those for one registry in the folders of Docker's and podman's clients.
 
-`certs.d/HOST[:PORT]/` holds authorities for one registry (`*.crt`), and client certificates (`*.cert` with `*.key`).
+`certs.d/HOST[:PORT]/` holds authorities (`*.crt`) and client certificates (`*.cert` with `*.key`).
 SSL_CERT_FILE replaces the system's, as everywhere. Source: containers-certs.d(5).
 """
 
@@ -17,23 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-def context(host: str, authorities: Iterable[str] = (), *, verify: bool = True) -> ssl.SSLContext:
-    """The TLS settings for `host` (with its port, if it has one), trusting the files in `authorities` as well."""
+def context(
+    host: str, authorities: Iterable[str] = (), *, clients: Iterable[tuple[str, str]] = (), verify: bool = True
+) -> ssl.SSLContext:
+    """Return the TLS settings for `host` (with its port, if it has one).
+
+    Trusts the files in `authorities` as well, and has the client certificates in `clients`, each with its
+    key. Raises `CredentialsError` for a file that is not one.
+    """
     import ssl
 
     made = ssl.create_default_context()
-    # Strict from Python 3.13 on: it refuses private authorities without a key usage, which every other client takes.
+    # Strict from Python 3.13 on: it refuses private authorities without a key usage, which other clients accept.
     made.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not verify:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
-    for path in [*authorities, *_files(host, ".crt")]:
+    found = [certificates_in(folder) for folder in _folders(host)]
+    for path in [*authorities, *(path for paths, _ in found for path in paths)]:
         try:
             made.load_verify_locations(path)
         except (OSError, ssl.SSLError) as error:
             raise CredentialsError(f"{path}: not a PEM file of certificate authorities: {error}") from error
-    for path in _files(host, ".cert"):
-        key = path.removesuffix(".cert") + ".key"
+    for path, key in [*clients, *(pair for _, pairs in found for pair in pairs)]:
         try:
             made.load_cert_chain(path, key)
         except (OSError, ssl.SSLError) as error:
@@ -41,8 +47,16 @@ def context(host: str, authorities: Iterable[str] = (), *, verify: bool = True) 
     return made
 
 
+def certificates_in(folder: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Return the authorities of a folder, and its client certificates with their keys; none without a folder."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    paths = [os.path.join(folder, name) for name in names]
+    pairs = [(path, f"{path.removesuffix('.cert')}.key") for path in paths if path.endswith(".cert")]
+    return tuple(path for path in paths if path.endswith(".crt")), tuple(pairs)
+
+
 def known(host: str) -> bool:
-    """Whether there are certificates for `host`, so that it is asked over TLS."""
+    """Return whether there is a folder of certificates for `host`, so that it speaks TLS."""
     return any(os.path.isdir(folder) for folder in _folders(host))
 
 
@@ -50,9 +64,3 @@ def _folders(host: str) -> Iterator[str]:
     own = [f"{config}/containers"] if (config := config_folder()) else []
     for folder in (*own, "/etc/containers", "/etc/docker"):
         yield os.path.join(folder, "certs.d", host)
-
-
-def _files(host: str, suffix: str) -> Iterator[str]:
-    for folder in _folders(host):
-        if os.path.isdir(folder):
-            yield from (os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(suffix))
