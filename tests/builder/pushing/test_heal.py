@@ -15,7 +15,7 @@ from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.presence import Presence
 from lamella.builder.pushing.push import push
 from lamella.builder.pushing.team_cache import recall, remember
-from lamella.layers.errors import NotSigned
+from lamella.layers.errors import Denied, InvalidContent, NotSigned
 from lamella.layers.oci import referrers
 from lamella.layers.oci.annotations import IMAGE
 from lamella.layers.oci.documents import Descriptor, Index, Manifest, Platform
@@ -30,7 +30,7 @@ from lamella.layers.trust import Trust
 from support.keys import key_pair
 from support.packages import SITE, environment, package
 from support.published import push_image
-from support.registry_simulator import RegistrySimulator
+from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,6 +211,21 @@ def test_a_changed_push_finds_a_lost_layer_and_a_lost_member_of_a_bundle(
     changed = push(reference, small(tmp_path / "new", count=9), options, cache=cache)
     assert changed.built
     assert_whole(reference, tmp_path)
+
+
+@pytest.mark.parametrize("status", [403, 405, 409])
+def test_an_unchanged_push_needs_no_right_to_push_if_everything_is_there(
+    tmp_path: Path, registry: RegistrySimulator, status: int
+) -> None:
+    reference = f"{registry.host}/team/envs:v1"
+    cache = LayerCache(str(tmp_path / "cache"))
+    push(reference, small(tmp_path / "env"), cache=cache)
+    registry.faults.append(Fault("PUT|POST|PATCH", 99, status))
+    again = push(reference, small(tmp_path / "env"), cache=cache)
+    assert (again.plan.unchanged, again.unattached) == (True, "")
+    lose(reference, part_of(reference, "layer"), registry)
+    with pytest.raises((Denied, InvalidContent)):
+        push(reference, small(tmp_path / "env"), cache=cache)
 
 
 def test_a_platform_that_is_gone_is_named(tmp_path: Path, registry: RegistrySimulator) -> None:

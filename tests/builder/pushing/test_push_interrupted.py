@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
+from lamella.layers.errors import StoreError
 from lamella.layers.layout import OciLayout
 from lamella.layers.published.copy import copy
+from support.engines import need, need_root
 from support.packages import SITE, environment, package
 from support.processes import forked
 from support.registry_simulator import Fault, RegistrySimulator
@@ -113,3 +116,25 @@ def test_a_push_to_a_registry_that_is_killed_leaves_the_tag_as_it_was(
         pushed = push(reference, new, cache=LayerCache(str(cache))).reference
         assert registry.tags["team/envs"]["v1"] == pushed.partition("@")[2]
         copy(reference, f"oci:{tmp_path}/again:v1")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("inodes", range(2, 16, 2))
+def test_a_first_push_that_runs_out_of_inodes_is_finished_by_the_next(tmp_path: Path, inodes: int) -> None:
+    need_root()
+    env = small(tmp_path / "env", "value = 1\n")
+    cache = LayerCache(str(tmp_path / "cache"))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = [need("mount"), "-t", "tmpfs"]
+    subprocess.run([*mount, "-o", f"size=1m,nr_inodes={inodes}", "tmpfs", str(disk)], check=True)
+    try:
+        with suppress(StoreError):
+            push(f"oci:{disk}/layout:v1", env, cache=cache)
+            assert inodes > 12, "a layout has more files and folders than that"
+        subprocess.run([*mount, "-o", "remount,nr_inodes=1000", "tmpfs", str(disk)], check=True)
+        pushed = push(f"oci:{disk}/layout:v1", env, cache=cache).reference
+        copy(pushed, f"oci:{tmp_path}/copy:v1")
+        assert not list((disk / "layout").glob(".partial-*"))
+    finally:
+        subprocess.run([need("umount"), str(disk)], check=True)

@@ -29,7 +29,7 @@ from lamella.builder.pushing.survey import find_layers
 from lamella.builder.pushing.team_cache import tag_name
 from lamella.builder.pushing.upload import Uploads, blob
 from lamella.builder.scanning.options import ScanOptions
-from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.errors import Denied, InvalidContent, NotFound
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
 from lamella.layers.oci.values import is_image_prefix
@@ -118,9 +118,10 @@ def _push(tools: _Tools, resolved: _Resolved) -> Pushed:
                 known = _execute(tools, resolved, decided, uploads)
                 published = _publish(tools, resolved, known, uploads)
                 break
-            except (InvalidContent, NotFound):
+            except (Denied, InvalidContent, NotFound) as error:
                 # A registry refuses a manifest that names a lost blob, and a bundle can't be built of one.
-                if not tools.presence.believed:
+                refused = decided.plan.unchanged or not isinstance(error, Denied)
+                if not refused or not tools.presence.believed:
                     raise
                 tools.presence.doubt()
                 resolved = replace(resolved, cached=_cached(tools.cache, resolved.layers, resolved.belief))
