@@ -48,12 +48,13 @@ define PYTEST
 endef
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help test unit check coverage bench demo docs lock install system clean
+.PHONY: help test unit check stress coverage bench demo docs lock install system clean
 
 help:
 	@echo "make test      everything: ruff, mypy and all tests; SYSTEM=no installs no Debian packages"
 	@echo "make unit      the quick tests: no root, no network, no engines, under a minute"
 	@echo "make check     ruff and mypy alone"
+	@echo "make stress    300 kills of each verb, and 50 processes that each pull and free 100 times"
 	@echo "make coverage  all tests, with a report of the lines and branches that they run"
 	@echo "make demo      push, pull, mount and upgrade a real environment; shows what moves and how long it takes"
 	@echo "make bench     the budgets as ratios; PREFIX=/path/to/environment for another than the demo's"
@@ -73,6 +74,9 @@ check: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+stress: $(STAMP)
+	$(PYTEST) pytest -s --stress tests/integration/test_store_processes.py -k "killed or many_processes"
 
 coverage: $(STAMP)
 	$(VENV)/bin/coverage erase

@@ -18,6 +18,11 @@ settings.register_profile("lamella", deadline=None, suppress_health_check=[Healt
 settings.load_profile("lamella")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make stress`."""
+    parser.addoption("--stress", action="store_true", help="more kills, processes and rounds")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest's own, which deselects by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every integration test `slow`."""

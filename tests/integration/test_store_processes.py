@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,10 +22,25 @@ from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
 from support import tars
+from support.engines import need_root
 from support.processes import started
 from support.published import publish_layers
 
 TESTS = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Stress:
+    """How much of it: `make stress` runs more."""
+
+    kills: int = 15
+    processes: int = 8
+    rounds: int = 5
+
+
+@pytest.fixture
+def stress(request: pytest.FixtureRequest) -> Stress:
+    return Stress(300, 50, 100) if request.config.getoption("--stress", default=False) else Stress()
 
 
 def program(name: str, *arguments: str) -> list[str]:
@@ -47,46 +64,42 @@ def packages(count: int, seed: int = 0) -> list[tuple[Layer, bytes]]:
     ]
 
 
-def test_a_pull_killed_at_200_random_moments_leaves_a_store_that_is_whole_and_goes_on(tmp_path: Path) -> None:
-    made = packages(8)
-    publish_layers(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
-    reference = f"oci:{tmp_path}/layout:env"
-    ran = subprocess.run(
-        program("killed", reference, str(tmp_path / "store"), "200", "1"),
-        cwd=TESTS,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    result = json.loads(ran.stdout)
-    assert result["kills"] == 200
-    assert result["damaged"] == []
-    # The moments were within pulls, not all before or after the layers came.
-    assert result["between"] > 0
+def killed(verb: str, folder: Path, kills: int, seed: int, *large: str) -> Any:
+    """What `support.killed` counted."""
+    publish_layers(OciLayout(str(folder / "layout"), create=True), "env", packages(8))
+    command = program("killed", verb, f"oci:{folder}/layout:env", str(folder), str(kills), str(seed), *large)
+    ran = subprocess.run(command, cwd=TESTS, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("verb", ["pull", "gc", "export", "mount"])
+def test_a_verb_killed_at_any_moment_leaves_no_wrong_byte_and_can_be_repeated(
+    tmp_path: Path, verb: str, stress: Stress
+) -> None:
+    if verb == "mount":
+        need_root()
+    result = killed(verb, tmp_path, stress.kills, 1)
+    print(verb, result)
+    assert result["wrong"] == []
+    assert result["kills"] == stress.kills
+
+
+def test_remains_of_killed_pulls_go_with_the_next_gc(tmp_path: Path) -> None:
+    assert killed("pull", tmp_path, 20, 3)["wrong"] == []
     store = Store(str(tmp_path / "store"))
-    pulled = pull(reference, store=store)
-    for layer, _ in made:
-        assert store.has(layer.diff_id)
-    assert verify(store).damaged == ()
     gc(store)
-    assert os.listdir(f"{store.path}/partial") == []
-    assert os.listdir(f"{store.path}/locks") == []
-    assert os.listdir(f"{store.path}/leases") == []
+    left = {name: os.listdir(f"{store.path}/{name}") for name in ("partial", "locks", "leases")}
+    assert left == {"partial": [], "locks": [], "leases": []}
     fresh = Store(str(tmp_path / "fresh"))
-    pull(pulled.reference, store=fresh)
+    pull(f"oci:{tmp_path}/layout:env", store=fresh)
     assert tars.snapshot(f"{store.path}/layers") == tars.snapshot(f"{fresh.path}/layers")
 
 
 def test_a_pull_killed_with_its_workers_at_work_leaves_a_store_that_is_whole_and_goes_on(tmp_path: Path) -> None:
-    publish_layers(OciLayout(str(tmp_path / "layout"), create=True), "env", packages(8))
-    reference = f"oci:{tmp_path}/layout:env"
+    assert killed("pull", tmp_path, 8, 4, "1")["wrong"] == []
     store = Store(str(tmp_path / "store"))
-    ran = subprocess.run(
-        program("killed", reference, store.path, "20", "4", "1"), cwd=TESTS, check=True, capture_output=True, text=True
-    )
-    assert json.loads(ran.stdout)["damaged"] == []
-    pull(reference, store=store)
-    assert verify(store).damaged == ()
     # The last worker may still be about to see that its input has ended.
     deadline = time.monotonic() + 30
     while os.listdir(f"{store.path}/partial") and time.monotonic() < deadline:
@@ -94,7 +107,7 @@ def test_a_pull_killed_with_its_workers_at_work_leaves_a_store_that_is_whole_and
     assert os.listdir(f"{store.path}/partial") == []
 
 
-def test_50_processes_pull_5_overlapping_environments_while_gc_runs_in_a_loop(tmp_path: Path) -> None:
+def test_many_processes_pull_5_overlapping_environments_and_free_all_in_a_loop(tmp_path: Path, stress: Stress) -> None:
     layout = OciLayout(str(tmp_path / "layout"), create=True)
     made = packages(20)
     for number in range(5):
@@ -103,16 +116,21 @@ def test_50_processes_pull_5_overlapping_environments_while_gc_runs_in_a_loop(tm
     store = Store(str(tmp_path / "store"))
     chance = random.Random(2)
     with ExitStack() as stack:
-        collect = program("crowd", store.path, "--gc")
-        collector = stack.enter_context(started(collect, cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-        commands = [program("crowd", store.path, *chance.sample(references, 2)) for _ in range(50)]
-        pullers = [stack.enter_context(started(command, cwd=TESTS, stderr=subprocess.PIPE)) for command in commands]
-        said = [puller.communicate()[1] for puller in pullers]
-        rounds, _ = collector.communicate("")
-    assert said == [""] * 50
-    assert [puller.returncode for puller in pullers] == [0] * 50
-    assert collector.returncode == 0
-    assert int(rounds) > 5
+        commands = [
+            program("crowd", store.path, str(stress.rounds), *chance.sample(references, 5))
+            for _ in range(stress.processes)
+        ]
+        processes = [
+            stack.enter_context(started(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+            for command in commands
+        ]
+        outcomes = [(*process.communicate(), process.returncode) for process in processes]
+    assert [(errors, code) for _, errors, code in outcomes] == [("", 0)] * stress.processes
+    downloaded, freed = (
+        sum(map(int, numbers)) for numbers in zip(*(said.split() for said, _, _ in outcomes), strict=True)
+    )
+    print(f"{stress.processes} processes, {stress.rounds} rounds each: {downloaded} layers downloaded, {freed} freed")
+    assert freed > 0
     for reference in references:
         pull(reference, store=store)
     assert verify(store).damaged == ()
