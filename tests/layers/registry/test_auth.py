@@ -11,6 +11,7 @@ import pytest
 from lamella.layers.errors import Denied, InvalidContent, Unreachable
 from lamella.layers.registry.auth import Challenge, challenges
 from lamella.layers.registry.repository import Registry
+from lamella.layers.registry.response import login_advice
 from lamella.layers.registry.retry import Patience
 from support.distribution import distribution
 from support.homes import auth_of, fresh_home, know
@@ -70,6 +71,11 @@ def test_a_registry_that_wants_a_user_says_how_to_log_in(home: Path) -> None:
         assert "wrong" not in str(caught.value)
         registry.close()
         other.close()
+
+
+def test_a_refusal_by_docker_hub_says_which_references_are_its_own() -> None:
+    assert login_advice("ghcr.io") == "log in with lamella login ghcr.io"
+    assert "a reference without a registry is one of docker.io" in login_advice("docker.io")
 
 
 def test_nothing_is_signed_for_a_registry_that_does_not_ask(

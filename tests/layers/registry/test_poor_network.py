@@ -572,8 +572,16 @@ def test_push_makes_parts_as_long_as_the_registry_wants(simulator: RegistrySimul
 
 def test_push_says_so_when_even_a_part_is_too_large(simulator: RegistrySimulator, small_parts: Registry) -> None:
     simulator.largest_request = 1 << 10
-    with pytest.raises(InvalidContent, match=r"answered 413 for team/envs sha256:"):
+    with pytest.raises(
+        InvalidContent, match=r"answered 413 for team/envs sha256:.*: request too large; raise .* nginx's"
+    ):
         blob(BIG).pushed(small_parts)
+
+
+def test_push_to_a_read_only_registry_is_reported(simulator: RegistrySimulator, registry: Registry) -> None:
+    simulator.faults = [Fault("POST", 9, 405)]
+    with pytest.raises(Denied, match=r"read-only, it answered 405 for team/envs .*; use a registry that takes pushes"):
+        blob(b"content").pushed(registry)
 
 
 def test_push_refuses_content_that_is_not_the_descriptors(simulator: RegistrySimulator, registry: Registry) -> None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 from lamella.layers.errors import InvalidContent, InvalidReference
 from lamella.layers.oci.documents import Digest
+from lamella.layers.text import escaped
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG_PROBLEM = "not a tag; use letters, digits, '_', '.' and '-', the first not '.' or '-', at most 128"
 _DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _HOST = re.compile(rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
 
@@ -53,7 +55,7 @@ class Reference:
             try:
                 digest = Digest.parse(digest_text)
             except InvalidContent as error:
-                raise InvalidReference(f"{_shown(text)!r} is not a reference: {error}") from None
+                raise InvalidReference(f"{_shown(text)}: {error}") from None
         if name.startswith("oci:"):
             return _layout(text, name.removeprefix("oci:"), digest)
         return _registry(text, name, digest)
@@ -81,17 +83,21 @@ def _layout(text: str, rest: str, digest: Digest | None) -> Reference:
         folder, tag = rest, "" if digest else "latest"
         colon = ""
     if not folder or "\0" in folder:
-        raise InvalidReference(f"{text!r} names no folder: write oci:FOLDER:tag")
+        raise InvalidReference(f"{_shown(text)}: names no folder; write oci:FOLDER:TAG")
     if (tag or colon) and not _TAG.fullmatch(tag):
-        raise InvalidReference(f"{tag!r} in {text!r} is not a tag: use letters, digits, '.', '_' and '-', at most 128")
+        raise InvalidReference(f"{_shown(text)}: {_TAG_PROBLEM}")
     return Reference(folder=folder, tag=tag, digest=digest)
 
 
 def _registry(text: str, name: str, digest: Digest | None) -> Reference:
     shown = _shown(text)
     if "://" in name:
-        raise InvalidReference(f"{shown!r} is a URL: write it without its scheme, such as ghcr.io/team/envs:tag")
+        raise InvalidReference(f"{shown}: a URL; write it without its scheme, such as ghcr.io/team/envs:v1")
+    if re.match(r"\.{0,2}/|~|\.{1,2}$", text):
+        raise InvalidReference(f"{shown}: a path; write oci:{shown}:TAG for an OCI layout folder")
     head, slash, rest = name.partition("/")
+    if not slash and re.fullmatch(r"localhost|[^:]*\.[^:]*|(?:localhost|[^:]*\.[^:]*|\[.*\]):[0-9]+", name):
+        raise InvalidReference(f"{shown}: a registry without a repository; write {shown}/REPOSITORY:TAG")
     if slash and ("." in head or ":" in head or head == "localhost" or head.lower() != head):
         registry = head
     else:
@@ -100,16 +106,16 @@ def _registry(text: str, name: str, digest: Digest | None) -> Reference:
     if registry == "docker.io" and "/" not in repository:
         repository = f"library/{repository}"
     if not _HOST.fullmatch(registry):
-        raise InvalidReference(f"{shown!r} is not a reference: its registry is not a host name with an optional port")
+        raise InvalidReference(f"{shown}: the registry is not a host name with an optional port; write HOST[:PORT]")
     if not _REPOSITORY.fullmatch(repository):
         raise InvalidReference(
-            f"{shown!r} is not a reference: a repository has lower-case letters, digits and single '.', '_', '-', '/'"
+            f"{shown}: not a repository; use lower-case letters, digits, and single '.', '_', '-' and '/' between them"
         )
     if colon and not _TAG.fullmatch(tag):
-        raise InvalidReference(f"{shown!r} is not a reference: its tag has other than letters, digits, '.', '_', '-'")
+        raise InvalidReference(f"{shown}: {_TAG_PROBLEM}")
     return Reference(registry, repository, tag=tag or ("" if digest else "latest"), digest=digest)
 
 
 def _shown(text: str) -> str:
-    # Somebody who writes user:password@host must not find it in a log.
-    return re.sub(r"[^/@]*:[^/@]*@(?!sha)", "***@", text)[:200]
+    # The password of user:password@host must not end in a log.
+    return escaped(re.sub(r"[^/@]*:[^/@]*@(?!sha)", "***@", text), 200) or "''"

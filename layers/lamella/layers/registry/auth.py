@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 from lamella.layers.errors import CredentialsError, Denied, InvalidContent, LayersError, NotFound
 from lamella.layers.registry.client import Body
-from lamella.layers.registry.response import failure_of
+from lamella.layers.registry.response import failure_of, login_advice
 from lamella.layers.registry.retry import patiently
 from lamella.layers.registry.url import Address
 from lamella.layers.text import escaped
@@ -114,11 +114,9 @@ class Tokens:
             except (Denied, NotFound) as error:
                 raise self.explained(error) from error
         if not signature:
-            raise self.explained(
-                Denied(f"{self._name} requires authentication for {what}; log in with lamella login {self._name}")
-            )
+            raise self.explained(Denied(f"{self._name} requires authentication for {what}; {login_advice(self._name)}"))
         if signature == refused:
-            raise Denied(f"{self._name} refuses the credentials for {what}; log in with lamella login {self._name}")
+            raise Denied(f"{self._name} refuses the credentials for {what}; {login_advice(self._name)}")
         return signature
 
     def explained(self, error: LayersError) -> LayersError:

@@ -18,7 +18,7 @@ from lamella.layers.registry.address_policy import AddressPolicy
 from lamella.layers.registry.connection import TARGET, manager
 from lamella.layers.registry.failures import NotTls, translated
 from lamella.layers.registry.proxies import proxy_for
-from lamella.layers.registry.response import Response, failure_of
+from lamella.layers.registry.response import Response, displayed, failure_of
 from lamella.layers.registry.retry import Interrupted, Patience
 from lamella.layers.registry.url import Address
 
@@ -212,7 +212,7 @@ class Client:
             elif method in {"POST", "PUT", "PATCH"}:
                 sent["Content-Length"] = "0"
             pool = self._pool(address, proxy)
-            with translated(address.authority, proxy.authority if proxy else ""):
+            with translated(displayed(address), proxy.authority if proxy else ""):
                 raw = pool.urlopen(
                     method,
                     f"{address.scheme}://{address.authority}/",

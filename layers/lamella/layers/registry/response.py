@@ -39,8 +39,7 @@ class Response:
         self._came = 0
         self.method = method
         self.address = address
-        # As references and logins write it.
-        self.host = address.authority.replace("registry-1.docker.io", "docker.io")
+        self.host = displayed(address)
         self.status = raw.status
         self.proxy = proxy
         """The proxy that could have made this response in place of the host, or an empty string."""
@@ -110,6 +109,18 @@ class Response:
         self.close()
 
 
+def displayed(address: Address) -> str:
+    """Return the host and port of an address, as references and logins write them."""
+    return address.authority.replace("registry-1.docker.io", "docker.io")
+
+
+def login_advice(registry: str) -> str:
+    """Return the advice to log in to a registry."""
+    # Who writes team/envs:v1 may not know where that is.
+    reason = " (a reference without a registry is one of docker.io)" if registry == "docker.io" else ""
+    return f"log in with lamella login {registry}{reason}"
+
+
 def failure_of(response: Response, what: str, login: str) -> LayersError:
     """Return the error for a response about `what`, and close it.
 
@@ -125,14 +136,14 @@ def failure_of(response: Response, what: str, login: str) -> LayersError:
     if status in {401, 403} and not login:
         return Denied(f"{host}, where the registry continues, denies {what}{reason}; try again later")
     if status == 401:
-        return Denied(f"{host} refuses the credentials for {what}{reason}; log in with lamella login {login}")
+        return Denied(f"{host} refuses the credentials for {what}{reason}; {login_advice(login)}")
     if status == 403 and response.proxy:
         return Denied(
             f"{host}, or the proxy {response.proxy} in between, denies {what}{reason}; "
-            f"add {host} to NO_PROXY, or log in with lamella login {login}"
+            f"add {host} to NO_PROXY, or {login_advice(login)}"
         )
     if status == 403:
-        return Denied(f"{host} denies {what}{reason}; log in with lamella login {login}, or ask for the right to it")
+        return Denied(f"{host} denies {what}{reason}; {login_advice(login)}, or ask for the right to it")
     if status == 404:
         return NotFound(f"{host} has no {what}{reason}")
     if status == 405 and response.method not in {"GET", "HEAD"}:
