@@ -97,19 +97,19 @@ bench-%: $(STAMP)
 docs: $(STAMP)
 	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md.new && mv docs/reference/cli.md.new docs/reference/cli.md
 
-# Versions, for any platform and Python: what CI and a new contributor get is what was tested.
+# Versions for any platform and any Python from the oldest on: what CI and a new contributor get is what was tested.
 lock: $(STAMP)
-	$(VENV)/bin/uv pip compile --quiet --universal --no-header --no-emit-index-url --no-annotate \
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-emit-index-url --no-annotate \
 		--extra test pyproject.toml --output-file requirements-dev.lock
 
 install: $(STAMP)
 
 # Targets that drive no engine install no Debian package either.
 QUIET := help unit check docs lock clean
-$(STAMP): pyproject.toml | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
+$(STAMP): pyproject.toml requirements-dev.lock | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock --editable '.[test]'
 	@touch $@
 
 # As root on Debian, installs what is missing; elsewhere, says what to install. If apt-get refuses the whole list, installs

@@ -1,7 +1,8 @@
-"""What the Makefile installs, and what the tests leave behind."""
+"""What the Makefile and CI install and run, and what the tests leave behind."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import select
@@ -10,9 +11,11 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from support.engines import ENGINES
 from support.processes import exit_code, forked, started
@@ -36,6 +39,51 @@ def test_make_installs_every_engine_that_a_test_may_need() -> None:
 
 def test_every_installed_package_has_its_job_beside_it() -> None:
     assert [name for name, job in packages().items() if not job] == []
+
+
+def project() -> dict[str, Any]:
+    """The table `project` of pyproject.toml."""
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return table
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.14"])
+def test_lock_holds_one_fitting_version_of_every_requirement(python: str) -> None:
+    here = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
+    wanted = [Requirement(text) for text in (*project()["dependencies"], *project()["optional-dependencies"]["test"])]
+    pins = [Requirement(line) for line in (ROOT / "requirements-dev.lock").read_text().splitlines()]
+    versions: dict[str, list[str]] = {}
+    for pin in pins:
+        if pin.marker is None or pin.marker.evaluate(here):
+            versions.setdefault(pin.name, []).append(str(pin.specifier).removeprefix("=="))
+    assert [name for name, pinned in versions.items() if len(pinned) > 1] == []
+    needed = [each for each in wanted if each.marker is None or each.marker.evaluate(here)]
+    assert {each.name for each in needed} - versions.keys() == set()
+    assert [str(each) for each in needed if not each.specifier.contains(versions[each.name][0])] == []
+
+
+def test_ci_runs_the_quick_tests_on_every_python_since_the_oldest() -> None:
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    (listed,) = re.findall(r"^ +python: \[(.*)\]$", workflow, re.MULTILINE)
+    versions = [version.strip('" ') for version in listed.split(",")]
+    oldest, newest = (int(version.removeprefix("3.")) for version in (versions[0], versions[-1]))
+    assert versions == [f"3.{minor}" for minor in range(oldest, newest + 1)]
+    supported = SpecifierSet(project()["requires-python"])
+    assert supported.contains(f"3.{oldest}")
+    assert not supported.contains(f"3.{oldest - 1}")
+
+
+def test_ci_runs_commands_that_exist() -> None:
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    commands = [line.split() for line in re.findall(r"^ +- run: (.*)$", workflow, re.MULTILINE)]
+    assert commands
+    makefile = (ROOT / "Makefile").read_text()
+    for program, *arguments in commands:
+        if program == "make":
+            assert re.search(rf"^{arguments[0]}:", makefile, re.MULTILINE), arguments[0]
+        else:
+            assert os.access(ROOT / program, os.X_OK), program
 
 
 def test_tests_start_processes_only_through_support() -> None:
