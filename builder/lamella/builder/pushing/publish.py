@@ -135,7 +135,7 @@ def attach(
         if before and before.digest != index.digest:
             artifacts += _of_others(storage, before, attachments.platform)
         # One request for all artifacts: a push that changes nothing takes few requests.
-        there = referrers.referrers(storage, index) if artifacts else ()
+        there = referrers.referrers_to_extend(storage, index) if artifacts else ()
         for artifact in artifacts:
             content = str(Digest.of(artifact.content))
             if not presence.knows(content):
@@ -153,7 +153,7 @@ def attach(
 
 def _of_others(storage: Storage, before: Descriptor, platform: Platform) -> Iterator[Artifact]:
     """Findings and bills of materials of other platforms, attached to the index `before`."""
-    for referrer in referrers.referrers(storage, before):
+    for referrer in referrers.referrers_to_extend(storage, before):
         if referrer.artifact_type not in {FINDINGS, SBOM}:
             continue
         # One that is gone from the registry can't be copied: the next push for its platform attaches it again.

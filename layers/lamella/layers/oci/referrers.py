@@ -61,7 +61,7 @@ def attach(
         artifact_type=artifact.artifact_type,
     )
     if there is None:
-        there = referrers(storage, subject)
+        there = referrers_to_extend(storage, subject)
     listed = any(entry.digest == descriptor.digest for entry in there)
     if listed and not (check and any(not storage.exists(each) for each in (descriptor, config, layer))):
         return descriptor
@@ -97,6 +97,14 @@ def referrers(storage: ReadOnlyStorage, subject: Descriptor, artifact_type: str 
     return tuple(entry for entry in found if not artifact_type or entry.artifact_type == artifact_type)
 
 
+def referrers_to_extend(storage: ReadOnlyStorage, subject: Descriptor) -> tuple[Descriptor, ...]:
+    """`referrers`, for one who attaches more: a list that the storage has lost counts as empty, and is made anew."""
+    try:
+        return referrers(storage, subject)
+    except NotFound:
+        return ()
+
+
 def content_of(storage: Storage, referrer: Descriptor) -> bytes:
     """The document that `attach` was given."""
     manifest = Manifest.parse(fetch_document(storage, referrer))
@@ -112,7 +120,11 @@ def annotations_of(storage: ReadOnlyStorage, referrer: Descriptor) -> Mapping[st
 
 def add(storage: Storage, subject: Digest, referrer: Descriptor) -> None:
     """Lists `referrer` under the tag that is made of `subject`, for registries without the API."""
-    others = tuple(entry for entry in _tagged(storage, subject) if entry.digest != referrer.digest)
+    try:
+        there = _tagged(storage, subject)
+    except NotFound:
+        there = ()
+    others = tuple(entry for entry in there if entry.digest != referrer.digest)
     index = Index((*others, referrer)).to_json()
     storage.push(
         Descriptor.of("application/vnd.oci.image.index.v1+json", index),
@@ -128,9 +140,8 @@ def _schema_tag(digest: Digest) -> str:
 def _tagged(storage: ReadOnlyStorage, digest: Digest) -> tuple[Descriptor, ...]:
     try:
         descriptor = storage.resolve(_schema_tag(digest))
-        if descriptor.media_type not in INDEX_TYPES:
-            return ()
-        # A layout may have lost it, though its tag is there: as if nothing were attached.
-        return Index.parse(fetch_document(storage, descriptor)).manifests
     except NotFound:
         return ()
+    if descriptor.media_type not in INDEX_TYPES:
+        return ()
+    return Index.parse(fetch_document(storage, descriptor)).manifests
