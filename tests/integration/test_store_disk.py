@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.errors import StoreError
+from lamella.layers.errors import LayersError, StoreError
+from lamella.layers.exporting.export import export
 from lamella.layers.layout import OciLayout
+from lamella.layers.mounting.mount import MountOptions, mount
 from lamella.layers.pulling.pull import leased, pull
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
@@ -25,7 +28,7 @@ from support.processes import forked
 from support.published import publish_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.root
@@ -85,6 +88,42 @@ def test_what_is_here_runs_from_a_full_disk_and_gc_leaves_it_meanwhile(
             assert (freed.layers, freed.bytes) == ((), 0)
             assert len(freed.in_use) == 1
         assert len(gc(store, keep_bytes=0, dry_run=True).layers) == 1
+
+
+@pytest.mark.parametrize("inodes", [True, False])
+@pytest.mark.parametrize("verb", ["pull", "export", "mount"])
+def test_a_disk_that_runs_full_at_any_stage_loses_nothing_and_the_next_command_succeeds(
+    tmp_path: Path, references: list[str], verb: str, *, inodes: bool
+) -> None:
+    place = tmp_path / "disk"
+    target = str(place / "target")
+    verbs: dict[str, Callable[[Store], object]] = {
+        "pull": lambda store: pull(references[1], store=store),
+        "export": lambda store: export(references[1], target, store=store),
+        "mount": lambda store: mount(references[1], target, store=store, options=MountOptions(method="copies")),
+    }
+    full = 0
+    # Before each folder of the store, between its layers, and after them.
+    for limit in range(4, 76, 6):
+        with disk(place, f"nr_inodes={limit}" if inodes else f"size={limit * 110}k"):
+            store = Store(str(place / "store"))
+            reason = ""
+            try:
+                verbs[verb](store)
+            except LayersError as error:
+                reason = str(error)
+            if reason:
+                full += 1
+                assert re.search(r"full|bytes free", reason)
+                assert not os.path.lexists(target)
+                gc(store)
+            assert verify(store).damaged == ()
+            subprocess.run([need("mount"), "-o", "remount,size=64m,nr_inodes=1000", place], check=True)
+            if not os.path.lexists(target):
+                verbs[verb](store)
+            assert verify(store).damaged == ()
+            assert verb == "pull" or (place / "target" / "small").stat().st_size == 50_000
+    assert 0 < full < 12
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class Store:
         """Makes the store's folders where they are missing; `StoreError` where that can't be done."""
         with self.explained():
             root = os.geteuid() == 0
-            if os.path.isdir(f"{self.path}/holds") and os.path.exists(f"{self.path}/lock"):
+            if self.is_made():
                 self._close_locks()
                 return
             # What root pulls is for everybody on the node, whatever root's umask; what a user pulls is the user's.
@@ -116,6 +116,10 @@ class Store:
                 os.fchmod(lock, 0o644)
             finally:
                 os.close(lock)
+
+    def is_made(self) -> bool:
+        """Whether all of the store's folders are there: a full disk can end `prepare` in its middle."""
+        return os.path.isdir(f"{self.path}/holds") and os.path.exists(f"{self.path}/lock")
 
     def _close_locks(self) -> None:
         # Earlier versions made it readable, and whoever opens a lock's file can lock it.

@@ -83,7 +83,7 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
     `keep_bytes`: the size to shrink to. `older_than`: seconds since the last use. Safe during pulls and mounts: keeps what
     is leased or mounted, and removes the rest atomically. Idempotent. Raises `StoreError`.
     """
-    if not os.path.isdir(store.path):
+    if not store.is_made():
         return Freed((), 0)
     if dry_run:
         with store.explained():

@@ -64,7 +64,7 @@ def verify(
 
     progress = progress or Silent()
     wanted = tuple(sorted(diff_id for diff_id in (store.layers() if diff_ids is None else diff_ids)))
-    if not os.path.isdir(store.path):
+    if not store.is_made():
         return Verified(0, ())
     with leases.lease(store, wanted, "verify"):
         there = [diff_id for diff_id in wanted if store.has(diff_id)]
