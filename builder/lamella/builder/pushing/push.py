@@ -11,27 +11,19 @@ from typing import TYPE_CHECKING
 from lamella.builder.content.bytecode import Compiler
 from lamella.builder.environment import Environment
 from lamella.builder.errors import BuilderError
-from lamella.builder.image import base as bases
-from lamella.builder.image import findings_report
-from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
 from lamella.builder.layer import wanted
 from lamella.builder.layer.build import build
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.layer.plan import PushPlan, plan
-from lamella.builder.layer.rules import Remembered
 from lamella.builder.prefix.locate import SHARED
-from lamella.builder.pushing import destination
-from lamella.builder.pushing.belief import belief_of
+from lamella.builder.pushing.decide import decide
 from lamella.builder.pushing.options import PushOptions
-from lamella.builder.pushing.presence import Presence
-from lamella.builder.pushing.publish import Attachments, PublishedIndex, publish
-from lamella.builder.pushing.survey import find_layers
+from lamella.builder.pushing.publish import PublishedIndex, publish
+from lamella.builder.pushing.resolve import cached_layers, resolve, tools_for
 from lamella.builder.pushing.team_cache import tag_name
-from lamella.builder.pushing.upload import Uploads, blob
+from lamella.builder.pushing.upload import Uploads
 from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.errors import Denied, InvalidContent, NotFound
 from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.referrers import Artifact
 from lamella.layers.oci.values import is_image_prefix
 from lamella.layers.progress import shown
 from lamella.layers.storages import open_storage, trust_for
@@ -39,14 +31,14 @@ from lamella.layers.text import counted, size
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
-    from lamella.builder.image.documents import Base, Documents, Pair
+    from lamella.builder.image.documents import Base
     from lamella.builder.layer.cache import BuiltLayer
-    from lamella.builder.layer.wanted import Layers
-    from lamella.builder.pushing.belief import Belief
+    from lamella.builder.layer.plan import PushPlan
+    from lamella.builder.pushing.decide import Decided
+    from lamella.builder.pushing.resolve import Resolved, Tools
     from lamella.layers.oci.documents import Descriptor
-    from lamella.layers.oci.storage import Storage
     from lamella.layers.progress import Progress
 
 
@@ -90,8 +82,8 @@ def push(
     `environment` is a scanned environment or a prefix to scan; the default is the running
     interpreter's, `sys.prefix`. The scan uses the image prefix of `options`. The findings are attached
     to the index. `cache` defaults to the user's. Without `progress`, a terminal and a notebook show
-    bars. Idempotent: the tag changes last, and only if the index differs. Raises `BuilderError` and
-    `LayersError`.
+    bars. Idempotent: the tag changes last, and only if the index differs; content that the destination
+    lost is sent again. Raises `BuilderError` and `LayersError`.
     """
     target = _target(reference, options)
     with shown(progress) as bars:
@@ -101,15 +93,15 @@ def push(
             scan_options = replace(scan_options, image_prefix=options.image_prefix)
             environment = scan(environment, scan_options, progress=bars)
         with contextlib.closing(open_storage(target, trust, create=True, mirrors=False)) as storage:
-            tools = _tools(storage, target, trust, cache or LayerCache(), bars, check=options.check)
-            return _push(tools, _resolve(tools, environment, options))
+            tools = tools_for(storage, target, trust, cache or LayerCache(), bars, check=options.check)
+            return _push(tools, resolve(tools, environment, options))
 
 
-def _push(tools: _Tools, resolved: _Resolved) -> Pushed:
+def _push(tools: Tools, resolved: Resolved) -> Pushed:
     """Decide and act; once more, with every answer of earlier pushes forgotten, if the destination has lost something."""
     passes: list[tuple[PushPlan, Uploads]] = []
     while True:
-        decided = _decide(tools, resolved)
+        decided = decide(tools, resolved)
         if resolved.options.dry_run:
             return _planned(tools, resolved, decided)
         with contextlib.closing(Uploads(tools.storage, decided.there, tools.progress)) as uploads:
@@ -124,153 +116,21 @@ def _push(tools: _Tools, resolved: _Resolved) -> Pushed:
                 if not refused or not tools.presence.believed:
                     raise
                 tools.presence.doubt()
-                resolved = replace(resolved, cached=_cached(tools.cache, resolved.layers, resolved.belief))
+                resolved = replace(resolved, cached=cached_layers(tools.cache, resolved.layers, resolved.belief))
+    moved = {layer.wanted.key for plan, _ in passes for layer in plan.layers if layer.action != "reuse"}
     return Pushed(
         str(tools.target.at(published.index.digest)),
         resolved.environment,
         decided.plan,
         sum(len(plan.chosen("build")) for plan, _ in passes),
-        len(decided.plan.chosen("reuse")),
+        len(decided.plan.layers) - len(moved),
         sum(uploads.count for _, uploads in passes),
         0 if decided.plan.unchanged else sum(uploads.moved for _, uploads in passes),
         published.unattached,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Tools:
-    """Storage, trust, cache, presence and progress, for every step of a push."""
-
-    storage: Storage
-    target: Reference
-    trust: Trust
-    cache: LayerCache
-    presence: Presence
-    progress: Progress
-
-
-def _tools(
-    storage: Storage, target: Reference, trust: Trust, cache: LayerCache, progress: Progress, *, check: bool
-) -> _Tools:
-    place = "" if target.is_layout else f"{target.registry}/{target.repository}"
-    return _Tools(storage, target, trust, cache, Presence(storage, cache, place, check=check), progress)
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    """Layers to push, with everything known before the destination is read beyond its tag."""
-
-    environment: Environment
-    options: PushOptions
-    base: Base | None
-    layers: Layers
-    remembered: Remembered
-    belief: Belief
-    cached: Mapping[str, BuiltLayer]
-    """Layers that the cache has, by key."""
-    tag: Descriptor | None
-    """Index that the tag names now."""
-
-    def documents(self, known: Mapping[str, BuiltLayer], others: Sequence[Pair]) -> Documents:
-        """Documents of these layers. The index also names `others`, the images for other platforms."""
-        environment, options = self.environment, self.options
-        about = About(environment.platform, options.image_prefix, environment.interpreter.version, environment.needs)
-        image = [ImageLayer(item.packages, item.key, known[item.key]) for item in self.layers.image]
-        packages = _packages(self.layers, known)
-        return documents(about, packages, image, base=self.base, settings=options.image, others=others)
-
-    def attachments(self, known: Mapping[str, BuiltLayer]) -> Attachments:
-        """Findings, bill of materials and signing key for the index."""
-        report = findings_report.artifact(self.environment, self.options.image_prefix)
-        bill = _bill(self.layers, known) if self.options.sbom else None
-        return Attachments(self.environment.platform, report, bill, self.options.signing_key)
-
-
-@dataclass(frozen=True, slots=True)
-class _Decided:
-    """Decisions of a push, before anything is built or uploaded."""
-
-    plan: PushPlan
-    known: Mapping[str, BuiltLayer]
-    """Layers by key."""
-    there: frozenset[str]
-    """Digests that the destination has already."""
-
-
-def _resolve(tools: _Tools, environment: Environment, options: PushOptions) -> _Resolved:
-    base = _base(tools, environment, options)
-    count = len(base.layers) if base else 0
-    if count >= options.max_layers:
-        raise BuilderError(
-            f"--base {options.base}: has {count} layers, leaving none of --max-layers {options.max_layers} for the "
-            "environment; raise --max-layers, or use a smaller base"
-        )
-    remembered = Remembered(tools.cache)
-    layers = wanted.layers(
-        environment,
-        image_prefix=options.image_prefix,
-        compression=options.compression,
-        image_layers=options.max_layers - count,
-        notes=remembered,
-    )
-    belief = belief_of(tools.target, options.signing_key, tools.trust)
-    cached = _cached(tools.cache, layers, belief)
-    tag = destination.current(tools.storage, tools.target)
-    return _Resolved(environment, options, base, layers, remembered, belief, cached, tag)
-
-
-def _cached(cache: LayerCache, layers: Layers, belief: Belief) -> dict[str, BuiltLayer]:
-    return {item.key: built for item in layers.all if (built := belief.find(cache, item.key))}
-
-
-def _decide(tools: _Tools, resolved: _Resolved) -> _Decided:
-    layers, tag, known, presence = resolved.layers.all, resolved.tag, resolved.cached, tools.presence
-    named = _named(tools, resolved, known)
-    if not named:
-        known = find_layers(
-            tools.storage,
-            tools.target,
-            layers,
-            resolved.environment.platform,
-            belief=resolved.belief,
-            answers=presence.answers,
-            now=tag,
-            cache=tools.cache,
-            cached=known,
-        )
-        named = _named(tools, resolved, known)
-    asked = [blob(known[item.key]) for item in layers if item.key in known]
-    asked += [layer.descriptor for layer in resolved.base.layers] if resolved.base else []
-    if named:
-        asked += [document.descriptor for document in named.configs]
-        if tools.target.is_layout:
-            asked += [document.descriptor for document in (*named.manifests, named.index)]
-    there = presence.there(asked)
-    unchanged = named is not None and all(str(each.digest) in there for each in asked)
-    if named and not tools.target.is_layout:
-        # The registry has just sent it. Its manifests it is sent: it checks what they name.
-        there |= {str(named.index.descriptor.digest)}
-
-    def here(built: BuiltLayer) -> bool:
-        return tools.cache.blob_path(built) is not None
-
-    planned = plan(str(tools.target), layers, known, here, there)
-    return _Decided(replace(planned, unchanged=unchanged), known, there)
-
-
-def _named(tools: _Tools, resolved: _Resolved, known: Mapping[str, BuiltLayer]) -> Documents | None:
-    """Documents of the push if the tag names exactly these; None if it names others, or if a layer is not known."""
-    tag, options = resolved.tag, resolved.options
-    if not tag or any(item.key not in known for item in resolved.layers.all):
-        return None
-    others: tuple[Pair, ...] = ()
-    if options.append:
-        others = destination.others(tools.storage, tag, resolved.environment.platform, resolved.belief)
-    made = resolved.documents(known, others)
-    return made if tag.digest == made.index.descriptor.digest else None
-
-
-def _planned(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
+def _planned(tools: Tools, resolved: Resolved, decided: Decided) -> Pushed:
     """Return the result of a dry run."""
     reference, planned = str(tools.target), decided.plan
     if planned.unchanged and resolved.tag:
@@ -280,7 +140,7 @@ def _planned(tools: _Tools, resolved: _Resolved, decided: _Decided) -> Pushed:
     return Pushed(reference, resolved.environment, planned, 0, len(planned.chosen("reuse")), 0, 0)
 
 
-def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Uploads) -> dict[str, BuiltLayer]:
+def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Uploads) -> dict[str, BuiltLayer]:
     """Build and upload as decided, wait for every upload, and return the layers by key."""
     environment, options, cache = resolved.environment, resolved.options, tools.cache
     results = dict(decided.known)
@@ -320,7 +180,7 @@ def _execute(tools: _Tools, resolved: _Resolved, decided: _Decided, uploads: Upl
     return results
 
 
-def _publish(tools: _Tools, resolved: _Resolved, known: Mapping[str, BuiltLayer], uploads: Uploads) -> PublishedIndex:
+def _publish(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer], uploads: Uploads) -> PublishedIndex:
     """Upload the documents, attach the artifacts, and set the tag."""
     presence = tools.presence
     published = publish(
@@ -358,15 +218,6 @@ def _target(reference: str, options: PushOptions) -> Reference:
     return target
 
 
-def _base(tools: _Tools, environment: Environment, options: PushOptions) -> Base | None:
-    if not options.base:
-        return None
-    reference = Reference.parse(options.base)
-    trust = trust_for(reference, tools.target, tools.trust)
-    with contextlib.closing(open_storage(reference, trust)) as storage:
-        return bases.read_base(storage, reference, environment.platform, trust)
-
-
 def _lacking(base: Base, there: Collection[str]) -> tuple[Descriptor, ...]:
     """Layers of `base` that are not `there`, each once."""
     return tuple(
@@ -376,29 +227,9 @@ def _lacking(base: Base, there: Collection[str]) -> tuple[Descriptor, ...]:
     )
 
 
-def _take_base(stack: contextlib.ExitStack, tools: _Tools, uploads: Uploads, base: Base, reference: Reference) -> None:
+def _take_base(stack: contextlib.ExitStack, tools: Tools, uploads: Uploads, base: Base, reference: Reference) -> None:
     trust = trust_for(reference, tools.target, tools.trust)
     source = stack.enter_context(contextlib.closing(open_storage(reference, trust)))
     same = reference.registry and reference.registry == tools.target.registry
     for layer in base.layers:
         uploads.borrowed(layer.descriptor, source, reference.repository if same else "")
-
-
-def _bill(layers: Layers, known: Mapping[str, BuiltLayer]) -> Artifact:
-    from lamella.builder.image import sbom
-
-    packages = [content.package for content in layers.packages]
-    return Artifact(sbom.MEDIA_TYPE, sbom.sbom(zip(packages, _packages(layers, known), strict=True)))
-
-
-def _packages(layers: Layers, known: Mapping[str, BuiltLayer]) -> list[PackageLayer]:
-    return [
-        PackageLayer(
-            content.package.name,
-            content.package.version,
-            content.package.origin,
-            content.wanted.key,
-            known[content.wanted.key],
-        )
-        for content in layers.packages
-    ]
