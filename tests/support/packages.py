@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
 
-def interpreter(executable: str = sys.executable) -> Interpreter:
-    """The interpreter that runs the tests."""
+def interpreter(executable: str = sys.executable, *, compiles: bool = True) -> Interpreter:
+    """The interpreter that runs the tests; modules ship as source unless it `compiles`."""
     return Interpreter(
         executable=executable,
         version=".".join(map(str, sys.version_info[:3])),
@@ -32,7 +32,7 @@ def interpreter(executable: str = sys.executable) -> Interpreter:
         base_prefix=sys.base_prefix,
         stdlib=SITE.rpartition("/")[0],
         purelib=SITE,
-        compiler=executable,
+        compiler=executable if compiles else "",
     )
 
 
@@ -79,12 +79,15 @@ def package(
     return Package(origin, name, version, tuple(sorted(found, key=lambda each: each.path)), records=records)
 
 
-def environment(prefix: Path, *packages: Package) -> Environment:
-    """An environment at `prefix` for the interpreter that runs the tests."""
+def environment(prefix: Path, *packages: Package, compiles: bool = False) -> Environment:
+    """An environment at `prefix` for the interpreter that runs the tests.
+
+    It ships no byte code unless it `compiles`: each push would start a process.
+    """
     return Environment(
         str(prefix),
         (os.fsencode(prefix),),
-        interpreter(),
+        interpreter(compiles=compiles),
         Platform("linux", "amd64"),
         tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
     )
