@@ -55,7 +55,7 @@ def some(prefix: Path, *, count: int = 4, more: str = "") -> Environment:
         if number == 0:
             files["share/p0.bin"] = random.Random(more).randbytes(200_000)
         packages.append(package(prefix, f"p{number}", files))
-    return environment(prefix, *packages)
+    return environment(prefix, *packages, compiles=True)
 
 
 def tree(reference: str, store: Store) -> dict[str, bytes]:

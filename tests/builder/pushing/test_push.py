@@ -51,7 +51,7 @@ def cache(tmp_path: Path) -> LayerCache:
     return LayerCache(str(tmp_path / "cache"))
 
 
-def small(prefix: Path, *, count: int = 6, changed: str = "") -> Environment:
+def small(prefix: Path, *, count: int = 6, changed: str = "", compiles: bool = False) -> Environment:
     """Packages p0, p1 and so on, each larger than the next; one of them may be `changed`."""
     packages = []
     for number in range(count):
@@ -66,7 +66,7 @@ def small(prefix: Path, *, count: int = 6, changed: str = "") -> Environment:
             f"share/{name}.cfg": f"root={prefix}\n",
         }
         packages.append(package(prefix, name, files, records=info))
-    return environment(prefix, *packages)
+    return environment(prefix, *packages, compiles=compiles)
 
 
 def base_image(reference: str, layers: list[dict[str, str | bytes]], env: tuple[str, ...] = ()) -> None:
@@ -99,7 +99,7 @@ def test_the_same_environment_has_the_same_index_on_any_machine(tmp_path: Path) 
     for number in range(2):
         prefix = tmp_path / f"somewhere-{number}" / ("deeper" * number) / "env"
         cache = LayerCache(str(tmp_path / f"cache{number}"))
-        pushed.append(push(f"oci:{tmp_path}/out{number}:x", small(prefix), cache=cache).reference)
+        pushed.append(push(f"oci:{tmp_path}/out{number}:x", small(prefix, compiles=True), cache=cache).reference)
     assert pushed[0].partition("@")[2] == pushed[1].partition("@")[2] != ""
 
 
@@ -201,7 +201,12 @@ def test_a_bundle_is_built_from_the_registrys_blobs_if_the_cache_lacks_them(
 
 @pytest.mark.engine
 def test_every_file_is_in_the_image_as_it_is_in_the_packages(tmp_path: Path, cache: LayerCache) -> None:
-    push(f"oci:{tmp_path}/out:x", small(tmp_path / "env", count=20), PushOptions(max_layers=8), cache=cache)
+    push(
+        f"oci:{tmp_path}/out:x",
+        small(tmp_path / "env", count=20, compiles=True),
+        PushOptions(max_layers=8),
+        cache=cache,
+    )
     subprocess.run([need("skopeo"), "copy", "-q", f"oci:{tmp_path}/out:x", f"dir:{tmp_path}/dir"], check=True)
     manifest = json.loads((tmp_path / "dir/manifest.json").read_text())
     for layer in manifest["layers"]:
