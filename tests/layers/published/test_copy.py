@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import subprocess
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lamella.layers.errors import InvalidContent, NotFound, Unreachable
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import referrers
-from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Index
+from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Digest, Index
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment as published
 from lamella.layers.published.copy import copy
 from lamella.layers.published.tree import walk
+from lamella.layers.published.validate import verify_reference
 from lamella.layers.registry.repository import Registry
 from lamella.layers.signing import cosign
 from lamella.layers.storages import tags
@@ -72,8 +73,52 @@ def test_what_is_there_is_not_sent(simulator: RegistrySimulator, layout: str) ->
     simulator.requests.clear()
     again = copy(layout, f"{simulator.host}/team/envs:v2")
     assert (again.sent, again.present, again.moved) == (0, 4, 0)
-    # Is the index there, and the new tag.
-    assert len(simulator.requests) == 2
+    assert not simulator.asked("PUT .*/blobs/|POST|GET .*/blobs/")
+    # Each part is asked for, and only the new tag is sent.
+    assert [request.path for request in simulator.asked("PUT")] == ["/v2/team/envs/manifests/v2"]
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_a_copy_over_a_broken_tag_sends_each_lost_part(
+    tmp_path: Path, simulator: RegistrySimulator, layout: str, api: bool
+) -> None:
+    simulator.referrers_api = api
+    here = OciLayout(layout.split(":")[1])
+    cosign.sign(layout, key_pair(tmp_path)[0])
+    referrers.attach(here, here.resolve("v1"), referrers.Artifact("application/vnd.example.scan+json", b"{}"))
+    there = f"{simulator.host}/team/envs:v1"
+    copy(layout, there)
+    assert verify_reference(there).faults == ()
+    index = str(here.resolve("v1").digest)
+    held: list[dict[str, Any]] = [simulator.blobs["team/envs"], simulator.manifests["team/envs"]]
+    lost = [(part, digest) for part in held for digest in part if digest != index]
+    for part, digest in lost:
+        del part[digest]
+        copy(layout, there)
+        assert (digest, verify_reference(there).faults) == (digest, ())
+    # All but the tag's own index at once.
+    for part, digest in lost:
+        del part[digest]
+    copy(layout, there)
+    assert verify_reference(there).faults == ()
+
+
+def test_a_copy_over_a_broken_layout_sends_each_lost_part(tmp_path: Path, layout: str) -> None:
+    there = f"oci:{tmp_path}/there:v1"
+    copy(layout, there)
+    for path in sorted((tmp_path / "there/blobs/sha256").iterdir()):
+        for damage in (b"", b"short"):
+            path.write_bytes(damage) if damage else path.unlink()
+            copy(layout, there)
+            assert verify_reference(there, deep=True).faults == ()
+
+
+def test_a_part_that_the_source_lost_is_named_with_the_push_that_restores_it(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "layout/blobs/sha256" / Digest.of(b"one").hex).unlink()
+    with pytest.raises(NotFound, match=rf"package one is lost .*; restore it .* lamella push oci:{tmp_path}/layout:v1"):
+        copy(layout, f"oci:{tmp_path}/there:v1")
+    with pytest.raises(NotFound, match=r"no tag 'v1'|no such OCI layout"):
+        OciLayout(f"{tmp_path}/there").resolve("v1")
 
 
 def test_only_what_is_missing_is_sent(simulator: RegistrySimulator, layout: str) -> None:

@@ -1,4 +1,4 @@
-"""Copies an image or index with everything that it names and all that is attached to it, between any two storages."""
+"""Copy an image or index, everything that it names and all that is attached to it, between any two storages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lamella.layers.oci import referrers
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import transfer
 from lamella.layers.progress import Silent
+from lamella.layers.published.lost import NamingLost
 from lamella.layers.published.tree import attached, walk
 from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage, trust_for
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor, Digest
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
     from lamella.layers.progress import Progress
-    from lamella.layers.published.tree import Document
+from lamella.layers.published.tree import Document
 
 _THREADS = 8
 
@@ -55,9 +56,9 @@ def copy(
     """Copy what `source` names to `destination`, with each platform and everything attached; both are references.
 
     Attached are the referrers of the index and of its images, and what cosign stores under tags made of the index's digest:
-    signatures, attestations, bills of materials. Idempotent: skips content that the destination has, and mounts what another
-    repository of the same registry has. Pushes the tag last, so it never names incomplete or unsigned content. `trust`
-    applies to the destination; see `storages.trust_for` for the source. Raises `InvalidReference`, `NotFound`,
+    signatures, attestations, bills of materials. Idempotent: asks the destination for each part and sends those that it
+    lacks, so a copy repairs a tag that lost some; mounts what another repository of the same registry has. Pushes the tag
+    last, so it never names incomplete or unsigned content. `trust` applies to the destination; see `storages.trust_for` for the source. Raises `InvalidReference`, `NotFound`,
     `NotSigned` unless the source is signed as `trust` and this machine's policy require, `InvalidContent`, `Denied`,
     `Unreachable`, `StoreError`.
     """
@@ -71,15 +72,12 @@ def copy(
         if goal.digest and goal.digest != root.digest:
             raise InvalidContent(f"{goal}: {source} has the digest {root.digest}; use a tag alone")
         neighbour = origin.repository if goal.registry and goal.registry == origin.registry else ""
-        move = _Move(here, there, neighbour, progress or Silent(), writes=not dry_run)
-        documents = list(walk(here, root))
-        # A registry takes a manifest only after what it names, and keeps them together.
-        if goal.registry and there.exists(root):
-            move.outcomes += [(blob, "present") for blob in _blobs(documents)]
-        else:
-            move.below(documents)
+        source_of = NamingLost(here, origin)
+        move = _Move(source_of, there, neighbour, progress or Silent(), writes=not dry_run)
+        documents = list(walk(source_of, root))
+        move.below(documents)
         for each in attached(here, documents):
-            move.below(attachment := list(walk(here, each.descriptor)))
+            move.below(attachment := list(walk(source_of, each.descriptor)))
             if dry_run:
                 continue
             attachment[0].push(there, each.tag)
@@ -93,7 +91,7 @@ def copy(
 
 
 class _Move:
-    """Moves from one storage to another, and remembers what became of each blob."""
+    """Moves from one storage to another, and remembers the outcome for each blob."""
 
     def __init__(
         self, here: ReadOnlyStorage, there: Storage, neighbour: str, progress: Progress, *, writes: bool
@@ -107,21 +105,27 @@ class _Move:
         self.outcomes: list[tuple[Descriptor, How]] = []
 
     def below(self, documents: list[Document]) -> None:
-        """All that the first of `documents` names: blobs, then manifests, children before parents."""
+        """Move all below the first of `documents`: blobs, then manifests, children before parents.
+
+        A parent at the destination proves nothing: registries lose children to garbage collection and retention jobs.
+        """
         # Largest first, so that the last to end is a small one.
         blobs = sorted(_blobs(documents), key=lambda blob: -blob.size)
         self._progress.begin("copy", sum(blob.size for blob in blobs), "B")
         threads = ThreadPoolExecutor(_THREADS)
         try:
             self.outcomes += zip(blobs, threads.map(self._blob, blobs), strict=True)
+            there = list(threads.map(lambda child: self._there.exists(child.descriptor), documents[1:]))
         finally:
             # After a failure nothing new begins.
             threads.shutdown(cancel_futures=True)
         self._progress.end("copy")
         if not self._writes:
             return
-        for document in reversed(documents[1:]):
-            document.push(self._there)
+        # A registry takes a manifest only after its children.
+        for document, present in reversed(list(zip(documents[1:], there, strict=True))):
+            if not present:
+                document.push(self._there)
 
     def _blob(self, blob: Descriptor) -> How:
         how: How = "sent"

@@ -14,7 +14,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.progress import Progress, Silent
 from lamella.layers.published import environment as published
-from lamella.layers.pulling.lost import NamingLost
+from lamella.layers.published.lost import NamingLost
 from lamella.layers.storages import open_storage
 from lamella.layers.store import leases
 from lamella.layers.store.document_cache import Remembered
