@@ -107,6 +107,8 @@ class RegistrySimulator:
         """By token: the scopes that it was given for and the uses that are left."""
         self.elsewhere = ""
         """The URL of a server to which requests for blobs are redirected."""
+        self.peer: Callable[[object], object] | None = None
+        """Called with the client's certificate, or None, at each request over TLS."""
         self.lock = threading.RLock()
         self._uploads: dict[str, bytearray] = {}
 
@@ -188,6 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.fault = next((f for f in registry.faults if f.times > 0 and re.search(f.pattern, asked)), None)
             if self.fault:
                 self.fault.times -= 1
+        if registry.peer and isinstance(self.connection, ssl.SSLSocket):
+            registry.peer(self.connection.getpeercert())
         if self.fault and self.fault.meanwhile:
             self.fault.meanwhile()
         if self.fault and self.fault.take is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -228,3 +230,36 @@ def test_a_header_of_the_file_stays_with_its_host(hosts: Path) -> None:
         assert simulator.requests[-1].headers["Authorization"] == "secret"
         assert other.requests
         assert not [request for request in other.requests if "Authorization" in request.headers]
+
+
+def test_a_host_that_an_answer_names_is_verified_and_sees_no_client_certificate(
+    hosts: Path, tmp_path: Path, private: Authority
+) -> None:
+    curious = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    curious.load_cert_chain(*private.own)
+    curious.load_verify_locations(private.certificate)
+    curious.verify_mode = ssl.CERT_OPTIONAL
+    with (
+        RegistrySimulator().serving(private.server) as simulator,
+        RegistrySimulator().serving(curious, address="127.0.0.1") as other,
+    ):
+        shown: list[object] = []
+        other.peer = shown.append
+        simulator.elsewhere = f"https://{other.host}"
+        folder = configure(hosts, simulator.host, "skip_verify = true\nclient = [['own.crt', 'own.key']]\n")
+        for source, name in zip(private.own, ("own.crt", "own.key"), strict=True):
+            shutil.copy(source, folder / name)
+        other.add_blob("team/envs", b"content")
+        for trust, trusted in (
+            (Trust(hosts_dir=str(hosts)), False),
+            (Trust(ca_file=private.certificate, hosts_dir=str(hosts)), True),
+        ):
+            registry = Registry(simulator.host, "team/envs", trust=trust, patience=Patience(tries=1))
+            thing = blob(b"content").pushed(registry)
+            with contextlib.ExitStack() as stack:
+                if not trusted:
+                    stack.enter_context(pytest.raises(Unreachable, match=f"{other.host}: certificate not trusted"))
+                assert registry.fetch(thing.descriptor).__enter__().read() == b"content"
+            registry.close()
+        assert shown
+        assert not any(shown)

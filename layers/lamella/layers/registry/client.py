@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _BLOCK = 64 << 10
 """Bytes of one send, which must be through within the connection's timeout, with 16 uploads at once."""
 _REDIRECTS = 5
+_HOSTS = 16
+"""Hosts with kept connections: a registry redirects to few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Signer(Protocol):
 class Client:
     """Requests to one endpoint, such as https://ghcr.io/v2, from any number of threads.
 
+    `tls` returns the settings for a host with its port: the endpoint's, or one that an answer named.
     `plain`: use plain HTTP instead of HTTPS if the server refuses TLS.
     """
 
@@ -73,7 +76,7 @@ class Client:
         base: str,
         *,
         signer: Callable[[Client], Signer] | None = None,
-        tls: Callable[[], ssl.SSLContext] | None = None,
+        tls: Callable[[str], ssl.SSLContext] | None = None,
         headers: Mapping[str, str] | None = None,
         patience: Patience = Patience(),
         plain: bool = False,
@@ -89,7 +92,7 @@ class Client:
         self._headers = dict(headers or {})
         self._policy = AddressPolicy(self.host)
         self._choosing = threading.Lock()
-        self._pools: dict[tuple[str, Proxy | None, bool], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, str, Proxy | None, bool], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
     @property
@@ -225,16 +228,19 @@ class Client:
         return Response(raw, method, address, self.patience.window, forwarder)
 
     def _pool(self, address: Address, proxy: Proxy | None) -> urllib3.PoolManager:
-        own, scheme = self._is_own(address), address.scheme
+        own = self._is_own(address)
         admit: Admit = self._policy.admit_own if own else self._policy.admit_named
         if proxy:
             self._policy.admit_proxied(address.host, own=own)
             admit = _admit_any
+        key = (address.scheme, address.authority, proxy, own)
         with self._lock:
-            if (scheme, proxy, own) not in self._pools:
-                context = self._tls() if self._tls and scheme == "https" else None
-                self._pools[scheme, proxy, own] = manager(proxy, context, self.patience.window, admit)
-            return self._pools[scheme, proxy, own]
+            if key not in self._pools:
+                if len(self._pools) >= _HOSTS:
+                    self._pools.pop(next(iter(self._pools))).clear()
+                context = self._tls(address.authority) if self._tls and address.scheme == "https" else None
+                self._pools[key] = manager(proxy, context, self.patience.window, admit)
+            return self._pools[key]
 
 
 def _signed(headers: Mapping[str, str], signature: str) -> dict[str, str]:

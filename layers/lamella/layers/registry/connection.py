@@ -62,7 +62,6 @@ def manager(proxy: Proxy | None, context: ssl.SSLContext | None, window: float, 
     import urllib3
 
     options: dict[str, Any] = {
-        "num_pools": 8,
         "maxsize": _CONNECTIONS,
         "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT),
     }

@@ -34,9 +34,11 @@ from lamella.layers.registry.pages import pages
 from lamella.layers.registry.retry import Patience, patiently
 from lamella.layers.registry.upload import PART, SUCCESS, TooLarge, Upload, location_of, opened
 from lamella.layers.registry.url import Address, is_loopback
+from lamella.layers.text import escaped
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Collection, Iterator
 
     from lamella.layers.oci.storage import OpenContent, Reader
@@ -83,11 +85,19 @@ def _client(
     patience: Patience,
     plain: bool = False,
 ) -> Client:
-    authorities = (*trust.authorities, *host.authorities)
+    address = Address.parse(base, base)
+
+    def settings(authority: str) -> ssl.SSLContext:
+        authorities = (*trust.authorities, *host.authorities)
+        if authority == address.authority:
+            return tls.context(name, authorities, clients=host.clients, verify=host.verify)
+        # A host that an answer named: it is verified, and sees no client certificate.
+        return tls.context(authority, (*authorities, *tls.authorities_of(name)))
+
     return Client(
         base,
         signer=lambda client: Tokens(client, name, find),
-        tls=partial(tls.context, name, authorities, clients=host.clients, verify=host.verify),
+        tls=settings,
         headers=dict(host.headers),
         patience=patience,
         plain=plain,
@@ -149,7 +159,7 @@ class Registry:
         used: list[Host] = []
 
         def ask(headers: dict[str, str], offset: int) -> Response:
-            # Each is asked once: what breaks off at a mirror goes on at the next, and in the end at the registry.
+            # Each is asked once: a blob that breaks off at a mirror continues at the next, in the end at the registry.
             while left:
                 mirror, client = left.pop(0)
                 with self._forgiving(mirror):
@@ -169,9 +179,9 @@ class Registry:
         with self._patiently("HEAD", target, SUCCESS | {404}, headers={"Accept": _ACCEPT}) as response:
             if response.status == 404:
                 return False
-            there = response.header("Docker-Content-Digest")
-            if there and there != str(descriptor.digest):
-                raise InvalidContent(f"{self._name}: has {there[:100]} instead of {descriptor.digest}")
+            stored = response.header("Docker-Content-Digest")
+            if stored and stored != str(descriptor.digest):
+                raise InvalidContent(f"{self._name}: has {escaped(stored, 100)} instead of {descriptor.digest}")
             if response.content_type == "text/html":
                 raise InvalidContent(
                     f"{self._name}: answer is a web page; check for a proxy or a login page in between"
@@ -181,7 +191,7 @@ class Registry:
             return kind == "manifests" or not length or length == descriptor.size
 
     def check_writable(self) -> None:
-        """See `Pusher`. Begins an upload and cancels it: no other request tells the right to push."""
+        """See `Pusher`. Begins an upload and cancels it: no other request shows the right to push."""
         target = f"/{self._repository}/blobs/uploads/"
         with self._patiently("POST", target, SUCCESS, scopes=self._pushing()) as response:
             session = location_of(response) if response.header("Location") else ""
@@ -201,7 +211,7 @@ class Registry:
 
         def attempt() -> None:
             nonlocal tried
-            # What broke last may have been the answer alone.
+            # The last attempt may have lost only its answer.
             if tried and self.exists(descriptor):
                 return
             tried = True
@@ -243,13 +253,13 @@ class Registry:
         try:
             media_type, content = self._document(name)
         except NotFound as error:
-            # A digest has no namesakes, and nobody asked for a tag that is made of one.
+            # A list of tags helps neither with a digest nor with a tag derived from one.
             if ":" in name or is_derived(name):
                 raise
-            there = "list its tags with lamella tags"
+            advice = "list its tags with lamella tags"
             with contextlib.suppress(LayersError):
-                there = listed(next(self._tag_pages()))
-            raise NotFound(f"{self._name}/{self._repository}: no tag {name!r}; {there}") from error
+                advice = listed(next(self._tag_pages()))
+            raise NotFound(f"{self._name}/{self._repository}: no tag {name!r}; {advice}") from error
         descriptor = Descriptor.of(media_type, content)
         with self._lock:
             self._read = {descriptor.digest: content}
@@ -387,9 +397,9 @@ class Registry:
             headers={"Content-Type": descriptor.media_type},
             body=body,
         ) as response:
-            there = response.header("Docker-Content-Digest")
-            if there and there != str(descriptor.digest):
-                raise InvalidContent(f"{self._name}: stored {descriptor.digest} as {there[:100]}")
+            stored = response.header("Docker-Content-Digest")
+            if stored and stored != str(descriptor.digest):
+                raise InvalidContent(f"{self._name}: stored {descriptor.digest} as {escaped(stored, 100)}")
 
     def _patiently(
         self,
@@ -415,7 +425,7 @@ class Registry:
         return patiently(self._patience, ask)
 
     def _pulling(self) -> set[str]:
-        # Opened to write: the first token is good for everything, and no second one is asked for.
+        # Opened to write: one token serves every request.
         return self._pushing() if self._writes else {f"repository:{self._repository}:pull"}
 
     def _pushing(self) -> set[str]:
@@ -427,7 +437,7 @@ def _names(digest: Digest, content: bytes) -> bool:
 
 
 class _Blaming:
-    """A stream whose wrong content is blamed on whom it came from."""
+    """A stream whose wrong content is blamed on the mirrors that sent it."""
 
     def __init__(self, stream: Reader, blaming: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
         self._stream = stream

@@ -47,6 +47,11 @@ def context(
     return made
 
 
+def authorities_of(host: str) -> list[str]:
+    """Return the files with authorities in the folders for `host`."""
+    return [path for folder in _folders(host) for path in certificates_in(folder)[0]]
+
+
 def certificates_in(folder: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Return the authorities of a folder, and its client certificates with their keys; none without a folder."""
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
