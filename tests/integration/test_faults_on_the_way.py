@@ -72,7 +72,7 @@ def test_what_passes_is_not_noticed(tmp_path: Path, simulator: RegistrySimulator
     ("fault", "message"),
     [
         (Fault("GET .*/blobs/", 9, 403), "denies"),
-        (Fault("GET .*/blobs/", 9, 404), "has no team/envs sha256:"),
+        (Fault("GET .*/blobs/", 9, 404), "its config is lost .*; restore it from the environment with lamella push"),
         (
             Fault("GET .*/blobs/", 9, 200, {"Content-Type": "text/html"}, b"<html>"),
             "a proxy or a login page in between",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -138,3 +141,38 @@ def test_a_first_push_that_runs_out_of_inodes_is_finished_by_the_next(tmp_path: 
         assert not list((disk / "layout").glob(".partial-*"))
     finally:
         subprocess.run([need("umount"), str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["layout", "registry"])
+def test_a_push_that_is_killed_at_any_moment_leaves_a_whole_tag_and_cache(tmp_path: Path, where: str) -> None:
+    """The layer cache is the same one throughout, so that the next push goes on with what the killed one left in it."""
+    chance = random.Random(10)
+    cache = LayerCache(str(tmp_path / "cache"))
+    killed = 0
+    with RegistrySimulator().serving() as registry:
+        reference = f"oci:{tmp_path}/out:v1" if where == "layout" else f"{registry.host}/team/envs:v1"
+        for text in ("first, which imports", "second"):
+            began = time.monotonic()
+            push(reference, files(tmp_path / text, text), cache=cache)
+            whole = time.monotonic() - began
+        for number in itertools.count():
+            if killed == 25:
+                break
+            env = files(tmp_path / f"env{number}", f"content {number}\n" * 999)
+            with forked(lambda env=env: push(reference, env, cache=cache)) as pushing:  # type: ignore[misc]
+                time.sleep(chance.random() * whole)
+                os.kill(pushing, signal.SIGKILL)
+                _, status = os.waitpid(pushing, 0)
+            killed += os.WIFSIGNALED(status)
+            copy(reference, f"oci:{tmp_path}/copy{number}:v1")
+            expected = push(f"oci:{tmp_path}/expected:v1", env, cache=LayerCache(str(tmp_path / "own"))).reference
+            again = push(reference, env, cache=cache).reference
+            assert again.partition("@")[2] == expected.partition("@")[2]
+            copy(again, f"oci:{tmp_path}/again{number}:v1")
+
+
+def files(prefix: Path, text: str) -> Environment:
+    """Packages without code, which need no compiler: all but one change with `text`."""
+    names = [package(prefix, f"p{number}", {f"share/p{number}": f"{number} {text}"}) for number in range(6)]
+    return environment(prefix, *names, package(prefix, "same", {"share/same": "same"}))
