@@ -23,6 +23,11 @@ CLEAN = (
     "builder/lamella/builder", "layers/lamella/layers/signing",
     "tests/builder",
     "tests/test_documentation.py",
+    *(f"layers/lamella/layers/{room}" for room in ("store", "upkeep", "mounting", "running", "pulling")),
+    *(f"tests/layers/{room}" for room in ("store", "upkeep", "mounting", "running", "pulling")),
+    "tests/integration/test_mount_ladder.py", "tests/integration/test_run_namespace.py",
+    "tests/integration/test_store_disk.py", "tests/integration/test_store_processes.py",
+    "tests/integration/test_store_users.py", "tests/support/killed.py", "tests/support/crowd.py",
 )  # fmt: skip
 
 # "is no slower" and "is no longer" are comparisons.

@@ -129,7 +129,7 @@ def test_the_best_rung_that_works_is_taken(store: Store, reference: str, tmp_pat
 
 
 class WithoutDescriptors(LinuxKernel):
-    """A kernel older than 6.7, or a container's filter that knows no fsopen."""
+    """A kernel older than 6.7, or a container's filter without fsopen."""
 
     def fsopen(self, fstype: str) -> int:  # noqa: ARG002
         raise OSError(errno.ENOSYS, "Function not implemented")
@@ -185,7 +185,7 @@ def test_twelve_hundred_layers_mount(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["overlay", "options", "copies"])
-def test_what_is_written_is_thrown_away_and_the_store_stays(
+def test_changes_are_discarded_and_the_store_stays(
     store: Store, reference: str, tmp_path: Path, method: Method
 ) -> None:
     target = tmp_path / "target"
@@ -300,7 +300,7 @@ def test_one_folder_holds_one_environment(store: Store, reference: str, tmp_path
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_what_is_mounted_already_is_not_mounted_again(
+def test_an_environment_is_not_mounted_twice_at_one_target(
     store: Store, reference: str, tmp_path: Path, method: Method
 ) -> None:
     target = str(tmp_path / "target")
@@ -318,7 +318,7 @@ def test_what_is_mounted_already_is_not_mounted_again(
 @pytest.mark.parametrize(
     "other", [MountOptions(writable=True), MountOptions(prefix="/srv/env"), MountOptions(method="copies")]
 )
-def test_what_is_mounted_in_another_way_stays_as_it_is(
+def test_a_mount_with_other_options_stays_as_it_is(
     store: Store, reference: str, tmp_path: Path, other: MountOptions
 ) -> None:
     mount(reference, str(tmp_path / "target"), store=store, options=MountOptions(method="hardlinks"))
@@ -375,7 +375,7 @@ def test_an_interpreter_that_is_not_executable_is_refused(store: Store, tmp_path
     assert left_over(store) == []
 
 
-def test_only_what_was_mounted_can_be_unmounted(store: Store, tmp_path: Path) -> None:
+def test_only_a_mounted_environment_can_be_unmounted(store: Store, tmp_path: Path) -> None:
     with pytest.raises(MountError, match=r"no environment of the store .* is mounted here"):
         umount(str(tmp_path), store=store)
 
@@ -392,7 +392,7 @@ def test_a_mount_in_use_is_named_and_can_be_taken_away_lazily(store: Store, refe
     assert not target.exists()
 
 
-def test_gc_leaves_what_is_mounted(store: Store, reference: str, tmp_path: Path) -> None:
+def test_gc_leaves_mounted_layers(store: Store, reference: str, tmp_path: Path) -> None:
     mount(reference, str(tmp_path / "target"), store=store)
 
     assert gc(store, keep_bytes=0).layers == ()
@@ -401,7 +401,7 @@ def test_gc_leaves_what_is_mounted(store: Store, reference: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("method", ["hardlinks", "copies"])
-def test_a_folder_that_somebody_made_in_a_trees_place_is_left_alone(
+def test_a_foreign_folder_in_a_trees_place_is_left_alone(
     store: Store, reference: str, tmp_path: Path, method: Method
 ) -> None:
     target = tmp_path / "target"
@@ -424,9 +424,7 @@ def test_a_folder_that_somebody_made_in_a_trees_place_is_left_alone(
     assert left_over(store) == []
 
 
-def test_a_mount_that_somebody_made_in_the_environments_place_is_left_alone(
-    store: Store, reference: str, tmp_path: Path
-) -> None:
+def test_a_foreign_mount_in_the_environments_place_is_left_alone(store: Store, reference: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     mount(reference, str(target), store=store)
     subprocess.run(["umount", target], check=True)
@@ -458,7 +456,7 @@ def test_a_mount_that_was_moved_with_a_folder_above_it_keeps_its_layers(
     assert len(gc(store, keep_bytes=0).layers) == len(LAYERS)
 
 
-def test_what_is_mounted_over_an_environment_is_named(store: Store, reference: str, tmp_path: Path) -> None:
+def test_a_mount_over_an_environment_is_named(store: Store, reference: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     mount(reference, str(target), store=store)
     subprocess.run(["mount", "-t", "tmpfs", "volume", target], check=True)
@@ -544,7 +542,9 @@ def test_a_claim_of_a_namespace_that_is_gone_ends_where_every_process_is_seen(
     assert list(mounts(store)) == ([] if everything else [left])
 
 
-def test_layers_of_a_tree_in_the_stores_folder_are_freed_whoever_removed_it(store: Store, reference: str) -> None:
+def test_layers_of_a_tree_in_the_stores_folder_are_freed_after_any_process_removed_it(
+    store: Store, reference: str
+) -> None:
     target = f"{store.path}/pods/one/env"
     with elsewhere(lambda: mount(reference, target, store=store, options=MountOptions(method="hardlinks"))):
         assert gc(store, keep_bytes=0).layers == ()
@@ -618,9 +618,7 @@ CALLS = ["fsopen", "fsconfig", "fscreate", "fsmount", "move_mount"]
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_what_is_there_is_claimed_before_the_kernel_is_asked(
-    store: Store, reference: str, tmp_path: Path, call: str
-) -> None:
+def test_a_mount_is_claimed_before_the_kernel_is_asked(store: Store, reference: str, tmp_path: Path, call: str) -> None:
     claims: list[object] = []
 
     class Watching(RecordingKernel):
@@ -729,11 +727,11 @@ def test_what_another_root_sees_at_the_image_prefix_names_that(store: Store, tmp
 
     mount(reference, str(tmp_path / "root/opt/env"), store=store)
     mount(reference, str(tmp_path / "home/opt/env"), store=store)
-    mount(reference, str(tmp_path / "told"), store=store, options=MountOptions(prefix="/elsewhere"))
+    mount(reference, str(tmp_path / "named"), store=store, options=MountOptions(prefix="/elsewhere"))
 
     assert (tmp_path / "root/opt/env/x").read_text() == "/opt/env"
     assert (tmp_path / "home/opt/env/x").read_text() == f"{tmp_path}/home/opt/env"
-    assert (tmp_path / "told/x").read_text() == "/elsewhere"
+    assert (tmp_path / "named/x").read_text() == "/elsewhere"
 
 
 def test_a_file_that_can_not_name_the_target_is_named(store: Store, tmp_path: Path) -> None:
@@ -748,7 +746,7 @@ def test_a_file_that_can_not_name_the_target_is_named(store: Store, tmp_path: Pa
     assert left_over(store) == []
 
 
-def test_an_ordinary_user_gets_a_tree_and_is_told_why_it_is_no_mount() -> None:
+def test_an_ordinary_user_gets_a_tree_and_the_reason_why_it_is_not_a_mount() -> None:
     need_root()
     with folder_of(NOBODY) as folder:
         reference = publish(folder / "layout", LAYERS)
@@ -770,7 +768,7 @@ def test_an_ordinary_user_gets_a_tree_and_is_told_why_it_is_no_mount() -> None:
         assert not (folder / "target").exists()
 
 
-def test_an_ordinary_user_keeps_no_changes_and_is_told_so() -> None:
+def test_changes_of_an_ordinary_user_are_refused_with_the_reason() -> None:
     need_root()
     with folder_of(NOBODY) as folder:
         reference = publish(folder / "layout", LAYERS)

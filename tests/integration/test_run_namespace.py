@@ -104,9 +104,7 @@ def test_a_command_sees_the_environment_at_its_prefix_and_the_machine_does_not(
 
 
 @pytest.mark.parametrize("prefix", ["/opt/env", "/opt/a/b/c", "/nowhere/at/all", "/srv/env", "/usr/lib/env"])
-def test_what_is_beside_the_prefix_stays_visible_wherever_the_prefix_is(
-    node: Node, capfd: pytest.CaptureFixture[str], prefix: str
-) -> None:
+def test_files_beside_the_prefix_stay_visible(node: Node, capfd: pytest.CaptureFixture[str], prefix: str) -> None:
     above = prefix
     while not os.path.isdir(above):
         above = os.path.dirname(above)
@@ -147,7 +145,7 @@ def test_the_command_ignores_no_signal_that_it_did_not_ask_to_ignore(
     node: Node, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = ("grep", "SigIgn", "/proc/self/status")
-    # subprocess gives back what Python itself ignores; whoever started the tests may have ignored more.
+    # subprocess gives back what Python itself ignores; the tests' parent may have ignored more.
     subprocess.run(command, check=True)
     expected = capfd.readouterr().out
     node.run(node.publish(), *command)
@@ -351,7 +349,7 @@ class Forbidding(LinuxKernel):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
-def test_without_namespaces_the_command_runs_in_a_tree_of_links_and_that_is_said(
+def test_without_namespaces_the_command_runs_in_a_tree_of_links_and_a_line_reports_it(
     node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lamella.layers.mounting.kernel.LinuxKernel", Forbidding)
@@ -378,7 +376,7 @@ class Limited(LinuxKernel):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_limit_on_namespaces_is_not_told_as_a_full_disk(
+def test_a_limit_on_namespaces_is_not_reported_as_a_full_disk(
     node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lamella.layers.mounting.kernel.LinuxKernel", Limited)
@@ -477,7 +475,7 @@ def test_the_process_becomes_the_command(tmp_path: Path) -> None:
     assert process.returncode == 3
 
 
-def test_signals_reach_the_command_and_nobody_else(tmp_path: Path) -> None:
+def test_signals_reach_the_command_alone(tmp_path: Path) -> None:
     need_root()
     reference = publish(tmp_path / "layout", ENVIRONMENT)
     script = f"trap 'echo trapped; exit 9' TERM; echo ready; {WAIT}"
@@ -494,7 +492,7 @@ def test_signals_reach_the_command_and_nobody_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
-def test_whoever_waits_for_the_command_forwards_what_is_sent_to_it(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_waiting_process_forwards_its_signals_to_the_command(tmp_path: Path, number: signal.Signals) -> None:
     need_root()
     reference = publish(tmp_path / "layout", ENVIRONMENT)
     script = f"trap 'exit 9' {number.name[3:]}; echo $$; {WAIT}"

@@ -1,4 +1,4 @@
-"""The store on disks that refuse: full, read-only, somebody else's. One clear sentence, nothing lost, nothing left."""
+"""The store on disks that refuse: full, read-only, of another user. One clear sentence, nothing lost, nothing left."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, reference
 
 
 @pytest.mark.parametrize("inodes", [True, False])
-def test_what_is_here_runs_from_a_full_disk_and_gc_leaves_it_meanwhile(
+def test_an_environment_runs_from_a_full_disk_and_gc_leaves_it_meanwhile(
     tmp_path: Path, references: list[str], *, inodes: bool
 ) -> None:
     with disk(tmp_path / "disk", "size=2m,nr_inodes=60"):
@@ -198,9 +198,7 @@ def test_an_environment_that_announces_more_than_there_is_room_for_is_refused_be
         assert list(store.layers()) == []
 
 
-def test_a_read_only_disk_serves_what_is_there_and_says_that_it_takes_nothing(
-    tmp_path: Path, references: list[str]
-) -> None:
+def test_a_read_only_disk_serves_its_layers_and_refuses_changes(tmp_path: Path, references: list[str]) -> None:
     with disk(tmp_path / "disk", "size=8m"):
         store = Store(str(tmp_path / "disk" / "store"))
         first = pull(references[0], store=store)

@@ -55,7 +55,7 @@ class Verb(Protocol):
 
     @abstractmethod
     def wrong(self) -> Iterator[str]:
-        """What is wrong after a run to the end."""
+        """The errors after a run to the end."""
 
 
 class Pull:

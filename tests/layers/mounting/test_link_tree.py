@@ -88,7 +88,7 @@ def test_copies_reach_another_file_system(tmp_path: Path, memory: Path) -> None:
     assert content(memory)["shared"] == "0"
 
 
-def test_a_file_system_without_reflinks_says_so(tmp_path: Path) -> None:
+def test_a_file_system_without_reflinks_is_named(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
 
     try:

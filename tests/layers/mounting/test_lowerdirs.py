@@ -128,7 +128,7 @@ def test_an_export_takes_no_variables_from_files_of_the_node(store: Store, tmp_p
 
 @pytest.mark.parametrize("prefix", ["rel/x", "/tmp/a/../b", "/tmp/b/", "//tmp/b", "/tmp/./b", ""])
 @pytest.mark.parametrize("files", [LISTED, {"lib/x": "x"}])
-def test_a_prefix_that_is_no_absolute_path_or_one_in_another_spelling_is_refused(
+def test_a_relative_prefix_or_one_in_another_spelling_is_refused(
     store: Store, tmp_path: Path, prefix: str, files: dict[str, str]
 ) -> None:
     environment = pull(publish(tmp_path / "layout", [files]), store=store).environment
@@ -138,7 +138,7 @@ def test_a_prefix_that_is_no_absolute_path_or_one_in_another_spelling_is_refused
 
 
 @pytest.mark.parametrize("make", ["relocated", "linked", "whole"])
-def test_everybody_may_read_what_was_made_of_layers_whatever_the_umask(store: Store, tmp_path: Path, make: str) -> None:
+def test_everybody_may_read_trees_made_of_layers_whatever_the_umask(store: Store, tmp_path: Path, make: str) -> None:
     environment = pull(publish(tmp_path / "layout", [LISTED]), store=store).environment
     before = os.umask(0o077)
     try:

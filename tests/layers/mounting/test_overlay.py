@@ -178,7 +178,7 @@ def test_a_bind_that_can_not_be_made_read_only_is_taken_back(tmp_path: Path) -> 
 
 
 @pytest.mark.root
-def test_mount_points_are_told_as_they_are_named(tmp_path: Path) -> None:
+def test_mount_points_are_reported_under_their_names(tmp_path: Path) -> None:
     need_root()
     folder = tmp_path / "a b\tc\\040d\ne"
     folder.mkdir()

@@ -26,7 +26,7 @@ def environment(folder: Path, prefix: str, files: dict[str, str]) -> Path:
     return write(folder, files | {".lamella/relocate/pypi-it.json": json.dumps(listed)})
 
 
-def test_the_rule_for_what_is_a_path_is_the_packers() -> None:
+def test_paths_are_recognised_by_the_packers_rule() -> None:
     assert relocate.pattern(b"/opt/env").pattern == prefix_pattern.pattern((b"/opt/env",)).pattern
 
 
@@ -61,7 +61,7 @@ def test_every_occurrence_in_one_c_string_moves() -> None:
 
 
 def test_a_binary_has_no_other_room_than_it_says() -> None:
-    with pytest.raises(CannotRelocate, match="holds the prefix in 12 bytes, where it needs 13"):
+    with pytest.raises(CannotRelocate, match="holds the prefix in 12 bytes, and needs 13"):
         rewrite(b"/opt/env/lib" + 9 * b"\0" + b"next", BINARY, b"/opt/env", b"/opt/env2")
 
 
@@ -69,7 +69,7 @@ def test_a_binary_grows_into_the_room_that_the_packer_knows_of() -> None:
     content = b"/opt/env/lib\0\0\0\0\0next"
 
     assert rewrite(content, BINARY | {"room": 12}, b"/opt/env", b"/opt/env-1.2") == b"/opt/env-1.2/lib\0next"
-    with pytest.raises(CannotRelocate, match="in 16 bytes, where it needs 17"):
+    with pytest.raises(CannotRelocate, match="in 16 bytes, and needs 17"):
         rewrite(content, BINARY | {"room": 12}, b"/opt/env", b"/opt/env-1.23")
 
 
@@ -78,14 +78,14 @@ def test_the_place_of_condas_placeholder_is_room_and_no_more_than_that(tmp_path:
     write(tmp_path, {".lamella/relocate/conda-x.json": json.dumps(listed)})
     (tmp_path / "x.so").write_bytes(b"\0/opt/env/lib" + 400 * b"\0" + b"next")
 
-    with pytest.raises(CannotRelocate, match=r"x\.so holds the prefix in 259 bytes, where it needs 260"):
+    with pytest.raises(CannotRelocate, match=r"x\.so holds the prefix in 259 bytes, and needs 260"):
         move(str(tmp_path), "/" + 255 * "x")
     move(str(tmp_path), "/" + 254 * "x")
 
     assert (tmp_path / "x.so").read_bytes() == b"\0/" + 254 * b"x" + b"/lib" + 153 * b"\0" + b"next"
 
 
-def test_what_was_moved_away_can_be_moved_back() -> None:
+def test_a_moved_string_can_be_moved_back() -> None:
     entry = BINARY | {"room": 20}
     content = b"\0/opt/env/a\0" + 12 * b"\0" + b"x/opt/env/b:/opt/env/c" + 25 * b"\0" + b"end"
 
@@ -183,7 +183,7 @@ def test_a_move_that_fails_changes_nothing(tmp_path: Path) -> None:
     listed = {"prefix": "/opt/env", "files": [{"path": "a", "kind": "text"}, {"path": "b", "kind": "binary"}]}
     write(tmp_path, {".lamella/relocate/pypi-x.json": json.dumps(listed)})
 
-    with pytest.raises(CannotRelocate, match="b holds the prefix in 8 bytes, where it needs 14: choose a shorter path"):
+    with pytest.raises(CannotRelocate, match="b holds the prefix in 8 bytes, and needs 14: choose a shorter path"):
         move(str(tmp_path), "/opt/elsewhere")
 
     assert content(tmp_path)["a"] == "/opt/env"
@@ -229,7 +229,7 @@ def test_a_move_that_crashed_ends_where_the_next_one_wants_it(tmp_path: Path, pr
     assert move(str(tmp_path), prefix) == 0
 
 
-def test_what_was_removed_since_a_crash_stays_away(tmp_path: Path) -> None:
+def test_files_removed_since_a_crash_stay_away(tmp_path: Path) -> None:
     environment(tmp_path, "/opt/env", {f"f{number}": "/opt/env" for number in range(5)})
     crash_in_the_middle(tmp_path, "/first")
     (tmp_path / "f4").unlink()
@@ -267,7 +267,7 @@ def test_of_many_who_move_at_the_same_time_one_does_it_and_the_others_find_it_do
     assert {content(tmp_path)[name] for name in files} == {"/moved"}
 
 
-def test_what_was_uninstalled_keeps_nothing_from_moving(tmp_path: Path) -> None:
+def test_an_uninstalled_file_does_not_stop_a_move(tmp_path: Path) -> None:
     environment(tmp_path, "/opt/env", {"bin/tool*": "#!/opt/env/bin/python\n", "x": "/opt/env"})
     (tmp_path / "bin/tool").unlink()
 
@@ -277,7 +277,7 @@ def test_what_was_uninstalled_keeps_nothing_from_moving(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["rel/x", "", "/a/../b", "/a/", "/a//b", "/a/./b", "//a"])
-def test_a_prefix_that_is_no_path_is_refused(tmp_path: Path, prefix: str) -> None:
+def test_an_invalid_prefix_is_refused(tmp_path: Path, prefix: str) -> None:
     with pytest.raises(CannotRelocate, match="use an absolute path"):
         move(str(environment(tmp_path, "/opt/env", {"x": "/opt/env"})), prefix)
 
@@ -306,7 +306,7 @@ def test_a_folder_of_another_user_says_whose_work_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link/passwd", "out", "", "."])
-def test_a_list_can_not_reach_what_is_outside(tmp_path: Path, path: str) -> None:
+def test_a_list_can_not_reach_files_outside(tmp_path: Path, path: str) -> None:
     write(tmp_path, {"secret": "/opt/env", "env/link": "->/etc", "env/out": "->../secret"})
     listed = {"prefix": "/opt/env", "files": [{"path": path, "kind": "text"}]}
     write(tmp_path / "env", {".lamella/relocate/pypi-x.json": json.dumps(listed)})
@@ -318,7 +318,7 @@ def test_a_list_can_not_reach_what_is_outside(tmp_path: Path, path: str) -> None
 @pytest.mark.parametrize(
     "listed", ["[]", "{", '{"prefix": "x", "files": []}', '{"prefix": "/x", "files": [{"path": 1}]}']
 )
-def test_a_list_that_is_none_is_named(tmp_path: Path, listed: str) -> None:
+def test_an_invalid_list_is_named(tmp_path: Path, listed: str) -> None:
     write(tmp_path, {".lamella/relocate/pypi-x.json": listed})
 
     with pytest.raises(CannotRelocate, match=r"pypi-x\.json: not a list of files"):

@@ -59,7 +59,7 @@ def reference(layout: OciLayout, tmp_path: Path) -> str:
 
 
 class Heard:
-    """Remembers what it was told."""
+    """Records the progress that is reported to it."""
 
     def __init__(self) -> None:
         self.task = ""
@@ -111,7 +111,7 @@ class TestPlan:
 
 
 @pytest.mark.usefixtures("either_way")
-def test_pulls_what_is_missing_and_nothing_twice(store: Store, layout: OciLayout, reference: str) -> None:
+def test_pulls_missing_layers_and_nothing_twice(store: Store, layout: OciLayout, reference: str) -> None:
     publish_layers(layout, "env", packages("abc"))
     first = pull(reference, store=store)
     assert len(first.plan.fetch) == 3
@@ -132,7 +132,7 @@ def test_one_changed_package_is_one_layer(store: Store, layout: OciLayout, refer
     assert pulled.moved == after[2][0].descriptor.size
 
 
-def test_a_reference_with_a_digest_asks_nobody_when_all_is_here(
+def test_a_reference_with_a_digest_needs_no_request_when_all_is_here(
     store: Store, layout: OciLayout, reference: str, tmp_path: Path
 ) -> None:
     publish_layers(layout, "env", packages("ab"))

@@ -58,7 +58,7 @@ def test_a_conda_environment_is_activated_as_conda_does(tmp_path: Path) -> None:
     }
 
 
-def test_a_broken_state_file_keeps_nobody_out(tmp_path: Path) -> None:
+def test_a_broken_state_file_does_not_stop_the_activation(tmp_path: Path) -> None:
     write(tmp_path, {"conda-meta/state": "{"})
 
     assert variables(str(tmp_path), {"PATH": "/bin"})["CONDA_PREFIX"] == str(tmp_path)

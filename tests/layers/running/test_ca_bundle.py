@@ -39,7 +39,7 @@ def test_the_environment_s_certifi_serves_where_the_machine_has_no_bundle(prefix
 def test_nothing_is_set_where_openssl_finds_some(prefix: Path, tmp_path: Path) -> None:
     folder = tmp_path / "certs"
     folder.mkdir()
-    assert asked(prefix, (f"{tmp_path}/cert.pem", str(folder))), "a folder without any is none"
+    assert asked(prefix, (f"{tmp_path}/cert.pem", str(folder))), "a folder without certificates does not count"
     (folder / "a.pem").write_text("CERTIFICATE")
     assert asked(prefix, (f"{tmp_path}/cert.pem", str(folder))) == ""
     assert asked(prefix, None) == "", "the environment brings its own"

@@ -32,7 +32,7 @@ def remembered(store: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("content", [b"hello", b"{}", b"[]", b"\xff", b'{"manifests": 5}'])
-def test_an_index_that_is_none_is_reported_alike_each_time_and_not_remembered(tmp_path: Path, content: bytes) -> None:
+def test_invalid_index_is_reported_alike_each_time_and_not_remembered(tmp_path: Path, content: bytes) -> None:
     layout = OciLayout(str(tmp_path / "layout"), create=True)
     descriptor = Descriptor.of(INDEX, content)
     layout.push(descriptor, partial(BytesIO, content), tag="v1")

@@ -77,14 +77,14 @@ class TestWhere:
         assert not (tmp_path / "store").exists()
 
     @pytest.mark.root
-    def test_what_root_pulls_is_for_everybody_and_what_is_half_done_for_nobody(self, store: Store) -> None:
+    def test_layers_of_root_are_for_everybody_and_unfinished_ones_are_private(self, store: Store) -> None:
         need_root()
         modes = {name: stat.S_IMODE(os.stat(f"{store.path}/{name}").st_mode) for name in os.listdir(store.path)}
         assert modes["layers"] == modes["documents"] == modes["holds"] == 0o755
         assert modes["partial"] == 0o700
         assert modes["leases"] == 0o1777
 
-    def test_files_that_are_no_layers_are_not_taken_for_some(self, store: Store) -> None:
+    def test_other_files_are_not_taken_for_layers(self, store: Store) -> None:
         os.makedirs(f"{store.path}/layers/sha256/lost+found")
         os.makedirs(f"{store.path}/layers/md5/{'0' * 32}")
         assert list(store.layers()) == []
@@ -160,7 +160,7 @@ class TestLeases:
 
 
 class TestLocks:
-    def test_one_has_a_lock_and_others_are_told(self, tmp_path: Path) -> None:
+    def test_a_lock_is_held_by_one_process_and_refused_to_others(self, tmp_path: Path) -> None:
         path = str(tmp_path / "lock")
         mine = locks.acquire(path, "a test", "the lock")
         assert locks.try_acquire(path, "another") is None
@@ -216,7 +216,7 @@ class TestLocks:
 
 
 def test_a_store_that_is_just_being_made_is_its_maker_s(tmp_path: Path) -> None:
-    """Another process has made its folder and nothing in it yet: that is no store of another user."""
+    """Another process has made its folder and nothing in it yet: it does not belong to another user."""
     (tmp_path / "store").mkdir()
     store = Store(str(tmp_path / "store"))
     assert store.writable().path == store.path

@@ -51,17 +51,17 @@ class TestPlan:
         items = [item("new", 10, 3), item("old", 10, 1), item("middle", 10, 2)]
         assert [freed.path for freed in plan(items, keep_bytes=15, older_than=None, now=4)] == ["old", "middle"]
 
-    def test_frees_what_was_not_used_for_longer(self) -> None:
+    def test_frees_items_unused_for_longer(self) -> None:
         items = [item("new", 10, 9 * DAY), item("old", 10, 1 * DAY)]
         assert [freed.path for freed in plan(items, keep_bytes=None, older_than=5 * DAY, now=10 * DAY)] == ["old"]
 
-    def test_what_is_kept_counts_and_stays(self) -> None:
+    def test_kept_items_count_and_stay(self) -> None:
         items = [item("mounted", 100, 1, kept=True), item("free", 1, 2)]
         assert [freed.path for freed in plan(items, keep_bytes=100, older_than=0, now=4)] == ["free"]
 
     @pytest.mark.slow
     @given(ITEMS, LIMIT, LIMIT)
-    def test_holds_its_limits_and_what_is_kept(self, items: list[Candidate], keep: int | None, age: int | None) -> None:
+    def test_holds_its_limits_and_kept_items(self, items: list[Candidate], keep: int | None, age: int | None) -> None:
         freed = plan(items, keep_bytes=keep, older_than=age, now=100)
         rest = [each for each in items if each not in freed]
         assert not any(each.kept for each in freed)
@@ -114,7 +114,7 @@ def test_a_dry_run_frees_nothing(store: Store, layers: list[Digest]) -> None:
     assert tars.snapshot(store.path) == before
 
 
-def test_never_what_is_leased_or_held(store: Store, layers: list[Digest]) -> None:
+def test_never_frees_leased_or_held_layers(store: Store, layers: list[Digest]) -> None:
     leases.hold(store, "mount", [layers[0]])
     with leases.lease(store, [layers[1]], "run"):
         assert gc(store, keep_bytes=0).layers == (layers[2],)
@@ -129,7 +129,7 @@ def test_use_makes_an_environments_layers_young(store: Store, layers: list[Diges
     assert gc(store, older_than=DAY).layers == ()
 
 
-def test_what_was_used_when_is_known_after_the_documents_that_said_so_are_freed(
+def test_the_time_of_use_outlives_the_documents_that_recorded_it(
     store: Store, layers: list[Digest], tmp_path: Path
 ) -> None:
     pull(f"oci:{tmp_path}/layout:env", store=store)
@@ -143,7 +143,7 @@ def test_what_was_used_when_is_known_after_the_documents_that_said_so_are_freed(
     assert {os.stat(store.folder(diff_id)).st_mtime for diff_id in layers} == {2e9}
 
 
-def test_documents_of_what_is_leased_or_held_stay_so_that_it_needs_no_request(
+def test_documents_of_leased_or_held_layers_stay_so_that_they_need_no_request(
     store: Store, layers: list[Digest], tmp_path: Path
 ) -> None:
     reference = f"oci:{tmp_path}/layout:env"
@@ -231,7 +231,7 @@ def test_a_store_that_was_never_made_has_nothing_to_free(store: Store) -> None:
     assert not os.path.exists(store.path)
 
 
-def test_one_layer_twice_in_a_fetch_is_no_deadlock(store: Store, tmp_path: Path) -> None:
+def test_one_layer_twice_in_a_fetch_does_not_deadlock(store: Store, tmp_path: Path) -> None:
     layer, blob = tars.layer(tars.tree({"opt/env/a": b"a"}))
     storage = OciLayout(str(tmp_path / "layout"), create=True)
     publish_layers(storage, "env", [(layer, blob)])

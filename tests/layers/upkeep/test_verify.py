@@ -108,9 +108,7 @@ def test_finds(store: Store, layer: Digest, change: object, reason: str) -> None
     assert damage.reason.startswith(reason)
 
 
-def test_what_is_damaged_is_removed_and_the_next_pull_brings_it_back(
-    store: Store, layer: Digest, tmp_path: Path
-) -> None:
+def test_a_damaged_layer_is_removed_and_the_next_pull_restores_it(store: Store, layer: Digest, tmp_path: Path) -> None:
     right = tars.snapshot(store.layer_path(layer))
     (tree(store, layer) / "program").write_text("#!/bin/evil")
     assert [damage.removed for damage in verify(store).damaged] == [True]
@@ -121,7 +119,7 @@ def test_what_is_damaged_is_removed_and_the_next_pull_brings_it_back(
     assert verify(store).damaged == ()
 
 
-def test_what_is_damaged_and_mounted_is_told_and_stays(store: Store, layer: Digest) -> None:
+def test_a_damaged_mounted_layer_is_reported_and_stays(store: Store, layer: Digest) -> None:
     (tree(store, layer) / "program").chmod(0o644)
     leases.hold(store, "mount", [layer])
     (damage,) = verify(store).damaged
@@ -129,7 +127,7 @@ def test_what_is_damaged_and_mounted_is_told_and_stays(store: Store, layer: Dige
     assert store.has(layer)
 
 
-def test_what_was_made_of_a_damaged_layer_goes_with_it(store: Store, layer: Digest) -> None:
+def test_a_tree_made_of_a_damaged_layer_is_removed_with_it(store: Store, layer: Digest) -> None:
     made = derived.make(store, "merged", [layer], lambda tree: Path(tree, "file").write_text("copied"))
     (tree(store, layer) / "program").chmod(0o644)
     verify(store)
@@ -152,7 +150,7 @@ def test_a_tree_that_was_made_of_layers_is_looked_at_too(store: Store, layer: Di
     assert store.has(layer)
 
 
-def test_a_damaged_tree_that_is_mounted_is_told_and_stays(store: Store, layer: Digest) -> None:
+def test_a_damaged_mounted_tree_is_reported_and_stays(store: Store, layer: Digest) -> None:
     made = Path(derived.make(store, "merged", [layer], lambda tree: Path(tree, "file").write_text("copied")))
     (made / "file").unlink()
     leases.hold(store, "mount", [layer])

@@ -1,4 +1,4 @@
-"""What is mounted where, written down before it is done, so that whoever comes after a crash knows what to undo.
+"""Records of mounts, written before the mount is made, so that the next command after a crash can undo it.
 
     <store>/holds/mount-<key>    the claim (`Mounted`, as JSON behind a #), and what `gc` must not remove meanwhile
     <store>/mounts/<key>/        the changes of a writable mount that are thrown away with it
@@ -48,13 +48,13 @@ class Mounted:
     whole: bool = False
     """Whether the environment is there, if anything is: a tree is not while it is laid, and after a crash in the middle."""
     changes: str = ""
-    """The folder that holds what is written to it; empty for a read-only one."""
+    """The folder that holds its changes; empty for a read-only one."""
     keeps_changes: bool = False
     """Whether `umount` leaves that folder."""
     created: str = ""
     """The topmost of the folders that were made for it, and go with it; empty where the target was there."""
     rungs: tuple[Rung, ...] = ()
-    """What was tried, the one that was taken last."""
+    """The rungs that were tried, the chosen one last."""
     namespace: str = ""
     """Where the target is a path: see `namespace_here`."""
     identity: str = ""
@@ -67,7 +67,7 @@ class Mounted:
 
     @property
     def key(self) -> str:
-        """Names the claim."""
+        """Name the claim."""
         return key_of(self.namespace, self.target)
 
     @property
@@ -77,7 +77,7 @@ class Mounted:
 
 
 def key_of(namespace: str, target: str) -> str:
-    """Names the claim of a target in a namespace."""
+    """Name the claim of a target in a namespace."""
     return hashlib.sha256(os.fsencode(f"{namespace}\n{target}")).hexdigest()[:16]
 
 
@@ -102,14 +102,14 @@ def namespace_here() -> str:
 
 
 def write(store: Store, state: Mounted, keep: Iterable[Digest]) -> None:
-    """Claims, or changes a claim; `keep` are layers and documents that `gc` must leave until `forget`."""
-    # A tree outlives a loss of power, and so must what is known of it. A mount does not, and fsync takes as long as
-    # all of a mount: a claim that is torn then is one whose method is not known.
+    """Claim, or change a claim; `keep` are layers and documents that `gc` must leave until `forget`."""
+    # A tree outlives a loss of power, and so must its claim. A mount does not, and fsync takes as long as all of a mount:
+    # a torn claim is read as one without a method.
     leases.hold(store, hold_name(state.key), keep, note=json.dumps(asdict(state)), lasting=state.method in TREES)
 
 
 def forget(store: Store, state: Mounted) -> None:
-    """Ends a claim, with the changes that were to be thrown away; no error where there is none."""
+    """End a claim, and remove changes that `umount` discards. Idempotent."""
     shutil.rmtree(changes_of(store, state.key), ignore_errors=True)
     leases.release(store, hold_name(state.key))
 
@@ -131,7 +131,7 @@ def claims(store: Store) -> Iterator[Mounted]:
 def find(
     store: Store, target: str, kernel: Kernel, known: Callable[[], Iterable[Mounted]] | None = None
 ) -> Mounted | None:
-    """The claim that explains what is, or was, at `target` as seen from here. `known`: the store's claims, if read already."""
+    """Return the claim of the present or past mount at `target` as seen from here. `known`: the store's claims, if read."""
     here = namespace_here()
     if mine := _read(store, key_of(here, target), here, target):
         return mine
@@ -150,7 +150,7 @@ def current(store: Store, state: Mounted) -> Mounted | None:
 
 
 def is_there(state: Mounted, kernel: Kernel) -> bool:
-    """Whether what is at the target now is what was claimed: a folder's name alone doesn't say so."""
+    """Whether the target now holds the claimed mount or tree: a folder of that name is not enough."""
     if state.method in TREES:
         return bool(state.identity) and identity(state.target) == state.identity
     if state.identity:
@@ -159,8 +159,8 @@ def is_there(state: Mounted, kernel: Kernel) -> bool:
 
 
 def is_alive_elsewhere(state: Mounted) -> bool:
-    """Whether that mount may still be where it is not seen as `is_there`: in another namespace, or moved with a folder
-    above it. A tree is where its folder is, for everybody.
+    """Whether that mount may exist although `is_there` does not see it: in another namespace, or moved with a folder
+    above it. A tree is in its folder, for everybody.
     """
     if state.method in TREES or _of_another_boot(state):
         return False
@@ -168,7 +168,7 @@ def is_alive_elsewhere(state: Mounted) -> bool:
         return True
     if state.namespace == namespace_here():
         return False
-    # A bind mount's source says nothing.
+    # A bind mount has no source of its own.
     return (
         bool(state.identity)
         or not _sees_every_process()
@@ -210,7 +210,7 @@ def _forget_if_dead(store: Store, found: Mounted, kernel: Kernel) -> None:
 
 
 def lock_name(path: str) -> str:
-    """The lock of whoever changes what is at a folder."""
+    """The lock for changes of a folder's mount."""
     return f"at-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
 
 

@@ -54,40 +54,40 @@ _PIVOT_ROOT_GENERIC = 41  # aarch64, riscv64, loongarch64
 
 
 class Kernel(Protocol):
-    """What mounting asks of the kernel. Every call is one system call; whoever gets a descriptor closes it."""
+    """The calls of the kernel that mounting needs. Each is one system call; the caller closes the descriptors that it gets."""
 
     def fsopen(self, fstype: str) -> int:
         """A descriptor of a new, unconfigured file system of `fstype`."""
 
     def fsconfig(self, filesystem: int, key: str, value: str | None = None) -> None:
-        """Sets an option; None sets a flag. A value holds at most 255 bytes."""
+        """Set an option; None sets a flag. A value holds at most 255 bytes."""
 
     def fscreate(self, filesystem: int) -> None:
-        """Makes the configured file system real."""
+        """Make the configured file system real."""
 
     def fsmount(self, filesystem: int, attributes: int = 0) -> int:
         """A descriptor of a mount of it that is nowhere yet; closing it drops the mount, unless it was moved."""
 
     def move_mount(self, mount: int, target: str) -> None:
-        """Puts that mount at `target`."""
+        """Put that mount at `target`."""
 
     def mount(self, source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
         """mount(2): `data` holds at most one page, and longer is cut short without a word."""
 
     def umount(self, target: str, flags: int = 0) -> None:
-        """Takes away the topmost mount at `target`."""
+        """Take away the topmost mount at `target`."""
 
     def unshare(self, flags: int) -> None:
-        """Gives this process namespaces of its own; a user namespace only to a process of one thread."""
+        """Give this process namespaces of its own; a user namespace only to a process of one thread."""
 
     def pivot_root(self, new: str, old: str) -> None:
-        """Makes the mount at `new` this namespace's root and leaves the old root at `old`."""
+        """Make the mount at `new` this namespace's root and leave the old root at `old`."""
 
     def sources(self, target: str) -> list[str]:
         """What each mount at `target` is of, as `fsconfig` or `mount` named its source, the topmost last."""
 
     def close(self, descriptor: int) -> None:
-        """Closes what `fsopen` or `fsmount` gave."""
+        """Close what `fsopen` or `fsmount` gave."""
 
 
 class LinuxKernel:
@@ -159,7 +159,7 @@ class LinuxKernel:
 
 
 def here() -> Kernel:
-    """This machine's kernel; `Unsupported` where that is not Linux."""
+    """This machine's kernel; raises `Unsupported` unless it is Linux."""
     if sys.platform != "linux":
         raise Unsupported("mounting an environment needs Linux; use a Linux container or virtual machine")
     return LinuxKernel()

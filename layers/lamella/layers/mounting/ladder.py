@@ -39,9 +39,9 @@ class Rung:
 
 
 def assemble(kernel: Kernel, lowers: Sequence[str], target: str, methods: Sequence[Method]) -> tuple[Rung, ...]:
-    """Makes `lowers` (lowest first) one environment at `target`, an empty folder, by the first of `methods` that works.
+    """Make `lowers` (lowest first) one environment at `target`, an empty folder, by the first of `methods` that works.
 
-    Gives what was looked at, the rung that was taken last. Raises `MountError`, with every rung's reason, when none
+    Return the rungs that were tried, the chosen one last. Raises `MountError`, with every rung's reason, when none
     works; then nothing is left at `target`.
     """
     rungs: list[Rung] = []
@@ -67,7 +67,7 @@ def attempt(
     write into the store. `source`: what an overlay is to be known by.
     """
     if method == "hardlinks" and upper:
-        return "what is written to the environment would be written into the store"
+        return "changes of the environment would be written into the store"
     try:
         if method in ("hardlinks", "reflinks", "copies"):
             link_tree.lay(lowers, target, method)
@@ -112,13 +112,13 @@ def is_bound(lowers: Sequence[str], upper: Upper | None) -> bool:
 
 
 def explanation(target: str, rungs: Sequence[Rung]) -> str:
-    """One sentence for somebody whose every rung failed."""
+    """One sentence with the reason of every rung."""
     reasons = "; ".join(f"{rung.method}: {rung.why_not}" for rung in rungs)
     return f"the environment can't be put at {target} ({reasons})"
 
 
 def empty(folder: str) -> None:
-    """Removes all that is in `folder`, which stays; no error where there is none."""
+    """Remove the content of `folder`, which stays. No error if it does not exist."""
     import shutil
 
     with suppress(FileNotFoundError), os.scandir(folder) as entries:

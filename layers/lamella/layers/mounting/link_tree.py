@@ -22,10 +22,10 @@ _FICLONE = 0x40049409  # ioctl_ficlone(2)
 
 
 def lay(folders: Sequence[str], target: str, how: How, done: Callable[[int], object] = lambda _: None) -> int:
-    """Puts the files of `folders` into `target`, an existing folder; gives their number. `done` hears of each folder's.
+    """Put the files of `folders` into `target`, an existing folder; return their number. `done` gets each folder's.
 
     Hardlinks share the bytes with the layers, so that who writes into one writes into the layer: they are for trees
-    that nobody writes to. Raises `MountError` when the way is not open here, and leaves what it made to the caller.
+    that stay unchanged. Raises `MountError` when the way is not open here, and leaves what it made to the caller.
     """
     place = _PLACE[how]
     try:
@@ -35,7 +35,7 @@ def lay(folders: Sequence[str], target: str, how: How, done: Callable[[int], obj
 
 
 def put(folder: str, path: str, content: bytes, mode: int) -> None:
-    """Writes a file into a tree, at `path` below `folder`: what layers have in its way is removed, and no link followed."""
+    """Write a file into a tree, at `path` below `folder`: what layers have in its way is removed, and no link followed."""
     *above, name = path.split("/")
     here = folder
     for part in above:
@@ -49,7 +49,7 @@ def put(folder: str, path: str, content: bytes, mode: int) -> None:
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder that everybody may read, whatever the umask, in the place of a file or a link that is there."""
+    """Make a folder that everybody may read, whatever the umask, in the place of a file or a link that is there."""
     try:
         os.mkdir(path)
     except FileExistsError:
@@ -61,7 +61,7 @@ def make_folder(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes a file, a link, or a folder with all that is in it; no error where there is none."""
+    """Remove a file, a link, or a folder with all that is in it; no error if it does not exist."""
     import shutil
 
     with suppress(FileNotFoundError):

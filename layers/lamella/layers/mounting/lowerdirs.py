@@ -37,9 +37,9 @@ def folders(store: Store, environment: PublishedEnvironment) -> dict[Digest, str
 
 
 def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str) -> list[str]:
-    """The environment's folders, so that it works at `prefix`: where that is another than the image prefix, the topmost
-    folder holds the files that name the image prefix, rewritten. Raises `MountError` with the name of a file that can't be,
-    and for a `prefix` that is no path.
+    """The environment's folders, so that it works at `prefix`: if that differs from the image prefix, the topmost folder
+    holds the files that name the image prefix, rewritten. Raises `MountError` with the name of a file that can't be, and for
+    an invalid `prefix`.
     """
     parts = folders(store, environment)
     if prefix == environment.prefix:
@@ -71,9 +71,9 @@ def whole(store: Store, environment: PublishedEnvironment) -> str:
 def merged(
     store: Store, environment: PublishedEnvironment, parts: Mapping[Digest, str], *, limit: int = MAX_LOWERS
 ) -> list[str]:
-    """The environment's folders `parts`, the smallest of them merged into one tree, of hardlinks if it can be, where there are more than `limit`.
+    """The environment's folders `parts`, at most `limit` of them: the smallest are merged into one tree, of hardlinks if possible.
 
-    Merging moves these below the others. Packages don't share paths, so that nobody sees a difference.
+    Merging moves these below the others. Packages don't share paths, so the environment stays the same.
     """
     if len(parts) <= limit:
         return list(parts.values())
@@ -104,9 +104,9 @@ def _folder(tree: str, prefix: str, layer: Layer) -> str:
 
 @functools.lru_cache(maxsize=1 << 13)
 def _looked_at(tree: str, prefix: str) -> tuple[str, str]:
-    """The folder at `prefix` in a layer, empty where there is none, and what of its path is a link.
+    """The folder at `prefix` in a layer, empty if it has none, and the part of its path that is a link.
 
-    A process that mounts often looks once: a layer's place names its content, and whoever asks has seen it there.
+    A process that mounts often looks once: a layer's place names its content, and the caller has seen it there.
     """
     # One lstat for each step, for which a mount of hundreds of layers has the time: realpath() takes ten times as long.
     mode = 0

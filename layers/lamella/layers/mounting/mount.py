@@ -1,7 +1,7 @@
 """Environments that stay: put at a folder, seen by everybody, taken away again.
 
-What is at one target is claimed before anything is done there (`claims`), and the claim is removed last, so that after
-a crash at any moment `umount` knows what to undo. What is at the target and was not put there by Lamella is left alone.
+A target is claimed before anything is done there (`claims`), and the claim is removed last, so that `umount` can undo a
+mount after a crash at any moment. Files at the target that Lamella did not put there are left alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SILENT = Silent()
 
 
 def _ignore(_: str) -> None:
-    """Hears nothing."""
+    """Discard the sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def mount(
 
 
 def place(pulled: Pulled, target: str, options: MountOptions, *, store: Store, kernel: Kernel) -> Mounted:
-    """Mount what was `pulled`, whose layers the caller has leased, at `target`. See `mount`."""
+    """Mount the `pulled` environment, whose layers the caller has leased, at `target`. See `mount`."""
     home = store.writable()
     target = os.path.realpath(target)
     changes = os.path.realpath(options.changes) if options.changes else ""
@@ -138,7 +138,7 @@ def umount(
     dry_run: bool = False,
     kernel: Kernel | None = None,
 ) -> Mounted:
-    """Remove the environment at `target`, or the remains of one after a crash; returns what was there.
+    """Remove the environment at `target`, or the remains of one after a crash; return its record.
 
     Leaves files that others put at the target: then only the claim is removed, and the result is not `whole`. `lazy`:
     also if programs use it; files that they hold open stay readable until closed. `dry_run`: change nothing. Raises
@@ -151,7 +151,7 @@ def umount(
         state = claims.find(home, target, kernel)
         if state and not dry_run:
             held.enter_context(_alone(home, target, state.changes if state.keeps_changes else ""))
-            state = claims.find(home, target, kernel)  # whoever was there first may have taken it away
+            state = claims.find(home, target, kernel)  # another process may have unmounted it
         if state is None:
             raise MountError(f"{target}: no environment of the store {home.path} is mounted here")
         if dry_run:
@@ -166,7 +166,7 @@ def umount(
 
 
 def seen_at(target: str, image_prefix: str) -> str:
-    """The path by which programs see what is mounted at `target`: that, or the image prefix inside another root's folder.
+    """The path by which programs see the mount at `target`: that, or the image prefix inside another root's folder.
 
     `/srv/root/opt/env` is `/opt/env` to those who chroot to `/srv/root`, if that is the root of a system.
     """
@@ -185,7 +185,7 @@ def mounts(store: Store | None = None) -> tuple[Mounted, ...]:
 
 @contextmanager
 def _alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
-    # One process at a time changes what is at a target, or uses a folder of changes.
+    # One process at a time changes a target, or uses a folder of changes.
     home.prepare()
     with ExitStack() as held:
         # Always in one order, so that no two processes wait for each other.
@@ -198,12 +198,12 @@ def _alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
 
 
 def _finish(home: Store, state: Mounted, wanted: Mounted, method: Method | None, kernel: Kernel) -> Mounted | None:
-    """`state`, what the target holds, if it is what is wanted there; removes the remains of a crash or a restart."""
+    """Return `state`, the mount at the target, if it is the wanted one; remove the remains of a crash or a restart."""
     if not (state.whole and claims.is_there(state, kernel)):
         _undo(home, state, kernel)
         return None
     same = state.reference.rpartition("@")[2] == wanted.reference.rpartition("@")[2]
-    # A container that is started again mounts again. Changes are for whoever began to make them.
+    # A container that is started again mounts again. Changes belong to the process that began to make them.
     if same and state.prefix == wanted.prefix and method in (None, state.method) and not state.changes + wanted.changes:
         return state
     raise MountError(
@@ -247,7 +247,7 @@ def _climb(
     keep: Sequence[Digest],
     methods: Sequence[Method],
 ) -> Mounted:
-    """Takes the first of `methods` that works; the claim says before each try what a crash would leave."""
+    """Take the first of `methods` that works; the claim says before each try what a crash would leave."""
     upper = _make_folders(state)
     claimed = state
     looked_at: tuple[Rung, ...] = ()
@@ -269,7 +269,7 @@ def _climb(
 
 
 def _trial(state: Mounted, rung: Method, folders: Sequence[str]) -> Mounted:
-    """What is claimed before `rung` is tried. An overlay is there as a whole or not at all: nothing is added to it then."""
+    """The claim before `rung` is tried. An overlay is there as a whole or not at all, so its claim does not change later."""
     if rung in TREES:
         return replace(state, method=rung, identity=identity(state.target), whole=False)
     if ladder.is_bound(folders, _upper_of(state)):
@@ -307,11 +307,11 @@ def _make_with_parents(folder: str) -> None:
 
 def _undo(home: Store, state: Mounted, kernel: Kernel, *, lazy: bool = False) -> None:
     """In the reverse order of `mount`; each step may have been done before, or never."""
-    # The last that was written: what was being tried may be another rung than the one that this began with.
+    # As written last: the rung that was being tried may differ from the first one.
     state = claims.current(home, state) or state
     if state.method in TREES:
         if state.identity and not claims.is_there(state, kernel):
-            claims.forget(home, state)  # somebody else's folder of the same name
+            claims.forget(home, state)  # a foreign folder of the same name
             return
         if state.identity:
             ladder.empty(state.target)
@@ -336,7 +336,7 @@ def _topmost_missing(path: str) -> str:
 
 
 def _remove_empty(path: str, topmost: str) -> None:
-    # Up to the topmost, as long as nobody has put anything into them.
+    # Up to the topmost, as long as they are empty.
     with suppress(OSError):
         while topmost and len(path) >= len(topmost):
             os.rmdir(path)

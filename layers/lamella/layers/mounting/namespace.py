@@ -1,7 +1,7 @@
 """A mount namespace for one command, in which any folder can be a mount point.
 
-What is done here is seen by this process and its children alone and is gone with the last of them: nothing is created
-on the machine's own file systems. Sources: user_namespaces(7), mount_namespaces(7), pivot_root(2).
+Its mounts are seen by this process and its children alone and are gone with the last of them: nothing is created on the
+machine's own file systems. Sources: user_namespaces(7), mount_namespaces(7), pivot_root(2).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OLD_ROOT = "/.lamella-old-root"
 
 
 def enter(kernel: Kernel) -> None:
-    """Moves this process into a mount namespace of its own, and into a user namespace first where it must.
+    """Move this process into a mount namespace of its own, and into a user namespace first if it must.
 
     In the user namespace this user and group stay what they are, so that files keep their owners; the capabilities
     that it brings are gone with the next exec. The process must have one thread. Raises `MountError` where the machine
@@ -62,7 +62,7 @@ def _enter_user_namespace(kernel: Kernel) -> None:
 
 
 def _separate(kernel: Kernel) -> None:
-    # What the machine mounts later is seen here; what is mounted here is never seen there.
+    # Later mounts of the machine are seen here; mounts made here are never seen there.
     kernel.mount("", "/", flags=MS_REC | MS_SLAVE)
 
 
@@ -95,9 +95,9 @@ def _why(error: OSError) -> str:
 
 
 def make_place(kernel: Kernel, path: str) -> str:
-    """Makes sure that there is a folder at `path`, to mount on, and gives its real path.
+    """Make sure that there is a folder at `path`, to mount on, and return its real path.
 
-    Where it is missing, the deepest folder above it that exists is covered by a file system in memory that shows
+    If it is missing, the deepest folder above it that exists is covered by a file system in memory that shows
     everything that was in it, and `path`. That covered folder itself is read-only from then on: a file created
     directly in it would be lost without a word. The process must be in a namespace of its own (`enter`).
     """
@@ -122,7 +122,7 @@ def _cover(kernel: Kernel, folder: str, path: str) -> None:
     try:
         names = _names(folder)
         kernel.mount("lamella", folder, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={stat.S_IMODE(status.st_mode):o}")
-        # In a user namespace nobody's files can be had but the user's own.
+        # In a user namespace, files can belong to the user alone.
         with suppress(OSError):
             os.chown(folder, status.st_uid, status.st_gid)
         _show(kernel, f"/proc/self/fd/{below}", folder, names)

@@ -1,4 +1,4 @@
-"""One environment out of many layers' folders, by the kernel: overlayfs, or a bind mount where there is one folder.
+"""One environment out of many layers' folders, by the kernel: overlayfs, or a bind mount of a single folder.
 
 Folders are given lowest first, as a manifest lists layers; where two hold one path, the later one's is seen. Nothing
 here tries another way when one fails: the ladder is in `assemble`. Errors are the kernel's own, as `OSError`.
@@ -52,7 +52,7 @@ class Upper:
 def by_descriptors(
     kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None, source: str = SOURCE
 ) -> None:
-    """Mounts with one `lowerdir+` per folder, which Linux has since 6.7; read-only unless there is an `upper`."""
+    """Mount with one `lowerdir+` per folder, which Linux has since 6.7; read-only unless there is an `upper`."""
     filesystem = kernel.fsopen("overlay")
     folders: list[int] = []
     try:
@@ -80,7 +80,7 @@ def by_descriptors(
 def by_options(
     kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None, source: str = SOURCE
 ) -> None:
-    """Mounts with mount(2), whose options fit one page: the folders get names of one to three characters first.
+    """Mount with mount(2), whose options fit one page: the folders get names of one to three characters first.
 
     Changes the process's working directory for the time of the call.
     """
@@ -108,12 +108,12 @@ def by_options(
     finally:
         os.fchdir(before)
         os.close(before)
-        # The kernel has looked the links up; nobody needs them again.
+        # The kernel has looked the links up; they are not needed again.
         shutil.rmtree(names)
 
 
 def bind(kernel: Kernel, folder: str, target: str, *, writable: bool = False) -> None:
-    """Shows `folder` at `target` too; read-only unless `writable`. An overlay of one folder is refused by the kernel."""
+    """Show `folder` at `target` too; read-only unless `writable`. An overlay of one folder is refused by the kernel."""
     kernel.mount(folder, target, flags=MS_BIND)
     if writable:
         return

@@ -41,7 +41,7 @@ _PLACEHOLDER = 255
 
 
 class CannotRelocate(Exception):
-    """A file or a prefix that can't be changed to what was asked for; the message names it."""
+    """A file or a prefix that can't be changed as requested; the message names it."""
 
 
 def pattern(prefix: bytes) -> re.Pattern[bytes]:
@@ -52,7 +52,7 @@ def pattern(prefix: bytes) -> re.Pattern[bytes]:
 
 
 def check_path(prefix: str) -> None:
-    """Raises `CannotRelocate` for what is no absolute path, or one in several spellings."""
+    """Raise `CannotRelocate` unless `prefix` is an absolute path in its one spelling."""
     if not re.fullmatch(r"(?:/[^/]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
         raise CannotRelocate(
             f"{prefix!r}: not usable as a prefix; use an absolute path without //, /./, /../ or a trailing /"
@@ -60,7 +60,7 @@ def check_path(prefix: str) -> None:
 
 
 def check_prefix(prefix: str) -> None:
-    """Raises `CannotRelocate` for a path that files can't hold, or that would not be found in them again."""
+    """Raise `CannotRelocate` for a path that files can't hold, or that would not be found in them again."""
     if _OF_ALL.fullmatch(prefix):
         raise CannotRelocate(
             f"{prefix}: not usable as a prefix, files name it for the system's own paths; "
@@ -87,7 +87,7 @@ def lists(folder: str) -> list[str]:
 
 
 def relocate(folder: str, prefix: str, write: Callable[[str, bytes, int], object]) -> str:
-    """Gives `write` each file of `folder` that holds another prefix, as (path, content, mode) for `prefix`.
+    """Give `write` each file of `folder` that holds another prefix, as (path, content, mode) for `prefix`.
 
     The lists are among them: they name the new prefix then. Gives the prefix that was held, the last list's.
     """
@@ -130,7 +130,7 @@ def rewrite(content: bytes, entry: Mapping[str, object], old: bytes, new: bytes)
 
 
 def move(folder: str, prefix: str) -> int:
-    """Makes the environment in `folder` one for `prefix`, in place; gives the number of files that were changed.
+    """Make the environment in `folder` one for `prefix`, in place; return the number of files that were changed.
 
     New files are written whole beside the old ones before the first of these is replaced: a crash leaves what the
     next call finishes, or what it begins again. Of several processes, one moves and the others wait for it. Raises
@@ -139,7 +139,7 @@ def move(folder: str, prefix: str) -> int:
     check_prefix(prefix)
     try:
         with _alone(folder):
-            # What was cut short may have been a move to another place: it is finished first, and then moved from there.
+            # An interrupted move may have had another target: it is finished first, and the tree is moved from there.
             changed = _finish(folder)
             _begin(folder, prefix)
             return changed + _finish(folder)
@@ -201,7 +201,7 @@ def _begin(folder: str, prefix: str) -> None:
 
 
 def _finish(folder: str) -> int:
-    """Puts the new files of a complete move in their places; their number, 0 where there is no such move."""
+    """Put the new files of a complete move in their places; their number, 0 without such a move."""
     import shutil
 
     moving = os.path.join(folder, MOVING)
@@ -212,7 +212,7 @@ def _finish(folder: str) -> int:
         return 0
     for number, path in sorted(enumerate(paths), key=lambda item: item[1] == PREFIX_FILE):
         beside = os.path.join(moving, str(number))
-        # What was removed since the crash stays away.
+        # Files that were removed since the crash stay away.
         if os.path.exists(beside) and os.path.lexists(os.path.join(folder, path)):
             os.replace(beside, _inside(folder, path))
     shutil.rmtree(moving)
@@ -247,7 +247,7 @@ def _read_list(path: str) -> dict[str, Any]:
 
 
 def _inside(folder: str, path: str) -> str:
-    # A list comes from whoever published the layer: neither .. nor a link may make this read what is elsewhere.
+    # A list comes from the layer's publisher: neither .. nor a link may lead this to files elsewhere.
     found = folder + "/" + path
     try:
         inside = os.path.realpath(found) == os.path.realpath(folder) + "/" + path and os.path.isfile(found)
@@ -292,7 +292,7 @@ def _rewrite_strings(content: bytes, entry: Mapping[str, object], old: bytes, ne
         if isinstance(room, int) and room > len(old):
             capacity += max(0, min(count * (room - len(old)), _nuls(content, end) - 1))
         if len(changed) > capacity:
-            raise CannotRelocate(f"holds the prefix in {capacity} bytes, where it needs {len(changed)}")
+            raise CannotRelocate(f"holds the prefix in {capacity} bytes, and needs {len(changed)}")
         size = max(len(changed), len(string))
         parts += [content[at:start], changed.ljust(size, b"\0")]
         at = start + size

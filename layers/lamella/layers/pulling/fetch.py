@@ -40,10 +40,10 @@ _SIGN_OF_LIFE = 1.0
 
 
 def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Progress, prefix: str = "") -> int:
-    """Brings each of `layers` into the store, in about this order; bytes of blobs that were moved.
+    """Bring each of `layers` into the store, in about this order; bytes of blobs that were moved.
 
-    Layers that another process is fetching come last, and are waited for. The first error stops all; what was
-    committed by then stays. `prefix`: the image prefix, which no layer must leave.
+    Layers that another process is fetching come last, and are waited for. The first error stops all; layers
+    committed by then stay. `prefix`: the image prefix, which no layer must leave.
     """
     store.prepare()
     total = sum(layer.descriptor.size for layer in layers)
@@ -96,7 +96,7 @@ def _workers(stack: ExitStack) -> SimpleQueue[Worker] | None:
     from lamella.layers.pulling.worker import Worker
 
     workers: SimpleQueue[Worker] = SimpleQueue()
-    # A limit on processes is no reason not to pull: this one can do it all.
+    # With a limit on processes, this one does all the work.
     with suppress(OSError):
         for _ in range(min(processors, _MAX_WORKERS)):
             workers.put(stack.enter_context(closing(Worker())))
@@ -250,7 +250,7 @@ class _Run:
     def _commit(self, claimed: Claim) -> None:
         with self._lock:
             self._unpacked.append(claimed)
-        # Whoever commits takes what others finish meanwhile along, so that the disk is waited for once for many.
+        # The committing thread includes the layers that others finish meanwhile: one wait for the disk serves many.
         while self._unpacked and self._committing.acquire(blocking=False):
             try:
                 with self._lock:
@@ -277,7 +277,7 @@ class _Run:
 
 
 class _Counted:
-    """Tells the run what is read, and ends where the run was stopped."""
+    """Count the bytes that are read, and raise `_Stopped` when the run was stopped."""
 
     def __init__(self, stream: Reader, run: _Run) -> None:
         self._stream = stream

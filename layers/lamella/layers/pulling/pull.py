@@ -43,7 +43,7 @@ class PullPlan:
 
     @property
     def unpacked(self) -> int:
-        """Bytes of the files in them, where that was recorded; else those of the blob."""
+        """Bytes of the files in them, as announced; else those of the blob."""
         return sum(_unpacked(layer) for layer in self.fetch)
 
     def __repr__(self) -> str:
@@ -129,7 +129,7 @@ def leased(
         documents = (found.descriptor, *environment.documents)
         keeps = (*diff_ids, *(document.digest for document in documents))
         with leases.lease(store, keeps, f"pull {parsed}"):
-            # Only what is seen after the lease was made is sure to stay.
+            # Only layers seen after the lease was made are sure to stay.
             todo = plan(environment.layers, store.present(diff_ids))
             moved = 0
             if todo.fetch:

@@ -1,7 +1,7 @@
 """Processes that unpack layers for a pull: the interpreter's lock would leave some of the machine unused.
 
 The pull keeps connections, credentials and claims, and writes one line of JSON and then the blob's bytes to a worker,
-which answers with one line. A worker knows no store and asks nobody: it has its standard input, and a folder.
+which answers with one line. A worker has its standard input and a folder, and needs neither the store nor a network.
 See docs/adr/threads-and-processes.md.
 """
 
@@ -43,7 +43,7 @@ class Worker:
             [sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps([os.path.abspath(path) for path in sys.path])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Ctrl-C is the pull's to hear; a worker ends when its input does.
+            # The pull handles Ctrl-C; a worker ends when its input does.
             start_new_session=True,
         )
         assert self._process.stdin
@@ -79,7 +79,7 @@ class Worker:
         return self._answer(layer)
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """End the process, whatever it does."""
         self._closed = True
         self._process.kill()
         with contextlib.suppress(BrokenPipeError):
@@ -138,6 +138,6 @@ class _Blob:
 def _enlarge(pipe: IO[bytes]) -> None:
     import fcntl
 
-    # 64 KiB make two processes take turns; more than a user may have is no error.
+    # 64 KiB make two processes take turns; a user's limit may be lower.
     with contextlib.suppress(AttributeError, OSError):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)

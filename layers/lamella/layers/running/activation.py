@@ -42,7 +42,7 @@ def variables(prefix: str, before: Mapping[str, str]) -> dict[str, str]:
 
 
 def command(prefix: str, command: Sequence[str]) -> list[str]:
-    """`command`, behind a shell that sources the environment's activation scripts first, where it has any."""
+    """`command`, behind a shell that sources the environment's activation scripts first, if it has any."""
     scripts = _activation_scripts(prefix)
     if not scripts:
         return list(command)
@@ -87,7 +87,7 @@ def _read(prefix: str, path: str) -> dict[str, object]:
 
 
 def _is_inside(prefix: str, path: str) -> bool:
-    # A layer can bring a link to a file of whoever exports it, and an export would take that along.
+    # A layer can bring a link to a private file of the exporting user, which an export would include.
     found = os.path.realpath(f"{prefix}/{path}")
     return found.startswith(os.path.realpath(prefix) + "/") and os.path.exists(found)
 

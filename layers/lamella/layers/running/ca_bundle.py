@@ -27,7 +27,7 @@ _BUNDLES = (
 def certificate_file(
     prefix: str, looks: Sequence[str] | None, before: Mapping[str, str], bundles: Sequence[str] = _BUNDLES
 ) -> str:
-    """The file that SSL_CERT_FILE should name for the environment at `prefix`; empty where nothing is to be set.
+    """The file that SSL_CERT_FILE should name for the environment at `prefix`; empty if it should stay unset.
 
     `looks` is `PublishedEnvironment.certificates`. This machine's own bundle goes before the environment's certifi; what
     the user set, `before`, goes before both.

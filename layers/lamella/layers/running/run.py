@@ -40,7 +40,7 @@ _FROM_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
 
 
 def _ignore(_: str) -> None:
-    """Hears nothing."""
+    """Discard the sentence."""
 
 
 def run(
@@ -96,7 +96,7 @@ def exec_command(
         _remove_dead_leases(store)
 
         def keep(folders: Sequence[str]) -> None:
-            # What was made of another user's layers is in this user's store, which has a gc of its own.
+            # Trees made of another user's layers are in this user's store, which has a gc of its own.
             home = store.writable()
             if any(folder.startswith(f"{home.path}/derived/") for folder in folders) and home.path != store.path:
                 os.set_inheritable(stack.enter_context(leases.lease(home, pulled.keeps, owner)), True)
@@ -111,18 +111,18 @@ def exec_command(
 
 
 def execute(prefix: str, command: Sequence[str], certificates: str = "") -> NoReturn:
-    """Replaces this process by `command` in the environment at `prefix`, activated. Raises `CannotRun`.
+    """Replace this process by `command` in the environment at `prefix`, activated. Raises `CannotRun`.
 
     `certificates` is a file of certificate authorities that OpenSSL would not find by itself.
     """
-    # An empty PATH is none: with what comes before it, it would name the current folder.
+    # An empty PATH is unset: behind the environment's folder it would name the current folder.
     before = {name: value for name, value in os.environ.items() if name != "PATH" or value}
     variables = activation.variables(prefix, before | ({"SSL_CERT_FILE": certificates} if certificates else {}))
     program = activation.command(prefix, [_own(prefix, command[0]), *command[1:]])
     path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
     if not path:
         raise CannotRun(f"{program[0]}: no such command in the environment or on PATH")
-    # Python ignores them; a program that is told of a closed pipe by nothing else would go on writing (as subprocess does).
+    # Python ignores them; a program that ignores them too would write to a closed pipe for ever. As subprocess does.
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -141,7 +141,7 @@ def _enter(
     notify: Callable[[str], None],
     keep: Callable[[Sequence[str]], object],
 ) -> str:
-    """Puts the environment where only this process sees it, and gives its prefix there; `keep` hears what is used for it."""
+    """Put the environment where only this process sees it; return its prefix. `keep` gets the folders that it needs."""
     folders = lowerdirs.for_prefix(store, environment, environment.prefix)
     keep(folders)
     try:
@@ -178,7 +178,7 @@ def _assemble(
                 raise MountError(why_not) from None
     except OSError as error:
         raise MountError(f"cannot mount at {environment.prefix} ({error.strerror or error})") from error
-    # By name again: what was covered is another folder now. One that this user can't reach stays what it was.
+    # By name again: a covered folder is another one now. One that this user can't reach stays what it was.
     with suppress(OSError):
         os.chdir(here)
 
@@ -223,7 +223,7 @@ def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[set[signal.Signals]]
 
 
 def _forward(child: int) -> dict[signal.Signals, Any]:
-    """Has `child` get what is sent to this process, which waits for it; gives the handlers that were before."""
+    """Forward signals to `child`, for which this process waits; return the former handlers."""
 
     def send(number: int, _: object) -> None:
         # The terminal sends its own to both; a command that got two would think that it is asked twice.
@@ -232,9 +232,9 @@ def _forward(child: int) -> dict[signal.Signals, Any]:
                 os.kill(child, number)
 
     if threading.current_thread() is not threading.main_thread():
-        return {}  # Python lets no other one hear of signals
+        return {}  # Python handles signals in the main thread alone
     before = {number: signal.getsignal(number) for number in _FORWARDED}
-    # What is ignored here is ignored there.
+    # A signal that is ignored here is ignored there.
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, send)
@@ -289,7 +289,7 @@ def _report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
-        # This child has its parent's stack below it, where nobody waits for what it raises.
+        # This child has its parent's stack below it, where its exceptions would be handled twice.
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)

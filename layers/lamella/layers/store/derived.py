@@ -4,9 +4,9 @@
     <store>/derived/<key>/layers       the diff_ids that it was made of, one a line
     <store>/derived/<key>/record.json  what it takes of the disk beyond the layers, and the digest that `verify` compares
 
-A derived tree is used under a lease or a hold of all of its layers, in the store that has it: whoever removes one of
-these may remove the tree with it, and `gc` counts and frees it by itself. Who may not write to the store has trees in
-a store of their own.
+A derived tree is used under a lease or a hold of all of its layers, in the store that has it: it can be removed with any
+of them, and `gc` also counts and frees it by itself. A user who may not write to the store has trees in a store of their
+own.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make(store: Store, kind: str, diff_ids: Sequence[Digest], build: Callable[[s
     tree = path(store, kind, diff_ids)
     final = os.path.dirname(tree)
     if os.path.isdir(final):
-        with suppress(OSError):  # another's, which is used and where nothing is noted
+        with suppress(OSError):  # another user's store: used, but its times stay
             os.utime(final)
         return tree
     home = store.writable()
@@ -55,7 +55,7 @@ def make(store: Store, kind: str, diff_ids: Sequence[Digest], build: Callable[[s
     key = os.path.basename(final)
     lock_path = f"{home.path}/locks/{key}"
     with home.explained():
-        # Named as a layer's are, so that gc knows that somebody is at work here, or was.
+        # Named as a layer's lock, so that gc takes it for the lock of work in progress.
         lock = locks.acquire(lock_path, kind, f"the tree {final}")
         try:
             if not os.path.isdir(final):
@@ -83,7 +83,7 @@ def _make(home: Store, final: str, diff_ids: Sequence[Digest], build: Callable[[
             json.dump({"bytes": size, "digest": digest}, file)
         for name in ("layers", "record.json"):
             os.chmod(f"{partial}/{name}", 0o644)
-        # As with layers: what is found under its name was on the disk before.
+        # As with layers: on the disk before it is found under its name.
         sync(partial)
         make_folder(os.path.dirname(final))
         os.rename(partial, final)
@@ -104,7 +104,7 @@ def made_of(store: Store, removed: Iterable[Digest]) -> list[str]:
 
 
 def layers(folder: str) -> set[Digest]:
-    """What the tree was made of; empty where that can't be read."""
+    """Return the layers that the tree was made of; empty if that can't be read."""
     try:
         with open(f"{folder}/layers", encoding="ascii") as file:
             return {Digest.parse(line.strip()) for line in file}
@@ -113,7 +113,7 @@ def layers(folder: str) -> set[Digest]:
 
 
 def size(folder: str) -> int:
-    """Bytes that the tree takes of the disk beyond those that it shares with layers; 0 where that can't be read."""
+    """Return the bytes on disk that the tree does not share with layers; 0 if that can't be read."""
     try:
         return int(_record(folder)["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -121,7 +121,7 @@ def size(folder: str) -> int:
 
 
 def damage(folder: str) -> str:
-    """What is wrong with the tree; empty for nothing."""
+    """Return the damage of the tree; empty if it is whole."""
     try:
         made = _record(folder)["digest"]
         digest, _ = _read(f"{folder}/tree")

@@ -45,7 +45,7 @@ _PARSERS: dict[str, Callable[[bytes], object]] = {
 
 
 class Remembered:
-    """A source whose documents come from the store where they are there, and go to it where they are not.
+    """A source whose documents come from the store, and are added to it when they are missing.
 
     `opened` gives the storage behind it, and is called only if something is asked of that one.
     """
@@ -68,7 +68,7 @@ class Remembered:
         return self._behind().tags()
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
-        """Those of the storage: what is attached may change."""
+        """Those of the storage: attached documents may change."""
         return self._behind().referrers(digest)
 
     @contextmanager
@@ -89,7 +89,7 @@ class Remembered:
         yield VerifiedReader(io.BytesIO(content), descriptor)
 
     def close(self) -> None:
-        """Closes the storage, if it was opened; what is asked later opens it again."""
+        """Close the storage if it is open. A later request opens it again."""
         if self._storage is not None:
             self._storage.close()
             self._storage = None

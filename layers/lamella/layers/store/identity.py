@@ -19,7 +19,7 @@ _SIZE = 256
 
 
 def identity(path: str) -> str:
-    """Names the folder at `path`; empty where there is none. Two that are there one after another have two names, on
+    """Name the folder at `path`; empty if it does not exist. Two folders of one path, one after another, have two names on
     file systems that know when a folder was made (ext4, xfs, btrfs, and tmpfs since Linux 6.7).
     """
     try:

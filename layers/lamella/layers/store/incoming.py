@@ -41,7 +41,7 @@ class Claim:
         os.utime(self._lock)
 
     def close(self) -> None:
-        """Remove what was unpacked and not committed, and let others have the layer."""
+        """Remove the unpacked files unless they are committed, and let others have the layer."""
         try:
             remove(self.path)
         finally:
@@ -83,7 +83,7 @@ def receive(stream: Reader, layer: Layer, path: str, prefix: str = "") -> Unpack
     os.mkdir(path, 0o700)
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Tells whoever removes leftovers that a process still writes here, whoever else has died.
+        # A worker can outlive its pull: marks the folder as in use for as long as it writes.
         fcntl.flock(folder, fcntl.LOCK_SH)
         os.mkdir("tree", 0o755, dir_fd=folder)
         tree = os.open("tree", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
@@ -118,7 +118,7 @@ def receive(stream: Reader, layer: Layer, path: str, prefix: str = "") -> Unpack
 
 
 def commit(store: Store, claims: Sequence[Claim]) -> None:
-    """Makes unpacked layers part of the store, all synced at once, each renamed by itself."""
+    """Make unpacked layers part of the store, all synced at once, each renamed by itself."""
     with store.explained():
         # One syncfs for many layers: fsync takes a millisecond for each file, half a minute for an environment.
         sync(f"{store.path}/partial")
@@ -137,7 +137,7 @@ def named(layer: Layer) -> str:
 
 
 def remove_left(path: str) -> bool:
-    """Removes a folder in `partial` that nobody writes to any more; False where somebody does."""
+    """Remove a folder in `partial` unless a process still writes to it; False if one does."""
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -152,7 +152,7 @@ def remove_left(path: str) -> bool:
 
 
 def remove(path: str) -> None:
-    """Removes a folder with all that is in it; no error where there is none."""
+    """Remove a folder and its content. Idempotent."""
     import shutil
 
     # Another process may remove it too. `onerror` is deprecated since Python 3.12, which has `onexc`.
@@ -168,7 +168,7 @@ def _pass_over(error: BaseException) -> None:
 
 
 def sync(path: str) -> None:
-    """Waits until everything written to the file system of `path` is on its disk. Linux's syncfs(2), else sync(2)."""
+    """Wait until everything written to the file system of `path` is on its disk. Linux's syncfs(2), else sync(2)."""
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

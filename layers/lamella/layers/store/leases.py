@@ -137,7 +137,7 @@ def _close_gate(store: Store) -> int:
     if locks.try_exclude_range(file, _GATE):
         return file
     os.close(file)
-    # Lamella locks it only in `paused`, which is not running: a stranger has it. A new file is nobody's: a lease that was
+    # Lamella locks it only in `paused`, which is not running: a stranger has it. A new file has no lock: a lease that was
     # written before the rename is read after it, and a later one sees the new file's lock.
     temporary = f"{store.path}/partial/document-{os.urandom(6).hex()}"
     try:

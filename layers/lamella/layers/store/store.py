@@ -1,12 +1,12 @@
 """The node's unpacked layers, by diff_id, shared by any number of processes.
 
-    layers/<algorithm>/<hex>/tree/       the layer's content, as its tar has it (opt/env/...); what is here is whole
+    layers/<algorithm>/<hex>/tree/       the layer's content, as its tar has it (opt/env/...), always whole
     layers/<algorithm>/<hex>/skeleton    its tar without the files' content, for `verify`
     layers/<algorithm>/<hex>/layer.json  its size
     partial/                             layers that are being unpacked, or removed
     documents/<algorithm>/<hex>          manifests and configs that were pulled
     derived/<key>/                       trees made of several layers; see `derived`
-    locks/, lock, leases/, holds/        who fetches what, and what may not be removed
+    locks/, lock, leases/, holds/        running work, and the layers that it keeps
 
 A layer is unpacked in `partial`, synced and renamed to its place, and renamed out of it before it is removed, so that
 a crash at any moment leaves only what the next pull or `gc` removes. See docs/adr/the-store.md.
@@ -62,7 +62,7 @@ class Store:
         return f"{self.path}/layers/{diff_id.algorithm}/{diff_id.hex}"
 
     def layer_path(self, diff_id: Digest) -> str:
-        """The layer's unpacked tree, which holds opt/env/…, or where it would be."""
+        """Path of the layer's unpacked tree, which holds opt/env/…; the layer may be missing."""
         return self.folder(diff_id) + "/tree"
 
     def has(self, diff_id: Digest) -> bool:
@@ -91,7 +91,7 @@ class Store:
                     yield Digest(algorithm, name)
 
     def writable(self) -> Store:
-        """Where this user keeps what is made of the layers: this store, or the user's own where this is another's."""
+        """The store for trees that this user makes of the layers: this one, or the user's own if this is another's."""
         # A store that another process of this user is just making has a folder, and no folders in it yet.
         for folder in (f"{self.path}/holds", self.path):
             if os.path.isdir(folder):
@@ -99,7 +99,7 @@ class Store:
         return self
 
     def prepare(self) -> None:
-        """Makes the store's folders where they are missing; `StoreError` where that can't be done."""
+        """Make the store's missing folders. Raises `StoreError` if it can't."""
         with self.explained():
             root = os.geteuid() == 0
             if self.is_made():
@@ -122,7 +122,7 @@ class Store:
         return os.path.isdir(f"{self.path}/holds") and os.path.exists(f"{self.path}/lock")
 
     def _close_locks(self) -> None:
-        # Earlier versions made it readable, and whoever opens a lock's file can lock it.
+        # Earlier versions made it readable, and a process that can open a lock's file can lock it.
         status = os.stat(f"{self.path}/locks")
         if status.st_mode & 0o077 and os.geteuid() in (0, status.st_uid):
             with suppress(OSError):
@@ -130,7 +130,7 @@ class Store:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turns what the file system refuses inside the block into a `StoreError` that says what to do."""
+        """Turn what the file system refuses inside the block into a `StoreError` that says what to do."""
         try:
             yield
         except OSError as error:
@@ -138,7 +138,7 @@ class Store:
 
 
 def make_folder(path: str, mode: int = 0o755) -> None:
-    """Makes a folder with this mode, whatever the umask; one that is there stays as it is."""
+    """Make a folder with this mode, whatever the umask; one that is there stays as it is."""
     try:
         os.mkdir(path)
     except FileExistsError:
@@ -152,7 +152,7 @@ def _explanation(path: str, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"the store {path} is full: free space with lamella gc, or choose another disk with LAMELLA_STORE; "
-            "what was pulled before is untouched"
+            "layers that were pulled before are untouched"
         )
     if error.errno == errno.EROFS:
         return f"the store {path} is on a read-only disk: choose another with LAMELLA_STORE"

@@ -1,4 +1,4 @@
-"""Frees a store's space: the least recently used first, and never what is leased or held.
+"""Frees a store's space: the least recently used first, and no layer that is leased or held.
 
 A layer was used when an environment with it was: that is when its configuration, one of the documents, was read. To note
 it on every layer would take as long as a mount does.
@@ -80,8 +80,8 @@ def plan(
 def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False) -> Freed:
     """Remove layers, documents and derived trees as `plan` decides, and the remains of crashed processes.
 
-    `keep_bytes`: the size to shrink to. `older_than`: seconds since the last use. Safe during pulls and mounts: keeps what
-    is leased or mounted, and removes the rest atomically. Idempotent. Raises `StoreError`.
+    `keep_bytes`: the size to shrink to. `older_than`: seconds since the last use. Safe during pulls and mounts: keeps leased
+    and mounted layers, and removes the rest atomically. Idempotent. Raises `StoreError`.
     """
     if not store.is_made():
         return Freed((), 0)
@@ -142,7 +142,7 @@ class Trash:
             self._names.append(name)
 
     def empty(self) -> None:
-        """Remove what was added."""
+        """Remove all that was added."""
         while self._names:
             remove(self._names.pop())
 
@@ -233,7 +233,7 @@ def _remove_abandoned(store: Store) -> None:
 
 
 def _with_lock(store: Store, name: str, left: str = "") -> None:
-    """Remove a layer's lock, and what is `left` of the layer, if no process has it in hand."""
+    """Remove a layer's lock and its remains at `left`, unless a process brings the layer now."""
     path = f"{store.path}/locks/{name}"
     # Without a lock's file no process has it, and one that begins has a folder of another name. None is created here: the
     # disk may be full.

@@ -1,7 +1,7 @@
 """Checks a store against its diff_ids: each layer's tar is made again from its tree and its skeleton, and hashed.
 
-So nothing that a store keeps has to be believed: whoever changes a file, its mode, or the skeleton, changes the hash
-or is seen. What is damaged is removed, and the next pull brings it back. See docs/adr/the-store.md.
+So nothing in a store has to be believed: a change of a file, its mode or the skeleton changes the hash, or is found by
+comparison. Damaged layers are removed, and the next pull brings them back. See docs/adr/the-store.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One damaged layer: what is wrong with it, and whether it was removed (not while it is mounted or leased)."""
+    """One damaged layer, the reason, and whether it was removed (not while it is mounted or leased)."""
 
     diff_id: Digest | None
     """None for a tree that was made of layers."""
@@ -113,7 +113,7 @@ def _remove(store: Store, damaged: Iterable[Digest], trees: Iterable[str]) -> fr
 
 
 def _check(store: Store, diff_id: Digest, advance: Callable[[int], None]) -> str:
-    """What is wrong with a layer; empty for nothing."""
+    """Return the damage of a layer; empty if it is whole."""
     import zstandard
 
     tree = os.fsencode(store.layer_path(diff_id))
@@ -161,7 +161,7 @@ def _compare(tree: bytes, entry: Entry) -> str:
 
 
 def _has_mode(path: bytes, status: os.stat_result, mode: int) -> bool:
-    """Whether a file or folder, not a link, has the mode, or the file system imposes another one: that is no damage."""
+    """Whether a file or folder, not a link, has the mode, or has another one that the file system imposes."""
     found = stat.S_IMODE(status.st_mode)
     if found == mode or os.geteuid() not in (0, status.st_uid):
         return found == mode
