@@ -35,6 +35,7 @@ from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.keys import key_pair
 from support.packages import SITE, environment, package
+from support.policies import administer
 from support.registry_simulator import RegistrySimulator
 from support.tars import archive
 
@@ -195,6 +196,21 @@ def test_layers_learned_from_one_repository_are_not_used_for_another(
     push(f"{sandbox}:v2", small(tmp_path / "b"), cache=cache)
     pushed = push(f"{team}:v1", small(tmp_path / "c"), cache=cache)
     assert str(Digest.of(EVIL)) not in digests(pushed.reference)
+
+
+@pytest.mark.parametrize("by", ["user", "administrator"])
+def test_layers_learned_before_a_signature_was_required_are_built(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    push(f"{place}:v1", small(tmp_path / "a"), cache=LayerCache(str(tmp_path / "theirs")))
+    doctor(f"{place}:v1")
+    cache = LayerCache(str(tmp_path / "mine"))
+    assert push(f"{place}:v2", small(tmp_path / "b"), cache=cache).built == 0
+    trust = Trust(required_key=key_pair(tmp_path)[1])
+    if by == "administrator":
+        administer(monkeypatch, tmp_path, require_signature=[str(trust.required_key)])
+        trust = Trust()
+    assert push(f"{place}:v3", small(tmp_path / "c"), trust=trust, cache=cache).built == 3
 
 
 def test_other_platforms_that_this_key_did_not_sign_are_not_signed_along(

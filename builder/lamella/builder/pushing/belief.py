@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.layer.cache import Learned
 from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.policy import machine_policy
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Belief:
     key: PublicKey | None = None
     """Key that must have signed an index before its statements are used; None for no such key."""
     fingerprint: str = ""
-    """Of that key, else of the one that `trust` requires; empty if no signature is checked."""
+    """Of that key, else of all that `trust` and this machine's policy require; empty if no signature is checked."""
 
     @property
     def learned(self) -> Learned:
@@ -62,14 +63,19 @@ class Belief:
 
 
 def belief_of(target: Reference, signing_key: PrivateKey | None, trust: Trust) -> Belief:
-    """Rules of a push to `target`. Raises `SignatureError` if the key that `trust` requires can't be used."""
+    """Rules of a push to `target`. Raises `SignatureError` if a required key can't be used."""
     place = os.path.abspath(target.folder) if target.is_layout else f"{target.registry}/{target.repository}"
-    if not signing_key and not trust.required_key:
+    policy = machine_policy()
+    required = [*filter(None, [trust.required_key]), *policy.required_keys]
+    if not signing_key and not required:
         return Belief(place, trust)
+    # Imported only then: a command starts faster without it.
     from lamella.layers.signing import keys
 
     if signing_key:
         public = signing_key.public_key()
         return Belief(place, trust, public, keys.fingerprint(public))
-    assert trust.required_key
-    return Belief(place, trust, None, keys.fingerprint(keys.public_key(trust.required_key)))
+    # One of several keys signed, for one of several names: layers count as learned under these very requirements.
+    names = filter(None, [trust.required_identity, policy.required_identity])
+    requirements = {*names, *(keys.fingerprint(keys.public_key(file)) for file in required)}
+    return Belief(place, trust, None, " ".join(sorted(requirements)))
