@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 CLEAN = (
     "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cli", "docs",
     "tests/cli",
-    "builder/lamella/builder", "layers/lamella/layers/signing",
-    "tests/builder",
+    "builder/lamella/builder", "layers/lamella/layers/registry", "layers/lamella/layers/signing",
+    "tests/builder", "tests/layers/registry",
     "tests/test_documentation.py",
     *(f"layers/lamella/layers/{room}" for room in ("store", "upkeep", "mounting", "running", "pulling")),
     *(f"tests/layers/{room}" for room in ("store", "upkeep", "mounting", "running", "pulling")),

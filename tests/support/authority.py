@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Authority:
-    """The authority's certificate, and what a server on loopback shows."""
+    """The authority's certificate, and the settings of a server on loopback."""
 
     certificate: str
     server: ssl.SSLContext

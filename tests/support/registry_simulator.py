@@ -1,7 +1,8 @@
-"""A registry in memory behind a real HTTP server, with any fault of a poor or hostile network, on demand.
+"""A registry in memory behind a real HTTP server, with any fault of a poor or hostile network.
 
-It implements distribution-spec v1.1 as strictly as a test needs: a manifest is taken only when what it names is there,
-and an upload only when its digest is right. What it was asked is in `requests`; what goes wrong is in `faults`.
+It implements distribution-spec v1.1 as strictly as a test needs: it takes a manifest only if its
+blobs and children are there, and an upload only if its digest is right. `requests` holds the
+requests that came; `faults` holds the faults to come.
 """
 
 from __future__ import annotations
@@ -43,36 +44,37 @@ class Request:
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests whose `METHOD path` the pattern is found in."""
+    """A fault of the next `times` requests whose `METHOD path` contains the pattern."""
 
     pattern: str
     times: int = 1
     status: int = 0
-    """Answered in place of what would be done."""
+    """Answered instead of the usual action."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Added to the answer, or put in the place of its own."""
+    """Added to the answer, replacing its own of the same name."""
     body: bytes | None = None
-    """The answer's, in place of its own; its Content-Length fits."""
+    """The answer's body instead of its own, with the right Content-Length."""
     cut: int | None = None
-    """Bytes of the answer's body after which the connection ends, though Content-Length promises them all."""
+    """Bytes of the answer's body after which the connection ends, before Content-Length is reached.
+    """
     drip: float = 0.0
     """Seconds between single bytes of the answer's body."""
     drip_head: float = 0.0
     """Seconds between single bytes of the answer's status and headers."""
     reset: bool = False
-    """The connection ends with a reset and not in good order."""
+    """End the connection with a reset."""
     take: int | None = None
     """Bytes of the request's body that are read before the connection ends without an answer."""
     hints: int = 0
     """Answers of status 103 before the answer itself."""
     lost: bool = False
-    """The request is done and its answer never sent."""
+    """Carry out the request and send no answer."""
     meanwhile: Callable[[], object] | None = None
-    """Called when the request has come, before anything else."""
+    """Called first, when the request has come."""
 
 
 class RegistrySimulator:
-    """See above. Change its attributes before it is asked; `serving` runs it."""
+    """See above. Set its attributes before the first request; `serving` runs it."""
 
     def __init__(self) -> None:
         self.host = ""
@@ -86,7 +88,7 @@ class RegistrySimulator:
         self.ranges = True
         self.referrers_api = True
         self.begun, self.patched, self.uploaded, self.taken = 202, 202, 201, 201
-        """The statuses of an upload that begins, of a part, of a blob that arrived, and of a manifest."""
+        """The statuses of a new upload, of a part, of a complete blob, and of a manifest."""
         self.mounts = True
         self.checks = True
         """Whether a manifest is refused if what it names is not there."""
@@ -98,13 +100,13 @@ class RegistrySimulator:
         self.auth = ""
         """`basic` or `bearer`, or neither."""
         self.realm = ""
-        """The token server's URL where it is not this server's own."""
+        """The token server's URL, if not this server's own."""
         self.token_uses = 1 << 40
-        """Requests that one token is good for."""
+        """Requests that one token serves."""
         self.token_life: float | None = 300
         """`expires_in` of a token; None leaves it out."""
         self.tokens: dict[str, tuple[frozenset[str], int]] = {}
-        """By token: the scopes that it was given for and the uses that are left."""
+        """By token: its scopes and the uses that are left."""
         self.elsewhere = ""
         """The URL of a server to which requests for blobs are redirected."""
         self.peer: Callable[[object], object] | None = None
@@ -113,12 +115,12 @@ class RegistrySimulator:
         self._uploads: dict[str, bytearray] = {}
 
     def asked(self, pattern: str) -> list[Request]:
-        """The requests whose `METHOD path` the pattern is found in."""
+        """Return the requests whose `METHOD path` contains the pattern."""
         with self.lock:
             return [request for request in self.requests if re.search(pattern, f"{request.method} {request.path}")]
 
     def add_blob(self, repository: str, content: bytes) -> str:
-        """Puts a blob there, and returns its digest."""
+        """Add a blob and return its digest."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self.blobs.setdefault(repository, {})[digest] = content
         return digest
@@ -129,7 +131,7 @@ class RegistrySimulator:
         return len(self._uploads)
 
     def forget_uploads(self) -> None:
-        """Loses every upload session that is open."""
+        """Lose every open upload session."""
         with self.lock:
             self._uploads.clear()
 
@@ -137,7 +139,7 @@ class RegistrySimulator:
     def serving(
         self, tls: ssl.SSLContext | None = None, address: str = "", port: int = 0
     ) -> Iterator[RegistrySimulator]:
-        """Serve on a port (default: a free one) of loopback (`host` is `localhost:PORT`), or of another `address`."""
+        """Serve on `port` (default: a free one) of loopback, or of another `address`, as `host`."""
         simulator = self
 
         class Handler(_Handler):
@@ -169,10 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.left = 0
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-        """Says nothing."""
+        """Write no log."""
 
     def handle(self) -> None:
-        # A client that goes away is a client's right.
+        # A client may go away at any time.
         with contextlib.suppress(ConnectionError, ssl.SSLError, ValueError):
             super().handle()
 
@@ -225,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._fail(404, "UNSUPPORTED")
 
-    # Who may
+    # Authentication
 
     def _allowed(self, path: str) -> bool:
         registry = self.registry
@@ -270,7 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
         life = {} if registry.token_life is None else {"expires_in": registry.token_life}
         self._answer_json(200, {"token": token, **life})
 
-    # What is there
+    # Reading
 
     def _blob(self, repository: str, digest: str) -> None:
         content = self.registry.blobs.get(repository, {}).get(digest)
@@ -345,7 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": found}
         self._answer_json(200, index, {"Content-Type": INDEX})
 
-    # What comes
+    # Writing
 
     def _upload(self, repository: str, session: str, query: Mapping[str, str]) -> None:
         registry = self.registry
@@ -353,7 +355,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._begin_upload(repository, query)
             return
         if self.left > registry.largest_request:
-            # As proxies do it: without waiting for the body.
+            # Proxies do not wait for the body either.
             self._answer(413, {"Connection": "close"})
             return
         content = self._body()
@@ -395,7 +397,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["OCI-Chunk-Min-Length"] = str(registry.least_part)
         self._answer(registry.begun, headers)
 
-    # How it answers
+    # Answers
 
     def _body(self) -> bytes:
         content = self.rfile.read(self.left)

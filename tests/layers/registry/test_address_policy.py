@@ -1,4 +1,4 @@
-"""Where a registry's answers may lead: decided on addresses, at the moment of the connection."""
+"""The addresses that a registry's answers may lead to, checked at each connection."""
 
 from __future__ import annotations
 

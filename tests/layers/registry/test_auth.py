@@ -1,4 +1,4 @@
-"""Signing requests: basic and bearer, tokens for each scope, and no secret to a stranger."""
+"""Signing requests: basic and bearer, tokens for each scope, and no secret for another host."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ KNOWN = auth_of(USER, PASSWORD)
 
 
 @pytest.mark.engine
-def test_a_registry_with_basic_authentication_takes_what_docker_knows(home: Path) -> None:
+def test_a_registry_with_basic_authentication_accepts_docker_s_credentials(home: Path) -> None:
     with distribution(auth=True) as host:
         know(home, host, KNOWN)
         registry = Registry(host, "team/envs")
@@ -57,7 +57,7 @@ def test_a_registry_with_basic_authentication_takes_what_docker_knows(home: Path
 
 
 @pytest.mark.engine
-def test_a_registry_that_wants_a_user_says_how_to_log_in(home: Path) -> None:
+def test_a_registry_that_requires_a_login_is_reported_with_the_command(home: Path) -> None:
     with distribution(auth=True) as host:
         registry = Registry(host, "team/envs")
         with pytest.raises(
@@ -73,12 +73,12 @@ def test_a_registry_that_wants_a_user_says_how_to_log_in(home: Path) -> None:
         other.close()
 
 
-def test_a_refusal_by_docker_hub_says_which_references_are_its_own() -> None:
+def test_a_refusal_by_docker_hub_explains_references_without_a_registry() -> None:
     assert login_advice("ghcr.io") == "log in with lamella login ghcr.io"
     assert "a reference without a registry is one of docker.io" in login_advice("docker.io")
 
 
-def test_nothing_is_signed_for_a_registry_that_does_not_ask(
+def test_no_request_is_signed_before_the_registry_requires_it(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:
     know(home, simulator.host, KNOWN)
@@ -106,7 +106,7 @@ def test_an_anonymous_pull_gets_a_token_without_credentials(simulator: RegistryS
     assert "scope=repository%3Ateam%2Fenvs%3Apull" in request.path
 
 
-def test_an_identity_token_buys_tokens_in_place_of_a_password(
+def test_an_identity_token_is_exchanged_for_tokens(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:
     simulator.auth = "bearer"
@@ -115,7 +115,7 @@ def test_an_identity_token_buys_tokens_in_place_of_a_password(
     assert simulator.asked("POST /token")
 
 
-def test_a_token_that_ends_while_blobs_are_sent_is_renewed(
+def test_a_token_that_expires_during_a_push_is_renewed(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:
     simulator.auth = "bearer"
@@ -128,7 +128,7 @@ def test_a_token_that_ends_while_blobs_are_sent_is_renewed(
     assert len(simulator.asked("GET /token")) > 3
 
 
-def test_a_token_that_ends_between_two_parts_begins_the_upload_anew(simulator: RegistrySimulator, home: Path) -> None:
+def test_a_token_that_expires_between_two_parts_restarts_the_upload(simulator: RegistrySimulator, home: Path) -> None:
     simulator.auth = "bearer"
     simulator.token_uses = 6
     simulator.largest_request = 1 << 20
@@ -141,7 +141,7 @@ def test_a_token_that_ends_between_two_parts_begins_the_upload_anew(simulator: R
 
 
 @pytest.mark.parametrize("life", [1e-6, 0, -300, float("nan"), float("-inf")])
-def test_a_token_is_used_for_most_of_a_minute_however_short_its_server_says_it_lives(
+def test_a_token_is_used_for_most_of_a_minute_at_least(
     simulator: RegistrySimulator, registry: Registry, home: Path, life: float
 ) -> None:
     simulator.auth = "bearer"
@@ -174,7 +174,7 @@ def test_a_token_is_renewed_shortly_before_it_expires(
     assert len(simulator.asked("GET /token")) == tokens
 
 
-def test_a_busy_token_server_is_asked_again(simulator: RegistrySimulator, registry: Registry, home: Path) -> None:
+def test_a_busy_token_server_is_retried(simulator: RegistrySimulator, registry: Registry, home: Path) -> None:
     simulator.auth = "bearer"
     know(home, simulator.host, KNOWN)
     simulator.faults = [Fault("GET /token", 1, 503)]
@@ -182,7 +182,7 @@ def test_a_busy_token_server_is_asked_again(simulator: RegistrySimulator, regist
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"token": 5}', b'{"token": "a\\r\\nX: b"}'])
-def test_an_answer_without_a_token_is_told(
+def test_an_answer_without_a_token_is_reported(
     simulator: RegistrySimulator, registry: Registry, home: Path, body: bytes
 ) -> None:
     simulator.auth = "bearer"
@@ -212,9 +212,7 @@ def test_a_hostile_token_server_is_refused(
         registry.resolve("v1")
 
 
-def test_credentials_stay_with_the_host_that_they_are_for(
-    simulator: RegistrySimulator, registry: Registry, home: Path
-) -> None:
+def test_credentials_stay_with_their_host(simulator: RegistrySimulator, registry: Registry, home: Path) -> None:
     thing = blob(b"content").pushed(registry)
     simulator.auth = "basic"
     know(home, simulator.host, KNOWN)
@@ -228,7 +226,7 @@ def test_credentials_stay_with_the_host_that_they_are_for(
     assert "Authorization" in simulator.asked("GET .*/blobs/")[-1].headers
 
 
-def test_whom_a_redirect_leads_to_is_not_told_who_asks(
+def test_the_host_of_a_redirect_sees_no_credentials(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:
     thing = blob(b"content").pushed(registry)
@@ -242,7 +240,7 @@ def test_whom_a_redirect_leads_to_is_not_told_who_asks(
         assert not other.asked("/token")
 
 
-def test_an_upload_that_goes_on_at_another_host_is_not_signed(
+def test_an_upload_that_continues_at_another_host_is_not_signed(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:
     simulator.auth = "basic"
@@ -257,7 +255,7 @@ def test_an_upload_that_goes_on_at_another_host_is_not_signed(
         assert not [request for request in other.requests if "Authorization" in request.headers]
 
 
-def test_what_is_sent_is_not_redirected_to_another_host(
+def test_a_request_body_is_not_redirected_to_another_host(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:
     simulator.auth = "bearer"
@@ -280,7 +278,7 @@ def test_a_redirect_out_of_https_or_in_a_circle_is_refused(simulator: RegistrySi
         registry.fetch(thing.descriptor).__enter__().read()
 
 
-def test_a_signature_of_an_unknown_kind_is_told(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_an_unknown_authentication_scheme_is_reported(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("GET", 1, 401, {"WWW-Authenticate": "Negotiate"})]
     with pytest.raises(Denied, match="unsupported authentication scheme for team/envs v1"):
         registry.resolve("v1")

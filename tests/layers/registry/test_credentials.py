@@ -1,4 +1,4 @@
-"""Credentials as Docker's and podman's clients find them, with real helpers, and logging in and out."""
+"""Credentials in the files and helpers of Docker's and podman's clients; logging in and out."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return kept
 
 
-def test_without_any_file_one_asks_anonymously() -> None:
+def test_without_a_file_there_are_no_credentials() -> None:
     assert find("ghcr.io") is None
 
 
@@ -82,7 +82,7 @@ def test_docker_s_file_is_read(home: Path) -> None:
         ("localhost:5000", "http://localhost:5000"),
     ],
 )
-def test_a_registry_is_known_by_its_other_names(home: Path, registry: str, key: str) -> None:
+def test_a_registry_is_found_under_its_other_names(home: Path, registry: str, key: str) -> None:
     know(home, key, ENTRY)
     assert find(registry) == KNOWN
 
@@ -143,26 +143,26 @@ def test_a_helper_is_asked(home: Path, helper: Path) -> None:
     assert find("quay.io") == KNOWN
 
 
-def test_a_helper_that_holds_an_identity_token_says_so_in_the_user_s_name(home: Path, helper: Path) -> None:
+def test_an_identity_token_of_a_helper_is_marked_by_its_user_name(home: Path, helper: Path) -> None:
     write(home / ".docker" / "config.json", {"credsStore": "files"})
     (helper / "ghcr.io").write_text('{"ServerURL": "ghcr.io", "Username": "<token>", "Secret": "secret"}')
     assert find("ghcr.io") == Credentials(identity_token="secret")
 
 
-def test_a_helper_knows_docker_hub_by_its_url(home: Path, helper: Path) -> None:
+def test_a_helper_stores_docker_hub_under_its_url(home: Path, helper: Path) -> None:
     write(home / ".docker" / "config.json", {"credsStore": "files"})
     name = "https___index.docker.io_v1_"
     (helper / name).write_text('{"ServerURL": "x", "Username": "user", "Secret": "password"}')
     assert find("docker.io") == KNOWN
 
 
-def test_a_missing_helper_is_told(home: Path) -> None:
+def test_a_missing_helper_is_reported(home: Path) -> None:
     write(home / ".docker" / "config.json", {"credsStore": "desktop"})
     with pytest.raises(CredentialsError, match="docker-credential-desktop not found on PATH; install it, or remove it"):
         find("ghcr.io")
 
 
-def test_a_helper_that_fails_is_told_without_what_it_said(home: Path, helper: Path) -> None:
+def test_a_failing_helper_is_reported_without_its_output(home: Path, helper: Path) -> None:
     write(home / ".docker" / "config.json", {"credsStore": "files"})
     (helper.parent / "bin" / "docker-credential-files").write_text("#!/bin/sh\necho hunter2; exit 1\n")
     with pytest.raises(
@@ -176,7 +176,7 @@ def test_a_helper_that_fails_is_told_without_what_it_said(home: Path, helper: Pa
     "content",
     ["{", "[]", '{"auths": {"ghcr.io": {"auth": "not base64!"}}}', '{"auths": {"ghcr.io": {"auth": "bm9jb2xvbg=="}}}'],
 )
-def test_a_file_that_cant_be_understood_is_told(home: Path, content: str) -> None:
+def test_an_invalid_file_is_reported(home: Path, content: str) -> None:
     (home / ".docker").mkdir()
     (home / ".docker" / "config.json").write_text(content)
     with pytest.raises(CredentialsError, match=r"config\.json: (not valid JSON|the entry for ghcr\.io is invalid)"):
@@ -184,7 +184,7 @@ def test_a_file_that_cant_be_understood_is_told(home: Path, content: str) -> Non
 
 
 @pytest.mark.root
-def test_a_file_that_may_not_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with folder_of(0) as folder:
         fresh_home(folder, monkeypatch)
         know(folder, "ghcr.io", ENTRY)
@@ -272,7 +272,7 @@ def test_no_secret_is_in_a_representation() -> None:
 
 
 @pytest.mark.engine
-def test_a_login_is_verified_and_kept_as_docker_keeps_it(home: Path) -> None:
+def test_a_login_is_verified_and_stored_as_docker_stores_it(home: Path) -> None:
     path = home / ".docker" / "config.json"
     write(path, {"auths": {"quay.io": ENTRY}, "psFormat": "table"})
     with distribution(auth=True) as host:
@@ -293,7 +293,7 @@ def test_a_login_is_verified_and_kept_as_docker_keeps_it(home: Path) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["https://{}", "http://{}/", "{}/v2/", "{}/v1/"])
-def test_a_login_replaces_what_was_kept_under_another_spelling(home: Path, spelling: str) -> None:
+def test_a_login_replaces_credentials_under_another_spelling(home: Path, spelling: str) -> None:
     with RegistrySimulator().serving() as simulator:
         simulator.auth = "basic"
         know(home, spelling.format(simulator.host), auth_of("old", "stale"))
@@ -306,13 +306,13 @@ def test_a_login_replaces_what_was_kept_under_another_spelling(home: Path, spell
 
 
 @pytest.mark.parametrize("spelling", ["docker.io", "https://index.docker.io/v1/", "registry-1.docker.io"])
-def test_a_logout_forgets_every_spelling(home: Path, spelling: str) -> None:
+def test_a_logout_removes_every_spelling(home: Path, spelling: str) -> None:
     know(home, spelling, auth_of(USER, PASSWORD))
     assert logout("docker.io")
     assert find("docker.io") is None
 
 
-def test_a_login_leaves_what_is_for_a_part_of_the_registry(home: Path) -> None:
+def test_a_login_keeps_credentials_for_a_part_of_the_registry(home: Path) -> None:
     with RegistrySimulator().serving() as simulator:
         know(home, f"{simulator.host}/team", auth_of("team", "secret"))
         login(f"https://{simulator.host}", USER, PASSWORD)
@@ -323,13 +323,13 @@ def test_a_login_leaves_what_is_for_a_part_of_the_registry(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["localhost:5000/team", "", "ftp://ghcr.io", "ghcr.io:port", "user:hunter2@gh cr.io"])
-def test_a_login_to_what_is_no_registry_says_what_to_name(name: str) -> None:
+def test_a_login_to_an_invalid_registry_is_reported(name: str) -> None:
     with pytest.raises(InvalidReference, match="not a registry; use its host alone, such as ghcr") as caught:
         login(name, USER, PASSWORD)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_login_to_a_server_that_is_no_registry_is_told() -> None:
+def test_a_login_to_a_server_without_the_api_is_reported() -> None:
     with RegistrySimulator().serving() as simulator:
         simulator.faults = [Fault("GET /v2/", 1, 404)]
         with pytest.raises(NotFound, match=f"{simulator.host}: not a registry, it has no /v2/; check its name"):
@@ -337,7 +337,7 @@ def test_a_login_to_a_server_that_is_no_registry_is_told() -> None:
 
 
 @pytest.mark.engine
-def test_a_login_that_the_registry_refuses_is_not_kept(home: Path) -> None:
+def test_a_refused_login_is_not_stored(home: Path) -> None:
     with (
         distribution(auth=True) as host,
         pytest.raises(Denied, match="refuses the credentials for this login") as caught,
@@ -347,7 +347,7 @@ def test_a_login_that_the_registry_refuses_is_not_kept(home: Path) -> None:
     assert not (home / ".docker").exists()
 
 
-def test_a_login_to_a_registry_that_is_down_is_not_kept(home: Path) -> None:
+def test_a_login_to_a_registry_that_is_down_is_not_stored(home: Path) -> None:
     with RegistrySimulator().serving() as simulator:
         host = simulator.host
     with pytest.raises(Unreachable):
@@ -366,7 +366,7 @@ def test_a_login_with_tokens_is_verified() -> None:
 
 
 @pytest.mark.engine
-def test_a_login_is_kept_with_the_helper_that_is_configured(home: Path, helper: Path) -> None:
+def test_a_login_is_stored_with_the_configured_helper(home: Path, helper: Path) -> None:
     path = home / ".docker" / "config.json"
     write(path, {"credsStore": "files"})
     with distribution(auth=True) as host:
@@ -380,9 +380,7 @@ def test_a_login_is_kept_with_the_helper_that_is_configured(home: Path, helper: 
 
 
 @pytest.mark.engine
-def test_a_login_is_kept_where_registry_auth_file_says(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_login_is_stored_in_registry_auth_file(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
     with distribution(auth=True) as host:
         login(host, USER, PASSWORD)
@@ -391,7 +389,7 @@ def test_a_login_is_kept_where_registry_auth_file_says(
 
 
 @pytest.mark.engine
-def test_a_link_to_the_file_stays_one(tmp_path: Path, home: Path) -> None:
+def test_a_link_to_the_file_stays_a_link(tmp_path: Path, home: Path) -> None:
     write(tmp_path / "dotfiles" / "config.json", {})
     (home / ".docker").mkdir()
     (home / ".docker" / "config.json").symlink_to(tmp_path / "dotfiles" / "config.json")

@@ -1,4 +1,4 @@
-"""Lines that come in time, and those that drip."""
+"""Lines in time, and lines that drip."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lines(pieces: Sequence[bytes], window: float) -> Lines:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20)), st.integers(-1, 30))
-def test_lines_are_those_of_any_stream(pieces: list[bytes], limit: int) -> None:
+def test_lines_equal_those_of_any_stream(pieces: list[bytes], limit: int) -> None:
     ours, theirs = lines(pieces, 1000), io.BytesIO(b"".join(pieces))
     for _ in range(len(pieces) + 3):
         assert ours.readline(limit) == theirs.readline(limit)

@@ -87,7 +87,7 @@ server = "https://registry-1.docker.io"
     assert mirrors_of("ghcr.io", str(hosts)) == ()
 
 
-def test_the_default_is_for_registries_without_a_folder(hosts: Path) -> None:
+def test_the_default_counts_for_registries_without_a_folder(hosts: Path) -> None:
     configure(hosts, "_default", '[host."http://localhost:30020"]\n')
     configure(hosts, "ghcr.io", "")
     assert mirrors_of("quay.io", str(hosts)) == (Host("http://localhost:30020/v2"),)
@@ -95,12 +95,12 @@ def test_the_default_is_for_registries_without_a_folder(hosts: Path) -> None:
 
 
 @pytest.mark.parametrize("server", ["https://docker.io", "https://registry-1.docker.io/", "registry-1.docker.io/v2"])
-def test_the_server_that_is_the_registry_itself_is_no_mirror(hosts: Path, server: str) -> None:
+def test_the_registry_itself_is_not_a_mirror(hosts: Path, server: str) -> None:
     configure(hosts, "docker.io", f'server = "{server}"\n')
     assert mirrors_of("docker.io", str(hosts)) == ()
 
 
-def test_the_server_of_a_file_comes_behind_its_hosts_and_before_the_registry(hosts: Path) -> None:
+def test_the_server_of_a_file_is_the_last_mirror(hosts: Path) -> None:
     own = 'server = "https://cache.example/"\ncapabilities = ["pull"]\nskip_verify = true\n'
     configure(hosts, "ghcr.io", f'{own}[host."http://localhost:30020"]\n')
     assert mirrors_of("ghcr.io", str(hosts)) == (
@@ -123,7 +123,7 @@ def test_the_server_of_a_file_comes_behind_its_hosts_and_before_the_registry(hos
         '[host."x".header]\na = [5]\n',
     ],
 )
-def test_a_file_that_is_no_hosts_toml_is_told(hosts: Path, text: str) -> None:
+def test_an_invalid_file_is_reported(hosts: Path, text: str) -> None:
     configure(hosts, "ghcr.io", text)
     with pytest.raises(
         LayersError, match=r"hosts\.toml: not a valid containerd hosts\.toml; correct it, or move it away"
@@ -164,7 +164,7 @@ def test_a_file_describes_the_registry_itself(hosts: Path, text: str) -> None:
     assert mirrors == ()
 
 
-def test_a_file_without_a_word_about_the_registry_leaves_its_scheme_open(hosts: Path) -> None:
+def test_a_file_with_mirrors_only_leaves_the_registry_s_scheme_open(hosts: Path) -> None:
     configure(hosts, "localhost_5000_", '[host."http://localhost:30020"]\n')
     assert hosts_of("localhost:5000", str(hosts)) == Hosts(None, (Host("http://localhost:30020/v2"),))
 
@@ -192,7 +192,9 @@ def use(host: str, hosts: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['ca = "ca.crt"\n', "skip_verify = true\n", ""], ids=["ca", "skip-verify", "folder"])
-def test_a_push_and_a_login_use_what_the_file_has_for_the_registry(hosts: Path, private: Authority, text: str) -> None:
+def test_a_push_and_a_login_use_the_file_s_settings_for_the_registry(
+    hosts: Path, private: Authority, text: str
+) -> None:
     with RegistrySimulator().serving(private.server) as simulator:
         folder = configure(hosts, simulator.host, f"{text}[header]\nX-Team = 'envs'\n" if text else "")
         with pytest.raises(Unreachable):
@@ -232,7 +234,7 @@ def test_a_header_of_the_file_stays_with_its_host(hosts: Path) -> None:
         assert not [request for request in other.requests if "Authorization" in request.headers]
 
 
-def test_a_host_that_an_answer_names_is_verified_and_sees_no_client_certificate(
+def test_a_host_named_by_an_answer_is_verified_and_sees_no_client_certificate(
     hosts: Path, tmp_path: Path, private: Authority
 ) -> None:
     curious = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""Pulling from mirrors as containerd's hosts.toml names them, with the registry itself as the last."""
+"""Pulling from the mirrors in containerd's hosts.toml, and from the registry itself last."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def read(registry: Registry, descriptor: Descriptor) -> bytes:
         return b"".join(iter(lambda: stream.read(100_000), b""))
 
 
-def test_a_mirror_serves_what_it_has(hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator) -> None:
+def test_a_mirror_serves_its_content(hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator) -> None:
     with opened(mirror, hosts) as there:
         manifest = push_image(there, [BIG], "v1")
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
@@ -90,7 +90,7 @@ def test_a_mirror_serves_what_it_has(hosts: Path, upstream: RegistrySimulator, m
     assert all(f"ns={upstream.host}" in request.path for request in mirror.asked("GET"))
 
 
-def test_what_a_mirror_does_not_have_comes_from_the_registry(
+def test_content_that_a_mirror_lacks_comes_from_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
@@ -114,7 +114,7 @@ def test_a_mirror_that_is_down_is_asked_once(
     assert len(mirror.requests) == 1
 
 
-def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
+def test_a_blob_that_breaks_off_at_a_mirror_continues_at_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     mirror.add_blob("team/envs", BIG)
@@ -127,7 +127,7 @@ def test_a_blob_that_breaks_off_at_a_mirror_goes_on_at_the_registry(
     assert request.headers["Range"].startswith("bytes=")
 
 
-def test_a_manifest_that_a_mirror_falsifies_comes_from_the_registry(
+def test_a_false_manifest_of_a_mirror_is_replaced_by_the_registry_s(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     with opened(mirror, hosts) as there:
@@ -148,7 +148,7 @@ def test_a_manifest_that_a_mirror_falsifies_comes_from_the_registry(
     ],
     ids=["web-page", "wrong-length", "another-part"],
 )
-def test_a_mirror_whose_answer_can_not_be_the_blob_is_passed_over(
+def test_a_mirror_with_an_impossible_answer_is_passed_over(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator, fault: Fault
 ) -> None:
     mirror.add_blob("team/envs", BIG)
@@ -160,7 +160,7 @@ def test_a_mirror_whose_answer_can_not_be_the_blob_is_passed_over(
     assert len(mirror.requests) == 1
 
 
-def test_a_blob_that_a_mirror_falsifies_is_told_once_and_then_comes_from_the_registry(
+def test_a_false_blob_of_a_mirror_is_reported_once_and_then_read_from_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     mirror.add_blob("team/envs", BIG)
@@ -178,7 +178,7 @@ def test_a_blob_that_a_mirror_falsifies_is_told_once_and_then_comes_from_the_reg
 @pytest.mark.parametrize("config_too", [False, True], ids=["layers", "config-too"])
 @pytest.mark.parametrize("way", ["threads", "workers"])
 @pytest.mark.parametrize("size", [100, 5 << 20], ids=["small", "large"])
-def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
+def test_a_pull_replaces_false_content_of_a_mirror_by_the_registry_s(
     hosts: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -206,7 +206,7 @@ def test_a_pull_brings_what_a_mirror_falsifies_from_the_registry(
     assert os.listdir(f"{store.path}/partial") == []
 
 
-def test_a_copy_brings_what_a_mirror_falsifies_from_the_registry(
+def test_a_copy_replaces_false_content_of_a_mirror_by_the_registry_s(
     hosts: Path, tmp_path: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     mirror.add_blob("team/envs", BIG)
@@ -219,7 +219,7 @@ def test_a_copy_brings_what_a_mirror_falsifies_from_the_registry(
     assert not mirror.faults[0].times
 
 
-def test_a_mirror_is_not_shown_the_registry_s_credentials(
+def test_a_mirror_does_not_get_the_registry_s_credentials(
     hosts: Path, tmp_path: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     know(tmp_path, upstream.host, auth_of(USER, PASSWORD))
@@ -244,7 +244,7 @@ def test_a_mirror_that_may_not_resolve_is_asked_by_digest_only(
         assert mirror.requests
 
 
-def test_a_signature_that_a_mirror_does_not_know_of_stays(
+def test_a_signature_that_a_mirror_lacks_is_kept(
     hosts: Path, tmp_path: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     keys = []
@@ -265,7 +265,7 @@ def test_a_signature_that_a_mirror_does_not_know_of_stays(
         assert cosign.verify_signature(reference, public)
 
 
-def test_a_copy_does_not_ask_mirrors_what_its_destination_has(
+def test_a_copy_does_not_ask_mirrors_about_its_destination(
     hosts: Path, tmp_path: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
@@ -277,7 +277,7 @@ def test_a_copy_does_not_ask_mirrors_what_its_destination_has(
     assert not mirror.requests
 
 
-def test_what_nobody_has_is_told_of_the_registry(
+def test_a_missing_tag_is_reported_as_missing_in_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     configure(hosts, upstream.host, f'[host."http://{mirror.host}"]\n')
@@ -288,7 +288,7 @@ def test_what_nobody_has_is_told_of_the_registry(
         registry.resolve("v1")
 
 
-def test_what_the_server_of_a_file_does_not_have_comes_from_the_registry(
+def test_content_that_the_server_of_a_file_lacks_comes_from_the_registry(
     hosts: Path, upstream: RegistrySimulator, mirror: RegistrySimulator
 ) -> None:
     mirror.add_blob("team/envs", b"one")

@@ -1,4 +1,4 @@
-"""What a poor or hostile network does, against the registry simulator: right bytes or a clear error, never else."""
+"""A poor or hostile network, by the registry simulator: right bytes or a clear error."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def read(registry: Registry, descriptor: Descriptor) -> bytes:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 520, 529])
-def test_fetch_tries_again_when_the_registry_is_busy(
-    simulator: RegistrySimulator, registry: Registry, status: int
-) -> None:
+def test_fetch_retries_if_the_registry_is_busy(simulator: RegistrySimulator, registry: Registry, status: int) -> None:
     thing = blob(b"content").pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", 2, status)]
     assert read(registry, thing.descriptor) == b"content"
@@ -71,9 +69,7 @@ def test_fetch_tries_again_when_the_registry_is_busy(
 
 
 @pytest.mark.parametrize("status", [501, 505])
-def test_what_a_registry_can_not_do_is_not_asked_again(
-    simulator: RegistrySimulator, registry: Registry, status: int
-) -> None:
+def test_an_unsupported_request_is_not_retried(simulator: RegistrySimulator, registry: Registry, status: int) -> None:
     thing = blob(b"content").pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", 9, status)]
     with pytest.raises(InvalidContent, match=f"answered {status} for team/envs sha256:"):
@@ -81,10 +77,10 @@ def test_what_a_registry_can_not_do_is_not_asked_again(
     assert len(simulator.asked("GET .*/blobs/")) == 1
 
 
-def test_fetch_waits_as_long_as_retry_after_says(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_fetch_obeys_retry_after(simulator: RegistrySimulator, registry: Registry) -> None:
     thing = blob(b"content").pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", 1, 429, {"Retry-After": "86400"})]
-    # A day is more than anybody waits: that it was understood shows in that nothing is asked again.
+    # A day is too long to wait: the header was understood if there is no second request.
     with pytest.raises(Unreachable, match="answered 429"):
         read(registry, thing.descriptor)
     assert len(simulator.asked("GET .*/blobs/")) == 1
@@ -99,7 +95,7 @@ def test_fetch_gives_up_on_a_registry_that_stays_down(simulator: RegistrySimulat
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_fetch_goes_on_where_the_connection_broke(
+def test_fetch_continues_after_a_broken_connection(
     simulator: RegistrySimulator, registry: Registry, reset: bool
 ) -> None:
     thing = blob(BIG).pushed(registry)
@@ -111,7 +107,7 @@ def test_fetch_goes_on_where_the_connection_broke(
     assert 0 < start <= 1 << 20
 
 
-def test_fetch_starts_again_where_the_registry_does_not_know_range(
+def test_fetch_starts_again_if_the_registry_does_not_support_range(
     simulator: RegistrySimulator, registry: Registry
 ) -> None:
     simulator.ranges = False
@@ -121,14 +117,16 @@ def test_fetch_starts_again_where_the_registry_does_not_know_range(
     assert len(simulator.asked("GET .*/blobs/")) == 3
 
 
-def test_fetch_gets_on_however_often_a_long_blob_breaks(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_fetch_completes_a_long_blob_over_many_broken_connections(
+    simulator: RegistrySimulator, registry: Registry
+) -> None:
     thing = blob(BIG).pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", SOON.tries * 2, cut=200_000)]
     assert read(registry, thing.descriptor) == BIG
 
 
 @pytest.mark.parametrize("each", [1, 1000])
-def test_fetch_gives_up_on_connections_that_bring_next_to_nothing(
+def test_fetch_gives_up_after_connections_with_next_to_no_bytes(
     simulator: RegistrySimulator, registry: Registry, each: int
 ) -> None:
     thing = blob(BIG).pushed(registry)
@@ -138,7 +136,7 @@ def test_fetch_gives_up_on_connections_that_bring_next_to_nothing(
     assert len(simulator.asked("GET .*/blobs/")) == SOON.tries
 
 
-def test_fetch_breaks_off_what_drips_and_goes_on(simulator: RegistrySimulator) -> None:
+def test_fetch_closes_a_dripping_connection_and_continues(simulator: RegistrySimulator) -> None:
     registry = Registry(simulator.host, "team/envs", patience=Patience(first=0.001, window=0.05))
     thing = blob(BIG).pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", 1, drip=0.005)]
@@ -148,7 +146,7 @@ def test_fetch_breaks_off_what_drips_and_goes_on(simulator: RegistrySimulator) -
     registry.close()
 
 
-def test_an_answer_whose_head_drips_is_broken_off_and_asked_for_again(simulator: RegistrySimulator) -> None:
+def test_an_answer_with_a_dripping_head_is_closed_and_retried(simulator: RegistrySimulator) -> None:
     registry = Registry(simulator.host, "team/envs", patience=Patience(first=0.001, window=0.05))
     manifest = push_image(registry, [b"content"], "v1")
     simulator.faults = [Fault("GET", 1, drip_head=0.005)]
@@ -160,7 +158,7 @@ def test_an_answer_whose_head_drips_is_broken_off_and_asked_for_again(simulator:
     registry.close()
 
 
-def test_fetch_refuses_another_part_than_it_asked_for(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_fetch_refuses_the_wrong_range(simulator: RegistrySimulator, registry: Registry) -> None:
     thing = blob(BIG).pushed(registry)
     simulator.faults = [
         Fault("GET .*/blobs/", 1, cut=1 << 20),
@@ -185,9 +183,7 @@ def test_fetch_refuses_more_bytes_than_there_should_be(simulator: RegistrySimula
 
 
 @pytest.mark.parametrize("what", ["blobs", "manifests"])
-def test_fetch_says_so_when_a_proxy_answers_with_its_page(
-    simulator: RegistrySimulator, registry: Registry, what: str
-) -> None:
+def test_fetch_reports_a_web_page_of_a_proxy(simulator: RegistrySimulator, registry: Registry, what: str) -> None:
     manifest = push_image(registry, [b"content"], "v1")
     simulator.faults = [
         Fault(f"GET .*/{what}/", 1, 200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>log in</html>")
@@ -214,7 +210,7 @@ def test_resolve_refuses_a_manifest_that_the_digest_does_not_name(
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_resolve_refuses_a_manifest_that_a_proxy_wrote_anew(
+def test_resolve_refuses_a_manifest_that_a_proxy_rewrote(
     simulator: RegistrySimulator, registry: Registry, algorithm: str
 ) -> None:
     manifest = push_image(registry, [b"content"], "v1")
@@ -237,9 +233,7 @@ def test_resolve_refuses_a_digest_that_is_not_one(
         registry.resolve("v1")
 
 
-def test_what_a_registry_says_is_shown_without_what_could_harm_a_terminal(
-    simulator: RegistrySimulator, registry: Registry
-) -> None:
+def test_the_reason_of_a_registry_is_shown_escaped(simulator: RegistrySimulator, registry: Registry) -> None:
     said = json.dumps({"errors": [{"code": "DENIED", "message": "no\n\x1b[2Jright " + "x" * 1000}]}).encode()
     simulator.faults = [Fault("GET .*/manifests/", 1, 403, body=said)]
     with pytest.raises(Denied, match=r"denies team/envs v1 \(DENIED no \\x1b\[2Jright x+…\); log in with") as caught:
@@ -247,14 +241,14 @@ def test_what_a_registry_says_is_shown_without_what_could_harm_a_terminal(
     assert len(str(caught.value)) < 400
 
 
-def test_a_manifest_without_end_is_not_read_to_it(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_an_endless_manifest_is_refused(simulator: RegistrySimulator, registry: Registry) -> None:
     push_image(registry, [b"content"], "v1")
     simulator.faults = [Fault("GET .*/manifests/", 1, body=b" " * (5 << 20))]
     with pytest.raises(InvalidContent, match="larger than 4194304 bytes"):
         registry.resolve("v1")
 
 
-def test_exists_tells_absent_from_could_not_ask(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_exists_does_not_take_a_failure_for_absence(simulator: RegistrySimulator, registry: Registry) -> None:
     thing = blob(b"content")
     assert not registry.exists(thing.descriptor)
     for status in (429, 503):
@@ -266,7 +260,7 @@ def test_exists_tells_absent_from_could_not_ask(simulator: RegistrySimulator, re
         registry.exists(thing.descriptor)
 
 
-def test_exists_does_not_believe_what_answers_200_to_everything(
+def test_exists_does_not_trust_a_server_that_answers_200_to_everything(
     simulator: RegistrySimulator, registry: Registry
 ) -> None:
     descriptor = blob(b"content").descriptor
@@ -310,7 +304,7 @@ def test_early_hints_do_not_end_a_request(simulator: RegistrySimulator, registry
     assert read(registry, blob(b"content").descriptor) == b"content"
 
 
-def test_hints_without_end_are_broken_off(simulator: RegistrySimulator) -> None:
+def test_endless_hints_time_out(simulator: RegistrySimulator) -> None:
     registry = Registry(simulator.host, "team/envs", patience=Patience(tries=1, window=0.2))
     simulator.faults = [Fault("GET", 1, hints=1 << 30)]
     with pytest.raises(Unreachable, match="timed out"):
@@ -318,7 +312,7 @@ def test_hints_without_end_are_broken_off(simulator: RegistrySimulator) -> None:
     registry.close()
 
 
-def test_a_registry_that_is_down_is_told_in_one_sentence() -> None:
+def test_a_registry_that_is_down_is_reported_in_one_sentence() -> None:
     with RegistrySimulator().serving() as simulator:
         host = simulator.host
     registry = Registry(host, "team/envs", patience=SOON)
@@ -327,7 +321,7 @@ def test_a_registry_that_is_down_is_told_in_one_sentence() -> None:
     registry.close()
 
 
-def test_a_name_that_nobody_knows_is_told_in_one_sentence() -> None:
+def test_a_name_that_does_not_resolve_is_reported_in_one_sentence() -> None:
     registry = Registry("registry.invalid", "team/envs", patience=SOON)
     with pytest.raises(Unreachable, match=r"registry\.invalid: cannot connect: "):
         registry.resolve("v1")
@@ -383,7 +377,7 @@ def test_tags_without_a_next_page_end(simulator: RegistrySimulator, registry: Re
         ("http://[bad/x", "list continues at an invalid URL"),
     ],
 )
-def test_a_list_of_tags_without_end_is_broken_off(
+def test_an_endless_list_of_tags_is_refused(
     simulator: RegistrySimulator, registry: Registry, link: str, message: str
 ) -> None:
     simulator.tags["team/envs"] = {"v1": ""}
@@ -394,7 +388,7 @@ def test_a_list_of_tags_without_end_is_broken_off(
 
 
 @pytest.mark.parametrize(("pages", "size"), [(20, 1), (1000, 100)])
-def test_a_list_of_ever_new_pages_is_broken_off(
+def test_a_list_of_ever_new_pages_is_refused(
     simulator: RegistrySimulator, registry: Registry, monkeypatch: pytest.MonkeyPatch, pages: int, size: int
 ) -> None:
     monkeypatch.setattr(paging, "MAX_PAGES", pages)
@@ -408,19 +402,19 @@ def test_a_list_of_ever_new_pages_is_broken_off(
     assert len(simulator.requests) <= 21
 
 
-def test_a_page_that_breaks_off_is_asked_for_again(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_a_page_that_breaks_off_is_retried(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.tags["team/envs"] = {"v1": "", "v2": ""}
     simulator.faults = [Fault("GET .*/tags/", 2, cut=5)]
     assert registry.tags() == ["v1", "v2"]
 
 
-def test_names_that_no_tag_can_have_are_left_out_of_the_list(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_invalid_tags_are_left_out_of_the_list(simulator: RegistrySimulator, registry: Registry) -> None:
     body = json.dumps({"tags": ["v1", 5, None, "a\x1b[2J", "x" * 129, "\ud800", "", ["v2"]]}).encode()
     simulator.faults = [Fault("GET .*/tags/", 1, 200, body=body)]
     assert registry.tags() == ["v1"]
 
 
-def test_a_tag_that_is_not_there_is_told_with_those_that_are(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_a_missing_tag_is_reported_with_the_existing_ones(simulator: RegistrySimulator, registry: Registry) -> None:
     push_image(registry, [b"content"], "v1")
     with pytest.raises(NotFound, match=rf"{simulator.host}/team/envs: no tag 'v2'; it has v1"):
         registry.resolve("v2")
@@ -458,9 +452,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("fault", HOSTILE, ids=lambda fault: f"{fault.pattern} {list(fault.headers.values())}"[:60])
-def test_what_a_hostile_registry_says_ends_in_no_other_error_than_ours_and_shows_no_secret(
-    simulator: RegistrySimulator, fault: Fault
-) -> None:
+def test_a_hostile_answer_ends_in_an_error_of_ours_without_a_secret(simulator: RegistrySimulator, fault: Fault) -> None:
     patience = Patience(tries=2, first=0.001)
     before = Registry(simulator.host, "team/envs", patience=patience)
     manifest = push_image(before, [b"content"], "v1")
@@ -505,19 +497,19 @@ def test_push_sends_a_blob_in_one_request(simulator: RegistrySimulator, registry
     ],
     ids=["busy", "turned-away", "broken-off", "reset", "answer-lost"],
 )
-def test_push_tries_again_with_the_whole_blob(simulator: RegistrySimulator, registry: Registry, fault: Fault) -> None:
+def test_push_retries_with_the_whole_blob(simulator: RegistrySimulator, registry: Registry, fault: Fault) -> None:
     simulator.faults = [fault]
     thing = blob(BIG).pushed(registry)
     assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == BIG
 
 
-def test_push_does_not_send_again_what_arrived(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_push_does_not_send_again_a_blob_that_arrived(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("PUT .*/blobs/", 1, lost=True)]
     blob(BIG).pushed(registry)
     assert len(simulator.asked("PUT .*/blobs/")) == 1
 
 
-def test_push_begins_anew_when_the_registry_lost_the_session(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_push_restarts_if_the_registry_lost_the_session(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("PUT .*/blobs/", 1, 404)]
     thing = blob(BIG).pushed(registry)
     assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == BIG
@@ -555,14 +547,16 @@ def test_push_does_not_take_other_statuses_for_a_manifest(
         push_image(registry, [b"content"], "v1")
 
 
-def test_push_sends_parts_where_the_whole_is_refused(simulator: RegistrySimulator, small_parts: Registry) -> None:
+def test_push_sends_parts_if_the_whole_is_refused(simulator: RegistrySimulator, small_parts: Registry) -> None:
     simulator.largest_request = 1 << 20
     thing = blob(BIG).pushed(small_parts)
     assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == BIG
     assert len(simulator.asked("PATCH")) == 6
 
 
-def test_push_makes_parts_as_long_as_the_registry_wants(simulator: RegistrySimulator, small_parts: Registry) -> None:
+def test_push_sends_parts_as_large_as_the_registry_requires(
+    simulator: RegistrySimulator, small_parts: Registry
+) -> None:
     simulator.largest_request = 1 << 20
     simulator.least_part = 1 << 20
     thing = blob(BIG).pushed(small_parts)
@@ -570,7 +564,7 @@ def test_push_makes_parts_as_long_as_the_registry_wants(simulator: RegistrySimul
     assert len(simulator.asked("PATCH")) == 3
 
 
-def test_push_says_so_when_even_a_part_is_too_large(simulator: RegistrySimulator, small_parts: Registry) -> None:
+def test_push_reports_a_part_that_is_too_large(simulator: RegistrySimulator, small_parts: Registry) -> None:
     simulator.largest_request = 1 << 10
     with pytest.raises(
         InvalidContent, match=r"answered 413 for team/envs sha256:.*: request too large; raise .* nginx's"
@@ -599,7 +593,7 @@ def test_push_of_a_manifest_without_its_blobs_leaves_no_tag(simulator: RegistryS
     assert not simulator.tags.get("team/envs")
 
 
-def test_push_of_a_manifest_is_tried_again(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_push_of_a_manifest_is_retried(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("PUT .*/manifests/", 2, 502), Fault("PUT .*/manifests/", 1, lost=True)]
     manifest = push_image(registry, [b"content"], "v1")
     assert simulator.tags["team/envs"]["v1"] == str(manifest.descriptor.digest)
@@ -612,7 +606,7 @@ def test_a_registry_that_stops_before_the_manifest_has_no_tag(simulator: Registr
     assert not simulator.tags.get("team/envs")
 
 
-def test_mount_takes_a_blob_over_without_moving_it(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_mount_takes_a_blob_without_sending_it(simulator: RegistrySimulator, registry: Registry) -> None:
     digest = simulator.add_blob("team/other", b"content")
     thing = blob(b"content")
     assert registry.mount(thing.descriptor, "team/other")
@@ -620,9 +614,7 @@ def test_mount_takes_a_blob_over_without_moving_it(simulator: RegistrySimulator,
     assert not simulator.asked("PUT")
 
 
-def test_a_mount_that_was_not_done_leaves_a_session_that_push_uses(
-    simulator: RegistrySimulator, registry: Registry
-) -> None:
+def test_a_mount_that_failed_leaves_a_session_for_the_push(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.mounts = False
     thing = blob(b"content")
     assert not registry.mount(thing.descriptor, "team/other")
@@ -631,9 +623,7 @@ def test_a_mount_that_was_not_done_leaves_a_session_that_push_uses(
     assert len(simulator.asked("POST")) == 1
 
 
-def test_a_session_of_a_mount_that_was_lost_meanwhile_is_replaced(
-    simulator: RegistrySimulator, registry: Registry
-) -> None:
+def test_a_lost_session_of_a_mount_is_replaced(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.mounts = False
     thing = blob(b"content")
     assert not registry.mount(thing.descriptor, "team/other")
@@ -642,12 +632,12 @@ def test_a_session_of_a_mount_that_was_lost_meanwhile_is_replaced(
     assert simulator.blobs["team/envs"][str(thing.descriptor.digest)] == b"content"
 
 
-def test_a_mount_that_is_denied_is_none(simulator: RegistrySimulator, registry: Registry) -> None:
+def test_a_denied_mount_returns_false(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("POST", 1, 403)]
     assert not registry.mount(blob(b"content").descriptor, "team/secret")
 
 
-def test_content_that_cant_be_read_is_no_failure_of_the_network(
+def test_unreadable_content_is_not_retried(
     simulator: RegistrySimulator, registry: Registry, tmp_path: os.PathLike[str]
 ) -> None:
     gone = os.path.join(tmp_path, "gone")
@@ -656,9 +646,7 @@ def test_content_that_cant_be_read_is_no_failure_of_the_network(
     assert not simulator.asked("PUT")
 
 
-def test_referrers_are_none_where_the_registry_has_no_such_api(
-    simulator: RegistrySimulator, registry: Registry
-) -> None:
+def test_referrers_without_the_api_return_nothing(simulator: RegistrySimulator, registry: Registry) -> None:
     manifest = push_image(registry, [b"content"])
     assert registry.referrers(manifest.descriptor.digest) == ()
     simulator.referrers_api = False
@@ -667,7 +655,7 @@ def test_referrers_are_none_where_the_registry_has_no_such_api(
     assert registry.referrers(manifest.descriptor.digest) is None
 
 
-def test_the_media_type_of_an_index_is_what_the_registry_says(registry: Registry, simulator: RegistrySimulator) -> None:
+def test_the_media_type_of_an_index_is_the_registry_s(registry: Registry, simulator: RegistrySimulator) -> None:
     simulator.manifests["team/envs"] = {}
     content = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % INDEX.encode()
     simulator.faults = [Fault("GET .*/manifests/", 1, 200, {"Content-Type": INDEX}, content)]

@@ -1,4 +1,4 @@
-"""Proxies as Go's clients choose them: one table, for the rules, for a registry and for skopeo."""
+"""Proxies by Go's rules: one table of cases for the rules, a registry and skopeo."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_a_proxy_that_is_busy_is_asked_again(environment: pytest.MonkeyPatch) ->
         (407, r"^proxy 127\.0\.0\.1:\d+: requires a login \(407\); write USER:PASSWORD@"),
     ],
 )
-def test_a_refusal_that_can_be_the_proxy_s_says_so(environment: pytest.MonkeyPatch, status: int, message: str) -> None:
+def test_a_refusal_that_can_be_the_proxy_s_names_it(environment: pytest.MonkeyPatch, status: int, message: str) -> None:
     with RecordingProxy(status).serving() as proxy:
         environment.setenv("HTTP_PROXY", f"http://{proxy.host}")
         with pytest.raises(Denied, match=message):

@@ -1,4 +1,4 @@
-"""Patience: what is tried again, how often, and when it is enough."""
+"""Retries: which failures, how often, and when they end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOON = Patience(tries=5, first=0.0001)
 
 
 class Failing:
-    """Raises what it was given, one at a time, and then gives 5."""
+    """Raises the given failures one by one, then returns 5."""
 
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
@@ -27,33 +27,33 @@ class Failing:
         return 5
 
 
-def test_what_another_try_may_mend_is_tried_again() -> None:
+def test_an_interrupted_action_is_retried() -> None:
     action = Failing(*[Interrupted("broken")] * 4)
     assert patiently(SOON, action) == 5
     assert action.calls == 5
 
 
-def test_the_last_failure_is_told_when_it_is_enough() -> None:
+def test_the_last_failure_is_raised_in_the_end() -> None:
     action = Failing(*[Interrupted("broken")] * 4, Interrupted("the last"))
     with pytest.raises(Unreachable, match="the last"):
         patiently(SOON, action)
 
 
-def test_what_another_try_can_not_mend_is_told_at_once() -> None:
+def test_a_permanent_failure_is_raised_at_once() -> None:
     action = Failing(NotFound("absent"))
     with pytest.raises(NotFound):
         patiently(SOON, action)
     assert action.calls == 1
 
 
-def test_a_registry_that_is_down_is_told_soon() -> None:
-    action = Failing(*[Refused("nobody listens")] * 9)
+def test_a_registry_that_is_down_is_retried_less() -> None:
+    action = Failing(*[Refused("refused")] * 9)
     with pytest.raises(Refused):
         patiently(SOON, action)
     assert action.calls == 3
 
 
-def test_a_registry_that_wants_too_much_time_is_not_waited_for() -> None:
+def test_a_wait_that_is_too_long_ends_the_retries() -> None:
     action = Failing(Interrupted("busy", LONGEST_WAIT + 1))
     with pytest.raises(Interrupted):
         patiently(SOON, action)

@@ -1,4 +1,4 @@
-"""Private authorities: from the given trust, from certs.d, and a clear word where a registry can't be trusted."""
+"""TLS: private authorities, client certificates, and the scheme of a registry on loopback."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_authority_of_the_given_trust_is_trusted(
     use(simulator.host, Trust(ca_file=private.certificate))
 
 
-def test_the_authorities_of_the_system_may_be_replaced(
+def test_the_authorities_of_the_system_can_be_replaced(
     home: Path, simulator: RegistrySimulator, private: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificates(home, simulator.host)
@@ -78,13 +78,13 @@ def test_the_authorities_of_the_system_may_be_replaced(
     use(simulator.host)
 
 
-def test_a_registry_that_cant_be_trusted_is_told_with_what_to_do(home: Path, simulator: RegistrySimulator) -> None:
+def test_an_untrusted_certificate_is_reported_with_the_next_step(home: Path, simulator: RegistrySimulator) -> None:
     certificates(home, simulator.host)
     with pytest.raises(Unreachable, match=r"certificate not trusted: .*; set LAMELLA_CA_FILE"):
         use(simulator.host)
 
 
-def test_a_client_s_certificate_in_certs_d_is_shown(home: Path, private: Authority) -> None:
+def test_a_client_certificate_in_certs_d_is_sent(home: Path, private: Authority) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(*private.own)
     server.load_verify_locations(private.certificate)
@@ -101,9 +101,9 @@ def test_a_client_s_certificate_in_certs_d_is_shown(home: Path, private: Authori
         use(simulator.host)
 
 
-def test_an_upload_does_not_go_on_in_the_clear(home: Path, simulator: RegistrySimulator, private: Authority) -> None:
+def test_an_upload_does_not_continue_in_the_clear(home: Path, simulator: RegistrySimulator, private: Authority) -> None:
     shutil.copy(private.certificate, certificates(home, simulator.host) / "ca.crt")
-    # What a registry says whose proxy does not tell it that it was asked over TLS.
+    # So answers a registry behind a proxy that sends no X-Forwarded-Proto.
     where = f"http://{simulator.host}/v2/team/envs/blobs/uploads/5?state=secret"
     simulator.faults = [Fault("POST", 1, 202, {"Location": where})]
     with pytest.raises(Denied, match=r"without HTTPS; set X-Forwarded-Proto in its proxy") as caught:
@@ -111,7 +111,7 @@ def test_an_upload_does_not_go_on_in_the_clear(home: Path, simulator: RegistrySi
     assert "secret" not in str(caught.value)
 
 
-def test_an_authority_that_is_none_is_told(home: Path, tmp_path: Path, simulator: RegistrySimulator) -> None:
+def test_an_invalid_authority_is_reported(home: Path, tmp_path: Path, simulator: RegistrySimulator) -> None:
     certificates(home, simulator.host)
     (tmp_path / "none.crt").write_text("no certificate")
     for name in ("none.crt", "gone.crt"):

@@ -1,4 +1,4 @@
-"""URLs as strangers give them."""
+"""URLs from outside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lamella.layers.registry.url import Address, is_loopback
         "file:///etc/passwd",
     ],
 )
-def test_what_is_no_address_is_told_without_showing_it(url: str) -> None:
+def test_an_invalid_url_is_reported_without_showing_it(url: str) -> None:
     with pytest.raises(InvalidContent, match=r"^ghcr\.io: invalid URL; check for a proxy in between$"):
         Address.parse(url, "ghcr.io")
 
@@ -49,7 +49,7 @@ def test_any_text_is_an_address_or_an_error_of_ours(text: str) -> None:
         ("http://SECRET@[::1]:5000/x", "[::1]:5000", "http://[::1]:5000/x"),
     ],
 )
-def test_what_is_shown_of_an_address_holds_no_secret(url: str, authority: str, shown: str) -> None:
+def test_a_shown_address_holds_no_secret(url: str, authority: str, shown: str) -> None:
     address = Address.parse(url, "ghcr.io")
     assert (address.authority, address.shown) == (authority, shown)
 
@@ -82,11 +82,11 @@ def test_a_url_s_target_stays_as_its_server_wrote_it(target: str) -> None:
         ("https://ghcr.io/\u00c3\u00a9", "/%C3%A9"),
     ],
 )
-def test_a_target_has_only_what_http_can_carry(url: str, target: str) -> None:
+def test_a_target_is_escaped_for_http(url: str, target: str) -> None:
     assert Address.parse(url, "ghcr.io").target(absolute=False) == target
 
 
-def test_the_port_of_the_scheme_is_the_same_origin() -> None:
+def test_the_default_port_is_the_same_origin() -> None:
     def origin(url: str) -> object:
         return Address.parse(url, "ghcr.io").origin
 

@@ -1,4 +1,4 @@
-"""Which addresses a client may connect to: decided on the address itself, after names were resolved.
+"""Which addresses a client may connect to, decided on each address after names are resolved.
 
 A registry's answers name other hosts: redirects, token servers, where an upload goes on. A hostile
 registry could so reach services that trust this machine for its place in a network. Two rules:
@@ -58,7 +58,10 @@ _METADATA_NAMES = frozenset(
 
 
 def closeness(address: str) -> Closeness:
-    """The closeness of an IP address, with or without a zone; of one in IPv6, that of its IPv4 address."""
+    """Return the closeness of an IP address, with or without a zone.
+
+    An IPv6 address that holds an IPv4 address has the closeness of that one.
+    """
     parsed = ipaddress.ip_address(address.partition("%")[0])
     for kind, networks in (
         (Closeness.METADATA, _METADATA),
@@ -72,7 +75,10 @@ def closeness(address: str) -> Closeness:
 
 
 class AddressPolicy:
-    """The policy of one client, whose registry is `name` in messages. Used from any number of threads."""
+    """The policy of one client, used from any number of threads.
+
+    `name`: the registry, for messages.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -97,7 +103,7 @@ class AddressPolicy:
             raise self._refusal(host, f"{address} is {_SHOWN[kind]}")
 
     def admit_proxied(self, host: str, *, own: bool) -> None:
-        """Admit a host that a proxy resolves: by its name, or as an address in any spelling. Raises `Denied`."""
+        """Admit a host that a proxy resolves, by its name or its address. Raises `Denied`."""
         if host.rstrip(".") in _METADATA_NAMES:
             raise self._refusal(host, "it serves credentials of cloud machines")
         if address := _literal(host):
@@ -108,7 +114,10 @@ class AddressPolicy:
 
 
 def _literal(host: str) -> str:
-    """The address that `host` spells, as resolvers read it (also 0xa9fea9fe or 2852039166), or an empty string."""
+    """Return the address that `host` spells, or an empty string.
+
+    Resolvers also read numbers: 0xa9fea9fe and 2852039166 are 169.254.169.254.
+    """
     try:
         return str(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:

@@ -1,8 +1,9 @@
 """Signing of requests to a registry: with a user and password, or with a token for each scope.
 
-A registry that requires a signature answers 401, and WWW-Authenticate has the scheme; `bearer` names
-a token server, the realm. Tokens are kept until shortly before they expire, and renewed if a registry
-refuses one earlier. Source: distribution's docs/spec/auth/{token,oauth,scope}.md; RFC 9110, 11.
+A registry that requires a signature answers 401, and WWW-Authenticate has the scheme; `bearer`
+names a token server, the realm. Tokens are kept until shortly before they expire, and renewed if a
+registry refuses one earlier. Source: distribution's docs/spec/auth/{token,oauth,scope}.md; RFC
+9110, 11.
 """
 
 from __future__ import annotations
@@ -72,12 +73,12 @@ def challenges(headers: Iterable[str]) -> list[Challenge]:
 class Tokens:
     """Signatures for one client's requests. One thread asks the token server while the others wait.
 
-    Credentials that cannot be read do not stop a request that needs none: the problem is part of the
-    error when the registry refuses.
+    Credentials that cannot be read do not stop a request that needs none: the problem is part of
+    the error when the registry refuses.
     """
 
     def __init__(self, client: Client, name: str, credentials: Callable[[], Credentials | None]) -> None:
-        """`name`: the registry as people write it. `credentials` is called once, at the first challenge."""
+        """`name`: the registry as people write it. `credentials` is called once."""
         self._client = client
         self._name = name
         self._find = credentials
@@ -88,12 +89,12 @@ class Tokens:
         self._cache: TLRUCache[frozenset[str], tuple[str, float]] | None = None
 
     def signature(self, scopes: Collection[str]) -> str:
-        """Return the Authorization header for requests within `scopes`; empty before the first challenge."""
+        """Return the Authorization header for `scopes`; empty before the first challenge."""
         with self._lock:
             return self._signature(frozenset(scopes)) if self._challenge else ""
 
     def answer(self, headers: Iterable[str], scopes: Collection[str], refused: str, what: str) -> str:
-        """Return the signature that a 401 requires, in place of the `refused` one. Raises `Denied`."""
+        """Return the signature that a 401 requires after the `refused` one. Raises `Denied`."""
         offered = {challenge.scheme: challenge for challenge in challenges(headers)}
         challenge = offered.get("bearer") or offered.get("basic")
         if not challenge:
@@ -147,7 +148,8 @@ class Tokens:
         parameters = self._challenge.parameters
         realm = parameters.get("realm", "")
         _check_realm(realm, self._client.address.scheme, self._name)
-        # The registry's challenge may write the scope differently; a token server leaves out scopes that it refuses.
+        # The challenge may write the scope differently; a token server omits scopes that it
+        # refuses.
         asked = sorted(scopes | ({parameters["scope"]} if parameters.get("scope") and not scopes else set()))
         query = [("service", parameters["service"])] if parameters.get("service") else []
         credentials = self._credentials
@@ -197,7 +199,7 @@ def _cache() -> TLRUCache[frozenset[str], tuple[str, float]]:
 
 
 def _check_realm(realm: str, scheme: str, name: str) -> None:
-    """Refuse a realm that would get passwords in the clear. The address policy checks where it leads."""
+    """Refuse a realm that would get passwords in the clear. The address policy checks its host."""
     allowed = {"https"} if scheme == "https" else {"https", "http"}
     address = None
     with contextlib.suppress(InvalidContent):

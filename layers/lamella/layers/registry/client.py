@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lamella.layers.registry.proxies import Proxy
 
 _BLOCK = 64 << 10
-"""Bytes of one send, which must be through within the connection's timeout, with 16 uploads at once."""
+"""Bytes of one send: it must end within the connection's timeout, beside 15 other uploads."""
 _REDIRECTS = 5
 _HOSTS = 16
 """Hosts with kept connections: a registry redirects to few."""
@@ -42,20 +42,20 @@ _HOSTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The body of a request. `open` gives the same bytes at every call, so that the request can be tried again."""
+    """The body of a request. `open` gives the same bytes at every call: requests are retried."""
 
     open: Callable[[], contextlib.AbstractContextManager[Reader]]
     size: int
 
 
 class Signer(Protocol):
-    """Signs requests. `lamella.layers.registry.auth.Tokens` is one. Called from any number of threads."""
+    """Signs requests, from any number of threads; see `lamella.layers.registry.auth.Tokens`."""
 
     def signature(self, scopes: Collection[str]) -> str:
-        """Return the Authorization header for requests within `scopes`; empty if none was required so far."""
+        """Return the Authorization header for `scopes`; empty if none was required so far."""
 
     def answer(self, headers: Iterable[str], scopes: Collection[str], refused: str, what: str) -> str:
-        """Return the header that a 401 with these WWW-Authenticate `headers` requires, in place of `refused`.
+        """Return the header that a 401 with these `headers` requires instead of the `refused` one.
 
         Raises `Denied` if there is none.
         """
@@ -67,8 +67,8 @@ class Signer(Protocol):
 class Client:
     """Requests to one endpoint, such as https://ghcr.io/v2, from any number of threads.
 
-    `tls` returns the settings for a host with its port: the endpoint's, or one that an answer named.
-    `plain`: use plain HTTP instead of HTTPS if the server refuses TLS.
+    `tls` returns the settings for a host with its port: the endpoint's, or one that an answer
+    named. `plain`: use plain HTTP instead of HTTPS if the server refuses TLS.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Client:
         signer = self._signer if self._is_own(address) else None
         signature = signer.signature(scopes) if signer else ""
         response = self.send(method, url, _signed(sent, signature), body)
-        # The challenge of a redirect's host is not answered: its token server would see the registry's credentials.
+        # The challenge of a redirect's host is not answered: that host must not get credentials.
         if response.status == 401 and signer and self._is_own(response.address):
             challenges = response.headers("WWW-Authenticate")
             response.close()
@@ -169,7 +169,7 @@ class Client:
         return response
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None = None) -> Response:
-        """Make one attempt with exactly these headers, following redirects; other hosts get only some of them."""
+        """Make one attempt with exactly these headers, and follow redirects with few of them."""
         here = Address.parse(url, self.host)
         for _ in range(_REDIRECTS + 1):
             response = self._send(method, here, headers, body)

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 15.0
 """Seconds for a connection; a host that is up answers in much less, also across an ocean."""
 READ_TIMEOUT = 60.0
-"""Seconds without a single byte. Registries that copy a blob when an upload ends are silent for a while."""
+"""Seconds without a byte. Registries that copy a blob at the end of an upload are silent meanwhile.
+"""
 
 TARGET = ":path"
 """The header, illegal in HTTP/1.1 and never sent, that holds a request's target as it must be sent.
 
-urllib3 rewrites a URL's escapes, and a signature covers them: `%2f` is not `%2F` to a storage service.
+urllib3 rewrites a URL's escapes, and a signature covers them: `%2f` is not `%2F` to a storage
+service.
 """
 
 _CONNECTIONS = 32
@@ -126,7 +128,7 @@ def _pool_classes(window: float) -> dict[str, type[urllib3.HTTPConnectionPool]]:
 
 
 def _connected(connection: Any, admit: Admit) -> socket.socket:
-    """Connect to the first address of the connection's host that answers; every address must be admitted."""
+    """Connect to the first address of the host that answers; every address must be admitted."""
     host = connection.host.strip("[]")
     try:
         found = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)

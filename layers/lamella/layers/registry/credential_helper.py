@@ -27,7 +27,7 @@ _NOT_FOUND = (
 
 
 def get(helper: str, server: str) -> tuple[str, str] | None:
-    """Return the user name and secret that the helper keeps for `server`, or None. Raises `CredentialsError`."""
+    """Return the stored user name and secret for `server`, or None. Raises `CredentialsError`."""
     output = _run(helper, "get", server, server)
     if output is None:
         return None
@@ -42,14 +42,17 @@ def get(helper: str, server: str) -> tuple[str, str] | None:
 
 
 def store(helper: str, server: str, username: str, secret: str) -> None:
-    """Keep a user name and secret for `server`, in place of any that are kept. Raises `CredentialsError`."""
+    """Store a user name and secret for `server`, replacing others. Raises `CredentialsError`."""
     entry = {"ServerURL": server, "Username": username, "Secret": secret}
     if _run(helper, "store", server, json.dumps(entry)) is None:
         raise _failure(helper, server, "it could not store them")
 
 
 def erase(helper: str, server: str) -> bool:
-    """Remove the credentials for `server`; return whether there were any. Idempotent. Raises `CredentialsError`."""
+    """Remove the credentials for `server`; return whether there were any. Idempotent.
+
+    Raises `CredentialsError`.
+    """
     return _run(helper, "erase", server, server) is not None
 
 

@@ -27,7 +27,7 @@ DOCKER_HUB = "https://index.docker.io/v1/"
 """The key of docker.io in Docker's file and helpers."""
 
 _IDENTITY_TOKEN = "<token>"
-"""The user name with which a helper returns an identity token. Source: docker-credential-helpers."""
+"""The user name of an identity token, by docker-credential-helpers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Credentials:
 def find(registry: str, repository: str = "") -> Credentials | None:
     """Return the credentials for `registry` (as references write it, such as ghcr.io), or None.
 
-    podman's files may have entries for a part of a registry: the one closest to `repository` counts.
-    Raises `CredentialsError` if a file or helper fails and no later file has credentials.
+    podman's files may have entries for a part of a registry: the one closest to `repository`
+    counts. Raises `CredentialsError` if a file or helper fails and no later file has credentials.
     """
     problem = None
     for path in _files():
@@ -59,13 +59,13 @@ def find(registry: str, repository: str = "") -> Credentials | None:
 
 
 def docker_file() -> str:
-    """Return the path of the file that `docker login` would write; empty if this user has no home."""
+    """Return the path of the file that `docker login` writes; empty for a user without a home."""
     folder = os.environ.get("DOCKER_CONFIG") or (f"{home()}/.docker" if home() else "")
     return os.path.join(folder, "config.json") if folder else ""
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """Return the file's document; an empty one if the file is missing or empty. Raises `CredentialsError`."""
+    """Return the document in a file; `{}` for a missing or empty one. Raises `CredentialsError`."""
     try:
         with open(path, encoding="utf-8") as file:
             content = file.read()
@@ -82,7 +82,7 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 def helper_of(document: dict[str, Any], registry: str, path: str) -> str:
-    """Return the helper that the file names for `registry`, without docker-credential-, or an empty string."""
+    """Return the NAME of the file's `docker-credential-NAME` for `registry`, or an empty string."""
     helpers = document.get("credHelpers")
     names = helpers if isinstance(helpers, dict) else {}
     name = names.get(registry) or names.get(key_of(registry)) or document.get("credsStore") or ""
@@ -124,7 +124,7 @@ def _in_file(path: str, document: dict[str, Any], registry: str, repository: str
 
 
 def _entry(auths: object, registry: str, repository: str) -> dict[str, Any]:
-    """Return the entry of `auths` that is closest to the repository; an empty one if there is none."""
+    """Return the entry of `auths` that is closest to the repository, or `{}`."""
     if not isinstance(auths, dict):
         return {}
     parts = repository.split("/") if repository else []

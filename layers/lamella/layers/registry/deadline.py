@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """A stream whose lines come within `window` seconds of their first byte, else raise `TimeoutError`.
+    """A stream whose lines end within `window` seconds of their first byte, or a `TimeoutError`.
 
     All lines of a response's head share that time, until `head_ends`; then each line has its own.
     """
@@ -31,7 +31,7 @@ class Lines:
         self._until = None
 
     def readline(self, limit: int = -1, /) -> bytes:
-        """Read a line with its end, at most `limit` bytes of it; the rest at the end of the stream."""
+        """Read a line with its end, at most `limit` bytes; at the end of the stream, the rest."""
         line = b""
         while limit < 0 or len(line) < limit:
             buffered = self._stream.peek(1)

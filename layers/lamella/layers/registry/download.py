@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 _SKIP = 1 << 20
 _PROGRESS = 64 << 10
-"""Bytes after which a connection counts as useful: with one byte each, a blob of 1 GB would never end."""
+"""Bytes of a useful connection: with one byte each, a blob of 1 GB would never end."""
 _PART = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
 
 
 class Download:
-    """A blob that is read on after a broken connection: with Range, or from the start if that is unsupported.
+    """A blob, continued after a broken connection: by Range, or from the start if unsupported.
 
-    `ask` makes the request with the given headers and returns a response that passed `fitting`. No byte
-    is returned twice, so that a reader can hash them.
+    `ask` makes the request with the given headers and returns a response that passed `fitting`. No
+    byte is returned twice, so that a reader can hash them.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class Download:
                 if self._offset == self._descriptor.size:
                     # All bytes came before the connection broke.
                     return b""
-                # In a row: a long blob over a poor line may break often, if each connection brings a piece.
+                # In a row: a long blob over a poor line may break often, if each connection brings
+                # a piece.
                 self._failures = 1 if self._came >= _PROGRESS else self._failures + 1
                 self._came = 0
                 self._patience.wait(self._failures, failure)

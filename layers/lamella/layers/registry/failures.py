@@ -1,4 +1,4 @@
-"""Connections that failed, as this package's errors; those that another try may mend are `Interrupted`."""
+"""Failed connections as this package's errors; those that a retry may mend are `Interrupted`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NotTls(Unreachable):
 
 @contextlib.contextmanager
 def translated(host: str, proxy: str = "") -> Iterator[None]:
-    """Translate the HTTP library's errors about `host`, asked through the proxy with this authority if any."""
+    """Translate the HTTP library's errors about `host`, asked through `proxy` if any."""
     from urllib3 import exceptions
 
     try:
@@ -63,7 +63,7 @@ def translated(host: str, proxy: str = "") -> Iterator[None]:
 
 
 def is_not_tls(error: BaseException) -> bool:
-    """Return whether a handshake failed since the server answered in plain text."""
+    """Return whether a handshake failed because the server answered in plain text."""
     return getattr(error, "reason", None) in _NOT_TLS
 
 

@@ -1,7 +1,7 @@
 """containerd's `hosts.toml`: how to reach a registry, and the mirrors to pull from before it.
 
-A folder (by default /etc/containerd/certs.d) holds one folder for each registry, and `_default`; the
-first that exists counts. Without `hosts.toml` it holds certificates as Docker's `certs.d` does.
+A folder (by default /etc/containerd/certs.d) holds one folder for each registry, and `_default`;
+the first that exists counts. Without `hosts.toml` it holds certificates as Docker's `certs.d` does.
 Pull-through caches, and Dragonfly's and Spegel's local endpoints, are configured there. Source:
 containerd, docs/hosts.md and core/remotes/docker/config/hosts.go.
 """
@@ -27,12 +27,12 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: [\t\x20-\x7e]*")
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One server that serves a registry's content: the registry itself, or a mirror, which is only read."""
+    """One server of a registry's content: the registry itself, or a mirror, which is only read."""
 
     base: str
-    """The URL that requests are below: it ends in /v2, unless the file overrides the whole path."""
+    """The URL above all requests: it ends in /v2, unless the file overrides the whole path."""
     resolves: bool = True
-    """Whether a tag may be resolved there; if not, only digests are read."""
+    """Resolve tags there too; if not, read digests only."""
     authorities: tuple[str, ...] = ()
     clients: tuple[tuple[str, str], ...] = ()
     """Client certificates with their keys."""
@@ -42,14 +42,14 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """The hosts of one registry: itself, if a file describes it, and its mirrors, first choice first."""
+    """The hosts of one registry: itself, if a file describes it, and its mirrors in order."""
 
     own: Host | None = None
     mirrors: tuple[Host, ...] = ()
 
 
 def hosts_of(registry: str, hosts_dir: str | None = None) -> Hosts:
-    """Return the hosts of `registry` (as references write it, such as docker.io) by the files in `hosts_dir`.
+    """Return the hosts of `registry` (as references write it) by the files in `hosts_dir`.
 
     Raises `LayersError` if a file can't be read or understood.
     """

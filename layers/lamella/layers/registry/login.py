@@ -1,4 +1,4 @@
-"""Logging in and out: credentials in the file that Docker's clients read, or with the helper that it names."""
+"""Logging in and out: credentials in the file of Docker's clients, or with its helper."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from lamella.layers.trust import Trust
 
 
 def registry_name(text: str) -> str:
-    """The registry that `text` names, as references write it; accepts a URL. Raises `InvalidReference`."""
+    """Return the registry in `text`, as references write it; accept a URL.
+
+    Raises `InvalidReference`.
+    """
     registry = plain(text)
     if not is_registry(registry):
         shown = text.rpartition("@")[2][:100]
@@ -32,8 +35,9 @@ def registry_name(text: str) -> str:
 def login(registry: str, username: str, password: str, *, trust: Trust = Trust()) -> str:
     """Try credentials at `registry`, store them, and return the file or helper that has them.
 
-    Replaces credentials stored earlier under any spelling of the registry's name. Raises `Denied` if the registry refuses
-    them, `InvalidReference` or `NotFound` if it is not a registry, `Unreachable`, `CredentialsError` if they can't be stored.
+    Replaces credentials stored earlier under any spelling of the registry's name. Raises `Denied`
+    if the registry refuses them, `InvalidReference` or `NotFound` if it is not a registry,
+    `Unreachable`, `CredentialsError` if they can't be stored.
     """
     registry = registry_name(registry)
     plain = trust.insecure and not is_loopback(registry)
@@ -63,7 +67,8 @@ def login(registry: str, username: str, password: str, *, trust: Trust = Trust()
 def logout(registry: str) -> bool:
     """Remove the stored credentials for `registry`; returns whether there were any.
 
-    Idempotent. Raises `InvalidReference`, and `CredentialsError` if the file or helper can't be used.
+    Idempotent. Raises `InvalidReference`, and `CredentialsError` if the file or helper can't be
+    used.
     """
     registry = registry_name(registry)
     path = _path()

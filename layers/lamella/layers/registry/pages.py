@@ -1,7 +1,7 @@
 """Lists that a registry answers in pages: tags and referrers.
 
-A page names the next one in a Link header (RFC 8288). Only its path and query count, at the registry
-itself, as skopeo reads it: a registry behind a proxy may write another scheme or host.
+A page names the next one in a Link header (RFC 8288). Only its path and query count, at the
+registry itself, as skopeo reads it: a registry behind a proxy may write another scheme or host.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _PARAMETER = re.compile(rf";\s*([^\s=;,]+)\s*=\s*({_VALUE})")
 def pages(read: Callable[[str], tuple[Response, bytes]], target: str, what: str) -> Iterator[tuple[Response, bytes]]:
     """Yield each page as its response and its body, from `target` on: a path with its query.
 
-    `read` gets a page from the registry. Raises `InvalidContent` for a list that repeats a page or does
-    not end.
+    `read` gets a page from the registry. Raises `InvalidContent` for a list that repeats a page or
+    does not end.
     """
     seen: set[str] = set()
     size = 0

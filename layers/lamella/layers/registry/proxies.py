@@ -1,7 +1,7 @@
-"""Which proxy a request goes through: Go's rules, since those are podman's, skopeo's, Docker's and containerd's.
+"""The proxy for a request, by Go's rules: those of podman, skopeo, Docker and containerd.
 
-The variables are HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in upper or lower case, upper first; an empty
-one counts as unset. ALL_PROXY is not read. Source: golang.org/x/net/http/httpproxy.
+The variables are HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in upper or lower case, upper first; an
+empty one counts as unset. ALL_PROXY is not read. Source: golang.org/x/net/http/httpproxy.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Proxy:
 
 
 def proxy_for(address: Address, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy for `address`, or None to connect directly. Raises `LayersError` for an unusable variable."""
+    """Return the proxy for `address`, or None. Raises `LayersError` for an unusable variable."""
     name = f"{address.scheme.upper()}_PROXY"
     value = _variable(environment, name)
-    # Where a CGI program runs, a client of it sets HTTP_PROXY with a header named Proxy.
+    # A CGI program gets HTTP_PROXY from its client, by a header named Proxy.
     if not value or (name == "HTTP_PROXY" and environment.get("REQUEST_METHOD")):
         return None
     if not _uses_proxy(address, _variable(environment, "NO_PROXY")):
@@ -82,7 +82,10 @@ def _uses_proxy(address: Address, no_proxy: str) -> bool:
 
 
 def _excludes(entry: str, host: str, ip: _Ip | None, port: str) -> bool:
-    """Whether an entry of NO_PROXY, such as `10.0.0.0/8`, `*.corp.example` or `ghcr.io:443`, means this host."""
+    """Return whether an entry of NO_PROXY means this host.
+
+    Entries: `10.0.0.0/8`, `*.corp.example`, `ghcr.io:443`, `*`.
+    """
     entry = entry.strip()
     if entry == "*":
         return True

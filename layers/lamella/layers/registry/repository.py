@@ -62,7 +62,7 @@ def client_of(
     patience: Patience = Patience(),
     hosts: Hosts | None = None,
 ) -> Client:
-    """Return a client of the registry itself; `find` returns the credentials, once they are required.
+    """Return a client of the registry itself; `find` is called when it requires credentials.
 
     `hosts`: those of `hosts.toml`, if they were read before.
     """
@@ -159,7 +159,8 @@ class Registry:
         used: list[Host] = []
 
         def ask(headers: dict[str, str], offset: int) -> Response:
-            # Each is asked once: a blob that breaks off at a mirror continues at the next, in the end at the registry.
+            # Each is asked once: a blob that breaks off at a mirror continues at the next, in the
+            # end at the registry.
             while left:
                 mirror, client = left.pop(0)
                 with self._forgiving(mirror):
@@ -186,12 +187,13 @@ class Registry:
                 raise InvalidContent(
                     f"{self._name}: answer is a web page; check for a proxy or a login page in between"
                 )
-            # A registry that lost a part of a blob keeps its name; some answer HEAD without a length, or with 0.
+            # A registry that lost a part of a blob keeps its name; some answer HEAD without a
+            # length, or with 0.
             length = bounded_decimal(response.header("Content-Length"))
             return kind == "manifests" or not length or length == descriptor.size
 
     def check_writable(self) -> None:
-        """See `Pusher`. Begins an upload and cancels it: no other request shows the right to push."""
+        """See `Pusher`. Begins and cancels an upload: no other request shows the right to push."""
         target = f"/{self._repository}/blobs/uploads/"
         with self._patiently("POST", target, SUCCESS, scopes=self._pushing()) as response:
             session = location_of(response) if response.header("Location") else ""
@@ -331,7 +333,8 @@ class Registry:
             )
         if ":" in name and not _names(Digest.parse(name), content):
             raise InvalidContent(f"{client.host}: sent {Digest.of(content)} instead of {name}")
-        # The registry's own digest: a reference that is pinned to another one could not be pulled again.
+        # The registry's own digest: a reference that is pinned to another one could not be pulled
+        # again.
         stored = response.header("Docker-Content-Digest")
         if ":" not in name and stored and not _names(Digest.parse(stored), content):
             raise InvalidContent(
@@ -359,12 +362,13 @@ class Registry:
 
     @property
     def _namespace(self) -> str:
-        # One mirror may serve many registries; ns names the one that is meant (containerd, docs/hosts.md).
+        # One mirror may serve many registries; ns names the one that is meant (containerd,
+        # docs/hosts.md).
         return f"?ns={self._name}"
 
     @contextlib.contextmanager
     def _forgiving(self, mirror: Host) -> Iterator[None]:
-        """Pass over a mirror that fails; do not ask it again if it can't be reached."""
+        """Pass over a mirror that fails; leave out one that can't be reached from then on."""
         try:
             yield
         except Unreachable:
@@ -374,7 +378,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _blaming(self, used: list[Host]) -> Iterator[None]:
-        """Blame wrong content on the mirrors that sent a part of it; unpacking may find it first."""
+        """Blame wrong content on the mirrors that sent a part of it."""
         try:
             yield
         except FalseMirror:

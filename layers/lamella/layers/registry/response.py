@@ -30,7 +30,7 @@ _PERMANENT = frozenset({501, 505})
 
 
 class Response:
-    """A response with its body unread. Reading translates the library's errors. The caller closes it."""
+    """A response with its body unread, with this package's errors. The caller closes it."""
 
     def __init__(self, raw: urllib3.BaseHTTPResponse, method: str, address: Address, window: float, proxy: str) -> None:
         self._raw = raw
@@ -58,7 +58,10 @@ class Response:
         return self.header("Content-Type").partition(";")[0].strip().lower()
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read the bytes that came, at most `size`. Raises `Interrupted` if the body ends early or drips."""
+        """Read the bytes that came, at most `size`.
+
+        Raises `Interrupted` for an early end or a drip.
+        """
         begin = time.monotonic()
         with translated(self.host):
             # read1: read() would wait for all of `size`, however slowly it comes.
@@ -73,7 +76,10 @@ class Response:
         return chunk
 
     def body(self, limit: int) -> bytes:
-        """Read the whole body and close the response. Raises `InvalidContent` above `limit` bytes."""
+        """Read the whole body, at most `limit` bytes, and close the response.
+
+        Raises `InvalidContent`.
+        """
         with self:
             parts, left = [], limit + 1
             while left and (part := self.read(left)):
@@ -84,7 +90,10 @@ class Response:
         return b"".join(parts)
 
     def json(self, limit: int) -> Any:
-        """Read the whole body as JSON and close the response. Raises `InvalidContent` above `limit` bytes too."""
+        """Read the body as JSON of at most `limit` bytes and close the response.
+
+        Raises `InvalidContent`.
+        """
         content = self.body(limit)
         try:
             return json.loads(content)
@@ -92,7 +101,7 @@ class Response:
             raise InvalidContent(f"{self.host}: answer is not JSON; check for a proxy in between") from None
 
     def close(self) -> None:
-        """Give the connection back; keep it if reading the rest costs less than a new one. Idempotent."""
+        """Close the response; keep its connection if the rest is short. Idempotent."""
         left = self._raw.length_remaining
         if left is None or left > _SMALL:
             self._raw.close()
@@ -116,7 +125,7 @@ def displayed(address: Address) -> str:
 
 def login_advice(registry: str) -> str:
     """Return the advice to log in to a registry."""
-    # Who writes team/envs:v1 may not know where that is.
+    # team/envs:v1 looks like a reference without any registry.
     reason = " (a reference without a registry is one of docker.io)" if registry == "docker.io" else ""
     return f"log in with lamella login {registry}{reason}"
 
@@ -124,7 +133,7 @@ def login_advice(registry: str) -> str:
 def failure_of(response: Response, what: str, login: str) -> LayersError:
     """Return the error for a response about `what`, and close it.
 
-    `login`: the registry that takes a login for this host, or empty if the host is not to be trusted with one.
+    `login`: the registry to log in to, or empty if this host must not get credentials.
     """
     host, status = response.host, response.status
     reason = _reason(response)
@@ -160,7 +169,7 @@ def failure_of(response: Response, what: str, login: str) -> LayersError:
 
 
 def _reason(response: Response) -> str:
-    """Return the reason in an error's body, in parentheses with a space before them, or an empty string."""
+    """Return the reason in an error's body, as ` (REASON)`, or an empty string."""
     content = b""
     with response, contextlib.suppress(LayersError):
         while len(content) < _SMALL and (part := response.read(_SMALL - len(content))):

@@ -1,4 +1,4 @@
-"""Patience with a poor network: what may do better when it is tried again, how often, and after how long."""
+"""Retries on a poor network: which failures, how often, and after how long."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONGEST_WAIT = 120.0
-"""Seconds of Retry-After that are obeyed; a registry that wants more time is one that could not be asked."""
+"""Seconds of Retry-After that are obeyed; a longer one ends the retries."""
 
 SLOWEST = 1 << 10
-"""Bytes a second; what drips slower than this is a connection that may as well be broken."""
+"""Bytes a second; a slower connection counts as broken."""
 
 _REFUSED_TRIES = 3
-"""A wrong name or a registry that is down is told soon; one that restarts is given a moment."""
+"""Attempts at a wrong name or a registry that is down: few, and enough for one that restarts."""
 
 _Result = TypeVar("_Result")
 
 
 class Interrupted(Unreachable):
-    """A request that failed in a way that another try may mend; `wait` is what the server asked for, in seconds."""
+    """A failed request that may succeed later; `wait`: the seconds that the server asked for."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -33,21 +33,24 @@ class Interrupted(Unreachable):
 
 
 class Refused(Interrupted):
-    """Nobody listens there, or the name is not known."""
+    """A connection that was refused, or a name that does not resolve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often something is tried; the n-th wait is `first * 2**(n-1)` seconds, give or take half, at most `longest`."""
+    """The number of attempts, and the waits between them.
+
+    The n-th wait is `first * 2**(n-1)` seconds, give or take half, at most `longest`.
+    """
 
     tries: int = 7
     first: float = 0.2
     longest: float = 10.0
     window: float = 60.0
-    """Seconds of waiting for a body in which at least `SLOWEST` times as many bytes must come, and for a whole head."""
+    """Seconds for a response's head, and for `SLOWEST` times as many bytes of its body."""
 
     def wait(self, failures: int, failure: Interrupted) -> None:
-        """Waits after the given number of failures in a row; raises the last of them when it is one too many."""
+        """Wait after this number of failures in a row; raise the last one if no attempt is left."""
         tries = min(self.tries, _REFUSED_TRIES) if isinstance(failure, Refused) else self.tries
         if failures >= tries or failure.wait > LONGEST_WAIT:
             raise failure
@@ -57,7 +60,7 @@ class Patience:
 
 
 def patiently(patience: Patience, action: Callable[[], _Result]) -> _Result:
-    """The result of `action`, tried again while it raises `Interrupted` and there is patience left."""
+    """Return the result of `action`; retry while it raises `Interrupted` and attempts are left."""
     failures = 0
     while True:
         try:
@@ -68,7 +71,7 @@ def patiently(patience: Patience, action: Callable[[], _Result]) -> _Result:
 
 
 def retry_after(header: str) -> float:
-    """The seconds that a Retry-After header asks for, as a number or as a date (RFC 9110, 10.2.3); 0 for nonsense."""
+    """Return the seconds of a Retry-After header, a number or a date (RFC 9110, 10.2.3); else 0."""
     if header.strip().isdecimal():
         return float(header)
     if not header:
@@ -79,5 +82,5 @@ def retry_after(header: str) -> float:
         date = parsedate_tz(header)
         return max(0.0, mktime_tz(date) - time.time()) if date else 0.0
     except (ValueError, OverflowError):
-        # A date that no calendar has, such as a day 99 or a year 99999999.
+        # A date that does not exist, such as a day 99 or a year 99999999.
         return 0.0

@@ -1,4 +1,4 @@
-"""Whether a registry on loopback speaks HTTPS: it is asked, and plain HTTP follows only its refusal of TLS.
+"""The scheme of a registry on loopback: HTTPS, or plain HTTP if the server refuses TLS.
 
 Both are usual there: `docker run registry` without TLS, a forwarded port or a tunnel with TLS. The
 question is a TLS handshake without verification, which decides the scheme alone: over HTTPS, each
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _known: dict[str, str] = {}
-"""The scheme of each authority, for this process: an operation has several clients for one registry."""
+"""The scheme of each host and port: an operation has several clients for one registry."""
 
 
 def spoken(address: Address) -> str:
-    """Return `https` or `http` for the registry at `address`; remember a clear answer. Raises `Unreachable`."""
+    """Return `https` or `http` for the registry at `address`. Raises `Unreachable`.
+
+    A clear answer is remembered in this process.
+    """
     authority = address.authority
     with _lock:
         if authority in _known:
@@ -57,7 +60,7 @@ def forget(address: Address) -> None:
 
 
 def _refuses_tls(host: str, port: int) -> bool | None:
-    """Return whether the server answers a handshake in plain text; None if it ends the connection in silence."""
+    """Return whether the server answers a handshake in plain text; None if it closes silently."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -72,5 +75,6 @@ def _refuses_tls(host: str, port: int) -> bool | None:
         except (ssl.SSLEOFError, ConnectionError):
             return None
         except ssl.SSLError as error:
-            # Any other failure is an answer in TLS, such as an alert about a missing client certificate.
+            # Any other failure is an answer in TLS, such as an alert about a missing client
+            # certificate.
             return is_not_tls(error)

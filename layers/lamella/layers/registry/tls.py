@@ -1,4 +1,4 @@
-"""TLS settings: the system's authorities, and those for one registry in the folders of Docker's and podman's clients.
+"""TLS settings: the system's authorities, and those of Docker and podman for one registry.
 
 `certs.d/HOST[:PORT]/` holds authorities (`*.crt`) and client certificates (`*.cert` with `*.key`).
 SSL_CERT_FILE replaces the system's, as everywhere. Source: containers-certs.d(5).
@@ -22,13 +22,14 @@ def context(
 ) -> ssl.SSLContext:
     """Return the TLS settings for `host` (with its port, if it has one).
 
-    Trusts the files in `authorities` as well, and has the client certificates in `clients`, each with its
-    key. Raises `CredentialsError` for a file that is not one.
+    Trusts the files in `authorities` as well, and has the client certificates in `clients`, each
+    with its key. Raises `CredentialsError` for a file that is not one.
     """
     import ssl
 
     made = ssl.create_default_context()
-    # Strict from Python 3.13 on: it refuses private authorities without a key usage, which other clients accept.
+    # Strict from Python 3.13 on: it refuses private authorities without a key usage, which other
+    # clients accept.
     made.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not verify:
         made.check_hostname = False
@@ -53,7 +54,7 @@ def authorities_of(host: str) -> list[str]:
 
 
 def certificates_in(folder: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Return the authorities of a folder, and its client certificates with their keys; none without a folder."""
+    """Return the authorities in a folder, and the client certificates with their keys."""
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     paths = [os.path.join(folder, name) for name in names]
     pairs = [(path, f"{path.removesuffix('.cert')}.key") for path in paths if path.endswith(".cert")]

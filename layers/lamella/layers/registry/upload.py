@@ -1,7 +1,7 @@
 """Uploads of one blob: in one request, or in parts if the registry refuses the whole.
 
-Source: distribution-spec v1.1, "Pushing blobs". Every registry takes one PUT; GHCR and Google's take
-nothing else. Any status of success counts: ECR, Pulp and older registries use others than the
+Source: distribution-spec v1.1, "Pushing blobs". Every registry takes one PUT; GHCR and Google's
+take nothing else. Any status of success counts: ECR, Pulp and older registries use others than the
 specification's, and the push of the manifest shows a blob that did not arrive.
 """
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from lamella.layers.registry.response import Response
 
 PART = 32 << 20
-"""Bytes of one part; a proxy that refuses whole blobs takes about 100 MB. `OCI-Chunk-Min-Length` can raise it."""
+"""Bytes of one part; a proxy that refuses whole blobs takes about 100 MB.
+
+`OCI-Chunk-Min-Length` can raise it.
+"""
 
 SUCCESS = frozenset(range(200, 300))
 
@@ -38,7 +41,7 @@ class TooLarge(InvalidContent):
 
 
 class Upload:
-    """Attempts to upload one blob to `/{repository}/blobs/`. A failed one leaves a session; registries expire them."""
+    """Attempts to upload one blob. A failed one leaves a session, which registries expire."""
 
     def __init__(
         self, client: Client, repository: str, descriptor: Descriptor, content: OpenContent, part: int
@@ -52,7 +55,10 @@ class Upload:
         self._what = f"{repository} {descriptor.digest}"
 
     def whole(self, location: str = "") -> None:
-        """Send the blob in one PUT, in the session at `location` if one is open. Raises `TooLarge`, `Interrupted`."""
+        """Send the blob in one PUT, in the session at `location` if there is one.
+
+        Raises `TooLarge`, `Interrupted`.
+        """
         if not location:
             with self._begin() as response:
                 location = location_of(response)
@@ -65,7 +71,7 @@ class Upload:
             self._check_session(response)
 
     def in_parts(self) -> None:
-        """Send the blob in PATCH requests of the size that the registry requires. Raises `Interrupted`."""
+        """Send the blob in parts as large as the registry requires. Raises `Interrupted`."""
         with self._begin() as response:
             location = location_of(response)
             least = response.header("OCI-Chunk-Min-Length")
@@ -114,7 +120,8 @@ class _Part:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Reader]:
-        # A stream does not go back: a part that must be sent again, such as with a new token, restarts the upload.
+        # A stream does not go back: a part that must be sent again, such as with a new token,
+        # restarts the upload.
         if self._left < self._size:
             raise Interrupted("chunked upload interrupted; try again later")
         yield self
@@ -127,7 +134,7 @@ class _Part:
 
 @contextlib.contextmanager
 def opened(descriptor: Descriptor, content: OpenContent) -> Iterator[Reader]:
-    """Open the content as a body: verified, and with its own read errors as `StoreError`, which is not retried."""
+    """Open the content as a verified body. Its read errors are not retried."""
     try:
         stream = content()
     except OSError as error:

@@ -1,6 +1,7 @@
-"""URLs that others give, such as a redirect's: read as untrusted, kept as they are, shown without secrets.
+"""URLs from outside, such as a redirect's: untrusted, kept as they are, shown without secrets.
 
-`urllib.parse` raises `ValueError` for some and gives nonsense for others; both are this package's error here.
+`urllib.parse` raises `ValueError` for some and gives nonsense for others; both are this package's
+error here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from lamella.layers.errors import InvalidContent
 
 _NAME = re.compile(r"[a-z0-9_~.-]+", re.ASCII)
 _TWO_READINGS = re.compile(r"[\x00-\x1f\x7f\\]")
-"""Characters that parsers read in more than one way: the host that was compared must be the one connected to."""
+"""Characters that parsers read differently: the host that was checked must be the one connected to.
+"""
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _PORTS = {"http": 80, "https": 443}
 
@@ -32,7 +34,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str, whose: str) -> Address:
-        """Parse `url`, which `whose` gave. Raises `InvalidContent` if it is not a URL with a host."""
+        """Parse `url`, which `whose` gave. Raises `InvalidContent` if it has no host."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
@@ -44,7 +46,7 @@ class Address:
         raise InvalidContent(f"{whose}: invalid URL; check for a proxy in between")
 
     def joined(self, location: str, whose: str) -> Address:
-        """Return the address of `location`, absolute or relative to this one. Raises `InvalidContent`."""
+        """Return the address of `location`, absolute or relative. Raises `InvalidContent`."""
         if "://" in location.partition("?")[0]:
             # urljoin leaves out an empty query, and a signature may cover its "?".
             return self.parse(location, whose)
@@ -73,9 +75,10 @@ class Address:
         return host if self.port is None else f"{host}:{self.port}"
 
     def target(self, *, absolute: bool) -> str:
-        """Return the request's target as the URL spells it, without its fragment; `absolute`: for a proxy.
+        """Return the request's target as the URL spells it; `absolute`: the form for a proxy.
 
-        A URL that a server gave is opaque: storage services sign its exact spelling (RFC 3986, 6.2.2).
+        A URL that a server gave is opaque: storage services sign its exact spelling (RFC 3986,
+        6.2.2).
         """
         rest = re.sub(r"^[^:/?#]+://[^/?#]*", "", self.url).partition("#")[0]
         rest = rest if rest.startswith("/") else f"/{rest}"
@@ -85,7 +88,7 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """For messages: signed URLs keep their secret in the query, careless ones before the host."""
+        """The URL for messages, without its secrets: the query of a signed one, and any user."""
         return f"{self.scheme}://{self.authority}{self.path}"[:200]
 
 
