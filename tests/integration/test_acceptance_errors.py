@@ -103,7 +103,7 @@ def test_a_disk_that_fills_up(what: str, lamella: Lamella, tmp_path: Path, small
     reference = f"oci:{tmp_path}/layout:x"
     if what == "store":
         assert lamella("push", reference, small).returncode == 0
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0755", "none", disk], check=True)
     try:
         result = {
             "store": lambda: lamella("pull", reference, LAMELLA_STORE=str(disk / "store")),
@@ -123,7 +123,7 @@ def test_a_read_only_store(lamella: Lamella, tmp_path: Path, small: Path) -> Non
     assert lamella("push", f"oci:{tmp_path}/layout:x", small).returncode == 0
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=0755", "none", disk], check=True)
     try:
         fails(lamella("pull", f"oci:{tmp_path}/layout:x", LAMELLA_STORE=str(disk / "store")), str(disk))
     finally:

@@ -751,8 +751,8 @@ def test_an_ordinary_user_gets_a_tree_and_the_reason_why_it_is_not_a_mount() -> 
     with folder_of(NOBODY) as folder:
         reference = publish(folder / "layout", LAYERS)
         own = Store(str(folder / "store"))
-        pull.pull(reference, store=own)
         give(folder, NOBODY)
+        as_user(NOBODY, partial(pull.pull, reference, store=own))
 
         mounted = as_user(NOBODY, partial(mount, reference, str(folder / "target"), store=own))
 
@@ -773,8 +773,8 @@ def test_changes_of_an_ordinary_user_are_refused_with_the_reason() -> None:
     with folder_of(NOBODY) as folder:
         reference = publish(folder / "layout", LAYERS)
         own = Store(str(folder / "store"))
-        pull.pull(reference, store=own)
         give(folder, NOBODY)
+        as_user(NOBODY, partial(pull.pull, reference, store=own))
         keep = partial(
             mount, reference, str(folder / "target"), store=own, options=MountOptions(changes=str(folder / "kept"))
         )

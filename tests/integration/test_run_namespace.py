@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from subprocess import DEVNULL, PIPE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -27,6 +27,8 @@ from support.published import publish
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.root
 
@@ -49,13 +51,17 @@ class Node:
 
     def publish(self, *layers: dict[str, str], prefix: str = "/opt/env") -> str:
         reference = publish(self.folder / "layout", layers or ENVIRONMENT, prefix=prefix)
-        pull.pull(reference, store=self.store)
         if self.uid:
             give(self.folder, self.uid)
+        # Each user pulls into a store of their own: root uses none that a user can change.
+        self._as_user(partial(pull.pull, reference, store=self.store))
         return reference
 
     def run(self, reference: str, *command: str, notify: Callable[[str], None] = lambda _: None) -> int:
         action = partial(run, reference, command, store=self.store, notify=notify)
+        return self._as_user(action)
+
+    def _as_user(self, action: Callable[[], T]) -> T:
         return as_user(self.uid, action) if self.uid else action()
 
 

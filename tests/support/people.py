@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import encodings.ascii  # noqa: F401 # a child without privileges may be unable to load it
+import grp  # noqa: F401 # the same
 import os
 import pickle
 import shutil

@@ -6,13 +6,20 @@ import os
 
 from lamella.builder.errors import CacheError
 from lamella.layers import homes
+from lamella.layers.permissions import stranger
 
 
-def cache_folder() -> str:
-    """`$LAMELLA_CACHE`, else `lamella` in the user's cache folder. Absolute; not created. Raises `CacheError` without a home."""
-    own = os.environ.get("LAMELLA_CACHE")
-    if own:
-        return os.path.abspath(own)
-    if not (caches := homes.cache_folder()):
+def cache_folder(chosen: str | None = None) -> str:
+    """`chosen`, else `$LAMELLA_CACHE`, else `lamella` in the user's cache folder. Absolute; not created.
+
+    Raises `CacheError` if others than this user and root can change it, since a push ships what it holds, and without a home.
+    """
+    own = chosen or os.environ.get("LAMELLA_CACHE")
+    caches = homes.cache_folder()
+    if not own and not caches:
         raise CacheError("no home folder for the cache; set HOME, or LAMELLA_CACHE to a folder of your own")
-    return os.path.join(caches, "lamella")
+    path = os.path.abspath(own) if own else os.path.join(caches, "lamella")
+    if found := stranger(path):
+        remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
+        raise CacheError(f"the cache {path}: {found}; {remedy} another cache with LAMELLA_CACHE")
+    return path

@@ -102,7 +102,7 @@ def test_a_layer_that_could_not_be_built_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     need_root()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0755", "tmpfs", tmp_path], check=True)
     try:
         with pytest.raises(CacheError, match=r"no space left for the layer cache; free some, or set LAMELLA_CACHE"):
             LayerCache(str(tmp_path)).add(KEY, LAYER_ZSTD, writing(os.urandom(4 << 20)))

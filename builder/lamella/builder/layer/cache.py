@@ -63,7 +63,7 @@ class LayerCache:
     """One folder of built layers, created on the first write."""
 
     def __init__(self, path: str | None = None) -> None:
-        self.path = os.path.join(path or cache_folder(), "layers")
+        self.path = os.path.join(cache_folder(path), "layers")
         self.blobs = os.path.join(self.path, "blobs")
         self.keys = os.path.join(self.path, "keys")
         self.notes = os.path.join(self.path, "notes")

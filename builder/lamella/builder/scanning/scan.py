@@ -70,7 +70,7 @@ def scan(
     a wheel that cannot be built.
     """
     located = locate(sys.prefix if prefix is None else prefix)
-    path = os.path.join(options.cache or cache_folder(), "hashes.sqlite")
+    path = os.path.join(cache_folder(options.cache), "hashes.sqlite")
     with shown(progress) as bars, contextlib.closing(Hashes(path)) as hashes, _no_collection():
         return _scan(prefix_of(located, hashes), options, hashes, bars)
 
@@ -132,7 +132,7 @@ def _collected(prefix: Prefix, options: ScanOptions, read: Read, progress: Progr
     """Collect every file that may ship. Reads none, except those of local projects to build as wheels."""
     folder = options.local or (os.curdir if options.working_directory and options.local is None else "")
     local = Local(folder, options.include, options.allow_large, asked=bool(options.local))
-    cache = options.cache or cache_folder()
+    cache = cache_folder(options.cache)
     collected = collect(prefix, local, cache)
     # This machine compiles for itself: for another platform, a local project is whatever its wheel contains.
     if options.wheels or prefix.is_foreign:

@@ -112,6 +112,7 @@ def leased(
 ) -> Iterator[Pulled]:
     """`pull`, and keep the environment's layers leased until the block ends. Raises what `pull` raises."""
     store = store or Store()
+    store.check_private()
     parsed = Reference.parse(reference)
     source = Remembered(store, lambda: open_storage(parsed, trust))
     try:

@@ -45,12 +45,13 @@ def make(store: Store, kind: str, diff_ids: Sequence[Digest], build: Callable[[s
     One process makes it, others wait for it. A crash leaves nothing that is found.
     """
     tree = path(store, kind, diff_ids)
+    home = store.writable()
+    home.check_private()
     final = os.path.dirname(tree)
     if os.path.isdir(final):
         with suppress(OSError):  # another user's store: used, but its times stay
             os.utime(final)
         return tree
-    home = store.writable()
     home.prepare()
     key = os.path.basename(final)
     lock_path = f"{home.path}/locks/{key}"

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.homes import cache_folder
 from lamella.layers.oci.documents import Digest
+from lamella.layers.permissions import stranger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -98,6 +99,12 @@ class Store:
                 return self if os.access(folder, os.W_OK, effective_ids=True) else Store(own_path())
         return self
 
+    def check_private(self) -> None:
+        """Raise `StoreError` if others than this user and root can change the store: they would choose what this user runs."""
+        if found := stranger(self.path):
+            remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
+            raise StoreError(f"the store {self.path}: {found}; {remedy} another store with LAMELLA_STORE")
+
     def prepare(self) -> None:
         """Make the store's missing folders. Raises `StoreError` if it can't."""
         with self.explained():
@@ -116,6 +123,8 @@ class Store:
                 os.fchmod(lock, 0o644)
             finally:
                 os.close(lock)
+        # Another user may have been faster, in a folder such as /tmp.
+        self.check_private()
 
     def is_made(self) -> bool:
         """Whether all of the store's folders are there: a full disk can end `prepare` in its middle."""

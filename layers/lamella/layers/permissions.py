@@ -1,0 +1,200 @@
+"""Whether other users could change a folder: a store or cache that they can write runs their code as this user.
+
+Not only the folder itself counts. Who can write a folder above it can put another one in its place, unless it is sticky,
+and who owns a link that leads there can change the link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+HOST_PROCESSES = 0xEFFFFFFC
+"""Inode of the PID namespace that the machine starts with. Source: linux/proc_ns.h, PROC_PID_INIT_INO."""
+
+_MAX_LINKS = 40
+# Source: linux/posix_acl_xattr.h and posix_acl.h.
+_ACL = "system.posix_acl_access"
+_ACL_USER, _ACL_OWNERS_GROUP, _ACL_GROUP = 0x02, 0x04, 0x08
+_WRITE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """One reason why others can change a folder."""
+
+    path: str
+    """The folder or link that they can write."""
+    who: str
+    """Who can, as the subject of a sentence."""
+    remedy: str
+    """A command that ends it; empty if there is none."""
+
+    def __str__(self) -> str:
+        return f"{self.who} can write {self.path}"
+
+
+def stranger(path: str) -> Stranger | None:
+    """The first reason why others than this user and root can change `path`, from the root down; None without one.
+
+    A part of the path that is missing is left out: this user makes it. In a container the modes of volumes are left out as
+    well: the pod decides who mounts them, and orchestrators open them to every user (an `emptyDir` is 0777).
+    """
+    path = os.path.abspath(path)
+    volumes = _volumes()
+    end = os.path.realpath(path)
+    for each, seen in _passed(path):
+        if found := _owned(each, seen):
+            return found
+        if stat.S_ISLNK(seen.st_mode) or _volume_of(each, volumes):
+            continue
+        # Of a sticky folder others can't rename what is not theirs; yet they can add to it.
+        if seen.st_mode & stat.S_ISVTX and each != end:
+            continue
+        if found := _open_to_others(each, seen):
+            return found
+    return None
+
+
+def _passed(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Each folder and link that the kernel passes on its way to `path`, as far as they exist."""
+    at, links = "/", 0
+    waiting = [part for part in reversed(path.split("/")) if part]
+    yield at, os.lstat(at)
+    while waiting:
+        part = waiting.pop()
+        if part in {".", ".."}:
+            at = os.path.dirname(at) if part == ".." else at
+            continue
+        following = os.path.join(at, part)
+        try:
+            seen = os.lstat(following)
+        except OSError:
+            return  # missing, or closed to this user
+        yield following, seen
+        if stat.S_ISLNK(seen.st_mode):
+            links += 1
+            if links > _MAX_LINKS:
+                return
+            target = os.readlink(following)
+            at = "/" if target.startswith("/") else at
+            waiting += [each for each in reversed(target.split("/")) if each]
+        else:
+            at = following
+
+
+def _owned(path: str, seen: os.stat_result) -> Stranger | None:
+    if seen.st_uid in {0, os.geteuid()} or _is_unmapped(seen.st_uid):
+        return None
+    return Stranger(path, f"its owner, {_name(seen.st_uid)},", "")
+
+
+def _open_to_others(path: str, seen: os.stat_result) -> Stranger | None:
+    if seen.st_mode & stat.S_IWOTH:
+        return Stranger(path, "every user", f"chmod o-w {path}")
+    if not seen.st_mode & stat.S_IWGRP:
+        return None
+    # With an access list the group's bits are the mask of all that it names.
+    users, groups = _writers(path, seen.st_gid)
+    for user in users:
+        if user not in {0, os.geteuid()}:
+            return Stranger(path, _name(user), f"setfacl -b {path}")
+    for group in groups:
+        if not _is_own(group):
+            return Stranger(path, f"group {_group_name(group)}", f"chmod g-w {path}")
+    return None
+
+
+def _writers(path: str, group: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Users and groups with write access to a folder of `group` that its group can write."""
+    try:
+        raw = os.getxattr(path, _ACL)
+    except (OSError, AttributeError):
+        return (), (group,)
+    entries = [(tag, name) for tag, allowed, name in struct.iter_unpack("<HHI", raw[4:]) if allowed & _WRITE]
+    users = [name for tag, name in entries if tag == _ACL_USER]
+    groups = [group for tag, _ in entries if tag == _ACL_OWNERS_GROUP]
+    return users, groups + [name for tag, name in entries if tag == _ACL_GROUP]
+
+
+def _is_own(group: int) -> bool:
+    """Whether nobody but this user and root is in `group`, as far as this machine's databases tell.
+
+    So is a user's private group, which distributions with the umask 002 give every user. A group without a name counts if
+    this process has it: Kubernetes gives `fsGroup` to the processes of one pod.
+    """
+    import grp
+    import pwd
+
+    if group == 0:
+        return True
+    try:
+        found = grp.getgrgid(group)
+    except KeyError:
+        return group in {os.getegid(), *os.getgroups()}
+    try:
+        me = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    if set(found.gr_mem) - {me.pw_name, "root"}:
+        return False
+    if found.gr_name == me.pw_name and me.pw_gid == group:
+        return True
+    # A directory service may list no users: then not even this one is found, and others may be in the group.
+    users = {each.pw_uid for each in pwd.getpwall() if each.pw_gid == group}
+    return (me.pw_uid in users or me.pw_name in found.gr_mem) and not users - {0, me.pw_uid}
+
+
+def _is_unmapped(user: int) -> bool:
+    """Whether `user` is what a user namespace shows in place of every user that it has no number for, such as root."""
+    try:
+        with open("/proc/self/uid_map", encoding="utf-8") as file:
+            whole = file.read().split() == ["0", "0", "4294967295"]
+        with open("/proc/sys/kernel/overflowuid", encoding="utf-8") as file:
+            return not whole and user == int(file.read())
+    except (OSError, ValueError):
+        return False
+
+
+def _volumes() -> tuple[str, ...]:
+    """Where volumes are mounted, if this process is in a container; the longest first."""
+    try:
+        if os.stat("/proc/self/ns/pid").st_ino == HOST_PROCESSES:
+            return ()
+        with open("/proc/self/mountinfo", "rb") as file:
+            points = [line.split(b" ")[4] for line in file]
+    except (OSError, IndexError):
+        return ()
+    # Source: proc(5); spaces and backslashes are octal escapes.
+    named = {
+        os.fsdecode(point.decode("latin-1").encode().decode("unicode_escape").encode("latin-1")) for point in points
+    }
+    return tuple(sorted(named - {"/"}, key=len, reverse=True))
+
+
+def _volume_of(path: str, volumes: tuple[str, ...]) -> str:
+    return next((each for each in volumes if path == each or path.startswith(f"{each}/")), "")
+
+
+def _name(user: int) -> str:
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(user).pw_name}"
+    except KeyError:
+        return f"user {user}"
+
+
+def _group_name(group: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)
