@@ -73,6 +73,7 @@ def test_every_error_of_the_builder_is_a_lamella_error(tmp_path: Path) -> None:
     assert isinstance(caught.value, NotAnEnvironment)
 
 
+@pytest.mark.slow
 def test_scan_and_push_take_the_running_interpreters_environment(made: Path, tmp_path: Path) -> None:
     code = f"""
 import sys

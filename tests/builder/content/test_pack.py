@@ -171,6 +171,7 @@ def test_byte_code_stands_where_its_path_sorts(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_files_size(tmp_path: Path) -> None:
     huge = tmp_path / "lib" / "huge"
     huge.parent.mkdir()

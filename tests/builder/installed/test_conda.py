@@ -106,6 +106,7 @@ def test_no_history_and_no_package_cache_are_needed(environment: Path, channel: 
     assert "meta" in {each.name for each in scan(str(environment)).packages if each.origin == "conda"}
 
 
+@pytest.mark.slow
 def test_pip_packages_stand_beside_conda_packages(environment: Path, tmp_path: Path) -> None:
     install(environment, wheel(tmp_path, "extra", "1.0", {"extra.py": ""}))
     scanned = scan(str(environment))
@@ -114,6 +115,7 @@ def test_pip_packages_stand_beside_conda_packages(environment: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.slow
 def test_files_that_pip_replaced_ship_as_pip_s_and_the_stale_record_is_a_finding(
     environment: Path, tmp_path: Path, version: str
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_broken_record_is_that_package_s_finding_and_no_crash(environment: Pat
     assert found.subject == "conda-meta/broken-1-0.json"
 
 
+@pytest.mark.slow
 def test_a_package_may_have_three_names_and_is_one(environment: Path, tmp_path: Path) -> None:
     # As conda's py-opencv has it, which is opencv-python to pip and cv2 to Python.
     info = environment / SITE / "opencv_python-4.0.dist-info"
@@ -351,6 +354,7 @@ def test_the_interpreter_of_a_conda_environment_is_conda_s_package(environment: 
     assert sys.version_info[:2] == tuple(map(int, SHORT.split(".")))
 
 
+@pytest.mark.slow
 def test_a_venv_over_conda_ships_conda_s_libraries_and_not_the_system_s(environment: Path, tmp_path: Path) -> None:
     over = str(venv(tmp_path / "env", python=str(environment / "bin" / "python")))
     of_system = {each.path: each.source for each in package(scan(over), "system-libraries").files}

@@ -49,6 +49,7 @@ def test_the_local_part_of_a_namespace_joins_the_installed_part(made: Path, tmp_
     assert shown(made, tmp_path / "app", *names) == (names, [])
 
 
+@pytest.mark.slow
 def test_so_does_one_whose_packages_say_that_they_have_other_parts(made: Path, tmp_path: Path) -> None:
     shipped_names, said = shown(made, tmp_path / "app", "joined/__init__.py", "joined/local.py", text=JOINS)
     assert (shipped_names, said) == ({"joined/local.py"}, [])

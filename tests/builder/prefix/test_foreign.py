@@ -71,6 +71,7 @@ def test_nothing_of_this_system_ships_for_another_machine(made: tuple[Path, Path
     assert not any(path.startswith("lib/system/") for path in shipped(scan(str(made[1]))))
 
 
+@pytest.mark.slow
 def test_a_pure_package_is_one_layer_on_every_machine(made: tuple[Path, Path], tmp_path: Path) -> None:
     reference = f"oci:{tmp_path}/layout:v1"
     for prefix in made:
@@ -187,6 +188,7 @@ def test_a_named_platform_may_add_a_variant_and_nothing_else(made: tuple[Path, P
         scan(str(made[1]), ScanOptions(platform=Platform("linux", "amd64")))
 
 
+@pytest.mark.slow
 def test_an_environment_for_another_machine_is_exported_here(made: tuple[Path, Path], tmp_path: Path) -> None:
     reference = f"oci:{tmp_path}/layout:v1"
     push(reference, scan(str(made[1])), cache=LayerCache(str(tmp_path / "cache")))

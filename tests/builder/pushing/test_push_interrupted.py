@@ -58,6 +58,7 @@ def kill_before_change(number: int, folder: str) -> None:
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["tag exists", "first push"])
+@pytest.mark.slow
 def test_a_push_to_a_layout_that_is_killed_at_any_change_leaves_the_tag_whole(tmp_path: Path, before: bool) -> None:
     cache, folder = tmp_path / "cache", tmp_path / "layout"
     old = small(tmp_path / "old", "value = 1\n")
