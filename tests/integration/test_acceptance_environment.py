@@ -72,7 +72,7 @@ def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.engine
 @pytest.mark.root
-def test_the_environment_runs_where_there_is_no_python(mounted: Path) -> None:
+def test_environment_runs_without_python_on_the_machine(mounted: Path) -> None:
     need_root()
     result = inside(mounted, "/opt/env/bin/python", "-c", LIBRARIES)
     assert (result.stdout, result.stderr) == ("3.0\n", "")
@@ -80,7 +80,7 @@ def test_the_environment_runs_where_there_is_no_python(mounted: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.root
-def test_console_scripts_and_pip_run_where_there_is_no_python(mounted: Path, science: Path) -> None:
+def test_console_scripts_and_pip_run_without_python_on_the_machine(mounted: Path, science: Path) -> None:
     assert inside(mounted, "/opt/env/bin/httpx", "--help").returncode in (0, 1)
     assert "numpy" in inside(mounted, "/opt/env/bin/f2py").stdout
     here = subprocess.run(

@@ -38,7 +38,7 @@ def fails(result: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["scan", "push"])
-def test_a_prefix_that_is_not_there(verb: str, lamella: Lamella, tmp_path: Path) -> None:
+def test_missing_prefix_is_reported(verb: str, lamella: Lamella, tmp_path: Path) -> None:
     target = [f"oci:{tmp_path}/layout:x"] if verb == "push" else []
     fails(lamella(verb, *target, tmp_path / "absent"), str(tmp_path / "absent"))
     assert not (tmp_path / "layout").exists()
@@ -57,14 +57,14 @@ def test_a_file_as_prefix(lamella: Lamella, tmp_path: Path) -> None:
     fails(lamella("scan", tmp_path / "file"), str(tmp_path / "file"))
 
 
-def test_a_file_where_the_layout_should_be(lamella: Lamella, tmp_path: Path, small: Path) -> None:
+def test_file_in_place_of_the_layout_is_reported(lamella: Lamella, tmp_path: Path, small: Path) -> None:
     (tmp_path / "file").write_text("mine")
     fails(lamella("push", f"oci:{tmp_path}/file:x", small), str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("verb", ["pull", "inspect"])
-def test_a_layout_that_is_not_there(verb: str, lamella: Lamella, tmp_path: Path) -> None:
+def test_missing_layout_is_reported(verb: str, lamella: Lamella, tmp_path: Path) -> None:
     fails(lamella(verb, f"oci:{tmp_path}/absent:x"), str(tmp_path / "absent"))
     assert not (tmp_path / "absent").exists()
 
@@ -83,7 +83,7 @@ def test_a_registry_that_is_down(verb: str, lamella: Lamella, small: Path) -> No
     fails(lamella(verb, f"localhost:{port}/team/envs:x", *prefix), f"localhost:{port}")
 
 
-def test_a_reference_that_is_none(lamella: Lamella) -> None:
+def test_invalid_reference_is_reported(lamella: Lamella) -> None:
     fails(lamella("pull", "https://user:hunter2@registry.example/team/envs:x"), "reference")
     assert "hunter2" not in lamella("pull", "https://user:hunter2@registry.example/team/envs:x").stderr
 

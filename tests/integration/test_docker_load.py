@@ -78,7 +78,7 @@ def test_docker_pulls_from_a_registry_and_runs_what_has_several_package_manifest
             assert greeted(docker, name) == "hello\n/opt/env\n"
 
 
-def test_an_engine_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_engine_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = package(tmp_path / "env", "thing", {"lib/x": "x"})
     cache = LayerCache(str(tmp_path / "cache"))
     reference = push(f"oci:{tmp_path}/out:x", environment(tmp_path / "env", one), cache=cache).reference

@@ -156,7 +156,7 @@ def test_leaving_gives_back_what_variables_were(tmp_path: Path, shell: str) -> N
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_many_first_activations_at_the_same_time_are_one(archive: Path, tmp_path: Path, shell: str) -> None:
+def test_concurrent_first_activations_relocate_once(archive: Path, tmp_path: Path, shell: str) -> None:
     place = unpacked(archive, tmp_path / "env")
 
     command = [need(shell), "-c", f". {place}/bin/activate && tool"]

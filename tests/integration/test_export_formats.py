@@ -88,7 +88,7 @@ def sh(shell: str, script: str) -> str:
     return ran.stdout
 
 
-def test_a_folder_works_where_it_was_exported_to(store: Store, reference: str, tmp_path: Path) -> None:
+def test_exported_folder_works_in_place(store: Store, reference: str, tmp_path: Path) -> None:
     made = export(reference, str(tmp_path / "env"), store=store)
 
     assert made.prefix == made.path == f"{tmp_path}/env"
@@ -180,7 +180,7 @@ def test_a_program_called_deactivate_is_not_taken_for_another_environment(
     )
 
 
-def test_what_was_moved_can_be_moved_again(store: Store, reference: str, tmp_path: Path) -> None:
+def test_moved_environment_can_be_moved_again(store: Store, reference: str, tmp_path: Path) -> None:
     export(reference, str(tmp_path / "first"), store=store)
 
     for name in ("second", "a third place", "4"):
@@ -231,7 +231,7 @@ def test_a_squashfs_image_is_made_for_the_path_at_which_it_is_mounted(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_is_there_already_is_left_alone(
+def test_existing_content_is_left_alone(
     store: Store,
     reference: str,
     tmp_path: Path,
@@ -283,7 +283,7 @@ def test_without_mksquashfs_the_message_says_what_to_install(
 
 
 @pytest.mark.parametrize("name", ["env.tar.xz", "env.tar", "env.tar.bz2", "env.TXZ", "env.7z", "env.tar.lz4", "env.gz"])
-def test_an_archive_that_is_not_written_is_no_folder_either(store: Store, tmp_path: Path, name: str) -> None:
+def test_unsupported_archive_suffix_is_refused(store: Store, tmp_path: Path, name: str) -> None:
     with pytest.raises(ExportError, match=r": \.\S+ archives are not supported; use .tar.gz, .tar.zst, .zip"):
         export("oci:nowhere:v1", str(tmp_path / name), store=store)
 
@@ -322,7 +322,7 @@ def test_links_that_can_not_be_made_are_not_made_copies_in_silence(
 
 @pytest.mark.root
 @pytest.mark.parametrize("format", ["dir", "tar.gz"])
-def test_a_full_disk_is_told_by_the_place_that_was_asked_for(
+def test_full_disk_is_reported_with_the_requested_path(
     store: Store,
     tmp_path: Path,
     format: Format,  # noqa: A002
@@ -364,7 +364,7 @@ def test_an_empty_folder_that_is_there_stays_the_folder_that_it_is(
 
 @pytest.mark.engine
 @pytest.mark.parametrize(("format", "there"), [("dir", False), ("dir", True), ("tar.gz", False), ("squashfs", False)])
-def test_what_a_killed_export_left_goes_with_the_next(
+def test_next_export_removes_the_remains_of_a_killed_one(
     store: Store,
     reference: str,
     tmp_path: Path,
@@ -392,7 +392,7 @@ def test_what_a_killed_export_left_goes_with_the_next(
     assert list((tmp_path / "out").rglob(".lamella-export-*")) == []
 
 
-def test_what_another_export_is_writing_stays(store: Store, reference: str, tmp_path: Path) -> None:
+def test_files_of_another_running_export_stay(store: Store, reference: str, tmp_path: Path) -> None:
     beside = tmp_path / ".lamella-export-12345678"
     beside.mkdir()
     folder = os.open(beside, os.O_RDONLY)

@@ -53,7 +53,7 @@ def passing(chance: random.Random) -> list[Fault]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_passes_is_not_noticed(tmp_path: Path, simulator: RegistrySimulator, seed: int) -> None:
+def test_passing_faults_leave_no_trace(tmp_path: Path, simulator: RegistrySimulator, seed: int) -> None:
     chance = random.Random(seed)
     simulator.ranges = chance.random() < 0.7
     simulator.faults = passing(chance)
@@ -83,7 +83,7 @@ def test_what_passes_is_not_noticed(tmp_path: Path, simulator: RegistrySimulator
     ],
     ids=["denied", "gone", "proxy", "short", "type", "other"],
 )
-def test_what_does_not_pass_is_one_sentence_and_nothing_in_the_store(
+def test_lasting_fault_is_one_sentence_and_leaves_no_partial_layer(
     tmp_path: Path, simulator: RegistrySimulator, fault: Fault, message: str
 ) -> None:
     copied = copy(publish(tmp_path / "layout", FILES), f"{simulator.host}/team/envs:v1")

@@ -127,7 +127,7 @@ def test_a_conda_environment_comes_back_as_it_was(conda: Path, tmp_path: Path) -
     assert os.readlink(found["share/native/link"]) == "data.bin"
 
 
-def test_what_a_build_wrote_its_prefix_into_holds_the_image_prefix(conda: Path, tmp_path: Path) -> None:
+def test_files_that_a_build_wrote_hold_the_image_prefix(conda: Path, tmp_path: Path) -> None:
     """libtool's, pkg-config's and CMake's files, Python's build configuration, and run paths."""
     found = unpacked(pushed(scan(str(conda)), tmp_path), tmp_path)
     for name in HOLD:
@@ -152,7 +152,7 @@ def test_certificates_and_what_a_post_link_script_made_ship(conda: Path, tmp_pat
         assert file.read() == "/opt/env\n"
 
 
-def test_what_is_hard_linked_into_a_package_cache_is_never_written_to(conda: Path, tmp_path: Path) -> None:
+def test_hard_links_into_a_package_cache_are_never_written(conda: Path, tmp_path: Path) -> None:
     cache = conda.parent / "cache"
     files = [path for path in cache.rglob("*") if path.is_file() and not path.is_symlink()]
     assert [path for path in files if path.stat().st_nlink > 1]

@@ -90,7 +90,9 @@ def log_folder(machine: Node, name: str, uid: str) -> Path:
 
 
 @pytest.mark.parametrize("block", [IMAGE_VOLUME, INIT_CONTAINER, NODE_STORE], ids=["image", "init", "node"])
-def test_each_pod_of_the_guide_runs_where_there_is_no_python(block: str, machine: Node, pushed: dict[str, str]) -> None:
+def test_each_pod_of_the_guide_runs_without_python_on_the_machine(
+    block: str, machine: Node, pushed: dict[str, str]
+) -> None:
     said = machine.run(here(block, pushed["1.0"]), "train", "0000-1")
 
     assert said.logs["main"] == "1.0\n", said
@@ -181,9 +183,7 @@ def test_a_pods_environment_is_taken_away_when_the_pod_is_gone_and_not_before(
     assert machine.restart("stays", "main") == "1.0\n"
 
 
-def test_nothing_is_taken_away_where_the_folder_of_logs_is_not_the_kubelets(
-    machine: Node, pushed: dict[str, str]
-) -> None:
+def test_nothing_is_removed_unless_the_folder_of_logs_is_the_kubelets(machine: Node, pushed: dict[str, str]) -> None:
     machine.run(here(NODE_STORE, pushed["1.0"]), "train", "0000-1")
     (machine.folder / "var/log/pods").mkdir(parents=True)
 

@@ -142,7 +142,7 @@ class WithoutOverlay(WithoutDescriptors):
         raise OSError(errno.ENODEV, "No such device")
 
 
-def test_each_rung_says_why_it_was_not_taken(store: Store, reference: str, tmp_path: Path) -> None:
+def test_each_skipped_rung_has_its_reason(store: Store, reference: str, tmp_path: Path) -> None:
     older = mount_with(WithoutDescriptors(), reference, str(tmp_path / "older"), store=store)
     without = mount_with(WithoutOverlay(), reference, str(tmp_path / "without"), store=store)
 
@@ -199,7 +199,7 @@ def test_changes_are_discarded_and_the_store_stays(
     assert content(target) == SHOWN
 
 
-def test_changes_are_kept_where_they_were_asked_to_be(store: Store, reference: str, tmp_path: Path) -> None:
+def test_changes_are_kept_in_the_requested_folder(store: Store, reference: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     kept = str(tmp_path / "kept")
     for expected in (SHOWN, {"a": "changed", "b": "2", "lib/c": "3"}):
@@ -261,9 +261,7 @@ def test_changes_of_two_mounts_do_not_go_to_one_folder(store: Store, reference: 
 
 
 @pytest.mark.parametrize("below", ["", "/changes"])
-def test_changes_are_not_kept_where_the_mount_would_hide_them(
-    store: Store, reference: str, tmp_path: Path, below: str
-) -> None:
+def test_changes_below_the_mount_are_refused(store: Store, reference: str, tmp_path: Path, below: str) -> None:
     target = str(tmp_path / "target")
 
     with pytest.raises(MountError, match=r"--changes .*: the mount at .*target would hide it"):
@@ -529,7 +527,7 @@ def test_a_mount_that_a_namespace_inherited_is_held_until_both_are_gone(
     assert left_over(store) == []
 
 
-def test_a_claim_of_a_namespace_that_is_gone_ends_where_every_process_is_seen(
+def test_claim_of_an_ended_namespace_ends_when_every_process_is_visible(
     store: Store, reference: str, tmp_path: Path
 ) -> None:
     with elsewhere(lambda: mount(reference, str(tmp_path / "target"), store=store)):
@@ -584,7 +582,7 @@ def test_a_claim_that_a_loss_of_power_tore_is_one_whose_method_is_not_known(
 
 
 @pytest.mark.parametrize("options", [MountOptions(), MountOptions(method="copies"), MountOptions(writable=True)])
-def test_what_root_mounts_is_for_everybody_whatever_roots_umask(reference: str, options: MountOptions) -> None:
+def test_roots_mount_is_readable_by_all_users_under_any_umask(reference: str, options: MountOptions) -> None:
     need_root()
     listed = json.dumps({"prefix": "/opt/env", "files": [{"path": "bin/where", "kind": "text"}]})
     with folder_of(0) as folder:
@@ -636,7 +634,7 @@ def test_a_mount_is_claimed_before_the_kernel_is_asked(store: Store, reference: 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("afterwards", ["umount", "mount"])
-def test_what_a_crash_left_is_cleared_away(
+def test_remains_of_a_crash_are_removed(
     store: Store, reference: str, tmp_path: Path, call: str, afterwards: str
 ) -> None:
     target = tmp_path / "target"
@@ -659,7 +657,7 @@ def test_what_a_crash_left_is_cleared_away(
     assert left_over(store) == []
 
 
-def test_a_crash_right_after_the_mount_is_cleared_away(store: Store, reference: str, tmp_path: Path) -> None:
+def test_remains_of_a_crash_right_after_the_mount_are_removed(store: Store, reference: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
 
     class Crashing(LinuxKernel):

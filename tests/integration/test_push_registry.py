@@ -215,7 +215,7 @@ def test_faults_that_pass_are_not_noticed_by_a_push(tmp_path: Path, simulator: R
     ],
     ids=["denied", "full", "login", "manifest", "tag", "proxy"],
 )
-def test_a_push_that_fails_says_why_and_leaves_the_tag_whole(
+def test_failed_push_reports_its_reason_and_leaves_the_tag_whole(
     tmp_path: Path, simulator: RegistrySimulator, fault: Fault, message: str
 ) -> None:
     reference = f"{simulator.host}/team/envs:v1"

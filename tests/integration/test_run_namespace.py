@@ -143,11 +143,11 @@ def test_the_exit_code_is_the_commands(node: Node) -> None:
     assert node.run(node.publish(), "sh", "-c", "exit 7") == 7
 
 
-def test_a_command_that_dies_of_a_signal_gives_what_a_shell_would_say(node: Node) -> None:
+def test_exit_code_after_a_signal_is_the_shells(node: Node) -> None:
     assert node.run(node.publish(), "sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
 
 
-def test_the_command_ignores_no_signal_that_it_did_not_ask_to_ignore(
+def test_command_starts_with_the_signals_that_python_ignores_restored(
     node: Node, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = ("grep", "SigIgn", "/proc/self/status")
@@ -169,11 +169,11 @@ def test_an_empty_path_does_not_become_the_current_folder(
     assert capfd.readouterr().out == f"/opt/env/bin:{os.defpath}\n"
 
 
-def test_a_closed_pipe_ends_the_command_as_it_does_elsewhere(node: Node) -> None:
+def test_closed_pipe_ends_the_command(node: Node) -> None:
     assert node.run(node.publish(), "sh", "-c", "kill -PIPE $$") == 128 + signal.SIGPIPE
 
 
-def test_a_command_that_is_not_there_is_named(node: Node) -> None:
+def test_missing_command_is_named(node: Node) -> None:
     with pytest.raises(CannotRun, match="nothing-like-it: no such command") as raised:
         node.run(node.publish(), "nothing-like-it")
 
@@ -181,7 +181,7 @@ def test_a_command_that_is_not_there_is_named(node: Node) -> None:
 
 
 @pytest.mark.parametrize(("command", "code"), [("/opt/env/bin/notes", 126), ("broken", 127)])
-def test_a_command_that_can_not_be_executed_is_named(node: Node, command: str, code: int) -> None:
+def test_command_that_cannot_be_executed_is_named(node: Node, command: str, code: int) -> None:
     with pytest.raises(CannotRun, match=r"/opt/env/bin/\w+: cannot execute") as raised:
         node.run(node.publish(), command)
 
@@ -314,7 +314,7 @@ def test_an_ordinary_user_runs_more_layers_of_roots_than_one_overlay_takes(
     assert int(capfd.readouterr().out) == len("".join(map(str, range(620))))
 
 
-def test_what_an_ordinary_user_made_of_roots_layers_is_kept_while_it_is_used(roots: Node) -> None:
+def test_users_tree_of_roots_layers_is_kept_while_in_use(roots: Node) -> None:
     from lamella.layers.upkeep.gc import gc
 
     reference = roots.publish(*({f"lib/{number}": str(number)} for number in range(620)))
@@ -437,7 +437,7 @@ def test_without_overlays_a_tree_of_links_is_bound_at_the_prefix(
     assert capfd.readouterr().out == "hello from /opt/env/bin/hello\none.py\ntwo.py\n"
 
 
-def test_a_file_where_the_prefix_has_a_folder_is_named(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+def test_file_in_place_of_a_folder_of_the_prefix_is_named(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     (node.folder / "file").write_text("")
 
     assert node.run(node.publish(prefix=f"{node.folder}/file/env"), "hello", notify=print) == 0
@@ -528,7 +528,7 @@ def test_command_inherits_ignored_signals(tmp_path: Path, options: list[str]) ->
         assert process.wait(timeout=60) == 9
 
 
-def test_a_signal_that_comes_while_layers_are_pulled_ends_both() -> None:
+def test_signal_during_a_pull_ends_parent_and_child() -> None:
     need_root()
     program = """
 import os, signal, sys

@@ -268,7 +268,7 @@ def test_no_byte_of_any_secret_is_in_what_was_pushed(layout: Path) -> None:
     ids=" ".join,
 )
 @pytest.mark.parametrize("debug", [False, True])
-def test_no_byte_of_any_secret_is_said(places: Places, arguments: list[str], debug: bool) -> None:
+def test_no_byte_of_any_secret_is_printed(places: Places, arguments: list[str], debug: bool) -> None:
     done = lamella(places, *arguments, places.environment, "--local", places.work, debug=debug)
     assert done.stdout + done.stderr
     assert found_in(done.stdout + done.stderr) == set()

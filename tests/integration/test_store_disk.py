@@ -241,7 +241,7 @@ def test_a_user_reads_what_root_pulled_with_a_closed_umask(references: list[str]
         assert as_user(NOBODY, lambda: verify(store).damaged) == ()
 
 
-def test_what_a_user_leases_in_roots_store_stays(references: list[str]) -> None:
+def test_layers_that_a_user_leases_in_roots_store_stay(references: list[str]) -> None:
     need_root()
     with folder_of(0) as folder:
         store = Store(str(folder / "store"))

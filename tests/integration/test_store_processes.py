@@ -141,7 +141,7 @@ def test_many_processes_pull_5_overlapping_environments_and_free_all_in_a_loop(t
     assert tars.snapshot(f"{store.path}/layers") == tars.snapshot(f"{fresh.path}/layers")
 
 
-def test_a_layer_is_fetched_once_among_processes_that_want_it_at_once(tmp_path: Path) -> None:
+def test_concurrent_processes_fetch_each_layer_once(tmp_path: Path) -> None:
     made = packages(8)
     publish_layers(OciLayout(str(tmp_path / "layout"), create=True), "env", made)
     say = (

@@ -87,7 +87,7 @@ def test_no_public_name_hides_a_room_or_module_of_the_package() -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_public_function_says_its_errors(name: str) -> None:
+def test_every_public_function_documents_its_errors(name: str) -> None:
     assert "Raises " in " ".join((getattr(lamella.layers, name).__doc__ or "").split())
 
 

@@ -59,7 +59,7 @@ def test_a_tag_names_the_last_that_was_pushed_with_it(tmp_path: Path) -> None:
     assert layout.tags() == ["v1", "v2"]
 
 
-def test_what_other_tools_wrote_into_the_index_stays(tmp_path: Path) -> None:
+def test_entries_of_other_tools_in_the_index_stay(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path), create=True)
     push_image(layout, [b"one"], "v1")
     index = json.loads((tmp_path / "index.json").read_text())
@@ -100,7 +100,7 @@ def test_a_damaged_blob_is_not_handed_out(tmp_path: Path) -> None:
         stream.read()
 
 
-def test_a_missing_blob_is_told(tmp_path: Path) -> None:
+def test_missing_blob_is_reported(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path), create=True)
     blob(b"content").pushed(layout)
     with pytest.raises(NotFound, match="is not in the layout"), layout.fetch(blob(b"other").descriptor):
@@ -117,7 +117,7 @@ def test_content_that_is_not_the_descriptors_is_refused_and_leaves_nothing(tmp_p
     assert not folder.exists()
 
 
-def test_a_missing_tag_is_told_with_those_that_are_there(tmp_path: Path) -> None:
+def test_missing_tag_is_reported_with_the_existing_tags(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path), create=True)
     for number in range(12):
         push_image(layout, [b"one"], f"v{number:02}")
@@ -125,7 +125,7 @@ def test_a_missing_tag_is_told_with_those_that_are_there(tmp_path: Path) -> None
         layout.resolve("nope")
 
 
-def test_a_layout_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> None:
+def test_reading_a_missing_layout_does_not_create_it(tmp_path: Path) -> None:
     folder = tmp_path / "layout"
     with pytest.raises(NotFound, match=f"{folder}: no such OCI layout"):
         OciLayout(str(folder))
@@ -137,7 +137,7 @@ def test_a_layout_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> No
     assert not folder.exists()
 
 
-def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
+def test_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="is a file, not the folder of an OCI layout"):
         OciLayout(str(tmp_path / "file"), create=True)
@@ -163,7 +163,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         ("index.json", None, "is missing: the layout is damaged"),
     ],
 )
-def test_a_damaged_layout_is_told(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+def test_damaged_layout_is_reported(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     push_image(OciLayout(str(tmp_path), create=True), [b"one"], "v1")
     (tmp_path / name).unlink()
     if content is not None:
@@ -183,7 +183,7 @@ def test_a_digest_can_not_lead_out_of_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_full_disk_is_told_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_leaves_no_partial_files(tmp_path: Path) -> None:
     need_root()
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -205,7 +205,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_made(tmp_path: Path) -> Non
 
 
 @pytest.mark.root
-def test_a_layout_that_may_not_be_written_is_told() -> None:
+def test_read_only_layout_is_reported() -> None:
     with folder_of(0) as folder:
         push_image(OciLayout(str(folder), create=True), [b"one"], "v1")
 
@@ -242,7 +242,7 @@ for number in range(5):
             assert len(stream.read()) == descriptor.size
 
 
-def test_what_a_killed_pusher_left_is_swept_away_later(tmp_path: Path) -> None:
+def test_remains_of_a_killed_pusher_are_removed_later(tmp_path: Path) -> None:
     folder = tmp_path / "layout"
     push_image(OciLayout(str(folder), create=True), [b"one"], "v1")
     code = f"""
@@ -307,7 +307,7 @@ def test_a_layout_has_no_neighbours_to_mount_from(tmp_path: Path) -> None:
     assert not OciLayout(str(tmp_path / "layout"), create=True).mount(blob(b"content").descriptor, "team/other")
 
 
-def test_a_manifest_that_does_not_say_what_it_is_is_told(tmp_path: Path) -> None:
+def test_manifest_without_a_media_type_is_reported(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path), create=True)
     thing = Blob(Descriptor.of(MANIFEST, b"{}"), b"{}").pushed(layout)
     with pytest.raises(InvalidContent, match=": no mediaType"):

@@ -68,7 +68,7 @@ def test_skopeo_copies_what_was_copied(tmp_path: Path, layout: str) -> None:
     assert OciLayout(f"{tmp_path}/theirs").resolve("v1").digest == ours.digest
 
 
-def test_what_is_there_is_not_sent(simulator: RegistrySimulator, layout: str) -> None:
+def test_existing_content_is_not_sent(simulator: RegistrySimulator, layout: str) -> None:
     copy(layout, f"{simulator.host}/team/envs:v1")
     simulator.requests.clear()
     again = copy(layout, f"{simulator.host}/team/envs:v2")
@@ -254,7 +254,7 @@ def test_indexes_within_indexes_have_an_end(tmp_path: Path) -> None:
         list(walk(layout, deep))
 
 
-def test_what_is_no_image_is_not_copied(tmp_path: Path) -> None:
+def test_manifest_of_another_kind_is_not_copied(tmp_path: Path) -> None:
     layout = OciLayout(str(tmp_path / "layout"), create=True)
     layout.push(blob(b"content").descriptor, lambda: BytesIO(b"content"), tag="v1")
     with pytest.raises(InvalidContent, match=f"{LAYER_TAR} is neither an image nor an index".replace("+", r"\+")):

@@ -56,7 +56,7 @@ def test_a_digest_goes_before_a_tag(layout: OciLayout) -> None:
     assert published.read_index(layout, V1, Trust()).descriptor != first.descriptor
 
 
-def test_a_platform_that_is_not_there_is_told_with_those_that_are(layout: OciLayout) -> None:
+def test_missing_platform_is_reported_with_the_existing_platforms(layout: OciLayout) -> None:
     push_environment(layout, platforms=[AMD64, ARM64])
     found = published.read_index(layout, V1, Trust())
     with pytest.raises(
@@ -73,7 +73,7 @@ def test_an_environment_without_a_variant_serves_any(layout: OciLayout) -> None:
     )
 
 
-def test_an_image_of_somebody_else_is_told(layout: OciLayout) -> None:
+def test_image_without_packages_of_lamella_is_reported(layout: OciLayout) -> None:
     manifest = push_image(layout, [b"content"], "v1")
     with pytest.raises(InvalidContent, match=r"not pushed by lamella, its media type is application/vnd\.oci"):
         published.read_index(layout, V1, Trust())
@@ -83,7 +83,7 @@ def test_an_image_of_somebody_else_is_told(layout: OciLayout) -> None:
         published.read_index(layout, V1, Trust())
 
 
-def test_a_tag_that_is_not_there_is_told(layout: OciLayout) -> None:
+def test_missing_tag_is_reported(layout: OciLayout) -> None:
     push_environment(layout, "v2")
     with pytest.raises(NotFound, match=r": no tag 'v1'.*; it has v2"):
         published.read_index(layout, V1, Trust())
@@ -112,7 +112,7 @@ def test_an_image_prefix_that_leads_elsewhere_is_refused(layout: OciLayout, pref
         published.read_index(layout, V1, Trust())
 
 
-def test_a_package_manifest_that_is_none_is_refused(layout: OciLayout) -> None:
+def test_invalid_package_manifest_is_refused(layout: OciLayout) -> None:
     thing = blob(b"content").pushed(layout)
     entry = Descriptor(LAYER_TAR, thing.descriptor.digest, thing.descriptor.size, {IMAGE: "sha256:0"})
     index = Index((entry,)).to_json()

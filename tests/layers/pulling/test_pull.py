@@ -187,9 +187,7 @@ def test_the_first_bad_layer_stops_the_pull_and_good_ones_stay_whole(
 
 
 @pytest.mark.usefixtures("either_way")
-def test_a_pull_that_failed_goes_on_where_it_was(
-    store: Store, layout: OciLayout, reference: str, tmp_path: Path
-) -> None:
+def test_failed_pull_resumes(store: Store, layout: OciLayout, reference: str, tmp_path: Path) -> None:
     made = packages("abc")
     publish_layers(layout, "env", made)
     missing = made[2][0].descriptor.digest.hex

@@ -62,7 +62,7 @@ def test_a_layer_refused_at_its_beginning_is_not_sent_to_its_end(worker: Worker,
         worker.receive(BytesIO(blob), layer, str(tmp_path / "layer"))
 
 
-def test_what_the_file_system_refuses_is_the_same_error(worker: Worker, tmp_path: Path) -> None:
+def test_refusal_of_the_file_system_is_the_same_error(worker: Worker, tmp_path: Path) -> None:
     layer, blob = tars.layer(tars.tree({"opt/env/a": b"a"}))
     with pytest.raises(FileNotFoundError, match="missing/layer"):
         worker.receive(BytesIO(blob), layer, str(tmp_path / "missing" / "layer"))

@@ -31,12 +31,12 @@ def test_the_machine_s_own_bundle_serves_an_openssl_that_looks_elsewhere(prefix:
     assert asked(prefix, (), tmp_path / "bundle.crt") == f"{tmp_path}/bundle.crt", "it looks where no node has any"
 
 
-def test_the_environment_s_certifi_serves_where_the_machine_has_no_bundle(prefix: Path, tmp_path: Path) -> None:
+def test_certifi_of_the_environment_serves_without_a_bundle_on_the_machine(prefix: Path, tmp_path: Path) -> None:
     assert asked(prefix, (f"{tmp_path}/no",)) == f"{prefix}/lib/python3.12/site-packages/certifi/cacert.pem"
     assert asked(tmp_path, (f"{tmp_path}/no",)) == ""
 
 
-def test_nothing_is_set_where_openssl_finds_some(prefix: Path, tmp_path: Path) -> None:
+def test_nothing_is_set_if_openssl_finds_certificates(prefix: Path, tmp_path: Path) -> None:
     folder = tmp_path / "certs"
     folder.mkdir()
     assert asked(prefix, (f"{tmp_path}/cert.pem", str(folder))), "a folder without certificates does not count"
@@ -45,6 +45,6 @@ def test_nothing_is_set_where_openssl_finds_some(prefix: Path, tmp_path: Path) -
     assert asked(prefix, None) == "", "the environment brings its own"
 
 
-def test_what_the_user_set_stays(prefix: Path) -> None:
+def test_variables_of_the_user_stay(prefix: Path) -> None:
     assert asked(prefix, (), SSL_CERT_FILE="/mine.pem") == ""
     assert asked(prefix, (), SSL_CERT_DIR="/mine") == ""

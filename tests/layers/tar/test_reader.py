@@ -172,3 +172,9 @@ def test_a_file_beyond_8_gib_has_its_size_in_a_pax_record() -> None:
     large = 9 << 30
     archive = Archive(io.BytesIO(tars.pax({b"size": b"%d" % large}) + tars.header(b"f") + END))
     assert next(iter(archive)).size == large
+
+
+def test_tar_with_half_an_end_marker_is_cut_short() -> None:
+    with pytest.raises(InvalidContent, match="ends without its end marker"):
+        list(Archive(io.BytesIO(tars.header(b"f") + bytes(512))))
+    assert [entry.path for entry in Archive(io.BytesIO(tars.header(b"f") + bytes(1024)))] == [b"f"]
