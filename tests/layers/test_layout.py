@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from lamella.layers import layout
 from lamella.layers.errors import InvalidContent, NotFound, StoreError
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import MANIFEST, Descriptor, Digest
@@ -39,7 +41,9 @@ def test_a_layout_holds_its_marker_its_index_and_its_blobs(tmp_path: Path) -> No
     ]
     assert len(files(folder / "blobs" / "sha256")) == 3
     assert not [name for name in files(folder) if "partial" in name]
-    assert all(stat.S_IMODE((folder / name).stat().st_mode) == 0o644 for name in files(folder))
+    modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in files(folder)}
+    assert modes.pop(".lock") == 0o600, "readers can't lock it"
+    assert set(modes.values()) == {0o644}
 
 
 @pytest.mark.engine
@@ -413,3 +417,30 @@ def test_a_clock_that_jumps_takes_no_file_of_a_live_pusher(tmp_path: Path) -> No
     layout.push(slow.descriptor, lambda: Slow(slow.content))
     assert layout.exists(slow.descriptor)
     assert layout.tags() == ["v1", "v2"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("mode", "lockable"), [(0o755, False), (0o775, False), (0o777, True)])
+def test_only_those_who_may_write_a_layout_can_lock_it(mode: int, lockable: bool) -> None:
+    with folder_of(0) as folder:
+        folder.chmod(mode)
+        push_image(OciLayout(str(folder), create=True), [b"one"], "v1")
+
+        def open_lock() -> bool:
+            try:
+                os.close(os.open(folder / ".lock", os.O_RDONLY))
+            except PermissionError:
+                return False
+            return True
+
+        assert as_user(NOBODY, open_lock) == lockable
+
+
+def test_a_wait_for_another_push_ends_with_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "PATIENCE", 0.05)
+    push_image(OciLayout(str(tmp_path), create=True), [b"one"], "v1")
+    with (tmp_path / ".lock").open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=r": locked by another process for 0\.05 s; end it, then push again"):
+            push_image(OciLayout(str(tmp_path)), [b"two"], "v2")
+    push_image(OciLayout(str(tmp_path)), [b"two"], "v2")

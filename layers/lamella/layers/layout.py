@@ -20,6 +20,7 @@ from lamella.layers.errors import InvalidContent, NotFound, StoreError
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import listed
+from lamella.layers.text import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,10 @@ REF_NAME = "org.opencontainers.image.ref.name"
 _MARKER = canonical_json({"imageLayoutVersion": "1.0.0"})
 _EMPTY_INDEX = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
 _PARTIAL = ".partial-"
+_LOCK = ".lock"
+PATIENCE = 60.0
+"""Seconds to wait for another push, which holds the lock for milliseconds."""
+_POLL = 0.01
 _STALE = 24 * 3600
 """Age in seconds of a partial file that is removed if its writer is gone too: clocks jump, so the lock decides."""
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
@@ -158,7 +163,7 @@ class OciLayout:
             elif name == "blobs":
                 if not _only_blobs(path):
                     return False
-            elif not name.startswith(_PARTIAL):
+            elif name != _LOCK and not name.startswith(_PARTIAL):
                 return False
         return True
 
@@ -197,7 +202,7 @@ class OciLayout:
             if error.errno not in _NO_LINKS:
                 raise
             # rename(2) replaces: two that make a layout at once take turns.
-            with _locked(self._folder):
+            with self._locked():
                 if not os.path.lexists(path):
                     os.replace(partial, path)
 
@@ -207,7 +212,9 @@ class OciLayout:
         while True:
             path = os.path.join(self._folder, f"{_PARTIAL}{os.urandom(8).hex()}")
             with open(path, "xb") as file:
-                _lock(file.fileno())
+                # Without locks on this file system, a sweep can't lock it either, and leaves it alone.
+                with contextlib.suppress(OSError):
+                    _lock(file.fileno())
                 # A sweep between the two calls took it; the next name is as good.
                 if not os.fstat(file.fileno()).st_nlink:
                     continue
@@ -223,8 +230,7 @@ class OciLayout:
         entry["annotations"] = dict(descriptor.annotations) | {REF_NAME: tag}
         # Also what others wrote: after a power cut a tag must not name files that are gone.
         self._sync()
-        # index.json itself is replaced at every change; a lock on it would lock yesterday's file.
-        with _locked(os.path.join(self._folder, "oci-layout")):
+        with self._locked():
             index = self._index()
             # Entries stay as they were written: other tools keep fields there that Descriptor does not know.
             others = [other for other in index["manifests"] if _tag_of(other) != tag]
@@ -232,6 +238,37 @@ class OciLayout:
             self._write(os.path.join(self._folder, "index.json"), _writer(canonical_json(index)))
             _sync_folder(self._folder)
             self._sweep()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the layout's lock, which orders the changes of index.json."""
+
+        descriptor = self._open_lock()
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not _lock(descriptor):
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"{self._folder}: locked by another process for {seconds(PATIENCE)}; end it, then push again"
+                    )
+                time.sleep(_POLL)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        # A file of its own, closed to those who may only read the layout: flock(2) asks for no right to write. Open for
+        # writing, since NFS gives no exclusive lock otherwise.
+        path = os.path.join(self._folder, _LOCK)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(path, flags)
+        writers = os.stat(self._folder).st_mode & 0o222
+        with contextlib.suppress(OSError):  # a file system without modes
+            os.fchmod(descriptor, 0o600 | writers | writers << 1)
+        return descriptor
 
     def _sync(self) -> None:
         """Make the names of all blobs durable; their bytes were synced before they had names."""
@@ -299,30 +336,13 @@ class _Translating:
             raise _failure(error, f"can't read the layout {self._folder}") from error
 
 
-@contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Hold the lock of a file or folder."""
-    import fcntl
-
-    try:
-        # NFS gives no exclusive lock of a file that is open for reading alone.
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except (PermissionError, IsADirectoryError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _lock(descriptor: int) -> bool:
-    """Lock an open file; False if another process holds it, or if the file system has no locks."""
+    """Lock an open file; False if another process holds the lock."""
     import fcntl
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 
