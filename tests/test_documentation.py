@@ -137,6 +137,22 @@ def test_every_link_to_a_heading_has_its_heading(page: Path) -> None:
     assert [link for link in links if link[1] not in anchors(link[0])] == []
 
 
+def installed_by_name(text: str) -> list[str]:
+    """The arguments of installers in `text` that name Lamella on an index."""
+    arguments = re.findall(r"\b(?:(?:pip|pipx|conda|mamba|uv tool) install|uvx|pipx run) ([^\n`]*)", text)
+    return [word for line in arguments for word in line.split() if re.fullmatch(r"['\"]?lamella\b[^./@]*", word)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_no_page_installs_lamella_from_an_index_by_its_name(page: Path) -> None:
+    # It is not published: the first to register the name would run beside a registry's password.
+    assert installed_by_name("python -m pip install -q lamella[sign] && uvx lamella scan") == [
+        "lamella[sign]",
+        "lamella",
+    ]
+    assert installed_by_name(page.read_text()) == []
+
+
 def test_every_decision_is_in_the_index_and_has_each_section() -> None:
     index = (ROOT / "docs/adr/README.md").read_text()
     for page in ROOT.glob("docs/adr/*.md"):

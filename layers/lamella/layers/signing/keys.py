@@ -121,4 +121,6 @@ def _cryptography() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise SignatureError("signatures need the cryptography package: install lamella[sign]") from error
+        raise SignatureError(
+            "signatures need the package cryptography, which the extra lamella[sign] installs; install it"
+        ) from error
