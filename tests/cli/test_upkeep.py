@@ -13,9 +13,11 @@ import pytest
 
 from lamella.cli.errors import UsageError
 from lamella.cli.verbs.gc import age_of, size_of
+from lamella.layers import sign
 from lamella.layers.pulling.pull import leased
 from lamella.layers.store.store import Store
 from support.distribution import distribution
+from support.keys import key_pair
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -112,6 +114,22 @@ def test_attached_files_are_listed_and_fetched(node: Node, tmp_path: Path) -> No
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert node("fetch", node.reference, tmp_path / "out", "--type", kind, "--force").returncode == 0
     assert node("attach", node.reference, "x", "--type", kind, "--annotation", "nothing").returncode == 2
+
+
+def test_inspect_lists_signatures_and_everything_attached(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "uv.lock").write_text("version = 1")
+    assert "\nnot signed\n" in node("inspect", node.reference).stdout
+    private, public = key_pair(tmp_path)
+    sign(node.reference, private)
+    node("attach", node.reference, tmp_path / "uv.lock", "--type", "application/vnd.example.lock")
+    shown = node("inspect", node.reference).stdout
+    assert re.search(r"^signed by key \S+ \(not verified: --require-signature KEY verifies it\)$", shown, re.MULTILINE)
+    assert re.search(r"^artifact +application/vnd\.example\.lock .* uv\.lock$", shown, re.MULTILINE)
+    verified = node("inspect", node.reference, "--require-signature", public).stdout
+    assert re.search(r"^signed by key \S+ \(verified\)$", verified, re.MULTILINE)
+    document = node.json("inspect", node.reference)
+    assert [signature["verified"] for signature in document["signatures"]] == [False]
+    assert [(each["kind"], each["files"][0]["name"]) for each in document["artifacts"]] == [("artifact", "uv.lock")]
 
 
 def test_gc_frees_what_its_dry_run_showed(node: Node) -> None:

@@ -46,7 +46,7 @@ VERBS = {
     "export": Verb("write an ordinary copy for machines without Lamella"),
     "inspect": Verb("show the packages and layers of a reference", needs_linux=False),
     "diff": Verb("compare two environments, and count the bytes to move", needs_linux=False),
-    "tags": Verb("list the tags of a repository or OCI layout folder", needs_linux=False),
+    "tags": Verb("list the tags of environments in a repository or OCI layout folder", needs_linux=False),
     "copy": Verb("copy an environment between registries and folders", needs_linux=False),
     "attach": Verb("attach files to an environment, as an OCI artifact", needs_linux=False),
     "artifacts": Verb("list the artifacts attached to an environment", needs_linux=False),

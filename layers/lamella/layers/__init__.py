@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from lamella.layers.published.package import PublishedPackage
     from lamella.layers.published.preflight import unmet_needs
     from lamella.layers.published.shared_layers import Shared
+    from lamella.layers.published.tagged import tags
     from lamella.layers.published.validate import Fault, VerifiedReference, verify_reference
     from lamella.layers.pulling.pull import Pulled, PullPlan, pull
     from lamella.layers.registry.login import login, logout, registry_name
     from lamella.layers.running.run import exec_command, run
     from lamella.layers.signing.cosign import sign, verify_signature
     from lamella.layers.signing.keys import private_key
-    from lamella.layers.storages import tags
     from lamella.layers.store.store import Store
     from lamella.layers.trust import Trust
     from lamella.layers.upkeep.gc import Freed, gc
@@ -164,13 +164,13 @@ _NAMES_OF_MODULES = {
     "published.package": "PublishedPackage",
     "published.preflight": "unmet_needs",
     "published.shared_layers": "Shared",
+    "published.tagged": "tags",
     "published.validate": "Fault VerifiedReference verify_reference",
     "pulling.pull": "PullPlan Pulled pull",
     "registry.login": "login logout registry_name",
     "running.run": "exec_command run",
     "signing.cosign": "sign verify_signature",
     "signing.keys": "private_key",
-    "storages": "tags",
     "store.store": "Store",
     "trust": "Trust",
     "upkeep.gc": "Freed gc",

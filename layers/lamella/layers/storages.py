@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamella.layers import policy
-from lamella.layers.oci.reference import Reference
-from lamella.layers.oci.tags import is_derived
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
+    from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
+    from lamella.layers.trust import Trust
 
 
 def open_storage(reference: Reference, trust: Trust, *, create: bool = False, mirrors: bool = True) -> Storage:
@@ -41,12 +39,3 @@ def trust_for(other: Reference, goal: Reference, trust: Trust) -> Trust:
     password, and plain HTTP to a private registry is not a reason to send a public one's credentials that way.
     """
     return replace(trust, insecure=trust.insecure and (goal.is_layout or other.registry == goal.registry))
-
-
-def tags(reference: str, *, trust: Trust = Trust()) -> list[str]:
-    """List the tags of the repository or layout folder that `reference` names, sorted; its own tag is ignored.
-
-    Leaves out tags made of a digest (referrers and signatures). Raises `NotFound`, `Denied`, `Unreachable`.
-    """
-    with contextlib.closing(open_storage(Reference.parse(reference), trust)) as storage:
-        return [tag for tag in storage.tags() if not is_derived(tag)]

@@ -20,7 +20,6 @@ from lamella.layers.published.tree import walk
 from lamella.layers.published.validate import verify_reference
 from lamella.layers.registry.repository import Registry
 from lamella.layers.signing import cosign
-from lamella.layers.storages import tags
 from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.engines import need
@@ -259,18 +258,3 @@ def test_manifest_of_another_kind_is_not_copied(tmp_path: Path) -> None:
     layout.push(blob(b"content").descriptor, lambda: BytesIO(b"content"), tag="v1")
     with pytest.raises(InvalidContent, match=f"{LAYER_TAR} is neither an image nor an index".replace("+", r"\+")):
         copy(f"oci:{tmp_path}/layout:v1", f"oci:{tmp_path}/other:v1")
-
-
-def test_tags_are_listed_without_those_made_of_digests(simulator: RegistrySimulator) -> None:
-    registry = Registry(simulator.host, "team/envs")
-    for tag in ("v2", "v1", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
-        push_image(registry, [b"content"], tag)
-    registry.close()
-    assert tags(f"{simulator.host}/team/envs") == ["v1", "v2"]
-
-
-def test_tags_of_a_registry_that_is_down_are_an_error() -> None:
-    with RegistrySimulator().serving() as simulator:
-        host = simulator.host
-    with pytest.raises(Unreachable):
-        tags(f"{host}/team/envs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.annotations import DRIVERS, GLIBC, IMAGE, PACKAGE, PREFIX
-from lamella.layers.oci.documents import INDEX, LAYER_TAR, Descriptor, Digest, Index, Platform
+from lamella.layers.oci.documents import INDEX, LAYER_TAR, MANIFEST, Descriptor, Digest, Index, Manifest, Platform
 from lamella.layers.oci.reference import Reference
+from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment as published
 from lamella.layers.trust import Trust
 from support.published import AMD64, ARM64, Blob, blob, image, push_environment, push_image, push_index
@@ -73,13 +75,32 @@ def test_an_environment_without_a_variant_serves_any(layout: OciLayout) -> None:
     )
 
 
-def test_image_without_packages_of_lamella_is_reported(layout: OciLayout) -> None:
+def test_an_image_without_its_index_is_named_with_the_copy_that_takes_all(layout: OciLayout) -> None:
     manifest = push_image(layout, [b"content"], "v1")
-    with pytest.raises(InvalidContent, match=r"not pushed by lamella, its media type is application/vnd\.oci"):
+    with pytest.raises(
+        InvalidContent,
+        match=r"an image for linux/amd64 without an index of packages; .* lamella copy SOURCE .*; else push .* lamella push",
+    ):
+        published.read_index(layout, V1, Trust())
+    environment = Index.parse(push_environment(layout, "whole").content)
+    layout.push(
+        packed := replace(environment.manifests[1], annotations={}, platform=None),
+        lambda: BytesIO(fetch_document(layout, packed)),
+        tag="v1",
+    )
+    with pytest.raises(InvalidContent, match="the package manifest of an environment, without its index; if a tool"):
+        published.read_index(layout, V1, Trust())
+    artifact = replace(Manifest.parse(manifest.content), artifact_type="application/vnd.example.\x1b").to_json()
+    Blob(Descriptor.of(MANIFEST, artifact), artifact).pushed(layout, "v1")
+    with pytest.raises(
+        InvalidContent, match=r"an artifact of type application/vnd\.example\.\\x1b, not an environment"
+    ):
         published.read_index(layout, V1, Trust())
     index = Index((manifest.descriptor,)).to_json()
     Blob(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
-    with pytest.raises(InvalidContent, match="an image without packages; push the environment with lamella push"):
+    with pytest.raises(
+        InvalidContent, match=r"an index of 1 image without package manifests; .* lamella copy SOURCE .*; else push"
+    ):
         published.read_index(layout, V1, Trust())
 
 

@@ -236,7 +236,7 @@ def test_what_cosign_3_signed_is_verified(tmp_path: Path, api: bool, monkeypatch
         # On a node, too, where documents are remembered.
         store = Store(str(tmp_path / "store"))
         trust = Trust(required_key=f"{COSIGN}/key.pub")
-        with pytest.raises(InvalidContent, match="not pushed by lamella"):
+        with pytest.raises(InvalidContent, match="an artifact of type application/x, not an environment"):
             environment.read_index(Remembered(store, lambda: registry), Reference.parse(reference), trust)
 
 

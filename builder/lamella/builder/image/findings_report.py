@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.files import prefix_pattern
 from lamella.layers.homes import home
+from lamella.layers.oci.annotations import PLATFORM
 from lamella.layers.oci.documents import canonical_json
 from lamella.layers.oci.referrers import Artifact
-from lamella.layers.published.findings import MEDIA_TYPE, ORDER, PLATFORM, Finding
+from lamella.layers.published.findings import MEDIA_TYPE, ORDER, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

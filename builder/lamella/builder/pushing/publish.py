@@ -15,9 +15,9 @@ from lamella.builder.image.sbom import MEDIA_TYPE as SBOM
 from lamella.builder.pushing import destination
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound
 from lamella.layers.oci import referrers
+from lamella.layers.oci.annotations import PLATFORM
 from lamella.layers.oci.documents import Digest
 from lamella.layers.published.findings import MEDIA_TYPE as FINDINGS
-from lamella.layers.published.findings import PLATFORM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

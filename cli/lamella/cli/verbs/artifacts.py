@@ -43,19 +43,24 @@ def show(found: tuple[AttachedArtifact, ...]) -> None:
     """Print a table of artifacts."""
     table(
         (
-            Column("Type", style="cyan"),
+            Column("Attached", style="cyan"),
+            Column("Type", spare=True),
             Column("Digest", style="dim"),
             Column("Platform", spare=True),
             Column("Size", "right"),
             Column("Files", shrinks=True),
         ),
-        [(each.artifact_type, each.digest.short, each.platform, size(each.size), _files(each)) for each in found],
+        [
+            (each.kind, each.artifact_type, each.digest.short, each.platform, size(each.size), _files(each))
+            for each in found
+        ],
     )
 
 
 def document(artifact: AttachedArtifact) -> dict[str, Any]:
     """Return an artifact as JSON."""
     return {
+        "kind": artifact.kind,
         "type": artifact.artifact_type,
         "digest": str(artifact.digest),
         "platform": artifact.platform or None,

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result, result_json
-from lamella.cli.settings import REGISTRY, REQUIRE_SIGNATURE, add_settings, trust_of
+from lamella.cli.settings import TRUST, add_settings, trust_of
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
 
-SETTINGS = (*REGISTRY, REQUIRE_SIGNATURE)
+SETTINGS = TRUST
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

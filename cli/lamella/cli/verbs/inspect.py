@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.cli import findings
 from lamella.cli.output import Column, result, result_json, table
 from lamella.cli.settings import PLATFORM, TRUST, add_settings, trust_of
+from lamella.cli.verbs import artifacts
 from lamella.layers.text import counted, escaped_json, size
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         attached = f"{how_many}: --findings shows them" if how_many else "no findings attached"
         why_not = inspected.findings_error
         result(f"findings not readable: {why_not}" if why_not else attached)
+        _show_attached(inspected)
     return 0
 
 
@@ -73,8 +75,24 @@ def _show_findings(inspected: Inspection, *, everything: bool) -> None:
         result("no findings attached")
 
 
+def _show_attached(inspected: Inspection) -> None:
+    """Print who signed it, and a table of everything attached."""
+    if inspected.attached_error:
+        result(f"signatures and attached artifacts not readable: {inspected.attached_error}")
+        return
+    for signature in inspected.signatures:
+        checked = "verified" if signature.verified else "not verified: --require-signature KEY verifies it"
+        names = f", names {signature.identity}" if signature.identity else ""
+        result(f"signed by key {signature.key or 'unknown'} ({checked}){names}")
+    if not inspected.signatures:
+        result("not signed")
+    if inspected.artifacts:
+        result("")
+        artifacts.show(inspected.artifacts)
+
+
 def document(inspected: Inspection) -> dict[str, Any]:
-    """Return the contents as JSON; findings and shared tags are null if unknown."""
+    """Return the contents as JSON; null stands for anything that could not be read."""
     shared = inspected.shared
     return {
         "reference": inspected.reference,
@@ -93,6 +111,13 @@ def document(inspected: Inspection) -> dict[str, Any]:
             for environment in inspected.environments
         ],
         "compared": None if shared is None else list(shared.compared),
+        "signatures": None
+        if inspected.attached_error
+        else [
+            {"key": signature.key, "verified": signature.verified, "identity": signature.identity}
+            for signature in inspected.signatures
+        ],
+        "artifacts": None if inspected.attached_error else [artifacts.document(each) for each in inspected.artifacts],
         "findings": None
         if inspected.findings_error
         else [{"platform": platform} | findings.document(finding) for platform, finding in inspected.findings],

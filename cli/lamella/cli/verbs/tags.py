@@ -1,4 +1,4 @@
-"""`lamella tags`: list the tags of a repository or layout folder."""
+"""`lamella tags`: list the tags of environments in a repository or layout folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ SETTINGS = REGISTRY
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("repository", metavar="REPOSITORY", help="registry/repository, or oci:FOLDER")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="list every tag: images, artifacts, signatures too (default: environments alone)",
+    )
     add_settings(parser, SETTINGS)
 
 
@@ -23,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """List the tags, one a line."""
     from lamella.layers import tags
 
-    names = tags(arguments.repository, trust=trust_of(arguments))
+    names = tags(arguments.repository, everything=arguments.all, trust=trust_of(arguments))
     if arguments.json:
         result_json({"repository": arguments.repository, "tags": names})
     else:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, NotFound
-from lamella.layers.oci.annotations import TITLE
+from lamella.layers.oci.annotations import PLATFORM, TITLE
 from lamella.layers.oci.documents import INDEX_TYPES, Index, Manifest
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import referrers
 from lamella.layers.oci.storage import fetch_document
+from lamella.layers.signing import sigstore
 from lamella.layers.storages import open_storage
 from lamella.layers.text import counted, escaped, size
 from lamella.layers.trust import Trust
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor, Digest
     from lamella.layers.oci.storage import ReadOnlyStorage
 
+FINDINGS = "application/vnd.lamella.findings.v1+json"
+SBOM = "application/vnd.cyclonedx+json"
+_KINDS = {FINDINGS: "findings", SBOM: "bill of materials"}
 MOST = 1000
 """Artifacts of one reference that are read, a request each: everyone with the right to push can attach more."""
 _THREADS = 8
@@ -47,7 +51,7 @@ class AttachedArtifact:
     descriptor: Descriptor
     """Its manifest's."""
     platform: str
-    """Of the image that it is attached to; empty if that is the index."""
+    """Of the image that it is attached to or describes; empty for the index as a whole."""
     files: tuple[ArtifactFile, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
@@ -57,6 +61,12 @@ class AttachedArtifact:
     def digest(self) -> Digest:
         """Its manifest's digest."""
         return self.descriptor.digest
+
+    @property
+    def kind(self) -> str:
+        """`findings`, `bill of materials`, `signature` or `artifact`."""
+        bundle = any(file.media_type.startswith(sigstore.MEDIA_TYPE) for file in self.files)
+        return "signature" if bundle else _KINDS.get(self.artifact_type, "artifact")
 
     @property
     def size(self) -> int:
@@ -112,7 +122,8 @@ def _read(storage: ReadOnlyStorage, referrer: Descriptor, platform: str) -> Atta
         return AttachedArtifact(kind, referrer, platform, annotations=referrer.annotations, error=str(error))
     # distribution-spec v1.1, "Listing Referrers": without an artifactType, the type of the config stands for it.
     kind = manifest.artifact_type or manifest.config.media_type
-    return AttachedArtifact(kind, referrer, platform, files_of(manifest), manifest.annotations)
+    about = manifest.annotations
+    return AttachedArtifact(kind, referrer, platform or about.get(PLATFORM, ""), files_of(manifest), about)
 
 
 def files_of(manifest: Manifest) -> tuple[ArtifactFile, ...]:

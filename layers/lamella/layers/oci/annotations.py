@@ -29,6 +29,9 @@ a space between; a space alone for places that no node has; absent where the env
 TITLE = "org.opencontainers.image.title"
 """On a layer of an artifact: the file's name. Source: image-spec v1.1, annotations.md."""
 
+PLATFORM = "dev.lamella.platform"
+"""On findings and bills of materials: the platform of the environment that they describe."""
+
 # What Docker's and containerd's clients know build attestations by, and skip.
 DOCKER_REFERENCE_TYPE = "vnd.docker.reference.type"
 DOCKER_REFERENCE_DIGEST = "vnd.docker.reference.digest"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor, Digest
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
     from lamella.layers.progress import Progress
-from lamella.layers.published.tree import Document
+    from lamella.layers.published.tree import Document
 
 _THREADS = 8
 

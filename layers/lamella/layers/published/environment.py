@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from lamella.layers.errors import InvalidContent, LayersError
 from lamella.layers.oci.annotations import CERTIFICATES, CPU, DRIVERS, GLIBC, IMAGE, PREFIX, PYTHON
 from lamella.layers.oci.documents import (
+    CONFIG,
+    DOCKER_CONFIG,
     INDEX_TYPES,
     MANIFEST_TYPES,
     Descriptor,
@@ -140,7 +142,7 @@ def read_index(
 
         cosign.require(storage, reference, descriptor.digest, trust)
     if descriptor.media_type not in INDEX_TYPES:
-        raise InvalidContent(f"{reference}: not pushed by lamella, its media type is {descriptor.media_type}")
+        raise InvalidContent(_without_index(storage, reference, descriptor))
     index = Index.parse(fetch_document(storage, descriptor))
     groups = _groups(index, str(reference))
     reader = _Reader(storage)
@@ -200,7 +202,10 @@ def _groups(index: Index, name: str) -> list[_Group]:
             raise InvalidContent(f"{name}: lists the package manifest {entry.digest} twice")
         part[entry.digest] = entry
     if not parts:
-        raise InvalidContent(f"{name}: an image without packages; push the environment with lamella push")
+        raise InvalidContent(
+            f"{name}: an index of {counted(len(index.manifests), 'image')} without package manifests; if a tool left them "
+            f"out, copy all with lamella copy SOURCE {name}; else push the environment with lamella push"
+        )
     if len(parts) > MAX_ENVIRONMENTS:
         raise InvalidContent(f"{name}: has {len(parts)} environments; at most {MAX_ENVIRONMENTS} are read")
     return [_Group(tuple(part.values()), images.get(image)) for image, part in parts.items()]
@@ -248,6 +253,24 @@ class _Reader:
             manifest = _manifest(fetch_document(self._storage, entry))
             self._read[entry.digest] = manifest, _config(fetch_document(self._storage, manifest.config))
         return self._read[entry.digest]
+
+
+def _without_index(storage: ReadOnlyStorage, reference: Reference, descriptor: Descriptor) -> str:
+    """Why a manifest is not an environment, for a message: tools that copy one platform leave the index behind."""
+    if descriptor.media_type not in MANIFEST_TYPES:
+        return f"{reference}: not an image index, its media type is {escaped(descriptor.media_type, 100)}"
+    manifest = Manifest.parse(fetch_document(storage, descriptor))
+    copied = f"if a tool copied it alone, copy all with lamella copy SOURCE {reference}"
+    if PREFIX in manifest.annotations:
+        return f"{reference}: the package manifest of an environment, without its index; {copied}"
+    if manifest.artifact_type or manifest.config.media_type not in (CONFIG, DOCKER_CONFIG):
+        kind = escaped(manifest.artifact_type or manifest.config.media_type, 100)
+        return f"{reference}: an artifact of type {kind}, not an environment; list others with lamella tags"
+    platform = escaped(str(ImageConfig.parse(fetch_document(storage, manifest.config)).platform), 100)
+    return (
+        f"{reference}: an image for {platform} without an index of packages; {copied}; else push the environment with "
+        "lamella push"
+    )
 
 
 def _check_needs(annotations: Mapping[str, str], name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from lamella.layers.attaching.listing import FINDINGS
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.parsing import fields, list_of, parse_object, text_of
 from lamella.layers.oci.referrers import MOST, content_of, referrers
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning", "note"]
 ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 """The worst first."""
-MEDIA_TYPE = "application/vnd.lamella.findings.v1+json"
-PLATFORM = "dev.lamella.platform"
-"""Annotation: of which of an index's environments these are the findings."""
+MEDIA_TYPE = FINDINGS
 
 
 @dataclass(frozen=True, slots=True)

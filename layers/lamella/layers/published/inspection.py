@@ -6,7 +6,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamella.layers.attaching.listing import SBOM, attached_to
 from lamella.layers.errors import LayersError, NotFound
+from lamella.layers.oci.annotations import PLATFORM
 from lamella.layers.oci.documents import Digest, Platform
 from lamella.layers.oci.parsing import parse_object
 from lamella.layers.oci.reference import Reference
@@ -14,16 +16,17 @@ from lamella.layers.oci.referrers import MOST, annotations_of, content_of, refer
 from lamella.layers.published import findings as attached_findings
 from lamella.layers.published.environment import PublishedIndex, for_platform, read_index
 from lamella.layers.published.shared_layers import Shared, shared
+from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage
 from lamella.layers.text import counted
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
+    from lamella.layers.attaching.listing import AttachedArtifact
     from lamella.layers.oci.storage import Storage
     from lamella.layers.published.environment import PublishedEnvironment
     from lamella.layers.published.findings import Finding
-
-SBOM = "application/vnd.cyclonedx+json"
+    from lamella.layers.signing.cosign import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,12 @@ class Inspection:
     """Why the findings could not be read, or empty."""
     shared: Shared | None
     """Which other tags have the same layers; None if tags were not compared, or the registry does not list them."""
+    signatures: tuple[Signature, ...]
+    """Of the index; verified with the keys that are required here."""
+    artifacts: tuple[AttachedArtifact, ...]
+    """Everything attached to the index and its images, findings and bills of materials among it."""
+    attached_error: str
+    """Why signatures and artifacts could not be listed, or empty."""
 
     def __repr__(self) -> str:
         platforms = ", ".join(str(environment.platform) for environment in self.environments)
@@ -51,10 +60,10 @@ class Inspection:
 def inspect(
     reference: str, *, platform: Platform | None = None, compare: bool = True, trust: Trust = Trust()
 ) -> Inspection:
-    """Read the manifests and findings that `reference` names, and no layer.
+    """Read the manifests that `reference` names, what is attached to them, and no layer.
 
     `platform`: only that one's environment. `compare`: ask which other tags have the same layers, which reads up to 16 of
-    them. Findings that can't be read are reported in the result. Raises `InvalidReference`, `NotFound`, `InvalidContent`
+    them. Findings and attachments that can't be read are reported in the result. Raises `InvalidReference`, `NotFound`, `InvalidContent`
     unless Lamella pushed it, `NotSigned` if `trust` requires a signature that is missing, `Denied`, `Unreachable`.
     """
     parsed = Reference.parse(reference)
@@ -66,7 +75,13 @@ def inspect(
         except LayersError as error:
             found, why_not = (), str(error)
         others = _shared(storage, index, environments) if compare else None
-    return Inspection(str(index.reference), index.descriptor.digest, environments, found, why_not, others)
+        try:
+            signed = cosign.signatures(storage, index.descriptor.digest, trust)
+            artifacts, unlisted = attached_to(storage, index.descriptor), ""
+        except LayersError as error:
+            signed, artifacts, unlisted = (), (), str(error)
+    digest = index.descriptor.digest
+    return Inspection(str(index.reference), digest, environments, found, why_not, others, signed, artifacts, unlisted)
 
 
 def published_environment(
@@ -93,7 +108,7 @@ def sbom(reference: str, *, platform: Platform | None = None, trust: Trust = Tru
         if platform:
             for_platform(index, platform)
         found = {
-            annotations_of(storage, referrer).get(attached_findings.PLATFORM, ""): referrer
+            annotations_of(storage, referrer).get(PLATFORM, ""): referrer
             for referrer in referrers(storage, index.descriptor, SBOM)[-MOST:]
         }
         if not found:
