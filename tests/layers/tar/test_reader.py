@@ -178,3 +178,9 @@ def test_tar_with_half_an_end_marker_is_cut_short() -> None:
     with pytest.raises(InvalidContent, match="ends without its end marker"):
         list(Archive(io.BytesIO(tars.header(b"f") + bytes(512))))
     assert [entry.path for entry in Archive(io.BytesIO(tars.header(b"f") + bytes(1024)))] == [b"f"]
+
+
+def test_bytes_in_the_padding_of_a_pax_header_are_refused() -> None:
+    pax = tars.pax({b"path": b"x"})
+    with pytest.raises(UnsafeLayer, match="hidden behind the end of a PAX header"):
+        list(Archive(io.BytesIO(pax[:-1] + b"x" + tars.header(b"f") + END)))

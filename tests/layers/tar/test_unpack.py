@@ -253,6 +253,21 @@ def test_refuses_a_tar_that_was_cut_short(place: Place, length: int) -> None:
     place.assert_untouched()
 
 
+def test_refuses_a_file_system_that_copies_in_place_of_hard_links(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, blob = tars.layer(file(b"one", b"x") + hardlink(b"two", b"one") + END)
+    storage = OciLayout(str(place.root.parent / "layout"), create=True)
+    storage.push(layer.descriptor, lambda: BytesIO(blob))
+
+    def copy(source: bytes, target: bytes, *, dst_dir_fd: int | None = None, **_: object) -> None:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=dst_dir_fd))
+
+    monkeypatch.setattr(os, "link", copy)
+    with pytest.raises(StoreError, match="makes copies in place of hard links"):
+        fetch([layer], storage, place.store, Silent())
+
+
 def test_refuses_a_header_with_a_wrong_checksum(place: Place) -> None:
     damaged = bytearray(file(b"f") + END)
     damaged[0:1] = b"g"

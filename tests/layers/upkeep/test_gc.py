@@ -55,6 +55,9 @@ class TestPlan:
         items = [item("new", 10, 9 * DAY), item("old", 10, 1 * DAY)]
         assert [freed.path for freed in plan(items, keep_bytes=None, older_than=5 * DAY, now=10 * DAY)] == ["old"]
 
+    def test_keeps_an_item_of_exactly_the_age_limit(self) -> None:
+        assert plan([item("a", 10, 5 * DAY)], keep_bytes=None, older_than=5 * DAY, now=10 * DAY) == ()
+
     def test_kept_items_count_and_stay(self) -> None:
         items = [item("mounted", 100, 1, kept=True), item("free", 1, 2)]
         assert [freed.path for freed in plan(items, keep_bytes=100, older_than=0, now=4)] == ["free"]
