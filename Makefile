@@ -35,6 +35,7 @@ uidmap user namespaces with more than one user
 xfsprogs a file system with reflinks
 e2fsprogs a small file system that runs full
 bindfs a file system that imposes modes
+iproute2 networks with addresses of their own
 zsh activation scripts in another shell
 endef
 system: export PACKAGES := $(PACKAGES)

@@ -27,6 +27,7 @@ ENGINES = {
     "mkfs.ext4": "e2fsprogs",
     "bindfs": "bindfs",
     "zsh": "zsh",
+    "ip": "iproute2",
 }
 """Programs that a contributor's machine may well lack, with the Debian package of each (see the Makefile)."""
 

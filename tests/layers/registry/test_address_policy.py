@@ -189,6 +189,7 @@ PUBLIC, PRIVATE, LOOPBACK = "203.0.113.7", "10.9.8.7", "127.0.0.1"
 
 @pytest.mark.root
 @pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("at", "to", "admitted"),
     [
