@@ -1,4 +1,4 @@
-"""An OCI image layout: a folder that holds what a registry's repository holds.
+"""An OCI image layout: a folder with the content of a repository.
 
 Blobs and manifests are files named by their digests; `index.json` names those that have a tag. Every file is written
 beside its name, synced and renamed, and `index.json` is changed under a lock, so that a layout is whole at any
@@ -44,7 +44,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 
 
 class OciLayout:
-    """A layout as a `Storage`. `create`: the first push may make the folder; nothing is made before it."""
+    """A layout as a `Storage`. `create`: the first push creates a missing folder; nothing is created before it."""
 
     def __init__(self, folder: str, *, create: bool = False) -> None:
         self._folder = os.path.abspath(folder)
@@ -64,9 +64,9 @@ class OciLayout:
         try:
             stream = open(self._blob(descriptor.digest), "rb")  # noqa: SIM115 - closed below, after its own errors
         except FileNotFoundError:
-            raise NotFound(f"{descriptor.digest} is not in the layout {self._folder}") from None
+            raise NotFound(f"{descriptor.digest}: not in the layout {self._folder}") from None
         except OSError as error:
-            raise _failure(error, f"can't read {descriptor.digest} in the layout {self._folder}") from error
+            raise _failure(error, f"{self._folder}: cannot read {descriptor.digest}") from error
         with stream:
             yield VerifiedReader(_Translating(stream, self._folder), descriptor)
 
@@ -77,19 +77,19 @@ class OciLayout:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise _failure(error, f"cannot read {descriptor.digest} in the layout {self._folder}") from error
+            raise _failure(error, f"{self._folder}: cannot read {descriptor.digest}") from error
 
     def check_writable(self) -> None:
-        """See `Pusher`. Writes an empty file and removes it."""
+        """See `Pusher`. Write an empty file and remove it."""
         try:
             os.makedirs(self._folder, exist_ok=True)
             with self._partial():
                 pass
         except OSError as error:
-            raise _failure(error, f"can't write to the layout {self._folder}") from error
+            raise _failure(error, f"{self._folder}: cannot write to the layout") from error
 
     def push(self, descriptor: Descriptor, content: OpenContent, *, tag: str = "") -> None:
-        """See `Pusher`. Refuses content that is not the descriptor's while it writes it."""
+        """See `Pusher`. Compare the content with the descriptor while writing it."""
         blob = self._blob(descriptor.digest)
         try:
             os.makedirs(self._folder, exist_ok=True)
@@ -99,7 +99,7 @@ class OciLayout:
             if tag:
                 self._tag(descriptor, tag)
         except OSError as error:
-            raise _failure(error, f"can't write {descriptor.digest} to the layout {self._folder}") from error
+            raise _failure(error, f"{self._folder}: cannot write {descriptor.digest}") from error
 
     def mount(self, descriptor: Descriptor, repository: str) -> bool:  # noqa: ARG002 - a layout has one repository
         """See `Pusher`. A layout has no other repositories."""
@@ -121,11 +121,11 @@ class OciLayout:
         return _tags(self._entries())
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:  # noqa: ARG002 - for none of them
-        """See `Storage`. A layout has no such index of its own."""
+        """See `Storage`. A layout has no referrers API: tags list attachments."""
         return None
 
     def close(self) -> None:
-        """Removes the folder that was made for pushes that failed; not before, since others may be under way."""
+        """Remove the folder if it was created here and every push failed; not before, since others may be under way."""
         if self._new and not self._whole:
             with contextlib.suppress(OSError):
                 os.rmdir(self._folder)
@@ -137,9 +137,9 @@ class OciLayout:
         except FileNotFoundError:
             raise NotFound(f"{folder}: no such OCI layout") from None
         except NotADirectoryError:
-            raise StoreError(f"{folder}: is a file, not the folder of an OCI layout") from None
+            raise StoreError(f"{folder}: not a directory; use the folder of an OCI layout") from None
         except OSError as error:
-            raise _failure(error, f"can't read the layout {folder}") from error
+            raise _failure(error, f"{folder}: cannot read the layout") from error
         if "oci-layout" not in names:
             # A first push that is under way or was killed, here or elsewhere: blobs, but no marker yet.
             begun = self._create and self._begun(names)
@@ -150,11 +150,13 @@ class OciLayout:
                 return
         version = _json(os.path.join(folder, "oci-layout")).get("imageLayoutVersion")
         if version != "1.0.0":
-            raise InvalidContent(f"{folder}: OCI layout version {str(version)[:40]!r} is not supported, only 1.0.0")
+            raise InvalidContent(
+                f"{folder}: unsupported OCI layout version {str(version)[:40]!r}; version 1.0.0 is supported"
+            )
         self._whole = True
 
     def _begun(self, names: list[str]) -> bool:
-        """Whether a first push made all of `names`: a folder of someone else's may hold such names, but not such files."""
+        """Whether a first push created all of `names`. A foreign folder can have such names, but not such files."""
         for name in names:
             path = os.path.join(self._folder, name)
             if name == "index.json":
@@ -277,7 +279,7 @@ class OciLayout:
             _sync_folder(folder)
 
     def _sweep(self) -> None:
-        """Remove what killed pushers left behind: old files that nobody holds the lock of."""
+        """Remove files that killed pushes left behind: old ones that are not locked."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 # Files that are being written vanish, or are locked; others may belong to another user.
@@ -291,7 +293,9 @@ class OciLayout:
         document = _json(os.path.join(self._folder, "index.json"))
         manifests = document.get("manifests")
         if not isinstance(manifests, list) or not all(isinstance(entry, dict) for entry in manifests):
-            raise InvalidContent(f"{self._folder}/index.json: 'manifests' is missing or not a list")
+            raise InvalidContent(
+                f"{self._folder}/index.json: 'manifests' is missing or not a list; push to another folder"
+            )
         return document
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -312,10 +316,10 @@ class OciLayout:
         except FileNotFoundError:
             raise NotFound(f"{digest}: not in the layout {self._folder}") from None
         except OSError as error:
-            raise _failure(error, f"cannot read {digest} in the layout {self._folder}") from error
+            raise _failure(error, f"{self._folder}: cannot read {digest}") from error
         media_type = _json(path).get("mediaType")
         if not isinstance(media_type, str):
-            raise InvalidContent(f"{digest} in the layout {self._folder}: no mediaType")
+            raise InvalidContent(f"{digest}: no mediaType in this manifest in {self._folder}; push it again")
         return Descriptor(media_type, digest, size)
 
     def _blob(self, digest: Digest) -> str:
@@ -323,7 +327,7 @@ class OciLayout:
 
 
 class _Translating:
-    """A file whose failing reads are this package's errors."""
+    """A file whose read errors are translated into this package's."""
 
     def __init__(self, stream: BinaryIO, folder: str) -> None:
         self._stream = stream
@@ -333,7 +337,7 @@ class _Translating:
         try:
             return self._stream.read(size)
         except OSError as error:
-            raise _failure(error, f"can't read the layout {self._folder}") from error
+            raise _failure(error, f"{self._folder}: cannot read the layout") from error
 
 
 def _lock(descriptor: int) -> bool:
@@ -402,17 +406,17 @@ def _json(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             content = file.read(MAX_DOCUMENT + 1)
     except FileNotFoundError:
-        raise InvalidContent(f"{path} is missing: the layout is damaged") from None
+        raise InvalidContent(f"{path}: missing from a damaged layout; push to another folder") from None
     except OSError as error:
-        raise _failure(error, f"can't read {path}") from error
+        raise _failure(error, f"{path}: cannot read the layout") from error
     if len(content) > MAX_DOCUMENT:
-        raise InvalidContent(f"{path} is larger than {MAX_DOCUMENT} bytes")
+        raise InvalidContent(f"{path}: larger than {MAX_DOCUMENT} bytes; push to another folder")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
-        raise InvalidContent(f"{path} is not JSON: the layout is damaged") from None
+        raise InvalidContent(f"{path}: not JSON, the layout is damaged; push to another folder") from None
     if not isinstance(value, dict):
-        raise InvalidContent(f"{path} is not a JSON object: the layout is damaged")
+        raise InvalidContent(f"{path}: not a JSON object, the layout is damaged; push to another folder")
     return value
 
 
