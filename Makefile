@@ -49,11 +49,12 @@ define PYTEST
 endef
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help test unit check stress coverage bench demo docs lock install system clean
+.PHONY: help test unit fuzz check stress coverage bench demo docs lock install system clean
 
 help:
 	@echo "make test      everything: ruff, mypy and all tests; SYSTEM=no installs no Debian packages"
 	@echo "make unit      the quick tests: no root, no network, no engines, under a minute"
+	@echo "make fuzz      the property tests of tests/fuzz with 20,000 examples each; EXAMPLES=1000 runs fewer"
 	@echo "make check     ruff and mypy alone"
 	@echo "make stress    300 kills of each verb, and 50 processes that each pull and free 100 times"
 	@echo "make coverage  all tests, with a report of the lines and branches that they run"
@@ -70,6 +71,9 @@ test: check
 unit: $(STAMP)
 	@echo "Running the tests that are not slow, drive no engine and need no root. make test runs all."
 	$(PYTEST) pytest -q $(PARALLEL) -m "not slow and not engine and not root" $(TESTS)
+
+fuzz: $(STAMP)
+	$(PYTEST) pytest -q $(PARALLEL) --hypothesis-profile=fuzz tests/fuzz
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .
@@ -106,7 +110,7 @@ lock: $(STAMP)
 install: $(STAMP)
 
 # Targets that drive no engine install no Debian package either.
-QUIET := help unit check docs lock clean
+QUIET := help unit fuzz check docs lock clean
 $(STAMP): pyproject.toml requirements-dev.lock | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)

@@ -15,6 +15,10 @@ INTEGRATION = Path(__file__).parent / "integration"
 
 # Property tests have no deadline, since the machine may be busy.
 settings.register_profile("lamella", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# `make fuzz` runs the same tests for longer.
+settings.register_profile(
+    "fuzz", settings.get_profile("lamella"), max_examples=int(os.environ.get("EXAMPLES", "20000"))
+)
 settings.load_profile("lamella")
 
 

@@ -162,6 +162,10 @@ REFUSED = {
         changed(pax({b"path": b"f"}), 500, b"x") + file(b"x"),
         "bytes are hidden in the header of '././@PaxHeader'",
     ),
+    "a PAX header whose own mode is not a number": (
+        changed(pax({b"path": b"f"}), 100, b"/") + file(b"x"),
+        "the mode of 'a PAX header' is",
+    ),
     "a PAX header under GNU's magic": (
         changed(pax({b"path": b"f"}), 257, tars.GNU) + file(b"x"),
         "only POSIX (ustar and PAX) archives are unpacked",

@@ -142,7 +142,11 @@ class Archive:
 
     def _pax(self, block: bytes) -> dict[bytes, bytes]:
         _check_sum(block)
-        size = _octal(_check_header(block)[4], "size", b"a PAX header")
+        _, mode, _, _, size_field, mtime, *_ = _check_header(block)
+        # tarfile takes a header with a field that is not a number for the end of the tar.
+        _octal(mode, "mode", b"a PAX header")
+        _octal(mtime, "time", b"a PAX header")
+        size = _octal(size_field, "size", b"a PAX header")
         if size > _MAX_PAX:
             raise UnsafeLayer(f"a PAX header has {size} bytes: at most {_MAX_PAX}")
         body = self._take(size)
