@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.errors import InvalidContent, SignatureError
+from lamella.layers.errors import InvalidContent, NotSigned, SignatureError
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import referrers
 from lamella.layers.oci.documents import EMPTY, MANIFEST, Descriptor, Digest, Manifest
@@ -32,6 +32,8 @@ from support.published import Blob, push_environment
 from support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lamella.layers.oci.storage import Storage
 
 COSIGN = Path(__file__).parents[2] / "support/cosign"
@@ -288,3 +290,122 @@ def test_signed_report_is_not_a_signature(tmp_path: Path) -> None:
         }
         bundle = json.dumps({"dsseEnvelope": envelope}).encode()
         assert sigstore.signs(keys.public_key(public), bundle, digest) == counts
+
+
+@pytest.fixture
+def simulator() -> Iterator[RegistrySimulator]:
+    with RegistrySimulator().serving() as running:
+        yield running
+
+
+@pytest.fixture
+def copied(tmp_path: Path, reference: str, simulator: RegistrySimulator) -> tuple[str, str, str]:
+    """A reference that was signed in its repository, a copy of it in another one, and the public key."""
+    private, public = key_pair(tmp_path, "ours")
+    signed, elsewhere = f"{simulator.host}/team/envs:v1", f"{simulator.host}/other/envs:v1"
+    copy(reference, signed)
+    cosign.sign(signed, private)
+    copy(signed, elsewhere)
+    return signed, elsewhere, public
+
+
+def test_a_signature_counts_in_every_repository_unless_an_identity_is_required(copied: tuple[str, str, str]) -> None:
+    signed, elsewhere, public = copied
+    cosign.verify_signature(elsewhere, public)
+    trust = Trust(required_identity=cosign.SAME)
+    cosign.verify_signature(signed, public, trust=trust)
+    host = signed.partition("/")[0]
+    with pytest.raises(
+        NotSigned,
+        match=rf"^{elsewhere}: its signature names {host}/team/envs, not {host}/other/envs; sign it here, or require",
+    ):
+        cosign.verify_signature(elsewhere, public, trust=trust)
+
+
+def test_a_copy_is_accepted_under_the_identity_that_it_was_signed_with(
+    copied: tuple[str, str, str], tmp_path: Path
+) -> None:
+    signed, elsewhere, public = copied
+    host = signed.partition("/")[0]
+    folder = copy(elsewhere, f"oci:{tmp_path}/carried:v1").reference
+    for identity in (f"{host}/team/envs", f"{host}/team/*", f"{host}/*"):
+        for place in (signed, elsewhere, folder):
+            cosign.verify_signature(place, public, trust=Trust(required_identity=identity))
+    for identity in (f"{host}/team", f"{host}/team/env", f"{host}/tea/*", "ghcr.io/team/envs", host):
+        with pytest.raises(NotSigned, match=rf"its signature names {host}/team/envs, not "):
+            cosign.verify_signature(signed, public, trust=Trust(required_identity=identity))
+    with pytest.raises(SignatureError, match="a folder is not a repository that a signature can name"):
+        cosign.verify_signature(folder, public, trust=Trust(required_identity=cosign.SAME))
+
+
+def test_a_signature_made_in_each_place_satisfies_each(copied: tuple[str, str, str]) -> None:
+    signed, elsewhere, public = copied
+    trust = Trust(required_identity=cosign.SAME)
+    cosign.sign(elsewhere, public.replace(".pub", ".pem"))
+    cosign.verify_signature(elsewhere, public, trust=trust)
+    cosign.verify_signature(signed, public, trust=trust)
+
+
+def test_a_bundle_names_no_repository(tmp_path: Path) -> None:
+    layout = OciLayout(f"{tmp_path}/layout", create=True)
+    push_as_cosign(layout, bundle=cosigns("bundle.json"), api=False)
+    with pytest.raises(NotSigned, match=r"its signature names no repository, not ghcr\.io/team/envs"):
+        cosign.verify_signature(
+            f"oci:{tmp_path}/layout:v1", f"{COSIGN}/key.pub", trust=Trust(required_identity="ghcr.io/team/envs")
+        )
+
+
+def test_an_identity_without_a_key_is_refused(reference: str) -> None:
+    with pytest.raises(SignatureError, match="no key is required; add --require-signature KEY"):
+        environment.read_index(
+            OciLayout(reference.split(":")[1]), Reference.parse(reference), Trust(required_identity="reference")
+        )
+
+
+@pytest.mark.parametrize(
+    ("identity", "wanted", "answer"),
+    [
+        ("index.docker.io/team/envs", "docker.io/team/envs", True),
+        ("docker.io/team/envs", "index.docker.io/team/envs", True),
+        ("ghcr.io/team/envs:v1", "ghcr.io/team/envs", True),
+        ("localhost:5000/envs", "localhost:5000/envs", True),
+        ("localhost:5000/envs:v1@sha256:00", "localhost:5000/envs", True),
+        ("ghcr.io/team/envs", "ghcr.io/team/envs/x", False),
+        ("ghcr.io/team", "ghcr.io/team/*", False),
+        ("", "ghcr.io/team/*", False),
+    ],
+)
+def test_an_identity_is_compared_as_cosign_writes_it(identity: str, wanted: str, answer: bool) -> None:
+    assert cosign.is_named(identity, wanted) is answer
+
+
+def test_signatures_are_listed_with_their_keys(tmp_path: Path, copied: tuple[str, str, str]) -> None:
+    signed, _, public = copied
+    other, other_public = key_pair(tmp_path, "other")
+    cosign.sign(signed, other)
+    ours, theirs = (keys.fingerprint(keys.public_key(path)) for path in (public, other_public))
+    command = f"openssl pkey -pubin -in {public} -outform DER | openssl dgst -sha256 -r"
+    printed = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True).stdout
+    assert ours == f"sha256:{printed.split()[0]}"
+    parsed = Reference.parse(signed)
+    registry = Registry(parsed.registry, parsed.repository)
+    digest = registry.resolve("v1").digest
+    name = f"{parsed.registry}/{parsed.repository}"
+    assert cosign.signatures(registry, digest, Trust()) == (
+        cosign.Signature(ours, False, name),
+        cosign.Signature(theirs, False, name),
+    )
+    assert cosign.signatures(registry, digest, Trust(required_key=other_public)) == (
+        cosign.Signature(ours, False, name),
+        cosign.Signature(theirs, True, name),
+    )
+    assert cosign.signed_by(registry, digest, keys.public_key(public))
+    registry.close()
+
+
+def test_a_bundle_is_listed_with_the_key_that_it_names(tmp_path: Path) -> None:
+    layout = OciLayout(f"{tmp_path}/layout", create=True)
+    digest = Digest.parse(push_as_cosign(layout, bundle=cosigns("bundle.json"), api=False))
+    fingerprint = keys.fingerprint(keys.public_key(f"{COSIGN}/key.pub"))
+    for trust, verified in ((Trust(), False), (Trust(required_key=f"{COSIGN}/key.pub"), True)):
+        assert cosign.signatures(layout, digest, trust) == (cosign.Signature(fingerprint, verified, ""),)

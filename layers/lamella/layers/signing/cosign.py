@@ -65,11 +65,13 @@ def sign(reference: str, key: str, *, password: str | None = None, trust: Trust 
 
 
 def sign_digest(storage: Storage, reference: Reference, digest: Digest, key: PrivateKey) -> None:
-    """Signs `digest`, which is in `storage`, where `reference` is, unless `key` did already."""
+    """Signs `digest`, which is in `storage`, where `reference` is, unless `key` did already for this repository."""
     payload = canonical_json(_claim(reference, digest))
     there = _layers(storage, digest)
     recent = [(layer, _claim_of(storage, layer, digest)) for layer in there[-sigstore.MOST :]]
-    if any(claim and claim.is_by(key.public_key()) for _, claim in recent):
+    # A signature that came with a copy names the repository that it was made in.
+    own = _hub(_name_of(reference))
+    if any(claim and _hub(claim.identity) == own and claim.is_by(key.public_key()) for _, claim in recent):
         return
     signature = base64.b64encode(keys.signed(key, payload)).decode()
     about = {SIGNATURE: signature, SIGNER: keys.fingerprint(key.public_key())}
@@ -139,15 +141,15 @@ def require(storage: ReadOnlyStorage, reference: Reference, digest: Digest, trus
     """
     policy = machine_policy()
     required = tuple(filter(None, ((trust.required_key,) if trust.required_key else (), policy.required_keys)))
+    if trust.required_identity and not required:
+        raise SignatureError(
+            f"--require-identity {trust.required_identity}: no key is required; add --require-signature KEY"
+        )
     wanted = [
         _expected(identity, reference)
         for identity in dict.fromkeys((trust.required_identity, policy.required_identity))
         if identity
     ]
-    if wanted and not required:
-        raise SignatureError(
-            f"--require-identity {trust.required_identity}: no key is required; add --require-signature KEY"
-        )
     older: list[_Claim] | None = None
     for files in required:
         public = [keys.public_key(file) for file in files]
@@ -178,7 +180,7 @@ class _Claim:
 
 def _accepted(claims: Sequence[_Claim], public: Sequence[PublicKey], wanted: Sequence[str]) -> bool:
     return any(
-        claim.is_by(key) and all(_is_named(claim.identity, each) for each in wanted)
+        claim.is_by(key) and all(is_named(claim.identity, each) for each in wanted)
         for claim in claims
         for key in public
     )
@@ -207,10 +209,11 @@ def _expected(identity: str, reference: Reference) -> str:
             f"{reference}: a folder is not a repository that a signature can name; "
             "use --require-identity REGISTRY/REPOSITORY"
         )
-    return f"{reference.registry}/{reference.repository}"
+    return _name_of(reference)
 
 
-def _is_named(identity: str, wanted: str) -> bool:
+def is_named(identity: str, wanted: str) -> bool:
+    """Whether a signature's `identity` is the repository `wanted`, or below it if that ends in `/*`."""
     name = identity.partition("@")[0]
     folder, slash, last = name.rpartition("/")
     # cosign writes the repository alone unless --sign-container-identity adds a tag; Docker Hub has two names.
@@ -222,10 +225,13 @@ def _hub(name: str) -> str:
     return f"docker.io/{name.removeprefix('index.docker.io/')}" if name.startswith("index.docker.io/") else name
 
 
+def _name_of(reference: Reference) -> str:
+    return "" if reference.is_layout else f"{reference.registry}/{reference.repository}"
+
+
 def _claim(reference: Reference, digest: Digest) -> dict[str, Any]:
-    name = "" if reference.is_layout else f"{reference.registry}/{reference.repository}"
     critical = {
-        "identity": {"docker-reference": name},
+        "identity": {"docker-reference": _name_of(reference)},
         "image": {"docker-manifest-digest": str(digest)},
         "type": _TYPE,
     }
