@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -42,6 +43,44 @@ def test_paths_are_recognised_by_the_packers_rule() -> None:
 def test_text_names_the_new_prefix_where_it_named_the_old_one(before: bytes, after: bytes) -> None:
     assert rewrite(before, TEXT, b"/opt/env", b"/home/me/e") == after
     assert rewrite(after, TEXT, b"/home/me/e", b"/opt/env") == before
+
+
+def test_a_file_that_is_listed_many_times_is_rewritten_once(tmp_path: Path) -> None:
+    root = environment(tmp_path / "env", "/opt/env", {"bin/tool": "#!/opt/env/bin/python\n"})
+    listed = {"prefix": "/opt/env", "files": [{"path": "bin/tool", "kind": "text"}] * 3000}
+    for name in ("pypi-it.json", "pypi-other.json"):
+        (root / ".lamella/relocate" / name).write_text(json.dumps(listed))
+    written: list[str] = []
+    relocate.relocate(str(root), "/home/me/e", lambda path, *_: written.append(path))
+    assert sorted(written) == [".lamella/relocate/pypi-it.json", ".lamella/relocate/pypi-other.json", "bin/tool"]
+
+
+@pytest.mark.parametrize("what", ["list", "file"])
+def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    root = environment(tmp_path / "env", "/opt/env", {"bin/tool": "#!/opt/env/bin/python\n"})
+    monkeypatch.setattr(relocate, "_MAX_LIST" if what == "list" else "_MAX_FILE", 10)
+    with pytest.raises(
+        CannotRelocate, match="not a list of files" if what == "list" else "bin/tool: 22 bytes, too large"
+    ):
+        relocate.relocate(str(root), "/home/me/e", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000, b"[]", b"null", b"\xff", b'{"prefix": 5, "files": []}', b'{"prefix": "/\\ud800", "files": []}',
+        b'{"prefix": "/a", "files": [5]}', b'{"prefix": "/a", "files": [{"path": 5, "kind": "text"}]}', b'{"prefix": "/a"}',
+        b'{"prefix": "/a", "files": [{"path": "\\ud800", "kind": "text"}]}', b'{"prefix": "/a", "files": [{"path": "a\\u0000"}]}',
+    ],
+)  # fmt: skip
+def test_a_malformed_list_is_refused_or_rewrites_no_file(tmp_path: Path, content: bytes) -> None:
+    lists = tmp_path / ".lamella/relocate"
+    lists.mkdir(parents=True)
+    (lists / "pypi-it.json").write_bytes(content)
+    written: list[str] = []
+    with contextlib.suppress(CannotRelocate):
+        relocate.relocate(str(tmp_path), "/home/me/e", lambda path, *_: written.append(path))
+    assert set(written) <= {".lamella/relocate/pypi-it.json"}
 
 
 def test_a_prefix_that_contains_the_old_one_is_not_replaced_twice() -> None:

@@ -36,6 +36,10 @@ PREFIX_FILE = ".lamella/prefix"
 _OF_ALL = re.compile(
     "/|/(?:bin|dev|etc|home|lib|lib64|opt|proc|root|run|sbin|sys|tmp|var|var/tmp)|/usr(?:/local)?(?:/(?:bin|lib|sbin|share))?"
 )
+_MAX_LIST = 64 << 20
+"""Bytes of one list: the largest packages list some 10,000 files, of 100 bytes each."""
+_MAX_FILE = 1 << 30
+"""Bytes of a file that holds a prefix; it is rewritten in memory."""
 _PLACEHOLDER = 255
 """Bytes of the prefix that conda-build builds with (conda_build.environ, PREFIX_LENGTH)."""
 
@@ -93,6 +97,8 @@ def relocate(folder: str, prefix: str, write: Callable[[str, bytes, int], object
     """
     check_prefix(prefix)
     held = prefix
+    # A hostile list may name one file thousands of times, each of which would be a copy of it.
+    seen: set[str] = set()
     for name in lists(folder):
         path = LISTS + "/" + name
         listed = _read_list(_inside(folder, path))
@@ -100,14 +106,22 @@ def relocate(folder: str, prefix: str, write: Callable[[str, bytes, int], object
         if held == prefix:
             continue
         for entry in listed["files"]:
+            if entry["path"] in seen:
+                continue
+            seen.add(entry["path"])
             if name.startswith("conda-"):
                 entry.setdefault("room", _PLACEHOLDER)
             if not os.path.lexists(os.path.join(folder, entry["path"])):
                 continue  # who uninstalled it did not know of the list
             source = _inside(folder, entry["path"])
             with open(source, "rb") as file:
+                opened = os.fstat(file.fileno())
+                if opened.st_size > _MAX_FILE:
+                    raise CannotRelocate(
+                        f"{entry['path']}: {opened.st_size} bytes, too large to be rewritten in memory"
+                    )
                 content = file.read()
-                mode = os.fstat(file.fileno()).st_mode & 0o777
+                mode = opened.st_mode & 0o777
             try:
                 changed = rewrite(content, entry, os.fsencode(held), os.fsencode(prefix))
             except CannotRelocate as error:
@@ -235,8 +249,11 @@ def _held(folder: str) -> str:
 
 def _read_list(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            listed = json.load(file)
+        with open(path, "rb") as file:
+            content = file.read(_MAX_LIST + 1)
+        if len(content) > _MAX_LIST:
+            raise ValueError
+        listed = json.loads(content.decode("utf-8"))
         if not os.fsencode(listed["prefix"]).startswith(b"/") or not all(
             isinstance(entry["path"], str) and entry["kind"] in ("text", "binary") for entry in listed["files"]
         ):
