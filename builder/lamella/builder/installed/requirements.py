@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lamella.builder.files.hash_cache import Hashes
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix
+    from lamella.layers.oci.documents import Platform
 
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i686"}
@@ -64,8 +65,20 @@ def unmet(
     return [Finding(*fields) for fields in json.loads(answer)]
 
 
-def _pip(found: Iterable[Distribution], facts: InterpreterFacts, left_out: Iterable[Distribution]) -> Iterator[Finding]:
+def marker_environment(version: str, platform: Platform) -> dict[str, str]:
+    """Return the values of a requirement's markers for Python `version` on `platform`, without an extra."""
     from packaging.markers import default_environment
+
+    return {name: str(value) for name, value in default_environment().items()} | {
+        "python_version": ".".join(version.split(".")[:2]),
+        "python_full_version": version,
+        "implementation_version": version,
+        "platform_machine": _MACHINES.get(platform.architecture, platform.architecture),
+        "extra": "",
+    }
+
+
+def _pip(found: Iterable[Distribution], facts: InterpreterFacts, left_out: Iterable[Distribution]) -> Iterator[Finding]:
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
@@ -73,14 +86,7 @@ def _pip(found: Iterable[Distribution], facts: InterpreterFacts, left_out: Itera
     # A conda package may stand for a distribution of its name, or contain one of another name.
     here |= {normalised(each.name): each for each in found if normalised(each.name) not in here}
     dropped = {normalised(each.name) for each in left_out} - here.keys()
-    environment = {name: str(value) for name, value in default_environment().items()}
-    environment |= {
-        "python_version": facts.short,
-        "python_full_version": facts.version,
-        "implementation_version": facts.version,
-        "platform_machine": _MACHINES.get(facts.platform.architecture, facts.platform.architecture),
-        "extra": "",
-    }
+    environment = marker_environment(facts.version, facts.platform)
     for each in found:
         if each.origin == "conda":
             continue

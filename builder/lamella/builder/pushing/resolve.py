@@ -81,7 +81,7 @@ class Resolved:
     def attachments(self, known: Mapping[str, BuiltLayer]) -> Attachments:
         """Findings, bill of materials and signing key for the index."""
         report = findings_report.artifact(self.environment, self.options.image_prefix)
-        bill = _bill(self.layers, known) if self.options.sbom else None
+        bill = _bill(self.layers, known, self.environment) if self.options.sbom else None
         return Attachments(self.environment.platform, report, bill, self.options.signing_key)
 
 
@@ -122,11 +122,11 @@ def _base(tools: Tools, environment: Environment, options: PushOptions) -> Base 
         return bases.read_base(storage, reference, environment.platform, trust)
 
 
-def _bill(layers: Layers, known: Mapping[str, BuiltLayer]) -> Artifact:
+def _bill(layers: Layers, known: Mapping[str, BuiltLayer], environment: Environment) -> Artifact:
     from lamella.builder.image import sbom
 
     packages = [content.package for content in layers.packages]
-    return Artifact(sbom.MEDIA_TYPE, sbom.sbom(zip(packages, _packages(layers, known), strict=True)))
+    return Artifact(sbom.MEDIA_TYPE, sbom.sbom(zip(packages, _packages(layers, known), strict=True), environment))
 
 
 def _packages(layers: Layers, known: Mapping[str, BuiltLayer]) -> list[PackageLayer]:
