@@ -207,6 +207,9 @@ def test_mirrors_that_others_than_root_can_write_are_refused(
         PolicyError, match=r"^--hosts-dir .*: others than root can write it, which .*machine\.toml rules"
     ):
         lamella.layers.tags(ELSEWHERE, trust=Trust(hosts_dir=str(tmp_path)))
+    # It can switch a registry's own verification off.
+    with pytest.raises(PolicyError, match=r"^--hosts-dir .*: others than root can write it"):
+        lamella.layers.login("registry.invalid", "ada", "secret", trust=Trust(hosts_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def login(registry: str, username: str, password: str, *, trust: Trust = Trust()
     """
     registry = registry_name(registry)
     plain = trust.insecure and not is_loopback(registry)
-    check_registry(registry, "", insecure=plain, hosts_dir=None)
+    check_registry(registry, "", insecure=plain, hosts_dir=trust.hosts_dir)
     path = _path()
     known = Credentials(username, password)
     client = client_of(registry, lambda: known, trust=trust)
