@@ -14,10 +14,13 @@ from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from lamella.layers.registry.url import Address
 from lamella.layers.trust import Trust
+from support.authority import authority
 from support.engines import need
 from support.homes import fresh_home
 from support.networks import in_network
 from support.recording_proxy import RecordingProxy
+from support.registry_simulator import RegistrySimulator
+from support.socks_proxy import SocksProxy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +138,7 @@ def test_skopeo_and_a_registry_choose_the_same_proxy_in_each_case() -> None:
     [
         ("proxy.example", Proxy("http://proxy.example:80")),
         ("proxy.example:3128", Proxy("http://proxy.example:3128")),
+        ("socks5://proxy.example", Proxy("socks5://proxy.example:1080")),
         ("https://proxy.example", Proxy("https://proxy.example:443")),
         ("http://ada@proxy.example:3128/", Proxy("http://proxy.example:3128", "ada:")),
         ("http://ada:se%40cr%3Aet@[fd12::1]:3128", Proxy("http://[fd12::1]:3128", "ada:se@cr:et")),
@@ -146,17 +150,18 @@ def test_a_proxy_s_url_is_read_with_its_login(value: str, expected: Proxy) -> No
 
 @pytest.mark.parametrize(
     "value",
-    ["http://", "http://ada:secret@proxy:port", "ftp://ada:secret@proxy", "http://[bad:secret", "pro xy:secret"],
+    [
+        "http://",
+        "http://ada:secret@proxy:port",
+        "ftp://ada:secret@proxy",
+        "socks4://ada:secret@proxy",
+        "http://[bad:secret",
+        "pro xy:secret",
+    ],
 )
 def test_an_invalid_proxy_is_reported_without_its_password(value: str) -> None:
-    with pytest.raises(LayersError, match=r"^HTTPS_PROXY: not the URL of an HTTP proxy; use http://HOST:PORT$"):
+    with pytest.raises(LayersError, match=r"^HTTPS_PROXY: not the URL of an HTTP or SOCKS5 proxy; use http://HOST"):
         proxy_for(Address.parse("https://ghcr.io/v2", ""), {"HTTPS_PROXY": value})
-
-
-@pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4"])
-def test_a_socks_proxy_is_reported_as_unsupported(scheme: str) -> None:
-    with pytest.raises(LayersError, match=r"^HTTPS_PROXY: SOCKS proxies are not supported; use http://HOST:PORT, or"):
-        proxy_for(Address.parse("https://ghcr.io/v2", ""), {"HTTPS_PROXY": f"{scheme}://ada:secret@proxy.example"})
 
 
 @pytest.fixture
@@ -240,3 +245,65 @@ def test_no_answer_through_a_proxy_leads_to_metadata(environment: pytest.MonkeyP
         with pytest.raises(Denied, match=r"169\.254\.169\.254 is a link-local or metadata address"):
             ask("169.254.169.254", insecure=True)
         assert not proxy.requests
+
+
+# SOCKS
+
+
+@pytest.mark.parametrize("login", ["", "ada:se@cret"])
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+def test_a_socks_proxy_resolves_the_registry_s_name(environment: pytest.MonkeyPatch, scheme: str, login: str) -> None:
+    with RegistrySimulator().serving() as simulator, SocksProxy(simulator.host, login=login).serving() as proxy:
+        simulator.tags["team/envs"] = {"v1": ""}
+        given = login.replace("@", "%40") + "@" if login else ""
+        environment.setenv("HTTP_PROXY", f"{scheme}://{given}{proxy.host}")
+        ask("registry.example", insecure=True)
+        ask("10.1.2.3:5000", insecure=True)
+        assert proxy.asked == ["registry.example:80", "10.1.2.3:5000"]
+        assert [request.path for request in simulator.requests] == ["/v2/team/envs/tags/list?n=1000"] * 2
+
+
+def test_tls_goes_through_a_socks_proxy(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = authority(tmp_path, names="DNS:registry.example")
+    with RegistrySimulator().serving(made.server) as simulator, SocksProxy(simulator.host).serving() as proxy:
+        environment.setenv("HTTPS_PROXY", f"socks5://{proxy.host}")
+        registry = Registry("registry.example", "team/envs", trust=Trust(ca_file=made.certificate), patience=SOON)
+        assert registry.tags() == []
+        registry.close()
+        assert proxy.asked == ["registry.example:443"]
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "error", "message"),
+    [
+        (2, "ada:secret@", Denied, r"^proxy .*: refuses registry\.example \(not allowed by its rules\); ask its"),
+        (4, "ada:secret@", Unreachable, r"cannot connect through the proxy .*: host unreachable; check HTTPS_PROXY"),
+        (9, "ada:secret@", Unreachable, r"cannot connect through the proxy .*: code 9; check HTTPS_PROXY"),
+        (0, "", Denied, r"^proxy .*: requires a login; write USER:PASSWORD@"),
+        (0, "ada:wrong@", Denied, r"^proxy .*: refuses the login; correct USER:PASSWORD@"),
+    ],
+)
+def test_a_refusal_of_a_socks_proxy_is_reported_as_the_proxy_s(
+    environment: pytest.MonkeyPatch, code: int, given: str, error: type[LayersError], message: str
+) -> None:
+    with SocksProxy("localhost:1", login="ada:secret", code=code).serving() as proxy:
+        environment.setenv("HTTPS_PROXY", f"socks5://{given}{proxy.host}")
+        with pytest.raises(error, match=message) as caught:
+            ask("registry.example")
+        assert "secret" not in str(caught.value)
+        assert "wrong" not in str(caught.value)
+
+
+def test_a_proxy_that_does_not_speak_socks_is_reported(environment: pytest.MonkeyPatch) -> None:
+    with RecordingProxy(400).serving() as proxy:
+        environment.setenv("HTTPS_PROXY", f"socks5://{proxy.host}")
+        with pytest.raises(Unreachable, match=rf"through the proxy {proxy.host}: "):
+            ask("registry.example")
+
+
+def test_no_socks_proxy_leads_to_metadata(environment: pytest.MonkeyPatch) -> None:
+    with SocksProxy("localhost:1").serving() as proxy:
+        environment.setenv("HTTP_PROXY", f"socks5://{proxy.host}")
+        with pytest.raises(Denied, match=r"169\.254\.169\.254 is a link-local or metadata address"):
+            ask("169.254.169.254", insecure=True)
+        assert not proxy.asked

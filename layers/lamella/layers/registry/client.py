@@ -203,7 +203,7 @@ class Client:
     def _send(self, method: str, address: Address, headers: Mapping[str, str], body: Body | None) -> Response:
         proxy = proxy_for(address, os.environ)
         # In the clear, a proxy gets the whole URL, and may answer itself.
-        forwarder = proxy.authority if proxy and address.scheme == "http" else ""
+        forwarder = proxy.authority if proxy and not proxy.is_socks and address.scheme == "http" else ""
         # identity: a digest is of the bytes as they are, not of a proxy's compression.
         sent = {"User-Agent": "lamella", "Accept-Encoding": "identity", **headers}
         sent[TARGET] = address.target(absolute=bool(forwarder))

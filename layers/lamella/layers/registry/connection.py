@@ -11,6 +11,7 @@ import http.client
 import socket
 from typing import TYPE_CHECKING, Any, cast
 
+from lamella.layers.registry import socks
 from lamella.layers.registry.deadline import Lines
 
 if TYPE_CHECKING:
@@ -69,13 +70,16 @@ def manager(proxy: Proxy | None, context: ssl.SSLContext | None, window: float, 
     }
     if context:
         options["ssl_context"] = context
-    made = (
-        urllib3.ProxyManager(proxy.url, proxy_headers=urllib3.make_headers(proxy_basic_auth=proxy.login), **options)
-        if proxy
-        else urllib3.PoolManager(**options)
-    )
+    made, tunnel = urllib3.PoolManager(**options), None
+    if proxy and proxy.is_socks:
+        tunnel = proxy
+    elif proxy:
+        login = urllib3.make_headers(proxy_basic_auth=proxy.login)
+        made = urllib3.ProxyManager(proxy.url, proxy_headers=login, **options)
     # urllib3 hands options that it does not know on to the connections.
-    pools = {scheme: functools.partial(pool, admit=admit) for scheme, pool in _pool_classes(window).items()}
+    pools = {
+        scheme: functools.partial(pool, admit=admit, tunnel=tunnel) for scheme, pool in _pool_classes(window).items()
+    }
     made.pool_classes_by_scheme = cast("dict[str, Any]", pools)
     return made
 
@@ -92,11 +96,16 @@ def _pool_classes(window: float) -> dict[str, type[urllib3.HTTPConnectionPool]]:
     class Plain(HTTPConnection):
         response_class = Response
 
-        def __init__(self, *arguments: Any, admit: Admit, **options: Any) -> None:
+        def __init__(self, *arguments: Any, admit: Admit, tunnel: Proxy | None, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self._admit = admit
+            self._socks = tunnel
 
         def _new_conn(self) -> socket.socket:
+            if self._socks:
+                return socks.connected(
+                    self._socks, self.host.strip("[]"), self.port or self.default_port, _seconds(self)
+                )
             try:
                 return _connected(self, self._admit)
             except socket.gaierror as error:
@@ -125,6 +134,10 @@ def _pool_classes(window: float) -> dict[str, type[urllib3.HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
+
+
+def _seconds(connection: Any) -> float | None:
+    return cast("float | None", connection.timeout)
 
 
 def _connected(connection: Any, admit: Admit) -> socket.socket:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lamella.layers.registry.url import Address
 
 _PORTS = {"http": 80, "https": 443}
+_PROXY_PORTS = _PORTS | {"socks5": 1080, "socks5h": 1080}
 _HOST_AND_PORT = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([^:]*)")
 
 
@@ -30,6 +31,11 @@ class Proxy:
 
     url: str
     login: str | None = None
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it speaks SOCKS5, not HTTP."""
+        return self.url.startswith("socks5")
 
     @property
     def authority(self) -> str:
@@ -55,18 +61,14 @@ def _variable(environment: Mapping[str, str], name: str) -> str:
 
 def _parsed(name: str, value: str) -> Proxy:
     # The value may hold a password: no message shows it.
-    problem = LayersError(f"{name}: not the URL of an HTTP proxy; use http://HOST:PORT")
+    problem = LayersError(f"{name}: not the URL of an HTTP or SOCKS5 proxy; use http://HOST:PORT or socks5://HOST:PORT")
     with contextlib.suppress(ValueError):
         parts = urlsplit(value)
         if not parts.netloc and "://" not in value:
             value = f"http://{value}"
             parts = urlsplit(value)
-        if parts.scheme in {"socks5", "socks5h", "socks4", "socks4a", "socks"}:
-            raise LayersError(
-                f"{name}: SOCKS proxies are not supported; use http://HOST:PORT, or add hosts to NO_PROXY"
-            )
-        if parts.scheme in _PORTS and parts.hostname and re.fullmatch(r"[\x21-\x7e]+", value):
-            port = parts.port or _PORTS[parts.scheme]
+        if parts.scheme in _PROXY_PORTS and parts.hostname and re.fullmatch(r"[\x21-\x7e]+", value):
+            port = parts.port or _PROXY_PORTS[parts.scheme]
             host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
             return Proxy(f"{parts.scheme}://{host}:{port}", login)
