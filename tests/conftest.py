@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lamella.layers import policy
+from lamella.layers import homes, policy
 from support import engines, processes
 
 INTEGRATION = Path(__file__).parent / "integration"
@@ -48,7 +48,9 @@ def no_ignored_signals() -> None:
 
 @pytest.fixture(autouse=True)
 def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove LAMELLA_* variables and activated environments from the process's environment, and the machine's policy."""
+    """Remove LAMELLA_* variables, activated environments, the user's settings file and the machine's policy."""
+    if os.path.exists(os.path.join(homes.config_folder(), "lamella")):
+        monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")
     monkeypatch.setattr(policy, "PATH", "/nonexistent/lamella/config.toml")
     for name in list(os.environ):
         if name.startswith("LAMELLA_") or name in {"VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV"}:
