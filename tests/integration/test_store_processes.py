@@ -125,7 +125,8 @@ def test_many_processes_pull_5_overlapping_environments_and_free_all_in_a_loop(t
             for command in commands
         ]
         outcomes = [(*process.communicate(), process.returncode) for process in processes]
-    assert [(errors, code) for _, errors, code in outcomes] == [("", 0)] * stress.processes
+    # On a busy machine some report that they wait for another's gc.
+    assert [errors for _, errors, code in outcomes if code] == []
     downloaded, freed = (
         sum(map(int, numbers)) for numbers in zip(*(said.split() for said, _, _ in outcomes), strict=True)
     )

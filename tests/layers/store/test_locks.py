@@ -13,9 +13,10 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.mounting.claims import lock_name
 from lamella.layers.mounting.mount import mount
 from lamella.layers.pulling.pull import pull
-from lamella.layers.store import locks
+from lamella.layers.store import leases, locks
 from lamella.layers.store.incoming import claim
 from lamella.layers.store.store import Store
+from lamella.layers.upkeep.gc import gc
 from support import tars
 from support.published import publish_layers
 
@@ -84,6 +85,17 @@ def test_a_pull_names_the_process_that_holds_its_layer_without_progress(tmp_path
     held.close()
     # The other layer came meanwhile, and stays.
     assert len(pull(reference, store=store).plan.fetch) == 1
+
+
+def test_a_gc_names_the_process_that_runs_gc(tmp_path: Path, reference: str) -> None:
+    store = Store(str(tmp_path / "store"))
+    pull(reference, store=store)
+    with (
+        leases.paused(store, "gc --all"),
+        pytest.raises(StoreError, match=rf"the store .*: locked for .* by process {os.getpid()} \(gc --all\)"),
+    ):
+        gc(store)
+    assert locks.holder(f"{store.path}/lock")[0] == "another process"
 
 
 def test_a_mount_names_the_process_that_mounts_at_its_target(tmp_path: Path, reference: str) -> None:

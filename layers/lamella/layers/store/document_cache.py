@@ -129,7 +129,7 @@ def _remember(store: Store, digest: Digest, content: bytes) -> None:
     path = _path(store, digest)
     store.prepare()
     # Under the lock, so that `gc`, which has it alone, knows any such file that it finds to be left by a crash.
-    with store.explained(), locks.shared(f"{store.path}/partial", f"the store {store.path}"):
+    with store.explained(), locks.shared(f"{store.path}/partial", f"the store {store.path}", f"{store.path}/lock"):
         make_folder(os.path.dirname(path))
         temporary = f"{store.path}/partial/document-{os.urandom(6).hex()}"
         try:

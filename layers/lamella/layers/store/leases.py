@@ -121,12 +121,14 @@ def paused(store: Store, owner: str) -> Iterator[None]:
 
     `owner`: the work, for messages of processes that wait. The store is this user's.
     """
-    with locks.exclusive(f"{store.path}/partial", f"the store {store.path}"):
+    with locks.exclusive(f"{store.path}/partial", f"the store {store.path}", f"{store.path}/lock"):
         gate = _close_gate(store)
         try:
             locks.sign(gate, owner)
             yield
         finally:
+            with suppress(OSError):
+                os.ftruncate(gate, 0)
             locks.free_range(gate, _GATE)
             os.close(gate)
 
@@ -161,7 +163,7 @@ def hold(store: Store, name: str, digests: Iterable[Digest], *, note: str = "", 
     path = _hold_path(store, name)
     store.prepare()
     temporary = f"{store.path}/holds/.{os.urandom(6).hex()}"
-    with store.explained(), locks.shared(f"{store.path}/partial", f"the store {store.path}"):
+    with store.explained(), locks.shared(f"{store.path}/partial", f"the store {store.path}", f"{store.path}/lock"):
         try:
             with open(temporary, "x", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), 0o644)

@@ -71,24 +71,24 @@ def _unlock(file: int) -> None:
 
 
 @contextmanager
-def shared(folder: str, what: str) -> Iterator[None]:
-    """Hold the lock of a folder together with others. Raises `StoreError` after `PATIENCE`."""
-    with _folder_locked(folder, fcntl.LOCK_SH, what):
+def shared(folder: str, what: str, signed: str) -> Iterator[None]:
+    """Hold the lock of a folder together with others; `signed`: a file that its exclusive holder signs. Raises `StoreError`."""
+    with _folder_locked(folder, fcntl.LOCK_SH, what, signed):
         yield
 
 
 @contextmanager
-def exclusive(folder: str, what: str) -> Iterator[None]:
-    """Hold the lock of a folder alone. Raises `StoreError` after `PATIENCE`."""
-    with _folder_locked(folder, fcntl.LOCK_EX, what):
+def exclusive(folder: str, what: str, signed: str) -> Iterator[None]:
+    """Hold the lock of a folder alone; `signed` as for `shared`. Raises `StoreError` after `PATIENCE`."""
+    with _folder_locked(folder, fcntl.LOCK_EX, what, signed):
         yield
 
 
 @contextmanager
-def _folder_locked(folder: str, how: int, what: str) -> Iterator[None]:
+def _folder_locked(folder: str, how: int, what: str, signed: str) -> Iterator[None]:
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        patiently(lambda: _flock(file, how) or None, what, lambda: ("another process of this user", 0))
+        patiently(lambda: _flock(file, how) or None, what, lambda: holder(signed))
         yield
     finally:
         _unlock(file)
