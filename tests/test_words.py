@@ -24,6 +24,8 @@ CLEAN = (
     "tests/builder", "tests/layers/registry",
     "tests/test_documentation.py",
     *(f"layers/lamella/layers/{room}" for room in ("store", "upkeep", "mounting", "running", "pulling")),
+    *(f"layers/lamella/layers/{room}" for room in ("oci", "tar", "published")),
+    *(f"tests/layers/{room}" for room in ("oci", "tar", "published")), "tests/fuzz",
     *(f"tests/layers/{room}" for room in ("store", "upkeep", "mounting", "running", "pulling")),
     "tests/integration/test_mount_ladder.py", "tests/integration/test_run_namespace.py",
     "tests/integration/test_store_disk.py", "tests/integration/test_store_processes.py",

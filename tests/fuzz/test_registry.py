@@ -127,7 +127,7 @@ def read(registry: Registry, descriptor: Descriptor) -> bytes:
 
 def waiting_little(headers: dict[str, str] | object) -> dict[str, str]:
     assert isinstance(headers, dict)
-    # What is obeyed of Retry-After takes its time.
+    # The client waits as long as Retry-After asks.
     return {
         name: "0" if name == "Retry-After" and text.isdecimal() and len(text) < 4 else text
         for name, text in headers.items()

@@ -1,4 +1,4 @@
-"""Tars with anything in them: what is accepted is one tar to every reader."""
+"""Tars with anything in them: an accepted tar is the same to every reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""References: what registries and folders can have, and no secret in what is said about the rest."""
+"""References: what registries and folders can have, and messages about all others without a secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is attached to an index: by the referrers API, by the tag schema, and in a layout."""
+"""Attachments of an index: by the referrers API, by the tag schema, and in a layout."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
             assert bool(schema) != simulator.referrers_api
 
 
-def test_what_was_attached_is_listed_and_read(storage: Storage) -> None:
+def test_an_attached_document_is_listed_and_read(storage: Storage) -> None:
     subject = push_environment(storage).descriptor
     assert referrers(storage, subject) == ()
     sbom = attach(storage, subject, SBOM)

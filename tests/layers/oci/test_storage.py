@@ -59,7 +59,7 @@ def read(storage: Storage, descriptor: Descriptor, size: int = 1000) -> bytes:
         return b"".join(iter(lambda: stream.read(size), b""))
 
 
-def test_a_tag_that_is_not_there_is_told_with_the_first_of_those_that_people_made(storage: Storage) -> None:
+def test_a_missing_tag_is_reported_with_the_first_tags_that_people_made(storage: Storage) -> None:
     for number in range(12):
         push_image(storage, [b"content"], f"v{number:02}")
     for tag in (f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
@@ -69,7 +69,7 @@ def test_a_tag_that_is_not_there_is_told_with_the_first_of_those_that_people_mad
 
 
 @pytest.mark.parametrize("content", [b"", b"content", b"x" * 3_000_001])
-def test_what_was_pushed_is_fetched(storage: Storage, content: bytes) -> None:
+def test_pushed_content_is_fetched(storage: Storage, content: bytes) -> None:
     thing = blob(content).pushed(storage)
     assert storage.exists(thing.descriptor)
     assert read(storage, thing.descriptor, 100_000) == content
@@ -91,7 +91,7 @@ def test_a_manifest_is_found_by_tag_and_by_digest(storage: Storage) -> None:
         assert fetch_document(storage, descriptor) == manifest.content
 
 
-def test_what_is_not_there_is_absent_and_not_found(storage: Storage) -> None:
+def test_missing_content_is_absent_and_not_found(storage: Storage) -> None:
     push_image(storage, [b"content"], "v1")
     other = blob(b"other")
     assert not storage.exists(other.descriptor)
@@ -141,7 +141,7 @@ def test_two_pushers_of_one_tag_leave_it_naming_one_of_them_whole(storage: Stora
 
 
 class _Dripping:
-    """Gives what it has in the pieces that it was told."""
+    """Gives its content in pieces of given sizes."""
 
     def __init__(self, content: bytes, piece: int) -> None:
         self._stream = BytesIO(content)

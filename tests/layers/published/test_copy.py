@@ -58,7 +58,7 @@ def test_a_copy_to_a_registry_and_back_is_the_same(tmp_path: Path, layout: str) 
 
 
 @pytest.mark.engine
-def test_skopeo_copies_what_was_copied(tmp_path: Path, layout: str) -> None:
+def test_skopeo_copies_a_copy(tmp_path: Path, layout: str) -> None:
     with distribution() as host:
         copy(layout, f"{host}/team/envs:v1")
         command = [need("skopeo"), "--insecure-policy", "copy", "--all", "--preserve-digests", "--src-tls-verify=false"]
@@ -120,7 +120,7 @@ def test_a_part_that_the_source_lost_is_named_with_the_push_that_restores_it(tmp
         OciLayout(f"{tmp_path}/there").resolve("v1")
 
 
-def test_only_what_is_missing_is_sent(simulator: RegistrySimulator, layout: str) -> None:
+def test_only_missing_blobs_are_sent(simulator: RegistrySimulator, layout: str) -> None:
     simulator.add_blob("team/envs", b"one")
     done = copy(layout, f"{simulator.host}/team/envs:v1")
     assert (done.sent, done.present) == (3, 1)
@@ -157,7 +157,7 @@ def test_signatures_and_referrers_come_along_before_the_tag(
 
 
 @pytest.mark.parametrize("api", [True, False])
-def test_what_is_attached_to_an_image_of_the_index_and_cosigns_other_tags_come_along(
+def test_attachments_of_an_image_and_cosigns_other_tags_come_along(
     tmp_path: Path, simulator: RegistrySimulator, layout: str, api: bool
 ) -> None:
     simulator.referrers_api = api
@@ -198,7 +198,7 @@ def test_a_dry_run_says_what_would_move_and_writes_nothing(
 
 def test_insecure_is_meant_for_the_destination(monkeypatch: pytest.MonkeyPatch, simulator: RegistrySimulator) -> None:
     with RegistrySimulator().serving() as between:
-        # Whoever is in between sees what is asked in the clear.
+        # The proxy in between sees each request in plain HTTP.
         monkeypatch.setenv("http_proxy", f"http://{between.host}")
         monkeypatch.setenv("https_proxy", "http://localhost:1")
         for name in ("no_proxy", "NO_PROXY"):

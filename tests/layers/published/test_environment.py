@@ -142,8 +142,8 @@ def test_invalid_package_manifest_is_refused(layout: OciLayout) -> None:
         published.read_index(layout, V1, Trust())
 
 
-def test_an_index_that_calls_an_index_its_environment_is_refused_before_that_is_asked_for(layout: OciLayout) -> None:
-    # As one that contains itself would; its own digest nobody can know, so that of nothing stands for it.
+def test_an_index_that_names_an_index_as_its_environment_is_refused_unread(layout: OciLayout) -> None:
+    # An index that contains itself would do so. Its digest can't be known: another one stands for it.
     itself = Descriptor(INDEX, Digest.of(b"itself"), 6, {IMAGE: "sha256:0"})
     index = Index((itself,)).to_json()
     Blob(Descriptor.of(INDEX, index), index).pushed(layout, "v1")
@@ -153,7 +153,7 @@ def test_an_index_that_calls_an_index_its_environment_is_refused_before_that_is_
         published.read_index(layout, V1, Trust())
 
 
-def test_what_was_parsed_once_is_not_taken_for_what_was_not_verified(layout: OciLayout, tmp_path: Path) -> None:
+def test_a_parsed_document_does_not_stand_for_one_that_was_not_verified(layout: OciLayout, tmp_path: Path) -> None:
     push_environment(layout)
     found = published.read_index(layout, V1, Trust()).environments[0]
     path = tmp_path / "layout/blobs/sha256" / found.descriptor.digest.hex

@@ -38,7 +38,7 @@ def test_a_layer_is_in_the_other_tags_that_have_it(layout: OciLayout) -> None:
     assert asked(layout, "v2")[0] == [("v1",), ()]
 
 
-def test_tags_of_images_and_of_what_is_attached_are_passed_over(layout: OciLayout) -> None:
+def test_tags_of_images_and_of_attachments_are_passed_over(layout: OciLayout) -> None:
     push_environment(layout, packages=[b"one"], tag="v1")
     push_image(layout, [b"one"], tag="image")
     push_environment(layout, packages=[b"one"], tag="sha256-" + "a" * 64)

@@ -1,4 +1,4 @@
-"""A reference is checked as a whole, in a registry and in a layout, and what is wrong is named."""
+"""A reference is checked as a whole, in a registry and in a layout, and each fault is named."""
 
 from __future__ import annotations
 

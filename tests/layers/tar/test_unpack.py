@@ -1,4 +1,4 @@
-"""What can't be trusted is refused with a sentence, and nothing is written outside the layer's folder."""
+"""Unsafe layers are refused with a sentence, and nothing is written outside the layer's folder."""
 
 from __future__ import annotations
 
@@ -80,19 +80,19 @@ REFUSED = {
     "a symlink without a target": (symlink(b"lib", b""), "is a symlink to ''"),
     "a hardlink to a symlink": (
         symlink(b"one", b"../../outside/canary") + hardlink(b"two", b"one"),
-        "'two' is a hardlink to 'one', which is no file that came before it",
+        "'two' is a hardlink to 'one', which is not a file that came before it",
     ),
     "a hardlink through a symlink": (
         symlink(b"one", b"../../outside") + hardlink(b"two", b"one/canary"),
-        "'two' is a hardlink to 'one/canary', which is no file that came before it",
+        "'two' is a hardlink to 'one/canary', which is not a file that came before it",
     ),
     "a hardlink to the outside": (hardlink(b"two", b"../../outside/canary"), "its path leaves its folder with '..'"),
     "a hardlink to an absolute path": (hardlink(b"two", b"/etc/passwd"), "its path is absolute"),
     "a hardlink to a later entry": (
         hardlink(b"two", b"one") + file(b"one", b"x"),
-        "'two' is a hardlink to 'one', which is no file that came before it",
+        "'two' is a hardlink to 'one', which is not a file that came before it",
     ),
-    "a hardlink to a folder": (folder(b"one") + hardlink(b"two", b"one"), "which is no file that came before it"),
+    "a hardlink to a folder": (folder(b"one") + hardlink(b"two", b"one"), "which is not a file that came before it"),
     # Two readings of one tar
     "a PAX size that is not the header's": (
         pax({b"size": b"3"}) + header(b"f", size=1024) + bytes(1024),
@@ -102,7 +102,7 @@ REFUSED = {
         pax({b"size": b"512"}) + header(b"f") + bytes(512),
         "'f' has two sizes, 0 in its header and 512 in its PAX record",
     ),
-    "a negative PAX size": (pax({b"size": b"-1"}) + header(b"f"), "has the PAX size '-1': want a whole number"),
+    "a negative PAX size": (pax({b"size": b"-1"}) + header(b"f"), "has the PAX size '-1', which is not a whole number"),
     "a GNU long name": (
         header(b"././@LongLink", flag=b"L", size=5, magic=tars.GNU) + tars.padded(b"evil\0") + file(b"good"),
         "only POSIX (ustar and PAX) archives are unpacked",
@@ -116,9 +116,9 @@ REFUSED = {
         "'good' is a GNU long name",
     ),
     "a negative base-256 size": (header(b"f", size=b"\xff" * 12), "the size of 'f' is"),
-    "a positive base-256 size": (header(b"f", size=b"\x80" + bytes(10) + b"\x05"), "want octal digits"),
-    "a size with a sign": (header(b"f", size=b"-0000000001\0"), "want octal digits"),
-    "a size with an underscore": (header(b"f", size=b"0000000_001\0"), "want octal digits"),
+    "a positive base-256 size": (header(b"f", size=b"\x80" + bytes(10) + b"\x05"), "which is not in octal digits"),
+    "a size with a sign": (header(b"f", size=b"-0000000001\0"), "which is not in octal digits"),
+    "a size with an underscore": (header(b"f", size=b"0000000_001\0"), "which is not in octal digits"),
     "two entries of one path": (file(b"f", b"one") + file(b"f", b"two"), "'f' is in the tar twice"),
     "two folders of one path": (folder(b"d") + folder(b"d"), "'d' is in the tar twice"),
     "a file before its own folder": (file(b"d/f") + folder(b"d"), "'d' is in the tar twice"),
@@ -170,8 +170,8 @@ REFUSED = {
         changed(pax({b"path": b"f"}), 257, tars.GNU) + file(b"x"),
         "only POSIX (ustar and PAX) archives are unpacked",
     ),
-    "a size behind a NUL": (header(b"f", size=b"\0" * 10 + b"01"), "want octal digits"),
-    "a time of spaces": (header(b"f", mtime=b" " * 12), "want octal digits"),
+    "a size behind a NUL": (header(b"f", size=b"\0" * 10 + b"01"), "which is not in octal digits"),
+    "a time of spaces": (header(b"f", mtime=b" " * 12), "which is not in octal digits"),
     "a file with a link's target in its header": (
         header(b"f", link=b"x"),
         "'f' is a file with a link's target",
@@ -363,7 +363,7 @@ class TestCompression:
             place.bring(layer, blob)
         place.assert_untouched()
 
-    def test_refuses_a_media_type_that_is_no_layer(self, place: Place) -> None:
+    def test_refuses_a_media_type_of_another_kind(self, place: Place) -> None:
         layer, blob = tars.layer(END)
         layer = Layer(Descriptor.of("application/vnd.oci.image.layer.v1.tar+xz", blob), layer.diff_id)
         with pytest.raises(InvalidContent, match="is not an OCI layer"):

@@ -1,9 +1,9 @@
 """The annotations that Lamella writes, and what each holds."""
 
 PACKAGE = "dev.lamella.package"
-"""On a layer: the package's name, normalised (PEP 503) where it is a pip distribution."""
+"""On a layer: the package's name, normalised (PEP 503) for a pip distribution."""
 VERSION = "dev.lamella.version"
-"""On a layer: the package's version; absent where it has none."""
+"""On a layer: the package's version; absent for a package without one."""
 ORIGIN = "dev.lamella.origin"
 """On a layer: `conda`, `pypi`, `python`, `local`, `system` or `unowned`."""
 KEY = "dev.lamella.key"

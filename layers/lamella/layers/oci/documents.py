@@ -179,7 +179,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A blob and the digest of the tar in it. `diff_id` names what is unpacked, `descriptor.digest` what is moved."""
+    """A blob and the digest of the tar in it. `diff_id` names the unpacked tar, `descriptor.digest` the blob that moves."""
 
     descriptor: Descriptor
     diff_id: Digest

@@ -1,6 +1,6 @@
-"""What is attached to an image or index: manifests whose subject it is, such as an SBOM.
+"""Attachments of an image or index: manifests whose subject it is, such as a bill of materials.
 
-Where a registry has no referrers API (and in a layout), an index under a tag made of the subject's digest lists them.
+In a layout, and in a registry without the referrers API, an index under a tag made of the subject's digest lists them.
 Source: distribution-spec v1.1, "Listing Referrers" and "Referrers Tag Schema".
 """
 

@@ -22,17 +22,17 @@ _Result = TypeVar("_Result")
 
 
 class Reader(Protocol):
-    """What can be read from, in chunks."""
+    """A stream that is read in chunks."""
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes; b"" at the end."""
 
 
 class Opened(Reader, Protocol):
-    """A stream that whoever opened it closes."""
+    """A stream that its opener closes."""
 
     def close(self) -> None:
-        """Gives back what it holds."""
+        """Release the stream's resources."""
 
 
 OpenContent = Callable[[], Opened]
@@ -68,7 +68,7 @@ class Pusher(Protocol):
         """
 
     def mount(self, descriptor: Descriptor, repository: str) -> bool:
-        """Takes a blob over from another repository of the same registry; False where that was not done."""
+        """Mount a blob from another repository of the same registry; return False if the registry did not."""
 
 
 class Resolver(Protocol):
@@ -82,17 +82,17 @@ class Resolver(Protocol):
 
 
 class ReadOnlyStorage(Fetcher, Resolver, Protocol):
-    """What can be read from: a storage, or what stands before one."""
+    """A storage that is only read, or a cache in front of one."""
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
-        """What is attached to `digest`; None where there is no such API, and a tag lists it (see `referrers`)."""
+        """Return the referrers of `digest`, or None without the API; then a tag lists them (see `referrers`)."""
 
 
 class Storage(ReadOnlyStorage, Pusher, Protocol):
     """All of it: what `OciLayout` and `Registry` are."""
 
     def close(self) -> None:
-        """Gives connections back; the storage is not used again."""
+        """Close all connections. Do not use the storage afterwards."""
 
 
 class VerifiedReader:

@@ -13,7 +13,7 @@ _SHOWN = 10
 
 
 def is_derived(tag: str) -> bool:
-    """Whether `tag` was made of a digest, to find what is attached to it."""
+    """Return whether `tag` was made of a digest, to find its attachments."""
     return bool(_DERIVED.match(tag))
 
 

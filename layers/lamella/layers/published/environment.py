@@ -65,7 +65,7 @@ class PublishedEnvironment:
     """Every package manifest and its config."""
     layers: tuple[Layer, ...]
     image: Descriptor | None
-    """The runnable image's, where the index has one."""
+    """The runnable image's, if the index has one."""
 
     @property
     def packages(self) -> tuple[PublishedPackage, ...]:
@@ -83,7 +83,7 @@ class PublishedEnvironment:
 
     @property
     def python(self) -> str:
-        """The interpreter's version; empty where it was not recorded."""
+        """The interpreter's version; empty if not recorded."""
         return self.manifest.annotations.get(PYTHON, "")
 
     @property
@@ -93,7 +93,7 @@ class PublishedEnvironment:
 
     @property
     def cpu_level(self) -> int:
-        """The x86-64 level that the environment needs, 1 to 4; 1 where nothing is recorded."""
+        """The x86-64 level that the environment needs, 1 to 4; 1 if not recorded."""
         level = self.manifest.annotations.get(CPU, "")
         return int(level) if level in ("2", "3", "4") else 1
 

@@ -1,4 +1,4 @@
-"""What was found when an environment was scanned, as it is attached to what was pushed. See docs/reference/findings.md."""
+"""Findings of a scan, as attached to a pushed environment. See docs/reference/findings.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Finding:
     subject: str
     """The package or file it is about."""
     message: str
-    """One sentence: what is so, and what follows or what to do."""
+    """One sentence: the problem, and its consequence or what to do."""
 
 
 def attached(storage: Storage, subject: Descriptor) -> list[tuple[str, Finding]]:

@@ -60,7 +60,7 @@ class Inspection:
 def inspect(
     reference: str, *, platform: Platform | None = None, compare: bool = True, trust: Trust = Trust()
 ) -> Inspection:
-    """Read the manifests that `reference` names, what is attached to them, and no layer.
+    """Read the manifests that `reference` names and their attachments, and no layer.
 
     `platform`: only that one's environment. `compare`: ask which other tags have the same layers, which reads up to 16 of
     them. Findings and attachments that can't be read are reported in the result. Raises `InvalidReference`, `NotFound`, `InvalidContent`

@@ -23,21 +23,21 @@ LIMIT = 16
 
 
 class Shared(NamedTuple):
-    """What was found."""
+    """Tags that share layers."""
 
     tags: dict[Digest, tuple[str, ...]]
     """By a layer's digest, the other tags that have it, in their order; only layers that some other tag has."""
     compared: tuple[str, ...]
     """The tags that were read, in their order."""
     others: int
-    """How many other tags there are; more than were read where there are more than the limit."""
+    """How many other tags there are; only up to the limit are read."""
 
 
 def shared(storage: Storage, tag: str, digests: Collection[Digest], *, limit: int = LIMIT) -> Shared:
-    """Which of `digests`, the layers of `tag`, other tags of `storage` have as well.
+    """Return which of `digests`, the layers of `tag`, other tags of `storage` have as well.
 
-    The tags nearest to `tag` in the order of their names are read, numbers in them counted as numbers. What is no
-    environment is passed over. `LayersError` where tags can't be listed.
+    Reads the tags nearest to `tag` in the order of their names, numbers in them counted as numbers, and passes over tags of
+    other images. Raises `LayersError` if tags can't be listed.
     """
     everything = sorted((name for name in storage.tags() if not is_derived(name)), key=_natural)
     others = [name for name in everything if name != tag]

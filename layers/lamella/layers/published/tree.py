@@ -1,4 +1,4 @@
-"""A reference as a tree of documents: the index, its images, and what is attached to each."""
+"""A reference as a tree of documents: the index, its images, and the attachments of each."""
 
 from __future__ import annotations
 

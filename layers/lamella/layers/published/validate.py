@@ -58,7 +58,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedReference:
-    """What a check of a reference covered, and what was wrong."""
+    """Result of a check of a reference: its extent, and the faults."""
 
     reference: str
     """Pinned to the digest that was checked."""
@@ -103,7 +103,7 @@ def verify_reference(
 
 
 def validate(storage: Storage, root: Descriptor, *, deep: bool = False) -> tuple[Fault, ...]:
-    """Return what is wrong with the tree of `root` in `storage`, and with all that is attached to it."""
+    """Return the faults of the tree of `root` in `storage`, and of all its attachments."""
     check = _Check(storage, deep=deep, progress=Silent())
     check.tree(root)
     return tuple(check.faults)

@@ -1,7 +1,7 @@
 """A layer's blob as the bytes of its tar: zstd, gzip or neither, in pieces of bounded size.
 
-Memory stays bounded whatever the blob claims: a piece is never larger than was asked for, and a zstd frame that
-wants a larger window than `MAX_WINDOW` is refused.
+Memory stays bounded whatever the blob claims: a piece is never larger than asked for, and a zstd frame with a larger
+window than `MAX_WINDOW` is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EXPANSION = 200
 
 
 def decompressed(stream: Reader, media_type: str) -> Reader:
-    """The tar in a layer of `media_type`; `InvalidContent` for a type that is no layer's."""
+    """Return the tar in a layer of `media_type`; raise `InvalidContent` for any other type."""
     if media_type == LAYER_ZSTD:
         return _Zstd(stream)
     if media_type in (LAYER_GZIP, DOCKER_LAYER_GZIP):

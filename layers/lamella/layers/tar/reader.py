@@ -34,7 +34,7 @@ MAX_ENTRIES = 500_000
 _CHUNK = 1 << 18  # fits a core's L2 cache with its compressed form: 1 MiB was 8 % slower
 _MAX_PATH = 4095  # PATH_MAX counts the NUL
 _MAX_PAX = 1 << 14  # two paths, a number or two, a comment: an entry of 500,000 costs no more
-_MAX_END = 1 << 20  # bytes of zeros, end marker and all: tar(1) fills up to 10 KiB unless it is told otherwise
+_MAX_END = 1 << 20  # bytes of zeros, end marker and all: tar(1) fills up to 10 KiB by default
 _USTAR_SIZE_LIMIT = 1 << 33  # eleven octal digits
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
@@ -85,7 +85,7 @@ class Archive:
     """Iterates over the entries of a tar stream, once; `content()` gives the current file's bytes.
 
     The stream is read to its end, so that a verifying reader below has seen everything. Raises `UnsafeLayer` for
-    what a layer must not hold and `InvalidContent` for what is no tar. A `skeleton` is a tar without the content
+    entries that a layer must not hold, and `InvalidContent` for bytes that are not a tar. A `skeleton` is a tar without the content
     and padding of its files, as the store keeps it.
     """
 
@@ -157,7 +157,7 @@ class Archive:
         return _records(body)
 
     def _finish(self) -> None:
-        # Whoever stops at the first zero block and whoever goes on must see the same entries.
+        # Readers that stop at the first zero block and readers that go on must see the same entries.
         zeros = len(_ZEROS)
         while True:
             rest = self._buffer[self._at :]
@@ -296,7 +296,9 @@ def _what_is_wrong(path: bytes) -> str:
 def _checked_target(path: bytes, target: bytes) -> bytes:
     # Where a symlink leads is not judged: nothing is ever written or read through one.
     if not target or b"\0" in target or len(target) > _MAX_PATH:
-        raise UnsafeLayer(f"{shown(path)} is a symlink to {shown(target)}: want 1 to {_MAX_PATH} bytes without a NUL")
+        raise UnsafeLayer(
+            f"{shown(path)} is a symlink to {shown(target)}, which is not 1 to {_MAX_PATH} bytes without a NUL"
+        )
     return target
 
 
@@ -306,9 +308,9 @@ def _size(field: bytes, records: dict[bytes, bytes], path: bytes) -> int:
     if stated is None:
         return size
     if not _NUMBER.fullmatch(stated):
-        raise UnsafeLayer(f"{shown(path)} has the PAX size {shown(stated)}: want a whole number")
+        raise UnsafeLayer(f"{shown(path)} has the PAX size {shown(stated)}, which is not a whole number")
     # A size that the ustar field could hold and holds differently is one archive for this reader and another for
-    # one that knows no PAX.
+    # one without PAX.
     if int(stated) != size and not (size == 0 and int(stated) >= _USTAR_SIZE_LIMIT):
         raise UnsafeLayer(f"{shown(path)} has two sizes, {size} in its header and {int(stated)} in its PAX record")
     return int(stated)
@@ -320,14 +322,14 @@ def _mtime(field: bytes, records: dict[bytes, bytes], path: bytes) -> int:
         return _octal(field, "time", path)
     match = _TIME.fullmatch(stated)
     if not match:
-        raise UnsafeLayer(f"{shown(path)} has the time {shown(stated)}: want seconds since 1970")
+        raise UnsafeLayer(f"{shown(path)} has the time {shown(stated)}, which is not in seconds since 1970")
     return int(match[1])
 
 
 def _octal(field: bytes, what: str, path: bytes) -> int:
     value = _digits(field)
     if value < 0:
-        raise UnsafeLayer(f"the {what} of {shown(path)} is {field!r}: want octal digits")
+        raise UnsafeLayer(f"the {what} of {shown(path)} is {field!r}, which is not in octal digits")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Writes a tar's entries below one folder, and nowhere else.
+"""Write a tar's entries below one folder, and nowhere else.
 
 Every name is opened relative to the descriptor of its own folder, one component at a time, without following links,
 and every file is created anew: whatever earlier entries (or another process) put there, a write can't leave the
@@ -34,12 +34,12 @@ class Writer(Protocol):
     """What takes bytes: an open file, or a compressor in front of one."""
 
     def write(self, data: bytes, /) -> object:
-        """Takes all of `data`."""
+        """Write all of `data`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was written: the number of entries, and the bytes that files and folders take of a disk of 4 KiB blocks."""
+    """Number of entries written, and the bytes that files and folders take on a disk of 4 KiB blocks."""
 
     entries: int
     bytes: int
@@ -59,7 +59,7 @@ def unpack(stream: Reader, folder: int, skeleton: Writer | None = None, bounds: 
     """Write the tar in `stream` below the open, empty folder.
 
     `skeleton` gets every byte of the tar that is not a file's content, from which and the files the same tar can be made
-    again. On any error what was written stays, for the caller to remove. Raises `UnsafeLayer`, `InvalidContent`,
+    again. On any error the caller removes the files. Raises `UnsafeLayer`, `InvalidContent`,
     `StoreError` if the file system runs out of files, lacks links or imposes modes, and OSError if it refuses.
     """
     entries = written = content = 0
@@ -171,7 +171,7 @@ class _Tree:
         parent, name = self._parent(entry)
         *folders, target = entry.link.split(b"/")
         refusal = UnsafeLayer(
-            f"{shown(entry.path)} is a hardlink to {shown(entry.link)}, which is no file that came before it"
+            f"{shown(entry.path)} is a hardlink to {shown(entry.link)}, which is not a file that came before it"
         )
         source = os.dup(self._folders[0])
         try:
