@@ -246,7 +246,6 @@ def test_no_byte_of_any_secret_is_in_what_was_pushed(layout: Path) -> None:
     site = f"opt/env/{SITE}"
     wanted = {
         "app.py",
-        "pkg/plain/read.txt",
         "shared/read.txt",
         "edited/__init__.py",
         "direct.py",

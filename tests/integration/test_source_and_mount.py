@@ -73,8 +73,7 @@ def fill(prefix: Path, folder: Path, by: By = "pip") -> Path:
     site = next(prefix.glob("lib/python3*/site-packages"))
     (site / "stray.py").write_text(f"HERE = '{prefix}/share'\n")
     (site / "link.py").symlink_to("stray.py")
-    (folder / "outside.txt").write_text("from outside")
-    (site / "outside.txt").symlink_to(folder / "outside.txt")
+    (site / "outside.txt").symlink_to("/usr/lib/os-release")
     return prefix
 
 

@@ -20,8 +20,10 @@ from lamella.builder.files.secrets import (
     secret,
     secret_behind,
 )
+from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import FoundFile, find_file, walk
 from lamella.builder.scanning.findings import without_secrets
+from lamella.builder.scanning.link_targets import LinkTargets
 from lamella.builder.scanning.symlinks import resolve
 
 if TYPE_CHECKING:
@@ -164,7 +166,8 @@ def linked(folder: Path, target: Path | str) -> tuple[list[str], list[LeftOut]]:
     """Files shipped and left out of an environment with one link to `target`, at app/link.txt."""
     (folder / "app").mkdir(parents=True)
     (folder / "app" / "link.txt").symlink_to(target)
-    resolved = resolve({entry.path: entry for entry in walk(str(folder)).entries}, (), ())
+    targets = LinkTargets((Place(str(folder.parent), ""),), (), ())
+    resolved = resolve({entry.path: entry for entry in walk(str(folder)).entries}, (), (), targets)
     return [entry.path for entry in resolved.entries], resolved.left_out
 
 

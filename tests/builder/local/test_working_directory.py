@@ -144,6 +144,7 @@ def test_the_limit_is_of_all_local_files(
         file.truncate(3 << 20)
     options: dict[str, object] = {"include": [str(large)]}
     if where == "a link":
+        (tmp_path / ".git").mkdir()  # one repository: a link out of it would be left out
         (folder / "link").symlink_to(large.parent)
         options = {"local": str(folder)}
     elif where == "an editable install":

@@ -142,12 +142,15 @@ def test_a_contested_path_that_matches_no_record_is_reported_without_a_match(mad
 
 def test_files_behind_a_recorded_link_to_a_folder_belong_to_its_package(made: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "x.txt").write_text("")
+    (tmp_path / "data" / "x.txt").write_text("x")
+    (tmp_path / "data" / "unrecorded.txt").write_text("")
     (made / SITE / "proj").mkdir()
     (made / SITE / "proj" / "out").symlink_to(tmp_path / "data")
-    dist(made / SITE, "proj", "proj/out")
+    text = base64.urlsafe_b64encode(hashlib.sha256(b"x").digest()).decode().rstrip("=")
+    dist(made / SITE, "proj", "proj/out", f"proj/out/x.txt,sha256={text}")
     scanned = scan(str(made))
     assert f"{SITE}/proj/out/x.txt" in paths(package(scanned, "proj"))
+    assert f"{SITE}/proj/out/unrecorded.txt" not in shipped(scanned)
     assert not findings(scanned, "missing")
     assert not findings(scanned, "unowned")
 
@@ -171,9 +174,12 @@ def test_debian_s_own_packages_are_not_checked_and_what_pip_put_beside_them_is(t
 # Links
 
 
-def test_a_local_or_unowned_link_to_a_file_outside_is_a_note(made: Path, tmp_path: Path) -> None:
+def test_link_to_a_file_of_its_own_project_is_a_note(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "pyproject.toml").touch()
     (tmp_path / "data.txt").write_text("")
-    (made / SITE / "data.txt").symlink_to(tmp_path / "data.txt")
+    (tmp_path / "src" / "data.txt").symlink_to("../data.txt")
+    (made / SITE / "app.pth").write_text(f"{tmp_path}/src\n")
     (found,) = findings(scan(str(made)), "links")
     assert (found.severity, found.message) == (
         "note",

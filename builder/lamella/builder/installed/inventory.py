@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lamella.builder.environment import LeftOut
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.prefix.places import Place
@@ -25,3 +27,5 @@ class Inventory(NamedTuple):
     """Paths of the interpreter's files, unless a conda package owns them."""
     left_out: list[LeftOut]
     findings: list[Finding]
+    expected: Mapping[str, frozenset[str]]
+    """Path to the digests of which a file outside the environment, to which it is a link, must have one to ship."""

@@ -55,11 +55,16 @@ def pointers(folder: str, site: str, inside: Callable[[str], bool]) -> list[Poin
 
 
 def _link(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Pointer | None:
-    """Read a link to a package's folder, as `flit install --symlink` makes it."""
+    """Read a link to a project's package or module, as `flit install --symlink` makes it."""
     path = os.path.join(folder, name)
-    if not os.path.islink(path) or not os.path.isdir(path) or inside(os.path.realpath(path)):
+    if not os.path.islink(path):
         return None
-    return Pointer(name, (), (Place(os.path.realpath(path), f"{site}/{name}"),), ())
+    real = os.path.realpath(path)
+    # Any installed package can leave a link here: one to something that is not code is not an install.
+    module = name.endswith(".py") and os.path.basename(real) == name and os.path.isfile(real)
+    if inside(real) or not (module or os.path.isfile(os.path.join(real, "__init__.py"))):
+        return None
+    return Pointer(name, (), (Place(real, f"{site}/{name}"),), ())
 
 
 def egg_links(folder: str) -> list[tuple[str, str]]:

@@ -173,10 +173,12 @@ def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile]
 
         tree = walk(source, target, skip, borrowed=True)
         found, left_out = tree.entries, tree.left_out
-        result.places.append(Place(source, target))
     else:
-        entry = find_file(target, source)
+        # The user names the file itself, so a link that leads out of the environment may lead there.
+        entry = find_file(target, os.path.realpath(source))
         found, left_out = [entry] if entry else [], []
+    # Links elsewhere that lead there stay links, whichever of its names they use.
+    result.places.extend(Place(spelling, target) for spelling in dict.fromkeys((source, os.path.realpath(source))))
     hidden = [entry for entry in found if entry.path in installed]
     result.entries.extend(entry for entry in found if entry.path not in known and entry.path not in installed)
     result.left_out.extend((*left_out, *(LeftOut(entry.source, _INSTALLED) for entry in hidden)))

@@ -15,11 +15,12 @@ from lamella.builder.local.roots import Installed
 from lamella.builder.local.working_directory import find_local_package
 from lamella.builder.prefix import base_python
 from lamella.builder.prefix.locate import SHARED
-from lamella.builder.prefix.places import in_environment, made_at, places
+from lamella.builder.prefix.places import Place, in_environment, made_at, places
 from lamella.builder.prefix.sites import is_system, sites, user_base
 from lamella.builder.prefix.venv import venv_skip
 from lamella.builder.prefix.walk import FoundFile, Tree, find_file, walk
 from lamella.builder.scanning import symlinks
+from lamella.builder.scanning.link_targets import LinkTargets
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ def collect(prefix: Prefix, local: Local, cache_path: str) -> Inventory:
     if prefix.kind == "plain" and not base.entries:
         python = {path for path in merged if base_python.owns(path, prefix.python)}
     gathered = Inventory(
-        merged, places(prefix), conda, [], frozenset(python), [*own.left_out, *base.left_out], findings
+        merged, places(prefix), conda, [], frozenset(python), [*own.left_out, *base.left_out], findings, {}
     )
     for site in sites(prefix):
         gathered = _add_site(gathered, site, prefix.site_packages, cache_path)
     said = [*gathered.findings, *_moved(prefix), *_users_own(prefix, gathered)]
     gathered = gathered._replace(findings=said)
     gathered = _add_local(gathered, local, prefix)
-    resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out)
+    resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out, _link_targets(prefix, gathered))
     entries = {entry.path: entry for entry in resolved.entries}
     if prefix.python.debian and base.entries:
         # Without a pyvenv.cfg, Debian's site module reads this folder.
@@ -67,7 +68,25 @@ def collect(prefix: Prefix, local: Local, cache_path: str) -> Inventory:
         python=frozenset(python),
         left_out=[*gathered.left_out, *resolved.left_out],
         findings=[*gathered.findings, *resolved.findings],
+        expected=resolved.expected,
     )
+
+
+def _link_targets(prefix: Prefix, gathered: Inventory) -> LinkTargets:
+    environment = _own_folders(prefix) + [
+        os.path.realpath(folder) for folder in (prefix.python.stdlib, prefix.python.include)
+    ]
+    return LinkTargets(
+        tuple(Place(folder, "") for folder in dict.fromkeys(environment)),
+        tuple(place for place in gathered.places if place.path.startswith(prefix.site_packages)),
+        [*gathered.conda, *gathered.pip],
+    )
+
+
+def _own_folders(prefix: Prefix) -> list[str]:
+    """Folders of the environment itself, in each spelling: they hold no local code."""
+    own = [place.source for place in places(prefix) if place.source not in SHARED]
+    return own + [found for each in sites(prefix) for found in (each.source, os.path.realpath(each.source))]
 
 
 def _moved(prefix: Prefix) -> list[Finding]:
@@ -173,8 +192,6 @@ def _add_local(gathered: Inventory, local: Local, prefix: Prefix) -> Inventory:
     """Add local code, which no installer recorded."""
     site = prefix.site_packages
     ordinary = [each for each in gathered.pip if not each.editable and each.origin != "local"]
-    own = [place.source for place in places(prefix) if place.source not in SHARED]
-    own += [found for each in sites(prefix) for found in (each.source, os.path.realpath(each.source))]
     installed = Installed(
         entries=gathered.entries,
         names=frozenset(each.name for each in (*ordinary, *gathered.conda)),
@@ -184,7 +201,7 @@ def _add_local(gathered: Inventory, local: Local, prefix: Prefix) -> Inventory:
             folder for each in gathered.pip if each.editable and each.records and (folder := _folder(each.source))
         ),
         prefix=prefix.path,
-        folders=tuple(own),
+        folders=tuple(_own_folders(prefix)),
     )
     added = find_local_package(local, site, installed)
     gathered = gathered._replace(

@@ -39,6 +39,7 @@ from lamella.builder.scanning.findings import (
 )
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import Ownership, own
+from lamella.builder.scanning.symlinks import verified
 from lamella.builder.scanning.system_libraries import libraries
 from lamella.layers.progress import shown
 
@@ -102,6 +103,7 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: Hashes, progress: Progre
 
     collected = _collected(prefix, options, read, progress)
     contents = _contents(collected, ignore, read)
+    collected = _verified(collected, contents)
     assigned = _assigned(collected, contents, ignore)
     system = _system_libraries(prefix, collected, assigned, contents, read)
     contents |= system.contents
@@ -150,6 +152,18 @@ def _contents(collected: Inventory, ignore: frozenset[str], read: Read) -> dict[
     contents = {entries[path].source: UNREAD for path in unneeded}
     wanted = {e.source: e.seen for path, e in entries.items() if e.target is None and path not in unneeded}
     return contents | dict(read(wanted))
+
+
+def _verified(collected: Inventory, contents: Mapping[str, FileContent]) -> Inventory:
+    """Leave out the targets of links that only a record vouches for, and that have other bytes."""
+    if not collected.expected:
+        return collected
+    checked = verified(collected.entries, collected.expected, lambda source: contents[source].digest)
+    return collected._replace(
+        entries={entry.path: entry for entry in checked.entries},
+        left_out=[*collected.left_out, *checked.left_out],
+        findings=[*collected.findings, *checked.findings],
+    )
 
 
 def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore: frozenset[str]) -> _Assigned:
