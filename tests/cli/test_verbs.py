@@ -375,7 +375,7 @@ def test_inspect_counts_and_shows_the_attached_findings(lamella: Command, tmp_pa
     place = f"oci:{tmp_path}/layout:v1"
     pushed = lamella("push", place, prefix)
     assert "1 error in this environment; see lamella scan" in pushed.stderr
-    assert lamella("inspect", place).stdout.splitlines()[-1] == "1 error: --findings shows them"
+    assert "1 error: --findings shows them" in lamella("inspect", place).stdout.splitlines()
     shown = lamella("inspect", place, "--findings").stdout
     assert "beta 2.0 requires alpha>=1, which is not installed; install it" in " ".join(shown.split())
     (found,) = lamella.json("inspect", place)["findings"]
@@ -387,7 +387,7 @@ def test_inspect_counts_and_shows_the_attached_findings(lamella: Command, tmp_pa
 
 
 def test_inspect_of_an_environment_without_findings_shows_none(lamella: Command, reference: str) -> None:
-    assert lamella("inspect", reference).stdout.splitlines()[-1] == "no findings attached"
+    assert "no findings attached" in lamella("inspect", reference).stdout.splitlines()
     assert lamella.json("inspect", reference)["findings"] == []
 
 

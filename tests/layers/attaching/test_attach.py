@@ -121,7 +121,7 @@ def test_attached_files_are_listed_and_fetched_as_they_were(reference: str, tmp_
     fetched = fetch(reference, str(tmp_path / "out"), REPORT)
     assert [file.path for file in fetched] == [f"{tmp_path}/out/report.html", f"{tmp_path}/out/uv.lock"]
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "in")
-    # The environment is as it was, and whole with what is attached.
+    # The environment is unchanged, and whole with its artifact.
     assert verify_reference(reference, deep=True).faults == ()
 
 
@@ -131,7 +131,7 @@ def test_attaching_again_changes_nothing(reference: str, tmp_path: Path) -> None
     assert len(artifacts(reference)) == 1
 
 
-def test_the_manifest_is_what_the_specification_asks_for(layout: str, tmp_path: Path) -> None:
+def test_the_manifest_follows_the_specification(layout: str, tmp_path: Path) -> None:
     attached = attach(layout, written(tmp_path / "in", a_txt="a"), REPORT)
     with closing(open_storage(Reference.parse(layout), Trust())) as storage:
         root = storage.resolve("v1")
@@ -302,7 +302,7 @@ def test_unfit_files_types_and_annotations_are_refused(layout: str, tmp_path: Pa
     assert artifacts(layout) == ()
 
 
-def test_a_missing_artifact_is_named_with_the_command_that_lists_what_is_there(layout: str) -> None:
+def test_a_missing_artifact_is_named_with_the_command_that_lists_others(layout: str) -> None:
     with pytest.raises(NotFound, match=rf"no artifact of type {REPORT}; list .* with lamella artifacts oci:"):
         fetch(layout, "out", REPORT)
 

@@ -1,4 +1,4 @@
-"""Attach files to an environment, and fetch what was attached."""
+"""Attach files to an environment, and fetch them again."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _manifest(
 ) -> tuple[Descriptor, Manifest]:
     if artifact.error:
         raise InvalidContent(f"{artifact.digest}: {artifact.error}; check it with lamella verify {reference}")
-    # The index's signature does not cover what is attached to it.
+    # The index's signature does not cover later attachments.
     cosign.require(storage, _untagged(reference, artifact.digest), artifact.digest, trust)
     return artifact.descriptor, Manifest.parse(fetch_document(storage, artifact.descriptor))
 

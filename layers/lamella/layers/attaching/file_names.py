@@ -1,7 +1,7 @@
 """Names of files that others wrote, and placing a file under one in a folder, through no link.
 
-A name comes from whoever may push to the repository. Source: image-spec v1.1, annotations.md,
-org.opencontainers.image.title, which says nothing about what a name may hold.
+A name comes from anyone who may push to the repository. Source: image-spec v1.1, annotations.md,
+org.opencontainers.image.title, which does not limit the characters of a name.
 """
 
 from __future__ import annotations

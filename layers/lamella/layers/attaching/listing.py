@@ -1,4 +1,4 @@
-"""What is attached to a reference: each artifact with its type, files and annotations, read without the files."""
+"""The artifacts attached to a reference: each artifact with its type, files and annotations, read without the files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class AttachedArtifact:
 
 
 def artifacts(reference: str, artifact_type: str = "", *, trust: Trust = Trust()) -> tuple[AttachedArtifact, ...]:
-    """List what is attached to `reference` and to its images, of one type or of any, sorted by type and digest.
+    """List the artifacts attached to `reference` and to its images, of one type or of any, sorted by type and digest.
 
     Bills of materials, findings and bundles of signatures are attached as well, and listed; signatures under cosign's tags
     are not. Raises `InvalidReference`, `NotFound`, `InvalidContent` for more than 1,000, `Denied`, `Unreachable`.
@@ -91,7 +91,7 @@ def artifacts(reference: str, artifact_type: str = "", *, trust: Trust = Trust()
 
 
 def attached_to(storage: ReadOnlyStorage, root: Descriptor, artifact_type: str = "") -> tuple[AttachedArtifact, ...]:
-    """List what is attached to `root` in `storage`, as `artifacts` does."""
+    """List the artifacts attached to `root` in `storage`, as `artifacts` does."""
     subjects = [(root, "")]
     if root.media_type in INDEX_TYPES:
         children = {entry.digest: entry for entry in Index.parse(fetch_document(storage, root)).manifests}

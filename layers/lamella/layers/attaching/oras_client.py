@@ -1,7 +1,7 @@
 """`oras` as the maker and reader of artifacts, over this package's storages.
 
 oras composes a manifest of files and names the files of one; every byte goes through a `Storage`, which has its own
-connections, credentials, retries and digest checks. What is put right here, seen with oras 0.2.43: a manifest has no
+connections, credentials, retries and digest checks. Put right here, seen with oras 0.2.43: a manifest has no
 `artifactType`, and no list under the tag schema for registries without the referrers API; a blob's digest is not checked;
 a config has no media type that registries know; a file has the media type of a layer; folders are unpacked through links.
 This module alone imports oras, which takes a third of a second.
