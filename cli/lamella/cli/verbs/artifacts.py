@@ -79,6 +79,10 @@ def _files(artifact: AttachedArtifact) -> str:
         return f"not readable: {artifact.error}"
     # A digest stands for a missing name; people can do nothing with it.
     named = [file.name for file in artifact.files if file.name != file.digest.hex]
-    rest = len(artifact.files) - len(named[:3])
-    more = [counted(rest, "file without a name" if not named else "more file")] if rest else []
-    return ", ".join([*named[:3], *more])
+    shown = named[:3]
+    more = [f"{len(named) - 3} more"] if named[3:] else []
+    unnamed = len(artifact.files) - len(named)
+    # Findings and bills of materials are one document each.
+    if unnamed and artifact.kind == "artifact":
+        more.append(f"{counted(unnamed, 'file')} without a name")
+    return ", ".join([*shown, *more])
