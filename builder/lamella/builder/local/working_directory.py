@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import LeftOut
 from lamella.builder.errors import CannotBuild
+from lamella.builder.files.private_keys import is_private_key
+from lamella.builder.files.secrets import KEY
 from lamella.builder.installed.distributions import Distribution, normalised
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.project_files import has_code, is_beside, is_repository, never, too_broad, top_of
@@ -159,6 +161,8 @@ def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile]
     for real in dict.fromkeys((source, os.path.realpath(source))):
         if reason := never(real.strip("/"), os.path.basename(real), real):
             raise CannotBuild(f"--include {source}: never ships: {reason}; leave it out")
+    if os.path.isfile(source) and is_private_key(name, os.path.getsize(source), source):
+        raise CannotBuild(f"--include {source}: never ships: {KEY}; leave it out")
     inner = os.path.relpath(source, base)
     if inner.startswith(".."):
         inner = name

@@ -11,7 +11,8 @@ from lamella.builder.content.entry import Rewritten, measured
 from lamella.builder.environment import LeftOut
 from lamella.builder.errors import CannotBuild
 from lamella.builder.files import elf
-from lamella.builder.files.secrets import REASONS, secret
+from lamella.builder.files.private_keys import is_private_key
+from lamella.builder.files.secrets import KEY, REASONS, secret
 from lamella.builder.installed.distributions import normalised
 from lamella.layers.published.findings import Finding
 
@@ -36,7 +37,10 @@ def without_secrets(entries: Iterable[FoundFile]) -> tuple[list[FoundFile], list
     kept: list[FoundFile] = []
     left_out: list[LeftOut] = []
     for entry in entries:
-        reason = secret(entry.path, entry.path.rpartition("/")[2], entry.source) or _leftover(entry.path)
+        name = entry.path.rpartition("/")[2]
+        reason = secret(entry.path, name, entry.source) or _leftover(entry.path)
+        if reason is None and entry.target is None and is_private_key(name, entry.seen.st_size, entry.source):
+            reason = KEY
         if reason is None:
             kept.append(entry)
         else:

@@ -39,7 +39,7 @@ from lamella.builder.scanning.findings import (
 )
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import Ownership, own
-from lamella.builder.scanning.symlinks import verified
+from lamella.builder.scanning.symlinks import verified, without_dangling
 from lamella.builder.scanning.system_libraries import libraries
 from lamella.layers.progress import shown
 
@@ -269,12 +269,19 @@ def _without_secrets(owned: Ownership) -> Ownership:
     kept, left_out = without_secrets(owned.unowned)
     packages = []
     for each, files in owned.owned:
-        if each.direct or each.editable:
+        if each.direct or each.editable or each.origin == "local":
             checked, hidden = without_secrets(files)
             left_out += hidden
             packages.append((each, checked))
         else:
             packages.append((each, files))
+    if left_out:
+        kept, dangling = without_dangling(kept, left_out)
+        left_out += dangling
+        for index, (each, files) in enumerate(packages):
+            checked, dangling = without_dangling(files, left_out)
+            left_out += dangling
+            packages[index] = each, checked
     return owned._replace(owned=packages, unowned=kept, left_out=[*owned.left_out, *left_out])
 
 

@@ -88,8 +88,10 @@ def without_dangling(entries: list[FoundFile], left_out: Iterable[LeftOut]) -> t
     while more:
         more, kept = False, []
         for entry in entries:
-            inside = posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), entry.target or "."))
-            reason = _omission(inside, omitted) if entry.target is not None else None
+            reason = None
+            if entry.target is not None:
+                inside = posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), entry.target))
+                reason = _omission(inside, omitted)
             if reason is None:
                 kept.append(entry)
                 continue
