@@ -332,6 +332,20 @@ def test_without_rattler_the_names_of_dependencies_are_still_checked(
     assert not findings(scanned, "inconsistent")
 
 
+def test_record_of_a_noarch_package_as_conda_writes_it_misses_no_file(environment: Path) -> None:
+    path = record(environment, "pure")
+    content = json.loads(path.read_text())
+    for item in content["paths_data"]["paths"]:
+        at = item["_path"].find("site-packages/")
+        item["_path"] = item["_path"][max(at, 0) :]
+    path.write_text(json.dumps(content))
+    (found,) = [each for each in conda_packages(str(environment))[0] if each.name == "pure"]
+    assert not [name for name in found.files or () if name.startswith("site-packages/")]
+    scanned = scan(str(environment))
+    assert not findings(scanned, "missing")
+    assert not findings(scanned, "patched")
+
+
 def test_two_records_of_one_package_are_one_package(environment: Path) -> None:
     shutil.copy(record(environment, "native"), environment / "conda-meta" / "native-0.9-0.json")
     packages, said = conda_packages(str(environment))

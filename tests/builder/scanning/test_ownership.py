@@ -318,6 +318,13 @@ def test_links_inside_stay_relative_and_links_out_of_the_environment_are_left_ou
     assert any("gone: left out, a broken link to" in finding.message for finding in findings(scanned, "links"))
 
 
+def test_folders_of_byte_code_that_virtualenv_records_are_not_missing(made: Path, site: Path) -> None:
+    write(site, odd__in____init____dot__py="")
+    dist(site, "odd", "1", "odd/__init__.py,,\nodd/__pycache__,,\nodd-1.dist-info/__pycache__,,\nodd/gone.py,,\n")
+    (found,) = findings(scan(str(made)), "missing")
+    assert found.message.startswith(f"{SITE}/odd/gone.py: missing")
+
+
 def test_findings_of_a_severity_and_of_strict_packages_block_a_push(made: Path, site: Path) -> None:
     base = "Metadata-Version: 2.1\nName: {}\nVersion: 1\n"
     dist(site, "lacks", "1", "", metadata=base.format("lacks") + "Requires-Dist: gone\n")

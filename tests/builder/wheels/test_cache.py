@@ -71,17 +71,26 @@ def test_a_second_scan_builds_nothing_and_ships_the_same_files(made: Path, tmp_p
         lambda root: (root / "src" / "demo" / "__init__.py").chmod(0o755),
         lambda root: (root / "src" / "demo" / "more.py").write_text(""),
         lambda root: (root / "pyproject.toml").write_text((root / "pyproject.toml").read_text() + "# another\n"),
-        lambda root: (root.parent / "outside.txt").write_text("changed"),
         lambda root: (root / ".git" / "HEAD").write_text("0" * 40),
         lambda root: (root / ".git" / "packed-refs").write_text("a tag"),
     ],
-    ids=["content", "mode", "file", "requirements", "link out", "commit", "tag"],
+    ids=["content", "mode", "file", "requirements", "commit", "tag"],
 )
 def test_a_change_that_a_build_sees_builds_anew(
     made: Path, root: Path, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
     built(made)
     change(root)
+    built(made)
+    assert builds(tmp_path) == 2
+
+
+def test_change_of_a_file_elsewhere_in_the_repository_that_a_link_leads_to_builds_anew(
+    made: Path, root: Path, tmp_path: Path
+) -> None:
+    (root / ".git").rename(tmp_path / ".git")
+    built(made)
+    (tmp_path / "outside.txt").write_text("changed")
     built(made)
     assert builds(tmp_path) == 2
 

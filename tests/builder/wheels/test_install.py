@@ -226,6 +226,7 @@ def test_what_earlier_builds_left_and_links_out_of_the_project_are_seen_rightly(
     made: Path, site: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "README.md").write_text("shared")
+    (tmp_path / ".git").mkdir()
     say = 'raise SystemExit(f\'error: {sorted(set(os.listdir(os.curdir)) - {"__pycache__"})} {open("README.md").read()}\')'
     root = project(tmp_path / "demo", "demo", {"demo.py": ""}, first=say)
     editable(site, root, "demo")
@@ -241,6 +242,22 @@ def test_what_earlier_builds_left_and_links_out_of_the_project_are_seen_rightly(
         "['.lamellaignore', 'README.md', 'backend.py', 'build', 'demo-1.0-py3-none-any.whl', 'pyproject.toml', 'src']"
         in str(failed.value)
     )
+
+
+def test_build_sees_no_link_out_of_the_repository_and_none_to_a_secret(made: Path, site: Path, tmp_path: Path) -> None:
+    (tmp_path / "history").write_text("CANARY")
+    say = "raise SystemExit(f'error: {sorted(os.listdir(os.curdir))}')"
+    root = project(tmp_path / "demo", "demo", {"demo.py": ""}, first=say)
+    (root / ".git").mkdir()
+    (root / ".env").write_text("CANARY")
+    (root / "out.txt").symlink_to(tmp_path / "history")
+    (root / "relative.txt").symlink_to("../history")
+    (root / "secret.txt").symlink_to(".env")
+    (root / "within.txt").symlink_to("backend.py")
+    editable(site, root, "demo")
+    with pytest.raises(BuilderError, match=r"within\.txt") as failed:
+        scanned(made)
+    assert not any(name in str(failed.value) for name in ("out.txt", "relative.txt", "secret.txt"))
 
 
 @pytest.mark.parametrize("version", ["2.0", ""])

@@ -106,8 +106,9 @@ def _files(record: Mapping[str, object]) -> dict[str, str]:
     files: dict[str, str] = dict.fromkeys(map(str, listed), "") if isinstance(listed, list) else {}
     data = record.get("paths_data")
     paths = data.get("paths") if isinstance(data, dict) else None
+    site = next((path[: at + 1] for path in files if (at := path.find("/site-packages/")) > 0), "")
     for item in paths if isinstance(paths, list) else ():
-        path = str(item["_path"])
+        path = _linked(str(item["_path"]), files, site)
         if item.get("path_type") == "directory" or item.get("path_type") == "softlink":
             digest = ""  # of a link: the hash of its target or of its text, depending on the tool
         elif item.get("sha256_in_prefix"):
@@ -118,6 +119,19 @@ def _files(record: Mapping[str, object]) -> dict[str, str]:
             digest = str(item.get("sha256") or "")
         files[path] = digest
     return files
+
+
+def _linked(path: str, files: Mapping[str, str], site: str) -> str:
+    """Path at which a file of a `noarch: python` package is on disk.
+
+    conda's own records have it in `files` alone; rattler's have it everywhere. Source: conda's
+    `get_python_noarch_target_path`.
+    """
+    if path in files:
+        return path
+    scripts = "python-scripts/"
+    mapped = f"bin/{path[len(scripts) :]}" if path.startswith(scripts) else site + path
+    return mapped if mapped in files else path
 
 
 def _time(prefix: str, package: Distribution) -> int:

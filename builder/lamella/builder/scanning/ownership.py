@@ -86,8 +86,8 @@ class _Claims:
         for path, digest in (distribution.files or {}).items():
             entry = entries.get(path)
             if entry is None:
-                # Byte code is never among the entries: it is compiled again.
-                if path.endswith((".pyc", ".pyo")):
+                # Byte code is never among the entries: it is compiled again. virtualenv records its folders.
+                if path.endswith((".pyc", ".pyo", "/__pycache__")):
                     continue
                 if path in self._all_folders:
                     self.folders.setdefault(path, index)

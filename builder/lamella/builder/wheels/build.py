@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
+from lamella.builder.files.secrets import secret_behind
 from lamella.builder.local.ignore import Ignore
+from lamella.builder.local.project_files import top_of
+from lamella.builder.prefix.places import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -132,14 +135,20 @@ def _message(output: str) -> str:
 
 
 def skips(project: str, without: Collection[str]) -> Callable[[str], bool]:
-    """Whether a file or folder of `project` (its path) is left out of a build: environments, what builds leave, what
-    `.lamellaignore` names, and the folders `without` (resolved). Its parents are taken as parts."""
+    """Return a check whether a file or folder of `project` (its path) is left out of a build.
+
+    Left out are environments, leftovers of builds, files named by `.lamellaignore`, links out of the
+    repository or to secrets, and the folders `without` (resolved). Parents are taken as parts.
+    """
     ignore = Ignore(project, (".lamellaignore",))
+    repository = Place(os.path.realpath(top_of(project)), "")
 
     def skip(source: str) -> bool:
         name = os.path.basename(source)
         if os.path.islink(source):
-            return not os.path.exists(source)
+            # A backend packs the target's bytes: a repository's link may not bring a file of its user.
+            real = os.path.realpath(source)
+            return not (os.path.exists(real) and repository.holds(real)) or bool(secret_behind(source, real))
         inner, is_folder = os.path.relpath(source, project), os.path.isdir(source)
         if not is_folder and not os.path.isfile(source):
             return True  # a socket or FIFO, for which a copy would wait
