@@ -13,6 +13,7 @@ from lamella.builder.prefix.walk import FoundFile
 from lamella.builder.scanning.link_targets import LinkTargets
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
+from support.engines import missing
 from support.installed import install, venv, wheel
 from support.scanned import SITE, file, findings, reasons, shipped
 
@@ -191,3 +192,12 @@ def test_software_of_the_system_ships(tmp_path: Path, path: str) -> None:
         pytest.skip(f"{path}: not on this system")
     link = FoundFile("x", str(tmp_path / "env" / "x"), os.stat(path), path)
     assert LinkTargets((Place(str(tmp_path / "env"), ""),), (), ()).judge(link, os.path.realpath(path)) == "own"
+
+
+def test_links_of_the_system_s_python_are_the_environment_s_own() -> None:
+    if not os.path.exists("/usr/bin/python3"):
+        missing("/usr/bin/python3 is not here: apt-get install python3")
+    scanned = scan("/usr", ScanOptions(working_directory=False))
+    assert not findings(scanned, "links")
+    copied = [each for package in scanned.packages for each in package.files if each.source.startswith("/etc/python3")]
+    assert bool(copied) == os.path.islink(f"/usr/{scanned.interpreter.stdlib}/sitecustomize.py")
