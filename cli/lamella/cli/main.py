@@ -102,6 +102,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _VerbsFormatter(argparse.HelpFormatter):
+    """Leave room for the longest verb: argparse does not count that verbs are indented."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Add an argument, or the verbs."""
+        super().add_argument(action)
+        if action.dest == "verb":
+            self._action_max_length += self._indent_increment
+
+
 def top_parser() -> argparse.ArgumentParser:
     """Return the parser of `lamella` itself, with the verbs' summaries and none of their arguments."""
     parser = argparse.ArgumentParser(
@@ -109,6 +119,7 @@ def top_parser() -> argparse.ArgumentParser:
         description="Put your Python environment on every node that needs it, as OCI layers, one per package.",
         epilog="Run `lamella VERB --help` for a verb's options. Settings come from flags, then LAMELLA_* variables, "
         "then [tool.lamella] in pyproject.toml, then ~/.config/lamella/config.toml, then /etc/lamella/config.toml.",
+        formatter_class=_VerbsFormatter,
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", prog="lamella")

@@ -201,7 +201,7 @@ def test_code_that_people_edit_is_compiled(tmp_path: Path) -> None:
     origins: list[tuple[Origin, bool]] = [("local", False), ("unowned", False), ("pypi", True), ("conda", True)]
     for origin, expected in origins:
         one = replace(package(tmp_path, "thing", files), origin=origin)
-        ships = shipped(environment(tmp_path, one), one, "/opt/env")
+        ships = shipped(environment(tmp_path, one, compiles=True), one, "/opt/env")
         assert [bool(module.installed) for module in ships.modules] == [expected]
 
 

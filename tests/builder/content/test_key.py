@@ -82,8 +82,8 @@ def two(prefix: Path, text: str = "a = 1\n") -> tuple[Package, Package]:
 
 
 def test_where_and_on_what_an_environment_is_does_not_show(tmp_path: Path) -> None:
-    here = environment(tmp_path / "a", *two(tmp_path / "a"))
-    there = environment(tmp_path / "b/c", *two(tmp_path / "b/c"))
+    here = environment(tmp_path / "a", *two(tmp_path / "a"), compiles=True)
+    there = environment(tmp_path / "b/c", *two(tmp_path / "b/c"), compiles=True)
     there = replace(
         there,
         platform=Platform("linux", "arm64"),
@@ -93,7 +93,7 @@ def test_where_and_on_what_an_environment_is_does_not_show(tmp_path: Path) -> No
 
 
 def test_a_package_without_modules_is_one_layer_for_all_pythons(tmp_path: Path) -> None:
-    env = environment(tmp_path, *two(tmp_path))
+    env = environment(tmp_path, *two(tmp_path), compiles=True)
     other = replace(env, interpreter=replace(env.interpreter, magic="00000000"))
     assert keys(env)["data"] == keys(other)["data"]
     assert keys(env)["code"] != keys(other)["code"]
@@ -101,9 +101,9 @@ def test_a_package_without_modules_is_one_layer_for_all_pythons(tmp_path: Path) 
 
 def test_a_remembered_key_is_the_key(tmp_path: Path) -> None:
     cache = LayerCache(str(tmp_path / "cache"))
-    env = environment(tmp_path / "a", *two(tmp_path / "a"))
+    env = environment(tmp_path / "a", *two(tmp_path / "a"), compiles=True)
     assert keys(env) == keys(env, cache) == keys(env, cache)
-    changed = environment(tmp_path / "b", *two(tmp_path / "b", "a = 2\n"))
+    changed = environment(tmp_path / "b", *two(tmp_path / "b", "a = 2\n"), compiles=True)
     assert keys(changed) == keys(changed, cache) != keys(env, cache)
     moved = replace(env, interpreter=replace(env.interpreter, magic="00000000"))
     assert keys(moved) == keys(moved, cache) != keys(env, cache)
@@ -118,7 +118,7 @@ def test_a_package_of_which_nothing_ships_has_no_layer(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_rewritten_and_changed_after_the_scan_gives_no_key(tmp_path: Path) -> None:
-    env = environment(tmp_path, *two(tmp_path))
+    env = environment(tmp_path, *two(tmp_path), compiles=True)
     (tmp_path / "share/x").write_text(f"{tmp_path} and more")
     with pytest.raises(EnvironmentChanged, match="share/x: changed"):
         keys(env)
