@@ -84,7 +84,7 @@ def test_a_registry_that_is_down(verb: str, lamella: Lamella, small: Path) -> No
 
 
 def test_invalid_reference_is_reported(lamella: Lamella) -> None:
-    fails(lamella("pull", "https://user:hunter2@registry.example/team/envs:x"), "reference")
+    fails(lamella("pull", "https://user:hunter2@registry.example/team/envs:x"), "a URL", "***@registry.example")
     assert "hunter2" not in lamella("pull", "https://user:hunter2@registry.example/team/envs:x").stderr
 
 
@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up(what: str, lamella: Lamella, tmp_path: Path, small
             "layout": lambda: lamella("push", f"oci:{disk}/layout:x", small),
             "cache": lambda: lamella("push", reference, small, LAMELLA_CACHE=str(disk / "cache")),
         }[what]()
-        fails(result, {"store": "bytes free", "layout": "full", "cache": "no room left"}[what], str(disk))
+        fails(result, {"store": "bytes free", "layout": "full", "cache": "no space left"}[what], str(disk))
         left = sum(entry.stat().st_size for entry in disk.rglob("*") if entry.is_file())
         assert left < 1 << 20, "what did not fit was taken away again"
     finally:

@@ -138,4 +138,4 @@ def test_a_distribution_without_a_name_is_an_environment_all_the_same(lamella: L
     assert "" not in names
     said = [each["message"] for each in scanned["findings"] if each["kind"] == "record"]
     advice = "names no project; its files count as unowned; reinstall it"
-    assert said == [f"{SITE}/-1.0.dist-info {advice}", f"{SITE}/.dist-info {advice}"]
+    assert said == [f"{SITE}/-1.0.dist-info: {advice}", f"{SITE}/.dist-info: {advice}"]

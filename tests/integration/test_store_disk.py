@@ -282,12 +282,12 @@ def test_a_folder_in_which_nothing_may_be_made(tmp_path: Path, references: list[
 
 @pytest.fixture
 def imposing(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose files all have mode 0777, whatever is asked for."""
+    """A folder whose files all have mode 0755, whatever is asked for."""
     need_root()
     (tmp_path / "behind").mkdir()
     folder = tmp_path / "imposing"
     folder.mkdir()
-    program = [need("bindfs"), "--perms=0777", "--chmod-ignore", str(tmp_path / "behind"), str(folder)]
+    program = [need("bindfs"), "--perms=0755", "--chmod-ignore", str(tmp_path / "behind"), str(folder)]
     if subprocess.run(program, check=False, capture_output=True).returncode:
         missing("bindfs can mount nothing: load the kernel's fuse module")
     yield folder
@@ -297,7 +297,7 @@ def imposing(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_imposes_modes_is_named_before_anything_is_kept(imposing: Path, references: list[str]) -> None:
     store = Store(str(imposing / "store"))
     with pytest.raises(
-        StoreError, match=r"store: its file system imposes modes: 0777 .*; set LAMELLA_STORE to another"
+        StoreError, match=r"store: its file system imposes modes: 0755 .*; set LAMELLA_STORE to another"
     ):
         pull(references[0], store=store)
     assert list(store.layers()) == []
@@ -318,7 +318,7 @@ def test_modes_are_right_below_a_default_acl_and_a_setgid_folder(tmp_path: Path,
     with disk(tmp_path / "disk", "size=8m"):
         folder = tmp_path / "disk" / "shared"
         folder.mkdir()
-        folder.chmod(0o2777)
+        folder.chmod(0o2755)
         # Version 2; all for the owner, user 1000, the group and the mask, and nothing for others.
         entries = ((0x01, 7, -1), (0x02, 7, 1000), (0x04, 7, -1), (0x10, 7, -1), (0x20, 0, -1))
         acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)

@@ -100,7 +100,7 @@ def test_an_environment_that_is_written_to_is_not_scanned(made: Path) -> None:
             "pkg/secret.py",
             r"cannot read .*/pkg/secret\.py: Permission denied; make it readable, or leave its package out",
         ),
-        ("pkg", r"can't list .*/pkg: Permission denied; make it readable for you"),
+        ("pkg", r"cannot list .*/pkg: Permission denied; make it readable for you"),
     ],
 )
 def test_an_unreadable_file_fails_the_scan_by_name(closed: str, said: str) -> None:

@@ -48,7 +48,7 @@ def test_a_reference_is_read(text: str, expected: Reference) -> None:
     ("text", "message"),
     [
         ("", "not a repository; use lower-case letters"),
-        ("https://ghcr.io/team/envs", "a URL; write it without its scheme"),
+        ("https://ghcr.io/team/envs", "a URL; write it without scheme and user"),
         ("ghcr.io/Team/envs", "not a repository; use lower-case letters"),
         ("ghcr.io/team//envs", "not a repository; use lower-case letters"),
         ("ghcr.io/../envs", "not a repository; use lower-case letters"),

@@ -53,6 +53,8 @@ else
     read -r _lamella_shell _lamella_rest 2> /dev/null < /proc/self/stat || _lamella_shell=self
     for _lamella_file in "/proc/$_lamella_shell/fd"/*; do
         _lamella_file=$(readlink -- "$_lamella_file") || continue
+        # Another process that moves the environment has just replaced the file that this shell still reads.
+        _lamella_file=${_lamella_file%" (deleted)"}
         case $_lamella_file in */bin/activate)
             if [ -e "${_lamella_file%/bin/activate}/.lamella/prefix" ]; then _lamella_here=$_lamella_file; fi ;;
         esac

@@ -49,6 +49,10 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """`text` as a reference, with the tag `latest` if it names neither tag nor digest; else `InvalidReference`."""
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text):
+            raise InvalidReference(
+                f"{_shown(text)}: a URL; write it without scheme and user, such as ghcr.io/team/envs:v1"
+            )
         name, at, digest_text = text.partition("@") if not text.startswith("oci:") else _split_layout_digest(text)
         digest = None
         if at:
@@ -91,8 +95,6 @@ def _layout(text: str, rest: str, digest: Digest | None) -> Reference:
 
 def _registry(text: str, name: str, digest: Digest | None) -> Reference:
     shown = _shown(text)
-    if "://" in name:
-        raise InvalidReference(f"{shown}: a URL; write it without its scheme, such as ghcr.io/team/envs:v1")
     if re.match(r"\.{0,2}/|~|\.{1,2}$", text):
         raise InvalidReference(f"{shown}: a path; write oci:{shown}:TAG for an OCI layout folder")
     head, slash, rest = name.partition("/")
