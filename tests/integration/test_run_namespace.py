@@ -110,7 +110,11 @@ def test_a_command_sees_the_environment_at_its_prefix_and_the_machine_does_not(
 
 
 @pytest.mark.parametrize("prefix", ["/opt/env", "/opt/a/b/c", "/nowhere/at/all", "/srv/env", "/usr/lib/env"])
-def test_files_beside_the_prefix_stay_visible(node: Node, capfd: pytest.CaptureFixture[str], prefix: str) -> None:
+def test_files_beside_the_prefix_stay_visible(
+    node: Node, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    # The checkout may be in a folder that only root can enter.
+    monkeypatch.chdir(node.folder)
     above = prefix
     while not os.path.isdir(above):
         above = os.path.dirname(above)
