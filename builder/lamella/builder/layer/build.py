@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from lamella.builder.content.pack import MEDIA_TYPE, pack
@@ -25,24 +26,33 @@ if TYPE_CHECKING:
     from lamella.layers.progress import Progress
 
 
+@dataclass(frozen=True, slots=True)
+class BuildTools:
+    """Everything that building layers takes beside the plan."""
+
+    ship: Callable[[Package], Shipped]
+    """Returns the content of a package's layer."""
+    cache: LayerCache
+    compiler: Compiler
+    compression: Compression
+    storage: Storage
+    """Has the blobs of bundles' members that the cache lacks."""
+    progress: Progress
+
+
 def build(
     contents: Sequence[PlannedPackage],
     bundles: Sequence[Wanted],
+    tools: BuildTools,
     *,
-    ship: Callable[[Package], Shipped],
     known: Mapping[str, BuiltLayer],
-    cache: LayerCache,
-    compiler: Compiler,
-    compression: Compression,
-    storage: Storage,
-    progress: Progress,
     done: Callable[[str, BuiltLayer], object],
 ) -> None:
     """Build `contents`, then `bundles`; call `done(key, built)` for each, from several threads.
 
-    `ship` returns the content of a package's layer. `known` has the bundles' other members, whose blobs
-    come from the cache, else from `storage`. The first error is raised, and nothing new begins after it.
+    `known` has the bundles' other members. The first error is raised, and nothing new begins after it.
     """
+    cache, compression, progress = tools.cache, tools.compression, tools.progress
     task = "build"
     progress.begin(task, sum(item.wanted.size for item in contents) + sum(bundle.size for bundle in bundles), "B")
     built = dict(known)
@@ -52,11 +62,11 @@ def build(
         # Another process may have built it meanwhile. The plan has all learned layers already.
         made = cache.find(wanted.key)
         if made is None or cache.blob_path(made) is None:
-            what = ship(item.package)
+            what = tools.ship(item.package)
             made = cache.add(
                 wanted.key,
                 MEDIA_TYPE[compression],
-                lambda out: pack(what.entries, what.modules, compiler, out, compression),
+                lambda out: pack(what.entries, what.modules, tools.compiler, out, compression),
             )
         built[wanted.key] = made
         done(wanted.key, made)
@@ -64,7 +74,7 @@ def build(
 
     def bundle(wanted: Wanted) -> None:
         def write(out: BinaryIO) -> Packed:
-            return merge(_blobs(wanted, built, cache, storage), out, compression, scratch=cache.scratch())
+            return merge(_blobs(wanted, built, cache, tools.storage), out, compression, scratch=cache.scratch())
 
         made = cache.add(wanted.key, MEDIA_TYPE[compression], write, _source([built[key] for key in wanted.members]))
         done(wanted.key, made)

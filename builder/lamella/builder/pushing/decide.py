@@ -31,20 +31,10 @@ class Decided:
 
 def decide(tools: Tools, resolved: Resolved) -> Decided:
     """Find the layers that others pushed, ask the destination which content it has, and plan the rest."""
-    layers, tag, known, presence = resolved.layers.all, resolved.tag, resolved.cached, tools.presence
+    layers, known, presence = resolved.layers.all, resolved.cached, tools.presence
     named = _named(tools, resolved, known)
     if not named:
-        known = find_layers(
-            tools.storage,
-            tools.target,
-            layers,
-            resolved.environment.platform,
-            belief=resolved.belief,
-            answers=presence.answers,
-            now=tag,
-            cache=tools.cache,
-            cached=known,
-        )
+        known = find_layers(tools, resolved)
         named = _named(tools, resolved, known)
     asked = [blob(known[item.key]) for item in layers if item.key in known]
     asked += [layer.descriptor for layer in resolved.base.layers] if resolved.base else []

@@ -64,28 +64,34 @@ class PublishedIndex:
     """Reason why the findings are not attached; empty if they are, or if there are none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Tag that a push sets, in its repository or layout."""
+
+    storage: Storage
+    target: Reference
+    presence: Presence
+    belief: Belief
+    now: Descriptor | None
+    """What the tag names before the push."""
+    append: bool
+    """Keep the tag's images for other platforms."""
+
+
 def publish(
-    storage: Storage,
-    target: Reference,
-    document: Callable[[Sequence[Pair]], Documents],
-    attachments: Attachments,
-    *,
-    uploads: Uploads,
-    presence: Presence,
-    now: Descriptor | None,
-    append: bool,
-    belief: Belief,
+    goal: Goal, document: Callable[[Sequence[Pair]], Documents], attachments: Attachments, uploads: Uploads
 ) -> PublishedIndex:
-    """Upload the documents that `document` makes and set the tag of `target` to their index.
+    """Upload the documents that `document` makes and set the tag of `goal` to their index.
 
     `document` gets the images of other platforms to keep. Manifests are uploaded even if the tag names
-    them already: a registry takes a manifest only if it has everything that the manifest names. `now` is the descriptor that the tag names before. With `append`, the index is rebuilt until the
-    tag includes everything that concurrent pushes added. Registries have no compare-and-swap: of two
-    pushes that set the tag at the same moment one is lost, and the loser finds out when it reads the
-    tag again and retries.
+    them already: a registry takes a manifest only if it has everything that the manifest names. With
+    `append`, the index is rebuilt until the tag includes everything that concurrent pushes added.
+    Registries have no compare-and-swap: of two pushes that set the tag at the same moment one is lost,
+    and the loser finds out when it reads the tag again and retries.
     """
+    storage, target, now = goal.storage, goal.target, goal.now
     for _ in range(_TRIES):
-        others = destination.others(storage, now, attachments.platform, belief) if append and now else ()
+        others = destination.others(storage, now, attachments.platform, goal.belief) if goal.append and now else ()
         made = document(others)
         index = made.index.descriptor
         try:
@@ -93,18 +99,18 @@ def publish(
         except (Denied, InvalidContent, NotFound):
             _check_others(storage, target, others)
             # A registry that takes nothing, from this user or now, needs nothing if all of it is there.
-            named = now is not None and now.digest == index.digest and not presence.believed
+            named = now is not None and now.digest == index.digest and not goal.presence.believed
             if not (named and all(storage.exists(each.descriptor) for each in made.manifests)):
                 raise
         if now and now.digest == index.digest:
-            return attach(storage, target, index, attachments, presence=presence)
+            return attach(goal, index, attachments)
         before = now if others else None
-        published = attach(storage, target, index, attachments, presence=presence, before=before)
-        if append and _digest(latest := destination.current(storage, target)) != _digest(now):
+        published = attach(goal, index, attachments, before)
+        if goal.append and _digest(latest := destination.current(storage, target)) != _digest(now):
             now = latest
             continue
         uploads.document(made.index, tag=target.tag)
-        if not append:
+        if not goal.append:
             return published
         latest = destination.current(storage, target)
         if latest and (latest.digest == index.digest or attachments.platform in destination.platforms(storage, latest)):
@@ -113,23 +119,17 @@ def publish(
     raise BuilderError(f"{target}: other pushes keep changing the tag; {attachments.platform} not added; push again")
 
 
-def attach(
-    storage: Storage,
-    target: Reference,
-    index: Descriptor,
-    attachments: Attachments,
-    *,
-    presence: Presence,
-    before: Descriptor | None = None,
-) -> PublishedIndex:
+def attach(goal: Goal, index: Descriptor, attachments: Attachments, before: Descriptor | None = None) -> PublishedIndex:
     """Sign `index` and attach its artifacts, with those of other platforms from the index `before` it.
 
-    Idempotent. An artifact that is listed but that `presence` does not know is asked for, and sent again if it is gone.
+    Idempotent. An artifact that is listed but that `goal.presence` does not know is asked for, and sent again if it is
+    gone.
     """
+    storage, presence = goal.storage, goal.presence
     if attachments.key:
         from lamella.layers.signing.cosign import sign_digest
 
-        sign_digest(storage, target, index.digest, attachments.key)
+        sign_digest(storage, goal.target, index.digest, attachments.key)
     artifacts = list(attachments.artifacts)
     try:
         if before and before.digest != index.digest:

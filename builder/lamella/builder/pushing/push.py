@@ -12,12 +12,12 @@ from lamella.builder.content.bytecode import Compiler
 from lamella.builder.environment import Environment
 from lamella.builder.errors import BuilderError
 from lamella.builder.layer import wanted
-from lamella.builder.layer.build import build
+from lamella.builder.layer.build import BuildTools, build
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing.decide import decide
 from lamella.builder.pushing.options import PushOptions
-from lamella.builder.pushing.publish import PublishedIndex, publish
+from lamella.builder.pushing.publish import Goal, PublishedIndex, publish
 from lamella.builder.pushing.resolve import cached_layers, resolve, tools_for
 from lamella.builder.pushing.team_cache import tag_name
 from lamella.builder.pushing.upload import Uploads
@@ -167,13 +167,15 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
             build(
                 [content for content in resolved.layers.packages if content.wanted.key in keys],
                 [bundle for bundle in resolved.layers.bundles if bundle.key in keys],
-                ship=lambda package: wanted.shipped(environment, package, options.image_prefix, resolved.remembered),
+                BuildTools(
+                    lambda package: wanted.shipped(environment, package, options.image_prefix, resolved.remembered),
+                    cache,
+                    compiler,
+                    options.compression,
+                    tools.storage,
+                    tools.progress,
+                ),
                 known=results,
-                cache=cache,
-                compiler=compiler,
-                compression=options.compression,
-                storage=tools.storage,
-                progress=tools.progress,
                 done=done,
             )
         uploads.wait()
@@ -183,17 +185,9 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
 def _publish(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer], uploads: Uploads) -> PublishedIndex:
     """Upload the documents, attach the artifacts, and set the tag."""
     presence = tools.presence
-    published = publish(
-        tools.storage,
-        tools.target,
-        functools.partial(resolved.documents, known),
-        resolved.attachments(known),
-        uploads=uploads,
-        presence=presence,
-        now=resolved.tag,
-        append=resolved.options.append,
-        belief=resolved.belief,
-    )
+    append = resolved.options.append
+    goal = Goal(tools.storage, tools.target, presence, resolved.belief, resolved.tag, append)
+    published = publish(goal, functools.partial(resolved.documents, known), resolved.attachments(known), uploads)
     presence.confirm(uploads.confirmed)
     # Its layers are known: no later push needs to read it.
     presence.answers.tags[tag_name(tools.target.tag, published.index.digest, resolved.belief)] = time.time()
