@@ -99,7 +99,9 @@ def test_podman_runs_the_environment_on_a_base_image(
     limits.write_text('[containers]\ndefault_ulimits = ["nofile=4096:4096","nproc=4096:4096"]\n')
     # podman takes no more than 50 characters for the second of these.
     run_root = tempfile.mkdtemp(prefix="lamella-")
-    storage = ["--root", str(tmp_path / "podman"), "--runroot", run_root, "--storage-driver", "overlay"]
+    # By default they share /run/libpod, which a `system reset` of another test takes away.
+    storage = ["--root", str(tmp_path / "podman"), "--runroot", run_root, "--tmpdir", f"{run_root}/libpod"]
+    storage += ["--storage-driver", "overlay"]
     try:
         run = subprocess.run(
             [

@@ -96,6 +96,9 @@ def test_podman_runs_the_image_and_mounts_it_as_a_volume(
         f"{tmp_path}/root",
         "--runroot",
         short,
+        # By default they share /run/libpod, which a `system reset` of another test takes away.
+        "--tmpdir",
+        f"{short}/libpod",
         "--storage-driver",
         "overlay",
     ]

@@ -179,8 +179,9 @@ def _leave(root: Path, short: str) -> None:
 
 
 def _podman(root: Path, short: str) -> list[str]:
-    podman = [need("podman"), "--root", str(root), "--runroot", short, "--storage-driver", "overlay"]
-    return [*podman, "--runtime", need("runc"), "--cgroup-manager", "cgroupfs"]
+    # By default they share /run/libpod, which a `system reset` of another test takes away.
+    podman = [need("podman"), "--root", str(root), "--runroot", short, "--tmpdir", f"{short}/libpod"]
+    return [*podman, "--storage-driver", "overlay", "--runtime", need("runc"), "--cgroup-manager", "cgroupfs"]
 
 
 def _settings(folder: Path) -> Path:
