@@ -66,7 +66,7 @@ def walk(folder: str) -> None:
 
 
 def sha256sum(paths: list[str]) -> None:
-    """Hashes the same files with coreutils, one process."""
+    """ContentCache the same files with coreutils, one process."""
     named = b"\0".join(map(os.fsencode, paths))
     subprocess.run(["xargs", "-0", "sha256sum"], input=named, stdout=subprocess.DEVNULL, check=True)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from lamella.layers.exporting.export import Exported, ExportOptions, export
     from lamella.layers.mounting.claims import Mounted
-    from lamella.layers.mounting.ladder import Rung
+    from lamella.layers.mounting.ladder import Method, Rung
     from lamella.layers.mounting.mount import MountOptions, mount, mounts, umount
     from lamella.layers.oci.documents import Digest, Layer, Platform
     from lamella.layers.oci.reference import Reference
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
     from lamella.layers.published.inspection import Inspection, inspect, published_environment, sbom
     from lamella.layers.published.package import PublishedPackage
     from lamella.layers.published.preflight import unmet_needs
-    from lamella.layers.published.shared_layers import Shared
+    from lamella.layers.published.shared_layers import SharedLayers
     from lamella.layers.published.tagged import tags
     from lamella.layers.published.validate import Fault, VerifiedReference, verify_reference
     from lamella.layers.pulling.pull import Pulled, PullPlan, pull
     from lamella.layers.registry.login import login, logout, registry_name
     from lamella.layers.running.run import exec_command, run
     from lamella.layers.signing.cosign import sign, verify_signature
-    from lamella.layers.signing.keys import private_key
+    from lamella.layers.signing.keys import read_private_key
     from lamella.layers.store.store import Store
     from lamella.layers.trust import Trust
     from lamella.layers.upkeep.gc import Freed, gc
@@ -86,6 +86,7 @@ __all__ = [
     "LamellaError",
     "Layer",
     "LayersError",
+    "Method",
     "MountError",
     "MountOptions",
     "Mounted",
@@ -102,7 +103,7 @@ __all__ = [
     "Reference",
     "Rung",
     "Severity",
-    "Shared",
+    "SharedLayers",
     "SignatureError",
     "Silent",
     "Store",
@@ -127,9 +128,9 @@ __all__ = [
     "machine_policy",
     "mount",
     "mounts",
-    "private_key",
     "published_environment",
     "pull",
+    "read_private_key",
     "registry_name",
     "run",
     "sbom",
@@ -151,7 +152,7 @@ _NAMES_OF_MODULES = {
     ),
     "exporting.export": "ExportOptions Exported export",
     "mounting.claims": "Mounted",
-    "mounting.ladder": "Rung",
+    "mounting.ladder": "Method Rung",
     "mounting.mount": "MountOptions mount mounts umount",
     "oci.documents": "Digest Layer Platform",
     "oci.reference": "Reference",
@@ -163,14 +164,14 @@ _NAMES_OF_MODULES = {
     "published.inspection": "Inspection inspect published_environment sbom",
     "published.package": "PublishedPackage",
     "published.preflight": "unmet_needs",
-    "published.shared_layers": "Shared",
+    "published.shared_layers": "SharedLayers",
     "published.tagged": "tags",
     "published.validate": "Fault VerifiedReference verify_reference",
     "pulling.pull": "PullPlan Pulled pull",
     "registry.login": "login logout registry_name",
     "running.run": "exec_command run",
     "signing.cosign": "sign verify_signature",
-    "signing.keys": "private_key",
+    "signing.keys": "read_private_key",
     "store.store": "Store",
     "trust": "Trust",
     "upkeep.gc": "Freed gc",

@@ -19,7 +19,7 @@ import pytest
 from lamella.builder.content.bytecode import BLOCK, Compiler, modules
 from lamella.builder.content.package import entries
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
-from lamella.builder.layer.wanted import shipped
+from lamella.builder.layer.layer_set import shipped
 from support.packages import SITE, environment, interpreter, package
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from lamella.builder.content.entry import Entry
 from lamella.builder.content.key import FORMAT, bundle_key, layer_key
 from lamella.builder.errors import EnvironmentChanged
-from lamella.builder.layer import wanted
+from lamella.builder.layer import layer_set
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.layer.rules import Remembered
 from lamella.layers.oci.documents import Platform
@@ -63,7 +63,7 @@ def test_a_bundles_key_follows_from_its_members_in_any_order() -> None:
 
 
 def keys(env: Environment, cache: LayerCache | None = None) -> dict[str, str]:
-    made = wanted.layers(
+    made = layer_set.layers(
         env, image_prefix="/opt/env", compression="zstd", image_layers=100, notes=Remembered(cache) if cache else None
     )
     return {one.package.name: one.wanted.key for one in made.packages}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from lamella.builder.layer.cache import BuiltLayer
-from lamella.builder.layer.plan import Wanted, plan
+from lamella.builder.layer.plan import WantedLayer, plan
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 
 
@@ -10,7 +10,7 @@ def built(name: str) -> BuiltLayer:
 
 
 def test_a_layer_is_reused_uploaded_or_built_in_this_order() -> None:
-    wanted = [Wanted(name, (name,), 1) for name in ("there", "here", "both", "nowhere", "new")]
+    wanted = [WantedLayer(name, (name,), 1) for name in ("there", "here", "both", "nowhere", "new")]
     known = {name: built(name) for name in ("there", "here", "both", "nowhere")}
     decided = plan(
         "oci:x:y",

@@ -19,7 +19,7 @@ JOINS = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("namesakes")
+    folder = tmp_path_factory.mktemp("installed_modules")
     files = {
         "conf/__init__.py": "",
         "single.py": "",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import BuilderError, NotAnEnvironment
-from lamella.builder.layer import wanted
+from lamella.builder.layer import layer_set
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix import foreign
 from lamella.builder.pushing.options import PushOptions
@@ -118,7 +118,7 @@ def test_without_a_python_of_its_version_modules_ship_as_source(tmp_path: Path) 
         "python3.99: not found on this machine to compile modules for linux/arm64; install it, or modules ship as "
         "source and nodes compile them at every import"
     )
-    ships = wanted.shipped(environment, package(environment, "python"), "/opt/env")
+    ships = layer_set.shipped(environment, package(environment, "python"), "/opt/env")
     assert ships.entries
     assert not ships.modules
 

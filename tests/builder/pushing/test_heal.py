@@ -24,7 +24,7 @@ from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published.copy import copy
 from lamella.layers.published.findings import Finding
 from lamella.layers.signing.cosign import tag_of, verify_signature
-from lamella.layers.signing.keys import private_key
+from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.keys import key_pair
@@ -187,7 +187,7 @@ def test_the_next_push_signs_again_if_its_signature_was_lost(
     tmp_path: Path, registry: RegistrySimulator, where: str, part: str
 ) -> None:
     private, public = key_pair(tmp_path)
-    options = PushOptions(signing_key=private_key(private))
+    options = PushOptions(signing_key=read_private_key(private))
     reference = f"oci:{tmp_path}/out:v1" if where == "layout" else f"{registry.host}/team/envs:v1"
     cache = LayerCache(str(tmp_path / "cache"))
     digest = Reference.parse(push(reference, small(tmp_path / "env"), options, cache=cache).reference).digest

@@ -23,7 +23,7 @@ from lamella.layers.progress import Silent
 from lamella.layers.published import environment as published
 from lamella.layers.published.findings import Finding
 from lamella.layers.signing.cosign import sign, verify_signature
-from lamella.layers.signing.keys import private_key
+from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.engines import need, need_root
@@ -575,7 +575,7 @@ def test_an_index_is_signed_and_has_its_attachments_before_the_tag_names_it(
     private, public = key_pair(tmp_path)
     env = replace(small(tmp_path / "env"), findings=(Finding("warning", "patched", "p1", "p1 was patched"),))
     reference = f"{registry.host}/team/envs:x"
-    pushed = push(reference, env, PushOptions(sbom=True, signing_key=private_key(private)), cache=cache)
+    pushed = push(reference, env, PushOptions(sbom=True, signing_key=read_private_key(private)), cache=cache)
     digest = pushed.reference.partition("@")[2]
     puts = [request.path.rpartition("/")[2] for request in registry.asked("PUT .*/manifests/")]
     assert puts[-1] == "x"
@@ -593,7 +593,7 @@ def test_a_push_whose_signature_is_refused_moves_no_tag(
         push(
             f"{registry.host}/team/envs:x",
             small(tmp_path / "env"),
-            PushOptions(signing_key=private_key(private)),
+            PushOptions(signing_key=read_private_key(private)),
             cache=cache,
         )
     assert "x" not in registry.tags.get("team/envs", {})
@@ -604,7 +604,7 @@ def test_an_existing_index_is_signed_on_request(tmp_path: Path, cache: LayerCach
     reference = f"oci:{tmp_path}/out:x"
     env = small(tmp_path / "env")
     push(reference, env, cache=cache)
-    assert push(reference, env, PushOptions(signing_key=private_key(private)), cache=cache).plan.unchanged
+    assert push(reference, env, PushOptions(signing_key=read_private_key(private)), cache=cache).plan.unchanged
     verify_signature(reference, public)
 
 

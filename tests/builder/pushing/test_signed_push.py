@@ -30,7 +30,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment as published
 from lamella.layers.signing.cosign import verify_signature
-from lamella.layers.signing.keys import private_key
+from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.keys import key_pair
@@ -62,7 +62,7 @@ def place(registry: RegistrySimulator) -> str:
 
 @pytest.fixture
 def signed(tmp_path: Path) -> PushOptions:
-    return PushOptions(signing_key=private_key(key_pair(tmp_path)[0]))
+    return PushOptions(signing_key=read_private_key(key_pair(tmp_path)[0]))
 
 
 def small(prefix: Path, *, count: int = 3, more: str = "") -> Environment:
@@ -163,7 +163,7 @@ def test_a_bundle_of_learned_layers_is_not_signed(tmp_path: Path, place: str, si
 
 def test_layers_that_the_same_key_signed_are_reused(tmp_path: Path, place: str, signed: PushOptions) -> None:
     public = key_pair(tmp_path)[1]
-    signed = replace(signed, signing_key=private_key(f"{tmp_path}/ours.pem"))
+    signed = replace(signed, signing_key=read_private_key(f"{tmp_path}/ours.pem"))
     first = push(f"{place}:v1", small(tmp_path / "a"), signed, cache=LayerCache(str(tmp_path / "ci-1")))
     cache = LayerCache(str(tmp_path / "ci-2"))
     again = push(f"{place}:v1", small(tmp_path / "b"), signed, cache=cache)
@@ -178,7 +178,7 @@ def test_layers_that_another_key_signed_are_built_again_and_equal_bytes_are_not_
 ) -> None:
     first = push(f"{place}:v1", small(tmp_path / "a"), signed, cache=LayerCache(str(tmp_path / "theirs")))
     private, public = key_pair(tmp_path, "mine")
-    own = PushOptions(signing_key=private_key(private))
+    own = PushOptions(signing_key=read_private_key(private))
     pushed = push(f"{place}:v1", small(tmp_path / "b"), own, cache=LayerCache(str(tmp_path / "cache")))
     assert (pushed.reference, pushed.built, pushed.uploaded) == (first.reference, 3, 0)
     verify_signature(pushed.reference, public)

@@ -11,7 +11,7 @@ import pytest
 
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files import read
-from lamella.builder.layer import wanted
+from lamella.builder.layer import layer_set
 from lamella.builder.prefix.walk import walk
 from lamella.builder.scanning.scan import scan
 from support.installed import install, venv, wheel
@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def layer_keys(prefix: Path) -> dict[str, str]:
-    found = wanted.layers(
+    found = layer_set.layers(
         scan(str(prefix)), image_prefix="/opt/env", compression="zstd", image_layers=100, notes=None
     ).packages
     return {each.package.name: each.wanted.key for each in found}

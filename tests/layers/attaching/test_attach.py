@@ -21,7 +21,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published.copy import copy
 from lamella.layers.published.validate import verify_reference
-from lamella.layers.signing.keys import private_key
+from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.distribution import distribution
@@ -249,7 +249,7 @@ def test_a_required_signature_is_required_of_each_artifact(layout: str, tmp_path
     with pytest.raises(NotSigned, match="not signed"):
         fetch(layout, str(tmp_path / "out"), REPORT, trust=Trust(required_key=public))
     assert not (tmp_path / "out").exists()
-    signed = attach(layout, files, REPORT, signing_key=private_key(private))
+    signed = attach(layout, files, REPORT, signing_key=read_private_key(private))
     assert signed.artifact != unsigned.artifact
     digest = signed.artifact.rpartition("@")[2]
     fetch(layout, str(tmp_path / "out"), REPORT, options=FetchOptions(digest), trust=Trust(required_key=public))

@@ -10,7 +10,7 @@ import pytest
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
-from lamella.layers.published.shared_layers import Shared, shared
+from lamella.layers.published.shared_layers import SharedLayers, shared
 from lamella.layers.trust import Trust
 from support.published import push_environment, push_image
 
@@ -23,7 +23,7 @@ def layout(tmp_path: Path) -> OciLayout:
     return OciLayout(str(tmp_path / "layout"), create=True)
 
 
-def asked(layout: OciLayout, tag: str, limit: int = 16) -> tuple[list[tuple[str, ...]], Shared]:
+def asked(layout: OciLayout, tag: str, limit: int = 16) -> tuple[list[tuple[str, ...]], SharedLayers]:
     """For each layer of `tag`, the other tags; and the whole answer."""
     (environment,) = published.read_index(layout, Reference(folder="layout", tag=tag), Trust()).environments
     digests = [layer.descriptor.digest for layer in environment.layers]

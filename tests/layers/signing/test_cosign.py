@@ -282,7 +282,7 @@ def test_signed_report_is_not_a_signature(tmp_path: Path) -> None:
         digest = Digest.of(b"image")
         payload = json.dumps({"subject": [{"digest": {"sha256": digest.hex}}], "predicateType": predicate}).encode()
         encoded = f"DSSEv1 {len(kind)} {kind} {len(payload)} {payload.decode()}".encode()
-        raw = keys.signed(keys.private_key(private), encoded)
+        raw = keys.signed(keys.read_private_key(private), encoded)
         envelope = {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": kind,

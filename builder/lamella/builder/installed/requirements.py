@@ -18,7 +18,7 @@ from lamella.layers.published.findings import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from lamella.builder.files.hash_cache import Hashes
+    from lamella.builder.files.content_cache import ContentCache
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix
     from lamella.layers.oci.documents import Platform
@@ -31,7 +31,7 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i68
 def unmet(
     found: Sequence[Distribution],
     prefix: Prefix,
-    hashes: Hashes,
+    hashes: ContentCache,
     *,
     left_out: Sequence[Distribution] = (),
 ) -> list[Finding]:

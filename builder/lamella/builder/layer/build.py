@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from lamella.builder.content.pack import Compression, Packed
     from lamella.builder.environment import Package
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
-    from lamella.builder.layer.plan import Wanted
-    from lamella.builder.layer.wanted import PlannedPackage, Shipped
+    from lamella.builder.layer.layer_set import PlannedPackage, Shipped
+    from lamella.builder.layer.plan import WantedLayer
     from lamella.layers.oci.storage import Reader, Storage
     from lamella.layers.progress import Progress
 
@@ -42,7 +42,7 @@ class BuildTools:
 
 def build(
     contents: Sequence[PlannedPackage],
-    bundles: Sequence[Wanted],
+    bundles: Sequence[WantedLayer],
     tools: BuildTools,
     *,
     known: Mapping[str, BuiltLayer],
@@ -72,7 +72,7 @@ def build(
         done(wanted.key, made)
         progress.advance(task, wanted.size)
 
-    def bundle(wanted: Wanted) -> None:
+    def bundle(wanted: WantedLayer) -> None:
         def write(out: BinaryIO) -> Packed:
             return merge(_blobs(wanted, built, cache, tools.storage), out, compression, scratch=cache.scratch())
 
@@ -107,7 +107,7 @@ def _all(pool: ThreadPoolExecutor, futures: Sequence[Future[None]]) -> None:
 
 
 def _blobs(
-    wanted: Wanted, built: Mapping[str, BuiltLayer], cache: LayerCache, storage: Storage
+    wanted: WantedLayer, built: Mapping[str, BuiltLayer], cache: LayerCache, storage: Storage
 ) -> Iterator[tuple[Reader, str]]:
     for key in wanted.members:
         member = built[key]

@@ -17,7 +17,7 @@ Action = Literal["build", "upload", "reuse"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedLayer:
     """A layer that the push needs."""
 
     key: str
@@ -33,7 +33,7 @@ class Wanted:
 class PlannedLayer:
     """A wanted layer, and the action that it needs."""
 
-    wanted: Wanted
+    wanted: WantedLayer
     action: Action
     """`build` and upload it; `upload` the blob that was built before; `reuse` the destination's."""
     built: BuiltLayer | None
@@ -71,7 +71,7 @@ class PushPlan:
 
 def plan(
     reference: str,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[WantedLayer],
     known: Mapping[str, BuiltLayer],
     here: Callable[[BuiltLayer], bool],
     there: Collection[str],

@@ -20,7 +20,7 @@ _JOINS = (b"extend_path", b"declare_namespace")
 """Calls in the `__init__.py` of a package that has parts in other folders."""
 
 
-class Namesakes:
+class InstalledModules:
     """Installed files of `site`, by folder, read on demand."""
 
     def __init__(self, entries: Mapping[str, FoundFile], site: str) -> None:

@@ -13,10 +13,10 @@ from lamella.builder.errors import CannotBuild
 from lamella.builder.files.private_keys import is_private_key
 from lamella.builder.files.secrets import KEY
 from lamella.builder.installed.distributions import Distribution, normalised
+from lamella.builder.local.code_roots import code_roots, project
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.project_files import has_code, is_beside, is_repository, never, too_broad, top_of
-from lamella.builder.local.roots import project, roots
-from lamella.builder.local.shadowing import Namesakes, joins
+from lamella.builder.local.shadowing import InstalledModules, joins
 from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import FoundFile, find_file, walk
 from lamella.layers.homes import expanded
@@ -26,7 +26,7 @@ from lamella.layers.text import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lamella.builder.local.roots import Installed, Local, Root
+    from lamella.builder.local.code_roots import CodeRoot, Installed, LocalCode
 
 LIMIT = 100 << 20
 """Maximum bytes of local code without --allow-large: more is data, or a mistake."""
@@ -45,16 +45,16 @@ class LocalPackage(NamedTuple):
     findings: list[Finding]
 
 
-def find_local_package(local: Local, site: str, installed: Installed) -> LocalPackage:
+def find_local_package(local: LocalCode, site: str, installed: Installed) -> LocalPackage:
     """Collect the code that `local` names, to ship in `site`, except code that is `installed`.
 
     Raises `CannotBuild` for a folder that the user named and that is not a project, and for an invalid include.
     """
-    chosen = roots(local, installed)
+    chosen = code_roots(local, installed)
     result = LocalPackage(None, [], [], [], [*chosen.findings])
-    namesakes = Namesakes(installed.entries, site)
+    installed_modules = InstalledModules(installed.entries, site)
     for root in chosen.roots:
-        _add(root, site, local, namesakes, result)
+        _add(root, site, local, installed_modules, result)
     base = os.path.abspath(local.folder or os.curdir)
     for path in local.include:
         _include(path, base, site, installed.entries, result)
@@ -74,7 +74,7 @@ def find_local_package(local: Local, site: str, installed: Installed) -> LocalPa
     )
 
 
-def within_limit(entries: Mapping[str, FoundFile], found: Iterable[Distribution], local: Local) -> None:
+def within_limit(entries: Mapping[str, FoundFile], found: Iterable[Distribution], local: LocalCode) -> None:
     """Raise `CannotBuild` if the local projects among `found` have more than `LIMIT` bytes, unless allowed."""
     if local.allow_large:
         return
@@ -94,7 +94,9 @@ def within_limit(entries: Mapping[str, FoundFile], found: Iterable[Distribution]
         )
 
 
-def _add(root: Root, site: str, local: Local, namesakes: Namesakes, result: LocalPackage) -> None:
+def _add(
+    root: CodeRoot, site: str, local: LocalCode, installed_modules: InstalledModules, result: LocalPackage
+) -> None:
     folder = root.folder
     top = top_of(folder)
     ignore, asked = Ignore(folder, top=top), Ignore(folder, (".lamellaignore",), top)
@@ -125,7 +127,7 @@ def _add(root: Root, site: str, local: Local, namesakes: Namesakes, result: Loca
                 return "not code, in a folder without code"
             if not is_folder and not modules:
                 return "beside no code"
-        return _hidden(path, source, folder, namesakes, result.findings)
+        return _hidden(path, source, folder, installed_modules, result.findings)
 
     tree = walk(folder, site, skip, borrowed=True)
     known = {entry.path for entry in result.entries}
@@ -134,17 +136,19 @@ def _add(root: Root, site: str, local: Local, namesakes: Namesakes, result: Loca
     result.places.append(Place(folder, site))
 
 
-def _hidden(path: str, source: str, folder: str, namesakes: Namesakes, findings: list[Finding]) -> str | None:
+def _hidden(
+    path: str, source: str, folder: str, installed_modules: InstalledModules, findings: list[Finding]
+) -> str | None:
     """Reason why Python would not import `source`, which belongs at `path`, on a node; else None."""
     inner, name = os.path.relpath(source, folder), os.path.basename(source)
-    if installed := namesakes.of(path, source):
+    if installed := installed_modules.of(path, source):
         if name == "__init__.py" and joins(source):
             return _INSTALLED  # the same namespace package: both parts are found
         message = f"{inner}: left out for the installed {installed}; rename it in {folder}, or uninstall the other"
         findings.append(Finding("warning", "shadowed", inner, message))
         return _INSTALLED
     is_module = name.endswith(".py") or os.path.isfile(os.path.join(source, "__init__.py"))
-    if inner == name and is_module and namesakes.standard(name):
+    if inner == name and is_module and installed_modules.standard(name):
         message = f"{inner}: nodes import Python's own module of this name instead; rename it in {folder}"
         findings.append(Finding("warning", "shadowed", inner, message))
     return None

@@ -18,7 +18,7 @@ from lamella.layers.oci.documents import Platform
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamella.builder.files.hash_cache import Hashes
+    from lamella.builder.files.content_cache import ContentCache
     from lamella.builder.prefix.locate import Kind, LocatedPrefix
 
 _SECONDS = 60
@@ -115,13 +115,13 @@ class Prefix:
         return self.python.compiler != self.executable
 
 
-def prefix_of(located: LocatedPrefix, hashes: Hashes) -> Prefix:
+def prefix_of(located: LocatedPrefix, hashes: ContentCache) -> Prefix:
     """Ask the located environment's interpreter. Raises the errors of `ask`."""
     python = ask(located.executable, hashes)
     return Prefix(located.prefix, located.executable, located.kind, located.configuration, python)
 
 
-def ask(executable: str, hashes: Hashes) -> InterpreterFacts:
+def ask(executable: str, hashes: ContentCache) -> InterpreterFacts:
     """Ask `executable` for its facts, which are remembered until its file changes.
 
     Raises `NotAnEnvironment` if it does not run, or if Lamella does not support it.

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.builder.layer import wanted
+from lamella.builder.layer import layer_set
 from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, VERSION
 from lamella.layers.oci.documents import LAYER_GZIP, Platform
@@ -150,7 +150,7 @@ def compression_of(environment: PublishedEnvironment) -> Compression:
 
 def scanned(environment: Environment, *, image_prefix: str, compression: Compression) -> tuple[ComparedPackage, ...]:
     """Packages of a scanned environment, with the keys that a push with these settings gives them."""
-    layers = wanted.layers(environment, image_prefix=image_prefix, compression=compression, image_layers=1)
+    layers = layer_set.layers(environment, image_prefix=image_prefix, compression=compression, image_layers=1)
     return tuple(
         ComparedPackage(
             content.package.name,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lamella.builder.content.bytecode import Compiler
 from lamella.builder.environment import Environment
 from lamella.builder.errors import BuilderError
-from lamella.builder.layer import wanted
+from lamella.builder.layer import layer_set
 from lamella.builder.layer.build import BuildTools, build
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix.locate import SHARED
@@ -168,7 +168,7 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
                 [content for content in resolved.layers.packages if content.wanted.key in keys],
                 [bundle for bundle in resolved.layers.bundles if bundle.key in keys],
                 BuildTools(
-                    lambda package: wanted.shipped(environment, package, options.image_prefix, resolved.remembered),
+                    lambda package: layer_set.shipped(environment, package, options.image_prefix, resolved.remembered),
                     cache,
                     compiler,
                     options.compression,

@@ -10,7 +10,7 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.image import base as bases
 from lamella.builder.image import findings_report
 from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
-from lamella.builder.layer import wanted
+from lamella.builder.layer import layer_set
 from lamella.builder.layer.rules import Remembered
 from lamella.builder.pushing import destination
 from lamella.builder.pushing.belief import belief_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Environment
     from lamella.builder.image.documents import Base, Documents, Pair
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
-    from lamella.builder.layer.wanted import Layers
+    from lamella.builder.layer.layer_set import LayerSet
     from lamella.builder.pushing.belief import Belief
     from lamella.builder.pushing.options import PushOptions
     from lamella.layers.oci.documents import Descriptor
@@ -62,7 +62,7 @@ class Resolved:
     environment: Environment
     options: PushOptions
     base: Base | None
-    layers: Layers
+    layers: LayerSet
     remembered: Remembered
     belief: Belief
     cached: Mapping[str, BuiltLayer]
@@ -95,7 +95,7 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
             "environment; raise --max-layers, or use a smaller base"
         )
     remembered = Remembered(tools.cache)
-    layers = wanted.layers(
+    layers = layer_set.layers(
         environment,
         image_prefix=options.image_prefix,
         compression=options.compression,
@@ -108,7 +108,7 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
     return Resolved(environment, options, base, layers, remembered, belief, cached, tag)
 
 
-def cached_layers(cache: LayerCache, layers: Layers, belief: Belief) -> dict[str, BuiltLayer]:
+def cached_layers(cache: LayerCache, layers: LayerSet, belief: Belief) -> dict[str, BuiltLayer]:
     """Map layer keys to those of `layers` that the cache has and `belief` accepts."""
     return {item.key: built for item in layers.all if (built := belief.find(cache, item.key))}
 
@@ -122,14 +122,14 @@ def _base(tools: Tools, environment: Environment, options: PushOptions) -> Base 
         return bases.read_base(storage, reference, environment.platform, trust)
 
 
-def _bill(layers: Layers, known: Mapping[str, BuiltLayer], environment: Environment) -> Artifact:
+def _bill(layers: LayerSet, known: Mapping[str, BuiltLayer], environment: Environment) -> Artifact:
     from lamella.builder.image import sbom
 
     packages = [content.package for content in layers.packages]
     return Artifact(sbom.MEDIA_TYPE, sbom.sbom(zip(packages, _packages(layers, known), strict=True), environment))
 
 
-def _packages(layers: Layers, known: Mapping[str, BuiltLayer]) -> list[PackageLayer]:
+def _packages(layers: LayerSet, known: Mapping[str, BuiltLayer]) -> list[PackageLayer]:
     return [
         PackageLayer(
             content.package.name,

@@ -10,8 +10,8 @@ from lamella.builder.environment import LeftOut
 from lamella.builder.installed.conda import conda_packages, conda_skip
 from lamella.builder.installed.distributions import distributions
 from lamella.builder.installed.inventory import Inventory
+from lamella.builder.local.code_roots import Installed
 from lamella.builder.local.editable_projects import find_editable_projects
-from lamella.builder.local.roots import Installed
 from lamella.builder.local.working_directory import find_local_package
 from lamella.builder.prefix import base_python
 from lamella.builder.prefix.locate import SHARED
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lamella.builder.installed.distributions import Distribution
-    from lamella.builder.local.roots import Local
+    from lamella.builder.local.code_roots import LocalCode
     from lamella.builder.prefix.interpreter import Prefix
     from lamella.builder.prefix.sites import Site
 
 
-def collect(prefix: Prefix, local: Local, cache_path: str) -> Inventory:
+def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
     """Collect the prefix, the folders that it borrows, and local code.
 
     Raises `CannotBuild` for a folder that cannot be listed.
@@ -188,7 +188,7 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
     )
 
 
-def _add_local(gathered: Inventory, local: Local, prefix: Prefix) -> Inventory:
+def _add_local(gathered: Inventory, local: LocalCode, prefix: Prefix) -> Inventory:
     """Add local code, which no installer recorded."""
     site = prefix.site_packages
     ordinary = [each for each in gathered.pip if not each.editable and each.origin != "local"]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.cache_folder import cache_folder
 from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Package
-from lamella.builder.files.hash_cache import Hashes
+from lamella.builder.files.content_cache import ContentCache
 from lamella.builder.installed.conda import conda_owned
 from lamella.builder.installed.conda_virtual import unchecked
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.installed.requirements import unmet
-from lamella.builder.local.roots import Local
+from lamella.builder.local.code_roots import LocalCode
 from lamella.builder.local.working_directory import within_limit
 from lamella.builder.prefix.interpreter import prefix_of, recorded_platform
 from lamella.builder.prefix.locate import locate
@@ -72,7 +72,7 @@ def scan(
     """
     located = locate(sys.prefix if prefix is None else prefix)
     path = os.path.join(cache_folder(options.cache), "hashes.sqlite")
-    with shown(progress) as bars, contextlib.closing(Hashes(path)) as hashes, _no_collection():
+    with shown(progress) as bars, contextlib.closing(ContentCache(path)) as hashes, _no_collection():
         return _scan(prefix_of(located, hashes), options, hashes, bars)
 
 
@@ -93,7 +93,7 @@ class _Assigned:
     findings: list[Finding]
 
 
-def _scan(prefix: Prefix, options: ScanOptions, hashes: Hashes, progress: Progress) -> Environment:
+def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: Progress) -> Environment:
     platform = recorded_platform(prefix, options.platform)
     searched = prefixes(prefix)
     ignore = frozenset(map(normalised, options.ignore))
@@ -133,7 +133,7 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: Hashes, progress: Progre
 def _collected(prefix: Prefix, options: ScanOptions, read: Read, progress: Progress) -> Inventory:
     """Collect every file that may ship. Reads none, except those of local projects to build as wheels."""
     folder = options.local or (os.curdir if options.working_directory and options.local is None else "")
-    local = Local(folder, options.include, options.allow_large, asked=bool(options.local))
+    local = LocalCode(folder, options.include, options.allow_large, asked=bool(options.local))
     cache = cache_folder(options.cache)
     collected = collect(prefix, local, cache)
     # This machine compiles for itself: for another platform, a local project is whatever its wheel contains.

@@ -23,7 +23,7 @@ from lamella.layers.published.findings import Finding
 if TYPE_CHECKING:
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.installed.inventory import Inventory
-    from lamella.builder.local.roots import Local
+    from lamella.builder.local.code_roots import LocalCode
     from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix
     from lamella.builder.prefix.walk import FoundFile
     from lamella.builder.wheels.cache import Read
@@ -34,7 +34,7 @@ _SOURCES = frozenset({"src", "lib", "python"})
 
 
 def with_wheels(
-    seen: Inventory, prefix: Prefix, *, local: Local, read: Read, progress: Progress, cache_path: str
+    seen: Inventory, prefix: Prefix, *, local: LocalCode, read: Read, progress: Progress, cache_path: str
 ) -> Inventory:
     """`seen` with the wheel of each local project in place of its files, unpacked in the cache of wheels.
 
@@ -113,7 +113,7 @@ def _can_be_built(folder: str, *, installed: bool) -> bool:
         return True  # the backend reports the fault
 
 
-def _included(local: Local) -> tuple[str, ...]:
+def _included(local: LocalCode) -> tuple[str, ...]:
     base = os.path.abspath(local.folder or os.curdir)
     return tuple(os.path.normpath(os.path.join(base, expanded(path))) for path in local.include)
 

@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Attach the files, and print the artifact pinned to its digest."""
-    from lamella.layers import attach, private_key
+    from lamella.layers import attach, read_private_key
 
     annotations = {}
     for each in arguments.annotation:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--annotation {each}: not NAME=VALUE; write one such as org.example.author=Ada")
         annotations[name] = value
     # Read first: a wrong password is found before anything is uploaded.
-    key = private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None
+    key = read_private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None
     attached = attach(
         arguments.reference,
         arguments.files,

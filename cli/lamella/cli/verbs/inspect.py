@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers import Inspection, PublishedEnvironment, PublishedPackage, Shared
+    from lamella.layers import Inspection, PublishedEnvironment, PublishedPackage, SharedLayers
 
 SETTINGS = (PLATFORM, *TRUST)
 LARGEST = 20
@@ -124,7 +124,7 @@ def document(inspected: Inspection) -> dict[str, Any]:
     }
 
 
-def _package(package: PublishedPackage, shared: Shared | None) -> dict[str, Any]:
+def _package(package: PublishedPackage, shared: SharedLayers | None) -> dict[str, Any]:
     digest = package.layer.descriptor.digest
     return {
         "name": package.name,
@@ -150,7 +150,7 @@ def _also_in(tags: Sequence[str]) -> str:
     return ", ".join(tags[:2]) + (f" and {len(tags) - 2} more" if len(tags) > 2 else "")
 
 
-def _show_environment(environment: PublishedEnvironment, others: Shared | None, *, everything: bool) -> None:
+def _show_environment(environment: PublishedEnvironment, others: SharedLayers | None, *, everything: bool) -> None:
     packages = sorted(
         (_package(package, others) for package in environment.packages), key=lambda item: (-item["size"], item["name"])
     )
@@ -194,7 +194,7 @@ def _show_environment(environment: PublishedEnvironment, others: Shared | None, 
         result(_alone(packages, others))
 
 
-def _alone(packages: Sequence[dict[str, Any]], others: Shared) -> str:
+def _alone(packages: Sequence[dict[str, Any]], others: SharedLayers) -> str:
     """Return a sentence on the layers that only this tag has."""
     alone = [item for item in packages if not item["shared"]]
     what = f"{counted(len(alone), 'layer')} ({size(sum(item['size'] for item in alone))}) in no other tag"

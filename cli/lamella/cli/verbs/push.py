@@ -82,12 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Push, and print the reference pinned to its digest."""
     from lamella.builder import BuilderError, LayerCache, PushOptions, push
     from lamella.cli.progress import shown
-    from lamella.layers import Reference, private_key
+    from lamella.layers import Reference, read_private_key
 
     settings = _image_settings(arguments)
     # An invalid reference fails before the scan, which takes seconds.
     Reference.parse(arguments.reference)
-    signing_key = private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None
+    signing_key = read_private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
         scanned = environment.scanned(arguments, progress)

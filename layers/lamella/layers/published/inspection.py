@@ -15,7 +15,7 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import MOST, annotations_of, content_of, referrers
 from lamella.layers.published import findings as attached_findings
 from lamella.layers.published.environment import PublishedIndex, for_platform, read_index
-from lamella.layers.published.shared_layers import Shared, shared
+from lamella.layers.published.shared_layers import SharedLayers, shared
 from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage
 from lamella.layers.text import counted
@@ -42,7 +42,7 @@ class Inspection:
     """The attached findings, each with its platform, the worst first."""
     findings_error: str
     """Why the findings could not be read, or empty."""
-    shared: Shared | None
+    shared: SharedLayers | None
     """Which other tags have the same layers; None if tags were not compared, or the registry does not list them."""
     signatures: tuple[Signature, ...]
     """Of the index; verified with the keys that are required here."""
@@ -124,7 +124,9 @@ def sbom(reference: str, *, platform: Platform | None = None, trust: Trust = Tru
         return content.decode()
 
 
-def _shared(storage: Storage, index: PublishedIndex, environments: tuple[PublishedEnvironment, ...]) -> Shared | None:
+def _shared(
+    storage: Storage, index: PublishedIndex, environments: tuple[PublishedEnvironment, ...]
+) -> SharedLayers | None:
     layers = [layer.descriptor.digest for each in environments for layer in each.layers]
     try:
         return shared(storage, index.reference.tag, layers)

@@ -22,7 +22,7 @@ LIMIT = 16
 """Other tags that are read: three small documents each, and a repository may have thousands."""
 
 
-class Shared(NamedTuple):
+class SharedLayers(NamedTuple):
     """Tags that share layers."""
 
     tags: dict[Digest, tuple[str, ...]]
@@ -33,7 +33,7 @@ class Shared(NamedTuple):
     """How many other tags there are; only up to the limit are read."""
 
 
-def shared(storage: Storage, tag: str, digests: Collection[Digest], *, limit: int = LIMIT) -> Shared:
+def shared(storage: Storage, tag: str, digests: Collection[Digest], *, limit: int = LIMIT) -> SharedLayers:
     """Return which of `digests`, the layers of `tag`, other tags of `storage` have as well.
 
     Reads the tags nearest to `tag` in the order of their names, numbers in them counted as numbers, and passes over tags of
@@ -51,7 +51,7 @@ def shared(storage: Storage, tag: str, digests: Collection[Digest], *, limit: in
     for name, layers in zip(chosen, held, strict=True):
         for digest in layers.intersection(digests):
             found[digest] = (*found.get(digest, ()), name)
-    return Shared(found, tuple(chosen), len(others))
+    return SharedLayers(found, tuple(chosen), len(others))
 
 
 def _layers(storage: ReadOnlyStorage, tag: str) -> frozenset[Digest]:

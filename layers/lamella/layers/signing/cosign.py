@@ -57,7 +57,7 @@ def sign(reference: str, key: str, *, password: str | None = None, trust: Trust 
     `Unreachable`.
     """
     parsed = Reference.parse(reference)
-    private = keys.private_key(key, password)
+    private = keys.read_private_key(key, password)
     with contextlib.closing(open_storage(parsed, trust, mirrors=False)) as storage:
         digest = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag).digest
         sign_digest(storage, parsed, digest, private)

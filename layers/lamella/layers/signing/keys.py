@@ -26,7 +26,7 @@ def _read(path: str) -> bytes:
         raise SignatureError(f"can't read the key {path}: {error.strerror}") from error
 
 
-def private_key(path: str, password: str | None = None) -> PrivateKey:
+def read_private_key(path: str, password: str | None = None) -> PrivateKey:
     """Load the private key in the file `path` (PEM), with `password` if it is encrypted. Raises `SignatureError`."""
     content = _read(path)
     if b"ENCRYPTED SIGSTORE" in content or b"ENCRYPTED COSIGN" in content:

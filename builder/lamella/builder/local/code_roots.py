@@ -21,7 +21,7 @@ _DEPTH = 3
 """Maximum folders between a working directory, not named by the user, and a module in it, such as `a/b/c/mod.py`."""
 
 
-class Local(NamedTuple):
+class LocalCode(NamedTuple):
     """Local code to ship, as the user requests."""
 
     folder: str = ""
@@ -51,7 +51,7 @@ class Installed(NamedTuple):
     """Folders of the environment itself, which hold no local code."""
 
 
-class Root(NamedTuple):
+class CodeRoot(NamedTuple):
     """A folder whose code ships."""
 
     folder: str
@@ -59,19 +59,19 @@ class Root(NamedTuple):
     """Files and folders below it that editable installs ship."""
 
 
-class Roots(NamedTuple):
+class CodeRoots(NamedTuple):
     """Folders in the order of Python's search."""
 
-    roots: list[Root]
+    roots: list[CodeRoot]
     findings: list[Finding]
 
 
-def roots(local: Local, installed: Installed) -> Roots:
+def code_roots(local: LocalCode, installed: Installed) -> CodeRoots:
     """Find the folders with code to ship: that of `local`, and those in PYTHONPATH.
 
     Raises `CannotBuild` if the user named a folder that is not a project; for others there is a finding.
     """
-    result = Roots([], [])
+    result = CodeRoots([], [])
     if not local.folder:
         return result
     base = os.path.abspath(local.folder)
@@ -103,7 +103,7 @@ def roots(local: Local, installed: Installed) -> Roots:
             result.findings.append(Finding("warning" if named else "note", "local", folder, message))
             continue
         below = {path for path in (*projects, *installed.editable) if _within(path, [real])}
-        result.roots.append(Root(folder, frozenset(below)))
+        result.roots.append(CodeRoot(folder, frozenset(below)))
     return result
 
 

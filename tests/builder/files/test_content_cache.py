@@ -11,7 +11,7 @@ import pytest
 
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files import read as contents
-from lamella.builder.files.hash_cache import Hashes
+from lamella.builder.files.content_cache import ContentCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of files that are old enough to be remembered: ctime can't be set, so the clock is ahead."""
     folder = tmp_path / "files"
     folder.mkdir()
-    monkeypatch.setattr("lamella.builder.files.hash_cache._RACY", -1_000_000_000_000)
+    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", -1_000_000_000_000)
     return folder
 
 
@@ -53,7 +53,7 @@ def read(database: Path, folder: Path, *prefixes: bytes) -> tuple[dict[str, File
     """By file name what the files of `folder` hold, and how many bytes were read for that."""
     progress = Bytes()
     seen = {str(path): os.lstat(path) for path in folder.iterdir()}
-    with contextlib.closing(Hashes(str(database))) as hashes:
+    with contextlib.closing(ContentCache(str(database))) as hashes:
         found = hashes.contents(seen, prefixes, progress)
     return {os.path.basename(path): content for path, content in found.items()}, progress.read
 
@@ -79,7 +79,7 @@ def test_a_change_of_the_bytes_alone_is_noticed(files: Path, tmp_path: Path) -> 
 def test_a_file_that_changed_just_now_is_not_remembered(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lamella.builder.files.hash_cache._RACY", 3_600_000_000_000)
+    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", 3_600_000_000_000)
     (files / "a").write_text("racy")
     read(tmp_path / "cache", files)
     assert read(tmp_path / "cache", files)[1] == 4

@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS answer(question TEXT PRIMARY KEY, size INTEGER, mtime
 """
 
 
-class Hashes:
+class ContentCache:
     """An open cache, or an empty one if the file cannot be opened. For one thread; call `close`."""
 
     def __init__(self, path: str | None = None) -> None:

@@ -11,7 +11,7 @@ from lamella.builder.content import package as content
 from lamella.builder.content.key import bundle_key, layer_key
 from lamella.builder.content.pack import compression_name
 from lamella.builder.layer.bundle import partition
-from lamella.builder.layer.plan import Wanted
+from lamella.builder.layer.plan import WantedLayer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,26 +37,26 @@ class PlannedPackage:
     """A package with the layer that it becomes."""
 
     package: Package
-    wanted: Wanted
+    wanted: WantedLayer
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class LayerSet:
     """All layers of one environment."""
 
     packages: tuple[PlannedPackage, ...]
     """Layers of the package manifest, by package name. Packages without files have none."""
-    bundles: tuple[Wanted, ...]
-    alone: tuple[Wanted, ...]
+    bundles: tuple[WantedLayer, ...]
+    alone: tuple[WantedLayer, ...]
     """Packages' own layers in the runnable image, the interpreter's first."""
 
     @property
-    def image(self) -> tuple[Wanted, ...]:
+    def image(self) -> tuple[WantedLayer, ...]:
         """Layers of the runnable image, in order."""
         return (*self.alone, *self.bundles)
 
     @property
-    def all(self) -> tuple[Wanted, ...]:
+    def all(self) -> tuple[WantedLayer, ...]:
         """Each layer once: the packages', then the bundles."""
         return (*(content.wanted for content in self.packages), *self.bundles)
 
@@ -68,7 +68,7 @@ def layers(
     compression: Compression,
     image_layers: int,
     notes: Remembered | None = None,
-) -> Layers:
+) -> LayerSet:
     """Compute the layers of `environment`. Reads only the files to rewrite, and none of a package in `notes`.
 
     `image_layers` is the maximum for the runnable image.
@@ -81,7 +81,7 @@ def layers(
     alone, bundles = partition([(name, wanted.size) for name, wanted in by_name.items()], image_layers)
     # The interpreter changes least: engines that keep layers by their order keep it longest.
     alone.sort(key=lambda name: (not name.endswith(":python"), name))
-    return Layers(
+    return LayerSet(
         tuple(contents),
         tuple(_bundle([by_name[name] for name in bundle]) for bundle in bundles),
         tuple(by_name[name] for name in alone),
@@ -99,7 +99,7 @@ def shipped(environment: Environment, package: Package, image_prefix: str, notes
 
 def _wanted(
     environment: Environment, package: Package, image_prefix: str, compression: Compression, notes: Remembered | None
-) -> Wanted | None:
+) -> WantedLayer | None:
     """Layer of a package, or None if nothing of it ships.
 
     It follows from the scan's hashes and from the rules, so that a remembered answer for these saves
@@ -120,7 +120,7 @@ def _wanted(
         if notes:
             notes.keep_note(question, " ".join(answer).encode())
     key, size = answer
-    return None if key == "-" else Wanted(key, (name,), int(size))
+    return None if key == "-" else WantedLayer(key, (name,), int(size))
 
 
 def _question(environment: Environment, package: Package, image_prefix: str, compression: Compression) -> str:
@@ -138,7 +138,7 @@ def _question(environment: Environment, package: Package, image_prefix: str, com
     return f"key {' '.join(about)}"
 
 
-def _bundle(members: Sequence[Wanted]) -> Wanted:
+def _bundle(members: Sequence[WantedLayer]) -> WantedLayer:
     keys = tuple(member.key for member in members)
     names = tuple(name for member in members for name in member.packages)
-    return Wanted(bundle_key(keys), names, sum(member.size for member in members), keys)
+    return WantedLayer(bundle_key(keys), names, sum(member.size for member in members), keys)
