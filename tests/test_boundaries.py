@@ -1,4 +1,4 @@
-"""What may import what, and what must be documented."""
+"""Imports that each package and room may have, and pages that must exist."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_no_module_is_longer_than_500_lines() -> None:
     assert {path: length for path, length in lengths.items() if length > 500} == {}
 
 
-def test_the_top_level_holds_what_was_chosen() -> None:
+def test_the_top_level_holds_the_chosen_folders() -> None:
     known = {
         ".ci", ".dockerignore", ".github", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile.test", "LICENSE", "Makefile",
         "README.md", "builder", "cli", "docs", "layers", "SECURITY.md", "pyproject.toml", "requirements-dev.lock", "tests",

@@ -255,7 +255,7 @@ def absolute(what: str, value: float, budget: float, unit: str) -> Line:
 
 
 def show(lines: list[Line]) -> None:
-    """The table: what is over its budget says so."""
+    """The table, with a mark at each figure over its budget."""
     columns = (
         Column("what"), Column("lamella", "right"), Column("beside"), Column("", "right"), Column("ratio", "right"),
         Column("budget", "right"), Column(""),
@@ -273,7 +273,7 @@ def show(lines: list[Line]) -> None:
 
 
 def note(text: str) -> None:
-    """What is being measured now, to stderr: the table is the result."""
+    """Print the current measurement to stderr: the table is the result."""
     print(f"... {text}", file=sys.stderr, flush=True)
 
 

@@ -24,7 +24,7 @@ class Took:
     peak: int
     """Bytes resident, of its largest process."""
     value: Mapping[str, Any] = field(default_factory=dict)
-    """What it printed, where that was JSON."""
+    """Its output, if that was JSON."""
 
 
 class Failed(Exception):
@@ -41,7 +41,7 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None, settings: Map
             stderr=complained,
             stdin=subprocess.DEVNULL,
             cwd=cwd,
-            # Code of the working directory is no part of what is compared.
+            # Code of the working directory is not part of the comparison.
             env={**os.environ, "LAMELLA_LOCAL": "", **(settings or {})},
         )
         _, status, used = os.wait4(process.pid, 0)

@@ -84,7 +84,7 @@ class Docker:
         return self._docker("push", f"{self._name}:{tag}")
 
     def pull(self, tag: str) -> Took:
-        """`docker pull` where nothing of the image is there."""
+        """`docker pull` with no part of the image there."""
         self._docker("rmi", "--force", f"{self._name}:{tag}")
         return self._docker("pull", f"{self._name}:{tag}")
 

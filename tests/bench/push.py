@@ -2,7 +2,7 @@
 
     python tests/bench/push.py PREFIX
 
-Needs GNU tar and zstd. PREFIX is only read: what is changed is a copy. Prints seconds, ratios, bytes and memory.
+Needs GNU tar and zstd. PREFIX is only read: changes are made to a copy. Prints seconds, ratios, bytes and memory.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def fill(folder: str, blobs: int, size: int) -> None:
     layers, diff_ids = [], []
     for _ in range(blobs):
         tar = os.urandom(size)
-        # skopeo compresses what is not compressed yet; the comparison is about moving bytes.
+        # skopeo compresses uncompressed layers; the comparison is of moving bytes.
         blob = gzip.compress(tar, 1)
         layers.append(Descriptor.of(LAYER_GZIP, blob))
         diff_ids.append(Digest.of(tar))

@@ -86,6 +86,7 @@ assert push("oci:{tmp_path}/layout:v1").environment.prefix == sys.prefix
     assert (tmp_path / "layout/index.json").exists()
 
 
+@pytest.mark.slow
 def test_push_scans_for_its_image_prefix(made: Path, tmp_path: Path) -> None:
     (made / SITE / "tool.so").write_bytes(b"\0" + os.fsencode(made) + b"/share/data\0\0\0\0")
     cache = LayerCache(str(tmp_path / "cache"))

@@ -66,9 +66,7 @@ def main() -> int:
     for line in comparison(first, again, upgraded):
         say(line)
     say("")
-    say(
-        "Layers to push count twice what is in the runnable image's shared layer as well; nodes pull one for each package."
-    )
+    say("Packages in the runnable image's shared layer count twice; nodes pull one layer for each package.")
     say(f"All of it, the download of the packages included, took {seconds(time.monotonic() - began)}.")
     for folder in DEMO.glob("run-*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -50,7 +50,7 @@ def base(debian: Path, shared: Path) -> str:
     return f"oci:{folder}:bookworm"
 
 
-def test_skopeo_inspects_and_copies_what_was_pushed(
+def test_skopeo_inspects_and_copies_a_pushed_environment(
     science: Path, registry: str, lamella: Lamella, tmp_path: Path
 ) -> None:
     skopeo = need("skopeo")

@@ -1,4 +1,4 @@
-"""Environments at awkward places and with awkward packages: what was pushed from them runs."""
+"""Environments at awkward places and with awkward packages run after a push."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PKGUTIL = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
 
 
 def run(lamella: Lamella, prefix: Path | str, tmp_path: Path, *command: str) -> str:
-    """What `command` prints in a mount of what is pushed from `prefix`, which is gone by then."""
+    """Return the output of `command` in a mount of the environment pushed from `prefix`, which is removed before."""
     reference = f"oci:{tmp_path}/layout:v1"
     pushed = lamella("push", reference, prefix, "--no-local")
     assert pushed.returncode == 0, pushed.stderr

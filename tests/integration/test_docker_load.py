@@ -34,7 +34,7 @@ def reference(tmp_path: Path) -> str:
 
 @pytest.mark.engine
 @pytest.mark.root
-def test_docker_runs_what_was_loaded(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_runs_a_loaded_image(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docker = need("docker")
     with docker_engine(tmp_path / "engine") as host:
         monkeypatch.setenv("DOCKER_HOST", host)
@@ -58,7 +58,7 @@ def greeted(docker: str, name: str) -> str:
 
 @pytest.mark.engine
 @pytest.mark.root
-def test_docker_pulls_from_a_registry_and_runs_what_has_several_package_manifests(
+def test_docker_pulls_and_runs_an_environment_with_several_package_manifests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docker = need("docker")
@@ -82,7 +82,7 @@ def test_missing_engine_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     one = package(tmp_path / "env", "thing", {"lib/x": "x"})
     cache = LayerCache(str(tmp_path / "cache"))
     reference = push(f"oci:{tmp_path}/out:x", environment(tmp_path / "env", one), cache=cache).reference
-    # Nobody may listen on port 1 without a reason to.
+    # Port 1 is reserved, so no server listens there.
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with pytest.raises(BuilderError, match=r"no Docker engine answers: .*; start it, or set DOCKER_HOST"):
         load_image(reference)

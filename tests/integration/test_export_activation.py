@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHELLS = ["bash", "dash", "zsh"]
-# Stands for the environment's interpreter: what is tested here is everything around it.
+# Stands for the environment's interpreter: these tests are about everything around it.
 PYTHON = {"bin/python*": f'#!/bin/sh\nexec {sys.executable} "$@"\n'}
 TOOL = {
     "bin/tool*": "#!/opt/env/bin/python\nimport sys; print('tool', sys.argv[1:])\n",
@@ -39,7 +39,7 @@ CLEAN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root"}
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """An archive that nobody has unpacked."""
+    """An archive that was not unpacked yet."""
     return archived(tmp_path, [PYTHON, TOOL])
 
 

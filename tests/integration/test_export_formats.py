@@ -44,7 +44,7 @@ TOOL = {
     "lib/ü": "a name",
     ".lamella/relocate/pypi-tool.json": listing("bin/tool", "share/where"),
 }
-# Stands for the environment's interpreter: what is tested here is everything around it.
+# Stands for the environment's interpreter: these tests are about everything around it.
 PYTHON = {"bin/python*": f'#!/bin/sh\nexec {sys.executable} "$@"\n'}
 CONDA = {
     "conda-meta/state": '{"env_vars": {"GREETING": "it\'s $HOME"}}',
@@ -198,7 +198,7 @@ def test_relative_use_needs_no_activation(store: Store, reference: str, tmp_path
     assert sh("sh", f"cd {tmp_path}/work && ./environment/bin/python -c 'print(1)'") == "1\n"
 
 
-def test_a_folder_that_can_not_be_written_still_activates_and_says_what_is_wrong(
+def test_a_read_only_folder_still_activates_and_reports_the_reason(
     store: Store, reference: str, tmp_path: Path
 ) -> None:
     export(reference, str(tmp_path / "env"), store=store)
@@ -261,7 +261,7 @@ def test_an_export_that_fails_leaves_nothing(
     where = "out/env" if format != "tar.gz" else "layout/index.json/env"
 
     with pytest.raises(
-        ExportError, match=r"x\.so holds the prefix in 8 bytes|can't be written: \S+/index\.json is no folder"
+        ExportError, match=r"x\.so holds the prefix in 8 bytes|can't be written: \S+/index\.json is not a directory"
     ):
         export(
             reference,
@@ -430,7 +430,7 @@ def test_a_prefix_that_can_not_be_one_is_refused_before_anything_is_pulled(
             export("oci:nowhere:v1", str(tmp_path / name), store=store, options=ExportOptions(prefix=prefix))
 
 
-def test_a_slash_at_a_prefixs_end_is_none(store: Store, reference: str, tmp_path: Path) -> None:
+def test_a_slash_at_a_prefixs_end_is_ignored(store: Store, reference: str, tmp_path: Path) -> None:
     assert (
         export(reference, str(tmp_path / "env.zip"), store=store, options=ExportOptions(prefix="/srv/env/")).prefix
         == "/srv/env"

@@ -95,7 +95,7 @@ def unpacked(reference: str, tmp_path: Path) -> dict[str, str]:
 
 
 def changed(file: File, path: str) -> bool:
-    """Whether what was unpacked at `path` is not what the scan saw."""
+    """Whether the unpacked file at `path` differs from the scanned one."""
     if file.target is not None:
         return os.readlink(path) != file.target
     with open(path, "rb") as opened:

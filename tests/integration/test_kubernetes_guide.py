@@ -151,7 +151,7 @@ def test_an_init_container_that_runs_again_leaves_the_environment_as_it_is(
     assert (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
 
 
-def test_an_init_container_that_runs_again_with_a_tag_that_was_moved_names_what_is_there(
+def test_an_init_container_that_restarts_after_the_tag_moved_names_the_present_environment(
     machine: Node, pushed: dict[str, str]
 ) -> None:
     machine.run(here(NODE_STORE, pushed["1.0"]), "train", "0000-1")

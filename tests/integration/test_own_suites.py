@@ -1,4 +1,4 @@
-"""Libraries' own tests, which nobody wrote with Lamella in mind, pass from a mount as they do where they were installed."""
+"""Libraries' own tests pass from a mount as they do in the source environment."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def conda(folder: Path) -> Path:
 
 
 def installed(*options: str) -> None:
-    # pip looks for the best version in every index that it is given; uv has to be told to.
+    # pip looks for the best version in every index that it is given; uv does so with an option only.
     command = [uv(), "pip", "install", "-q", "--index-strategy", "unsafe-best-match", *options, *PACKAGES]
     subprocess.run(command, check=True)
 
@@ -68,7 +68,7 @@ def suite_of(package: str, folder: Path) -> str:
 
 
 def passed(suite: subprocess.CompletedProcess[str]) -> int:
-    """How many tests pytest says have passed, where none failed."""
+    """Return pytest's number of passed tests. Fails if a test failed."""
     assert suite.returncode == 0, suite.stdout + suite.stderr
     found = re.search(r"(\d+) passed", suite.stdout)
     assert found, suite.stdout

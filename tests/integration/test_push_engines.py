@@ -1,4 +1,4 @@
-"""Engines run, mount and unpack what was pushed: podman, containerd, umoci."""
+"""Engines run, mount and unpack a pushed environment: podman, containerd, umoci."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     lock = by_pip.parent / "lock.txt"
     lock.write_text(frozen)
     subprocess.run([uv(), "venv", "-q", "--python", base_python(), by_uv], check=True)
-    # pip looks for the best version in every index that it is given; uv has to be told to.
+    # pip looks for the best version in every index that it is given; uv does so with an option only.
     command = [uv(), "pip", "install", "-q", "--python", by_uv / "bin/python", "--no-build", "-r", lock]
     subprocess.run([*map(str, command), "--index-strategy", "unsafe-best-match"], check=True)
     return by_pip, by_uv

@@ -154,7 +154,7 @@ print(json.dumps({"moved": pushed.moved, "peak": peak << 10}))
 def test_a_push_takes_less_memory_than_its_largest_layer(tmp_path: Path) -> None:
     prefix = tmp_path / "env"
     (prefix / "share").mkdir(parents=True)
-    # What is repeated is further away than a compressor remembers.
+    # The repetition is further away than a compressor's window.
     block = random.Random(0).randbytes(20 << 20)
     with open(prefix / "share/large", "wb") as file:
         file.writelines(block for _ in range(LARGE // len(block)))

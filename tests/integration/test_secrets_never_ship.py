@@ -224,7 +224,7 @@ def found_in(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def layout(places: Places) -> Path:
-    """What is pushed, with a bill of materials; nothing of it is said on the way."""
+    """The layout after a push with a bill of materials; the push prints no secret."""
     layout = places.environment.parent / "layout"
     options = ["--local", places.work, "--include", places.home / "shared", "--sbom"]
     done = lamella(places, "push", f"oci:{layout}:v1", places.environment, *options)
@@ -233,7 +233,7 @@ def layout(places: Places) -> Path:
     return layout
 
 
-def test_no_byte_of_any_secret_is_in_what_was_pushed(layout: Path) -> None:
+def test_no_byte_of_any_secret_is_pushed(layout: Path) -> None:
     shipped = set()
     for blob in (layout / "blobs" / "sha256").iterdir():
         data = blob.read_bytes()

@@ -66,7 +66,7 @@ def over(prefix: Path, *more: tuple[str, str], left_out: Sequence[str] = ()) -> 
 
 
 def fill(prefix: Path, folder: Path, by: By = "pip") -> Path:
-    """Installs what has a file of every kind, and leaves one that nobody owns, and links."""
+    """Install packages with a file of every kind; add an unowned file and links."""
     alpha = wheel(folder, "alpha", "1.0", ALPHA, entry_points=POINTS)
     beta = wheel(folder, "beta", "2.0", {"beta.py": "import alpha\n"}, requires=["alpha"])
     install(prefix, alpha, beta, by=by)
@@ -78,7 +78,7 @@ def fill(prefix: Path, folder: Path, by: By = "pip") -> Path:
 
 
 def compared(lamella: Lamella, prefix: Path | str, disk: Disk, tmp_path: Path) -> list[str]:
-    """What differs between the disk and a mount of what was pushed; the mount is copied out by the command it is for."""
+    """Differences between the disk and a mount of the pushed environment, copied out by a command in it."""
     reference = f"oci:{tmp_path}/layout:v1"
     pushed = lamella("push", reference, prefix, "--no-local")
     assert pushed.returncode == 0, pushed.stderr

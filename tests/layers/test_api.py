@@ -180,5 +180,5 @@ def test_a_dry_run_of_umount_changes_nothing(tmp_path: Path, reference: str) -> 
     assert lamella.layers.mounts(store) == ()
 
 
-def test_tags_lists_what_is_pushed(reference: str) -> None:
+def test_tags_lists_pushed_tags(reference: str) -> None:
     assert tags(reference) == ["latest"]

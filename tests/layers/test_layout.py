@@ -1,4 +1,4 @@
-"""A layout folder: what others can read, whole at any moment, with many pushers, and clear about what is wrong."""
+"""A layout folder: readable by other tools, whole at any moment, with many pushers, and with clear errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_layout_holds_its_marker_its_index_and_its_blobs(tmp_path: Path) -> No
 
 
 @pytest.mark.engine
-def test_skopeo_reads_what_was_pushed(tmp_path: Path) -> None:
+def test_skopeo_reads_a_pushed_image(tmp_path: Path) -> None:
     folder = tmp_path / "layout"
     push_environment(OciLayout(str(folder), create=True))
     command = [need("skopeo"), "inspect", "--raw", f"oci:{folder}:v1"]
@@ -222,6 +222,7 @@ def test_read_only_layout_is_reported() -> None:
             as_user(NOBODY, push)
 
 
+@pytest.mark.slow
 def test_many_pushers_of_one_layout_all_succeed(tmp_path: Path) -> None:
     folder = str(tmp_path / "layout")
     code = """
@@ -287,7 +288,7 @@ def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_push_that_fails_takes_nothing_from_one_that_is_under_way(tmp_path: Path) -> None:
-    """Into a new layout, where nothing is in the folders yet that the other is about to fill."""
+    """Into a new layout, with folders that the other push is about to fill."""
     layout = OciLayout(str(tmp_path / "layout"), create=True)
     good, bad = blob(b"content"), blob(b"other")
 

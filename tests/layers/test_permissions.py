@@ -64,7 +64,7 @@ def test_a_folder_that_every_user_can_write_is_private_after_the_remedy(tmp_path
     assert reason(folder / below) == ""
 
 
-def test_a_sticky_folder_is_fit_for_what_is_in_it_alone(tmp_path: Path) -> None:
+def test_a_sticky_folder_is_safe_only_above_a_folder_of_ones_own(tmp_path: Path) -> None:
     folder = made(tmp_path / "tmp", 0o1777)
     assert reason(folder / "store") == reason(made(folder / "store")) == ""
     assert reason(folder) == f"every user can write {folder}"
@@ -157,7 +157,7 @@ def test_in_a_user_namespace_root_s_folders_are_private(open_to_all: Path) -> No
     def seen() -> str:
         new_user_namespace = 0x10000000
         assert ctypes.CDLL(None).unshare(new_user_namespace) == 0
-        # As `run` does: this user has its number, and root's folders seem to be those of nobody.
+        # As `run` does: this user has its number, and root's folders appear to be the overflow user's.
         Path("/proc/self/uid_map").write_text(f"{DAEMON} {DAEMON} 1")
         assert Path("/").stat().st_uid == NOBODY
         return reason(folder)

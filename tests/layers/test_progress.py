@@ -1,4 +1,4 @@
-"""Progress that nobody configured."""
+"""Progress by default."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def conda_environment(prefix: Path, channel: Path, specs: Sequence[str], subdir:
 
 
 def _library(stdlib: str) -> Iterator[str]:
-    """The files of the standard library, but for tests and what needs a screen."""
+    """Files of the standard library, except tests and modules that need a screen."""
     left_out = {"__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages"}
     left_out |= {"test", "tests", "tkinter", "turtledemo"}
     for folder, folders, names in os.walk(stdlib):

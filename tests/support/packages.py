@@ -59,7 +59,7 @@ def package(
 ) -> Package:
     """Writes `files` below `prefix` and gives them as a package; `->` begins a symlink's target, `name*` is executable.
 
-    A file that holds the prefix says so, as the scan would.
+    A file that holds the prefix is marked, as by the scan.
     """
     found = []
     for key in order or files:

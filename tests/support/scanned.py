@@ -41,5 +41,5 @@ def findings(environment: Environment, kind: str) -> list[Finding]:
 
 
 def reasons(environment: Environment) -> dict[str, str]:
-    """Path to reason, of what is left out."""
+    """Map each path that is left out to its reason."""
     return {item.path: item.reason for item in environment.left_out}

@@ -8,6 +8,8 @@ import threading
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import TYPE_CHECKING
 
+from support.servers import serving
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,15 +36,9 @@ class SocksProxy:
 
         server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
-        self.host = f"127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
+        with serving(server) as served:
+            self.host = f"127.0.0.1:{served}"
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def _serve(self, handler: StreamRequestHandler) -> None:
         read, connection = handler.rfile.read, handler.connection

@@ -1,6 +1,6 @@
 """An environment's files on this disk against those of its mount. Nothing here asks the scan: the disk is walked.
 
-What may differ is what docs/reference/layer-format.md calls canonical and docs/reference/findings.md says is left out; each rule
+Allowed differences are canonical forms in docs/reference/layer-format.md and exclusions in docs/reference/findings.md; each rule
 below is one of theirs.
 """
 
@@ -35,7 +35,7 @@ LEFT_OUT = [
     r".*/(INSTALLER|REQUESTED|uv_cache\.json|uv_build\.json|direct_url\.json)",
     r"conda-meta/(history|pixi.*|\.conda-lock)|pkgs/.*|envs/.*",
 ]
-"""What is on the disk and never in a mount."""
+"""Files on the disk and never in a mount."""
 ADDED = [
     r".*/__pycache__/[^/]+\.pyc",
     r"\.lamella/.*",
@@ -43,7 +43,7 @@ ADDED = [
     r"bin/(python|python3|python3\.\d+|pip|pip3|pip3\.\d+)",
     r"lib/python[\d.]+/dist-packages",
 ]
-"""What is in a mount and not on the disk."""
+"""Files in a mount and not on the disk."""
 _REWRITTEN = r"conda-meta/.*\.json|.*\.dist-info/RECORD"
 _IMPORT = re.compile(rb"^\s*from ([\w.]+) import (\w+)", re.MULTILINE)
 
@@ -55,18 +55,18 @@ class Disk:
     roots: Sequence[tuple[str, str]]
     """Folder, and where in the environment its files belong; of two files for one path, the first counts."""
     prefixes: Sequence[str]
-    """What is rewritten to the image prefix, the longest first."""
+    """Paths that are rewritten to the image prefix, the longest first."""
     left_out: Sequence[str] = ()
-    """Patterns of what is left out of this one besides."""
+    """More patterns of files that are left out of this one."""
     elsewhere: str = ""
-    """A prefix that others share: what is added from it is the same there."""
+    """A prefix that others share: files added from it are the same there."""
     conda: bool = False
     skipped: Sequence[str] = field(default=())
-    """Folders below the roots that another root has, or that are no part of the environment."""
+    """Folders below the roots that another root has, or that are not part of the environment."""
 
 
 def differences(disk: Disk, mounted: Path) -> Iterator[str]:
-    """What is not in the mount as it is on the disk, and what is there without being on the disk."""
+    """Files that differ in the mount, and files in the mount only."""
     source = dict(_walk(disk))
     found = {path: str(mounted / path) for path, _ in _walk(Disk([(str(mounted), "")], []))}
     left_out = re.compile("|".join([*LEFT_OUT, *disk.left_out]))
@@ -114,7 +114,7 @@ def _target(path: str) -> str:
 
 
 def _is_second(path: str, source: Mapping[str, str]) -> bool:
-    """Whether it is metadata of a project that has newer metadata beside it: only what is in use ships."""
+    """Whether it is metadata of a project that has newer metadata beside it: only metadata in use ships."""
     match = re.match(r"(.*/)([^/]+)\.egg-info(/|$)", path)
     name = match and re.sub(r"[-_.]+", "-", match[2].partition("-")[0]).lower()
     others = {re.match(r".*?([^/]+?)-[^/]*\.dist-info/METADATA", other) for other in source} if match else ()
@@ -132,7 +132,7 @@ def _entry_points(source: Mapping[str, str]) -> Iterator[tuple[str, tuple[bytes,
 def _different(path: str, source: str, mounted: str, disk: Disk, points: Mapping[str, tuple[bytes, bytes]]) -> str:
     """How the mounted file differs from what should have become of the one on disk; empty for not at all."""
     if os.path.islink(source) and os.path.isdir(source):
-        return "" if os.path.isdir(mounted) else "is no folder"
+        return "" if os.path.isdir(mounted) else "is not a directory"
     if not os.path.exists(mounted):
         return "is a link to nothing"
     wanted = 0o755 if os.stat(source).st_mode & stat.S_IXUSR else 0o644
@@ -187,7 +187,7 @@ def _different_script(before: bytes, after: bytes, point: tuple[bytes, bytes] | 
 
 
 def _wrong_record(mounted: str) -> str:
-    """A RECORD names what was mounted, with its hashes."""
+    """A RECORD names the mounted files, with their hashes."""
     site = os.path.dirname(os.path.dirname(mounted))
     with open(mounted, encoding="utf-8", newline="") as rows:
         for name, digest, _ in csv.reader(rows):

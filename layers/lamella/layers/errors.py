@@ -50,7 +50,7 @@ class ExportError(LayersError):
 
 
 class Unsupported(LayersError):
-    """Something that this machine can't do, such as mounting where there is no Linux."""
+    """Something that this machine can't do, such as mounting on a system other than Linux."""
 
 
 class CannotRun(LayersError):

@@ -437,8 +437,8 @@ def _without_tag(descriptor: Descriptor) -> Descriptor:
 
 def _failure(error: OSError, action: str) -> StoreError:
     advice = {
-        errno.ENOSPC: "the disk is full; free some space and push again, what is whole is kept",
-        errno.EDQUOT: "the quota is used up; free some space and push again, what is whole is kept",
+        errno.ENOSPC: "the disk is full; free some space and push again; complete blobs are kept",
+        errno.EDQUOT: "the quota is used up; free some space and push again; complete blobs are kept",
         errno.EACCES: "permission denied; change the folder's permissions or name another",
         errno.EPERM: "permission denied; change the folder's permissions or name another",
         errno.EROFS: "the file system is read-only; name another folder",

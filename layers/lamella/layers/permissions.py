@@ -54,7 +54,7 @@ def stranger(path: str) -> Stranger | None:
             return found
         if stat.S_ISLNK(seen.st_mode) or _volume_of(each, volumes):
             continue
-        # Of a sticky folder others can't rename what is not theirs; yet they can add to it.
+        # In a sticky folder others can't rename this user's files, but they can add their own.
         if seen.st_mode & stat.S_ISVTX and each != end:
             continue
         if found := _open_to_others(each, seen):
@@ -124,7 +124,7 @@ def _writers(path: str, group: int) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def _is_own(group: int) -> bool:
-    """Whether nobody but this user and root is in `group`, as far as this machine's databases tell.
+    """Whether only this user and root are in `group`, by this machine's databases.
 
     So is a user's private group, which distributions with the umask 002 give every user. A group without a name counts if
     this process has it: Kubernetes gives `fsGroup` to the processes of one pod.

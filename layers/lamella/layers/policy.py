@@ -176,7 +176,7 @@ def _strings(path: str, table: dict[str, Any], name: str) -> tuple[str, ...]:
     if value is None:
         return ()
     found = [value] if isinstance(value, str) else value
-    # Nothing named would require nothing, or forbid everything: neither is what was meant.
+    # An empty list would require nothing or forbid everything; neither can be meant.
     if not isinstance(found, list) or not found or not all(isinstance(each, str) and each for each in found):
         raise _invalid(path, f"{name} is not a string or a list of strings")
     return tuple(found)

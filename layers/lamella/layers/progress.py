@@ -1,4 +1,4 @@
-"""Progress of long work: what callers report to, and how it shows when nobody passes a progress of their own."""
+"""Progress of long work: the interface that callers report to, and the default display."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REDRAW_SECONDS = 0.2
 
 
 class Progress(Protocol):
-    """Hears of tasks by name. Calls come from several threads; an implementation locks what it must."""
+    """Receives the progress of tasks by name. Calls come from several threads; an implementation locks what it must."""
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
         """`task` starts, of `total` units ("B", "layers", "files"); None where the total is not known."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def open_storage(reference: Reference, trust: Trust, *, create: bool = False, mirrors: bool = True) -> Storage:
     """Open the storage that `reference` names. `create`: make a missing layout folder.
 
-    Open without `mirrors` to write: a mirror can lag behind the registry, and what a tag names decides what is written.
+    Open without `mirrors` to write: a mirror can lag behind the registry, and the tag's digest decides what to write.
     Raises `PolicyError` if this machine's policy does not allow the registry or folder, or plain HTTP to it.
     """
     if reference.is_layout:

@@ -70,6 +70,7 @@ def record(environment: Path, name: str) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_each_record_is_a_package_with_its_files_and_its_record(environment: Path) -> None:
     scanned = scan(str(environment))
     conda = {(each.name, each.version, each.build) for each in scanned.packages if each.origin == "conda"}

@@ -53,6 +53,7 @@ def test_the_code_that_decides_bytes_is_the_room_content_and_what_it_imports() -
 
 
 @pytest.mark.parametrize("module", DECIDING)
+@pytest.mark.slow
 def test_answers_are_forgotten_when_a_byte_of_code_that_decides_bytes_changes(
     module: str, copy: Path, cache: LayerCache
 ) -> None:

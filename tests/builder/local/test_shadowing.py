@@ -69,6 +69,7 @@ def test_so_does_one_whose_packages_say_that_they_have_other_parts(made: Path, t
         ("acme/deep/there.py", "acme/deep/there.py: left out for the installed there.py; rename it in {root}"),
     ],
 )
+@pytest.mark.slow
 def test_a_module_with_an_installed_modules_name_does_not_ship_and_is_a_finding(
     made: Path, tmp_path: Path, name: str, said: str
 ) -> None:

@@ -56,6 +56,7 @@ def test_modules_packages_and_their_data_ship_in_site_packages(made: Path, folde
     }
 
 
+@pytest.mark.slow
 def test_no_local_code_ships_unless_it_is_asked_for(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert not [each for each in scan(str(made)).packages if each.origin == "local"]
@@ -133,6 +134,7 @@ def test_more_than_the_limit_needs_a_word(made: Path, folder: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("where", ["an include", "an editable install", "a link"])
+@pytest.mark.slow
 def test_the_limit_is_of_all_local_files(
     tmp_path: Path, folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

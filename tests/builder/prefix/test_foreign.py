@@ -57,6 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return here, conda_environment(channel.parent / "arm", channel, specs, "linux-aarch64")
 
 
+@pytest.mark.slow
 def test_an_environment_for_another_machine_is_scanned_without_running_it(made: tuple[Path, Path]) -> None:
     environment = scan(str(made[1]))
     assert environment.platform == Platform("linux", "arm64")
@@ -66,6 +67,7 @@ def test_an_environment_for_another_machine_is_scanned_without_running_it(made: 
     assert said == ["pure 1.0 requires only-on-arm, which is not installed; install it"]
 
 
+@pytest.mark.slow
 def test_nothing_of_this_system_ships_for_another_machine(made: tuple[Path, Path]) -> None:
     assert any(path.startswith("lib/system/") for path in shipped(scan(str(made[0]))))
     assert not any(path.startswith("lib/system/") for path in shipped(scan(str(made[1]))))

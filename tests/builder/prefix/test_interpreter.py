@@ -66,6 +66,7 @@ def test_a_venv_of_copies_ships_the_base_interpreter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["hardlink", "clone", "copy", "symlink"])
+@pytest.mark.slow
 def test_every_link_mode_of_uv_gives_the_same_files(tmp_path: Path, mode: str) -> None:
     one = wheel(tmp_path, "one", "1.0", {"one/__init__.py": "X = 1\n", "one/data.txt": "d"})
     options = ["--link-mode", mode, "--cache-dir", str(tmp_path / "cache")]

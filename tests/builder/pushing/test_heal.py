@@ -133,6 +133,7 @@ def assert_whole(reference: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fresh", [False, True], ids=["same cache", "fresh cache"])
 @pytest.mark.parametrize("where", ["layout", "registry"])
 @pytest.mark.parametrize("part", [*PARTS, "findings", "bill of materials"])
+@pytest.mark.slow
 def test_the_next_push_sends_lost_layers(
     tmp_path: Path, registry: RegistrySimulator, options: PushOptions, where: str, part: Part | Attached, fresh: bool
 ) -> None:
@@ -166,6 +167,7 @@ def test_the_next_push_completes_a_layout(
 
 @pytest.mark.parametrize("part", ["layer", "bundle", "packages config", "base layer", *ATTACHED])
 @pytest.mark.parametrize("day", [False, True], ids=["--check", "after a day"])
+@pytest.mark.slow
 def test_a_registry_that_checks_no_manifest_is_asked_for_everything_each_day_and_with_check(
     tmp_path: Path, registry: RegistrySimulator, options: PushOptions, part: Part | Attached, day: bool
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_registry_that_checks_no_manifest_is_asked_for_everything_each_day_and
 
 @pytest.mark.parametrize("where", ["layout", "registry"])
 @pytest.mark.parametrize("part", ["signature", "payload"])
+@pytest.mark.slow
 def test_the_next_push_signs_again_if_its_signature_was_lost(
     tmp_path: Path, registry: RegistrySimulator, where: str, part: str
 ) -> None:
@@ -213,6 +216,7 @@ def test_daily_pushes_do_not_renew_answers_without_asking(tmp_path: Path, regist
     assert recall(cache, place).digests[layer] == before
 
 
+@pytest.mark.slow
 def test_a_changed_push_finds_a_lost_layer_and_a_lost_member_of_a_bundle(
     tmp_path: Path, registry: RegistrySimulator, options: PushOptions
 ) -> None:
@@ -256,6 +260,7 @@ def test_a_platform_that_is_gone_is_named(tmp_path: Path, registry: RegistrySimu
     push(reference, small(tmp_path / "env"), append, cache=cache)
 
 
+@pytest.mark.slow
 def test_an_unchanged_push_of_228_packages_is_five_requests(tmp_path: Path, registry: RegistrySimulator) -> None:
     """With findings and a bill of materials, in a registry without a referrers API."""
     registry.referrers_api = False

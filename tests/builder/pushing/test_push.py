@@ -322,6 +322,7 @@ def test_an_environment_that_changes_meanwhile_is_not_pushed(tmp_path: Path, cac
         OciLayout(f"{tmp_path}/out").resolve("x")
 
 
+@pytest.mark.slow
 def test_many_processes_push_one_environment_at_once(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:

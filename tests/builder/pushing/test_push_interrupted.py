@@ -97,6 +97,7 @@ def test_a_push_to_a_layout_that_is_killed_at_any_change_leaves_the_tag_whole(tm
     "moment", ["POST .*/blobs/uploads/", "PUT .*/blobs/uploads/", "PUT .*/manifests/sha256:", "PUT .*/manifests/v1"]
 )
 @pytest.mark.parametrize("before", [True, False], ids=["tag exists", "first push"])
+@pytest.mark.slow
 def test_a_push_to_a_registry_that_is_killed_leaves_the_tag_as_it_was(
     tmp_path: Path, before: bool, moment: str
 ) -> None:

@@ -78,6 +78,7 @@ def test_existing_content_is_not_sent(simulator: RegistrySimulator, layout: str)
 
 
 @pytest.mark.parametrize("api", [True, False])
+@pytest.mark.slow
 def test_a_copy_over_a_broken_tag_sends_each_lost_part(
     tmp_path: Path, simulator: RegistrySimulator, layout: str, api: bool
 ) -> None:

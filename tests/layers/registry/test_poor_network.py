@@ -321,6 +321,8 @@ def test_a_registry_that_is_down_is_reported_in_one_sentence() -> None:
     registry.close()
 
 
+# Slow if a resolver does not answer.
+@pytest.mark.slow
 def test_a_name_that_does_not_resolve_is_reported_in_one_sentence() -> None:
     registry = Registry("registry.invalid", "team/envs", patience=SOON)
     with pytest.raises(Unreachable, match=r"registry\.invalid: cannot connect: "):

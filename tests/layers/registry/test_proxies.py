@@ -20,6 +20,7 @@ from support.homes import fresh_home
 from support.networks import in_network
 from support.recording_proxy import RecordingProxy
 from support.registry_simulator import RegistrySimulator
+from support.servers import answering
 from support.socks_proxy import SocksProxy
 
 if TYPE_CHECKING:
@@ -295,9 +296,9 @@ def test_a_refusal_of_a_socks_proxy_is_reported_as_the_proxy_s(
 
 
 def test_a_proxy_that_does_not_speak_socks_is_reported(environment: pytest.MonkeyPatch) -> None:
-    with RecordingProxy(400).serving() as proxy:
-        environment.setenv("HTTPS_PROXY", f"socks5://{proxy.host}")
-        with pytest.raises(Unreachable, match=rf"through the proxy {proxy.host}: "):
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as proxy:
+        environment.setenv("HTTPS_PROXY", f"socks5://{proxy}")
+        with pytest.raises(Unreachable, match=rf"through the proxy {proxy}: not a SOCKS5 proxy"):
             ask("registry.example")
 
 

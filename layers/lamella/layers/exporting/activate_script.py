@@ -71,7 +71,7 @@ if [ ! -r "$_lamella_here/.lamella/prefix" ]; then
     return 1
 fi
 
-# Another environment's is a function; a program of that name (pyenv has one) is nobody's to call.
+# Another environment's is a function. A program of that name, such as pyenv's, is not called.
 if [ "$(command -v deactivate 2> /dev/null)" = deactivate ]; then
     deactivate
 fi

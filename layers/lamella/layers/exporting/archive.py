@@ -28,7 +28,7 @@ _ZSTD_LEVEL = 3
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file or link of the environment: bytes at `source`, or `content` where there is no such file."""
+    """A file or link of the environment: bytes at `source`, or `content` if `source` is empty."""
 
     path: str
     source: str = ""
@@ -43,7 +43,7 @@ class Member:
 def entries(
     folders: Sequence[str], more: Mapping[str, tuple[bytes, int]], without: Collection[str] = ()
 ) -> list[Member]:
-    """What `folders` (lowest first) and `more` hold together, sorted, but for what is at the paths `without`.
+    """Merge `folders` (lowest first) and `more`, sorted, except the paths `without`.
 
     Where two hold one path, the later one's is taken whole, as in an overlay: below a file or a link of a later folder
     there is nothing, so that no archive holds both a link and what would be written through it.
@@ -59,7 +59,7 @@ def entries(
 
 
 def write_tar(file: IO[bytes], listed: Iterable[Member], done: Callable[[int], object]) -> None:
-    """A PAX tar of `listed`, without folders' own entries; `done` hears of bytes."""
+    """A PAX tar of `listed`, without folders' own entries; `done` gets the number of bytes written."""
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
         for entry in listed:
             header = tarfile.TarInfo(entry.path)

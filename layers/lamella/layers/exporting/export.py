@@ -70,7 +70,7 @@ class Exported:
 
 
 def format_of(path: str) -> Format:
-    """What `path`'s name asks for; `dir` where it has no ending of an archive. `ExportError` for one of other archives."""
+    """Format by the ending of `path`; `dir` without an archive's. Raises `ExportError` for an unknown archive's."""
     name = os.path.basename(path).lower()
     found = next((found for ending, found in _ENDINGS.items() if name.endswith(ending)), None)
     other = _OTHER_ARCHIVE.search(name)
@@ -89,7 +89,7 @@ class ExportOptions:
     format: Format | None = None
     """By default what the path's ending says."""
     link: bool = False
-    """Make a folder's files hardlinks into the store: nobody may write to them."""
+    """Make a folder's files hardlinks into the store, which must not be written to."""
     prefix: str = ""
     """Path that the files name. By default a folder's own path; an archive's is set when it is unpacked, by `bin/activate`
     or `bin/lamella-unpack`; a squashfs image can't be changed later, and has the image prefix."""
@@ -139,7 +139,7 @@ def export(
         environment = pulled.environment
         at = at or environment.prefix
         try:
-            # What is laid out as a tree is moved there; what is written as it is comes with its files rewritten.
+            # A tree is laid out and then moves itself; an archive is written with its files rewritten.
             inside = at if wanted in _WRITERS else environment.prefix
             folders = lowerdirs.for_prefix(store, environment, inside)
             more = _more(inside, folders)
@@ -181,17 +181,17 @@ def _work_folder(path: str, undo: ExitStack) -> str:
     undo.callback(shutil.rmtree, work, ignore_errors=True)
     lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     undo.callback(os.close, lock)
-    with suppress(OSError):  # a network file system may lock no folders: then what is left stays
+    with suppress(OSError):  # a network file system may lock no folders: then the rest stays
         fcntl.flock(lock, fcntl.LOCK_EX)
     return work
 
 
 def _put(made: str, path: str) -> None:
     if not os.path.isdir(path):
-        # Whoever sees it there sees all of it.
+        # It appears whole, or not at all.
         os.rename(made, path)
         return
-    # An empty folder stays itself, since it may be somebody's working directory, or a mount. Programs come last.
+    # An empty folder stays itself, since it may be a working directory or a mount. Programs come last.
     for name in sorted(os.listdir(made), key=lambda name: name == "bin"):
         os.rename(f"{made}/{name}", f"{path}/{name}")
 
@@ -286,7 +286,7 @@ def _explained(path: str, error: OSError, *, link: bool = False) -> ExportError:
     elif error.errno == errno.EPERM and link:
         why = "this user may not make hard links to the store's files, which others own: leave out --link"
     elif not os.path.isdir(above):
-        why = f"{above} is no folder"
+        why = f"{above} is not a directory"
     else:
         why = error.strerror or str(error)
     return ExportError(f"{path} can't be written: {why}")
