@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-MTIME = 315532800
+MTIME = 315619200
 POSIX = b"ustar\x0000"
 GNU = b"ustar  \x00"
 

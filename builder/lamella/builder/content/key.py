@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.content.entry import Entry
 
-FORMAT = 2
+FORMAT = 3
 """Version of docs/reference/layer-format.md. Any change of a byte that a layer may have needs the next one."""
 
 

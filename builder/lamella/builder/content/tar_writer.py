@@ -9,8 +9,9 @@ from __future__ import annotations
 from lamella.builder.errors import CannotBuild
 
 BLOCK = 512
-MTIME = 315532800
-"""1980-01-01, the oldest time that zip can hold, so that tools can repack an environment."""
+MTIME = 315619200
+"""1980-01-02T00:00:00Z, so that tools can repack an environment as zip, which holds local times from 1980 on:
+a day earlier is 1979 in America."""
 END = bytes(2 * BLOCK)
 LARGEST = 8**11 - 1
 """Limit of a file's size in ustar's eleven octal digits."""

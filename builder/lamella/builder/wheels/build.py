@@ -23,8 +23,8 @@ from lamella.builder.prefix.places import Place
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-EPOCH = "315532800"
-"""1980-01-01, the earliest time that zip can hold."""
+EPOCH = "315619200"
+"""1980-01-02T00:00:00Z, which zip can hold in every time zone: some backends write local times."""
 _MESSAGE = re.compile(r"(?:[\w.]*(?:Error|Exception|Exit)|error|ERROR|fatal)\b.*:.*")
 _COMPILERS = re.compile(r"[^\s:]+:\d+(?::\d+)?: (?:fatal )?error: .*")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")

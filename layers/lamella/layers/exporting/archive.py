@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     _Folder = dict[str, "Member | _Folder"]
 
-TIME = 315532800
-"""1980-01-01, the oldest that zip can hold."""
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+TIME = 315619200
+"""1980-01-02T00:00:00Z, which zip can hold in every time zone."""
+_ZIP_TIME = (1980, 1, 2, 0, 0, 0)
 _GZIP_LEVEL = 4
 """conda-pack's: 6 takes twice as long for a twentieth less."""
 _ZSTD_LEVEL = 3
