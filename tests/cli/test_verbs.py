@@ -154,6 +154,20 @@ def test_push_prints_only_the_pinned_reference_to_stdout(
     assert lamella("push", f"oci:{layout}:v1", prefix, "--quiet").stderr == ""
 
 
+def test_push_names_the_environment_and_its_python(
+    lamella: Command, prefix: Path, layout: Path, reference: str, tmp_path: Path
+) -> None:
+    version = sys.version.split()[0]
+    assert f"environment {prefix}: Python {version} on linux/" in lamella("push", f"oci:{layout}:v1", prefix).stderr
+    (tmp_path / ".venv").symlink_to(prefix)
+    (tmp_path / "deep").mkdir()
+    # The package's own environment on PATH is not taken for the project's.
+    done = lamella("push", f"oci:{layout}:v1", "--json", "--no-local", cwd=tmp_path / "deep")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["prefix"], document["python"]) == (str(tmp_path / ".venv"), version)
+
+
 def test_push_dry_run_shows_the_plan_and_changes_nothing(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     done = lamella("push", f"oci:{tmp_path}/new:v1", prefix, "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -411,7 +425,14 @@ def test_diff_compares_a_reference_with_the_environment_on_disk(
     less = lamella.json("diff", reference, place)
     assert [item["name"] for item in less["removed"]] == ["beta"]
     shown = lamella("diff", place, prefix)
-    assert [line.split()[:2] for line in shown.stdout.splitlines()[1:2]] == [["added", "beta"]]
+    lines = shown.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[4:5]] == [["added", "beta"]]
+    version = sys.version.split()[0]
+    assert lines[0].startswith(f"- {place}@sha256:")
+    assert lines[1].startswith(f"+ {prefix} (Python {version} on linux/")
+    sides = lamella.json("diff", place, prefix)
+    assert sides["before"]["reference"].startswith(place)
+    assert (sides["after"]["prefix"], sides["after"]["python"]) == (str(prefix), version)
 
 
 def test_diff_takes_compression_and_prefix_from_the_reference(lamella: Command, prefix: Path, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from lamella.builder.layer.cache import LayerCache
     from lamella.builder.layer.plan import PlannedLayer, PushPlan
     from lamella.builder.layer.prune import Pruned, prune_cache
-    from lamella.builder.prefix.locate import active_prefix
-    from lamella.builder.pushing.difference import ComparedPackage, Difference, diff
+    from lamella.builder.prefix.active import active_prefix
+    from lamella.builder.pushing.difference import ComparedEnvironment, ComparedPackage, Difference, diff
     from lamella.builder.pushing.options import PushOptions
     from lamella.builder.pushing.push import Pushed, push
     from lamella.builder.scanning.findings import blocking_findings
@@ -36,6 +36,7 @@ __all__ = [
     "BuilderError",
     "CacheError",
     "CannotBuild",
+    "ComparedEnvironment",
     "ComparedPackage",
     "Compression",
     "Difference",
@@ -87,8 +88,9 @@ _MODULES = {
     "PushPlan": "lamella.builder.layer.plan",
     "Pruned": "lamella.builder.layer.prune",
     "prune_cache": "lamella.builder.layer.prune",
-    "active_prefix": "lamella.builder.prefix.locate",
+    "active_prefix": "lamella.builder.prefix.active",
     "Difference": "lamella.builder.pushing.difference",
+    "ComparedEnvironment": "lamella.builder.pushing.difference",
     "ComparedPackage": "lamella.builder.pushing.difference",
     "diff": "lamella.builder.pushing.difference",
     "PushOptions": "lamella.builder.pushing.options",

@@ -26,8 +26,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "prefix",
         nargs="?",
         metavar="PREFIX",
-        help="environment folder (default: VIRTUAL_ENV, CONDA_PREFIX, .venv or .pixi/envs/default here, "
-        "else the environment of the python on PATH)",
+        help="environment folder (default: VIRTUAL_ENV, CONDA_PREFIX, the environment of the project here or "
+        "above, such as .venv or .pixi/envs/default, else that of the python on PATH)",
     )
     add_no_local_to(parser)
     parser.add_argument(

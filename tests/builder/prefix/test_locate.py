@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.builder.errors import NotAnEnvironment
-from lamella.builder.prefix.locate import active_prefix, locate
 from lamella.builder.prefix.places import made_at
 from lamella.builder.scanning.scan import scan
 from support.installed import venv
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return venv(tmp_path_factory.mktemp("prefix") / "env")
 
 
 def fake(folder: Path, answer: str) -> Path:
@@ -32,74 +25,9 @@ def fake(folder: Path, answer: str) -> Path:
     return folder
 
 
-def test_the_argument_stands_before_everything(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
-    assert locate(str(made)).prefix == str(made)
-
-
-def test_virtual_env_stands_before_conda_prefix(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONDA_PREFIX", str(tmp_path))
-    monkeypatch.setenv("VIRTUAL_ENV", str(made))
-    assert locate().prefix == str(made)
-
-
-def test_a_relative_virtual_env_is_of_the_current_folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(made.parent)
-    monkeypatch.setenv("VIRTUAL_ENV", "env/")
-    assert locate().prefix == str(made)
-
-
-@pytest.mark.parametrize("folder", [".venv", ".pixi/envs/default"])
-def test_the_environment_of_this_folder_stands_before_path(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    fake(tmp_path / folder, "exit 1")
-    assert locate().prefix == str(tmp_path / folder)
-
-
-def test_the_last_one_is_that_of_python_on_path(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", str(made / "bin"))
-    assert locate().prefix == str(made)
-
-
-def test_a_shim_on_path_is_asked_for_the_prefix(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    fake(tmp_path / "shims", f'exec {made}/bin/python "$@"')
-    monkeypatch.setenv("PATH", f"{tmp_path}/shims/bin:/usr/bin:/bin")
-    assert locate().prefix == str(made)
-
-
-def test_lamella_s_own_tool_environment_is_never_found_by_accident(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tool = tmp_path / "tool"
-    fake(tool, "exit 1")
-    (tool / "uv-receipt.toml").write_text("")
-    monkeypatch.setattr(sys, "prefix", str(tool))
-    monkeypatch.setenv("VIRTUAL_ENV", str(tool))
-    with pytest.raises(NotAnEnvironment, match="Lamella's own tool environment; name the environment"):
-        locate()
-    assert locate(str(tool)).prefix == str(tool)
-
-
-def test_no_environment_at_all_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotAnEnvironment, match="no environment is active, here or on PATH; name the folder"):
-        locate()
-
-
 def test_a_prefix_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(NotAnEnvironment, match=r"nowhere: no such folder; name the folder that holds bin/python"):
         scan(str(tmp_path / "nowhere"))
-
-
-def test_a_variable_that_names_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "gone"))
-    with pytest.raises(NotAnEnvironment, match=r"^VIRTUAL_ENV=.*gone: no such folder"):
-        active_prefix()
 
 
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -50,6 +50,17 @@ class ComparedPackage:
         return self.key == other.key
 
 
+@dataclass(frozen=True, slots=True)
+class ComparedEnvironment:
+    """One side of a comparison."""
+
+    name: str
+    """Reference with its digest, or the prefix on this disk."""
+    python: str
+    platform: str
+    is_published: bool
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Difference:
     """Changes from one environment to another, each group sorted by name."""
@@ -59,6 +70,8 @@ class Difference:
     changed: tuple[tuple[ComparedPackage, ComparedPackage], ...]
     """Pairs of before and after: another version, or other files of the same version."""
     same: int
+    sides: tuple[ComparedEnvironment, ...] = ()
+    """Before and after; empty if packages alone were compared."""
 
     @property
     def moves(self) -> int:
@@ -92,27 +105,45 @@ def diff(
         _fetched(side, platform, trust) if isinstance(side, str) and not os.path.isdir(side) else side
         for side in (before, after)
     ]
-    like = next((side for side in sides if isinstance(side, PublishedEnvironment)), None)
+    like = next((side.environment for side in sides if isinstance(side, _Published)), None)
     image_prefix = like.prefix if like else scan_options.image_prefix
     compression = compression_of(like) if like else compression
 
-    def items(side: str | Environment | PublishedEnvironment) -> tuple[ComparedPackage, ...]:
-        if isinstance(side, PublishedEnvironment):
-            return published(side)
-        if isinstance(side, str):
-            from lamella.builder.scanning.scan import scan
+    def resolved(side: str | Environment | _Published) -> Environment | _Published:
+        if not isinstance(side, str):
+            return side
+        from lamella.builder.scanning.scan import scan
 
-            side = scan(side, replace(scan_options, image_prefix=image_prefix), progress=progress)
+        return scan(side, replace(scan_options, image_prefix=image_prefix), progress=progress)
+
+    def items(side: Environment | _Published) -> tuple[ComparedPackage, ...]:
+        if isinstance(side, _Published):
+            return published(side.environment)
         return scanned(side, image_prefix=image_prefix, compression=compression)
 
-    return difference(*(items(side) for side in sides))
+    old, new = map(resolved, sides)
+    return replace(difference(items(old), items(new)), sides=(_compared(old), _compared(new)))
 
 
-def _fetched(text: str, platform: Platform | None, trust: Trust) -> PublishedEnvironment:
+@dataclass(frozen=True, slots=True)
+class _Published:
+    reference: str
+    environment: PublishedEnvironment
+
+
+def _fetched(text: str, platform: Platform | None, trust: Trust) -> _Published:
     reference = Reference.parse(text)
     with closing(open_storage(reference, trust)) as storage:
         wanted = platform or Platform.here()
-        return for_platform(read_index(storage, reference, trust, wanted), wanted)
+        index = read_index(storage, reference, trust, wanted)
+        return _Published(str(index.reference), for_platform(index, wanted))
+
+
+def _compared(side: Environment | _Published) -> ComparedEnvironment:
+    if isinstance(side, _Published):
+        environment = side.environment
+        return ComparedEnvironment(side.reference, environment.python, str(environment.platform), is_published=True)
+    return ComparedEnvironment(side.prefix, side.interpreter.version, str(side.platform), is_published=False)
 
 
 def difference(before: Iterable[ComparedPackage], after: Iterable[ComparedPackage]) -> Difference:

@@ -24,7 +24,7 @@ from lamella.layers.text import counted, size
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.builder import Difference
+    from lamella.builder import ComparedEnvironment, Difference
 
 SETTINGS = (LOCAL, INCLUDE, IGNORE, PLATFORM, IMAGE_PREFIX, COMPRESSION, *TRUST)
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         result_json(
             {
+                "before": _side(difference.sides[0]),
+                "after": _side(difference.sides[1]),
                 "added": [asdict(item) for item in difference.added],
                 "removed": [asdict(item) for item in difference.removed],
                 "changed": [{"before": asdict(before), "after": asdict(after)} for before, after in difference.changed],
@@ -76,7 +78,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _side(side: ComparedEnvironment) -> dict[str, str]:
+    name = "reference" if side.is_published else "prefix"
+    return {name: side.name, "python": side.python, "platform": side.platform}
+
+
 def _show(difference: Difference, *, on_disk: bool) -> None:
+    for sign, side in zip("-+", difference.sides, strict=True):
+        result(f"{sign} {side.name} (Python {side.python} on {side.platform})")
+    result("")
     rows = [("added", item.name, "", item.version, size(item.size)) for item in difference.added]
     rows += [("removed", item.name, item.version, "", "") for item in difference.removed]
     rows += [

@@ -93,6 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         scanned = environment.scanned(arguments, progress)
         if objection := environment.objection(scanned, arguments.fail_on, arguments.strict, "see lamella scan"):
             raise BuilderError(f"nothing pushed: {objection}")
+        python = f"Python {scanned.interpreter.version} on {scanned.platform}"
+        remark(f"environment {scanned.prefix}: {python}", quiet=arguments.quiet)
         pushed = push(
             arguments.reference,
             scanned,
@@ -131,6 +133,8 @@ def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
         "reference": pushed.reference,
         "dry_run": dry_run,
         "unchanged": pushed.plan.unchanged,
+        "prefix": pushed.environment.prefix,
+        "python": pushed.environment.interpreter.version,
         "platform": str(pushed.environment.platform),
         "packages": len(pushed.environment.packages),
         "built": {"layers": pushed.built},
