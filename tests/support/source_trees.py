@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 IMAGE_PREFIX = b"/opt/env"
 LEFT_OUT = [
     r"(.*/)?__pycache__/.*",
-    r"pyvenv\.cfg|\.lock|CACHEDIR\.TAG|\.gitignore|lib64",
+    r"\.lock|CACHEDIR\.TAG|\.gitignore|lib64",
     r"bin/([Aa]ctivate.*|deactivate.*|pydoc\.bat)",
     r".*/EXTERNALLY-MANAGED",
     r"lib/python[\d.]+/(test|idlelib/idle_test|lib2to3/tests|unittest/test|distutils/tests|sqlite3/test|ctypes/test|tkinter/test)/.*",
@@ -44,7 +44,7 @@ ADDED = [
     r"lib/python[\d.]+/dist-packages",
 ]
 """Files in a mount and not on the disk."""
-_REWRITTEN = r"conda-meta/.*\.json|.*\.dist-info/RECORD"
+_REWRITTEN = r"pyvenv\.cfg|conda-meta/.*\.json|.*\.dist-info/RECORD"
 _IMPORT = re.compile(rb"^\s*from ([\w.]+) import (\w+)", re.MULTILINE)
 
 

@@ -127,8 +127,8 @@ def test_the_interpreter_ships_as_a_prefix_of_its_own(environment: Path) -> None
 
 def test_files_of_the_venv_itself_do_not_ship(environment: Path) -> None:
     scanned = scan(str(environment))
-    assert {"pyvenv.cfg", "bin/activate"} <= set(reasons(scanned))
-    assert "pyvenv.cfg" not in {path for each in scanned.packages for path in paths(each)}
+    assert {"bin/activate", "bin/activate.fish"} <= set(reasons(scanned))
+    assert "bin/activate" not in {path for each in scanned.packages for path in paths(each)}
 
 
 def test_a_file_is_marked_with_the_prefix_only_if_it_contains_it(environment: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import LeftOut
-from lamella.builder.errors import CacheError
+from lamella.builder.files.generated import generated
 from lamella.builder.installed.distributions import Distribution, distributions, normalised
 from lamella.builder.local.project_files import project_tree, too_broad
 from lamella.builder.local.pth_pointers import Pointer, egg_links, pointers
@@ -91,20 +89,7 @@ def _rest(pointer: Pointer, path: str, cache_path: str) -> FoundFile | None:
     if not pointer.rest:
         return None
     content = "".join(f"{line}\n" for line in pointer.rest).encode("utf-8", "surrogateescape")
-    folder = os.path.join(cache_path, "pth", hashlib.sha256(content).hexdigest())
-    source = os.path.join(folder, pointer.file)
-    try:
-        if not os.path.exists(source):
-            os.makedirs(folder, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                file.write(content)
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, source)
-    except OSError as error:
-        raise CacheError(
-            f"{source}: cannot be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
-        ) from None
-    return find_file(f"{path}/{pointer.file}", source)
+    return find_file(f"{path}/{pointer.file}", generated(cache_path, pointer.file, content))
 
 
 def _keep(entry: FoundFile, result: EditableProjects) -> None:

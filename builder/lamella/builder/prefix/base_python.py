@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lamella.builder.prefix.locate import SHARED
+from lamella.builder.prefix.venv import CONFIGURATION
 from lamella.builder.prefix.walk import FoundFile, Tree, find_file, walk
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def owns(path: str, facts: InterpreterFacts) -> bool:
         return first.startswith("libpython") or (
             rest.startswith("pkgconfig/python") or any(fnmatch.fnmatchcase(first, shape) for shape in _BESIDE)
         )
-    return path.startswith((f"include/python{short}/", "share/man/man1/python", "share/terminfo/"))
+    return path == CONFIGURATION or path.startswith(
+        (f"include/python{short}/", "share/man/man1/python", "share/terminfo/")
+    )
 
 
 def _libraries(facts: InterpreterFacts) -> list[FoundFile]:

@@ -96,7 +96,7 @@ class Prefix:
     executable: str
     kind: Kind
     configuration: Mapping[str, str]
-    """Settings in `pyvenv.cfg`; empty for any other kind."""
+    """Settings in `pyvenv.cfg`; empty without one."""
     python: InterpreterFacts
 
     @property
@@ -108,6 +108,12 @@ class Prefix:
     def site_packages(self) -> str:
         """Path of packages, relative to the prefix: `lib/python3.12/site-packages`."""
         return f"{self.stdlib}/site-packages"
+
+    @property
+    def sees_system(self) -> bool:
+        """Whether its Python also reads the user's site, and a venv's Python that of its base interpreter."""
+        # site.py's own default is `true`.
+        return self.configuration.get("include-system-site-packages", "true").lower() == "true"
 
     @property
     def is_foreign(self) -> bool:

@@ -27,7 +27,7 @@ class LocatedPrefix:
     executable: str
     kind: Kind
     configuration: dict[str, str]
-    """Settings in pyvenv.cfg; empty for any other kind."""
+    """Settings in pyvenv.cfg; empty without one."""
 
 
 def locate(named: str, *, how: str = "") -> LocatedPrefix:
@@ -48,7 +48,8 @@ def locate(named: str, *, how: str = "") -> LocatedPrefix:
                     "make the environment again with an existing interpreter"
                 )
             settings = configuration(prefix)
-            kind: Kind = "venv" if settings else "plain"
+            # Python takes a pyvenv.cfg without `home` for settings of an interpreter's own prefix.
+            kind: Kind = "venv" if "home" in settings else "plain"
             if os.path.isdir(os.path.join(prefix, "conda-meta")):
                 kind = "conda"
             return LocatedPrefix(prefix, executable, kind, settings)

@@ -31,7 +31,7 @@ def sites(prefix: Prefix) -> list[Site]:
     user = Site(os.path.join(user_base() or os.devnull, "lib", f"python{prefix.python.short}", "site-packages"), True)
     if is_system(prefix):
         found = [user, *_system(prefix.path, prefix.python)]
-    elif prefix.configuration.get("include-system-site-packages", "").lower() == "true":
+    elif prefix.kind == "venv" and prefix.sees_system:
         found = [own, user, *_system(prefix.python.base_prefix, prefix.python)]
     else:
         found = [own]

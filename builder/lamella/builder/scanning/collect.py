@@ -17,7 +17,7 @@ from lamella.builder.prefix import base_python
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.prefix.places import Place, in_environment, made_at, places
 from lamella.builder.prefix.sites import is_system, sites, user_base
-from lamella.builder.prefix.venv import venv_skip
+from lamella.builder.prefix.venv import isolation, venv_skip
 from lamella.builder.prefix.walk import FoundFile, Tree, find_file, walk
 from lamella.builder.scanning import symlinks
 from lamella.builder.scanning.link_targets import LinkTargets
@@ -43,7 +43,7 @@ def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
     borrowed = {entry.path for entry in base.entries} - {entry.path for entry in own.entries}
     executables = (
         [] if prefix.kind == "conda" or not base.entries else base_python.executables(prefix.path, prefix.python)
-    )
+    ) + isolation(prefix, cache_path)
     merged = {entry.path: entry for entry in (*base.entries, *own.entries, *executables)}
     python = borrowed | {entry.path for entry in executables}
     if prefix.kind == "plain" and not base.entries:
@@ -59,7 +59,7 @@ def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
     resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out, _link_targets(prefix, gathered))
     entries = {entry.path: entry for entry in resolved.entries}
     if prefix.python.debian and base.entries:
-        # Without a pyvenv.cfg, Debian's site module reads this folder.
+        # With its own interpreter, Debian's site module reads this folder.
         path = f"{prefix.stdlib}/dist-packages"
         entries[path] = FoundFile(path, prefix.python.stdlib, os.stat(prefix.python.stdlib), "site-packages")
         python.add(path)
@@ -100,7 +100,8 @@ def _moved(prefix: Prefix) -> list[Finding]:
 def _users_own(prefix: Prefix, gathered: Inventory) -> list[Finding]:
     """Findings for packages of the user's own site, which Python imports here and which do not ship."""
     site = os.path.join(user_base() or os.devnull, prefix.site_packages)
-    if prefix.kind == "venv" or is_system(prefix) or not os.path.isdir(site) or os.environ.get("PYTHONNOUSERSITE"):
+    reads = prefix.kind != "venv" and prefix.sees_system and not is_system(prefix)
+    if not reads or not os.path.isdir(site) or os.environ.get("PYTHONNOUSERSITE"):
         return []
     here = {each.name for each in (*gathered.pip, *gathered.conda)}
     theirs = distributions(site, "", ())

@@ -1,0 +1,27 @@
+"""Files that ship in place of an installer's own, kept in the cache by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+
+from lamella.builder.errors import CacheError
+
+
+def generated(cache_path: str, name: str, content: bytes) -> str:
+    """Return the path of a file `name` with `content`; it is written once. Raises `CacheError` if it cannot be."""
+    folder = os.path.join(cache_path, "generated", hashlib.sha256(content).hexdigest())
+    source = os.path.join(folder, name)
+    try:
+        if not os.path.exists(source):
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                file.write(content)
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, source)
+    except OSError as error:
+        raise CacheError(
+            f"{source}: cannot be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
+        ) from None
+    return source
