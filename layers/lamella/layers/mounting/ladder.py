@@ -15,7 +15,7 @@ from lamella.layers.errors import MountError
 from lamella.layers.mounting import link_tree, overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lamella.layers.mounting.kernel import Kernel
     from lamella.layers.mounting.overlay import Upper
@@ -38,17 +38,33 @@ class Rung:
     """Empty for the rung that was taken."""
 
 
-def assemble(kernel: Kernel, lowers: Sequence[str], target: str, methods: Sequence[Method]) -> tuple[Rung, ...]:
-    """Make `lowers` (lowest first) one environment at `target`, an empty folder, by the first of `methods` that works.
+def _skip_none(_: Method, __: tuple[Rung, ...]) -> str:
+    """Try every method."""
+    return ""
 
-    Return the rungs that were tried, the chosen one last. Raises `MountError`, with every rung's reason, when none
-    works; then nothing is left at `target`.
+
+def assemble(
+    kernel: Kernel,
+    lowers: Sequence[str],
+    target: str,
+    methods: Sequence[Method],
+    *,
+    upper: Upper | None = None,
+    source: str = overlay.SOURCE,
+    before: Callable[[Method, tuple[Rung, ...]], str] = _skip_none,
+) -> tuple[Rung, ...]:
+    """Assemble `lowers` (lowest first) at `target`, an empty folder, by the first of `methods` that works.
+
+    Return the rungs that were tried, the chosen one last. `before` gets each method with the rungs tried so far, and
+    returns a reason to skip the method, or an empty string; for `upper` and `source` see `attempt`. Raises `MountError`
+    with every rung's reason if none works; then `target` is empty.
     """
-    rungs: list[Rung] = []
+    rungs: tuple[Rung, ...] = ()
     for method in methods:
-        rungs.append(Rung(method, attempt(kernel, method, lowers, target)))
-        if not rungs[-1].why_not:
-            return tuple(rungs)
+        why_not = before(method, rungs) or attempt(kernel, method, lowers, target, upper, source=source)
+        rungs = (*rungs, Rung(method, why_not))
+        if not why_not:
+            return rungs
     raise MountError(explanation(target, rungs))
 
 

@@ -248,24 +248,23 @@ def _climb(
     methods: Sequence[Method],
 ) -> Mounted:
     """Take the first of `methods` that works; the claim says before each try what a crash would leave."""
+    claimed = trial = state
+
+    def claim(method: Method, rungs: tuple[Rung, ...]) -> str:
+        nonlocal claimed, trial
+        if method in TREES and state.keeps_changes:
+            return "only a mount can keep changes, and only root can mount"
+        trial = _trial(replace(state, rungs=rungs), method, folders)
+        if trial != claimed:
+            claims.write(home, trial, keep)
+        claimed = replace(trial, rungs=(*rungs, Rung(method)), whole=True)
+        return ""
+
     upper = _make_folders(state)
-    claimed = state
-    looked_at: tuple[Rung, ...] = ()
-    for rung in methods:
-        if rung in TREES and state.keeps_changes:
-            why_not = "only a mount can keep changes, and only root can mount"
-        else:
-            trial = _trial(replace(state, rungs=looked_at), rung, folders)
-            if trial != claimed:
-                claims.write(home, trial, keep)
-            why_not = ladder.attempt(kernel, rung, folders, state.target, upper, source=state.source)
-            claimed = replace(trial, rungs=(*looked_at, Rung(rung)), whole=True)
-            if not why_not:
-                if claimed != trial:
-                    claims.write(home, claimed, keep)
-                return claimed
-        looked_at = (*looked_at, Rung(rung, why_not))
-    raise MountError(ladder.explanation(state.target, looked_at))
+    ladder.assemble(kernel, folders, state.target, methods, upper=upper, source=state.source, before=claim)
+    if claimed != trial:
+        claims.write(home, claimed, keep)
+    return claimed
 
 
 def _trial(state: Mounted, rung: Method, folders: Sequence[str]) -> Mounted:
