@@ -14,8 +14,9 @@ import pytest
 
 import lamella
 from lamella.builder.content.key import FORMAT
-from lamella.cli.main import VERBS, main
+from lamella.cli.main import main
 from lamella.cli.reference import markdown
+from lamella.cli.verbs import VERBS
 from lamella.layers import copy
 from support.distribution import distribution
 from support.installed import install, venv, wheel

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lamella.cli.main import VERBS, main, module
+from lamella.cli.main import main
+from lamella.cli.parsers import EXAMPLES, parsed
+from lamella.cli.verbs import GROUPS, VERBS, module
 from lamella.layers.oci.documents import Platform
 from support.processes import started
 from support.published import publish
@@ -45,7 +49,7 @@ def test_help_names_every_verb_and_goes_to_stdout() -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     for verb in VERBS:
-        assert f"    {verb} " in done.stdout
+        assert f"\n  {verb} " in done.stdout
 
 
 def test_the_script_and_the_module_print_the_same_help() -> None:
@@ -93,17 +97,107 @@ def test_a_missing_verb_is_a_usage_error_that_shows_the_verbs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("no-such-verb",), "lamella: no-such-verb: unknown verb; see lamella --help\n"),
-        (("pul", "x"), "lamella: pul: unknown verb; did you mean pull?\n"),
-        (("inspect",), "the following arguments are required: REFERENCE"),
-        (("inspect", "x", "--no-such-flag"), "unrecognized arguments: --no-such-flag"),
-        (("inspect", "x", "y"), "usage: lamella inspect [options] REFERENCE"),
+        (("no-such-verb",), "no-such-verb: unknown verb; see lamella --help"),
+        (("pul", "x"), "pul: unknown verb; did you mean pull?"),
+        (("inspect",), "inspect: missing REFERENCE; usage: lamella inspect [options] REFERENCE"),
+        (("attach", "x"), "attach: missing --type; usage: lamella attach REFERENCE FILE... --type TYPE [options]"),
+        (("inspect", "x", "y"), "inspect: too many arguments; usage: lamella inspect [options] REFERENCE"),
+        (("inspect", "x", "--no-such-flag"), "inspect --no-such-flag: unknown option; see lamella inspect --help"),
+        (("push", "x", "--dryrun"), "push --dryrun: unknown option; did you mean --dry-run?"),
+        (("push", "x", "--dry"), "push --dry: unknown option; did you mean --dry-run?"),
+        (
+            ("pull", "x", "--base", "y"),
+            "pull --base: unknown option; it is an option of push; see lamella pull --help",
+        ),
+        (("push", "x", "--base"), "--base: missing value; use --base REFERENCE"),
+        (("push", "x", "--fail-on"), "--fail-on: missing value; use --fail-on never|warning|error"),
+        (("push", "x", "--compression", "zst"), "--compression zst: invalid choice; did you mean zstd?"),
+        (("push", "x", "--compression", "rar"), "--compression rar: invalid choice; use zstd or gzip"),
+        (("push", "x", "--json=yes"), "--json: takes no value; use --json alone"),
+        (("--no-such-flag",), "--no-such-flag: unknown option; missing VERB before it; see lamella --help"),
+        (("help", "pul"), "help pul: unknown verb; did you mean pull?"),
     ],
 )
 def test_an_invalid_command_line_exits_with_2(arguments: tuple[str, ...], words: str) -> None:
     done = lamella(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"lamella: {words}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("login", "localhost:1", "-u", "ada", "-p", "s3cret"),
+        ("login", "localhost:1", "-u", "ada", "-ps3cret"),
+        ("login", "localhost:1", "-u", "ada", "--password", "s3cret"),
+        ("login", "localhost:1", "-u", "ada", "--password=s3cret"),
+        ("login", "localhost:1", "ada", "s3cret"),
+        ("pull", "localhost:1/x", "--creds", "ada:s3cret"),
+        ("pull", "localhost:1/x", "--no-such-flag=s3cret"),
+        ("pull", "https://ada:s3cret@localhost:1/x"),
+        ("pull", "ada:s3cret@localhost:1/x"),
+        ("pull", "--insecure=s3cret", "localhost:1/x"),
+        ("run", "localhost:1/x", "tool", "--password", "s3cret"),
+        ("run", "localhost:1/x", "-e", "PASSWORD=s3cret", "tool"),
+        ("run", "localhost:1/x", "-e", "PASSWORD=s3cret", "--", "tool"),
+        ("-p", "s3cret"),
+        ("--password=s3cret", "pull"),
+    ],
+)
+def test_a_usage_error_repeats_no_value_that_may_be_a_password(arguments: tuple[str, ...]) -> None:
+    done = lamella(*arguments)
+    assert done.returncode in {1, 2}
+    assert done.stderr.count("\n") == 1
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_an_abbreviation_of_a_flag_is_not_a_flag() -> None:
+    # --password would be --password-stdin, and its value an argument.
+    assert lamella("login", "--password", "x").returncode == 2
+
+
+@pytest.mark.parametrize("before", ["--json", "-q", "--verbose"])
+def test_flags_of_every_verb_may_stand_before_it(before: str, tmp_path: Path) -> None:
+    reference = publish(tmp_path / "layout", [{"a": ""}])
+    assert lamella(before, "inspect", reference).stdout == lamella("inspect", before, reference).stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_is_the_same_by_verb_and_by_flag(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", verb]) == 0
+    by_verb = capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, by_verb)
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 200])
+def test_help_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for arguments in ([], *([verb] for verb in VERBS)):
+        main(["help", *arguments])
+    # Usage, titles, flags and commands to copy stay whole.
+    prose = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if not line.startswith("usage: ") and "lamella " not in line and not line.startswith("  -") and line[-1:] != ":"
+    ]
+    assert max(map(len, prose)) < min(columns, 101)
+
+
+def test_each_group_of_verbs_has_a_title_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["help"])
+    printed = capsys.readouterr().out
+    assert {verb.group for verb in VERBS.values()} == GROUPS.keys()
+    assert [title for title in GROUPS.values() if f"\n{title}:\n" not in printed] == []
+
+
+@pytest.mark.parametrize("command", [*EXAMPLES, *(each for verb in VERBS.values() for each in verb.examples)])
+def test_every_example_of_the_help_is_a_valid_command_line(command: str) -> None:
+    words = shlex.split(re.sub(r"^eval \"\$\((.*)\)\"$| \| source$| <\S+$", r"\1", command))
+    assert words[0] == "lamella"
+    parsed(words[1], words[2:])
 
 
 def test_an_invalid_variable_exits_with_2_and_one_line() -> None:
@@ -124,7 +218,7 @@ def test_run_without_dashes_before_the_command_shows_the_right_command_line() ->
     done = lamella("run", "localhost:1/x:v1", "python", "-c", "print(1)")
     assert done.returncode == 2
     assert done.stderr == (
-        "lamella: run: missing -- before the command; use lamella run localhost:1/x:v1 -- python -c 'print(1)'\n"
+        "lamella: run: missing -- before the command; use lamella run localhost:1/x:v1 -- python ...\n"
     )
 
 
@@ -181,7 +275,7 @@ def test_an_error_shows_its_traceback_with_lamella_debug(tmp_path: Path) -> None
 def test_an_internal_error_names_the_variable_that_shows_its_traceback(tmp_path: Path) -> None:
     # The smallest bug: a verb without its module.
     program = (
-        "import sys; from lamella.cli import main as m; m.VERBS['gone'] = m.Verb('missing'); "
+        "import sys; from lamella.cli import main as m, verbs as v; v.VERBS['gone'] = v.Verb('missing', 'node'); "
         "sys.argv = ['lamella', 'gone']; sys.exit(m.main())"
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)

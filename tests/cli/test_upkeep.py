@@ -290,7 +290,7 @@ def test_login_reads_the_password_from_standard_input_and_saves_it_as_docker_doe
     ("arguments", "stdin", "words"),
     [
         ((), "secret\n", "login: missing user name; use --username NAME"),
-        (("--username", "ada"), "", "login: missing password; type it on a terminal, or pipe it to standard input"),
+        (("--username", "ada"), "", "login: missing password; type it on a terminal, or pipe it to --password-stdin"),
     ],
 )
 def test_login_reports_missing_credentials(arguments: tuple[str, ...], stdin: str, words: str, node: Node) -> None:

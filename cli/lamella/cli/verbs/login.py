@@ -20,6 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The password is asked for on a terminal; otherwise it is read from standard input."
     parser.add_argument("registry", metavar="REGISTRY", help="host of the registry, such as ghcr.io or localhost:5000")
     parser.add_argument("-u", "--username", metavar="NAME", help="user name (default: asked for on a terminal)")
+    parser.add_argument(
+        "--password-stdin",
+        action="store_true",
+        help="read the password from standard input (default: only if that is not a terminal)",
+    )
     add_settings(parser, SETTINGS)
 
 
@@ -28,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.layers import login, registry_name
 
     registry = registry_name(arguments.registry)
-    username, password = _ask(arguments.username)
+    username, password = _ask(arguments.username, from_stdin=arguments.password_stdin)
     kept = login(registry, username, password, trust=trust_of(arguments))
     if arguments.json:
         result_json({"registry": registry, "username": username, "kept": kept})
@@ -37,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(username: str | None) -> tuple[str, str]:
-    if sys.stdin.isatty():
+def _ask(username: str | None, *, from_stdin: bool) -> tuple[str, str]:
+    if sys.stdin.isatty() and not from_stdin:
         import getpass
 
         # On stderr, as everything but results.
@@ -51,5 +56,5 @@ def _ask(username: str | None) -> tuple[str, str]:
     if not username:
         raise UsageError("login: missing user name; use --username NAME")
     if not password:
-        raise UsageError("login: missing password; type it on a terminal, or pipe it to standard input")
+        raise UsageError("login: missing password; type it on a terminal, or pipe it to --password-stdin")
     return username, password

@@ -86,8 +86,8 @@ def _reference(arguments: argparse.Namespace) -> int:
 
 
 def _store(arguments: argparse.Namespace) -> int:
-    from lamella.cli.main import require_linux
     from lamella.cli.progress import shown
+    from lamella.cli.verbs import require_linux
     from lamella.layers import Store, verify
 
     require_linux("verify")

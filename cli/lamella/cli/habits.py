@@ -1,0 +1,106 @@
+"""Words of docker, uv, pip, conda, conda-pack and pixi: the verb of Lamella that does it, or how to get there.
+
+Only imported for a command line that Lamella does not know.
+"""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ALIASES = {"unmount": "umount", "cp": "copy"}
+"""Other names of verbs, if they can mean nothing else."""
+
+_INSTALLERS = "Lamella installs no packages; use pip, uv, conda or pixi, then lamella push REFERENCE"
+_SHELL = "use lamella run REFERENCE -- bash"
+_PACK = "use lamella export REFERENCE env.tar.gz"
+_FREE = "use lamella gc --older-than 30d, or lamella gc --layer-cache --older-than 30d for built layers"
+_PUSH = "use lamella push REFERENCE, which builds the layers from the environment on this disk"
+_PULL = "use lamella pull REFERENCE, then lamella run or lamella mount"
+_PACKAGES = "use lamella scan for an environment on this disk, or lamella inspect REFERENCE"
+_STATE = "use lamella mount or lamella umount; Lamella has no daemon and no containers"
+_TAG = "use lamella copy SOURCE DESTINATION, which uploads nothing within a registry"
+_SETTINGS = "write LAMELLA_* variables or ~/.config/lamella/config.toml; see lamella help"
+_DELETE = "delete the tag with the registry's own tools; lamella gc frees layers on this machine"
+_VERBS = {
+    _INSTALLERS: "install add create update upgrade remove uninstall lock init pip tool global self env venv python",
+    _SHELL: "shell exec activate deactivate shell-hook attach-shell sh bash",
+    _PACK: "pack unpack conda-unpack package save archive tar zip squashfs",
+    _FREE: "clean prune cache system clear",
+    _PUSH: "build publish upload deploy commit",
+    _PULL: "sync download unpack-layers install-image load import restore",
+    _PACKAGES: "list tree freeze show packages",
+    _STATE: "ps start stop restart kill logs container containers images image top",
+    _TAG: "tag retag rename mv move promote",
+    _SETTINGS: "config settings set",
+    _DELETE: "rmi rm delete untag",
+    "use lamella inspect REFERENCE": "info manifest history digest layers describe cat",
+    "use lamella tags REPOSITORY": "search catalog repo repository repositories discover",
+    "use lamella push --sign KEY REFERENCE": "sign",
+    "use lamella inspect --sbom REFERENCE": "sbom",
+    "use lamella --version": "version",
+}
+VERBS = {word: hint for hint, words in _VERBS.items() for word in words.split()}
+"""Hints by word. A word that is a verb of Lamella by now is never looked up."""
+
+_STDIN = "every process can read a command line; pipe the password to lamella login REGISTRY -u NAME --password-stdin"
+_TERMINAL = "leave it out: the command has this terminal, folder, network and user"
+_ENVIRONMENT = "set the variable before: NAME=VALUE lamella run REFERENCE -- COMMAND"
+_FLAGS = {
+    ("login", _STDIN): "-p --password --token --password-file",
+    ("run", _TERMINAL): "-i -t -it -ti --interactive --tty --rm -d --detach --network --net -w --workdir --user --name",
+    ("run", _ENVIRONMENT): "-e --env --env-file",
+    ("run", "the command sees this machine's folders; leave it out"): "--volume --mount -B --bind",
+    ("push", "give the folder as an argument: lamella push REFERENCE PREFIX"): "-p --prefix -n --name",
+    ("push", "give the reference as an argument: lamella push REFERENCE"): "-t --tag",
+    ("push", "set the base image with --base REFERENCE"): "--from",
+    ("scan", "give the folder as an argument: lamella scan PREFIX"): "-p --prefix -n --name",
+    ("export", "give the path as an argument: lamella export REFERENCE env.tar.gz"): "-o --output -O --out",
+    ("export", "remove the path first; export never replaces files"): "-f --force",
+    ("copy", "use lamella copy: every platform is copied"): "-a --all",
+    ("gc", "use --all, or --older-than 30d"): "-a",
+    ("gc", "use --yes"): "-f --force -y",
+    ("umount", "use --lazy"): "-f --force -l",
+}
+FLAGS = {(verb, flag): hint for (verb, hint), flags in _FLAGS.items() for flag in flags.split()}
+"""Hints by verb and flag."""
+_EVERYWHERE = {
+    "--tls-verify": "use --insecure for plain HTTP, or --ca-file FILE",
+    "--plain-http": "use --insecure",
+    "--skip-tls-verify": "use --insecure for plain HTTP, or --ca-file FILE",
+    "--creds": "use lamella login",
+    "--username": "use lamella login",
+    "--authfile": "set DOCKER_CONFIG to the folder of config.json",
+    "--arch": "use --platform OS/ARCH",
+    "--debug": "use --verbose; LAMELLA_DEBUG=1 shows tracebacks",
+    "--cache-dir": "use --cache FOLDER",
+    "--no-cache": 'use --cache "$(mktemp -d)"',
+}
+
+
+def verb_hint(word: str) -> str:
+    """Return how Lamella does what `word` does elsewhere; empty for an unknown word."""
+    return VERBS.get(word.lower(), "")
+
+
+def flag_hint(verb: str, flag: str) -> str:
+    """Return how `verb` does what `flag` does elsewhere; empty for an unknown flag."""
+    return FLAGS.get((verb, flag)) or _EVERYWHERE.get(flag, "")
+
+
+def top_hint(argv: Sequence[str]) -> str:
+    """Return the command line for one without a verb, as conda-pack's are; empty for others."""
+    values = _values(argv)
+    path = values.get("-o") or values.get("--output") or "env.tar.gz"
+    if values.keys() & {"-p", "--prefix", "-n", "--name", "-o", "--output"}:
+        return f"use lamella export REFERENCE {quote(path)}"
+    return ""
+
+
+def _values(argv: Sequence[str]) -> dict[str, str]:
+    """Return the value behind each flag."""
+    pairs = [(word.partition("=")[0], word.partition("=")[2]) for word in argv if word.startswith("--") and "=" in word]
+    return dict([*zip(argv, [*argv[1:], ""], strict=True), *pairs])

@@ -1,0 +1,54 @@
+"""`lamella help`: show the help of a verb, or of the command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lamella.cli.errors import UsageError
+from lamella.cli.output import result_json
+from lamella.cli.parsers import suggestion, top_parser, verb_parser
+from lamella.cli.verbs import VERBS
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lamella.cli.settings import Setting
+
+SETTINGS: tuple[Setting, ...] = ()
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("of", nargs="?", metavar="VERB", help="verb to show (default: all, one line each)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the help."""
+    verb = arguments.of
+    if verb is not None and verb not in VERBS:
+        raise UsageError(f"help {verb}: unknown verb; {suggestion(verb, list(VERBS))}")
+    if arguments.json:
+        result_json({"verbs": [_document(name) for name in ([verb] if verb else VERBS)]})
+    else:
+        print((verb_parser(verb) if verb else top_parser()).format_help(), end="")
+    return 0
+
+
+def _document(verb: str) -> dict[str, Any]:
+    """Return a verb's parser as JSON."""
+    parser = verb_parser(verb)
+    return {
+        "name": verb,
+        "summary": VERBS[verb].summary,
+        "usage": parser.usage,
+        "arguments": [
+            {
+                "names": action.option_strings or [action.metavar],
+                "value": action.metavar if action.option_strings and action.nargs != 0 else None,
+                "choices": list(action.choices) if action.choices else None,
+                "help": action.help,
+            }
+            for action in parser._actions
+        ],
+        "examples": list(VERBS[verb].examples),
+    }
