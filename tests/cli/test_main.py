@@ -33,12 +33,13 @@ def lamella(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]
 
 
 def loaded(*arguments: str) -> set[str]:
-    """Return the modules that a command line loads."""
+    """Return the modules that a command line loads, without those that Python's start loads, such as coverage's."""
     program = (
-        "import sys; from lamella.cli.main import main\n"
+        "import sys; before = set(sys.modules)\n"
+        "from lamella.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "print('\\n' + ' '.join(sys.modules), file=sys.stderr)"
+        "print('\\n' + ' '.join(sys.modules.keys() - before), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True)
     return set(done.stderr.splitlines()[-1].split())
