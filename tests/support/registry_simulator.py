@@ -319,6 +319,8 @@ class _Handler(BaseHTTPRequestHandler):
             if ":" not in name:
                 registry.tags.setdefault(repository, {})[name] = digest
         there = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+        if registry.referrers_api and "subject" in document:
+            there["OCI-Subject"] = document["subject"]["digest"]
         self._answer(registry.taken, there)
 
     def _tags(self, repository: str, query: Mapping[str, str]) -> None:

@@ -10,13 +10,17 @@ from lamella.layers import policy
 if TYPE_CHECKING:
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
+    from lamella.layers.registry.remembered import Notes
     from lamella.layers.trust import Trust
 
 
-def open_storage(reference: Reference, trust: Trust, *, create: bool = False, mirrors: bool = True) -> Storage:
+def open_storage(
+    reference: Reference, trust: Trust, *, create: bool = False, mirrors: bool = True, notes: Notes | None = None
+) -> Storage:
     """Open the storage that `reference` names. `create`: make a missing layout folder.
 
     Open without `mirrors` to write: a mirror can lag behind the registry, and the tag's digest decides what to write.
+    `notes`: facts about a registry that earlier processes learned, to save requests.
     Raises `PolicyError` if this machine's policy does not allow the registry or folder, or plain HTTP to it.
     """
     if reference.is_layout:
@@ -29,7 +33,7 @@ def open_storage(reference: Reference, trust: Trust, *, create: bool = False, mi
 
     plain = trust.insecure and not is_loopback(reference.registry)
     policy.check_registry(reference.registry, reference.repository, insecure=plain, hosts_dir=trust.hosts_dir)
-    return Registry(reference.registry, reference.repository, trust=trust, mirrors=mirrors)
+    return Registry(reference.registry, reference.repository, trust=trust, mirrors=mirrors, notes=notes)
 
 
 def trust_for(other: Reference, goal: Reference, trust: Trust) -> Trust:

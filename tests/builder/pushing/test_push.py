@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
 from lamella.layers.trust import Trust
 from support.engines import need, need_root
+from support.installed import install, venv, wheel
 from support.keys import key_pair
 from support.packages import SITE, environment, package
 from support.published import push_image
@@ -118,27 +120,55 @@ def test_pushing_again_asks_for_the_tag_and_uploads_no_blob(
     assert len(registry.requests) == 3
 
 
-@pytest.mark.parametrize(("auth", "most"), [("", 5), ("bearer", 7)])
+@pytest.mark.parametrize("referrers_api", [True, False])
+@pytest.mark.parametrize(("auth", "requests"), [("", 4), ("basic", 4), ("bearer", 5)])
 def test_pushing_again_is_five_requests_at_most_with_all_that_is_attached(
     tmp_path: Path,
     registry: RegistrySimulator,
     cache: LayerCache,
     monkeypatch: pytest.MonkeyPatch,
     auth: str,
-    most: int,
+    requests: int,
+    referrers_api: bool,
 ) -> None:
-    """Without a referrers API, findings and a bill of materials are two requests; a token is two more."""
-    registry.auth, registry.referrers_api = auth, False
+    """The tag, two manifests, the list of attachments, and a token; those to the token server count."""
+    registry.auth, registry.referrers_api = auth, referrers_api
     if auth:
-        login = {"auths": {registry.host: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}}
-        (tmp_path / "config.json").write_text(json.dumps(login))
-        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        log_in(registry, tmp_path, monkeypatch)
     env = replace(small(tmp_path / "env"), findings=(Finding("warning", "patched", "p1", "p1 was patched"),))
     push(f"{registry.host}/team/envs:x", env, PushOptions(sbom=True), cache=cache)
     registry.requests.clear()
-    again = push(f"{registry.host}/team/envs:x", env, PushOptions(sbom=True), cache=cache)
+    again = push(f"{registry.host}/team/envs:x", env, PushOptions(sbom=True), cache=LayerCache(str(tmp_path / "cache")))
     assert again.plan.unchanged
-    assert len(registry.requests) == most
+    assert len(registry.requests) == requests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("referrers_api", [True, False])
+def test_a_process_that_pushes_again_makes_five_requests_at_most_with_a_token(
+    tmp_path: Path, registry: RegistrySimulator, monkeypatch: pytest.MonkeyPatch, referrers_api: bool
+) -> None:
+    registry.auth, registry.referrers_api = "bearer", referrers_api
+    log_in(registry, tmp_path, monkeypatch)
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "cache"))
+    made = install(venv(tmp_path / "env"), wheel(tmp_path / "wheels", "one", files={"one.py": "one = 1\n"}))
+    (made / "lib" / "unowned.so").write_bytes(b"of no package")
+    reference = f"{registry.host}/team/envs:x"
+    command = [sys.executable, "-m", "lamella.cli", "push", reference, str(made), "--sbom", "--json"]
+    subprocess.run(command, check=True, capture_output=True)
+    registry.requests.clear()
+    again = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert again["uploaded"]["layers"] == 0
+    assert len(registry.requests) <= 5
+    secrets = [PASSWORD.encode(), *(token.encode() for token in registry.tokens)]
+    kept = [path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not [content for content in kept for secret in secrets if secret in content]
+
+
+def log_in(registry: RegistrySimulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    login = {"auths": {registry.host: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}}
+    (folder / "config.json").write_text(json.dumps(login))
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
 
 
 def test_pushing_again_reads_no_blob(tmp_path: Path, cache: LayerCache) -> None:

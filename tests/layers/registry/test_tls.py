@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import CredentialsError, Denied, InvalidContent, Unreachable
-from lamella.layers.registry.repository import Registry, endpoint
+from lamella.layers.registry.endpoint import endpoint
+from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from lamella.layers.registry.scheme import spoken
 from lamella.layers.registry.url import Address

@@ -92,8 +92,9 @@ def push(
 
             scan_options = replace(scan_options, image_prefix=options.image_prefix)
             environment = scan(environment, scan_options, progress=bars)
-        with contextlib.closing(open_storage(target, trust, create=True, mirrors=False)) as storage:
-            tools = tools_for(storage, target, trust, cache or LayerCache(), bars, check=options.check)
+        cache = cache or LayerCache()
+        with contextlib.closing(open_storage(target, trust, create=True, mirrors=False, notes=cache)) as storage:
+            tools = tools_for(storage, target, trust, cache, bars, check=options.check)
             return _push(tools, resolve(tools, environment, options))
 
 

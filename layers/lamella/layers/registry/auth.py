@@ -20,8 +20,9 @@ from urllib.parse import urlencode
 
 from lamella.layers.errors import CredentialsError, Denied, InvalidContent, LayersError, NotFound
 from lamella.layers.registry.client import Body
+from lamella.layers.registry.remembered import Remembered
 from lamella.layers.registry.response import failure_of, login_advice
-from lamella.layers.registry.retry import patiently
+from lamella.layers.registry.retry import Patience, patiently
 from lamella.layers.registry.url import Address
 from lamella.layers.text import escaped
 
@@ -77,11 +78,19 @@ class Tokens:
     the error when the registry refuses.
     """
 
-    def __init__(self, client: Client, name: str, credentials: Callable[[], Credentials | None]) -> None:
-        """`name`: the registry as people write it. `credentials` is called once."""
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        credentials: Callable[[], Credentials | None],
+        remembered: Remembered | None = None,
+    ) -> None:
+        """`name`: the registry as people write it. `credentials` is called once. `remembered`: facts of earlier processes."""
         self._client = client
         self._name = name
-        self._find = credentials
+        self._find: Callable[[], Credentials | None] | None = credentials
+        self._remembered = remembered or Remembered()
+        self._recalled = False
         self._lock = threading.Lock()
         self._challenge: Challenge | None = None
         self._credentials: Credentials | None = None
@@ -89,9 +98,12 @@ class Tokens:
         self._cache: TLRUCache[frozenset[str], tuple[str, float]] | None = None
 
     def signature(self, scopes: Collection[str]) -> str:
-        """Return the Authorization header for `scopes`; empty before the first challenge."""
+        """Return the Authorization header for `scopes`; empty before the first challenge that is known."""
         with self._lock:
-            return self._signature(frozenset(scopes)) if self._challenge else ""
+            if self._challenge or self._recalled:
+                return self._signature(frozenset(scopes)) if self._challenge else ""
+            self._recalled = True
+            return self._recall(frozenset(scopes))
 
     def answer(self, headers: Iterable[str], scopes: Collection[str], refused: str, what: str) -> str:
         """Return the signature that a 401 requires after the `refused` one. Raises `Denied`."""
@@ -101,12 +113,7 @@ class Tokens:
             raise Denied(f"{self._name}: unsupported authentication scheme for {what}")
         wanted = frozenset(scopes)
         with self._lock:
-            if self._challenge is None:
-                try:
-                    self._credentials = self._find()
-                except CredentialsError as error:
-                    self._problem = error
-            self._challenge = challenge
+            self._take(challenge)
             # Another thread may have got a new one since.
             if self._kept().get(wanted, ("", 0))[0] == refused:
                 self._kept().pop(wanted, None)
@@ -118,6 +125,7 @@ class Tokens:
             raise self.explained(Denied(f"{self._name} requires authentication for {what}; {login_advice(self._name)}"))
         if signature == refused:
             raise Denied(f"{self._name} refuses the credentials for {what}; {login_advice(self._name)}")
+        self._remembered.keep_challenge(challenge.scheme, challenge.parameters)
         return signature
 
     def explained(self, error: LayersError) -> LayersError:
@@ -126,14 +134,35 @@ class Tokens:
             return type(error)(f"{error} (no credentials were sent: {self._problem})")
         return error
 
-    def _signature(self, scopes: frozenset[str]) -> str:
+    def _take(self, challenge: Challenge) -> None:
+        self._challenge = challenge
+        find, self._find = self._find, None
+        if find:
+            try:
+                self._credentials = find()
+            except CredentialsError as error:
+                self._problem = error
+
+    def _recall(self, scopes: frozenset[str]) -> str:
+        """Answer the challenge of an earlier process; if that fails, the registry is asked for its own."""
+        if not (recalled := self._remembered.challenge()):
+            return ""
+        self._take(Challenge(*recalled))
+        try:
+            # Once: a token server that fails for a moment is asked again after the registry's own challenge.
+            return self._signature(scopes, Patience(tries=1))
+        except LayersError:
+            self._challenge = None
+            return ""
+
+    def _signature(self, scopes: frozenset[str], patience: Patience | None = None) -> str:
         assert self._challenge
         credentials = self._credentials
         if self._challenge.scheme == "basic":
             return _basic(credentials) if credentials and credentials.password else ""
         known = self._kept().get(scopes)
         if known is None:
-            token, life = patiently(self._client.patience, lambda: self._ask(scopes))
+            token, life = patiently(patience or self._client.patience, lambda: self._ask(scopes))
             known = self._kept()[scopes] = (f"Bearer {token}", life)
         return known[0]
 

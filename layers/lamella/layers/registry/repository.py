@@ -25,90 +25,37 @@ from lamella.layers.oci.reference import is_tag
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import is_derived, listed
 from lamella.layers.oci.values import bounded_decimal
-from lamella.layers.registry import credentials, tls
-from lamella.layers.registry.auth import Tokens
-from lamella.layers.registry.client import Body, Client
+from lamella.layers.registry import credentials
+from lamella.layers.registry.client import Body
 from lamella.layers.registry.download import Download, fitting
-from lamella.layers.registry.hosts import Host, Hosts, hosts_of
+from lamella.layers.registry.endpoint import client_of, mirror_client
+from lamella.layers.registry.hosts import hosts_of
 from lamella.layers.registry.pages import pages
+from lamella.layers.registry.remembered import Remembered
 from lamella.layers.registry.retry import Patience, patiently
 from lamella.layers.registry.upload import PART, SUCCESS, TooLarge, Upload, location_of, opened
-from lamella.layers.registry.url import Address, is_loopback
 from lamella.layers.text import escaped
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Collection, Iterator
 
     from lamella.layers.oci.storage import OpenContent, Reader
+    from lamella.layers.registry.client import Client
+    from lamella.layers.registry.hosts import Host
+    from lamella.layers.registry.remembered import Notes
     from lamella.layers.registry.response import Response
 
 _DOCUMENTS = MANIFEST_TYPES | INDEX_TYPES
 _ACCEPT = ", ".join(sorted(_DOCUMENTS))
 
 
-def endpoint(registry: str, trust: Trust = Trust()) -> str:
-    """Return the base URL of a registry's API: plain HTTP only if `trust` is insecure."""
-    host = "registry-1.docker.io" if registry == "docker.io" else registry
-    return f"{'http' if trust.insecure else 'https'}://{host}/v2"
-
-
-def client_of(
-    registry: str,
-    find: Callable[[], credentials.Credentials | None],
-    *,
-    trust: Trust = Trust(),
-    patience: Patience = Patience(),
-    hosts: Hosts | None = None,
-) -> Client:
-    """Return a client of the registry itself; `find` is called when it requires credentials.
-
-    `hosts`: those of `hosts.toml`, if they were read before.
-    """
-    own = (hosts or hosts_of(registry, trust.hosts_dir)).own
-    # Certificates for it mean that it speaks TLS.
-    unknown = own is None and not trust.insecure and not tls.known(registry)
-    base = endpoint(registry, trust) if own is None or trust.insecure else own.base
-    return _client(
-        own or Host(base), base, registry, find, trust=trust, patience=patience, plain=unknown and is_loopback(registry)
-    )
-
-
-def _client(
-    host: Host,
-    base: str,
-    name: str,
-    find: Callable[[], credentials.Credentials | None],
-    *,
-    trust: Trust,
-    patience: Patience,
-    plain: bool = False,
-) -> Client:
-    address = Address.parse(base, base)
-
-    def settings(authority: str) -> ssl.SSLContext:
-        authorities = (*trust.authorities, *host.authorities)
-        if authority == address.authority:
-            return tls.context(name, authorities, clients=host.clients, verify=host.verify)
-        # A host that an answer named: it is verified, and sees no client certificate.
-        return tls.context(authority, (*authorities, *tls.authorities_of(name)))
-
-    return Client(
-        base,
-        signer=lambda client: Tokens(client, name, find),
-        tls=settings,
-        headers=dict(host.headers),
-        patience=patience,
-        plain=plain,
-    )
-
-
 class Registry:
     """A repository as a `Storage`, used from any number of threads.
 
     It speaks HTTPS; plain HTTP if `trust` is insecure, or on loopback if the server refuses TLS.
-    `mirrors`: read from mirrors first. Without, the repository is opened to write.
+    `mirrors`: read from mirrors first. Without, the repository is opened to write. `notes`: facts
+    about the registry that earlier processes learned.
     """
 
     def __init__(
@@ -120,6 +67,7 @@ class Registry:
         patience: Patience = Patience(),
         part: int = PART,
         mirrors: bool = True,
+        notes: Notes | None = None,
     ) -> None:
         self._name = registry
         self._repository = repository
@@ -127,7 +75,8 @@ class Registry:
         self._patience = patience
         find = partial(credentials.find, registry, repository)
         self._hosts = hosts_of(registry, trust.hosts_dir)
-        self._client = client_of(registry, find, trust=trust, patience=patience, hosts=self._hosts)
+        self._client = client_of(registry, find, trust=trust, patience=patience, hosts=self._hosts, notes=notes)
+        self._remembered = Remembered(notes, lambda: self._client.address.url)
         self._lock = threading.Lock()
         self._sessions: dict[Digest, str] = {}
         self._in_parts = False
@@ -278,6 +227,13 @@ class Registry:
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
         """See `Storage`."""
+        if self._remembered.lacks_referrers():
+            return None
+        found = self._referrers(digest)
+        self._remembered.keep_referrers(lacks=found is None)
+        return found
+
+    def _referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
         found: list[Descriptor] = []
         try:
             for response, content in self._pages(f"/{self._repository}/referrers/{digest}"):
@@ -355,10 +311,7 @@ class Registry:
             return self._known_mirrors
 
     def _mirror_client(self, mirror: Host) -> Client:
-        # A mirror is another host: it gets its own credentials, never the registry's.
-        name = Address.parse(mirror.base, mirror.base).authority
-        find = partial(credentials.find, name)
-        return _client(mirror, mirror.base, name, find, trust=self._trust, patience=self._patience)
+        return mirror_client(mirror, trust=self._trust, patience=self._patience)
 
     @property
     def _namespace(self) -> str:
@@ -404,6 +357,9 @@ class Registry:
             stored = response.header("Docker-Content-Digest")
             if stored and stored != str(descriptor.digest):
                 raise InvalidContent(f"{self._name}: stored {descriptor.digest} as {escaped(stored, 100)}")
+            # distribution-spec v1.1, "Pushing Manifests with Subject": only a registry with the API sends it.
+            if response.header("OCI-Subject"):
+                self._remembered.keep_referrers(lacks=False)
 
     def _patiently(
         self,
