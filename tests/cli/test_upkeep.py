@@ -302,3 +302,30 @@ def test_login_has_no_option_for_the_password(node: Node) -> None:
     done = node("login", "localhost:1", "--username", "ada", "--password", "secret")
     assert done.returncode == 2
     assert not (node.docker / "config.json").exists()
+
+
+def test_ls_shows_environments_with_names_sizes_and_use(node: Node, tmp_path: Path) -> None:
+    assert node("ls").stdout == f"no environments in {node.store}\n"
+    assert node("pull", f"oci:{node.layout}:v1").returncode == 0
+    lines = node("ls").stdout.splitlines()
+    assert lines[0].split() == ["Environment", "Digest", "Python", "Size", "Alone", "Used", "In", "use", "by"]
+    assert lines[1].startswith(f"oci:{node.layout}:v1")
+    document = node.json("ls")
+    (environment,) = document["environments"]
+    assert environment["references"] == [f"oci:{node.layout}:v1"]
+    assert environment["digest"] == node.reference.partition("@")[2]
+    assert environment["bytes"] == environment["alone_bytes"] + environment["shared_bytes"]
+    assert environment["in_use"] == []
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", environment["used"])
+
+
+def test_df_shows_what_gc_frees(node: Node, tmp_path: Path) -> None:
+    assert node("pull", node.reference).returncode == 0
+    document = node.json("df", "--cache", tmp_path / "cache")
+    assert document["store"]["layers"] == 2
+    assert document["cache"]["bytes"] == 0
+    shown = node("df", "--cache", tmp_path / "cache").stdout
+    assert f"store {node.store}: " in shown
+    assert "lamella gc --older-than 30d frees 0 B, lamella gc --all " in shown
+    freed = node.json("gc", "--all", "--yes")
+    assert freed["freed"]["bytes"] == document["store"]["reclaimable"]

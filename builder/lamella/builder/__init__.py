@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lamella.builder.image.documents import CREATED, ImageSettings
     from lamella.builder.layer.cache import LayerCache
     from lamella.builder.layer.plan import PlannedLayer, PushPlan
-    from lamella.builder.layer.prune import Pruned, prune_cache
+    from lamella.builder.layer.prune import CacheUsage, Pruned, cache_usage, prune_cache
     from lamella.builder.prefix.active import active_prefix
     from lamella.builder.pushing.difference import ComparedEnvironment, ComparedPackage, Difference, diff
     from lamella.builder.pushing.options import PushOptions
@@ -35,6 +35,7 @@ __all__ = [
     "CREATED",
     "BuilderError",
     "CacheError",
+    "CacheUsage",
     "CannotBuild",
     "ComparedEnvironment",
     "ComparedPackage",
@@ -60,6 +61,7 @@ __all__ = [
     "ScanOptions",
     "active_prefix",
     "blocking_findings",
+    "cache_usage",
     "diff",
     "load_image",
     "prune_cache",
@@ -86,6 +88,8 @@ _MODULES = {
     "LayerCache": "lamella.builder.layer.cache",
     "PlannedLayer": "lamella.builder.layer.plan",
     "PushPlan": "lamella.builder.layer.plan",
+    "CacheUsage": "lamella.builder.layer.prune",
+    "cache_usage": "lamella.builder.layer.prune",
     "Pruned": "lamella.builder.layer.prune",
     "prune_cache": "lamella.builder.layer.prune",
     "active_prefix": "lamella.builder.prefix.active",

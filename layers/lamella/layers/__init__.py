@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from lamella.layers.store.store import Store
     from lamella.layers.trust import Trust
     from lamella.layers.upkeep.gc import Freed, gc
+    from lamella.layers.upkeep.usage import StoredEnvironment, StoreUsage, disk_usage, stored_environments
     from lamella.layers.upkeep.verify import Damage, Verified, verify
 
     __version__: str
@@ -108,6 +109,8 @@ __all__ = [
     "Silent",
     "Store",
     "StoreError",
+    "StoreUsage",
+    "StoredEnvironment",
     "Trust",
     "Unreachable",
     "UnsafeLayer",
@@ -118,6 +121,7 @@ __all__ = [
     "artifacts",
     "attach",
     "copy",
+    "disk_usage",
     "exec_command",
     "export",
     "fetch",
@@ -135,6 +139,7 @@ __all__ = [
     "run",
     "sbom",
     "sign",
+    "stored_environments",
     "tags",
     "umount",
     "unmet_needs",
@@ -175,6 +180,7 @@ _NAMES_OF_MODULES = {
     "store.store": "Store",
     "trust": "Trust",
     "upkeep.gc": "Freed gc",
+    "upkeep.usage": "StoredEnvironment StoreUsage disk_usage stored_environments",
     "upkeep.verify": "Damage Verified verify",
 }
 _MODULES = {name: module for module, names in _NAMES_OF_MODULES.items() for name in names.split()}

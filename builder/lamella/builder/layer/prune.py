@@ -1,4 +1,4 @@
-"""Free the layer cache: the least recently used first, but no layer that a push used within the last hour."""
+"""Measure and free the layer cache: the least recently used first, but no layer that a push used within the last hour."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lamella.builder.layer.cache import RECENT, LayerCache
 from lamella.layers.upkeep.gc import Candidate, plan
+from lamella.layers.upkeep.usage import MONTH
 
 
 class Pruned(NamedTuple):
@@ -19,6 +20,75 @@ class Pruned(NamedTuple):
     bytes: int
     recent: int = 0
     """Blobs that the limits would free, and that were used within the last hour."""
+
+
+class CacheUsage(NamedTuple):
+    """Bytes of this user's cache, and those that `prune_cache` can free now."""
+
+    path: str
+    blobs: int
+    """Number of built layers."""
+    blob_bytes: int
+    record_bytes: int
+    """Bytes of the records that map layer keys to layers."""
+    other_bytes: int
+    """Bytes of hashes of files and of local projects' wheels, which no verb frees: remove the folder to free them."""
+    recent_bytes: int
+    """Bytes of layers that were used within the last hour, and stay."""
+    reclaimable: int
+    """Bytes that `gc --layer-cache --all` frees."""
+    unused: int
+    """Bytes that `gc --layer-cache --older-than 30d` frees."""
+    free: int
+    """Bytes free on the file system."""
+    capacity: int
+    """Bytes of the file system."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of everything."""
+        return self.blob_bytes + self.record_bytes + self.other_bytes
+
+
+def cache_usage(cache: LayerCache | None = None) -> CacheUsage:
+    """Count the bytes of `cache`, by default this user's. Changes nothing."""
+    cache = cache or LayerCache()
+    now = time.time()
+    items = _items(cache, now)
+    blobs = [item for item in items if item.path.startswith(cache.blobs)]
+    folder = os.path.dirname(cache.path)
+    place = folder
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    disk = os.statvfs(place)
+    total = sum(item.bytes for item in items)
+    return CacheUsage(
+        path=folder,
+        blobs=len(blobs),
+        blob_bytes=sum(item.bytes for item in blobs),
+        record_bytes=total - sum(item.bytes for item in blobs),
+        other_bytes=_other(folder, cache.path),
+        recent_bytes=sum(item.bytes for item in blobs if item.kept),
+        reclaimable=sum(item.bytes for item in items if not item.kept),
+        unused=sum(item.bytes for item in plan(items, keep_bytes=None, older_than=MONTH, now=now)),
+        free=disk.f_bavail * disk.f_frsize,
+        capacity=disk.f_blocks * disk.f_frsize,
+    )
+
+
+def _other(folder: str, layers: str) -> int:
+    total = 0
+    for where, folders, names in os.walk(folder):
+        # A store may be below, too: another folder's business.
+        folders[:] = [name for name in folders if os.path.join(where, name) != layers and not _is_store(where, name)]
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_size
+    return total
+
+
+def _is_store(where: str, name: str) -> bool:
+    return os.path.isdir(os.path.join(where, name, "leases"))
 
 
 def prune_cache(

@@ -122,6 +122,16 @@ VERBS = {
         "node",
         examples=("lamella export localhost:5000/team/envs:v1 env.tar.gz",),
     ),
+    "ls": Verb(
+        "list the environments in the store, with their sizes",
+        "node",
+        examples=("lamella ls",),
+    ),
+    "df": Verb(
+        "show the space that the store and the cache take, and how to free it",
+        "node",
+        examples=("lamella df",),
+    ),
     "verify": Verb(
         "check the store, or a reference in a registry or folder, against its digests",
         "node",

@@ -128,6 +128,11 @@ def claims(store: Store) -> Iterator[Mounted]:
             yield state
 
 
+def users(store: Store) -> dict[str, str]:
+    """Each mount, as a user of its layers for a message, by the name of its hold."""
+    return {hold_name(state.key): f"mount at {state.target}" for state in claims(store)}
+
+
 def find(
     store: Store, target: str, kernel: Kernel, known: Callable[[], Iterable[Mounted]] | None = None
 ) -> Mounted | None:

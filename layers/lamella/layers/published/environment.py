@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import InvalidContent, LayersError
+from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.oci.annotations import CERTIFICATES, CPU, DRIVERS, GLIBC, IMAGE, PREFIX, PYTHON
 from lamella.layers.oci.documents import (
     CONFIG,
@@ -33,11 +34,11 @@ from lamella.layers.published.package import PublishedPackage
 from lamella.layers.text import counted, escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from lamella.layers.oci.documents import Digest
     from lamella.layers.oci.reference import Reference
-    from lamella.layers.oci.storage import ReadOnlyStorage
+    from lamella.layers.oci.storage import Fetcher, ReadOnlyStorage
     from lamella.layers.trust import Trust
 
 
@@ -158,6 +159,14 @@ def read_index(
     return PublishedIndex(reference.at(descriptor.digest), descriptor, index, tuple(environments), tuple(platforms))
 
 
+def available_environments(fetcher: Fetcher, index: Index, name: str) -> Iterator[PublishedEnvironment]:
+    """Each environment of an index whose documents `fetcher` has: a pull reads those of one platform alone."""
+    reader = _Reader(fetcher)
+    for group in _groups(index, name):
+        with suppress(NotFound):
+            yield reader.environment(group)
+
+
 def for_platform(published: PublishedIndex, platform: Platform) -> PublishedEnvironment:
     """Return the environment for `platform`; one without a variant serves any. Raise a `LayersError` that names all others."""
     for served in _served_by(platform):
@@ -214,7 +223,7 @@ def _groups(index: Index, name: str) -> list[_Group]:
 class _Reader:
     """Reads environments, each document once, up to a number of layers for all of them."""
 
-    def __init__(self, storage: ReadOnlyStorage) -> None:
+    def __init__(self, storage: Fetcher) -> None:
         self._storage = storage
         self._read: dict[Digest, tuple[Manifest, ImageConfig]] = {}
         self._left = MAX_LAYERS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import StoreError
@@ -16,7 +16,7 @@ from lamella.layers.progress import Progress, Silent
 from lamella.layers.published import environment as published
 from lamella.layers.published.lost import NamingLost
 from lamella.layers.storages import open_storage
-from lamella.layers.store import leases
+from lamella.layers.store import leases, names
 from lamella.layers.store.document_cache import Remembered
 from lamella.layers.store.store import Store
 from lamella.layers.text import counted, size
@@ -138,11 +138,18 @@ def leased(
 
                 _check_room(store, todo)
                 moved = fetch(todo.fetch, named, store, progress or Silent(), environment.prefix)
+            names.add(store, found.descriptor.digest, _name(parsed), resolved=not parsed.digest)
             # A command may now run for days: no connection waits for its end.
             source.close()
             yield Pulled(str(found.reference), environment, todo, moved, keeps)
     finally:
         source.close()
+
+
+def _name(reference: Reference) -> str:
+    """The reference without its digest; a folder by its absolute path."""
+    folder = os.path.abspath(reference.folder) if reference.folder else ""
+    return str(replace(reference, folder=folder, digest=None))
 
 
 def _check_room(store: Store, todo: PullPlan) -> None:

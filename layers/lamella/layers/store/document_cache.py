@@ -11,7 +11,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.errors import InvalidContent, NotFound, StoreError
 from lamella.layers.oci.documents import (
     CONFIG,
     DOCKER_CONFIG,
@@ -110,19 +110,55 @@ def listed_by(path: str) -> tuple[Digest, ...]:
         return ()
 
 
+class Stored:
+    """The documents of the store alone, as a `Fetcher`. Reading one does not count as a use."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @contextmanager
+    def fetch(self, descriptor: Descriptor) -> Iterator[Reader]:
+        """A document from the store; `NotFound` if it was not pulled."""
+        content = _read(self._store, descriptor.digest)
+        if content is None:
+            raise NotFound(f"{descriptor.digest}: not in the store {self._store.path}")
+        yield VerifiedReader(io.BytesIO(content), descriptor)
+
+    def indexes(self) -> Iterator[tuple[Descriptor, Index]]:
+        """Every index of the store, in no order."""
+        folder = f"{self._store.path}/documents"
+        for algorithm in os.listdir(folder) if os.path.isdir(folder) else ():
+            for name in os.listdir(f"{folder}/{algorithm}"):
+                with suppress(InvalidContent):
+                    digest = Digest(algorithm, name)
+                    content = _read(self._store, digest)
+                    if content and (media_type := _media_type(content)) in INDEX_TYPES:
+                        yield Descriptor(media_type, digest, len(content)), Index.parse(content)
+
+    def used(self, digest: Digest) -> float:
+        """When a document was last used, in seconds since 1970; 0 if it is not here."""
+        try:
+            return os.stat(_path(self._store, digest)).st_mtime
+        except OSError:
+            return 0.0
+
+
 def _recall(store: Store, digest: Digest) -> bytes | None:
-    path = _path(store, digest)
+    content = _read(store, digest)
+    if content is not None:
+        with suppress(OSError):
+            os.utime(_path(store, digest))
+    return content
+
+
+def _read(store: Store, digest: Digest) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        with open(_path(store, digest), "rb") as file:
             content = file.read(MAX_DOCUMENT + 1)
     except OSError:
         return None
     # A damaged document is as good as none: it is fetched again.
-    if hashlib.new(digest.algorithm, content).hexdigest() != digest.hex:
-        return None
-    with suppress(OSError):
-        os.utime(path)
-    return content
+    return content if hashlib.new(digest.algorithm, content).hexdigest() == digest.hex else None
 
 
 def _remember(store: Store, digest: Digest, content: bytes) -> None:

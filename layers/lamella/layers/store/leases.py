@@ -212,15 +212,20 @@ def kept(store: Store, among: Iterable[Digest] = ()) -> dict[Digest, str]:
 
     A lease that found the disk full counts only for `among`. Removes leases of dead processes.
     """
-    found: dict[Digest, str] = {}
+    found = {digest: user for user, digests in users(store) for digest in digests}
+    return found | _in_ranges(f"{store.path}/leases", among)
+
+
+def users(store: Store) -> Iterator[tuple[str, set[Digest]]]:
+    """Each process with a lease, and each hold by its name, with its layers and documents. Removes leases of dead processes."""
     for name in os.listdir(f"{store.path}/leases"):
-        found |= _living(f"{store.path}/leases/{name}")
+        if living := _living(f"{store.path}/leases/{name}"):
+            yield living
     for name in os.listdir(f"{store.path}/holds"):
         # A name with a dot is being written, or was left by a crash. A hold can be released at any time.
         if not name.startswith("."):
             with suppress(FileNotFoundError), open(f"{store.path}/holds/{name}", encoding="utf-8") as file:
-                found |= dict.fromkeys(_parse(file.read()), name)
-    return found | _in_ranges(f"{store.path}/leases", among)
+                yield name, _parse(file.read())
 
 
 def remove_dead(store: Store) -> None:
@@ -229,27 +234,28 @@ def remove_dead(store: Store) -> None:
         _living(f"{store.path}/leases/{name}")
 
 
-def _living(path: str) -> dict[Digest, str]:
+def _living(path: str) -> tuple[str, set[Digest]] | None:
+    """Return the user and the digests of a lease; None if its process is dead."""
     # Any user of the node may have put anything here: a link, a FIFO, a file without an end.
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return {}
+        return None
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            return {}
+            return None
         if locks.try_lock(file):
             with suppress(OSError):
                 os.unlink(path)
-            return {}
+            return None
         text = os.read(file, _MAX_LEASE).decode("utf-8", "replace")
     finally:
         os.close(file)
     owner = text.partition("\n")[0].removeprefix("# ")
     process = os.path.basename(path).lstrip(".").partition("-")[0]
     name = f"{escaped(owner, _MAX_OWNER)} (process {escaped(process, 20)} of {locks.user(status.st_uid)})"
-    return dict.fromkeys(_parse(text), name)
+    return name, _parse(text)
 
 
 def _in_ranges(leases: str, among: Iterable[Digest]) -> dict[Digest, str]:

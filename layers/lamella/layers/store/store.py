@@ -5,6 +5,7 @@
     layers/<algorithm>/<hex>/layer.json  its size
     partial/                             layers that are being unpacked, or removed
     documents/<algorithm>/<hex>          manifests and configs that were pulled
+    names/<algorithm>/<hex>              the references by which an index was pulled; see `names`
     derived/<key>/                       trees made of several layers; see `derived`
     locks/, lock, leases/, holds/        running work, and the layers that it keeps
 

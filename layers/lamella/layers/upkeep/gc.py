@@ -17,7 +17,7 @@ from lamella.layers.errors import InvalidContent
 from lamella.layers.mounting import claims
 from lamella.layers.mounting.kernel import here
 from lamella.layers.oci.documents import Digest
-from lamella.layers.store import derived, leases, locks
+from lamella.layers.store import derived, leases, locks, names
 from lamella.layers.store.document_cache import listed_by
 from lamella.layers.store.incoming import remove, remove_left
 from lamella.layers.text import counted, size
@@ -41,7 +41,7 @@ class Candidate:
     used: float
     kept: bool
     made_of: frozenset[Digest] = frozenset()
-    """The layers of a derived tree."""
+    """The layers of a derived tree; empty for anything else."""
     user: str = ""
     """A process or mount that keeps it."""
 
@@ -87,7 +87,7 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
         return Freed((), 0)
     if dry_run:
         with store.explained():
-            items = _items(store)
+            items = candidates(store)
         chosen = _choose(items, keep_bytes, older_than)
     else:
         store.prepare()
@@ -95,11 +95,12 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
             claims.forget_dead(store, here())
             with Trash(store) as trash:
                 with leases.paused(store, "gc"):
-                    items = _items(store)
+                    items = candidates(store)
                     chosen = _choose(items, keep_bytes, older_than)
                     _note_use(items, {item.path for item in chosen})
                     for item in chosen:
                         trash.add(item.path)
+                    names.forget(store)
                     _remove_unfinished(store)
                 trash.empty()
             _remove_abandoned(store)
@@ -167,34 +168,39 @@ def _users(
     return tuple(sorted({item.user for item in wanted if item.user}))
 
 
-def _items(store: Store) -> list[Candidate]:
+def candidates(store: Store) -> list[Candidate]:
+    """Every layer, document and derived tree of the store. Others can remove some meanwhile: those are left out."""
     items = []
     used: dict[Digest, float] = {}
     documents = []
     for algorithm in os.listdir(f"{store.path}/documents"):
         with os.scandir(f"{store.path}/documents/{algorithm}") as entries:
             for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                for diff_id in listed_by(entry.path):
-                    used[diff_id] = max(used.get(diff_id, 0), status.st_mtime)
-                documents.append((entry.path, _named(algorithm, entry.name), status))
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    for diff_id in listed_by(entry.path):
+                        used[diff_id] = max(used.get(diff_id, 0), status.st_mtime)
+                    documents.append((entry.path, _named(algorithm, entry.name), status))
     layers = tuple(store.layers())
     kept = leases.kept(store, (*layers, *(digest for _, digest, _ in documents if digest)))
-    mounted = {claims.hold_name(state.key): f"mount at {state.target}" for state in claims.claims(store)}
+    mounted = claims.users(store)
     users = {digest: mounted.get(user, user) for digest, user in kept.items()}
     for path, digest, status in documents:
         user = users.get(digest, "") if digest else ""
         items.append(Candidate(path, None, status.st_size, status.st_mtime, bool(user), user=user))
     for diff_id in layers:
         folder = store.folder(diff_id)
-        last = max(os.stat(folder).st_mtime, used.get(diff_id, 0))
-        user = users.get(diff_id, "")
-        items.append(Candidate(folder, diff_id, store.size(diff_id), last, bool(user), user=user))
+        with contextlib.suppress(FileNotFoundError):
+            last = max(os.stat(folder).st_mtime, used.get(diff_id, 0))
+            user = users.get(diff_id, "")
+            items.append(Candidate(folder, diff_id, store.size(diff_id), last, bool(user), user=user))
     for folder in derived.trees(store):
         parts = frozenset(derived.layers(folder))
         keeps = bool(parts) and parts <= users.keys()
         user = users[min(parts)] if keeps else ""
-        items.append(Candidate(folder, None, derived.size(folder), os.stat(folder).st_mtime, keeps, parts, user))
+        with contextlib.suppress(FileNotFoundError):
+            made = os.stat(folder).st_mtime
+            items.append(Candidate(folder, None, derived.size(folder), made, keeps, parts, user))
     return items
 
 
