@@ -17,12 +17,12 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamella.builder.content import tar_writer
 from lamella.builder.content.bytecode import Compiler, modules
 from lamella.builder.content.entry import Entry
 from lamella.builder.content.pack import pack
 from lamella.builder.content.package import entries
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
+from lamella.layers.tar import headers
 from lamella.layers.tar.reader import Archive
 from support.engines import need
 from support.packages import SITE, environment, interpreter, package
@@ -140,7 +140,7 @@ def test_names_and_sizes_that_ustar_cannot_hold_have_pax_records(tmp_path: Path)
     (tmp_path / "tar").write_bytes(tar_of(packed(some)[1]))
     subprocess.run([need("tar"), "-xf", tmp_path / "tar", "-C", tmp_path], check=True)
     assert (tmp_path / "link").read_bytes() == b"deep"
-    huge = tar_writer.file_header(b"huge", 0o644, 9 << 30)
+    huge = headers.file_header(b"huge", 0o644, 9 << 30)
     assert next(iter(Archive(io.BytesIO(huge)))).size == 9 << 30
 
 

@@ -7,9 +7,10 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
-from lamella.builder.content import tar_writer
 from lamella.builder.content.entry import Entry, read_entry
+from lamella.builder.errors import CannotBuild
 from lamella.layers.oci.documents import LAYER_GZIP, LAYER_ZSTD, Digest
+from lamella.layers.tar import headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,8 +52,8 @@ def pack(
     """Write the layer of `entries` and of the byte code of `wanted` to `out`."""
     blob = Blob(out, compression)
     compiled = compiler.compile(wanted) if compiler and wanted else iter(())
-    items: list[tuple[bytes, Entry | None]] = [(tar_writer.encoded(entry.path), entry) for entry in entries]
-    items += [(tar_writer.encoded(module.path), None) for module in wanted]
+    items: list[tuple[bytes, Entry | None]] = [(_encoded(entry.path), entry) for entry in entries]
+    items += [(_encoded(module.path), None) for module in wanted]
     items.sort(key=lambda item: item[0])
     folders: set[bytes] = set()
     for name, entry in items:
@@ -61,14 +62,14 @@ def pack(
             if made is None:
                 continue
             _write_folders(blob, name, folders)
-            blob.write(tar_writer.file_header(name, 0o644, len(made)))
+            blob.write(headers.file_header(name, 0o644, len(made)))
             blob.write_file([made], len(made))
             continue
         _write_folders(blob, name, folders)
         if entry.target is not None:
-            blob.write(tar_writer.symlink_header(name, entry.target.encode("utf-8", "surrogateescape")))
+            blob.write(headers.symlink_header(name, entry.target.encode("utf-8", "surrogateescape")))
         else:
-            blob.write(tar_writer.file_header(name, entry.mode, entry.size))
+            blob.write(headers.file_header(name, entry.mode, entry.size))
             blob.write_file(read_entry(entry), entry.size)
     return blob.finish()
 
@@ -83,8 +84,16 @@ def _write_folders(blob: Blob, name: bytes, written: set[bytes]) -> None:
         folder = name[:at]
         if folder not in written:
             written.add(folder)
-            blob.write(tar_writer.folder_header(folder))
+            blob.write(headers.folder_header(folder))
         at = name.find(b"/", at) + 1
+
+
+def _encoded(path: str) -> bytes:
+    """Encode a path for a tar. Raises `CannotBuild` if it is longer than any system allows."""
+    name = path.encode("utf-8", "surrogateescape")
+    if len(name) > 4095 or b"\0" in name:
+        raise CannotBuild(f"{path[:100]}…: a path of {len(name)} bytes; at most 4095 are possible; shorten it")
+    return name
 
 
 class _Compressor(Protocol):
@@ -117,7 +126,7 @@ class Blob:
         """Write a file's bytes, and fill its last block."""
         for chunk in chunks:
             self.write(chunk)
-        self.write(tar_writer.padding(size))
+        self.write(headers.padding(size))
         self._unpacked += size
 
     def _compress(self, *, rest: bool = False) -> None:
@@ -138,7 +147,7 @@ class Blob:
 
     def finish(self) -> Packed:
         """Write the end of the tar and of the blob. The caller closes `out`."""
-        self.write(tar_writer.END)
+        self.write(headers.END)
         self._compress(rest=True)
         self._put(self._compressor.flush())
         tar, blob = Digest("sha256", self._tar.hexdigest()), Digest("sha256", self._blob.hexdigest())

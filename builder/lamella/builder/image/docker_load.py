@@ -13,7 +13,6 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any, cast
 
-from lamella.builder.content import tar_writer
 from lamella.builder.errors import BuilderError
 from lamella.layers.oci.documents import ImageConfig, Manifest, Platform, layers_of
 from lamella.layers.oci.reference import Reference
@@ -21,6 +20,7 @@ from lamella.layers.oci.storage import fetch_document
 from lamella.layers.progress import Silent
 from lamella.layers.published import environment
 from lamella.layers.storages import open_storage
+from lamella.layers.tar import headers
 from lamella.layers.tar.decompress import DiffReader, decompressed
 from lamella.layers.trust import Trust
 
@@ -81,11 +81,11 @@ def archive(
         progress.advance(TASK, layer.descriptor.size)
     content = [{"Config": config_name, "RepoTags": [name], "Layers": names}]
     yield from _member("manifest.json", json.dumps(content).encode())
-    yield tar_writer.END
+    yield headers.END
 
 
 def _member(name: str, content: bytes) -> Iterator[bytes]:
-    yield tar_writer.file_header(name.encode(), 0o644, len(content)) + content + tar_writer.padding(len(content))
+    yield headers.file_header(name.encode(), 0o644, len(content)) + content + headers.padding(len(content))
 
 
 def _layer(storage: ReadOnlyStorage, layer: Layer, name: str) -> Iterator[bytes]:
@@ -97,10 +97,10 @@ def _layer(storage: ReadOnlyStorage, layer: Layer, name: str) -> Iterator[bytes]
             tar.check()
         size = plain.tell()
         plain.seek(0)
-        yield tar_writer.file_header(name.encode(), 0o644, size)
+        yield headers.file_header(name.encode(), 0o644, size)
         while chunk := plain.read(_CHUNK):
             yield chunk
-        yield tar_writer.padding(size)
+        yield headers.padding(size)
 
 
 def _send(content: Iterator[bytes]) -> None:

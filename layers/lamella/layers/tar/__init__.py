@@ -1,1 +1,1 @@
-"""Reading a layer's bytes: tar, decompression, unpacking."""
+"""A layer's bytes: tar, decompression, unpacking; the headers of tars to write."""

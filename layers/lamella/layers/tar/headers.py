@@ -1,12 +1,10 @@
-"""Write layers as tar: POSIX ustar headers, PAX records only if ustar cannot hold a name or size.
+"""Tar headers of layers and archives: POSIX ustar, with PAX records only if ustar cannot hold a name or size.
 
 `tarfile` takes four times as long, and its headers depend on its version. Every field that depends on
 the machine is fixed. Source: POSIX.1-2017, pax, "ustar Interchange Format"; image-spec layer.md.
 """
 
 from __future__ import annotations
-
-from lamella.builder.errors import CannotBuild
 
 BLOCK = 512
 MTIME = 315619200
@@ -103,11 +101,3 @@ def _record(key: bytes, value: bytes) -> bytes:
     length = rest + len(str(rest))
     length = rest + len(str(length))
     return b"%d %s=%s\n" % (length, key, value)
-
-
-def encoded(path: str) -> bytes:
-    """Encode a path for a tar. Raises `CannotBuild` if it is longer than any system allows."""
-    name = path.encode("utf-8", "surrogateescape")
-    if len(name) > 4095 or b"\0" in name:
-        raise CannotBuild(f"{path[:100]}…: a path of {len(name)} bytes; at most 4095 are possible; shorten it")
-    return name
