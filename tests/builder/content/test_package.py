@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 
 INFO = f"{SITE}/tool-1.0.dist-info"
 ENTRY_POINTS = "[console_scripts]\ntool = tool:main\n"
-PIP = "#!{python}\n# -*- coding: utf-8 -*-\nimport re\nimport sys\nfrom tool import main\nsys.exit(main())\n"
+PIP = (
+    "#!{python}\n# -*- coding: utf-8 -*-\nimport re\nimport sys\nfrom tool import main\nif __name__ == '__main__':\n"
+    "    sys.argv[0] = re.sub(r'(-script\\.pyw|\\.exe)?$', '', sys.argv[0])\n    sys.exit(main())\n"
+)
+UV = (
+    "#!/bin/sh\n'''exec' \"/x y/python\" \"$0\" \"$@\"\n' '''\nimport sys\nfrom tool import main\n"
+    'if __name__ == "__main__":\n    if sys.argv[0].endswith("-script.pyw"):\n        sys.argv[0] = sys.argv[0][:-11]\n'
+    '    elif sys.argv[0].endswith(".exe"):\n        sys.argv[0] = sys.argv[0][:-4]\n    sys.exit(main())\n'
+)
+PIPS_OWN = "import sys\nfrom pip._internal import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
 
 
 def shipped(env: Environment, one: Package, image_prefix: str = "/opt/env") -> dict[str, Entry]:
@@ -66,7 +75,7 @@ def test_what_installers_write_differently_ships_the_same(tmp_path: Path) -> Non
         tmp_path / "elsewhere/b",
         INSTALLER="uv",
         uv_cache__json="{}",
-        script="#!/bin/sh\n'''exec' \"/x y/python\" \"$0\" \"$@\"\n' '''\nimport sys\n",
+        script=UV,
     )
     assert {path: entry.digest for path, entry in by_pip.items()} == {
         path: entry.digest for path, entry in by_uv.items()
@@ -352,10 +361,11 @@ def test_which_mirror_a_package_came_from_does_not_ship(tmp_path: Path) -> None:
 def test_pips_scripts_are_the_same_from_any_installer(tmp_path: Path) -> None:
     info = f"{SITE}/pip-26.0.dist-info"
     points = "[console_scripts]\npip = pip._internal:main\npip3 = pip._internal:main\n"
+    script = f"#!/usr/bin/python3\n{PIPS_OWN}"
     made = []
     for number, names in enumerate((["pip", "pip3"], ["pip", "pip3", "pip3.9"], ["pip3", "pip3.12"])):
         prefix = tmp_path / str(number)
-        files = {f"{info}/entry_points.txt": points, f"{info}/RECORD": ""} | {f"bin/{name}*": "x" for name in names}
+        files = {f"{info}/entry_points.txt": points, f"{info}/RECORD": ""} | {f"bin/{name}*": script for name in names}
         pip = package(prefix, "pip", files, version="26.0", records=info)
         made.append({path: entry.digest for path, entry in shipped(environment(prefix, pip), pip).items()})
     assert made[0] == made[1] == made[2]
@@ -401,3 +411,25 @@ def test_the_interpreter_looks_for_its_libraries_beside_itself(tmp_path: Path) -
             f"({tag})"
             in subprocess.run([need("readelf"), "-d", out], check=True, capture_output=True, text=True).stdout
         )
+
+
+@pytest.mark.parametrize("flags", ["", " -I"])
+@pytest.mark.parametrize("edit", ["", "import site\n"])
+def test_a_changed_script_of_an_entry_point_ships_with_its_changes(tmp_path: Path, flags: str, edit: str) -> None:
+    first, _, body = PIP.format(python=f"{tmp_path}/bin/python3").partition("\n")
+    shown = text(installed(tmp_path, script=f"{first}{flags}\n{edit}{body}")["bin/tool"])
+    canonical = text(installed(tmp_path)["bin/tool"])
+    assert shown == (f"#!/opt/env/bin/python{flags}\n{edit}{body}" if flags or edit else canonical)
+
+
+def test_a_changed_pip_ships_beside_the_names_that_pip_has(tmp_path: Path) -> None:
+    info = f"{SITE}/pip-26.0.dist-info"
+    files = {
+        f"{info}/entry_points.txt": "[console_scripts]\npip = pip._internal:main\n",
+        "bin/pip*": f"#!/usr/bin/python3\n{PIPS_OWN}",
+        "bin/pip3.9*": f"#!/usr/bin/python3 -I\n{PIPS_OWN}",
+    }
+    pip = package(tmp_path, "pip", files, version="26.0", records=info)
+    made = shipped(environment(tmp_path, pip), pip)
+    assert text(made["bin/pip3.9"]) == f"#!/opt/env/bin/python -I\n{PIPS_OWN}"
+    assert text(made["bin/pip"]) == text(made["bin/pip3"]) == f"#!/opt/env/bin/python\n{PIPS_OWN}"

@@ -38,6 +38,7 @@ def test_an_entry_points_file_that_is_broken_has_none(content: bytes) -> None:
         b"#!/bin/sh\n'''exec' \"/srv/my env/bin/python3\" \"$0\" \"$@\"\n' '''\n",
         b"#!/bin/sh\n'''exec' /srv/env/bin/python \"$0\" \"$@\"\n' '''\n",
         b"#!/bin/sh\n'''exec' '/srv/env/bin/python' \"$0\" \"$@\"\n' '''\n",
+        b"#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python3' \"$0\" \"$@\"\n' '''\n",
     ],
 )
 def test_every_installers_shebang_becomes_one(first: bytes) -> None:

@@ -337,3 +337,18 @@ def test_findings_of_a_severity_and_of_strict_packages_block_a_push(made: Path, 
     assert [finding.message for finding in blocking_findings(scanned, strict=["torch"])] == [
         "torch: not in the environment, and must ship; install it"
     ]
+
+
+def test_a_flag_for_python_in_a_script_is_not_reported_as_a_change(made: Path, site: Path) -> None:
+    """pipx writes `-E` into the scripts that pip made."""
+    write(site, tool__dot__py="")
+    script = "#!{python}{flag}\nimport sys\nfrom tool import main\nsys.exit(main())\n"
+    python = f"{made}/bin/python"
+    digest = recorded(script.format(python=python, flag=""))
+    dist(site, "tool", "1", f"tool.py,,\n../../../bin/tool,{digest},1\n")
+    (made / "bin/tool").write_text(script.format(python=python, flag=" -E"))
+    assert not findings(scan(str(made)), "patched")
+    (made / "bin/tool").write_text(script.format(python=python, flag=" -E") + "print()\n")
+    (found,) = findings(scan(str(made)), "patched")
+    assert found.message == "bin/tool: changed since tool 1 was installed; ships as it is"
+    (made / "bin/tool").unlink()

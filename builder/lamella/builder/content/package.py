@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from lamella.builder.content import metadata, scripts
 from lamella.builder.content.entry import WHOLE, Entry, Rewritten, head, measured, read_file, read_rewritten
+from lamella.builder.content.script_templates import LONGEST
 from lamella.builder.environment import File
 from lamella.builder.errors import CannotBuild
 
@@ -112,16 +113,17 @@ class _Layer:
             if point:
                 self._generated_script(name, point)
             return point is not None
-        if not self._points:
+        versioned = name not in self._points and _is_versioned(self._package.name, name)
+        point = self._points.get(name.rstrip("-.0123456789") if versioned else name)
+        if not point or file.size > LONGEST or not scripts.installers_own(head(file, LONGEST), name, point):
+            # Not every script: one that was changed keeps its text, and one by pipx its flag for Python, -E.
             return False
-        if name in self._points:
-            self._generated_script(name, self._points[name])
-            return True
-        if _is_versioned(self._package.name, name):
+        if versioned:
             # pip writes these besides the names in entry_points.txt, uv does not.
             self._versioned = True
-            return True
-        return False
+        else:
+            self._generated_script(name, point)
+        return True
 
     def file(self, file: File) -> None:
         """Take any file or symlink, rewritten if necessary."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import configparser
 import re
 
+from lamella.builder.content.script_templates import written_for
+
 _OBJECT = re.compile(r"\s*(?P<module>[\w.]+)\s*:\s*(?P<attr>[\w.]+)\s*(?:\[[^\]]*\]\s*)?(?:#.*)?")
 # `#!/path/python -E`, and the form for a path that is too long or has spaces:
 #     #!/bin/sh
@@ -17,6 +19,11 @@ _OBJECT = re.compile(r"\s*(?P<module>[\w.]+)\s*:\s*(?P<attr>[\w.]+)\s*(?:\[[^\]]
 _DIRECT = re.compile(rb"#![ \t]*(?P<python>/[^\s]*/(?:python|pypy)[0-9.]*[a-z]*)(?P<args>[ \t][^\r\n]*)?\r?\n")
 _TRAMPOLINE = re.compile(
     rb"#![ \t]*/bin/sh[ \t]*\r?\n'''exec'[ \t]+(?P<quote>[\"']?)(?P<python>/[^\r\n]*?/(?:python|pypy)[0-9.]*[a-z]*)(?P=quote)"
+    rb"(?P<args>[ \t][^\r\n]*?)?[ \t]+\"\$0\"[ \t]+\"\$@\"[ \t]*\r?\n'[ ]'''[ \t]*\r?\n"
+)
+# uv's, in a venv made with --relocatable.
+_RELATIVE = re.compile(
+    rb"#!/bin/sh\r?\n'''exec' \"\$\(dirname -- \"\$\(realpath -- \"\$0\"\)\"\)\"/'(?:python|pypy)[0-9.]*[a-z]*'"
     rb"(?P<args>[ \t][^\r\n]*?)?[ \t]+\"\$0\"[ \t]+\"\$@\"[ \t]*\r?\n'[ ]'''[ \t]*\r?\n"
 )
 # conda, mamba and rattler write one template, each with different white space.
@@ -50,11 +57,17 @@ def entry_points(content: bytes) -> dict[str, tuple[str, str]]:
 
 def written_by_conda(content: bytes) -> tuple[str, str] | None:
     """Module and attribute of a script that conda made for an entry point of a noarch package, or None."""
-    shebang = _DIRECT.match(content) or _TRAMPOLINE.match(content)
-    match = _BY_CONDA.fullmatch(content, shebang.end()) if shebang else None
+    first = _first(content)
+    match = _BY_CONDA.fullmatch(content, first.end()) if first else None
     if not match or match["attr"].partition(b".")[0] != match["name"]:
         return None
     return match["module"].decode(), match["attr"].decode()
+
+
+def installers_own(content: bytes, name: str, point: tuple[str, str]) -> bool:
+    """Whether an installer wrote the script `name` for an entry point, without flags for Python, and it is unchanged."""
+    first = _first(content)
+    return bool(first and not (first["args"] or b"").strip() and written_for(content[first.end() :], name, point))
 
 
 def script(module: str, attribute: str, image_prefix: str) -> bytes:
@@ -80,7 +93,13 @@ def shebang(image_prefix: str, args: bytes = b"") -> bytes:
 
 def names_python(head: bytes) -> bool:
     """Whether a file that begins so is a script for a Python at an absolute path (`#!/usr/bin/env` is not)."""
-    return bool(_DIRECT.match(head) or _TRAMPOLINE.match(head))
+    return _first(head) is not None
+
+
+def without_flags(content: bytes) -> bytes:
+    """Remove the flags for Python from the first line of `content`, as it was before pipx added `-E`."""
+    match = _DIRECT.match(content)
+    return content[: match.end("python")] + content[match.end("args") :] if match and match["args"] else content
 
 
 def with_shebang(content: bytes, image_prefix: str) -> bytes:
@@ -88,8 +107,13 @@ def with_shebang(content: bytes, image_prefix: str) -> bytes:
 
     Installers write `python`, `python3` or `python3.12`, after the name that they were called by.
     """
-    match = _DIRECT.match(content) or _TRAMPOLINE.match(content)
+    match = _first(content)
     if not match:
         return content
     args = (match["args"] or b"").strip()
     return shebang(image_prefix, args) + content[match.end() :]
+
+
+def _first(content: bytes) -> re.Match[bytes] | None:
+    """Match of the line, or the three of a trampoline, that names a Python; None for any other script."""
+    return _DIRECT.match(content) or _TRAMPOLINE.match(content) or _RELATIVE.match(content)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+from lamella.builder.content.script_templates import LONGEST
+from lamella.builder.content.scripts import without_flags
 from lamella.builder.environment import LeftOut
+from lamella.builder.files.small_file import read_small
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -96,7 +100,8 @@ class _Claims:
                 continue
             if owners.setdefault(path, index) != index:
                 self.contested.setdefault(path, [owners[path]]).append(index)
-            if digest and entry.target is None and self._contents[entry.source].digest != digest:
+            changed = digest and entry.target is None and self._contents[entry.source].digest != digest
+            if changed and not _has_flags(entry, digest):
                 self.changed[index].append(path)
 
     @functools.cached_property
@@ -119,6 +124,17 @@ class _Claims:
         """sha256 on this disk; empty for a link or a missing file."""
         entry = self._entries.get(path)
         return self._contents[entry.source].digest if entry and entry.target is None else ""
+
+
+def _has_flags(script: FoundFile, recorded: str) -> bool:
+    """Whether flags for Python in its first line are the only change of `script` since `recorded`: pipx adds `-E`."""
+    if not script.path.startswith("bin/") or script.seen.st_size > LONGEST:
+        return False
+    try:
+        content = read_small(script.source, LONGEST)
+    except OSError:
+        return False
+    return hashlib.sha256(without_flags(content)).hexdigest() == recorded
 
 
 def _in_use(found: Sequence[Distribution], claims: _Claims, result: Ownership) -> list[Distribution]:
