@@ -36,7 +36,9 @@ xfsprogs a file system with reflinks
 e2fsprogs a small file system that runs full
 bindfs a file system that imposes modes
 iproute2 networks with addresses of their own
-zsh activation scripts in another shell
+zsh activation and completion in another shell
+fish completion in another shell
+man-db reads the manual pages
 endef
 system: export PACKAGES := $(PACKAGES)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from lamella.cli.verbs import VERBS
+from support.engines import need
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +50,8 @@ def test_the_wheel_holds_the_three_packages_and_their_types_and_nothing_else(whe
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {f"lamella/{part}/py.typed" for part in ("layers", "builder", "cli")} <= set(names)
-    assert {"/".join(name.split("/")[:2]) for name in names if ".dist-info/" not in name} == {
+    code = [name for name in names if ".dist-info/" not in name and ".data/" not in name]
+    assert {"/".join(name.split("/")[:2]) for name in code} == {
         "lamella/layers",
         "lamella/builder",
         "lamella/cli",
@@ -74,3 +79,26 @@ def test_the_command_of_the_wheel_starts_and_shows_its_verbs(installed: Path) ->
     assert "inspect" in done.stdout
     shown = subprocess.run([installed / "bin/lamella", "--version"], check=True, capture_output=True, text=True)
     assert shown.stdout.startswith("lamella 0.")
+
+
+def test_the_wheel_brings_a_manual_page_for_each_verb_and_completion_for_each_shell(installed: Path) -> None:
+    pages = {page.stem for page in installed.glob("share/man/man1/*.1")}
+    assert pages == {"lamella", *(f"lamella-{verb}" for verb in VERBS)}
+    for script in (
+        "bash-completion/completions/lamella",
+        "zsh/site-functions/_lamella",
+        "fish/vendor_completions.d/lamella.fish",
+    ):
+        assert "mount" in (installed / "share" / script).read_text()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("page", ["lamella", "lamella-push"])
+def test_man_finds_and_formats_the_pages_of_the_prefix_on_path(page: str, installed: Path) -> None:
+    environment = {"PATH": f"{installed}/bin:{os.environ['PATH']}", "MANWIDTH": "80", "LANG": "C.UTF-8"}
+    done = subprocess.run(
+        [need("man"), "--warnings", page], check=True, capture_output=True, text=True, env=environment
+    )
+    assert done.stderr == ""
+    assert f"NAME {page} - " in " ".join(done.stdout.split())
+    assert "       lamella push --dry-run oci:images:v1 .venv\n" in done.stdout or page == "lamella"

@@ -27,6 +27,8 @@ ENGINES = {
     "mkfs.ext4": "e2fsprogs",
     "bindfs": "bindfs",
     "zsh": "zsh",
+    "fish": "fish",
+    "man": "man-db",
     "ip": "iproute2",
 }
 """Programs that a contributor's machine may well lack, with the Debian package of each (see the Makefile)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from typing import TYPE_CHECKING
 
 from lamella.cli.configuration import PROJECT
@@ -42,7 +43,11 @@ def markdown() -> str:
 
 def _verb(name: str) -> str:
     parser = verb_parser(name)
-    actions = [action for action in parser._actions if not {"--help", *COMMON}.intersection(action.option_strings)]
+    actions = [
+        action
+        for action in parser._actions
+        if action.help != SUPPRESS and not {"--help", *COMMON}.intersection(action.option_strings)
+    ]
     settings = {setting.attribute: setting for setting in module(name).SETTINGS}
     positional = [action for action in actions if not action.option_strings]
     lines = [f"## lamella {name}", "", sentence(VERBS[name].summary), ""]

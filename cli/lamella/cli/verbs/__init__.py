@@ -143,6 +143,12 @@ VERBS = {
         "node",
         examples=("lamella gc --older-than 30d", "lamella gc --keep 20GB --dry-run"),
     ),
+    "completion": Verb(
+        "print a script that completes lamella's command line in a shell",
+        "command",
+        needs_linux=False,
+        examples=('eval "$(lamella completion bash)"', "lamella completion fish | source"),
+    ),
     "help": Verb("show the help of a verb", "command", needs_linux=False, examples=("lamella help push",)),
 }
 

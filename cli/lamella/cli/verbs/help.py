@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
@@ -49,6 +50,7 @@ def _document(verb: str) -> dict[str, Any]:
                 "help": action.help,
             }
             for action in parser._actions
+            if action.help != SUPPRESS
         ],
         "examples": list(VERBS[verb].examples),
     }
