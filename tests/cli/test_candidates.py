@@ -9,6 +9,7 @@ import pytest
 from lamella.cli.candidates import candidates
 from lamella.cli.completion import script
 from lamella.cli.verbs import VERBS
+from lamella.layers import Store, pull
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -46,12 +47,19 @@ def test_candidates_are_what_this_machine_knows(kind: str, word: str, words: lis
     assert candidates(kind, word, str(tmp_path / "store")) == words
 
 
+def test_references_of_the_store_are_candidates(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    pull("oci:images:latest", store=store)
+    (tmp_path / "images").rename(tmp_path / "away")
+    assert f"oci:{tmp_path}/images:latest" in candidates("reference", "", store.path)
+
+
 def test_a_damaged_layout_has_no_candidates(folder: Path) -> None:
     (folder / "images/index.json").write_text("{")
     assert candidates("reference", "oci:images:", "") == []
 
 
-def test_a_name_that_controls_a_terminal_is_no_candidate(folder: Path) -> None:
+def test_a_name_that_controls_a_terminal_is_not_a_candidate(folder: Path) -> None:
     (folder / "work\x1b[2J").mkdir()
     assert candidates("environment", "wo", "") == ["work/"]
 

@@ -1,4 +1,4 @@
-"""Words that complete an argument, known on this machine: layouts and their tags, environments, mounts.
+"""Words that complete an argument, known on this machine: the store's references, layouts, environments, mounts.
 
 Registries are not asked: a completion has to be quick, and a key press must not send credentials.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lamella.layers import Mounted
+    from lamella.layers import Mounted, Store
 
 KINDS = ("reference", "environment", "either", "mount")
 MOST = 200
@@ -39,19 +39,26 @@ def _known(kind: str, word: str, store: str) -> Iterable[str]:
         return [*(mounted.target for mounted in _mounts(store)), *_folders(word)]
     if kind == "environment":
         return _environments(word)
-    references = _in_layouts(word) if word.startswith(_LAYOUT) else [_LAYOUT, *_of_mounts(store)]
+    references = _in_layouts(word) if word.startswith(_LAYOUT) else [_LAYOUT, *_of_store(store)]
     return [*references, *_environments(word)] if kind == "either" else references
 
 
 def _mounts(store: str) -> Iterable[Mounted]:
-    from lamella.layers import Store, mounts
+    from lamella.layers import mounts
 
-    return mounts(Store(store or None)) if os.path.isdir(Store(store or None).path) else ()
+    return mounts(_store(store))
 
 
-def _of_mounts(store: str) -> list[str]:
-    # Without the digest: a tag is what people type.
-    return [mounted.reference.partition("@")[0] for mounted in _mounts(store)]
+def _store(path: str) -> Store:
+    from lamella.layers import Store
+
+    return Store(path or None)
+
+
+def _of_store(store: str) -> list[str]:
+    from lamella.layers import stored_environments
+
+    return [name for each in stored_environments(_store(store)) for name in each.names]
 
 
 def _in_layouts(word: str) -> list[str]:

@@ -1,6 +1,6 @@
 """The files that the wheel brings for `share/`: manual pages and completion scripts, from the parsers.
 
-Used by the build of the wheel alone; argparse-manpage is no dependency of the command.
+Used by the build of the wheel alone: the command itself does not depend on argparse-manpage.
 """
 
 from __future__ import annotations
