@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.content.prefix_rewrite import rewrite_binary, rewrite_text
 from lamella.builder.content.rpath import patched
-from lamella.builder.content.scripts import with_shebang
+from lamella.builder.content.scripts import LOOK, with_shebang
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files.small_file import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from lamella.builder.content.payload import Payload
     from lamella.builder.environment import File, Holds
 
 CHUNK = 1 << 20
-WHOLE = 4 << 20
-"""Maximum bytes of a script. Scripts are rewritten in memory; real ones are smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,8 @@ class Rewritten:
     """DT_RPATH to set in an ELF file; None to leave it alone."""
     strip_runpath: bool = False
     """Whether to remove RUNPATHs to absolute folders from an ELF file."""
+    payload: Payload | None = None
+    """The binary data behind a script's text; then that text is what changes."""
 
     @property
     def rule(self) -> str:
@@ -50,7 +51,7 @@ class Rewritten:
         prefixes = b"\0".join(self.prefixes).hex()
         return (
             f"{prefixes} {self.image_prefix} {self.holds} {self.padded:d} {self.shebang:d} {self.rpath} "
-            f"{self.strip_runpath:d} {self.file.mode:o}"
+            f"{self.strip_runpath:d} {self.payload is not None:d} {self.file.mode:o}"
         )
 
 
@@ -146,8 +147,11 @@ def read_rewritten(content: Rewritten) -> Iterator[bytes]:
     chunks: Iterable[bytes] = read_file(file)
     if content.rpath is not None or content.strip_runpath:
         chunks = patched(chunks, file.source, rpath=content.rpath)
+    if content.payload:
+        yield from content.payload.shipped(chunks)
+        return
     if content.shebang:
-        chunks = [with_shebang(b"".join(chunks), content.image_prefix)]
+        chunks = _with_shebang(chunks, content.image_prefix)
     if content.prefixes:
         target = os.fsencode(content.image_prefix)
         if content.holds == "binary":
@@ -155,6 +159,17 @@ def read_rewritten(content: Rewritten) -> Iterator[bytes]:
         elif content.holds == "text":
             chunks = rewrite_text(chunks, content.prefixes, target)
     yield from chunks
+
+
+def _with_shebang(chunks: Iterable[bytes], image_prefix: str) -> Iterator[bytes]:
+    pieces = iter(chunks)
+    head = b""
+    for chunk in pieces:
+        head += chunk
+        if len(head) >= LOOK:
+            break
+    yield with_shebang(head, image_prefix)
+    yield from pieces
 
 
 def measured(content: Rewritten) -> tuple[str, int]:

@@ -13,7 +13,8 @@ import re
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from lamella.builder.content import metadata, scripts
-from lamella.builder.content.entry import WHOLE, Entry, Rewritten, head, measured, read_file, read_rewritten
+from lamella.builder.content.entry import Entry, Rewritten, head, measured, read_file, read_rewritten
+from lamella.builder.content.payload import find_payload
 from lamella.builder.content.script_templates import LONGEST
 from lamella.builder.environment import File
 from lamella.builder.errors import CannotBuild
@@ -21,6 +22,7 @@ from lamella.builder.errors import CannotBuild
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from lamella.builder.content.payload import Payload
     from lamella.builder.environment import Environment, Package
 
 RPATH = "$ORIGIN/../lib:$ORIGIN/../lib/system"
@@ -141,7 +143,8 @@ class _Layer:
         changed = measure[0] != file.digest
         self._add(path, mode, rewritten if changed else file, measure)
         if rewritten.shebang or (rewritten.holds and changed):
-            self._relocate(path, "binary" if rewritten.holds == "binary" else "text")
+            payload = rewritten.payload.kind if rewritten.payload else ""
+            self._relocate(path, "binary" if rewritten.holds == "binary" and not payload else "text", payload)
 
     def finished(self) -> tuple[Entry, ...]:
         """Return all entries, including the records that list them."""
@@ -176,8 +179,8 @@ class _Layer:
         self._generated(f"bin/{name}", scripts.script(*point, self._image_prefix), 0o755)
         self._relocate(f"bin/{name}", "text")
 
-    def _relocate(self, path: str, kind: Literal["text", "binary"]) -> None:
-        self._relocated.append({"path": path, "kind": kind})
+    def _relocate(self, path: str, kind: Literal["text", "binary"], payload: str = "") -> None:
+        self._relocated.append({"path": path, "kind": kind} | ({"payload": payload} if payload else {}))
 
 
 def _of(content: bytes) -> tuple[str, int]:
@@ -238,10 +241,17 @@ def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_pr
     rpath, strip = _run_path(file, package)
     shebang = _names_python(file) if package.origin != "system" else False
     holds = file.holds if prefixes else ""
-    if holds == "binary" and package.origin != "conda":
+    payload, cramped = None, False
+    if shebang or holds == "binary":
+        try:
+            payload = script_payload(file, prefixes if holds else (), image_prefix)
+        except CannotBuild:
+            cramped = True  # which is a finding: it ships as it is
+    if holds == "binary" and not payload and package.origin != "conda":
         # Only conda builds with a placeholder for a prefix. Other linkers share the tails of strings, so that the end of
         # a prefix may belong to another string too: CPython's version "3.11.7" is the end of /opt/python/3.11.7.
         holds = ""
+    shebang = shebang and not cramped
     if not (holds or shebang or strip or rpath is not None):
         return None
     return Rewritten(
@@ -253,12 +263,20 @@ def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_pr
         shebang=shebang,
         rpath=rpath,
         strip_runpath=strip,
+        payload=payload,
     )
+
+
+def script_payload(file: File, prefixes: Sequence[bytes], image_prefix: str) -> Payload | None:
+    """Return the payload of a script, None for any other file. Raises `CannotBuild` if its text has no room."""
+    if head(file, 2) != b"#!":
+        return None
+    return find_payload(file, tuple(prefixes), image_prefix, shebang=_names_python(file))
 
 
 def _names_python(file: File) -> bool:
     # Only scripts on PATH: a shebang in a module of site-packages is its author's text.
-    if not file.path.startswith("bin/") or not 2 < file.size <= WHOLE:
+    if not file.path.startswith("bin/") or file.size <= 2:
         return False
     return scripts.names_python(head(file, scripts.LOOK))
 

@@ -96,6 +96,12 @@ def names_python(head: bytes) -> bool:
     return _first(head) is not None
 
 
+def named_python(head: bytes) -> bytes:
+    """The absolute path of the Python that the first line names; empty for a relative one, or another program."""
+    match = _DIRECT.match(head) or _TRAMPOLINE.match(head)
+    return match["python"] if match else b""
+
+
 def without_flags(content: bytes) -> bytes:
     """Remove the flags for Python from the first line of `content`, as it was before pipx added `-E`."""
     match = _DIRECT.match(content)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from lamella.builder.content.entry import Rewritten, measured
 from lamella.builder.environment import LeftOut
-from lamella.builder.errors import CannotBuild
 from lamella.builder.files import elf
 from lamella.builder.files.private_keys import is_private_key
 from lamella.builder.files.secrets import KEY, REASONS, secret
@@ -80,43 +77,6 @@ def unowned(entries: Iterable[FoundFile], site: str) -> list[Finding]:
         )
         for top, count in sorted(tops.items())
     ]
-
-
-def unrewritten(packages: Iterable[Package], prefix: str, image_prefix: str) -> list[Finding]:
-    """One finding for each file that holds the environment's prefix without room for the image prefix."""
-    return [
-        Finding(
-            "warning",
-            "prefix",
-            package.name,
-            f"{file.path}: cannot find its data on nodes: {prefix} is compiled in, without the padding that conda "
-            f"packages have for another prefix ({image_prefix})",
-        )
-        for package in packages
-        # The interpreter finds its folders from its own path; byte code names its source only for tracebacks.
-        if package.origin not in ("conda", "python", "system")
-        for file in package.files
-        if file.holds == "binary" and not file.path.endswith(".pyc")
-    ]
-
-
-def cramped(packages: Iterable[Package], prefixes: tuple[bytes, ...], image_prefix: str) -> list[Finding]:
-    """One finding for each file of a conda package without room for the image prefix.
-
-    Files are read only if the image prefix is longer than the prefix that they hold now.
-    """
-    if not prefixes or len(os.fsencode(image_prefix)) <= min(map(len, prefixes)):
-        return []
-    found = []
-    for package in packages:
-        for file in package.files if package.origin == "conda" else ():
-            if file.holds == "binary":
-                try:
-                    measured(Rewritten(file, prefixes, image_prefix, "binary", padded=True))
-                except CannotBuild as error:
-                    message = str(error).replace(file.source, file.path, 1)
-                    found.append(Finding("error", "prefix", package.name, message))
-    return found
 
 
 def unnamable(packages: Iterable[Package]) -> list[Finding]:

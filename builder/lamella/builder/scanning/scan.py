@@ -26,7 +26,6 @@ from lamella.builder.prefix.places import prefixes
 from lamella.builder.scanning.collect import collect
 from lamella.builder.scanning.exclusions import SYSTEM_LIBRARIES, UNREAD, unread, without
 from lamella.builder.scanning.findings import (
-    cramped,
     made_for,
     outside,
     secrets,
@@ -34,11 +33,11 @@ from lamella.builder.scanning.findings import (
     unloadable,
     unnamable,
     unowned,
-    unrewritten,
     without_secrets,
 )
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import Ownership, own
+from lamella.builder.scanning.prefix_findings import cramped, unrewritten
 from lamella.builder.scanning.symlinks import verified, without_dangling
 from lamella.builder.scanning.system_libraries import libraries
 from lamella.layers.progress import shown
@@ -121,7 +120,7 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
             *_findings(prefix, collected, assigned, contents, platform),
             *unmet([*distributions, *assigned.installed], prefix, hashes, left_out=assigned.dropped),
             *system.findings,
-            *unrewritten(packages, prefix.path, options.image_prefix),
+            *unrewritten(packages, prefix.path, searched, options.image_prefix),
             *unnamable(packages),
             *cramped(packages, searched, options.image_prefix),
             *unchecked(distributions, system.needs),

@@ -3,7 +3,9 @@
 Each package lists its files that hold the prefix in `.lamella/relocate/<origin>-<name>.json`, below the prefix:
 `{"prefix": "/opt/env", "files": [{"path": "bin/pip", "kind": "text"}]}`, paths relative to the prefix. Text is
 replaced as text. In binaries a C string keeps its place and ends in more NULs; it can grow only into the NULs that
-were put behind it when a longer prefix was replaced: conda's placeholder, or one of `"room"` bytes.
+were put behind it when a longer prefix was replaced: conda's placeholder, or one of `"room"` bytes. A text with a
+`"payload"` ends in binary data: of a `"zip"` archive the offsets are moved, before any other data (`"fixed"`) the text
+keeps its length, since the prefix is written with more slashes.
 
 This file goes into exported environments as it is, and runs there with whatever Python they hold: it imports the
 standard library alone, and reads on Python 3.7.
@@ -17,10 +19,12 @@ import json
 import os
 import re
 import stat
+import struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    import mmap
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 LISTS = ".lamella/relocate"
 INTERPRETER = "python-python.json"
@@ -48,11 +52,14 @@ class CannotRelocate(Exception):
     """A file or a prefix that can't be changed as requested; the message names it."""
 
 
-def pattern(prefix: bytes) -> re.Pattern[bytes]:
-    """Matches `prefix` as a whole path: the packer's rule (lamella.builder.files.prefix_pattern), which a test holds equal."""
+def pattern(prefix: bytes, *, slashes: bool = False) -> re.Pattern[bytes]:
+    """Matches `prefix` as a whole path: the packer's rule (lamella.builder.files.prefix_pattern), which a test holds equal.
+
+    With `slashes`, those in front of it too.
+    """
     before = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://)|(?<=[^\w.~+\-/\x80-\xff]\.))"
     after = rb"(?![\w.~+@%\-\x80-\xff])"
-    return re.compile(before + b"(?:" + re.escape(prefix) + b")" + after)
+    return re.compile(before + (b"/*" if slashes else b"") + b"(?:" + re.escape(prefix) + b")" + after)
 
 
 def check_path(prefix: str) -> None:
@@ -138,6 +145,102 @@ def rewrite(content: bytes, entry: Mapping[str, object], old: bytes, new: bytes)
     """One listed file's bytes with `new` where they hold `old`."""
     if entry["kind"] == "binary":
         return _rewrite_strings(content, entry, old, new)
+    if entry.get("payload") == "fixed":
+        end = content.find(b"\0") if b"\0" in content else len(content)
+        return same_length(content[:end], [old], new) + content[end:]
+    if entry.get("payload") == "zip":
+        archive = zip_archive(content)
+        if archive is None:
+            raise CannotRelocate("is listed as a script with a zip archive, and has none")
+        start, fields = archive
+        text = _rewrite_text(content[:start], old, new)
+        return text + moved(content[start:], start, moved_fields(content, fields, len(text) - start))
+    return _rewrite_text(content, old, new)
+
+
+def same_length(text: bytes, old: Iterable[bytes], new: bytes) -> bytes:
+    """`text` with `new` in place of each of `old`, behind as many more slashes as keep the length."""
+
+    def replaced(match: re.Match[bytes]) -> bytes:
+        if len(new) > len(match[0]):
+            raise CannotRelocate(f"holds the prefix in {len(match[0])} bytes, and needs {len(new)}")
+        return new.rjust(len(match[0]), b"/")
+
+    for prefix in old:
+        text = pattern(prefix, slashes=True).sub(replaced, text)
+    return text
+
+
+def zip_archive(content: bytes | mmap.mmap) -> tuple[int, list[tuple[int, int]]] | None:
+    """Where the zip archive at the end of `content` begins, and its fields that count from the start of `content`.
+
+    A field is (position, bytes). An archive that counts from its own start has none. None without an archive. Source:
+    PKWARE's APPNOTE.TXT, 4.3.12 to 4.3.16 and 4.5.3.
+    """
+    end = content.rfind(b"PK\5\6", max(0, len(content) - 22 - 0xFFFF))
+    try:
+        if end < 0 or end + 22 + struct.unpack_from("<H", content, end + 20)[0] != len(content):
+            return None
+        size, offset = struct.unpack_from("<II", content, end + 12)
+        fields = [(end + 16, 4)]
+        if content[end - 20 : end - 16] == b"PK\6\7" and content[end - 76 : end - 72] == b"PK\6\6":
+            size, offset = struct.unpack_from("<QQ", content, end - 36)
+            in_both = struct.unpack_from("<I", content, end + 16)[0] == offset
+            fields = [(end - 12, 8), (end - 28, 8), *(fields if in_both else ())]
+            end -= 76
+        at = end - size
+        before = at - offset
+        if before < 0 or at < 0:
+            return None
+        first = offset
+        while at < end:
+            if content[at : at + 4] != b"PK\1\2":
+                return None
+            name, extra, note = struct.unpack_from("<HHH", content, at + 28)
+            field = _local_offset(content, at, at + 46 + name, extra)
+            fields.append(field)
+            first = min(first, int.from_bytes(content[field[0] : field[0] + field[1]], "little"))
+            at += 46 + name + extra + note
+    except struct.error:
+        return None
+    return first + before, [] if before else fields
+
+
+def _local_offset(content: bytes | mmap.mmap, entry: int, extra: int, size: int) -> tuple[int, int]:
+    """The field of a directory's entry that says where its file is."""
+    packed, unpacked = struct.unpack_from("<II", content, entry + 20)
+    (offset,) = struct.unpack_from("<I", content, entry + 42)
+    at = extra
+    while offset == 0xFFFFFFFF and at + 4 <= extra + size:
+        kind, length = struct.unpack_from("<HH", content, at)
+        if kind == 1:
+            return at + 4 + 8 * (packed == 0xFFFFFFFF) + 8 * (unpacked == 0xFFFFFFFF), 8
+        at += 4 + length
+    return entry + 42, 4
+
+
+def moved_fields(content: bytes | mmap.mmap, fields: Iterable[tuple[int, int]], by: int) -> list[tuple[int, bytes]]:
+    """The `fields` of a zip archive, each with `by` added, as (position, bytes)."""
+    result = []
+    for at, size in fields:
+        value = int.from_bytes(content[at : at + size], "little") + by
+        if not 0 <= value < 1 << 8 * size:
+            raise CannotRelocate(f"holds a zip archive that cannot move by {by} bytes")
+        result.append((at, value.to_bytes(size, "little")))
+    return sorted(result)
+
+
+def moved(content: bytes, start: int, fields: Iterable[tuple[int, bytes]]) -> bytes:
+    """`content`, which begins at `start`, with the bytes of `fields` at their positions."""
+    parts = []
+    at = 0
+    for position, value in fields:
+        parts += [content[at : position - start], value]
+        at = position - start + len(value)
+    return b"".join([*parts, content[at:]])
+
+
+def _rewrite_text(content: bytes, old: bytes, new: bytes) -> bytes:
     find = pattern(old)
     first, end, rest = content.partition(b"\n")
     return _shebang(first, find, old, new) + end + find.sub(lambda _: new, rest)
