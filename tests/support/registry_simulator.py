@@ -430,8 +430,10 @@ class _Handler(BaseHTTPRequestHandler):
         out = self.wfile
         if fault.drip_head:
             self.wfile = cast("io.BufferedIOBase", _Dripping(out, fault.drip_head))
-        self.end_headers()
-        self.wfile = out
+        try:
+            self.end_headers()
+        finally:
+            self.wfile = out  # the server closes it, also after a client that did not wait
         if fault.drip:
             _Dripping(out, fault.drip).write(body)
         elif self.command != "HEAD":
