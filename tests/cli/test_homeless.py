@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.cli.main import main
+from support.engines import need_root
 from support.published import publish
 from support.registry_simulator import PASSWORD, USER, RegistrySimulator
 
@@ -61,7 +62,9 @@ def test_a_registry_is_asked_without_credentials(here: Path, capsys: pytest.Capt
     assert os.listdir(here) == []
 
 
+@pytest.mark.root  # the store of any other user is another's for this one
 def test_a_store_needs_a_name(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need_root()
     reference = publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n"}])
     error = printed(capsys, "pull", reference, code=1)
     assert error == "lamella: no home folder for a store; set HOME, or LAMELLA_STORE to a folder of your own\n"

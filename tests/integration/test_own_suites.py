@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import tars
 from support.conda import conda_environment, conda_package, python_package
 from support.engines import need_root
 from support.installed import base_python, uv
@@ -63,7 +64,7 @@ def suite_of(package: str, folder: Path) -> str:
     subprocess.run([sys.executable, "-m", "pip", "download", *options, package], check=True)
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tars.extract(tar, folder)
     return f"{folder}/{archive.name.removesuffix('.tar.gz')}/tests"
 
 

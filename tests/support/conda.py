@@ -144,7 +144,10 @@ def _small_library() -> list[str]:
         "print(*(each.__file__ for each in sys.modules.values() if getattr(each, '__file__', None)), sep='\\n')"
     )
     command = [base_python(), "-I", "-c", program]
-    return sorted(set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()))
+    files = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    # Not those of dist-packages, which Debian's Python imports at its start.
+    library = sysconfig.get_path("stdlib") + os.sep
+    return sorted({os.path.normpath(each) for each in files if os.path.normpath(each).startswith(library)})
 
 
 def _path(path: str, data: bytes, kind: str = "hardlink") -> dict[str, object]:

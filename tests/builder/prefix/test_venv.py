@@ -14,6 +14,9 @@ from lamella.builder.scanning.scan import scan
 from support.installed import base_python, venv
 from support.scanned import SITE, file, findings, package, paths
 
+SITE_OF_DEBIAN = SITE.replace("site-packages", "dist-packages")
+"""Below `local/`: the folder of pip's installations with Debian's Python, outside venvs."""
+
 
 def configuration(prefix: Path) -> str:
     """Text of the pyvenv.cfg that ships."""
@@ -63,7 +66,7 @@ def test_venv_stays_isolated_from_the_users_packages_on_a_node(tmp_path: Path, h
     node = assembled(venv(tmp_path / "env"), tmp_path / "node")
     said = sites(node, home)
     assert (said["prefix"], said["base_prefix"], said["user_site"]) == (str(node), str(node), False)
-    assert said["purelib"] == str(node / SITE)
+    assert os.path.realpath(str(said["purelib"])) in {str(node / SITE), str(node / "local" / SITE_OF_DEBIAN)}
     assert str(home) not in str(said["path"])
 
 
@@ -73,7 +76,8 @@ def test_venv_with_system_packages_reads_the_users_after_its_own_on_a_node(tmp_p
     assert said["user_site"] is True
     search = said["path"]
     assert isinstance(search, list)
-    assert search.index(str(node / SITE)) < search.index(str(home / ".local" / SITE))
+    real = [os.path.realpath(each) for each in search]
+    assert real.index(str(node / SITE)) < real.index(str(home / ".local" / SITE))
 
 
 @pytest.mark.parametrize(("value", "ships"), [("false", "false"), ("no", "false"), ("true", "true"), (None, "true")])

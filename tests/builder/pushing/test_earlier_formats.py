@@ -24,7 +24,7 @@ PUSHED = {2: "51038e75af3283df8a3cdb053b4c057464aca5a8d532e0585aeadf9e3acdff97"}
 def layout(tmp_path: Path) -> Path:
     """A folder for layouts, in which `format-2` is one of that format."""
     with tarfile.open(FORMATS / "format-2.tar.gz") as tar:
-        tar.extractall(tmp_path / "format-2", filter="data")
+        tars.extract(tar, tmp_path / "format-2")
     return tmp_path / "format-2"
 
 

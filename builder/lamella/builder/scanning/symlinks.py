@@ -166,6 +166,9 @@ def _add_recorded(path: str, source: str, targets: LinkTargets, resolved: Resolv
     except OSError:
         return  # reported as missing
     if stat.S_ISREG(seen.st_mode):
+        if not os.access(real, os.R_OK):
+            _leave_out(FoundFile(path, real, seen), real, "which this user can't read", resolved)
+            return
         hashes = targets.hashes(path, real)
         if hashes is not None:
             resolved.expected[path] = hashes
