@@ -55,6 +55,12 @@ def test_where_a_text_is_cut_into_chunks_does_not_show(whole: bytes, cuts: list[
     assert text(*chunks, rest) == text(whole)
 
 
+@pytest.mark.parametrize("whole", [b"/mnt/srv/env/x", b"-L/srv/env/lib", b"/srv/env2", b"file:///srv/env", b"/srv/env"])
+def test_each_cut_of_a_text_into_two_chunks_gives_the_same(whole: bytes) -> None:
+    whole = whole.center(100)
+    assert {text(whole[:cut], whole[cut:]) for cut in range(len(whole))} == {text(whole)}
+
+
 def test_a_string_in_a_binary_keeps_its_length_and_ends_in_more_nuls() -> None:
     before = b"\x7fELF\0\0/home/me/work/env/lib\0next\0"
     after = binary(before)
@@ -71,6 +77,18 @@ def test_a_string_grows_into_the_room_that_a_placeholder_left() -> None:
     before = b"\0/srv/env/lib" + bytes(30) + b"next\0"
     after = binary(before, target=b"/opt/environments/one")
     assert after == (b"\0/opt/environments/one/lib").ljust(len(before) - 5, b"\0") + b"next\0"
+
+
+def test_a_string_that_grows_keeps_a_nul_at_its_end() -> None:
+    target, longer = b"/opt/environments/one", len(b"/opt/environments/one") - len(b"/srv/env")
+    assert binary(b"\0/srv/env/lib" + bytes(longer + 1) + b"next\0", target=target) == b"\0" + target + b"/lib\0next\0"
+    with pytest.raises(CannotBuild, match="no room for /opt/environments/one"):
+        binary(b"\0/srv/env/lib" + bytes(longer) + b"next\0", target=target)
+
+
+def test_a_string_without_a_placeholder_does_not_grow() -> None:
+    with pytest.raises(CannotBuild, match="no room for /opt/environments/one"):
+        binary(b"\0/srv/env/lib" + bytes(30) + b"next\0", target=b"/opt/environments/one", padded=False)
 
 
 def test_a_prefix_that_does_not_fit_a_binary_is_refused_by_the_files_name() -> None:

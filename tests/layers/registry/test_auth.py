@@ -13,6 +13,8 @@ from lamella.layers.registry.auth import Challenge, challenges
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.response import login_advice
 from lamella.layers.registry.retry import Patience
+from lamella.layers.trust import Trust
+from support.authority import authority
 from support.distribution import distribution
 from support.homes import auth_of, fresh_home, know
 from support.published import blob, push_image
@@ -210,6 +212,47 @@ def test_a_hostile_token_server_is_refused(
     ]
     with pytest.raises(Denied, match=f"{why}.*refused as hostile"):
         registry.resolve("v1")
+
+
+def test_a_token_server_without_https_gets_no_credentials_for_a_registry_with_https(
+    simulator: RegistrySimulator, home: Path, tmp_path: Path
+) -> None:
+    issued = authority(tmp_path)
+    other = RegistrySimulator()
+    other.auth = "bearer"
+    with other.serving(issued.server) as registry_with_tls:
+        know(home, other.host, KNOWN)
+        realm = f'Bearer realm="http://{simulator.host}/token",service="tests"'
+        other.faults = [Fault("GET .*/manifests/", 1, 401, {"WWW-Authenticate": realm})]
+        registry = Registry(registry_with_tls.host, "team/envs", trust=Trust(ca_file=issued.certificate))
+        with pytest.raises(Denied, match=r"http://.*/token' is not an HTTPS URL; refused as hostile"):
+            registry.resolve("v1")
+        registry.close()
+    assert simulator.requests == []
+
+
+def test_a_token_server_with_a_query_of_its_own_gets_it_back(simulator: RegistrySimulator, registry: Registry) -> None:
+    manifest = push_image(registry, [b"content"], "v1")
+    simulator.auth = "bearer"
+    realm = f'Bearer realm="http://{simulator.host}/token?tenant=7",service="tests"'
+    simulator.faults = [Fault("GET .*/manifests/", 1, 401, {"WWW-Authenticate": realm})]
+    assert registry.resolve("v1") == manifest.descriptor
+    [asked] = simulator.asked("GET /token")
+    assert asked.path.startswith("/token?tenant=7&service=tests&")
+
+
+def test_credentials_that_are_refused_later_are_sent_once(
+    simulator: RegistrySimulator, registry: Registry, home: Path
+) -> None:
+    manifest = push_image(registry, [b"content"], "v1")
+    simulator.auth = "basic"
+    know(home, simulator.host, KNOWN)
+    assert registry.resolve("v1") == manifest.descriptor
+    simulator.requests.clear()
+    simulator.faults = [Fault(".*", 9, 401, {"WWW-Authenticate": 'Basic realm="tests"'})]
+    with pytest.raises(Denied, match="refuses the credentials for team/envs v1"):
+        registry.resolve("v1")
+    assert len(simulator.requests) == 1
 
 
 def test_credentials_stay_with_their_host(simulator: RegistrySimulator, registry: Registry, home: Path) -> None:
