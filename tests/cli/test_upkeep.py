@@ -329,3 +329,42 @@ def test_df_shows_what_gc_frees(node: Node, tmp_path: Path) -> None:
     assert "lamella gc --older-than 30d frees 0 B, lamella gc --all " in shown
     freed = node.json("gc", "--all", "--yes")
     assert freed["freed"]["bytes"] == document["store"]["reclaimable"]
+
+
+def test_untag_and_gc_free_a_layout_folder(node: Node) -> None:
+    blobs = node.layout / "blobs/sha256"
+    before = len(list(blobs.iterdir()))
+    assert node("untag", f"oci:{node.layout}:v1", "--dry-run").stdout == f"{node.reference}\n"
+    removed = node.json("untag", node.reference)
+    assert (
+        removed
+        == {
+            "reference": node.reference,
+            "dry_run": False,
+            "manifest_deleted": False,
+            "other_tags": [],
+        }
+        | removed
+    )
+    assert node("tags", f"oci:{node.layout}").stdout == ""
+    young = node("gc", f"oci:{node.layout}")
+    assert f"kept {before} blobs without a tag that may belong to a running push" in young.stderr
+    assert len(node.json("gc", f"oci:{node.layout}", "--older-than", "0s")["freed"]["blobs"]) == before
+    assert list(blobs.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("gc", "oci:layout:v1"), "gc oci:layout:v1: not an OCI layout folder; write oci:FOLDER, without a tag"),
+        (("gc", "localhost:5000/team/envs"), "not an OCI layout folder; write oci:FOLDER"),
+        (("gc", "oci:layout", "--keep", "1GB"), "--keep: not for an OCI layout folder; use --older-than or --all"),
+        (("gc", "oci:layout", "--all"), "confirm with --yes"),
+    ],
+)
+def test_gc_of_anything_but_a_layout_folder_is_a_usage_error(
+    node: Node, arguments: tuple[str, ...], message: str
+) -> None:
+    done = node(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr

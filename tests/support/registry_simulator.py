@@ -94,6 +94,8 @@ class RegistrySimulator:
         self.mounts = True
         self.checks = True
         """Whether a manifest is refused if what it names is not there."""
+        self.deletes_tags = self.deletes_manifests = True
+        """Whether it deletes by tag, as the specification has it, and by digest, as docker-registry does on request."""
         self.largest_request = 1 << 40
         """Bytes that one upload request may have; more is answered 413."""
         self.least_part = 0
@@ -248,7 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = re.match(r"/v2/(.+)/(blobs|manifests|tags|referrers)/", path)
         if not found:
             return ""
-        return f"repository:{found[1]}:{'pull' if self.command in {'GET', 'HEAD'} else 'pull,push'}"
+        actions = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
+        return f"repository:{found[1]}:{actions.get(self.command, 'pull,push')}"
 
     def _give_token(self, query: Mapping[str, list[str]]) -> None:
         registry = self.registry
@@ -296,8 +299,26 @@ class _Handler(BaseHTTPRequestHandler):
         if digest not in registry.manifests.get(repository, {}):
             self._fail(404, "MANIFEST_UNKNOWN")
             return
+        if self.command == "DELETE":
+            self._delete_manifest(repository, name, digest)
+            return
         media_type, content = registry.manifests[repository][digest]
         self._answer(200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, content)
+
+    def _delete_manifest(self, repository: str, name: str, digest: str) -> None:
+        registry = self.registry
+        if not registry.deletes_manifests:
+            self._fail(405, "UNSUPPORTED")
+        elif ":" not in name and not registry.deletes_tags:
+            self._fail(400, "DIGEST_INVALID")
+        else:
+            with registry.lock:
+                if ":" in name:
+                    del registry.manifests[repository][digest]
+                tags = registry.tags.get(repository, {})
+                for tag in [tag for tag, named in tags.items() if tag == name or (":" in name and named == digest)]:
+                    del tags[tag]
+            self._answer(202)
 
     def _take_manifest(self, repository: str, name: str, content: bytes) -> None:
         registry = self.registry

@@ -24,7 +24,7 @@ _PACKAGES = "use lamella scan for an environment on this disk, or lamella inspec
 _STATE = "use lamella mount or lamella umount; Lamella has no daemon and no containers"
 _TAG = "use lamella copy SOURCE DESTINATION, which uploads nothing within a registry"
 _SETTINGS = "write LAMELLA_* variables or ~/.config/lamella/config.toml; see lamella help"
-_DELETE = "delete the tag with the registry's own tools; lamella gc frees layers on this machine"
+_DELETE = "use lamella untag REFERENCE for a tag in a registry; lamella gc frees layers on this machine"
 _VERBS = {
     _INSTALLERS: "install add create update upgrade remove uninstall lock init pip tool global self env venv python",
     _SHELL: "shell exec activate deactivate shell-hook attach-shell sh bash",
@@ -36,7 +36,7 @@ _VERBS = {
     _STATE: "ps start stop restart kill logs container containers images image top",
     _TAG: "tag retag rename mv move promote",
     _SETTINGS: "config settings set",
-    _DELETE: "rmi rm delete untag",
+    _DELETE: "rmi rm delete",
     "use lamella inspect REFERENCE": "info manifest history digest layers describe cat",
     "use lamella tags REPOSITORY": "search catalog repo repository repositories discover",
     "use lamella push --sign KEY REFERENCE": "sign",

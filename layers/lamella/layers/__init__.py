@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from lamella.layers.published.preflight import unmet_needs
     from lamella.layers.published.shared_layers import SharedLayers
     from lamella.layers.published.tagged import tags
+    from lamella.layers.published.untag import Untagged, untag
     from lamella.layers.published.validate import Fault, VerifiedReference, verify_reference
     from lamella.layers.pulling.pull import Pulled, PullPlan, pull
     from lamella.layers.registry.login import login, logout, registry_name
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from lamella.layers.store.store import Store
     from lamella.layers.trust import Trust
     from lamella.layers.upkeep.gc import Freed, gc
+    from lamella.layers.upkeep.layout_gc import FreedBlobs, gc_layout
     from lamella.layers.upkeep.usage import StoredEnvironment, StoreUsage, disk_usage, stored_environments
     from lamella.layers.upkeep.verify import Damage, Verified, verify
 
@@ -81,6 +83,7 @@ __all__ = [
     "FetchedFile",
     "Finding",
     "Freed",
+    "FreedBlobs",
     "Inspection",
     "InvalidContent",
     "InvalidReference",
@@ -115,6 +118,7 @@ __all__ = [
     "Unreachable",
     "UnsafeLayer",
     "Unsupported",
+    "Untagged",
     "Verified",
     "VerifiedReference",
     "__version__",
@@ -126,6 +130,7 @@ __all__ = [
     "export",
     "fetch",
     "gc",
+    "gc_layout",
     "inspect",
     "login",
     "logout",
@@ -143,6 +148,7 @@ __all__ = [
     "tags",
     "umount",
     "unmet_needs",
+    "untag",
     "verify",
     "verify_reference",
     "verify_signature",
@@ -171,6 +177,7 @@ _NAMES_OF_MODULES = {
     "published.preflight": "unmet_needs",
     "published.shared_layers": "SharedLayers",
     "published.tagged": "tags",
+    "published.untag": "Untagged untag",
     "published.validate": "Fault VerifiedReference verify_reference",
     "pulling.pull": "PullPlan Pulled pull",
     "registry.login": "login logout registry_name",
@@ -180,6 +187,7 @@ _NAMES_OF_MODULES = {
     "store.store": "Store",
     "trust": "Trust",
     "upkeep.gc": "Freed gc",
+    "upkeep.layout_gc": "FreedBlobs gc_layout",
     "upkeep.usage": "StoredEnvironment StoreUsage disk_usage stored_environments",
     "upkeep.verify": "Damage Verified verify",
 }

@@ -50,6 +50,7 @@ class OciLayout:
         self._folder = os.path.abspath(folder)
         self._create = create
         self._whole = False
+        self._relied_on: set[Digest] = set()
         self._new = create and not os.path.lexists(self._folder)
         if self._new:
             return
@@ -73,7 +74,10 @@ class OciLayout:
     def exists(self, descriptor: Descriptor) -> bool:
         """See `Pusher`. A file of another size is not the content: a push replaces it."""
         try:
-            return os.stat(self._blob(descriptor.digest)).st_size == descriptor.size
+            if os.stat(self._blob(descriptor.digest)).st_size != descriptor.size:
+                return False
+            self._relied_on.add(descriptor.digest)
+            return True
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -95,6 +99,7 @@ class OciLayout:
             os.makedirs(self._folder, exist_ok=True)
             with contextlib.closing(content()) as stream:
                 self._write(blob, lambda file: _copy_verified(stream, file, descriptor))
+            self._relied_on.add(descriptor.digest)
             self._make()
             if tag:
                 self._tag(descriptor, tag)
@@ -109,7 +114,7 @@ class OciLayout:
         """See `Resolver`."""
         if ":" in name:
             return self._by_digest(Digest.parse(name))
-        entries = self._entries()
+        entries = self.entries()
         named = [entry for entry in entries if _tag_of(entry) == name]
         if not named:
             raise NotFound(f"{self._folder}: no tag {name!r} in the layout; {listed(_tags(entries))}")
@@ -118,11 +123,44 @@ class OciLayout:
 
     def tags(self) -> list[str]:
         """See `Resolver`."""
-        return _tags(self._entries())
+        return _tags(self.entries())
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:  # noqa: ARG002 - for none of them
         """See `Storage`. A layout has no referrers API: tags list attachments."""
         return None
+
+    def untag(self, tag: str) -> None:
+        """See `Remover`. `collect` frees the content."""
+        with self.changed() as index:
+            index["manifests"] = [entry for entry in index["manifests"] if _tag_of(entry) != tag]
+
+    def delete(self, digest: Digest) -> None:
+        """See `Remover`. `collect` frees the content."""
+        with self.changed() as index:
+            index["manifests"] = [entry for entry in index["manifests"] if entry.get("digest") != str(digest)]
+
+    @contextlib.contextmanager
+    def changed(self) -> Iterator[dict[str, Any]]:
+        """Change index.json: the block gets it under the layout's lock, and it is replaced if the block changed it.
+
+        Removes the remains of killed pushes. Raises `StoreError`.
+        """
+        try:
+            with self._locked():
+                index = self._index()
+                before = canonical_json(index)
+                yield index
+                if (after := canonical_json(index)) != before:
+                    self._write(os.path.join(self._folder, "index.json"), _writer(after))
+                    _sync_folder(self._folder)
+                self._sweep()
+        except OSError as error:
+            raise _failure(error, f"{self._folder}: cannot write to the layout") from error
+
+    @property
+    def folder(self) -> str:
+        """The absolute path."""
+        return self._folder
 
     def close(self) -> None:
         """Remove the folder if it was created here and every push failed; not before, since others may be under way."""
@@ -232,14 +270,20 @@ class OciLayout:
         entry["annotations"] = dict(descriptor.annotations) | {REF_NAME: tag}
         # Also what others wrote: after a power cut a tag must not name files that are gone.
         self._sync()
-        with self._locked():
-            index = self._index()
+        with self.changed() as index:
+            self._check_content()
             # Entries stay as they were written: other tools keep fields there that Descriptor does not know.
             others = [other for other in index["manifests"] if _tag_of(other) != tag]
             index["manifests"] = [*others, entry]
-            self._write(os.path.join(self._folder, "index.json"), _writer(canonical_json(index)))
-            _sync_folder(self._folder)
-            self._sweep()
+
+    def _check_content(self) -> None:
+        """Raise `NotFound` if content that this push wrote, or found here, was collected meanwhile."""
+        relied_on = tuple(self._relied_on)
+        # A name protects it from now on.
+        self._relied_on.difference_update(relied_on)
+        for digest in relied_on:
+            if not os.path.exists(self._blob(digest)):
+                raise NotFound(f"{digest}: removed from the layout {self._folder} by lamella gc; push again")
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -298,7 +342,8 @@ class OciLayout:
             )
         return document
 
-    def _entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[dict[str, Any]]:
+        """The entries of index.json as they are; `NotFound` before the first push."""
         # A first push that was killed leaves blobs without an index: the next one starts over.
         if not self._whole and not os.path.lexists(os.path.join(self._folder, "index.json")):
             raise NotFound(f"{self._folder}: no such OCI layout")
@@ -306,7 +351,7 @@ class OciLayout:
         return manifests
 
     def _by_digest(self, digest: Digest) -> Descriptor:
-        for entry in self._entries():
+        for entry in self.entries():
             if entry.get("digest") == str(digest):
                 return _without_tag(Descriptor.from_value(entry))
         # A child of an index: only its own bytes tell what it is.

@@ -9,14 +9,14 @@ from lamella.layers import policy
 
 if TYPE_CHECKING:
     from lamella.layers.oci.reference import Reference
-    from lamella.layers.oci.storage import Storage
+    from lamella.layers.oci.storage import EditableStorage
     from lamella.layers.registry.remembered import Notes
     from lamella.layers.trust import Trust
 
 
 def open_storage(
     reference: Reference, trust: Trust, *, create: bool = False, mirrors: bool = True, notes: Notes | None = None
-) -> Storage:
+) -> EditableStorage:
     """Open the storage that `reference` names. `create`: make a missing layout folder.
 
     Open without `mirrors` to write: a mirror can lag behind the registry, and the tag's digest decides what to write.

@@ -71,6 +71,12 @@ VERBS = {
         needs_linux=False,
         examples=("lamella copy localhost:5000/team/envs:v1 oci:images:v1",),
     ),
+    "untag": Verb(
+        "remove a tag from a registry or OCI layout folder",
+        "registry",
+        needs_linux=False,
+        examples=("lamella untag localhost:5000/team/envs:v1", "lamella untag --dry-run oci:images:v1"),
+    ),
     "attach": Verb(
         "attach files to an environment, as an OCI artifact",
         "registry",
@@ -141,7 +147,7 @@ VERBS = {
     "gc": Verb(
         "free space in the store; keep mounted layers",
         "node",
-        examples=("lamella gc --older-than 30d", "lamella gc --keep 20GB --dry-run"),
+        examples=("lamella gc --older-than 30d", "lamella gc --keep 20GB --dry-run", "lamella gc oci:images"),
     ),
     "completion": Verb(
         "print a script that completes lamella's command line in a shell",

@@ -1,4 +1,4 @@
-"""`lamella gc`: free space in the store or the layer cache, least recently used first."""
+"""`lamella gc`: free space in the store, the layer cache or an OCI layout folder."""
 
 from __future__ import annotations
 
@@ -22,8 +22,19 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
+    parser.add_argument(
+        "layout",
+        nargs="?",
+        metavar="oci:FOLDER",
+        help="free the blobs of this OCI layout folder that no tag leads to, instead of the store",
+    )
     parser.add_argument("--keep", metavar="SIZE", help="free layers until at most this much is left, such as 20GB")
-    parser.add_argument("--older-than", metavar="AGE", help="free layers unused for this long, such as 30d or 12h")
+    parser.add_argument(
+        "--older-than",
+        metavar="AGE",
+        help="free layers unused for this long, such as 30d or 12h; in an OCI layout folder, blobs written that long ago "
+        "(default there: 1d)",
+    )
     parser.add_argument(
         "--layer-cache", action="store_true", help="free built layers in the cache instead of the store"
     )
@@ -37,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Free space, and print the amount."""
     from lamella.layers import Store, gc
 
+    if arguments.layout:
+        return _layout(arguments)
     if not (arguments.all or arguments.keep or arguments.older_than):
         raise UsageError("gc: no limit; use --older-than 30d, --keep 20GB or --all")
     keep_bytes, older_than = 0 if arguments.all else size_of(arguments.keep), age_of(arguments.older_than)
@@ -65,6 +78,50 @@ def run(arguments: argparse.Namespace) -> int:
         if freed.in_use:
             remark(f"kept layers in use by {'; '.join(freed.in_use)}", quiet=arguments.quiet)
     return 0
+
+
+def _layout(arguments: argparse.Namespace) -> int:
+    from lamella.layers import Reference, gc_layout
+
+    for flag in ("keep", "layer_cache"):
+        if getattr(arguments, flag):
+            raise UsageError(f"--{flag.replace('_', '-')}: not for an OCI layout folder; use --older-than or --all")
+    parsed = Reference.parse(arguments.layout)
+    if not parsed.is_layout or parsed.digest or (parsed.tag and not _without_tag(arguments.layout, parsed.tag)):
+        raise UsageError(f"gc {quoted(arguments.layout)}: not an OCI layout folder; write oci:FOLDER, without a tag")
+    older_than = 0.0 if arguments.all else age_of(arguments.older_than)
+    limit = {} if older_than is None else {"older_than": older_than}
+    if _asks(arguments):
+        planned = gc_layout(parsed.folder, **limit, dry_run=True)
+        if not _agreed(f"free {size(planned.bytes)}, {counted(len(planned.digests), 'blob')} of {parsed.folder}?"):
+            return 1
+    freed = gc_layout(parsed.folder, **limit, dry_run=arguments.dry_run)
+    if arguments.json:
+        result_json(
+            {
+                "layout": parsed.folder,
+                "dry_run": arguments.dry_run,
+                "freed": {"blobs": [str(digest) for digest in freed.digests], "bytes": freed.bytes},
+                "removed_tags": list(freed.tags),
+                "recent": freed.recent,
+            }
+        )
+        return 0
+    would = "would free" if arguments.dry_run else "freed"
+    remark(
+        f"{would} {size(freed.bytes)}, {counted(len(freed.digests), 'blob')} of {parsed.folder}", quiet=arguments.quiet
+    )
+    if freed.recent:
+        remark(
+            f"kept {counted(freed.recent, 'blob')} without a tag that may belong to a running push; --older-than AGE "
+            "sets the limit (default: 1d)",
+            quiet=arguments.quiet,
+        )
+    return 0
+
+
+def _without_tag(text: str, tag: str) -> bool:
+    return tag == "latest" and not text.endswith(":latest")
 
 
 def _prune(arguments: argparse.Namespace, keep_bytes: int | None, older_than: float | None) -> int:

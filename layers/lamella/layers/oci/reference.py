@@ -46,6 +46,10 @@ class Reference:
         """The same place, pinned to `digest`."""
         return replace(self, digest=digest)
 
+    def at_tag(self, tag: str) -> Reference:
+        """The same repository or folder with `tag`, and no digest."""
+        return replace(self, tag=tag, digest=None)
+
     @classmethod
     def parse(cls, text: str) -> Reference:
         """`text` as a reference, with the tag `latest` if it names neither tag nor digest; else `InvalidReference`."""

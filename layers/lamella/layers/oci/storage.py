@@ -95,6 +95,23 @@ class Storage(ReadOnlyStorage, Pusher, Protocol):
         """Close all connections. Do not use the storage afterwards."""
 
 
+class Remover(Protocol):
+    """Takes names away. Content stays until the storage's own collection finds it without a name."""
+
+    def untag(self, tag: str) -> None:
+        """Remove the tag alone, and nothing that it names. Idempotent.
+
+        Raises `Unsupported` if the storage can't, `Denied`, `Unreachable`, `StoreError`.
+        """
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a manifest or index, with every tag that names it. Idempotent. Raises as `untag`."""
+
+
+class EditableStorage(Storage, Remover, Protocol):
+    """A storage whose names can be taken away, too."""
+
+
 class VerifiedReader:
     """Reads `stream` as what `descriptor` names: bounded by its size, its digest checked at its end, once.
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from lamella.layers.errors import InvalidContent
+from lamella.layers.oci.documents import Digest
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -15,6 +18,17 @@ _SHOWN = 10
 def is_derived(tag: str) -> bool:
     """Return whether `tag` was made of a digest, to find its attachments."""
     return bool(_DERIVED.match(tag))
+
+
+def subject_of(tag: str) -> Digest | None:
+    """The digest that `tag` was made of; None for a tag that people made."""
+    if not is_derived(tag):
+        return None
+    algorithm, _, rest = tag.partition("-")
+    try:
+        return Digest(algorithm, rest.partition(".")[0])
+    except InvalidContent:
+        return None
 
 
 def listed(tags: Iterable[str]) -> str:

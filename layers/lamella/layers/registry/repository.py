@@ -32,6 +32,7 @@ from lamella.layers.registry.endpoint import client_of, mirror_client
 from lamella.layers.registry.hosts import hosts_of
 from lamella.layers.registry.pages import pages
 from lamella.layers.registry.remembered import Remembered
+from lamella.layers.registry.response import reason_of
 from lamella.layers.registry.retry import Patience, patiently
 from lamella.layers.registry.upload import PART, SUCCESS, TooLarge, Upload, location_of, opened
 from lamella.layers.text import escaped
@@ -244,6 +245,28 @@ class Registry:
         except NotFound:
             return None
         return tuple(found)
+
+    def untag(self, tag: str) -> None:
+        """See `Remover`."""
+        from lamella.layers.registry.removal import untag
+
+        untag(self, self._name, tag, self._delete)
+
+    def delete(self, digest: Digest) -> None:
+        """See `Remover`."""
+        from lamella.layers.registry.removal import refused
+
+        if refusal := self._delete(str(digest)):
+            raise refused(self._name, refusal)
+
+    def _delete(self, name: str) -> str:
+        """Delete a manifest or tag; return why the registry does not delete it, or an empty string."""
+        from lamella.layers.registry.removal import REFUSED
+
+        target = f"/{self._repository}/manifests/{name}"
+        scopes = {f"repository:{self._repository}:delete,pull,push"}
+        with self._patiently("DELETE", target, SUCCESS | REFUSED | {404}, scopes=scopes) as response:
+            return reason_of(response) if response.status in REFUSED else ""
 
     def close(self) -> None:
         """See `Storage`."""

@@ -168,6 +168,11 @@ def failure_of(response: Response, what: str, login: str) -> LayersError:
     return InvalidContent(f"{host} answered {status} for {what}{reason}")
 
 
+def reason_of(response: Response) -> str:
+    """Return the status and the reason in the body of a refusal, and close it."""
+    return f"{response.status}{_reason(response)}"
+
+
 def _reason(response: Response) -> str:
     """Return the reason in an error's body, as ` (REASON)`, or an empty string."""
     content = b""
