@@ -129,7 +129,7 @@ class _Layer:
 
     def file(self, file: File) -> None:
         """Take any file or symlink, rewritten if necessary."""
-        path, target = _canonical_place(file)
+        path, target = canonical_place(file)
         if target != file.target:
             file = file._replace(target=target)
         rewritten = _rewritten(file, self._package, self._environment.prefixes, self._image_prefix)
@@ -195,7 +195,7 @@ def _check_name(path: str, package: Package) -> None:
         )
 
 
-def _canonical_place(file: File) -> tuple[str, str | None]:
+def canonical_place(file: File) -> tuple[str, str | None]:
     """Path and target of a header, in the folder that sysconfig names for a plain prefix.
 
     A venv has another folder for headers.

@@ -66,6 +66,7 @@ def answer(executable: str) -> str:
             "free_threaded": bool(built.get("Py_GIL_DISABLED")),
             "musl": "musl" in str(built.get("SOABI")),
             "debian": False,
+            "platlibdir": "lib",
             "certificates": [],
         }
     )

@@ -54,6 +54,7 @@ print(json.dumps({
     "free_threaded": bool(get("Py_GIL_DISABLED")),
     "musl": "musl" in (get("SOABI") or ""),
     "debian": debian,
+    "platlibdir": getattr(sys, "platlibdir", "lib"),
     "certificates": certificates,
 }))
 """
@@ -75,6 +76,8 @@ class InterpreterFacts:
     include: str
     debian: bool
     """Whether its site module looks for packages in dist-packages."""
+    platlibdir: str
+    """Folder in which it looks for its standard library: `lib`, or `lib64` on Fedora and openSUSE."""
     certificates: tuple[str, ...]
     """File and folder in which its OpenSSL looks for certificate authorities; empty if unknown."""
     platform: Platform
@@ -210,6 +213,7 @@ def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> I
         tuple(dict.fromkeys(said["libraries"])),
         said["include"],
         said["debian"],
+        said["platlibdir"],
         tuple(said["certificates"]),
         platform,
         compiler,

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.files.small_file import read_text
+from lamella.builder.prefix.linked_folders import linked_folders
 from lamella.builder.prefix.locate import SHARED
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Place(NamedTuple):
 def places(prefix: Prefix) -> tuple[Place, ...]:
     """Every folder with files of the environment, the most specific first."""
     found = [Place(spelling, "") for spelling in _own(prefix)]
+    for each in linked_folders(prefix.path, prefix.python.short):
+        found.append(Place(each.source, each.path))
+        if each.on_disk:
+            found.append(Place(os.path.join(prefix.path, each.on_disk), each.path))
     if prefix.kind == "venv":
         found += [Place(spelling, f"lib/python{prefix.python.short}") for spelling in _spellings(prefix.python.stdlib)]
         found += [

@@ -11,6 +11,7 @@ from lamella.builder.image import base as bases
 from lamella.builder.image import findings_report
 from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
 from lamella.builder.layer import layer_set
+from lamella.builder.layer.collisions import check_collisions
 from lamella.builder.layer.rules import Remembered
 from lamella.builder.pushing import destination
 from lamella.builder.pushing.belief import belief_of
@@ -86,7 +87,11 @@ class Resolved:
 
 
 def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Resolved:
-    """Compute the layers of `environment` and look them up in the cache. Reads the base image and the tag."""
+    """Compute the layers of `environment` and look them up in the cache. Reads the base image and the tag.
+
+    Raises `CannotBuild` if layers would collide.
+    """
+    check_collisions(environment.packages)
     base = _base(tools, environment, options)
     count = len(base.layers) if base else 0
     if count >= options.max_layers:

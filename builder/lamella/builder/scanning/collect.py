@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from lamella.builder.environment import LeftOut
 from lamella.builder.installed.conda import conda_packages, conda_skip
 from lamella.builder.installed.distributions import distributions
 from lamella.builder.installed.inventory import Inventory
@@ -14,19 +13,21 @@ from lamella.builder.local.code_roots import Installed
 from lamella.builder.local.editable_projects import find_editable_projects
 from lamella.builder.local.working_directory import find_local_package
 from lamella.builder.prefix import base_python
+from lamella.builder.prefix.linked_folders import linked_folders, walk_prefix
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.prefix.places import Place, in_environment, made_at, places
 from lamella.builder.prefix.sites import is_system, sites, user_base
 from lamella.builder.prefix.venv import isolation, venv_skip
-from lamella.builder.prefix.walk import FoundFile, Tree, find_file, walk
+from lamella.builder.prefix.walk import FoundFile, Tree
 from lamella.builder.scanning import symlinks
+from lamella.builder.scanning.borrowed_sites import visible
 from lamella.builder.scanning.link_targets import LinkTargets
+from lamella.builder.scanning.recorded_paths import by_real_path
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Mapping
 
-    from lamella.builder.installed.distributions import Distribution
     from lamella.builder.local.code_roots import LocalCode
     from lamella.builder.prefix.interpreter import Prefix
     from lamella.builder.prefix.sites import Site
@@ -58,18 +59,28 @@ def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
     gathered = _add_local(gathered, local, prefix)
     resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out, _link_targets(prefix, gathered))
     entries = {entry.path: entry for entry in resolved.entries}
-    if prefix.python.debian and base.entries:
-        # With its own interpreter, Debian's site module reads this folder.
-        path = f"{prefix.stdlib}/dist-packages"
-        entries[path] = FoundFile(path, prefix.python.stdlib, os.stat(prefix.python.stdlib), "site-packages")
+    for path, target in _second_names(prefix, entries) if base.entries else ():
+        entries[path] = FoundFile(path, prefix.python.stdlib, os.stat(prefix.python.stdlib), target)
         python.add(path)
     return gathered._replace(
         entries=entries,
+        conda=by_real_path(gathered.conda, entries, prefix.path, gathered.places),
+        pip=by_real_path(gathered.pip, entries, prefix.path, gathered.places),
         python=frozenset(python),
         left_out=[*gathered.left_out, *resolved.left_out],
         findings=[*gathered.findings, *resolved.findings],
         expected=resolved.expected,
     )
+
+
+def _second_names(prefix: Prefix, entries: Mapping[str, FoundFile]) -> Iterator[tuple[str, str]]:
+    """Links in the interpreter's layer, with their targets, to the folders that its Python looks for by other names."""
+    python = prefix.python
+    if python.debian:
+        # With its own interpreter, Debian's site module reads this folder.
+        yield f"{prefix.stdlib}/dist-packages", "site-packages"
+    if python.platlibdir != "lib" and not any(path.startswith(f"{python.platlibdir}/") for path in entries):
+        yield python.platlibdir, "lib"
 
 
 def _link_targets(prefix: Prefix, gathered: Inventory) -> LinkTargets:
@@ -134,15 +145,17 @@ def _users_own(prefix: Prefix, gathered: Inventory) -> list[Finding]:
 
 def _trees(prefix: Prefix) -> tuple[Tree, Tree]:
     """Files of the environment itself, and of its base interpreter."""
+    linked = linked_folders(prefix.path, prefix.python.short)
     if prefix.kind == "venv":
         where = frozenset({"", "bin", prefix.site_packages})
-        return walk(prefix.path, skip=venv_skip(prefix.path), only_in=where), base_python.borrowed(prefix.python)
+        own = walk_prefix(prefix.path, linked, venv_skip(prefix.path), where)
+        return own, base_python.borrowed(prefix.python)
     if is_system(prefix):
         return Tree([], []), base_python.borrowed(prefix.python)
     skip_stdlib = base_python.stdlib_skip(prefix.stdlib, sites=False)
     if prefix.kind == "plain":
-        return walk(prefix.path, skip=skip_stdlib), Tree([], [])
-    return walk(prefix.path, skip=conda_skip), Tree([], [])
+        return walk_prefix(prefix.path, linked, skip_stdlib), Tree([], [])
+    return walk_prefix(prefix.path, linked, conda_skip), Tree([], [])
 
 
 def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> Inventory:
@@ -156,25 +169,10 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
     entries = dict(gathered.entries)
     left_out, findings = list(gathered.left_out), list(gathered.findings)
     if site.borrowed:
-        # Python imports the distribution of the first folder; skip the files of one with the same name here.
-        earlier = {each.name: each for each in gathered.pip}
-        shadowed = [each for each in found if each.name in earlier]
-        found = [each for each in found if each.name not in earlier]
-        hidden = {file for each in shadowed for file in each.files or ()}
-        folders = tuple(f"{each.records}/" for each in shadowed)
-        for each in shadowed:
-            where = os.path.join(site.source, os.path.basename(each.records))
-            left_out.append(LeftOut(where, f"{each.name} {earlier[each.name].version} is imported before it"))
-        tree = walk(site.source, path, borrowed=True)
-        left_out += tree.left_out
-        for entry in tree.entries:
-            if entry.path in hidden or entry.path.startswith(folders):
-                left_out.append(LeftOut(entry.source, "a file of a distribution that another one hides"))
-            elif entry.path in entries:
-                left_out.append(LeftOut(entry.source, "another file is imported before it"))
-            else:
-                entries[entry.path] = entry
-        entries |= _scripts(found, site, entries)
+        borrowed = visible(site, path, found, gathered.pip, entries)
+        found = borrowed.distributions
+        entries |= borrowed.entries
+        left_out += borrowed.left_out
     brought = find_editable_projects(site, path, found, inside, cache_path)
     for replaced in brought.replaced:
         entries.pop(replaced, None)
@@ -221,15 +219,3 @@ def _folder(url: str) -> str:
     """Folder of a `file:` URL, resolved; empty for any other URL."""
     path = url.removeprefix("file://") if url.startswith("file://") else ""
     return os.path.realpath(path if os.path.exists(path) else unquote(path)) if path else ""
-
-
-def _scripts(found: Iterable[Distribution], site: Site, known: dict[str, FoundFile]) -> dict[str, FoundFile]:
-    """Files that the distributions of a borrowed folder record outside it: scripts, manual pages, data."""
-    scripts = {}
-    for each in found:
-        for path in each.files or [f"bin/{name}" for name in each.scripts]:
-            if path not in known and not path.startswith(("/", "..", "lib/")):
-                entry = find_file(path, os.path.join(site.root, path))
-                if entry:
-                    scripts[path] = entry
-    return scripts

@@ -11,6 +11,7 @@ from lamella.builder.files import elf
 from lamella.builder.files.private_keys import is_private_key
 from lamella.builder.files.secrets import KEY, REASONS, secret
 from lamella.builder.installed.distributions import normalised
+from lamella.builder.layer.collisions import collisions
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ def unnamable(packages: Iterable[Package]) -> list[Finding]:
         for file in package.files
         if "/.wh." in file.path or file.path.startswith(".wh.")
     ]
+
+
+def colliding(packages: Iterable[Package]) -> list[Finding]:
+    """One finding for each path at which layers would collide: a push of them is refused."""
+    return [Finding("error", "collision", each.owner.partition(" ")[0], str(each)) for each in collisions(packages)]
 
 
 def outside(owned: Iterable[FoundFile], places: Sequence[Place]) -> list[Finding]:

@@ -26,6 +26,7 @@ from lamella.builder.prefix.places import prefixes
 from lamella.builder.scanning.collect import collect
 from lamella.builder.scanning.exclusions import SYSTEM_LIBRARIES, UNREAD, unread, without
 from lamella.builder.scanning.findings import (
+    colliding,
     made_for,
     outside,
     secrets,
@@ -122,6 +123,7 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
             *system.findings,
             *unrewritten(packages, prefix.path, searched, options.image_prefix),
             *unnamable(packages),
+            *colliding(packages),
             *cramped(packages, searched, options.image_prefix),
             *unchecked(distributions, system.needs),
         ),

@@ -40,7 +40,7 @@ def resolve(
     `targets` allows it, or left out.
     """
     omitted = {item.path: item.reason for item in left_out}
-    folders: set[str] = set()
+    above: set[str] = set()
     resolved = Resolved([], [], [], {})
     for entry in entries.values():
         if entry.target is None:
@@ -49,8 +49,8 @@ def resolve(
         target, reason = None, None
         for inside in _candidates(entry, places):
             if inside not in entries:
-                folders = folders or set(_folders(entries))
-            if inside in entries or inside in folders:
+                above = above or set(folders(entries))
+            if inside in entries or inside in above:
                 target = posixpath.relpath(inside or ".", posixpath.dirname(entry.path) or ".")
                 break
             reason = reason or _omission(inside, omitted)
@@ -203,8 +203,8 @@ def _names(source: str, real: str) -> Iterator[str]:
     yield real
 
 
-def _folders(paths: Iterable[str]) -> Iterator[str]:
-    """Every parent folder of `paths`, including the prefix ("")."""
+def folders(paths: Iterable[str]) -> Iterator[str]:
+    """Yield every parent folder of `paths`, including the prefix ("")."""
     yield ""
     for path in {path.rpartition("/")[0] for path in paths}:
         folder = path

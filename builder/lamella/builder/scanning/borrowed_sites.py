@@ -1,0 +1,100 @@
+"""Merge a folder of packages outside the environment into it: only what Python imports from that folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamella.builder.environment import LeftOut
+from lamella.builder.local.shadowing import InstalledModules
+from lamella.builder.prefix.walk import FoundFile, find_file, walk
+from lamella.builder.scanning.symlinks import folders
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping, Sequence
+
+    from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.prefix.sites import Site
+
+
+class Visible(NamedTuple):
+    """Part of a folder of packages that Python imports."""
+
+    entries: dict[str, FoundFile]
+    """Files by path, with the scripts and data outside the folder."""
+    distributions: list[Distribution]
+    left_out: list[LeftOut]
+
+
+def visible(
+    site: Site,
+    path: str,
+    found: Sequence[Distribution],
+    earlier: Iterable[Distribution],
+    entries: Mapping[str, FoundFile],
+) -> Visible:
+    """Select from `site`, which belongs at `path`: `found` are its distributions.
+
+    `earlier` and `entries` are the distributions and files of the folders that Python searches before it.
+    """
+    first = {each.name: each for each in reversed([*earlier])}
+    shadowed = [each for each in found if each.name in first]
+    left_out = [
+        LeftOut(
+            os.path.join(site.source, os.path.basename(each.records)),
+            f"{each.name} {first[each.name].version} is imported before it",
+        )
+        for each in shadowed
+    ]
+    recorded = {file for each in shadowed for file in each.files or ()}
+    metadata = tuple(f"{each.records}/" for each in shadowed)
+    tree = walk(site.source, path, borrowed=True)
+    left_out += tree.left_out
+    above = set(folders(entries))
+    modules = InstalledModules(entries, path)
+    tops = os.listdir(site.source) if entries else []
+    hidden = {f"{path}/{top}" for top in tops if modules.of(f"{path}/{top}", os.path.join(site.source, top))}
+    kept: dict[str, FoundFile] = {}
+    gone: set[str] = set()
+    start = len(path) + 1
+    for entry in tree.entries:
+        if entry.path in recorded or entry.path.startswith(metadata):
+            left_out.append(LeftOut(entry.source, "a file of a distribution that another one hides"))
+            continue
+        top = path + "/" + entry.path[start:].partition("/")[0]
+        if top in hidden or entry.path in entries or _is_in_the_way(entry.path, entries, above):
+            left_out.append(LeftOut(entry.source, "another file is imported before it"))
+            gone.add(entry.path)
+        else:
+            kept[entry.path] = entry
+    ours = [_without(each, gone) for each in found if each.name not in first]
+    return Visible(kept | _scripts(ours, site, entries), ours, left_out)
+
+
+def _without(each: Distribution, gone: set[str]) -> Distribution:
+    if gone.isdisjoint(each.files or ()):
+        return each
+    return replace(each, files={path: digest for path, digest in (each.files or {}).items() if path not in gone})
+
+
+def _is_in_the_way(path: str, entries: Container[str], folders: Container[str]) -> bool:
+    """Whether `entries` have a folder at `path`, or a file or link above it."""
+    above = path.rpartition("/")[0]
+    while above and above not in folders:
+        if above in entries:
+            return True
+        above = above.rpartition("/")[0]
+    return path in folders
+
+
+def _scripts(found: Iterable[Distribution], site: Site, known: Container[str]) -> dict[str, FoundFile]:
+    """Files that the distributions of a borrowed folder record outside it: scripts, manual pages, data."""
+    scripts = {}
+    for each in found:
+        for path in each.files or [f"bin/{name}" for name in each.scripts]:
+            if path not in known and not path.startswith(("/", "..", "lib/")):
+                entry = find_file(path, os.path.join(site.root, path))
+                if entry:
+                    scripts[path] = entry
+    return scripts

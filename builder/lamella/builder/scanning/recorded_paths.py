@@ -1,0 +1,39 @@
+"""Find recorded files by their real paths: a record can name a file through a link, such as `lib64/…`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lamella.builder.prefix.places import in_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Sequence
+
+    from lamella.builder.installed.distributions import Distribution
+    from lamella.builder.prefix.places import Place
+
+
+def by_real_path(
+    found: Iterable[Distribution], entries: Container[str], prefix: str, places: Sequence[Place]
+) -> list[Distribution]:
+    """Return `found` with each recorded path that is not in `entries` replaced by its file's path, if it is there."""
+    folders: dict[str, str] = {}
+
+    def located(path: str) -> str:
+        folder, _, name = path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.realpath(os.path.join(prefix, folder))
+        here = in_environment(os.path.join(folders[folder], name), places)
+        return next((each for each in here if each in entries), path)
+
+    result = []
+    for each in found:
+        missing = [path for path in each.files or () if path not in entries and not path.endswith(".pyc")]
+        moved = {path: there for path in missing if (there := located(path)) != path}
+        kept = {path: digest for path, digest in (each.files or {}).items() if path not in moved} if moved else {}
+        for path, there in moved.items():
+            kept[there] = kept.get(there) or (each.files or {})[path]
+        result.append(replace(each, files=kept) if moved else each)
+    return result
