@@ -7,7 +7,6 @@ import re
 import shutil
 import struct
 import subprocess
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +21,7 @@ from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
 from support import tars
+from support.disks import disk, ext4, fill
 from support.engines import missing, need, need_root
 from support.people import NOBODY, as_user, folder_of
 from support.processes import forked
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.root
-
-
-@contextmanager
-def disk(where: Path, options: str) -> Iterator[None]:
-    """A file system of its own at `where`."""
-    need_root()
-    where.mkdir(exist_ok=True)
-    subprocess.run([need("mount"), "-t", "tmpfs", "-o", options, "tmpfs", where], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([need("umount"), where], check=True)
 
 
 @pytest.fixture
@@ -126,22 +114,6 @@ def test_a_disk_that_runs_full_at_any_stage_loses_nothing_and_the_next_command_s
     assert 0 < full < 12
 
 
-@contextmanager
-def ext4(where: Path, *, inodes: int) -> Iterator[None]:
-    """A small file system whose folders take few names a block."""
-    need_root()
-    where.mkdir()
-    image = where.with_suffix(".img")
-    subprocess.run(["truncate", "--size=16M", image], check=True)
-    subprocess.run([need("mkfs.ext4"), "-q", "-m", "0", "-b", "1024", "-N", str(inodes), image], check=True)
-    if subprocess.run([need("mount"), "-o", "loop", image, where], check=False, capture_output=True).returncode:
-        missing("no ext4 can be mounted from a file here: load the kernel's ext4 and loop modules")
-    try:
-        yield
-    finally:
-        subprocess.run([need("umount"), where], check=True)
-
-
 @pytest.mark.parametrize("inodes", [True, False])
 def test_gc_frees_layers_and_leftovers_of_a_crash_on_a_full_disk(tmp_path: Path, *, inodes: bool) -> None:
     layout = OciLayout(str(tmp_path / "layout"), create=True)
@@ -162,18 +134,6 @@ def test_gc_frees_layers_and_leftovers_of_a_crash_on_a_full_disk(tmp_path: Path,
 
         assert len(freed.layers) == 60
         assert os.listdir(f"{store.path}/partial") == []
-
-
-def fill(folder: Path, *, inodes: bool) -> None:
-    """Takes all the room of the disk, or its last inode."""
-    with suppress(OSError):
-        if inodes:
-            for number in range(2000):
-                (folder / f"file-{number}").touch()
-        else:
-            with (folder / "file").open("wb", buffering=0) as file:
-                while file.write(bytes(1 << 10)):
-                    pass
 
 
 def test_a_disk_without_inodes_is_full(tmp_path: Path, references: list[str]) -> None:

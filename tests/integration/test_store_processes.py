@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
 from support import tars
+from support.distribution import distribution
 from support.engines import need_root
 from support.processes import started
 from support.published import publish_layers
@@ -82,6 +83,30 @@ def test_a_verb_killed_at_any_moment_leaves_no_wrong_byte_and_can_be_repeated(
         need_root()
     result = killed(verb, tmp_path, stress.kills, 1)
     print(verb, result)
+    assert result["wrong"] == []
+    assert result["kills"] == stress.kills
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.parametrize("where", ["registry", "layout"])
+@pytest.mark.parametrize("verb", ["push", "copy"])
+def test_a_push_or_copy_killed_at_any_moment_leaves_no_wrong_byte_and_can_be_repeated(
+    tmp_path: Path, verb: str, where: str, stress: Stress
+) -> None:
+    data = tmp_path / "data"
+    with distribution(folder=str(data)) if where == "registry" else nullcontext("") as host:
+        place = f"{host}/team/envs" if host else f"oci:{data}"
+        ran = subprocess.run(
+            program("killed", verb, place, str(tmp_path), str(stress.kills), "1", str(data)),
+            cwd=TESTS,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    print(verb, where, result)
     assert result["wrong"] == []
     assert result["kills"] == stress.kills
 

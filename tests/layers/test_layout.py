@@ -198,11 +198,11 @@ def test_full_disk_is_reported_and_leaves_no_partial_files(tmp_path: Path) -> No
     subprocess.run([need("mount"), "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
     try:
         layout = OciLayout(str(disk / "layout"), create=True)
-        with pytest.raises(StoreError, match=r"/layout: cannot write sha256:.*: the disk is full; free some space"):
+        with pytest.raises(StoreError, match=r"/layout: cannot write sha256:.*: no space left on its disk; free some"):
             blob(os.urandom(1 << 20)).pushed(layout)
         assert files(disk) == []
         push_image(layout, [b"small"], "v1")
-        with pytest.raises(StoreError, match="the disk is full"):
+        with pytest.raises(StoreError, match="no space left on its disk"):
             push_image(layout, [os.urandom(1 << 20)], "v2")
         assert layout.tags() == ["v1"]
         assert not [name for name in files(disk) if "partial" in name]
@@ -447,3 +447,12 @@ def test_a_wait_for_another_push_ends_with_a_message(tmp_path: Path, monkeypatch
         with pytest.raises(StoreError, match=r": locked by another process for 0\.05 s; end it, then push again"):
             push_image(OciLayout(str(tmp_path)), [b"two"], "v2")
     push_image(OciLayout(str(tmp_path)), [b"two"], "v2")
+
+
+def test_a_reader_of_a_first_push_under_way_is_asked_to_wait(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    push_image(layout, [b"content"], "v1")
+    (tmp_path / "layout" / "oci-layout").unlink()
+    (tmp_path / "layout" / "index.json").unlink()
+    with pytest.raises(NotFound, match=r"layout: its first push has not ended; wait for it, or push again"):
+        OciLayout(str(tmp_path / "layout"))

@@ -1,11 +1,12 @@
 """Runs one verb again and again, each time in a process of its own that is killed at a random moment, and counts errors.
 
-    python -m support.killed VERB REFERENCE FOLDER KILLS SEED [LARGE]
+    python -m support.killed VERB REFERENCE FOLDER KILLS SEED [LARGE | DATA]
 
-VERB is pull, gc, export or mount. After each kill the store is verified, the verb is run once more to its end, and every byte
-of its result is compared. `LARGE`: the bytes from which a pull uses worker processes. Forks, since 200 interpreters would
-take a minute to start. Prints JSON: `kills`; `finished`, runs that ended before their kill; `between`, kills that left
-the result unfinished; `wrong`, a sentence for each wrong byte and each command that failed after a kill.
+VERB is pull, gc, export or mount, or push or copy, with the destination as REFERENCE, without a tag, and DATA, the folder of
+its blobs. After each kill the store or destination is verified, the verb is run once more to its end, and every byte of its
+result is compared. `LARGE`: the bytes from which a pull uses worker processes. Forks, since 200 interpreters would take a
+minute to start. Prints JSON: `kills`; `finished`, runs that ended before their kill; `between`, kills that left the result
+unfinished; `wrong`, a sentence for each wrong byte and each command that failed after a kill.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import time
 import traceback
 from abc import abstractmethod
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lamella.layers.errors import LayersError, MountError
+from lamella.layers.errors import LamellaError, MountError
 from lamella.layers.exporting.export import ExportOptions, export
 from lamella.layers.mounting.mount import MountOptions, mount, umount
 from lamella.layers.pulling import fetch
@@ -30,7 +32,7 @@ from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from lamella.layers.upkeep.verify import verify
-from support import tars
+from support import killed_writes, tars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +56,10 @@ class Verb(Protocol):
         """Whether the result is there in part."""
 
     @abstractmethod
+    def damage(self) -> Iterator[str]:
+        """Wrong bytes, at any moment."""
+
+    @abstractmethod
     def wrong(self) -> Iterator[str]:
         """The errors after a run to the end."""
 
@@ -74,6 +80,9 @@ class Pull:
 
     def is_between(self) -> bool:
         return 0 < len(self.layers & set(self.store.layers())) < len(self.layers)
+
+    def damage(self) -> Iterator[str]:
+        return (damage.reason for damage in verify(self.store).damaged)
 
     def wrong(self) -> Iterator[str]:
         if not self.layers <= set(self.store.layers()):
@@ -121,6 +130,9 @@ class Export:
     def is_between(self) -> bool:
         return os.path.isdir(self.path) and tars.snapshot(self.path) != self.expected
 
+    def damage(self) -> Iterator[str]:
+        return (damage.reason for damage in verify(self.store).damaged)
+
     def wrong(self) -> Iterator[str]:
         if tars.snapshot(self.path) != self.expected:
             yield "an export has other files"
@@ -153,6 +165,9 @@ class Mount:
     def is_between(self) -> bool:
         return os.path.lexists(self.target)
 
+    def damage(self) -> Iterator[str]:
+        return (damage.reason for damage in verify(self.store).damaged)
+
     def wrong(self) -> Iterator[str]:
         mount(self.reference, self.target, options=self.options, store=self.store)
         if tars.snapshot(self.target) != self.expected:
@@ -166,16 +181,23 @@ class Mount:
 
 
 VERBS: dict[str, type[Pull | Gc | Export | Mount]] = {"pull": Pull, "gc": Gc, "export": Export, "mount": Mount}
+WRITES: dict[str, type[killed_writes.Push | killed_writes.Copy]] = {
+    "push": killed_writes.Push,
+    "copy": killed_writes.Copy,
+}
 
 
 def main() -> None:
     """Kill as often as asked."""
-    name, reference, folder, kills, seed, *large = sys.argv[1:]
-    if large:
-        fetch.LARGE = int(large[0])
+    name, reference, folder, kills, seed, *more = sys.argv[1:]
     chance = random.Random(int(seed))
-    store = Store(f"{folder}/store")
-    verb: Verb = VERBS[name](reference, store, chance)
+    verb: Verb
+    if name in WRITES:
+        verb = WRITES[name](killed_writes.Destination(reference, Path(more[0])), Path(folder), chance)
+    else:
+        if more:
+            fetch.LARGE = int(more[0])
+        verb = VERBS[name](reference, Store(f"{folder}/store"), chance)
     durations = []
     for _ in range(6):
         verb.prepare()
@@ -196,11 +218,11 @@ def main() -> None:
         else:
             killed += 1
             between += verb.is_between()
-        wrong += [f"after a kill: {damage.reason}" for damage in verify(store).damaged]
+        wrong += [f"after a kill: {damage}" for damage in verb.damage()]
         try:
             verb.run()
-            wrong += [*verb.wrong(), *(f"at the end: {damage.reason}" for damage in verify(store).damaged)]
-        except (LayersError, OSError) as error:
+            wrong += [*verb.wrong(), *(f"at the end: {damage}" for damage in verb.damage())]
+        except (LamellaError, OSError) as error:
             wrong.append(f"{name} after a kill: {error!r}")
     print(json.dumps({"kills": killed, "finished": finished, "between": between, "wrong": wrong}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from lamella.builder.errors import CacheError
@@ -23,3 +24,10 @@ def cache_folder(chosen: str | None = None) -> str:
         remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
         raise CacheError(f"the cache {path}: {found}; {remedy} another cache with LAMELLA_CACHE")
     return path
+
+
+def cannot_write(path: str, what: str, error: OSError) -> CacheError:
+    """Return the error for `what` that could not be written to `path`, in the cache."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CacheError(f"{path}: no space left for {what}; free some, or set LAMELLA_CACHE to another disk")
+    return CacheError(f"{path}: {what} cannot be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own")

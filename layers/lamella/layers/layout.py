@@ -183,6 +183,8 @@ class OciLayout:
             begun = self._create and self._begun(names)
             # Another push may have finished the layout meanwhile.
             if not begun and not os.path.lexists(os.path.join(folder, "oci-layout")):
+                if names and self._begun(names):
+                    raise NotFound(f"{folder}: its first push has not ended; wait for it, or push again")
                 raise StoreError(f"{folder}: not an OCI layout, no file 'oci-layout' in it; use another folder")
             if begun:
                 return
@@ -482,8 +484,8 @@ def _without_tag(descriptor: Descriptor) -> Descriptor:
 
 def _failure(error: OSError, action: str) -> StoreError:
     advice = {
-        errno.ENOSPC: "the disk is full; free some space and push again; complete blobs are kept",
-        errno.EDQUOT: "the quota is used up; free some space and push again; complete blobs are kept",
+        errno.ENOSPC: "no space left on its disk; free some, then try again; complete blobs are kept",
+        errno.EDQUOT: "no space left in the quota; free some, then try again; complete blobs are kept",
         errno.EACCES: "permission denied; change the folder's permissions or name another",
         errno.EPERM: "permission denied; change the folder's permissions or name another",
         errno.EROFS: "the file system is read-only; name another folder",

@@ -12,11 +12,11 @@ import os
 import shutil
 import subprocess
 import sysconfig
-import tempfile
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import CannotBuild
+from lamella.builder.files.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 def patched(chunks: Iterable[bytes], name: str, *, rpath: str | None) -> Iterator[bytes]:
     """Set `rpath` as the DT_RPATH of an ELF file; with None, remove its absolute run paths instead."""
-    with tempfile.TemporaryDirectory(prefix="lamella-") as folder:
+    with scratch_folder() as folder:
         path = os.path.join(folder, "elf")
         with open(path, "wb") as out:
             out.writelines(chunks)

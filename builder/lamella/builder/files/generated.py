@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 
-from lamella.builder.errors import CacheError
+from lamella.builder.cache_folder import cannot_write
 
 
 def generated(cache_path: str, name: str, content: bytes) -> str:
@@ -21,7 +21,5 @@ def generated(cache_path: str, name: str, content: bytes) -> str:
             os.chmod(file.name, 0o644)
             os.replace(file.name, source)
     except OSError as error:
-        raise CacheError(
-            f"{source}: cannot be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
-        ) from None
+        raise cannot_write(cache_path, "the files that Lamella generates", error) from None
     return source

@@ -9,7 +9,6 @@ leftovers of a killed one.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -19,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from lamella.builder.cache_folder import cache_folder
+from lamella.builder.cache_folder import cache_folder, cannot_write
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import Digest
@@ -97,7 +96,7 @@ class LayerCache:
         except (FileNotFoundError, ValueError, KeyError, TypeError, InvalidContent):
             return None  # as good as absent: the layer is built again and replaces it
         except OSError as error:
-            raise _error(self.path, error, "read") from None
+            raise _unreadable(self.path, error) from None
 
     def blob_path(self, built: BuiltLayer) -> str | None:
         """Path of a layer's blob, or None if it is missing or incomplete."""
@@ -109,7 +108,7 @@ class LayerCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _error(self.path, error, "read") from None
+            raise _unreadable(self.path, error) from None
 
     def add(
         self, key: str, media_type: str, write: Callable[[BinaryIO], Packed], learned: Learned | None = None
@@ -156,7 +155,7 @@ class LayerCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _error(self.path, error, "read") from None
+            raise _unreadable(self.path, error) from None
 
     def keep_note(self, name: str, content: bytes) -> None:
         """Keep a few bytes for later pushes, of this process or another."""
@@ -168,7 +167,7 @@ class LayerCache:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise _error(self.path, error, "written") from None
+            raise cannot_write(self.path, "the layer cache", error) from None
         return folder
 
     def _note_path(self, name: str) -> str:
@@ -200,14 +199,14 @@ class LayerCache:
                 _sweep(folder)
             descriptor, path = tempfile.mkstemp(dir=folder)
         except OSError as error:
-            raise _error(self.path, error, "written") from None
+            raise cannot_write(self.path, "the layer cache", error) from None
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield stream, path
         except OSError as error:
             # Errors of the environment's files are translated by their readers: this one is the cache's.
-            raise _error(self.path, error, "written") from None
+            raise cannot_write(self.path, "the layer cache", error) from None
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -232,9 +231,7 @@ def _sweep(folder: str) -> None:
                 os.unlink(entry.path)
 
 
-def _error(path: str, error: OSError, done: str) -> CacheError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CacheError(f"{path}: no space left for the layer cache; free some, or set LAMELLA_CACHE to another disk")
+def _unreadable(path: str, error: OSError) -> CacheError:
     return CacheError(
-        f"{path}: the layer cache cannot be {done}: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
+        f"{path}: the layer cache cannot be read: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
     )

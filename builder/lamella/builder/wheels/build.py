@@ -5,6 +5,7 @@ Sources: PEP 517, PEP 518; reproducible-builds.org for SOURCE_DATE_EPOCH and GCC
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
+from lamella.builder.files.scratch import cannot_write_scratch
 from lamella.builder.files.secrets import secret_behind
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.project_files import top_of
@@ -63,6 +65,9 @@ def wheel(project: str, python: str, folder: str, without: str) -> str:
     finally:
         for used in (copy, isolated.folder):
             shutil.rmtree(used, ignore_errors=True)
+    # Of a backend's process there is only its message.
+    if os.strerror(errno.ENOSPC) in message:
+        raise cannot_write_scratch(OSError(errno.ENOSPC, message))
     raise BuilderError(
         f"no wheel of {project} can be built: {message.replace(copy, project).rstrip('.')}; correct the project, or push it as it is on disk, "
         "without --wheels"

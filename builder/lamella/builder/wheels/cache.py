@@ -16,12 +16,14 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.builder.errors import CacheError
+from lamella.builder.cache_folder import cannot_write
+from lamella.builder.files.scratch import scratch_folder
 from lamella.builder.wheels import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from lamella.builder.errors import CacheError
     from lamella.builder.files.read import FileContent
 
     Read = Callable[[Mapping[str, os.stat_result]], Mapping[str, FileContent]]
@@ -63,7 +65,7 @@ def built(project: str, python: str, tag: str, read: Read, cache_path: str) -> B
         return BuiltWheel(found, False)
     # Not in the cache: compilers' flags name the folder, and can't hold every name that a user's folder may have.
     with (
-        tempfile.TemporaryDirectory(prefix="lamella-", ignore_cleanup_errors=True) as scratch,
+        scratch_folder() as scratch,
         _partial(folder) as empty,
     ):
         path = build.wheel(project, python, scratch, cache)
@@ -82,7 +84,10 @@ def installed(wheel: str, prefix: str, short: str, unpack: Callable[[str], None]
     place = os.path.join(os.path.dirname(wheel), name)
     if not os.path.isdir(place):
         with _partial(os.path.dirname(os.path.dirname(wheel))) as empty:
-            unpack(empty)
+            try:
+                unpack(empty)
+            except OSError as error:
+                raise _error(os.path.dirname(os.path.dirname(wheel)), error) from None
             _keep(empty, place)
     return place
 
@@ -112,9 +117,7 @@ def _keep(folder: str, place: str) -> None:
 
 
 def _error(folder: str, error: OSError) -> CacheError:
-    return CacheError(
-        f"the cache of wheels {folder} can't be written: {error.strerror}; set LAMELLA_CACHE to a folder of your own"
-    )
+    return cannot_write(folder, "the cache of wheels", error)
 
 
 def _wheel_in(place: str) -> str:

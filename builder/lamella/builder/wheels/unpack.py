@@ -38,7 +38,8 @@ _PYTHON = b"#!python"
 def unpack(path: str, target: str, *, short: str, prefix: str) -> None:
     """Unpack the wheel at `path` into the folder `target`, for Python `short` (such as 3.12) at `prefix`.
 
-    Raises `BuilderError` if the wheel is damaged, leads out of the environment or has an unsupported Wheel-Version.
+    Raises `BuilderError` if the wheel is damaged, leads out of the environment or has an unsupported Wheel-Version, and
+    `OSError` if a file can't be read or written.
     """
     try:
         with Archive(path) as archive:
@@ -46,7 +47,7 @@ def unpack(path: str, target: str, *, short: str, prefix: str) -> None:
             # Names alone: the archive compares each file's hash as it is read, so nothing is read twice.
             source.validate_record(validate_contents=False)
             install(source, _Destination(target, source.dist_info_dir.partition("-")[0], short, prefix), {})
-    except (InstallerError, WheelError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+    except (InstallerError, WheelError, zipfile.BadZipFile, ValueError, KeyError) as error:
         # InvalidWheelSource carries the source before its reason; a KeyError is zipfile's for a missing member.
         reason = error.args[-1] if isinstance(error, (InstallerError, KeyError)) and error.args else error
         raise BuilderError(
