@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lamella.layers.errors import ExportError, MountError
 from lamella.layers.exporting import activate_script, archive
-from lamella.layers.mounting import link_tree, lowerdirs
+from lamella.layers.mounting import link_tree, lowerdirs, sources
 from lamella.layers.mounting.relocate import CannotRelocate, check_prefix, move
 from lamella.layers.progress import Silent
 from lamella.layers.running import activation
@@ -143,6 +143,8 @@ def export(
             inside = at if wanted in _WRITERS else environment.prefix
             folders = lowerdirs.for_prefix(store, environment, inside)
             more = _more(inside, folders)
+            if wanted != "squashfs" and not options.link:
+                more |= sources.checked(environment, folders)
             listed = archive.entries(folders, more, activate_script.LEFT_OUT)
             total = sum(_size(entry) for entry in listed)
             work = _work_folder(path, undo)

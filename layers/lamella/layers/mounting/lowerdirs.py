@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import MountError, UnsafeLayer
 from lamella.layers.mounting import link_tree as tree
+from lamella.layers.mounting import sources
 from lamella.layers.mounting.overlay import MAX_LOWERS
 from lamella.layers.mounting.relocate import CannotRelocate, check_path, lists, relocate
 from lamella.layers.store import derived
@@ -36,22 +37,27 @@ def folders(store: Store, environment: PublishedEnvironment) -> dict[Digest, str
     return {diff_id: folder for diff_id, folder in found.items() if folder}
 
 
-def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str) -> list[str]:
+def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str, *, writable: bool = False) -> list[str]:
     """The environment's folders, so that it works at `prefix`: if that differs from the image prefix, the topmost folder
-    holds the files that name the image prefix, rewritten. Raises `MountError` with the name of a file that can't be, and for
-    an invalid `prefix`.
+    holds the files that name the image prefix, rewritten. With `writable`, it holds the file by which edits show. Raises
+    `MountError` with the name of a file that can't be rewritten, and for an invalid `prefix`.
     """
     parts = folders(store, environment)
-    if prefix == environment.prefix:
+    more = sources.checked(environment, parts.values()) if writable else {}
+    if prefix == environment.prefix and not more:
         return merged(store, environment, parts)
     try:
         check_path(prefix)
-        listed = {diff_id: folder for diff_id, folder in parts.items() if lists(folder)}
+        moved = prefix != environment.prefix
+        listed = {diff_id: folder for diff_id, folder in parts.items() if moved and lists(folder)}
     except CannotRelocate as error:
         raise MountError(f"cannot relocate the environment to {prefix}: {error}") from error
-    if not listed:
+    if not listed and not more:
         return merged(store, environment, parts)
-    top = derived.make(store, f"relocated to {prefix}", tuple(listed), lambda target: _rewrite(listed, prefix, target))
+    # A tree is kept as long as its layers: without any to rewrite, it is the first one's.
+    made_of = tuple(listed) or tuple(parts)[:1]
+    kind = " ".join([f"relocated to {prefix}", *sorted(more)])
+    top = derived.make(store, kind, made_of, lambda target: _rewrite(listed, prefix, target, more))
     return [*merged(store, environment, parts, limit=MAX_LOWERS - 1), top]
 
 
@@ -120,7 +126,9 @@ def _looked_at(tree: str, prefix: str) -> tuple[str, str]:
     return (tree + prefix if stat.S_ISDIR(mode) else ""), ""
 
 
-def _rewrite(listed: Mapping[Digest, str], prefix: str, target: str) -> None:
+def _rewrite(listed: Mapping[Digest, str], prefix: str, target: str, more: Mapping[str, tuple[bytes, int]]) -> None:
+    for path, (content, mode) in more.items():
+        tree.put(target, path, content, mode)
     try:
         for folder in listed.values():
             relocate(folder, prefix, partial(tree.put, target))

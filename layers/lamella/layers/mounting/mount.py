@@ -117,7 +117,7 @@ def place(pulled: Pulled, target: str, options: MountOptions, *, store: Store, k
         _check_empty(state)
         if changes:
             _check_changes(known(), state, kernel)
-        folders = lowerdirs.for_prefix(store, pulled.environment, prefix)
+        folders = lowerdirs.for_prefix(store, pulled.environment, prefix, writable=bool(state.changes))
         new_changes = _topmost_missing(f"{changes}/upper") if changes else ""
         methods = (options.method,) if options.method else METHODS
         state = _trial(state, methods[0], folders)
