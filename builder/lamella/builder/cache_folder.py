@@ -7,15 +7,16 @@ import os
 
 from lamella.builder.errors import CacheError
 from lamella.layers import homes
+from lamella.layers.folders import named_folder
 from lamella.layers.permissions import stranger
 
 
 def cache_folder(chosen: str | None = None) -> str:
-    """`chosen`, else `$LAMELLA_CACHE`, else `lamella` in the user's cache folder. Absolute; not created.
+    """`chosen`, else the folder that `LAMELLA_CACHE` or a configuration file names, else the user's. Absolute; not created.
 
     Raises `CacheError` if others than this user and root can change it, since a push ships what it holds, and without a home.
     """
-    own = chosen or os.environ.get("LAMELLA_CACHE")
+    own = chosen or named_folder("cache")
     caches = homes.cache_folder()
     if not own and not caches:
         raise CacheError("no home folder for the cache; set HOME, or LAMELLA_CACHE to a folder of your own")

@@ -48,14 +48,8 @@ def files(folder: str, known: Collection[str]) -> tuple[File, ...]:
     return _project(folder, known), _user(known), machine
 
 
-def user_file() -> str:
-    """Return the path of the user's own settings; empty for a user without a home."""
-    folder = homes.config_folder()
-    return os.path.join(folder, "lamella", "config.toml") if folder else ""
-
-
 def _user(known: Collection[str]) -> File:
-    path = user_file()
+    path = homes.settings_file()
     content = _content(path, optional=False) if path else None
     if content is None:
         return File(path, {})
@@ -93,7 +87,7 @@ def _table(path: str, content: bytes) -> dict[str, Any]:
 def _projects_own(path: str, table: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
     for key in table:
         if (key in known and key not in PROJECT) or key in _ADMINISTRATORS:
-            own = f"{user_file()}, or in {MACHINE} for all users" if user_file() else MACHINE
+            own = f"{homes.settings_file()}, or in {MACHINE} for all users" if homes.settings_file() else MACHINE
             raise UsageError(f"{path}: {key}: not a project's setting; set it in {own}")
     _check_known(path, table, PROJECT, " in [tool.lamella]")
     if isinstance(included := table.get("include"), list):

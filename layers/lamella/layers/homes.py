@@ -28,6 +28,11 @@ def config_folder() -> str:
     return _folder("XDG_CONFIG_HOME", ".config")
 
 
+def settings_file() -> str:
+    """The file with this user's settings for Lamella, absolute; empty for a user without a home."""
+    return os.path.join(config_folder(), "lamella", "config.toml") if config_folder() else ""
+
+
 def runtime_folder() -> str:
     """The folder of this login's sockets and secrets, absolute; empty if there is none."""
     named = os.environ.get("XDG_RUNTIME_DIR", "")

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.folders import named_folder
 from lamella.layers.homes import cache_folder
 from lamella.layers.oci.documents import Digest
 from lamella.layers.permissions import stranger
@@ -33,14 +34,12 @@ _FOLDERS = ("layers", "partial", "documents", "locks", "leases", "holds")
 
 
 def default_path() -> str:
-    """LAMELLA_STORE, else /var/lib/lamella for root, else the user's cache folder; `StoreError` without one."""
-    if path := os.environ.get("LAMELLA_STORE"):
-        return os.path.abspath(path)
-    return own_path()
+    """The folder that `LAMELLA_STORE` or a configuration file names, else `own_path`. Raises `LayersError`."""
+    return named_folder("store") or own_path()
 
 
 def own_path() -> str:
-    """The store that is this user's whatever LAMELLA_STORE says; `StoreError` if the user has no home."""
+    """The store that is this user's own: /var/lib/lamella for root. Raises `StoreError` if the user has no home."""
     if os.geteuid() == 0:
         return "/var/lib/lamella"
     if not (caches := cache_folder()):
