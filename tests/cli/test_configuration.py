@@ -61,7 +61,7 @@ def test_a_cloned_repository_sets_neither_trust_nor_places(
     command = ["--", "tool"] if verb == "run" else []
     if verb == "run":
         monkeypatch.chdir(repository / "src")
-    assert main([verb, reference, *command]) == 2
+    assert main([verb, reference, *command]) == (125 if verb == "run" else 2)
     printed = capfd.readouterr()
     assert printed.err == (
         f"lamella: {repository}/pyproject.toml: {key}: not a project's setting; set it in {home}/config.toml, "
@@ -83,7 +83,7 @@ def test_a_doctored_store_in_a_cloned_repository_does_not_run(
     tool.write_text("#!/bin/sh\necho intruded\n")
     (repository / "pyproject.toml").write_text("[tool.lamella]\nstore = '.venv-cache'\n")
     run = ["run", "--json", "--quiet", "--require-signature", public, reference, "--", "tool"]
-    assert main(run) == 2
+    assert main(run) == 125
     (repository / "pyproject.toml").unlink()
     assert main(run) == 0
     printed = capfd.readouterr().out
@@ -102,7 +102,7 @@ def test_a_user_sets_everything_in_a_file_of_their_own(
     _, public = key_pair(tmp_path)
     # Relative paths are relative to the file.
     file = user_file(tmp_path, monkeypatch, store="mine", require_signature="../../ours.pub")
-    assert main(["pull", reference]) == 1
+    assert main(["pull", reference]) == 9
     assert "not signed; sign it with lamella push --sign KEY" in capsys.readouterr().err
     sign(reference, public.replace(".pub", ".pem"))
     assert main(["pull", reference]) == 0
@@ -200,10 +200,10 @@ def test_an_administrator_s_requirement_is_not_weakened(
         monkeypatch.setenv("LAMELLA_INSECURE", "1")
     for verb in ("pull", "run", "inspect"):
         command = ["--", "tool"] if verb == "run" else []
-        assert main([verb, *flags, reference, *command]) == 1
+        assert main([verb, *flags, reference, *command]) == (125 if verb == "run" else 9)
         assert f"not signed by the key in {required}, but by another" in capsys.readouterr().err
-        assert main([verb, *flags, "registry.invalid/team/envs:v1", *command]) == 1
+        assert main([verb, *flags, "registry.invalid/team/envs:v1", *command]) == (125 if verb == "run" else 10)
         assert "registry.invalid/team/envs: not in allowed-registries of" in capsys.readouterr().err
     administer(monkeypatch, tmp_path, insecure=False)
-    assert main(["inspect", *(flags or ["--insecure"]), "registry.invalid/team/envs:v1"]) == 1
+    assert main(["inspect", *(flags or ["--insecure"]), "registry.invalid/team/envs:v1"]) == 10
     assert "registry.invalid: plain HTTP is refused by" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def test_login_saves_no_password_in_the_working_directory(
     simulator.auth = "basic"
     with simulator.serving() as registry:
         monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD))
-        error = printed(capsys, "login", registry.host, "--username", USER, code=1)
+        error = printed(capsys, "login", registry.host, "--username", USER, code=4)
         assert registry.requests == []
     assert error == ("lamella: no home folder for credentials; set HOME, or DOCKER_CONFIG to a folder of your own\n")
     assert os.listdir(here) == []

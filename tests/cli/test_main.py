@@ -76,7 +76,7 @@ def test_a_verb_loads_no_other_verb() -> None:
 
 def test_an_option_may_stand_between_positional_arguments(tmp_path: Path) -> None:
     done = lamella("push", f"oci:{tmp_path}/layout:v1", "--max-layers", "7", f"{tmp_path}/absent", "--quiet")
-    assert done.returncode == 1
+    assert done.returncode == 12
     assert f"{tmp_path}/absent" in done.stderr
 
 
@@ -146,7 +146,7 @@ def test_an_invalid_command_line_exits_with_2(arguments: tuple[str, ...], words:
 )
 def test_a_usage_error_repeats_no_value_that_may_be_a_password(arguments: tuple[str, ...]) -> None:
     done = lamella(*arguments)
-    assert done.returncode in {1, 2}
+    assert done.returncode in {2, 125}
     assert done.stderr.count("\n") == 1
     assert "s3cret" not in done.stdout + done.stderr
 
@@ -207,9 +207,9 @@ def test_an_invalid_variable_exits_with_2_and_one_line() -> None:
     assert done.stderr == "lamella: LAMELLA_INSECURE perhaps: not a boolean; use true or false\n"
 
 
-def test_an_error_is_one_line_on_stderr_and_exit_code_1(tmp_path: Path) -> None:
+def test_an_error_is_one_line_on_stderr_and_an_exit_code(tmp_path: Path) -> None:
     done = lamella("inspect", f"oci:{tmp_path}/absent:tag")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("lamella: ")
     assert done.stderr.count("\n") == 1
     assert str(tmp_path / "absent") in done.stderr
@@ -217,7 +217,7 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_1(tmp_path: Path) -> None:
 
 def test_run_without_dashes_before_the_command_shows_the_right_command_line() -> None:
     done = lamella("run", "localhost:1/x:v1", "python", "-c", "print(1)")
-    assert done.returncode == 2
+    assert done.returncode == 125
     assert done.stderr == (
         "lamella: run: missing -- before the command; use lamella run localhost:1/x:v1 -- python ...\n"
     )
@@ -298,10 +298,12 @@ def test_a_verb_that_needs_linux_fails_in_one_line_on_other_systems(
         "umount": ["target"],
         "verify": [],
         "gc": [],
+        "ls": [],
+        "df": [],
     }
     code = main([verb, *arguments.get(verb, ["oci:x:y"])])
     printed = capsys.readouterr()
-    assert (code, printed.out) == (1, "")
+    assert (code, printed.out) == (125 if verb == "run" else 11, "")
     assert printed.err == f"lamella: {verb}: not available on {name}; run it in a Linux container or virtual machine\n"
 
 
@@ -340,7 +342,7 @@ def test_verbs_that_run_everywhere_start_on_windows(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, "inspect", reference], check=False, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (1, f"lamella: {tmp_path}/absent: no such OCI layout\n")
+    assert (done.returncode, done.stderr) == (3, f"lamella: {tmp_path}/absent: no such OCI layout\n")
 
 
 def test_a_closed_pipe_ends_the_command_quietly() -> None:

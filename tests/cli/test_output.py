@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamella.cli.output import Column, aligned, table
+from lamella.cli.output import Column, result, table
+from lamella.cli.tables import cells, lines, wrapped
 from lamella.layers.text import counted, seconds, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamella.cli.tables import Line
 
 
 @pytest.mark.parametrize(
@@ -64,6 +72,8 @@ def test_a_table_without_a_terminal_is_aligned_text_without_trailing_spaces(
 class Terminal(io.StringIO):
     """A terminal to print on."""
 
+    encoding = "utf-8"
+
     def isatty(self) -> bool:
         return True
 
@@ -75,6 +85,7 @@ class Terminal(io.StringIO):
         ("40", ["Package          Layer      Size", "numpy-financial  01234  1,234 MB"]),
         ("30", ["Package              Size", "numpy-financial  1,234 MB"]),
         ("20", ["Package         Size", "numpy-fina  1,234 MB", "ncial"]),
+        ("17", ["Package  numpy-fi", "         nancial", "Layer    01234", "Size     1,234 MB"]),
     ],
 )
 def test_a_narrow_terminal_loses_bars_then_spare_columns_and_keeps_numbers_whole(
@@ -91,8 +102,84 @@ def test_a_narrow_terminal_loses_bars_then_spare_columns_and_keeps_numbers_whole
     assert [line.rstrip() for line in terminal.getvalue().splitlines()] == lines
 
 
+def text(drawn: Iterable[Line]) -> list[str]:
+    return ["".join(cell.text for cell in line) for line in drawn]
+
+
 def test_a_table_without_rows_still_has_its_titles() -> None:
-    assert aligned((Column("Package"), Column("Size", "right")), []) == ["Package  Size"]
+    assert text(lines((Column("Package"), Column("Size", "right")), [], None)) == ["Package  Size"]
+
+
+COLUMNS = (
+    Column("Package"),
+    Column("Version"),
+    Column("Reason", shrinks=True),
+    Column("Layer", spare=True),
+    Column("Size", "right"),
+    Column("", bar=True),
+)
+WORDS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=20)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS, st.lists(WORDS).map(" ".join), WORDS), min_size=1), st.integers(20, 300))
+def test_no_line_is_wider_than_the_terminal_and_no_text_is_lost(
+    rows: list[tuple[str, str, str, str]], width: int
+) -> None:
+    full = [(*row, "118 MB", "0.5") for row in rows]
+    drawn = text(lines(COLUMNS, full, width))
+    assert max(map(cells, drawn)) <= width
+    shown = "".join("".join(drawn).split())
+    assert Counter("".join("".join(row[:3]) + "118MB" for row in rows).replace(" ", "")) <= Counter(shown)
+    assert sum("118 MB" in line for line in drawn) == len(rows)
+
+
+def test_wide_and_combining_characters_stay_aligned() -> None:
+    columns = (Column("Package"), Column("Size", "right"))
+    rows = [("数据-工具", "1.2 MB"), ("🎉-party", "9 kB"), ("cafe\u0301", "12 kB"), ("six", "118 kB")]
+    for width in (None, 80):
+        drawn = text(lines(columns, rows, width))
+        assert {cells(line) for line in drawn} == {len("Package  ") + 2 + len("118 kB")}
+
+
+@pytest.mark.parametrize(
+    ("words", "width", "broken"),
+    [
+        ("one two three", 7, ["one two", "three"]),
+        ("registry.example.com/team/envs", 12, ["registry.exa", "mple.com/tea", "m/envs"]),
+        ("数据工具", 5, ["数据", "工具"]),
+        ("", 5, [""]),
+        ("  indented", 10, ["  indented"]),
+    ],
+)
+def test_text_breaks_at_spaces_and_else_at_the_width(words: str, width: int, broken: list[str]) -> None:
+    assert wrapped(words, width) == broken
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("12 layers, 118 MB to download, 1.2 GB unpacked", "12 layers, 118\nMB to download,\n1.2 GB unpacked"),
+        ("oci:a-folder-with-a-long-name:v1", "oci:a-folder-with-a-long-name:v1"),
+        ("frees 118 MB: lamella gc --older-than 30d", "frees 118 MB: lamella gc --older-than 30d"),
+    ],
+)
+def test_a_sentence_breaks_at_spaces_and_commands_and_references_stay_whole(
+    line: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "16")
+    result(line)
+    assert terminal.getvalue() == f"{shown}\n"
+
+
+def test_a_terminal_that_cannot_show_bars_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr(Terminal, "encoding", "ascii")
+    monkeypatch.setenv("TERM", "dumb")
+    table((Column("Package"), Column("", bar=True)), [("six", "1.0")])
+    assert [line.rstrip() for line in terminal.getvalue().splitlines()] == ["Package", "six"]
 
 
 def test_control_characters_in_a_name_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,12 +134,12 @@ def test_inspect_lists_signatures_and_everything_attached(node: Node, tmp_path: 
 
 def test_gc_frees_what_its_dry_run_showed(node: Node) -> None:
     assert node("pull", node.reference).returncode == 0
-    assert node.json("gc", "--older-than", "1d")["freed"] == {"layers": [], "bytes": 0}
+    assert node.json("gc", "--older-than", "1d")["freed"] == {"layers": 0, "bytes": 0}
     planned = node.json("gc", "--all", "--dry-run")
     assert len(list(node.store.glob("layers/*/*"))) == 2
     freed = node.json("gc", "--all", "--yes")
-    assert freed["freed"]["layers"] == planned["freed"]["layers"]
-    assert len(freed["freed"]["layers"]) == 2
+    assert freed["diff_ids"] == planned["diff_ids"]
+    assert freed["freed"]["layers"] == 2
     assert freed["freed"]["bytes"] >= 2000
     assert list(node.store.glob("layers/*/*")) == []
 
@@ -255,7 +255,8 @@ def test_copy_dry_run_shows_the_plan_and_copies_nothing(node: Node, tmp_path: Pa
     assert re.search(r"dry run: \d+ blobs to upload, .*; 0 to mount .*, 0 already there", done.stderr)
     planned = node.json("copy", node.reference, there, "--dry-run")
     assert not (tmp_path / "there").exists()
-    assert planned | {"seconds": 0} == node.json("copy", node.reference, there) | {"seconds": 0}
+    same = {"seconds": 0, "dry_run": True}
+    assert planned | same == node.json("copy", node.reference, there) | same
 
 
 def test_tags_made_of_digests_are_not_listed(node: Node, tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ def test_tags_made_of_digests_are_not_listed(node: Node, tmp_path: Path) -> None
 def test_an_invalid_registry_is_reported_before_the_password_is_asked_for(node: Node) -> None:
     for verb in ("login", "logout"):
         done = node(verb, "localhost:5000/team")
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "localhost:5000/team: not a registry; use its host alone, such as ghcr.io" in done.stderr
 
 
@@ -349,7 +350,7 @@ def test_untag_and_gc_free_a_layout_folder(node: Node) -> None:
     assert node("tags", f"oci:{node.layout}").stdout == ""
     young = node("gc", f"oci:{node.layout}")
     assert f"kept {before} blobs without a tag that may belong to a running push" in young.stderr
-    assert len(node.json("gc", f"oci:{node.layout}", "--older-than", "0s")["freed"]["blobs"]) == before
+    assert node.json("gc", f"oci:{node.layout}", "--older-than", "0s")["freed"]["blobs"] == before
     assert list(blobs.iterdir()) == []
 
 

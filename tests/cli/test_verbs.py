@@ -251,7 +251,7 @@ def test_run_as_json_leaves_stdout_to_the_command(lamella: Command, reference: s
 
 def test_run_without_a_command_is_a_usage_error_with_an_example(lamella: Command, reference: str) -> None:
     done = lamella("run", reference)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (125, "")
     assert done.stderr == ("lamella: run: missing command; use lamella run REFERENCE -- python script.py\n")
 
 
@@ -370,7 +370,7 @@ def test_push_sets_annotations_and_the_creation_time(lamella: Command, prefix: P
 def test_an_unreadable_signing_key_fails_before_the_push(lamella: Command, prefix: Path, tmp_path: Path) -> None:
     for flags in ([], ["--dry-run"]):
         done = lamella("push", f"oci:{tmp_path}/layout:v1", prefix, "--sign", f"{tmp_path}/none.pem", *flags)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "can't read the key" in done.stderr
     assert not (tmp_path / "layout").exists()
 
@@ -379,7 +379,7 @@ def test_inspect_without_a_bill_of_materials_names_the_option_that_attaches_one(
     lamella: Command, reference: str
 ) -> None:
     done = lamella("inspect", reference, "--sbom")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == f"lamella: {reference}: no bill of materials; attach one with lamella push --sbom\n"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.findings import how_many
 from lamella.cli.output import remark
-from lamella.cli.settings import CACHE, FAIL_ON, IGNORE, INCLUDE, LOCAL, RECORDED_PLATFORM
+from lamella.cli.settings import CACHE, FAIL_ON, IGNORE, INCLUDE, LOCAL, RECORDED_PLATFORM, platform_of
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
 def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
     """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
     from lamella.builder import ScanOptions, active_prefix, scan
-    from lamella.layers import Platform
 
     environment = scan(
         arguments.prefix or active_prefix(),
@@ -73,7 +72,7 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
             system_libraries=not arguments.no_system_libraries,
             wheels=arguments.wheels,
             image_prefix=arguments.image_prefix,
-            platform=Platform.parse(arguments.platform) if arguments.platform else None,
+            platform=platform_of(arguments),
             cache=arguments.cache or None,
         ),
         progress=progress,

@@ -5,21 +5,19 @@ Only the module of the verb that runs is imported, so that every start loads onl
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from lamella.cli.output import LOG
 from lamella.cli.verbs import VERBS, module, require_linux
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType, TracebackType
 
-FAILED = 1
-USAGE = 2
-INTERRUPTED = 128 + signal.SIGINT
+INVALID = 2
 TERMINATED = 128 + signal.SIGTERM
 # The number is spelled out: Windows has no SIGPIPE.
 PIPE_CLOSED = 128 + 13
@@ -34,42 +32,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _terminated)
         _print_any_name()
     try:
-        code = _run(list(argv))
+        code = _verb(list(argv))
         sys.stdout.flush()
     except SystemExit:
-        raise  # Help, a usage error or a signal: skip the imports of the error classes below.
-    except KeyboardInterrupt:
-        _complain("interrupted; no partial result left behind")
-        return INTERRUPTED
+        raise  # Help or a signal: skip the imports of the error classes below.
     except BrokenPipeError:
         # The reader closed the pipe (`lamella scan | head`); Python must not flush to it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except MemoryError:
-        _complain("out of memory; raise the limit (ulimit -v) or use a machine with more memory")
-        return FAILED
     except _expected() as error:
-        if os.environ.get("LAMELLA_DEBUG"):
+        if os.environ.get("LAMELLA_DEBUG") and not _is_usage(error):
             raise
-        _complain(_sentence(error))
-        # As shells do: 126 or 127 for a command that can't be run.
-        return getattr(error, "exit_code", FAILED)
+        return _fail(error, argv)
     return code
-
-
-def _run(argv: list[str]) -> int:
-    from lamella.cli.errors import UsageError
-
-    try:
-        return _verb(argv)
-    except UsageError as error:
-        _complain(str(error))
-        return USAGE
 
 
 def _verb(argv: list[str]) -> int:
     from lamella.cli.parsers import parsed
-    from lamella.cli.settings import fill
+    from lamella.cli.settings import check_variables, fill
 
     verb, words = _split(argv)
     if verb is None:
@@ -77,8 +57,22 @@ def _verb(argv: list[str]) -> int:
     arguments = parsed(verb, words)
     if VERBS[verb].needs_linux:
         require_linux(verb)
+    _start_records(verbose=arguments.verbose)
+    check_variables(quiet=arguments.quiet)
     fill(arguments, module(verb).SETTINGS)
     return module(verb).run(arguments)
+
+
+def _start_records(*, verbose: bool) -> None:
+    asked = os.environ.get(LOG, "")
+    if asked not in {"", "text", "json"}:
+        from lamella.cli.errors import UsageError
+
+        raise UsageError(f"{LOG} {asked}: invalid choice; use text or json")
+    if verbose or asked:
+        from lamella.cli.logs import start
+
+        start(as_json=asked == "json")
 
 
 def _split(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -104,7 +98,7 @@ def _without_verb(argv: list[str]) -> int:
     parser = top_parser()
     if not argv:
         parser.print_help(sys.stderr)
-        return USAGE
+        return INVALID
     if not argv[0].startswith("-"):
         raise UsageError(_unknown_verb(argv[0]))
     arguments, unknown = parser.checked(argv)
@@ -120,7 +114,7 @@ def _without_verb(argv: list[str]) -> int:
 
 def _unknown_verb(word: str) -> str:
     from lamella.cli.habits import verb_hint
-    from lamella.cli.parsers import similar
+    from lamella.cli.meant import similar
 
     if hint := verb_hint(word):
         return f"{word}: unknown verb; {hint}"
@@ -138,38 +132,39 @@ def _unknown_flag(argv: list[str], unknown: list[str]) -> str:
 
 def _expected() -> tuple[type[BaseException], ...]:
     # Called only after an exception, so that a start does not import these.
+    from lamella.cli.errors import UsageError
+
+    if "lamella.layers.errors" not in sys.modules:
+        # Nothing has raised one of them.
+        return (UsageError, OSError, MemoryError, KeyboardInterrupt)
     from lamella.layers import LamellaError
 
-    return (LamellaError, OSError)
+    return (UsageError, LamellaError, OSError, MemoryError, KeyboardInterrupt)
 
 
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError) and not error.filename and not _working_directory_exists():
-        return "current directory no longer exists; cd to another one"
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many open files; raise the limit (ulimit -n)"
-    if isinstance(error, OSError) and error.strerror:
-        # Not translated by layers or builder: the system's message and the file.
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return str(error)
+def _is_usage(error: BaseException) -> bool:
+    from lamella.cli.errors import UsageError
+
+    return isinstance(error, UsageError | KeyboardInterrupt | MemoryError)
 
 
-def _working_directory_exists() -> bool:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return False
-    return True
+def _fail(error: BaseException, argv: Sequence[str]) -> int:
+    from lamella.cli.failures import failure_of, report
+
+    failure = failure_of(error)
+    report(failure, as_json=_asks_for_json(argv))
+    return failure.exit_code(_split(list(argv))[0])
 
 
-def _complain(sentence: str) -> None:
-    from lamella.layers.text import escaped
-
-    print(f"lamella: {escaped(sentence)}", file=sys.stderr)
+def _asks_for_json(argv: Sequence[str]) -> bool:
+    """Whether --json is among the words before --, also of a command line that is invalid."""
+    return "--json" in argv[: list(argv).index("--") if "--" in argv else None]
 
 
 def _bug(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    _complain(f"internal error: {kind.__name__}: {error}; rerun with LAMELLA_DEBUG=1 and report the traceback")
+    from lamella.cli.failures import internal, report
+
+    report(internal(kind, error), as_json=_asks_for_json(sys.argv))
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

@@ -6,117 +6,96 @@ rich draws tables on a terminal; without one it is not imported.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TextIO
 
-from lamella.layers.text import bar, escaped
+from lamella.cli.tables import Column, aligned, cells, lines, wrapped
+from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rich.text import Text
+    from lamella.cli.tables import Line
 
-_BAR = 12
-"""Characters of a full bar."""
+__all__ = ["Column", "aligned", "remark", "result", "result_json", "table"]
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table. Styles are rich's, for terminals only."""
-
-    title: str
-    align: Literal["left", "right"] = "left"
-    style: str = ""
-    styles: Mapping[str, str] = field(default_factory=dict)
-    """Styles for cells by their text, such as the severities."""
-    shrinks: bool = False
-    """Wrap long text over several lines; other columns stay whole."""
-    bar: bool = False
-    """Draw a share from 0 to 1 as a bar, on terminals only; another column holds the number."""
-    spare: bool = False
-    """Left out on a terminal that is too narrow for the whole table."""
+LOG = "LAMELLA_LOG"
+_SHORT = 20
+"""Characters that fit any terminal."""
+_COMMAND = "lamella "
+VERSION = 1
+"""Of the documents of --json: rises when a field changes its meaning or goes. docs/reference/schemas describe them."""
 
 
 def result(line: str) -> None:
     """Print a line of the result to stdout."""
-    print(escaped(line))
+    print(_fitted(escaped(line), sys.stdout))
 
 
-def result_json(value: Mapping[str, Any]) -> None:
-    """Print the result to stdout as one JSON document. Keys keep their order."""
-    print(json.dumps(value, indent=2))
+def result_json(value: Mapping[str, Any], to: TextIO | None = None) -> None:
+    """Print the result to stdout as one JSON document; as one line to `to`. Keys keep their order."""
+    print(json.dumps({"version": VERSION, **value}, indent=None if to else 2), file=to)
 
 
 def remark(line: str, *, quiet: bool = False) -> None:
     """Print a line about the work to stderr, unless `quiet`."""
     if not quiet:
-        print(escaped(line), file=sys.stderr)
+        tell(line)
+
+
+def tell(line: str) -> None:
+    """Print a line to stderr, as a record if LAMELLA_LOG asks for JSON."""
+    if writes_records():
+        from lamella.cli.logs import say
+
+        say(line, sys.stderr)
+    else:
+        print(_fitted(escaped(line), sys.stderr), file=sys.stderr, flush=True)
+
+
+def writes_records() -> bool:
+    """Whether every line on stderr is a JSON document."""
+    return os.environ.get(LOG) == "json"
+
+
+def _fitted(line: str, stream: TextIO) -> str:
+    """Return a sentence that is too long for a terminal in lines, so that the terminal does not cut its numbers.
+
+    Commands stay whole, to be copied, and so do words, such as references.
+    """
+    if (line.isascii() and len(line) <= _SHORT) or not stream.isatty() or _COMMAND in line:
+        return line
+    width = shutil.get_terminal_size().columns
+    return line if any(cells(word) > width for word in line.split()) else "\n".join(wrapped(line, width))
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout: drawn by rich on a terminal, else as aligned text with the same words."""
-    cells = [[escaped(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _draw(columns, cells)
+    """Print a table to stdout: fitted to a terminal and in colour there, else as aligned text with the same words."""
+    shown = [[escaped(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in aligned(columns, shown):
+            print(line)
         return
-    kept = [at for at, column in enumerate(columns) if not column.bar]
-    for line in aligned([columns[at] for at in kept], [[row[at] for at in kept] for row in cells]):
-        print(line)
+    _draw(lines(columns, shown, shutil.get_terminal_size().columns, bars=_draws_bars()))
 
 
-def aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a plain-text table: columns as wide as their longest cell, two spaces apart."""
-    lines = [_titles(columns), *rows]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column.align == "right" else cell.ljust(width)
-            for cell, width, column in zip(line, widths, columns, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
-
-
-def _draw(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+def _draw(drawn: Sequence[Line]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    kept = _fitting(columns, rows, console.width)
-    # Numbers stay whole: on a narrow terminal the column of names wraps.
-    wraps = {at for at in kept if columns[at].shrinks} or {kept[0]}
-    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold dim", pad_edge=False)
-    for at in kept:
+    for line in drawn:
         # As Text, not markup: a package may be called `[red]`.
-        title = Text(columns[at].title)
-        drawn.add_column(title, justify=columns[at].align, no_wrap=at not in wraps, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(_cell(columns[at], row[at]) for at in kept))
-    console.print(drawn)
+        text = Text.assemble(*((cell.text, cell.style) for cell in line))
+        console.print(text, no_wrap=True, overflow="ignore", crop=False)
 
 
-def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return the columns to draw: on a narrow terminal without bars, then without spare columns."""
-    kept = list(range(len(columns)))
-    for dropped in ("bar", "spare"):
-        if any(columns[at].shrinks for at in kept) or _width(columns, rows, kept) <= width:
-            break
-        kept = [at for at in kept if not getattr(columns[at], dropped)]
-    return kept
-
-
-def _width(columns: Sequence[Column], rows: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
-    widths = [_BAR if columns[at].bar else max(len(row[at]) for row in (*rows, _titles(columns))) for at in kept]
-    return sum(widths) + 2 * (len(kept) - 1)
-
-
-def _titles(columns: Sequence[Column]) -> list[str]:
-    return [column.title for column in columns]
-
-
-def _cell(column: Column, text: str) -> Text:
-    from rich.text import Text
-
-    return Text(bar(float(text), _BAR), "cyan") if column.bar else Text(text, column.styles.get(text, column.style))
+def _draws_bars() -> bool:
+    """Whether the encoding of stdout has the characters of bars."""
+    try:
+        "█▏".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from lamella.cli.output import tell
 from lamella.layers.text import counted, escaped, seconds, size
 
 if TYPE_CHECKING:
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 
     from lamella.layers import Progress
 
-EVERY_SECONDS = 5.0
-"""Shortest time between plain lines of a task: a CI log shows activity and stays readable."""
+FIRST_SECONDS = 5.0
+"""Time before the first plain line of a task; each later one waits twice as long as the one before, up to `MOST_SECONDS`.
+
+A CI log shows activity and stays readable.
+"""
+MOST_SECONDS = 60.0
 
 
 @contextmanager
@@ -26,7 +31,8 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
         from lamella.layers import Silent
 
         yield Silent()
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and "lamella.cli.logs" not in sys.modules:
+        # Records between bars would tear them.
         from lamella.layers import Bars
 
         bars = Bars()
@@ -39,12 +45,12 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
 
 
 class Lines:
-    """Plain lines for long tasks, one every `EVERY_SECONDS` for each; short tasks print nothing."""
+    """Plain lines for long tasks, at growing intervals for each; short tasks print nothing."""
 
     def __init__(
         self, write: Callable[[str], object] | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._write = write or tell
         self._clock = clock
         self._lock = threading.Lock()
         self._tasks: dict[str, _Task] = {}
@@ -63,8 +69,9 @@ class Lines:
                 return
             state.done += amount
             now = self._clock()
-            if now - state.last_line >= EVERY_SECONDS:
+            if now - state.last_line >= state.pause:
                 state.last_line = now
+                state.pause = min(2 * state.pause, MOST_SECONDS)
                 self._write(f"{escaped(task)}: {state.text(now)}")
 
     def end(self, task: str) -> None:
@@ -79,13 +86,14 @@ class Lines:
 class _Task:
     """Counts of one task."""
 
-    __slots__ = ("began", "done", "last_line", "total", "unit")
+    __slots__ = ("began", "done", "last_line", "pause", "total", "unit")
 
     def __init__(self, total: int | None, unit: str, began: float) -> None:
         self.total = total
         self.unit = unit
         self.began = began
         self.last_line = began
+        self.pause = FIRST_SECONDS
         self.done = 0
 
     def text(self, now: float) -> str:

@@ -24,15 +24,20 @@ show requests and decisions; they may also stand before the verb. A flag is writ
 from its flag, else from its variable, else from its key (the flag without dashes) in a file, else from its
 default; see [settings](#settings).
 
-| exit code | meaning |
-|---|---|
-| 0 | success |
-| 1 | failure, with one line on standard error; or a check failed |
-| 2 | invalid command line, variable or settings file |
-| 126, 127 | `run`: command not executable, or not found; otherwise `run` exits as its command does |
-| 130, 143 | interrupted, terminated; no partial result left behind |
+Exit code 0 is success, 1 a failure or a check that failed, 2 an invalid command line, variable, reference
+or settings file. [JSON and exit codes](json.md) lists the others, which tell kinds of failures apart, and
+the schema of each verb's document.
 
-Set `LAMELLA_DEBUG=1` to see the traceback of an error.
+`--verbose` shows each request (method, URL without its query, status, bytes, time until the answer
+begins) and each decision: why a layer is built, uploaded, reused or fetched, and which ways to mount
+were tried. `LAMELLA_LOG=text` does the same for every command; with `LAMELLA_LOG=json` every line on
+standard error is a JSON document with `time`, `level`, `logger`, `message` and the record's own
+fields. No record holds a header, a query or a password. `LAMELLA_DEBUG=1` shows the traceback of an
+error. A variable `LAMELLA_*` that nothing reads is reported. Without a terminal, long work prints a
+line after 5 s, then at growing intervals, at most one a minute for each task.
+
+On a terminal, a table that is too wide first loses its bars, then columns, then wraps long text;
+sizes and versions stay whole. `NO_COLOR` turns colours off, and there are none without a terminal.
 """
 
 

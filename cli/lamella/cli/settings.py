@@ -6,6 +6,7 @@ One definition gives the flag, the variable and the key, so that they can't diff
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers import Trust
+    from lamella.layers import Platform, Trust
 
 Value = str | int | bool | list[str]
 
@@ -230,6 +231,29 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
         setattr(arguments, setting.attribute, value)
 
 
+OTHERS = ("LAMELLA_DEBUG", "LAMELLA_LOG")
+"""Variables that are not settings."""
+# A Kubernetes service that is called lamella-... gives each pod variables of its own.
+_OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+
+
+def check_variables(*, quiet: bool) -> None:
+    """Remark on LAMELLA_* variables that nothing reads, such as misspelled ones."""
+    named = [name for name in os.environ if name.startswith("LAMELLA_")]
+    if not named:
+        return
+    known = {*OTHERS, *(setting.variable for setting in EVERY)}
+    for name in sorted(set(named) - known):
+        if not _OF_KUBERNETES.fullmatch(name):
+            from lamella.cli.meant import similar
+            from lamella.cli.output import remark
+
+            # Without the prefix, which every name shares.
+            meant = similar(name.removeprefix("LAMELLA_"), [each.removeprefix("LAMELLA_") for each in known])
+            hint = f"did you mean LAMELLA_{meant}?" if meant else "see lamella help"
+            remark(f"lamella: {name}: unknown variable, ignored; {hint}", quiet=quiet)
+
+
 def trust_of(arguments: argparse.Namespace) -> Trust:
     """Return the command's `Trust`, from arguments that were filled in."""
     from lamella.layers import Trust
@@ -241,6 +265,16 @@ def trust_of(arguments: argparse.Namespace) -> Trust:
         bool(arguments.insecure),
         arguments.require_identity or "",
     )
+
+
+def platform_of(arguments: argparse.Namespace) -> Platform | None:
+    """Return the platform that --platform names; None without one. Raises `UsageError`."""
+    from lamella.layers import InvalidContent, Platform
+
+    try:
+        return Platform.parse(arguments.platform) if arguments.platform else None
+    except InvalidContent as error:
+        raise UsageError(f"--platform {error}") from None
 
 
 def quoted(value: object) -> str:

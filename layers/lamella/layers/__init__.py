@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lamella.layers.attaching.attach import Attached, FetchedFile, FetchOptions, attach, fetch
     from lamella.layers.attaching.listing import ArtifactFile, AttachedArtifact, artifacts
     from lamella.layers.errors import (
+        Busy,
         CannotRun,
         CredentialsError,
         Denied,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         LamellaError,
         LayersError,
         MountError,
+        NoSpace,
         NotFound,
         NotSigned,
         PolicyError,
@@ -68,6 +70,7 @@ __all__ = [
     "Attached",
     "AttachedArtifact",
     "Bars",
+    "Busy",
     "CannotRun",
     "Copied",
     "CredentialsError",
@@ -94,6 +97,7 @@ __all__ = [
     "MountError",
     "MountOptions",
     "Mounted",
+    "NoSpace",
     "NotFound",
     "NotSigned",
     "Platform",
@@ -158,8 +162,8 @@ _NAMES_OF_MODULES = {
     "attaching.attach": "Attached FetchOptions FetchedFile attach fetch",
     "attaching.listing": "ArtifactFile AttachedArtifact artifacts",
     "errors": (
-        "CannotRun CredentialsError Denied ExportError FalseMirror InvalidContent InvalidReference LamellaError LayersError "
-        "MountError NotFound NotSigned PolicyError SignatureError StoreError Unreachable UnsafeLayer Unsupported"
+        "Busy CannotRun CredentialsError Denied ExportError FalseMirror InvalidContent InvalidReference LamellaError LayersError "
+        "MountError NoSpace NotFound NotSigned PolicyError SignatureError StoreError Unreachable UnsafeLayer Unsupported"
     ),
     "exporting.export": "ExportOptions Exported export",
     "mounting.claims": "Mounted",

@@ -41,6 +41,14 @@ class StoreError(LayersError):
     """A store or layout that can't be read or written: full, read-only, not ours."""
 
 
+class NoSpace(StoreError):
+    """A store whose disk has too little space for an environment."""
+
+
+class Busy(StoreError):
+    """A store or layout that another process keeps locked."""
+
+
 class MountError(LayersError):
     """No way to assemble the environment at the place that was asked for."""
 

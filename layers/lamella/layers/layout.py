@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lamella.layers.errors import InvalidContent, NotFound, StoreError
+from lamella.layers.errors import Busy, InvalidContent, NotFound, StoreError
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import listed
@@ -296,7 +296,7 @@ class OciLayout:
             deadline = time.monotonic() + PATIENCE
             while not _lock(descriptor):
                 if time.monotonic() > deadline:
-                    raise StoreError(
+                    raise Busy(
                         f"{self._folder}: locked by another process for {seconds(PATIENCE)}; end it, then push again"
                     )
                 time.sleep(_POLL)

@@ -9,9 +9,11 @@ from lamella.builder.layer.plan import PushPlan, plan
 from lamella.builder.pushing import destination
 from lamella.builder.pushing.survey import find_layers
 from lamella.builder.pushing.upload import blob
+from lamella.layers import logs
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lamella.builder.image.documents import Documents, Pair
     from lamella.builder.layer.cache import BuiltLayer
@@ -52,7 +54,35 @@ def decide(tools: Tools, resolved: Resolved) -> Decided:
         return tools.cache.blob_path(built) is not None
 
     planned = plan(str(tools.target), layers, known, here, there)
+    _log(planned)
     return Decided(replace(planned, unchanged=unchanged), known, there)
+
+
+_REASONS = {
+    "build": "built before, but its blob is gone",
+    "upload": "built before, and not there yet",
+    "reuse": "there already",
+}
+
+
+def _log(planned: PushPlan) -> None:
+    """Record the action of each layer with its reason."""
+    for layer in planned.layers:
+        reason = _REASONS[layer.action] if layer.built else "no layer with its key here or there"
+        digest = str(layer.built.digest) if layer.built else None
+        logs.record(
+            "lamella.builder.pushing",
+            f"{layer.action} {_shown(layer.wanted.packages)}: {reason}",
+            action=layer.action,
+            packages=list(layer.wanted.packages),
+            reason=reason,
+            key=layer.wanted.key,
+            digest=digest,
+        )
+
+
+def _shown(packages: Sequence[str]) -> str:
+    return packages[0] if len(packages) == 1 else f"a bundle of {counted(len(packages), 'package')}"
 
 
 def _named(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer]) -> Documents | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.builder.pushing import destination, team_cache
+from lamella.layers import logs
 
 if TYPE_CHECKING:
     from lamella.builder.layer.cache import BuiltLayer
@@ -27,6 +28,13 @@ def find_layers(tools: Tools, resolved: Resolved) -> dict[str, BuiltLayer]:
     # layers, prefer those that the tag names now.
     own = {key: built for key, built in cached.items() if not built.learned}
     known = {**others, **cached, **found, **own}
+    logs.record(
+        "lamella.builder.pushing",
+        f"known layers: {len(own)} built here, {len(found)} under the tag, {len(others)} under other tags",
+        built_here=len(own),
+        under_the_tag=len(found),
+        under_other_tags=len(others),
+    )
     for key, built in known.items():
         if cached.get(key) != built:
             tools.cache.learn(key, built)

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         trust=trust_of(arguments),
     )
     if arguments.json:
-        result_json(asdict(attached))
+        result_json(asdict(attached) | {"dry_run": arguments.dry_run})
         return 0
     result(attached.artifact)
     done = "dry run: would attach" if arguments.dry_run else "attached"

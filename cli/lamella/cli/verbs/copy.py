@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     took = time.monotonic() - began
     if arguments.json:
-        result_json(asdict(copied) | {"seconds": round(took, 3)})
+        result_json(asdict(copied) | {"dry_run": arguments.dry_run, "seconds": round(took, 3)})
         return 0
     result(copied.reference)
     if arguments.dry_run:

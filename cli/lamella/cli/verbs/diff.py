@@ -17,6 +17,7 @@ from lamella.cli.settings import (
     PLATFORM,
     TRUST,
     add_settings,
+    platform_of,
     trust_of,
 )
 from lamella.layers.text import counted, size
@@ -42,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare. The exit code is 0 whether they differ or not; scripts use --json."""
     from lamella.builder import ScanOptions, diff
     from lamella.cli.progress import shown
-    from lamella.layers import Platform
 
     options = ScanOptions(
         local=arguments.local or None,
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.after,
             options,
             compression=arguments.compression,
-            platform=Platform.parse(arguments.platform) if arguments.platform else None,
+            platform=platform_of(arguments),
             trust=trust_of(arguments),
             progress=progress,
         )
@@ -96,7 +96,7 @@ def _show(difference: Difference, *, on_disk: bool) -> None:
         table(
             (
                 Column("", styles=_STYLES),
-                Column("Package", style="bold"),
+                Column("Package", style="bold", shrinks=True),
                 Column("Before"),
                 Column("After"),
                 Column("Size", "right"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result, result_json
-from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, trust_of
+from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 
-        return pull.run(arguments)
+        return pull.would(arguments, path=arguments.path and os.path.abspath(arguments.path), format=arguments.format)
     from lamella.cli.progress import shown
-    from lamella.layers import ExportOptions, Platform, Store, export
+    from lamella.layers import ExportOptions, Store, export
 
-    platform = Platform.parse(arguments.platform) if arguments.platform else None
+    platform = platform_of(arguments)
     if arguments.to_docker:
         return _to_docker(arguments, platform)
     began = time.monotonic()
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     took = time.monotonic() - began
     if arguments.json:
-        result_json(asdict(exported) | {"seconds": round(took, 3)})
+        result_json(asdict(exported) | {"dry_run": False, "seconds": round(took, 3)})
         return 0
     result(exported.path)
     form = "a folder" if exported.format == "dir" else exported.format
@@ -96,7 +97,7 @@ def _to_docker(arguments: argparse.Namespace, platform: Platform | None) -> int:
     with shown(quiet=arguments.quiet) as progress:
         name = load_image(arguments.reference, platform=platform, trust=trust_of(arguments), progress=progress)
     if arguments.json:
-        result_json({"reference": arguments.reference, "image": name})
+        result_json({"reference": arguments.reference, "dry_run": False, "image": name})
     else:
         result(name)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result, result_json
 from lamella.cli.settings import TRUST, add_settings, trust_of
 from lamella.layers.text import counted, size
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.layers import FetchOptions, fetch
 
     limit = size_of(arguments.limit, "--limit") or 0
+    _check_digest(arguments.digest)
     options = FetchOptions(arguments.digest, arguments.force, limit)
     with shown(quiet=arguments.quiet) as progress:
         files = fetch(
@@ -52,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         result_json(
             {
                 "reference": arguments.reference,
+                "dry_run": arguments.dry_run,
                 "files": [
                     asdict(file) | {"digest": str(file.digest), "artifact": str(file.artifact)} for file in files
                 ],
@@ -64,3 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
     total = size(sum(file.size for file in files))
     remark(f"{done} {counted(len(files), 'file')}, {total}", quiet=arguments.quiet)
     return 0
+
+
+def _check_digest(text: str) -> None:
+    from lamella.layers import Digest, InvalidContent
+
+    try:
+        if text:
+            Digest.parse(text)
+    except InvalidContent as error:
+        raise UsageError(f"--digest {error}") from None

@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
             {
                 "store": store.path,
                 "dry_run": arguments.dry_run,
-                "freed": {"layers": layers, "bytes": freed.bytes},
+                "freed": {"layers": len(layers), "bytes": freed.bytes},
+                "diff_ids": layers,
                 "in_use": list(freed.in_use),
             }
         )
@@ -101,7 +102,8 @@ def _layout(arguments: argparse.Namespace) -> int:
             {
                 "layout": parsed.folder,
                 "dry_run": arguments.dry_run,
-                "freed": {"blobs": [str(digest) for digest in freed.digests], "bytes": freed.bytes},
+                "freed": {"blobs": len(freed.digests), "bytes": freed.bytes},
+                "digests": [str(digest) for digest in freed.digests],
                 "removed_tags": list(freed.tags),
                 "recent": freed.recent,
             }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
 from lamella.cli.output import Column, result, result_json, table
-from lamella.cli.settings import PLATFORM, TRUST, add_settings, trust_of
+from lamella.cli.settings import PLATFORM, TRUST, add_settings, platform_of, trust_of
 from lamella.cli.verbs import artifacts
 from lamella.layers.text import counted, escaped_json, size
 
@@ -38,14 +39,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the manifests, without layers, and show them."""
-    from lamella.layers import LayersError, Platform, inspect, sbom, verify_signature
+    from lamella.layers import LayersError, inspect, sbom, verify_signature
 
     reference, trust = arguments.reference, trust_of(arguments)
-    platform = Platform.parse(arguments.platform) if arguments.platform else None
+    platform = platform_of(arguments)
     if arguments.verify:
         reference = verify_signature(reference, arguments.verify, trust=trust)
     if arguments.sbom:
-        sys.stdout.write(escaped_json(sbom(reference, platform=platform, trust=trust)))
+        text = sbom(reference, platform=platform, trust=trust)
+        if arguments.json:
+            result_json({"reference": reference, "sbom": json.loads(text)})
+        else:
+            sys.stdout.write(escaped_json(text))
         return 0
     inspected = inspect(reference, platform=platform, compare=not arguments.findings, trust=trust)
     if arguments.findings and inspected.findings_error:

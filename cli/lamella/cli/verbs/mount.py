@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import METHOD, STORE, TRUST, add_settings, trust_of
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers import Rung
+    from lamella.layers import Mounted, Rung
 
 SETTINGS = (STORE, METHOD, *TRUST)
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         from lamella.cli.verbs import pull
 
         arguments.platform = None
-        return pull.run(arguments)
+        return pull.would(arguments, target=os.path.abspath(arguments.target))
     from lamella.cli.progress import shown
     from lamella.layers import MountOptions, Store, mount
 
@@ -65,13 +66,26 @@ def run(arguments: argparse.Namespace) -> int:
             notify=notify,
         )
     if arguments.json:
-        result_json(asdict(mounted))
+        result_json(document(mounted) | {"dry_run": False})
         return 0
     if arguments.explain:
         explain(mounted.rungs)
     result(mounted.target)
     remark(f"mounted {mounted.reference} by {mounted.method}", quiet=arguments.quiet)
     return 0
+
+
+def document(mounted: Mounted) -> dict[str, Any]:
+    """Return a mount as JSON."""
+    return {
+        "reference": mounted.reference,
+        "target": mounted.target,
+        "prefix": mounted.prefix,
+        "method": mounted.method,
+        "rungs": [asdict(rung) for rung in mounted.rungs],
+        "changes": mounted.changes or None,
+        "keeps_changes": mounted.keeps_changes,
+    }
 
 
 def explain(rungs: Sequence[Rung]) -> None:

@@ -6,11 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, trust_of
+from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from lamella.layers import Layer, PublishedEnvironment, Pulled
 
@@ -26,8 +27,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Pull, and print the reference pinned to its digest."""
+    return execute(arguments)
+
+
+def would(arguments: argparse.Namespace, **fields: object) -> int:
+    """Show what another verb would download. `fields` are that verb's own in the JSON document."""
+    return execute(arguments, fields)
+
+
+def execute(arguments: argparse.Namespace, fields: Mapping[str, object] | None = None) -> int:
+    """Pull; with `fields`, for a dry run of another verb."""
     from lamella.cli.progress import shown
-    from lamella.layers import Platform, Store, pull, unmet_needs
+    from lamella.layers import Store, pull, unmet_needs
 
     store = Store(arguments.store)
 
@@ -42,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         pulled = pull(
             arguments.reference,
             store=store,
-            platform=Platform.parse(arguments.platform) if arguments.platform else None,
+            platform=platform_of(arguments),
             trust=trust_of(arguments),
             dry_run=arguments.dry_run,
             progress=progress,
@@ -50,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     took = time.monotonic() - began
     if arguments.json:
-        result_json(document(pulled, store.path, took, dry_run=arguments.dry_run))
+        value = document(pulled, store.path, took, dry_run=arguments.dry_run)
+        result_json(value if fields is None else planned(value, fields))
         return 0
     plan = pulled.plan
     if arguments.dry_run:
@@ -84,6 +96,12 @@ def show_plan(layers: tuple[Layer, ...]) -> None:
                 for package in map(PublishedPackage.of, layers)
             ],
         )
+
+
+def planned(plan: Mapping[str, Any], fields: Mapping[str, object]) -> dict[str, Any]:
+    """Return the dry run of a verb that downloads missing layers as JSON."""
+    shared = {"reference": plan["reference"], "dry_run": True}
+    return {**shared, **fields, "plan": {name: value for name, value in plan.items() if name not in shared}}
 
 
 def document(pulled: Pulled, store: str, took: float, *, dry_run: bool) -> dict[str, Any]:

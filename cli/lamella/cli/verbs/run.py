@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
-from lamella.cli.output import remark
+from lamella.cli.output import remark, result_json
 from lamella.cli.settings import STORE, TRUST, add_settings, trust_of
 
 if TYPE_CHECKING:
@@ -25,14 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. stdin, stdout, signals and the exit code are the command's own, so --json prints to stderr."""
+    """Run. stdin, stdout, signals and the exit code are the command's own, so --json prints one line to stderr."""
     if not arguments.command:
         raise UsageError("run: missing command; use lamella run REFERENCE -- python script.py")
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 
         arguments.platform = None
-        return pull.run(arguments)
+        return pull.would(arguments, command=arguments.command, exit_code=None)
     from lamella.cli.progress import shown
     from lamella.layers import Store, exec_command
     from lamella.layers import run as run_and_wait
@@ -60,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
             notify=notify,
         )
-    print(
-        json.dumps({"reference": arguments.reference, "command": arguments.command, "exit_code": code}), file=sys.stderr
-    )
+    # The command's output is on stdout: the document is the last line of stderr.
+    value = {"reference": arguments.reference, "command": arguments.command, "dry_run": False, "exit_code": code}
+    result_json(value, to=sys.stderr)
     return code

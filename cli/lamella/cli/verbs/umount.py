@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result_json
 from lamella.cli.settings import STORE, add_settings
+from lamella.cli.verbs.mount import document
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     mounted = umount(arguments.target, store=store, lazy=arguments.lazy, dry_run=arguments.dry_run)
     if arguments.json:
-        result_json(asdict(mounted) | {"dry_run": arguments.dry_run})
+        result_json(document(mounted) | {"whole": mounted.whole, "dry_run": arguments.dry_run})
     elif not mounted.whole:
         was = mounted.reference or "an environment"
         remark(

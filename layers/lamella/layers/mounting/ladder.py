@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from lamella.layers import logs
 from lamella.layers.errors import MountError
 from lamella.layers.mounting import link_tree, overlay
 
@@ -63,6 +64,8 @@ def assemble(
     for method in methods:
         why_not = before(method, rungs) or attempt(kernel, method, lowers, target, upper, source=source)
         rungs = (*rungs, Rung(method, why_not))
+        outcome = why_not or "used"
+        logs.record("lamella.layers.mounting", f"method {method}: {outcome}", method=method, outcome=outcome)
         if not why_not:
             return rungs
     raise MountError(explanation(target, rungs))

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import StoreError
+from lamella.layers import logs
+from lamella.layers.errors import NoSpace
 from lamella.layers.oci.annotations import UNPACKED
 from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
@@ -15,6 +16,7 @@ from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.progress import Progress, Silent
 from lamella.layers.published import environment as published
 from lamella.layers.published.lost import NamingLost
+from lamella.layers.published.package import PublishedPackage
 from lamella.layers.storages import open_storage
 from lamella.layers.store import leases, names
 from lamella.layers.store.document_cache import Remembered
@@ -133,6 +135,7 @@ def leased(
             # Only layers seen after the lease was made are sure to stay.
             todo = plan(environment.layers, store.present(diff_ids))
             moved = 0
+            _log(todo)
             if todo.fetch:
                 from lamella.layers.pulling.fetch import fetch
 
@@ -152,13 +155,35 @@ def _name(reference: Reference) -> str:
     return str(replace(reference, folder=folder, digest=None))
 
 
+def _log(todo: PullPlan) -> None:
+    """Record each layer to fetch, and the number of those in the store."""
+    if not logs.listened("lamella.layers.pulling"):
+        return
+    logs.record(
+        "lamella.layers.pulling",
+        f"{counted(len(todo.present), 'layer')} in the store, {len(todo.fetch)} to fetch",
+        present=len(todo.present),
+        fetch=len(todo.fetch),
+    )
+    for layer in todo.fetch:
+        package = PublishedPackage.of(layer)
+        name = f"{package.name} {package.version}".strip()
+        logs.record(
+            "lamella.layers.pulling",
+            f"fetch {name}: not in the store, {size(layer.descriptor.size)}",
+            package=name,
+            digest=str(layer.descriptor.digest),
+            size=layer.descriptor.size,
+        )
+
+
 def _check_room(store: Store, todo: PullPlan) -> None:
     with store.explained():
         disk = os.statvfs(store.path)
     room = disk.f_bavail * disk.f_frsize
     if todo.unpacked > room:
-        raise StoreError(
-            f"{store.path}: {room} bytes free, the environment needs {todo.unpacked}; free space with lamella gc, "
+        raise NoSpace(
+            f"{store.path}: {size(room)} free, the environment needs {size(todo.unpacked)}; free space with lamella gc, "
             "or set LAMELLA_STORE to another disk"
         )
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from lamella.layers import logs
 from lamella.layers.errors import Denied, InvalidContent, Unreachable
 from lamella.layers.registry.address_policy import AddressPolicy
 from lamella.layers.registry.connection import TARGET, manager
@@ -21,6 +23,7 @@ from lamella.layers.registry.proxies import proxy_for
 from lamella.layers.registry.response import Response, displayed, failure_of
 from lamella.layers.registry.retry import Interrupted, Patience
 from lamella.layers.registry.url import Address
+from lamella.layers.text import size
 
 if TYPE_CHECKING:
     import ssl
@@ -215,6 +218,7 @@ class Client:
             elif method in {"POST", "PUT", "PATCH"}:
                 sent["Content-Length"] = "0"
             pool = self._pool(address, proxy)
+            began = time.monotonic()
             with translated(displayed(address), proxy.authority if proxy else ""):
                 raw = pool.urlopen(
                     method,
@@ -225,7 +229,9 @@ class Client:
                     retries=False,
                     preload_content=False,
                 )
-        return Response(raw, method, address, self.patience.window, forwarder)
+        response = Response(raw, method, address, self.patience.window, forwarder)
+        _log(response, body.size if body else 0, time.monotonic() - began)
+        return response
 
     def _pool(self, address: Address, proxy: Proxy | None) -> urllib3.PoolManager:
         own = self._is_own(address)
@@ -254,3 +260,21 @@ def _chunks(stream: Reader) -> Iterator[bytes]:
 
 def _admit_any(_host: str, _address: str) -> None:
     """Admit the addresses of a proxy, which the user named."""
+
+
+def _log(response: Response, sent: int, took: float) -> None:
+    """Record a request, without headers and query: they hold tokens and signatures."""
+    length = response.header("Content-Length")
+    received = int(length) if length.isdecimal() and len(length) < 20 and response.method != "HEAD" else 0
+    moved = f", {size(sent)} sent" if sent else f", {size(received)}" if received else ""
+    url, milliseconds = response.address.shown, round(took * 1000)
+    logs.record(
+        "lamella.layers.registry",
+        f"{response.method} {url}: {response.status}{moved}, {milliseconds} ms",
+        method=response.method,
+        url=url,
+        status=response.status,
+        sent=sent,
+        received=received,
+        milliseconds=milliseconds,
+    )

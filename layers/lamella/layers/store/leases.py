@@ -18,7 +18,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.errors import Busy, InvalidContent, StoreError
 from lamella.layers.oci.documents import Digest
 from lamella.layers.store import locks
 from lamella.layers.text import escaped
@@ -147,7 +147,7 @@ def _close_gate(store: Store) -> int:
     except OSError as error:
         if error.errno not in _TAKES_NO_FILE:
             raise
-        raise StoreError(f"{path}: locked by {locks.users(path)}; end that process, then retry") from error
+        raise Busy(f"{path}: locked by {locks.users(path)}; end that process, then retry") from error
     locks.try_exclude_range(file, _GATE)
     os.fchmod(file, 0o644)
     os.rename(temporary, path)

@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from lamella.layers.errors import StoreError
+from lamella.layers.errors import Busy
 from lamella.layers.text import escaped, seconds
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def try_acquire(path: str, owner: str) -> int | None:
 
 
 def acquire(path: str, owner: str, what: str) -> int:
-    """As `try_acquire`, but wait for other processes. Raises `StoreError`, which begins with `what`, after `PATIENCE`."""
+    """As `try_acquire`, but wait for other processes. Raises `Busy`, which begins with `what`, after `PATIENCE`."""
     return patiently(lambda: try_acquire(path, owner), what, lambda: holder(path))
 
 
@@ -72,14 +72,14 @@ def _unlock(file: int) -> None:
 
 @contextmanager
 def shared(folder: str, what: str, signed: str) -> Iterator[None]:
-    """Hold the lock of a folder together with others; `signed`: a file that its exclusive holder signs. Raises `StoreError`."""
+    """Hold the lock of a folder together with others; `signed`: a file that its exclusive holder signs. Raises `Busy`."""
     with _folder_locked(folder, fcntl.LOCK_SH, what, signed):
         yield
 
 
 @contextmanager
 def exclusive(folder: str, what: str, signed: str) -> Iterator[None]:
-    """Hold the lock of a folder alone; `signed` as for `shared`. Raises `StoreError` after `PATIENCE`."""
+    """Hold the lock of a folder alone; `signed` as for `shared`. Raises `Busy` after `PATIENCE`."""
     with _folder_locked(folder, fcntl.LOCK_EX, what, signed):
         yield
 
@@ -127,7 +127,7 @@ def patiently(
 ) -> T:
     """Call `attempt` until it returns a value. `look` names the process that is waited for, and any sign of its progress.
 
-    Logs a warning after two seconds. Raises `StoreError`, which begins with `what`, if `look` returns the same for
+    Logs a warning after two seconds. Raises `Busy`, which begins with `what`, if `look` returns the same for
     `PATIENCE` seconds.
     """
     if (found := attempt()) is not None:
@@ -140,7 +140,7 @@ def patiently(
         if (latest := look()) != seen:
             seen, since = latest, now
         elif now - since > PATIENCE:
-            raise StoreError(
+            raise Busy(
                 f"{what}: locked for {seconds(now - started)} by {seen[0]}, without progress; end that process, then retry"
             )
         if not reported and now - started > _SILENT:

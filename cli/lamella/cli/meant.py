@@ -1,0 +1,27 @@
+"""Did you mean: the name that a wrong word was probably meant to be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def suggestion(word: str, names: Sequence[str]) -> str:
+    """Return the end of a message: the name that was probably meant, else all of them."""
+    if meant := similar(word, names):
+        return f"did you mean {meant}?"
+    return f"use {', '.join(names[:-1])} or {names[-1]}" if names[1:] else f"use {names[0]}"
+
+
+def similar(word: str, names: Iterable[str]) -> str:
+    """Return the name that `word` was probably meant to be; empty if no name is similar."""
+    from difflib import get_close_matches
+
+    candidates = {name.lower(): name for name in names}
+    close = get_close_matches(word.lower(), candidates, n=1)
+    if not close and len(word) > 3:
+        # An abbreviation, or a part: --dry for --dry-run.
+        close = [name for name in candidates if name.startswith(word.lower())][:1]
+    return candidates[close[0]] if close else ""
