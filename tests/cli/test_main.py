@@ -355,6 +355,49 @@ def test_a_closed_pipe_ends_the_command_quietly() -> None:
     assert process.returncode == 128 + signal.SIGPIPE
 
 
+@pytest.mark.parametrize(
+    ("redirected", "code", "output", "errors"),
+    [
+        ("tags oci:layout >&-", 0, "", ""),
+        ("tags oci:layout 2>&-", 0, "v1\n", ""),
+        ("tags oci:layout <&-", 0, "v1\n", ""),
+        ("tags oci:layout <&- >&- 2>&-", 0, "", ""),
+        ("tags oci:absent >&-", 3, "", "lamella: {}/absent: no such OCI layout\n"),
+        ("tags oci:absent --json >&- 2>&-", 3, "", ""),
+        ("tags oci:layout >/dev/full", 6, "", "lamella: No space left on device\n"),
+        ("tags oci:absent --json >/dev/full", 3, "", "lamella: {}/absent: no such OCI layout\n"),
+        (
+            "login localhost:1 -u ada <&-",
+            2,
+            "",
+            "lamella: login: missing password; type it on a terminal, or pipe it to --password-stdin\n",
+        ),
+        ("tags oci:layout | true", 0, "", ""),
+        ("inspect oci:layout:v1 | head -c 4", 0, "oci:", ""),
+    ],
+)
+def test_a_closed_or_full_stream_does_not_crash_the_command(
+    redirected: str, code: int, output: str, errors: str, tmp_path: Path
+) -> None:
+    publish(tmp_path / "layout", [{"a": ""}], tag="v1")
+    done = subprocess.run(
+        ["sh", "-c", f"'{sys.executable}' -m lamella.cli {redirected}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, output, errors.format(tmp_path))
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_names_outside_ascii_are_read_and_shown_in_the_c_locale(locale: dict[str, str], tmp_path: Path) -> None:
+    publish(tmp_path / "数据", [{"a": ""}], tag="v1")
+    done = lamella("inspect", f"oci:{tmp_path}/数据:v1", **locale)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"oci:{tmp_path}/")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int, code: int, tmp_path: Path) -> None:
     # The layout's documents are FIFOs, so that the command is blocked in a read when the signal arrives.

@@ -5,6 +5,7 @@ Imported after a failure alone, so that a start loads none of the errors.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -115,7 +116,9 @@ def report(failure: Failure, *, as_json: bool) -> None:
     else:
         print(f"lamella: {escaped(failure.sentence)}", file=sys.stderr)
     if as_json:
-        print(failure.document())
+        # A reader that has gone, or a full disk, must not hide the failure itself.
+        with contextlib.suppress(OSError):
+            print(failure.document(), flush=True)
 
 
 def _code(error: BaseException) -> str:

@@ -11,34 +11,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ALIASES = {"unmount": "umount", "cp": "copy"}
+ALIASES = {"unmount": "umount", "cp": "copy", "du": "df"}
 """Other names of verbs, if they can mean nothing else."""
 
 _INSTALLERS = "Lamella installs no packages; use pip, uv, conda or pixi, then lamella push REFERENCE"
 _SHELL = "use lamella run REFERENCE -- bash"
 _PACK = "use lamella export REFERENCE env.tar.gz"
+_UNPACK = "exports need no fixing; use tar -x, then source bin/activate"
 _FREE = "use lamella gc --older-than 30d, or lamella gc --layer-cache --older-than 30d for built layers"
 _PUSH = "use lamella push REFERENCE, which builds the layers from the environment on this disk"
 _PULL = "use lamella pull REFERENCE, then lamella run or lamella mount"
-_PACKAGES = "use lamella scan for an environment on this disk, or lamella inspect REFERENCE"
-_STATE = "use lamella mount or lamella umount; Lamella has no daemon and no containers"
+_PACKAGES = "use lamella scan for an environment on this disk, or lamella inspect REFERENCE for a pushed one"
+_LISTS = "use lamella ls for the store, lamella scan for an environment on this disk, or lamella tags REPOSITORY"
+_STATE = "use lamella ls, which shows what is mounted where; Lamella has no daemon and no containers"
+_STOP = "use lamella umount TARGET; a command that lamella run started ends by itself"
 _TAG = "use lamella copy SOURCE DESTINATION, which uploads nothing within a registry"
 _SETTINGS = "write LAMELLA_* variables or ~/.config/lamella/config.toml; see lamella help"
-_DELETE = "use lamella untag REFERENCE for a tag in a registry; lamella gc frees layers on this machine"
+_DELETE = "use lamella untag REFERENCE for a tag, or lamella gc --older-than 30d for this machine's store"
 _VERBS = {
     _INSTALLERS: "install add create update upgrade remove uninstall lock init pip tool global self env venv python",
-    _SHELL: "shell exec activate deactivate shell-hook attach-shell sh bash",
-    _PACK: "pack unpack conda-unpack package save archive tar zip squashfs",
+    _SHELL: "shell exec activate deactivate shell-hook sh bash",
+    _PACK: "pack package save archive tar zip squashfs",
+    _UNPACK: "unpack conda-unpack",
     _FREE: "clean prune cache system clear",
     _PUSH: "build publish upload deploy commit",
-    _PULL: "sync download unpack-layers install-image load import restore",
-    _PACKAGES: "list tree freeze show packages",
-    _STATE: "ps start stop restart kill logs container containers images image top",
+    _PULL: "sync download load import restore",
+    _PACKAGES: "tree freeze show packages",
+    _LISTS: "list images image",
+    _STATE: "ps container containers logs top",
+    _STOP: "start stop restart kill",
     _TAG: "tag retag rename mv move promote",
     _SETTINGS: "config settings set",
     _DELETE: "rmi rm delete",
     "use lamella inspect REFERENCE": "info manifest history digest layers describe cat",
-    "use lamella tags REPOSITORY": "search catalog repo repository repositories discover",
+    "use lamella tags REPOSITORY": "search catalog repo repository repositories",
+    "use lamella artifacts REFERENCE": "discover referrers",
     "use lamella push --sign KEY REFERENCE": "sign",
     "use lamella inspect --sbom REFERENCE": "sbom",
     "use lamella --version": "version",
@@ -67,7 +74,7 @@ _FLAGS = {
 }
 FLAGS = {(verb, flag): hint for (verb, hint), flags in _FLAGS.items() for flag in flags.split()}
 """Hints by verb and flag."""
-_EVERYWHERE = {
+EVERYWHERE = {
     "--tls-verify": "use --insecure for plain HTTP, or --ca-file FILE",
     "--plain-http": "use --insecure",
     "--skip-tls-verify": "use --insecure for plain HTTP, or --ca-file FILE",
@@ -88,7 +95,7 @@ def verb_hint(word: str) -> str:
 
 def flag_hint(verb: str, flag: str) -> str:
     """Return how `verb` does what `flag` does elsewhere; empty for an unknown flag."""
-    return FLAGS.get((verb, flag)) or _EVERYWHERE.get(flag, "")
+    return FLAGS.get((verb, flag)) or EVERYWHERE.get(flag, "")
 
 
 def top_hint(argv: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
     if argv is None:
         argv = sys.argv[1:]
+        _open_closed_streams()
         if not os.environ.get("LAMELLA_DEBUG"):
             sys.excepthook = _bug
         signal.signal(signal.SIGTERM, _terminated)
@@ -170,6 +171,17 @@ def _bug(kind: type[BaseException], error: BaseException, _trace: TracebackType 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
     # An exception, so that locks, leases and partial files are cleaned up on the way out.
     raise SystemExit(TERMINATED)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null for each standard stream that is closed: otherwise the next file would be the standard output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            # The lowest free number: all below it are open by now.
+            if descriptor == number:
+                os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "r" if number == 0 else "w", closefd=False))
 
 
 def _print_any_name() -> None:

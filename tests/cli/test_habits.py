@@ -1,0 +1,112 @@
+"""What users of docker, uv, pip, conda, conda-pack and pixi type first: done as meant, or answered with Lamella's words."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.cli import habits
+from lamella.cli.main import main
+from lamella.cli.parsers import verb_parser
+from lamella.cli.verbs import VERBS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def mentioned(hint: str) -> Iterator[tuple[str, list[str]]]:
+    """The verbs that a hint names, each with the flags behind it."""
+    for found in re.finditer(r"\blamella ([a-z]+)((?: -{1,2}[a-z][a-z-]*)*)", hint):
+        yield found[1], found[2].split()
+
+
+HINTS = sorted({*habits.VERBS.values(), *habits.FLAGS.values(), *habits.EVERYWHERE.values()})
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_every_hint_names_verbs_and_flags_that_exist(hint: str) -> None:
+    for verb, flags in mentioned(hint):
+        assert verb in VERBS, hint
+        assert set(flags) <= set(verb_parser(verb).flags()), hint
+    assert hint[0] != hint[0].upper() or hint.startswith("Lamella")
+
+
+@pytest.mark.parametrize(("verb", "flag"), habits.FLAGS)
+def test_no_hint_stands_for_a_flag_that_exists(verb: str, flag: str) -> None:
+    assert flag not in verb_parser(verb).flags()
+
+
+def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
+    assert not {*habits.VERBS, *habits.ALIASES} & VERBS.keys()
+    assert set(habits.ALIASES.values()) <= VERBS.keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        # uv, pip and pixi
+        ("lamella sync", "sync: unknown verb; use lamella pull REFERENCE, then lamella run or lamella mount"),
+        ("lamella install numpy", "install: unknown verb; Lamella installs no packages; use pip, uv, conda or pixi"),
+        ("lamella add numpy", "add: unknown verb; Lamella installs no packages"),
+        ("lamella lock", "lock: unknown verb; Lamella installs no packages"),
+        ("lamella pip install numpy", "pip: unknown verb; Lamella installs no packages"),
+        ("lamella list", "list: unknown verb; use lamella ls for the store, lamella scan for an environment"),
+        ("lamella tree", "tree: unknown verb; use lamella scan"),
+        ("lamella shell", "shell: unknown verb; use lamella run REFERENCE -- bash"),
+        ("lamella activate", "activate: unknown verb; use lamella run REFERENCE -- bash"),
+        ("lamella publish", "publish: unknown verb; use lamella push REFERENCE"),
+        ("lamella cache clean", "cache: unknown verb; use lamella gc --older-than 30d"),
+        # docker, podman, skopeo and oras
+        ("lamella build -t x .", "build: unknown verb; use lamella push REFERENCE"),
+        ("lamella images", "images: unknown verb; use lamella ls"),
+        ("lamella rmi x", "rmi: unknown verb; use lamella untag REFERENCE"),
+        ("lamella ps", "ps: unknown verb; use lamella ls, which shows what is mounted where"),
+        ("lamella exec x bash", "exec: unknown verb; use lamella run REFERENCE -- bash"),
+        ("lamella tag a b", "tag: unknown verb; use lamella copy SOURCE DESTINATION"),
+        ("lamella save x", "save: unknown verb; use lamella export REFERENCE env.tar.gz"),
+        ("lamella system prune", "system: unknown verb; use lamella gc"),
+        ("lamella manifest x", "manifest: unknown verb; use lamella inspect REFERENCE"),
+        ("lamella version", "version: unknown verb; use lamella --version"),
+        ("lamella run -it host/x -- bash", "run -i: unknown option; leave it out: the command has this terminal"),
+        ("lamella run --rm host/x -- bash", "run --rm: unknown option; leave it out"),
+        ("lamella run -e A=1 host/x -- bash", "run -e: unknown option; set the variable before"),
+        ("lamella run -v /a:/b host/x -- bash", "run: unknown argument before --; usage: lamella run"),
+        ("lamella run host/x bash", "run: missing -- before the command; use lamella run host/x -- bash"),
+        ("lamella login -u ada -p x host", "login -p: unknown option; every process can read a command line"),
+        ("lamella login --password x host", "login --password: unknown option; every process can read"),
+        ("lamella push --tls-verify=false x", "push --tls-verify: unknown option; use --insecure"),
+        ("lamella push -t host/x", "push -t: unknown option; give the reference as an argument"),
+        ("lamella pull --creds a:b host/x", "pull --creds: unknown option; use lamella login"),
+        # conda-pack
+        ("lamella pack -p env", "pack: unknown verb; use lamella export"),
+        ("lamella -p env -o out.tar.gz", "-p: unknown option; use lamella export"),
+        ("lamella -n name", "-n: unknown option; use lamella export"),
+        ("lamella conda-unpack", "conda-unpack: unknown verb; exports need no fixing"),
+        # in the wrong order, misspelled, half
+        ("lamella", "usage: lamella [options] VERB"),
+        ("lamella pusg x", "pusg: unknown verb; did you mean push?"),
+        ("lamella PULL x", "PULL: unknown verb; did you mean pull?"),
+        ("lamella pull", "pull: missing REFERENCE; usage: lamella pull [options] REFERENCE"),
+        ("lamella pull --plattform x y", "pull --plattform: unknown option; did you mean --platform?"),
+        ("lamella export x -", "export -: "),
+    ],
+)
+def test_a_habit_of_another_tool_is_answered(command: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(shlex.split(command)[1:])
+    printed = capsys.readouterr()
+    assert code in {2, 125}
+    assert printed.out == ""
+    assert printed.err.removeprefix("lamella: ").startswith(answer)
+
+
+@pytest.mark.parametrize(("alias", "verb"), [("unmount", "umount"), ("cp", "copy"), ("du", "df")])
+def test_an_alias_is_its_verb(alias: str, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for name in (alias, verb):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
