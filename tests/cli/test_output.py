@@ -145,6 +145,8 @@ def test_wide_and_combining_characters_stay_aligned() -> None:
     ("words", "width", "broken"),
     [
         ("one two three", 7, ["one two", "three"]),
+        ("free 35 GB of 271 GB", 11, ["free 35 GB", "of 271 GB"]),
+        ("free 271 GB", 9, ["free", "271 GB"]),
         ("registry.example.com/team/envs", 12, ["registry.exa", "mple.com/tea", "m/envs"]),
         ("数据工具", 5, ["数据", "工具"]),
         ("", 5, [""]),
@@ -158,7 +160,7 @@ def test_text_breaks_at_spaces_and_else_at_the_width(words: str, width: int, bro
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        ("12 layers, 118 MB to download, 1.2 GB unpacked", "12 layers, 118\nMB to download,\n1.2 GB unpacked"),
+        ("12 layers, 118 MB to download, 1.2 GB unpacked", "12 layers,\n118 MB to\ndownload, 1.2 GB\nunpacked"),
         ("oci:a-folder-with-a-long-name:v1", "oci:a-folder-with-a-long-name:v1"),
         ("frees 118 MB: lamella gc --older-than 30d", "frees 118 MB: lamella gc --older-than 30d"),
     ],

@@ -6,6 +6,7 @@ and if the numbers alone do not fit, each row becomes a list of its fields. A si
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -48,6 +49,8 @@ class Cell:
     style: str = ""
 
 
+_SPACE = re.compile(r"(?<!\d) | (?!(?:[kMGTP]?B|s|min|ms)\b)")
+"""A space where a line may break: not the one of `271 GB`."""
 TITLE = "bold dim"
 Line = list[Cell]
 
@@ -84,11 +87,11 @@ def cells(text: str) -> int:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return `text` in lines of at most `width` columns, broken at spaces if possible."""
+    """Return `text` in lines of at most `width` columns, broken at spaces if possible, never between number and unit."""
     if cells(text) <= width:
         return [text]
     found, line = [], ""
-    for word in text.split(" "):
+    for word in _SPACE.split(text):
         if line and cells(line) + 1 + cells(word) > width:
             found.append(line)
             line = word
