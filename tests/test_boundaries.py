@@ -34,10 +34,10 @@ FLOORS = {
     ),
     "builder": (
         {"errors", "urls", "environment"}, {"cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
-        {"layer", "wheels"}, {"image", "scanning"}, {"pushing"},
+        {"layer", "wheels"}, {"image", "scanning"}, {"pushing", "packing"},
     ),
 }  # fmt: skip
-NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools"}
+NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools", "zlib_ng"}
 
 
 def modules(package: str) -> list[Path]:

@@ -117,7 +117,7 @@ def test_a_shell_that_can_not_tell_which_file_it_reads_activates_nothing(
     ran = run(shell, f'cat {place}/bin/activate | (. /dev/stdin; echo "$? $PATH ${{VIRTUAL_ENV:-}}")')
 
     assert ran.stdout == f"1 {CLEAN['PATH']} \n"
-    assert "run bin/lamella-unpack in the folder to which it was unpacked" in ran.stderr
+    assert "run bin/conda-unpack in the folder to which it was unpacked" in ran.stderr
 
 
 @pytest.mark.parametrize("shell", SHELLS)

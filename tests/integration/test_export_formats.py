@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import ExportError
-from lamella.layers.exporting.export import FORMATS, ExportOptions, export, format_of
+from lamella.layers.exporting.export import export
+from lamella.layers.exporting.target import FORMATS, ExportOptions, format_of
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
 from support.engines import need, need_root
@@ -27,7 +28,7 @@ from support.trees import content
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lamella.layers.exporting.export import Format
+    from lamella.layers.exporting.target import Format
 
 SHELLS = ["bash", "dash", "zsh"]
 
@@ -230,7 +231,7 @@ def test_a_squashfs_image_is_made_for_the_path_at_which_it_is_mounted(
         subprocess.run(["umount", tmp_path / "m"], check=not mounted.returncode, capture_output=True)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [each for each in FORMATS if each != "parcel"])
 def test_existing_content_is_left_alone(
     store: Store,
     reference: str,
@@ -282,7 +283,7 @@ def test_without_mksquashfs_the_message_says_what_to_install(
         export(reference, str(tmp_path / "env"), store=store, options=ExportOptions(format="squashfs"))
 
 
-@pytest.mark.parametrize("name", ["env.tar.xz", "env.tar", "env.tar.bz2", "env.TXZ", "env.7z", "env.tar.lz4", "env.gz"])
+@pytest.mark.parametrize("name", ["env.tar.lzma", "env.TBZ", "env.7z", "env.tar.lz4", "env.gz"])
 def test_unsupported_archive_suffix_is_refused(store: Store, tmp_path: Path, name: str) -> None:
     with pytest.raises(ExportError, match=r": \.\S+ archives are not supported; use .tar.gz, .tar.zst, .zip"):
         export("oci:nowhere:v1", str(tmp_path / name), store=store)
@@ -309,7 +310,7 @@ def test_links_that_can_not_be_made_are_not_made_copies_in_silence(
     store: Store, reference: str, tmp_path: Path, memory: Path
 ) -> None:
     with pytest.raises(
-        ExportError, match="no hard link leads to another file system than the store's: leave out --link"
+        ExportError, match="hard links cannot lead to another file system than the store's: leave out --link"
     ):
         export(reference, str(memory / "env"), store=store, options=ExportOptions(link=True))
     assert os.listdir(memory) == []
@@ -457,7 +458,20 @@ def test_everybody_may_read_an_images_folders_whatever_the_umask(store: Store, r
 
 @pytest.mark.parametrize(
     ("name", "format"),
-    [("env", "dir"), ("a.tgz", "tar.gz"), ("a.tar.gz", "tar.gz"), ("a.tar.zst", "tar.zst"), ("a.sqfs", "squashfs")],
+    [
+        ("env", "dir"),
+        ("a.tgz", "tar.gz"),
+        ("a.tar.gz", "tar.gz"),
+        ("a.tar.zst", "tar.zst"),
+        ("a.sqfs", "squashfs"),
+        ("a.tar", "tar"),
+        ("a.tar.bz2", "tar.bz2"),
+        ("a.tbz2", "tar.bz2"),
+        ("a.tar.xz", "tar.xz"),
+        ("a.TXZ", "tar.xz"),
+        ("a-1-el7.parcel", "parcel"),
+        ("-", "tar"),
+    ],
 )
 def test_the_name_says_the_format(name: str, format: Format) -> None:  # noqa: A002
     assert format_of(name) == format

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.errors import ExportError
-from lamella.layers.exporting.export import ExportOptions, export
+from lamella.layers.exporting.export import export
+from lamella.layers.exporting.target import ExportOptions
 from lamella.layers.store.store import Store
 from support.engines import need
 from support.published import publish
@@ -22,7 +23,7 @@ from support.trees import content
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamella.layers.exporting.export import Format
+    from lamella.layers.exporting.target import Format
 
 
 @pytest.fixture
@@ -141,7 +142,8 @@ def test_a_layers_folder_in_the_place_of_a_file_of_ours_goes(store: Store, tmp_p
 
     assert (tmp_path / "env/bin/activate").is_file()
     with tarfile.open(tmp_path / "env.tar.gz") as tar:
-        assert [name for name in tar.getnames() if name.startswith("bin/activate")] == ["bin/activate"]
+        assert [name for name in tar.getnames() if name.startswith("bin/activate/")] == []
+        assert tar.getmember("bin/activate").isfile()
 
 
 def test_an_export_that_is_refused_for_a_list_leaves_nothing(store: Store, tmp_path: Path, victim: Path) -> None:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers.errors import LamellaError, MountError
-from lamella.layers.exporting.export import ExportOptions, export
+from lamella.layers.exporting.export import export
+from lamella.layers.exporting.target import ExportOptions
 from lamella.layers.mounting.mount import MountOptions, mount, umount
 from lamella.layers.pulling import fetch
 from lamella.layers.pulling.pull import pull

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lamella.builder.layer.cache import LayerCache
     from lamella.builder.layer.plan import PlannedLayer, PushPlan
     from lamella.builder.layer.prune import CacheUsage, Pruned, cache_usage, prune_cache
+    from lamella.builder.packing.contents import PackedPackage
+    from lamella.builder.packing.pack import Packed, pack
     from lamella.builder.prefix.active import active_prefix
     from lamella.builder.pushing.difference import ComparedEnvironment, ComparedPackage, Difference, diff
     from lamella.builder.pushing.options import PushOptions
@@ -53,6 +55,8 @@ __all__ = [
     "Needs",
     "NotAnEnvironment",
     "Package",
+    "Packed",
+    "PackedPackage",
     "PlannedLayer",
     "Pruned",
     "PushOptions",
@@ -64,6 +68,7 @@ __all__ = [
     "cache_usage",
     "diff",
     "load_image",
+    "pack",
     "prune_cache",
     "push",
     "scan",
@@ -92,6 +97,9 @@ _MODULES = {
     "cache_usage": "lamella.builder.layer.prune",
     "Pruned": "lamella.builder.layer.prune",
     "prune_cache": "lamella.builder.layer.prune",
+    "PackedPackage": "lamella.builder.packing.contents",
+    "Packed": "lamella.builder.packing.pack",
+    "pack": "lamella.builder.packing.pack",
     "active_prefix": "lamella.builder.prefix.active",
     "Difference": "lamella.builder.pushing.difference",
     "ComparedEnvironment": "lamella.builder.pushing.difference",

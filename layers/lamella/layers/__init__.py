@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         UnsafeLayer,
         Unsupported,
     )
-    from lamella.layers.exporting.export import Exported, ExportOptions, export
+    from lamella.layers.exporting.export import Exported, export
+    from lamella.layers.exporting.target import ExportOptions
     from lamella.layers.mounting.claims import Mounted
     from lamella.layers.mounting.ladder import Method, Rung
     from lamella.layers.mounting.mount import MountOptions, mount, mounts, umount
@@ -165,7 +166,8 @@ _NAMES_OF_MODULES = {
         "Busy CannotRun CredentialsError Denied ExportError FalseMirror InvalidContent InvalidReference LamellaError LayersError "
         "MountError NoSpace NotFound NotSigned PolicyError SignatureError StoreError Unreachable UnsafeLayer Unsupported"
     ),
-    "exporting.export": "ExportOptions Exported export",
+    "exporting.export": "Exported export",
+    "exporting.target": "ExportOptions",
     "mounting.claims": "Mounted",
     "mounting.ladder": "Method Rung",
     "mounting.mount": "MountOptions mount mounts umount",

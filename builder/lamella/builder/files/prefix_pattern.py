@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 MARGIN = 4
 """Bytes around a match that decide whether it counts."""
 
-_BEFORE = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://)|(?<=[^\w.~+\-/\x80-\xff]\.))"
+# The prefix stands in front of the check of the bytes before it: re searches for literal text, here a tenth of the time.
+_BEFORE = rb"%b(?:(?<![\w.~+\-/\x80-\xff]%b)|(?<=-[A-Za-z]%b)|(?<=://%b)|(?<=[^\w.~+\-/\x80-\xff]\.%b))"
 _AFTER = rb"(?![\w.~+@%\-\x80-\xff])"
 
 
@@ -25,7 +26,8 @@ _AFTER = rb"(?![\w.~+@%\-\x80-\xff])"
 def pattern(prefixes: tuple[bytes, ...]) -> re.Pattern[bytes]:
     """Pattern for any of `prefixes`, the longest first, as whole paths."""
     longest_first = sorted(prefixes, key=lambda prefix: (-len(prefix), prefix))
-    return re.compile(_BEFORE + b"(?:" + b"|".join(map(re.escape, longest_first)) + b")" + _AFTER)
+    whole = b"|".join(_BEFORE % (5 * (re.escape(prefix),)) for prefix in longest_first)
+    return re.compile(b"(?:" + whole + b")" + _AFTER)
 
 
 def shortest(prefixes: Sequence[bytes]) -> tuple[bytes, ...]:

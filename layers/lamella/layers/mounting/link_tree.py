@@ -34,6 +34,14 @@ def lay(folders: Sequence[str], target: str, how: How, done: Callable[[int], obj
         raise MountError(_why(error, how, target)) from error
 
 
+def place(source: str, target: str, how: How) -> None:
+    """Put one file or link at `target`, a free path. Raises `MountError` if this way is not open here."""
+    try:
+        _PLACE[how](source, target)
+    except OSError as error:
+        raise MountError(_why(error, how, target)) from error
+
+
 def put(folder: str, path: str, content: bytes, mode: int) -> None:
     """Write a file into a tree, at `path` below `folder`: what layers have in its way is removed, and no link followed."""
     *above, name = path.split("/")

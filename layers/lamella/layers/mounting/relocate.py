@@ -57,9 +57,13 @@ def pattern(prefix: bytes, *, slashes: bool = False) -> re.Pattern[bytes]:
 
     With `slashes`, those in front of it too.
     """
-    before = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://)|(?<=[^\w.~+\-/\x80-\xff]\.))"
-    after = rb"(?![\w.~+@%\-\x80-\xff])"
-    return re.compile(before + (b"/*" if slashes else b"") + b"(?:" + re.escape(prefix) + b")" + after)
+    if slashes:
+        before = rb"(?:(?<![\w.~+\-/\x80-\xff])|(?<=-[A-Za-z])|(?<=://)|(?<=[^\w.~+\-/\x80-\xff]\.))/*"
+        whole = before + re.escape(prefix)
+    else:
+        before = rb"%b(?:(?<![\w.~+\-/\x80-\xff]%b)|(?<=-[A-Za-z]%b)|(?<=://%b)|(?<=[^\w.~+\-/\x80-\xff]\.%b))"
+        whole = before % (5 * (re.escape(prefix),))
+    return re.compile(b"(?:" + whole + rb")(?![\w.~+@%\-\x80-\xff])")
 
 
 def check_path(prefix: str) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_VARIABLES = "etc/conda/env_vars.d"
+_STATE = "conda-meta/state"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # what shells take
 
 
@@ -55,15 +57,24 @@ def command(prefix: str, command: Sequence[str]) -> list[str]:
 
 def conda_variables(prefix: str) -> dict[str, str]:
     """The variables that conda packages, and `conda env config vars set`, ask for; no file outside of `prefix` is read."""
+    names = os.listdir(f"{prefix}/{_VARIABLES}") if _is_inside(prefix, _VARIABLES) else []
+    paths = [*(f"{_VARIABLES}/{name}" for name in names), _STATE]
+    return variables_of({path: _read(prefix, path) for path in paths if sets_variables(path)})
+
+
+def sets_variables(path: str) -> bool:
+    """Whether the file at `path`, relative to the prefix, lists variables that activation sets."""
+    return path == _STATE or (os.path.dirname(path) == _VARIABLES and path.endswith(".json"))
+
+
+def variables_of(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the variables that `files` list: path to content, of paths for which `sets_variables` holds."""
     found: dict[str, str] = {}
-    folder = "etc/conda/env_vars.d"
-    names = sorted(os.listdir(f"{prefix}/{folder}")) if _is_inside(prefix, folder) else []
-    for name in names:
-        if name.endswith(".json"):
-            found |= _strings(_read(prefix, f"{folder}/{name}"))
-    state = _read(prefix, "conda-meta/state")
-    # `conda env config vars set` wins over what packages bring.
-    return found | _strings(state.get("env_vars"))
+    for path in sorted(files):
+        if path != _STATE:
+            found |= _strings(_parsed(files[path]))
+    # `conda env config vars set` wins over packages.
+    return found | _strings(_parsed(files.get(_STATE, b"")).get("env_vars"))
 
 
 def _activation_scripts(prefix: str) -> list[str]:
@@ -75,13 +86,20 @@ def _activation_scripts(prefix: str) -> list[str]:
     return [f"{folder}/{name}" for name in names if name.endswith(".sh")]
 
 
-def _read(prefix: str, path: str) -> dict[str, object]:
+def _read(prefix: str, path: str) -> bytes:
     try:
         if not _is_inside(prefix, path):
-            return {}
-        with open(f"{prefix}/{path}", encoding="utf-8") as file:
-            value = json.load(file)
-    except (OSError, ValueError, RecursionError):
+            return b""
+        with open(f"{prefix}/{path}", "rb") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return b""
+
+
+def _parsed(content: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
         return {}  # as conda does: an environment with a broken state file still activates
     return value if isinstance(value, dict) else {}
 

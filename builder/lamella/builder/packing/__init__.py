@@ -1,0 +1,1 @@
+"""An environment on this disk as an archive or a folder, in one step."""
