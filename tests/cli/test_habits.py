@@ -63,7 +63,7 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella build -t x .", "build: unknown verb; use lamella push REFERENCE"),
         ("lamella images", "images: unknown verb; use lamella ls"),
         ("lamella rmi x", "rmi: unknown verb; use lamella untag REFERENCE"),
-        ("lamella ps", "ps: unknown verb; use lamella ls, which shows what is mounted where"),
+        ("lamella ps", "ps: unknown verb; use lamella ls, which shows each mount"),
         ("lamella exec x bash", "exec: unknown verb; use lamella run REFERENCE -- bash"),
         ("lamella tag a b", "tag: unknown verb; use lamella copy SOURCE DESTINATION"),
         ("lamella save x", "save: unknown verb; use lamella export REFERENCE env.tar.gz"),

@@ -88,7 +88,8 @@ def test_every_size_is_whole_at_every_width(arguments: list[str], folder: Path) 
         lines = [line for line in lines if str(folder) not in line and not line.startswith(("usage: ", "  -"))]
         if arguments[0] != "help" or width > 36:
             assert [line for line in lines if cells(line) > width] == []
-        sizes.append(sorted(SIZE.findall(text)))
+        # The free space of the disk changes.
+        sizes.append(sorted("? GB" if size.endswith("GB") else size for size in SIZE.findall(text)))
     assert sizes == [sizes[-1]] * len(WIDTHS)
 
 

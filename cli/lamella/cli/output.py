@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lamella.cli.tables import Column, aligned, cells, lines, wrapped
+from lamella.cli.tables import Column, aligned, cells, lines, terminal_columns, wrapped
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def _fitted(line: str, stream: TextIO) -> str:
     """
     if (line.isascii() and len(line) <= _SHORT) or not stream.isatty() or _COMMAND in line:
         return line
-    width = shutil.get_terminal_size().columns
+    width = terminal_columns()
     return line if any(cells(word) > width for word in line.split()) else "\n".join(wrapped(line, width))
 
 
@@ -78,7 +77,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         for line in aligned(columns, shown):
             print(line)
         return
-    _draw(lines(columns, shown, shutil.get_terminal_size().columns, bars=_draws_bars()))
+    _draw(lines(columns, shown, terminal_columns(), bars=_draws_bars()))
 
 
 def _draw(drawn: Sequence[Line]) -> None:

@@ -6,11 +6,11 @@ Help, the reference page, manual pages and completion scripts all come from thes
 from __future__ import annotations
 
 import argparse
-import shutil
 from typing import TYPE_CHECKING, NoReturn
 
 from lamella.cli.errors import UsageError
 from lamella.cli.meant import similar, suggestion
+from lamella.cli.tables import terminal_columns
 from lamella.cli.verbs import GROUPS, VERBS, module
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Formatter(argparse.HelpFormatter):
     """Columns of a terminal below which help starts on a line of its own."""
 
     def __init__(self, prog: str) -> None:
-        columns = min(shutil.get_terminal_size().columns, WIDEST)
+        columns = min(terminal_columns(), WIDEST)
         position = self.HELP_FROM if columns >= self.NARROW else 6
         super().__init__(prog, max_help_position=position, width=max(columns - 1, 18))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.cli.completion import script
+from lamella.cli.failures import EXIT_CODES, OF_RUN
 from lamella.cli.parsers import DESCRIPTION, EPILOG, EXAMPLES, sentence, top_parser, verb_parser
 from lamella.cli.verbs import GROUPS, VERBS
 
@@ -43,6 +44,7 @@ def page(parser: Parser, summary: str, examples: Sequence[str], version: str) ->
     if of_all:
         made.add_section("verbs", "=", "\n".join(map(_group, GROUPS)))
         made.add_section("settings", "=", _text(EPILOG))
+        made.add_section("exit status", "=", _exit_codes())
     made.add_section("examples", "=", "\n".join([".nf", *map(_text, examples), ".fi"]))
     others = [f"lamella-{verb}" for verb in VERBS] if of_all else ["lamella"]
     made.add_section("see also", "=", ",\n".join(f"\\fB{_text(name)}\\fR(1)" for name in others))
@@ -54,6 +56,13 @@ def _group(group: Group) -> str:
     verbs = [(name, verb) for name, verb in VERBS.items() if verb.group == group]
     rows = [f".TP\n\\fB{name}\\fR\n{_text(sentence(verb.summary))}" for name, verb in verbs]
     return "\n".join([f".SS {_text(GROUPS[group])}", *rows])
+
+
+def _exit_codes() -> str:
+    codes = {number: code for code, number in EXIT_CODES.items() if code != "internal"}
+    rows = [f".TP\n\\fB{number}\\fR\n{_text(code.replace('-', ' '))}" for number, code in sorted(codes.items())]
+    rows.append(f".TP\n\\fB{OF_RUN}\\fR\nlamella run failed before its command started")
+    return "\n".join([".TP\n\\fB0\\fR\nsuccess", *rows])
 
 
 def _text(text: str) -> str:

@@ -6,8 +6,9 @@ and if the numbers alone do not fit, each row becomes a list of its fields. A si
 
 from __future__ import annotations
 
+import os
 import re
-import unicodedata
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -104,7 +105,23 @@ def wrapped(text: str, width: int) -> list[str]:
     return [*found, line] if line or not found else found
 
 
+def terminal_columns() -> int:
+    """Return the columns of the terminal, or 80. shutil's function imports every compressor of the standard library."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdecimal() and 0 < int(stated) < 10_000:
+        return int(stated)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        try:
+            if stream and (columns := os.get_terminal_size(stream.fileno()).columns):
+                return columns
+        except (OSError, ValueError):
+            continue
+    return 80
+
+
 def _cells(letter: str) -> int:
+    import unicodedata
+
     if unicodedata.combining(letter) or unicodedata.category(letter) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(letter) in {"W", "F"} else 1

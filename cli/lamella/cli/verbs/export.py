@@ -58,9 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         both = "PATH and --to-docker exclude each other; drop one" if arguments.path else "missing PATH or --to-docker"
         raise UsageError(f"export: {both}")
     if arguments.path == "-":
-        raise UsageError(
-            "export -: writes files, no stream; name one, such as env.tar.gz, or /dev/stdout with --format"
-        )
+        raise UsageError("export -: writes files, no stream; name one, such as env.tar.gz")
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 
