@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder.content.package import entries
 from lamella.builder.content.rpath import patchelf
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
@@ -17,14 +21,13 @@ from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
-from support.conda import PLACEHOLDER, conda_environment, conda_package, python_package
+from support.conda import PLACEHOLDER, SHORT, conda_environment, conda_package, python_package
 from support.engines import need
 from support.installed import install, venv, wheel
 from support.scanned import SITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lamella.builder.environment import Environment, File
 
@@ -54,6 +57,8 @@ def conda(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "bin/.native-post-link.sh": '#!/bin/sh\necho "$PREFIX" > "$PREFIX/share/native/cache"\n',
         **dict.fromkeys(HOLD, f"of {PLACEHOLDER}/lib\n"),
         **{f"lib/lib{name}.so": library(folder.parent, name, path) for name, path in RUN_PATHS.items()},
+        "bin/native-script": f"#!{PLACEHOLDER}/bin/python{SHORT} -E\nprint()\n",
+        "bin/native-tool": library(folder.parent, "tool", RUN_PATHS["both"]),
     }
     links = {"share/native/link": "data.bin", "ssl/cert.pem": "cacert.pem"}
     conda_package(folder, "native", native, links=links, executables=["bin/.native-post-link.sh"])
@@ -176,6 +181,12 @@ def as_conda_writes_it(prefix: Path) -> None:
         said |= {"channel": "https://mirror.corp/t/token/conda-forge", "url": url, "fn": f"{path.stem}.tar.bz2"}
         said |= {"arch": None, "platform": None, "timestamp": 1, "size": 1, "md5": "0", "requested_spec": "None"}
         said |= {"subdir": "linux-64", "track_features": "", "features": "", "license_family": "Other"}
+        for item in said["paths_data"]["paths"]:
+            if item["path_type"] == "hardlink":
+                content = (prefix / item["_path"]).read_bytes()
+                item["sha256_in_prefix"] = hashlib.sha256(content).hexdigest()
+                # Of a noarch package, the path in the archive.
+                item["_path"] = item["_path"].removeprefix(f"{STDLIB}/") if said.get("noarch") else item["_path"]
         path.write_text(json.dumps(said, indent=2))
     script = prefix / "bin" / "pure-tool"
     text = script.read_text()
@@ -185,16 +196,36 @@ def as_conda_writes_it(prefix: Path) -> None:
     script.chmod(0o755)
 
 
-def test_a_conda_package_s_layer_is_the_same_from_any_prefix_by_any_tool(conda: Path, tmp_path: Path) -> None:
-    channel = conda.parent / "channel"
-    other = conda_environment(tmp_path / "of-another-length", channel, ["python", "pure", "native"])
-    as_conda_writes_it(other)
-    digests = []
-    for number, prefix in enumerate((conda, other)):
-        reference = pushed(scan(str(prefix)), tmp_path / str(number))
-        layers = pull(reference, store=Store(str(tmp_path / "store"))).environment.layers
-        digests.append({str(layer.descriptor.annotations["dev.lamella.package"]): layer.diff_id for layer in layers})
-    assert digests[0] == digests[1]
+def contents(prefix: Path) -> dict[str, tuple[tuple[str, int, str, str | None], ...]]:
+    """What each package's layer holds."""
+    environment = scan(str(prefix))
+    return {
+        f"{package.origin} {package.name}": tuple(
+            (entry.path, entry.mode, entry.digest, entry.target) for entry in entries(environment, package, "/opt/env")
+        )
+        for package in environment.packages
+    }
+
+
+@pytest.mark.slow
+def test_a_conda_package_s_layer_is_the_same_from_any_prefix_by_any_tool(conda: Path) -> None:
+    """A program's run path holds the prefix as well, whose length decides the room that another one has."""
+    made = []
+    with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as folder:
+        for length in (10, 40, 120):
+            # Ten characters are `/tmp/` and five more.
+            prefix = Path(f"{folder}/".ljust(length, "x") if length > 10 else f"/tmp/{os.urandom(3).hex()[:5]}")
+            assert len(str(prefix)) == length
+            try:
+                conda_environment(prefix, conda.parent / "channel", ["python", "pure", "native"])
+                made.append(contents(prefix))
+                as_conda_writes_it(prefix)
+                made.append(contents(prefix))
+            finally:
+                shutil.rmtree(prefix)
+    assert {"conda python", "conda pure", "conda native"} <= made[0].keys()
+    differ = [entry for other in made for name in made[0] for entry in set(made[0][name]) ^ set(other.get(name, ()))]
+    assert not differ
 
 
 def test_a_venv_with_editable_and_local_code_comes_back_as_it_was(tmp_path: Path) -> None:

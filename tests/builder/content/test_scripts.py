@@ -38,11 +38,18 @@ def test_an_entry_points_file_that_is_broken_has_none(content: bytes) -> None:
         b"#!/bin/sh\n'''exec' \"/srv/my env/bin/python3\" \"$0\" \"$@\"\n' '''\n",
         b"#!/bin/sh\n'''exec' /srv/env/bin/python \"$0\" \"$@\"\n' '''\n",
         b"#!/bin/sh\n'''exec' '/srv/env/bin/python' \"$0\" \"$@\"\n' '''\n",
+        b"#!/bin/sh\n'''exec' \"/srv/env/bin/python3.11\" \"$0\" \"$@\" #'''\n",
         b"#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python3' \"$0\" \"$@\"\n' '''\n",
     ],
 )
 def test_every_installers_shebang_becomes_one(first: bytes) -> None:
     assert scripts.with_shebang(first + b"print(1)\n", "/opt/env") == b"#!/opt/env/bin/python\nprint(1)\n"
+
+
+def test_a_conda_package_s_script_may_have_lost_a_path_that_was_too_long() -> None:
+    first = b"#!/usr/bin/env python3.11 -s\nprint(1)\n"
+    assert scripts.with_shebang(first, "/opt/env", conda=True) == b"#!/opt/env/bin/python -s\nprint(1)\n"
+    assert scripts.with_shebang(first, "/opt/env") == first
 
 
 def test_arguments_of_a_shebang_are_kept() -> None:

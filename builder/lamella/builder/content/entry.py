@@ -145,30 +145,32 @@ def read_rewritten(content: Rewritten) -> Iterator[bytes]:
     """Yield a file's bytes after all changes in `content`."""
     file = content.file
     chunks: Iterable[bytes] = read_file(file)
-    if content.rpath is not None or content.strip_runpath:
-        chunks = patched(chunks, file.source, rpath=content.rpath)
     if content.payload:
         yield from content.payload.shipped(chunks)
         return
     if content.shebang:
-        chunks = _with_shebang(chunks, content.image_prefix)
+        # `padded` files are a conda package's.
+        chunks = _with_shebang(chunks, content.image_prefix, conda=content.padded)
     if content.prefixes:
         target = os.fsencode(content.image_prefix)
         if content.holds == "binary":
             chunks = rewrite_binary(chunks, content.prefixes, target, name=file.source, padded=content.padded)
         elif content.holds == "text":
             chunks = rewrite_text(chunks, content.prefixes, target)
+    if content.rpath is not None or content.strip_runpath:
+        # After the prefix, whose length decides whether patchelf makes room for the new path.
+        chunks = patched(chunks, file.source, rpath=content.rpath)
     yield from chunks
 
 
-def _with_shebang(chunks: Iterable[bytes], image_prefix: str) -> Iterator[bytes]:
+def _with_shebang(chunks: Iterable[bytes], image_prefix: str, *, conda: bool) -> Iterator[bytes]:
     pieces = iter(chunks)
     head = b""
     for chunk in pieces:
         head += chunk
         if len(head) >= LOOK:
             break
-    yield with_shebang(head, image_prefix)
+    yield with_shebang(head, image_prefix, conda=conda)
     yield from pieces
 
 

@@ -239,7 +239,7 @@ def _versioned(package: str, points: dict[str, tuple[str, str]], version: str) -
 
 def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_prefix: str) -> Rewritten | None:
     rpath, strip = _run_path(file, package)
-    shebang = _names_python(file) if package.origin != "system" else False
+    shebang = _names_python(file, conda=package.origin == "conda") if package.origin != "system" else False
     holds = file.holds if prefixes else ""
     payload, cramped = None, False
     if shebang or holds == "binary":
@@ -274,11 +274,11 @@ def script_payload(file: File, prefixes: Sequence[bytes], image_prefix: str) -> 
     return find_payload(file, tuple(prefixes), image_prefix, shebang=_names_python(file))
 
 
-def _names_python(file: File) -> bool:
+def _names_python(file: File, *, conda: bool = False) -> bool:
     # Only scripts on PATH: a shebang in a module of site-packages is its author's text.
     if not file.path.startswith("bin/") or file.size <= 2:
         return False
-    return scripts.names_python(head(file, scripts.LOOK))
+    return scripts.names_python(head(file, scripts.LOOK), conda=conda)
 
 
 def _run_path(file: File, package: Package) -> tuple[str | None, bool]:

@@ -16,16 +16,19 @@ _OBJECT = re.compile(r"\s*(?P<module>[\w.]+)\s*:\s*(?P<attr>[\w.]+)\s*(?:\[[^\]]
 #     #!/bin/sh
 #     '''exec' "/path with spaces/python" "$0" "$@"
 #     ' '''
+# mamba and rattler end it with ` #'''` on the second line.
 _DIRECT = re.compile(rb"#![ \t]*(?P<python>/[^\s]*/(?:python|pypy)[0-9.]*[a-z]*)(?P<args>[ \t][^\r\n]*)?\r?\n")
 _TRAMPOLINE = re.compile(
     rb"#![ \t]*/bin/sh[ \t]*\r?\n'''exec'[ \t]+(?P<quote>[\"']?)(?P<python>/[^\r\n]*?/(?:python|pypy)[0-9.]*[a-z]*)(?P=quote)"
-    rb"(?P<args>[ \t][^\r\n]*?)?[ \t]+\"\$0\"[ \t]+\"\$@\"[ \t]*\r?\n'[ ]'''[ \t]*\r?\n"
+    rb"(?P<args>[ \t][^\r\n]*?)?[ \t]+\"\$0\"[ \t]+\"\$@\"[ \t]*(?:\r?\n'[ ]'''|#''')[ \t]*\r?\n"
 )
 # uv's, in a venv made with --relocatable.
 _RELATIVE = re.compile(
     rb"#!/bin/sh\r?\n'''exec' \"\$\(dirname -- \"\$\(realpath -- \"\$0\"\)\"\)\"/'(?:python|pypy)[0-9.]*[a-z]*'"
     rb"(?P<args>[ \t][^\r\n]*?)?[ \t]+\"\$0\"[ \t]+\"\$@\"[ \t]*\r?\n'[ ]'''[ \t]*\r?\n"
 )
+# Of a prefix that is too long for a first line, conda and rattler leave only this in a conda package's script.
+_BY_ENV = re.compile(rb"#![ \t]*/usr/bin/env[ \t]+(?:-S[ \t]+)?python[0-9.]*(?P<args>[ \t][^\r\n]*)?\r?\n")
 # conda, mamba and rattler write one template, each with different white space.
 _BY_CONDA = re.compile(
     rb"(?:#[^\n]*coding[^\n]*\n)?\s*import re\s+import sys\s+from (?P<module>[\w.]+) import (?P<name>\w+)\s+"
@@ -57,7 +60,7 @@ def entry_points(content: bytes) -> dict[str, tuple[str, str]]:
 
 def written_by_conda(content: bytes) -> tuple[str, str] | None:
     """Module and attribute of a script that conda made for an entry point of a noarch package, or None."""
-    first = _first(content)
+    first = _first(content, conda=True)
     match = _BY_CONDA.fullmatch(content, first.end()) if first else None
     if not match or match["attr"].partition(b".")[0] != match["name"]:
         return None
@@ -91,9 +94,12 @@ def shebang(image_prefix: str, args: bytes = b"") -> bytes:
     return b"#!/bin/sh\n'''exec' \"" + python + b'"' + (b" " + args if args else b"") + b" \"$0\" \"$@\"\n' '''\n"
 
 
-def names_python(head: bytes) -> bool:
-    """Whether a file that begins so is a script for a Python at an absolute path (`#!/usr/bin/env` is not)."""
-    return _first(head) is not None
+def names_python(head: bytes, *, conda: bool = False) -> bool:
+    """Whether a file that begins so is a script for a Python at an absolute path.
+
+    `#!/usr/bin/env python` counts in a script of a `conda` package alone, whose path may have been too long.
+    """
+    return _first(head, conda=conda) is not None
 
 
 def named_python(head: bytes) -> bytes:
@@ -108,18 +114,19 @@ def without_flags(content: bytes) -> bytes:
     return content[: match.end("python")] + content[match.end("args") :] if match and match["args"] else content
 
 
-def with_shebang(content: bytes, image_prefix: str) -> bytes:
+def with_shebang(content: bytes, image_prefix: str, *, conda: bool = False) -> bytes:
     """Replace the first line of `content` by one that names the environment's Python.
 
     Installers write `python`, `python3` or `python3.12`, after the name that they were called by.
     """
-    match = _first(content)
+    match = _first(content, conda=conda)
     if not match:
         return content
     args = (match["args"] or b"").strip()
     return shebang(image_prefix, args) + content[match.end() :]
 
 
-def _first(content: bytes) -> re.Match[bytes] | None:
+def _first(content: bytes, *, conda: bool = False) -> re.Match[bytes] | None:
     """Match of the line, or the three of a trampoline, that names a Python; None for any other script."""
-    return _DIRECT.match(content) or _TRAMPOLINE.match(content) or _RELATIVE.match(content)
+    found = _DIRECT.match(content) or _TRAMPOLINE.match(content) or _RELATIVE.match(content)
+    return found or (_BY_ENV.match(content) if conda else None)
