@@ -18,6 +18,15 @@ Origin = Literal["conda", "pypi", "python", "local", "system", "unowned"]
 Holds = Literal["", "text", "binary"]
 
 
+class RunPath(NamedTuple):
+    """Folders in which the dynamic loader looks for the libraries of an ELF file."""
+
+    tag: Literal["RPATH", "RUNPATH"]
+    """Which of DT_RPATH and DT_RUNPATH: the former also serves the libraries that it loads."""
+    folders: str
+    """Separated by colons; empty for none."""
+
+
 class File(NamedTuple):
     """A file or symlink of a package on this disk. Directories are not files: layers make them.
 
@@ -43,6 +52,8 @@ class File(NamedTuple):
     mtime_ns: int = 0
     """With `size` and `ctime_ns`: detects a change of the file since the scan."""
     ctime_ns: int = 0
+    run_path: RunPath | None = None
+    """Run path to ship in place of one that names folders of this machine; None to leave it alone."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -102,6 +102,21 @@ def test_files_with_the_prefix_are_found_by_their_bytes(environment: Path) -> No
     assert file(scanned, "bin/pure-tool").holds == "text"
 
 
+def test_the_interpreter_s_library_ships_once(environment: Path) -> None:
+    """Not also as the archive for programs that embed Python, which is the same code again."""
+    folder = environment / "lib" / f"python{SHORT}" / "config-3-x86_64-linux-gnu"
+    folder.mkdir()
+    (folder / "libpython3.a").write_bytes(b"!<arch>\n")
+    (folder / "Makefile").write_text("")
+    try:
+        scanned = scan(str(environment))
+    finally:
+        shutil.rmtree(folder)
+    path = f"lib/python{SHORT}/{folder.name}/libpython3.a"
+    assert reasons(scanned)[path] == "only needed to build programs that embed Python"
+    assert {each for each in shipped(scanned) if "config-3-" in each} == {f"lib/python{SHORT}/{folder.name}/Makefile"}
+
+
 def test_no_history_and_no_package_cache_are_needed(environment: Path, channel: Path) -> None:
     (environment / "conda-meta" / "history").unlink(missing_ok=True)
     assert "meta" in {each.name for each in scan(str(environment)).packages if each.origin == "conda"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lamella.builder.content.payload import Payload
-    from lamella.builder.environment import File, Holds
+    from lamella.builder.environment import File, Holds, RunPath
 
 CHUNK = 1 << 20
 
@@ -38,8 +38,8 @@ class Rewritten:
     padded: bool = False
     shebang: bool = False
     """Whether its first line names a Python, to be replaced by the environment's."""
-    rpath: str | None = None
-    """DT_RPATH to set in an ELF file; None to leave it alone."""
+    run_path: RunPath | None = None
+    """Run path to set in an ELF file; None to leave it alone."""
     strip_runpath: bool = False
     """Whether to remove RUNPATHs to absolute folders from an ELF file."""
     payload: Payload | None = None
@@ -50,7 +50,7 @@ class Rewritten:
         """Name of the changes, for a cache of results: equal rules on equal bytes give equal bytes."""
         prefixes = b"\0".join(self.prefixes).hex()
         return (
-            f"{prefixes} {self.image_prefix} {self.holds} {self.padded:d} {self.shebang:d} {self.rpath} "
+            f"{prefixes} {self.image_prefix} {self.holds} {self.padded:d} {self.shebang:d} {self.run_path} "
             f"{self.strip_runpath:d} {self.payload is not None:d} {self.file.mode:o}"
         )
 
@@ -157,9 +157,9 @@ def read_rewritten(content: Rewritten) -> Iterator[bytes]:
             chunks = rewrite_binary(chunks, content.prefixes, target, name=file.source, padded=content.padded)
         elif content.holds == "text":
             chunks = rewrite_text(chunks, content.prefixes, target)
-    if content.rpath is not None or content.strip_runpath:
+    if content.run_path is not None or content.strip_runpath:
         # After the prefix, whose length decides whether patchelf makes room for the new path.
-        chunks = patched(chunks, file.source, rpath=content.rpath)
+        chunks = patched(chunks, file.source, content.run_path)
     yield from chunks
 
 

@@ -16,7 +16,7 @@ from lamella.builder.content import metadata, scripts
 from lamella.builder.content.entry import Entry, Rewritten, head, measured, read_file, read_rewritten
 from lamella.builder.content.payload import find_payload
 from lamella.builder.content.script_templates import LONGEST
-from lamella.builder.environment import File
+from lamella.builder.environment import File, RunPath
 from lamella.builder.errors import CannotBuild
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _versioned(package: str, points: dict[str, tuple[str, str]], version: str) -
 
 
 def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_prefix: str) -> Rewritten | None:
-    rpath, strip = _run_path(file, package)
+    run_path, strip = _run_path(file, package)
     shebang = _names_python(file, conda=package.origin == "conda") if package.origin != "system" else False
     holds = file.holds if prefixes else ""
     payload, cramped = None, False
@@ -252,7 +252,7 @@ def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_pr
         # a prefix may belong to another string too: CPython's version "3.11.7" is the end of /opt/python/3.11.7.
         holds = ""
     shebang = shebang and not cramped
-    if not (holds or shebang or strip or rpath is not None):
+    if not (holds or shebang or strip or run_path):
         return None
     return Rewritten(
         file,
@@ -261,7 +261,7 @@ def _rewritten(file: File, package: Package, prefixes: Sequence[bytes], image_pr
         holds,
         padded=package.origin == "conda",
         shebang=shebang,
-        rpath=rpath,
+        run_path=run_path,
         strip_runpath=strip,
         payload=payload,
     )
@@ -281,12 +281,14 @@ def _names_python(file: File, *, conda: bool = False) -> bool:
     return scripts.names_python(head(file, scripts.LOOK), conda=conda)
 
 
-def _run_path(file: File, package: Package) -> tuple[str | None, bool]:
+def _run_path(file: File, package: Package) -> tuple[RunPath | None, bool]:
+    if file.run_path:
+        return file.run_path, False
     if package.name != "python" or package.origin not in ("python", "conda") or not file.size:
         return None, False
     folder, _, name = file.path.rpartition("/")
     if folder == "bin" and name.startswith(("python3", "python2")) and _is_elf(file):
-        return RPATH, False
+        return RunPath("RPATH", RPATH), False
     if package.origin == "python" and (".so." in name or name.endswith(".so")) and _is_elf(file):
         return None, True
     return None, False
@@ -297,7 +299,7 @@ def _is_elf(file: File) -> bool:
 
 
 def _measured(rewritten: Rewritten, measurements: Measurements | None) -> tuple[str, int]:
-    if rewritten.file.size <= _SMALL and rewritten.rpath is None and not rewritten.strip_runpath:
+    if rewritten.file.size <= _SMALL and rewritten.run_path is None and not rewritten.strip_runpath:
         return _of(b"".join(read_rewritten(rewritten)))
     if measurements is None:
         return measured(rewritten)

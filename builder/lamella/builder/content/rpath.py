@@ -21,18 +21,23 @@ from lamella.builder.files.scratch import scratch_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from lamella.builder.environment import RunPath
+
 _CHUNK = 1 << 20
 
 
-def patched(chunks: Iterable[bytes], name: str, *, rpath: str | None) -> Iterator[bytes]:
-    """Set `rpath` as the DT_RPATH of an ELF file; with None, remove its absolute run paths instead."""
+def patched(chunks: Iterable[bytes], name: str, run_path: RunPath | None) -> Iterator[bytes]:
+    """Set the run path of an ELF file; with None, remove its absolute folders instead."""
     with scratch_folder() as folder:
         path = os.path.join(folder, "elf")
         with open(path, "wb") as out:
             out.writelines(chunks)
-        if rpath is not None:
-            _patchelf(["--force-rpath", "--set-rpath", rpath, path], name)
-            _blank_the_rest(path, rpath)
+        if run_path and run_path.folders:
+            force = ["--force-rpath"] if run_path.tag == "RPATH" else []
+            _patchelf([*force, "--set-rpath", run_path.folders, path], name)
+            _blank_the_rest(path, run_path.folders)
+        elif run_path:
+            _patchelf(["--remove-rpath", path], name)
         else:
             old = _patchelf(["--print-rpath", path], name).strip()
             kept = ":".join(part for part in old.split(":") if part.startswith("$ORIGIN"))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     _Row = tuple[int, int, int, int, int, str, Holds, str]
 
-VERSION = 3
+VERSION = 4
 """Version of the rows' meaning: raise it with any change of the search in files."""
 
 _RACY = 2_000_000_000

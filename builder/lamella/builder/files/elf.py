@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x7fELF"
 
-_PT_LOAD, _PT_DYNAMIC, _PT_NOTE = 1, 2, 4
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_NOTE = 1, 2, 3, 4
 _DT_NEEDED, _DT_STRTAB, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 14, 15, 29
 _DT_VERNEED, _DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
 _NT_GNU_PROPERTY = 5
@@ -42,6 +42,8 @@ class Elf:
     """Newest GLIBC_ symbol version that it needs, such as (2, 28); empty for none."""
     level: int
     """x86-64 level that it is marked to need, 2 to 4; 1 if it has no mark."""
+    program: bool = False
+    """Whether it names the dynamic loader, as programs do, and a few libraries that can be run."""
 
     def dump(self) -> str:
         """Return text for the cache; see `load`."""
@@ -50,8 +52,8 @@ class Elf:
     @classmethod
     def load(cls, text: str) -> Elf:
         """Return the value that `dump` wrote."""
-        machine, soname, needed, rpath, runpath, glibc, level = json.loads(text)
-        return cls(machine, soname, tuple(needed), tuple(rpath), tuple(runpath), tuple(glibc), level)
+        machine, soname, needed, rpath, runpath, glibc, level, program = json.loads(text)
+        return cls(machine, soname, tuple(needed), tuple(rpath), tuple(runpath), tuple(glibc), level, program)
 
 
 def read_elf(descriptor: int) -> Elf | None:
@@ -91,6 +93,7 @@ def _parse(image: mmap.mmap) -> Elf | None:
         runpath,
         max(_glibc_versions(image, order, segments, table, text), default=()),
         _level(image, order, segments) if machine == 62 else 1,
+        any(kind == _PT_INTERP for kind, *_ in segments),
     )
 
 

@@ -37,6 +37,7 @@ _LEFT_OUT = {
 _SHIPS = f"{META}/state"
 """Variables that the environment sets; `secrets` checks them."""
 _PROJECT_PATHS = re.compile(r"\.(c~|conda_trash|mamba_trash).*|.*\.c~")
+_STATIC = re.compile(r"lib/python3\.\d+t?/config-[^/]+/libpython[^/]*\.a")
 
 
 def conda_skip(path: str, name: str) -> str | None:
@@ -45,6 +46,8 @@ def conda_skip(path: str, name: str) -> str | None:
         return _LEFT_OUT[path]
     if path.startswith(f"{META}/") and not path.endswith(".json") and path != _SHIPS:
         return "a tool's own file, with specs and URLs of its user"
+    if _STATIC.fullmatch(path):
+        return "only needed to build programs that embed Python"
     return "deleted by conda, and not yet gone" if _PROJECT_PATHS.fullmatch(name) else None
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers.oci.documents import Platform
 
@@ -47,6 +47,7 @@ DRIVER = re.compile(
 )
 """Libraries of a driver: they must be the node's own."""
 
+_LOCAL = ("/usr/local/lib", "/usr/local/lib/{triplet}")
 _FLAGS = {"amd64": 0x0303, "arm64": 0x0A03, "386": 0x0003, "s390x": 0x0403, "ppc64le": 0x0503, "riscv64": 0x1003}
 _DEFAULT = ("/lib/{triplet}", "/usr/lib/{triplet}", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 _TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu", "arm": "arm-linux-gnueabihf"}
@@ -62,11 +63,28 @@ class Needed:
     """soname: sources that need it, if neither the environment nor this system has it."""
     driver: dict[str, list[str]] = field(default_factory=dict)
     """soname of a driver's library: sources that need it."""
+    instead: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """soname: (source that needs it, file of the environment that it loads), in place of a library of this system."""
+    here: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """soname: (source that needs it, file of the environment) found by a setting of this machine alone."""
+
+
+class Environment(Protocol):
+    """The environment's files, as a search needs to know them."""
+
+    def inside(self, path: str) -> bool:
+        """Whether `path` is the source of a file of the environment."""
+
+    def relies(self, source: str, holder: str) -> bool:
+        """Whether the package of the file `source` requires that of the file `holder`; False for the interpreter's."""
+
+    def installed(self, source: str) -> bool:
+        """Whether an installed package, and not the interpreter, has the file `source`."""
 
 
 def needed(
     files: Mapping[str, Elf],
-    inside: Callable[[str], bool],
+    environment: Environment,
     library_folders: Sequence[str],
     machine: str,
     read: Callable[[Iterable[str]], Mapping[str, Elf]],
@@ -75,30 +93,44 @@ def needed(
 ) -> Needed:
     """Find the libraries that `files` (resolved source path: ELF facts) need outside the environment.
 
-    `inside` checks whether a path is the source of a file of the environment. `library_folders` are
-    those in the interpreter's own RPATH. `read` returns the ELF facts of a system library, whose own
-    needs are searched in turn. The resolved paths `without` are never used.
+    `library_folders` are those in the interpreter's own RPATH. `read` returns the ELF facts of a system
+    library, whose own needs are searched in turn. The resolved paths `without` are never used.
     """
-    search = _Search(inside, tuple(library_folders), machine, without)
-    held = {os.path.basename(source) for source in files} | {elf.soname for elf in files.values() if elf.soname}
+    search = _Search(environment.inside, tuple(library_folders), machine, without)
+    held = {elf.soname: source for source, elf in files.items() if elf.soname}
+    held |= {os.path.basename(source): source for source in files}
     result = Needed()
     pending = dict(files)
+
+    def has_its_own(soname: str, path: str, source: str) -> bool:
+        """Whether a package brings the library, and its user loads it from there: nvidia's wheels, and a toolkit here."""
+        holder = held.get(soname)
+        return bool(
+            holder and environment.installed(source) and (search.is_toolkit(path) or environment.relies(source, holder))
+        )
+
     while pending:
         found: dict[str, str] = {}
         for source, elf in pending.items():
             for soname in elf.needed:
                 if soname in GLIBC or _LOADER.fullmatch(soname) or soname in result.libraries or soname in found:
                     continue
-                path = search.find(soname, source, elf)
+                path, travels = search.find(soname, source, elf)
+                inside = bool(path) and (environment.inside(path) or environment.inside(os.path.realpath(path)))
                 if DRIVER.fullmatch(soname):
                     # AMD's is in some wheels; NVIDIA's toolkits have a stub to link against.
-                    if path is None or not inside(path) or "/stubs/" in path:
+                    if not inside or "/stubs/" in path:
                         result.driver.setdefault(soname, []).append(source)
-                elif path is None:
+                elif not path:
                     # Elsewhere in the environment: its package loads it first, as nvidia's and torch's do.
                     if soname not in held:
                         result.missing.setdefault(soname, []).append(source)
-                elif not inside(path) and not inside(os.path.realpath(path)):
+                elif inside:
+                    if not travels:
+                        result.here.setdefault(soname, []).append((source, path))
+                elif has_its_own(soname, path, source):
+                    result.instead.setdefault(soname, []).append((source, held[soname]))
+                else:
                     found[os.path.basename(soname)] = os.path.realpath(path)
         result.libraries.update(found)
         pending = dict(read(found.values())) if found else {}
@@ -115,30 +147,41 @@ class _Search:
         self._inside = inside
         self._without = without
         self._cached = _cache(machine)
-        self._common = [
-            *library_folders,
-            *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":") if here else ()),
-        ]
+        self._interpreter = library_folders
+        self._variable = tuple(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":") if here else ()))
         # A multiarch system may have another machine's libraries, in folders named after it.
         self._default = [
             folder.format(triplet=_TRIPLETS.get(machine, ""))
             for folder in _DEFAULT
             if here or (machine in _TRIPLETS and "{" in folder)
         ]
+        local = [folder.format(triplet=_TRIPLETS.get(machine, "")) for folder in _LOCAL]
+        self._distribution = frozenset((*self._default, *local))
         self._exists: dict[str, bool] = {}
 
-    def find(self, soname: str, source: str, elf: Elf) -> str | None:
-        """Path of the library that `elf`, at `source`, loads as `soname`; None if not found."""
+    def find(self, soname: str, source: str, elf: Elf) -> tuple[str, bool]:
+        """Path of the library that `elf`, at `source`, loads as `soname`, and whether a node finds it in the same way.
+
+        That is, if it is in the environment: by a run path, and not by LD_LIBRARY_PATH or ld.so's cache.
+        The path is empty if the library is not found.
+        """
         if "/" in soname:
-            return soname if self._is_there(soname) else None
+            return (soname, False) if self._is_there(soname) else ("", False)
         origin = os.path.dirname(source)
         own = [expand(folder, origin) for folder in (*elf.rpath, *elf.runpath)]
-        for folder in (*own, *self._common):
+        for folder in (*own, *self._interpreter):
             if self._is_there(path := os.path.normpath(f"{folder}/{soname}")):
-                return path
+                return path, True
+        for folder in self._variable:
+            if self._is_there(path := os.path.normpath(f"{folder}/{soname}")):
+                return path, False
         if soname in self._cached:
-            return self._cached[soname]
-        return next((path for folder in self._default if self._is_there(path := f"{folder}/{soname}")), None)
+            return self._cached[soname], False
+        return next((path for folder in self._default if self._is_there(path := f"{folder}/{soname}")), ""), False
+
+    def is_toolkit(self, path: str) -> bool:
+        """Whether `path` is in a folder of its vendor's, such as /usr/local/cuda/lib64, and not in one of the distribution's."""
+        return os.path.dirname(path) not in self._distribution
 
     def _is_there(self, path: str) -> bool:
         if path not in self._exists:

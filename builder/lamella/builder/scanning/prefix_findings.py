@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from lamella.builder.content.entry import Rewritten, measured
+from lamella.builder.content.entry import Rewritten, measured, read_rewritten
 from lamella.builder.content.package import script_payload
 from lamella.builder.content.payload import holds_prefix
 from lamella.builder.content.script_templates import LONGEST
 from lamella.builder.errors import CannotBuild
+from lamella.builder.files.prefix_pattern import pattern
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def _unrewritten(file: File, prefix: str, prefixes: tuple[bytes, ...], image_pre
     except CannotBuild as error:
         yield f"{str(error).replace(file.source, file.path, 1)}; it ships as it is; shorten the image prefix ({image_prefix})"
         return
+    if binary and file.run_path:
+        # Most often nothing else of such a file holds the prefix.
+        rest = b"".join(read_rewritten(Rewritten(file, run_path=file.run_path)))
+        binary = pattern(prefixes).search(rest) is not None
     if binary and (payload is None or holds_prefix(file, prefixes, payload.start)):
         yield (
             f"{file.path}: cannot find its data on nodes: {prefix} is compiled in, without the padding that conda "

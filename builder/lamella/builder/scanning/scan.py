@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import stat
 import sys
 from dataclasses import dataclass, replace
@@ -40,12 +41,13 @@ from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import Ownership, own
 from lamella.builder.scanning.prefix_findings import cramped, unrewritten
 from lamella.builder.scanning.symlinks import verified, without_dangling
-from lamella.builder.scanning.system_libraries import libraries
+from lamella.builder.scanning.system_libraries import Shipped, libraries
 from lamella.layers.progress import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from lamella.builder.environment import RunPath
     from lamella.builder.files.read import FileContent
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.installed.inventory import Inventory
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
 
 _SYSTEM = ("/usr/", "/etc/")
+_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 
 
 def scan(
@@ -108,7 +111,10 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
     system = _system_libraries(prefix, collected, assigned, contents, read)
     contents |= system.contents
     ships_system = options.system_libraries and SYSTEM_LIBRARIES not in ignore
-    packages = _packages(prefix, assigned, system.entries if ships_system else [], contents)
+    packages = [
+        _with_run_paths(package, system.run_paths)
+        for package in _packages(prefix, assigned, system.entries if ships_system else [], contents)
+    ]
     distributions = [each for each, _ in assigned.owned.owned]
     return Environment(
         prefix=prefix.path,
@@ -121,6 +127,7 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
             *_findings(prefix, collected, assigned, contents, platform),
             *unmet([*distributions, *assigned.installed], prefix, hashes, left_out=assigned.dropped),
             *system.findings,
+            *(system.unreachable if ships_system else ()),
             *unrewritten(packages, prefix.path, searched, options.image_prefix),
             *unnamable(packages),
             *colliding(packages),
@@ -207,7 +214,23 @@ def _system_libraries(
     names = {entry.path: each.name for each, files in owned.owned for entry in files}
     files = chain(assigned.python, owned.unowned, *(files for _, files in owned.owned))
     ships = {entry.path: entry for entry in files}
-    return libraries(prefix.path, ships, contents, collected.places, read, names=names, without=assigned.sources)
+    shipped = Shipped(
+        prefix.path,
+        ships,
+        collected.places,
+        names,
+        {each.name: _required(each) for each, _ in owned.owned},
+        conda=frozenset(entry.path for each, files in owned.owned if each.origin == "conda" for entry in files),
+        interpreter=frozenset(entry.path for entry in assigned.python),
+        without=assigned.sources,
+    )
+    return libraries(shipped, contents, read)
+
+
+def _required(distribution: Distribution) -> frozenset[str]:
+    """Names that a distribution requires, whatever the condition."""
+    names = (_NAME.match(requirement) for requirement in distribution.requires)
+    return frozenset(normalised(name[0]) for name in names if name)
 
 
 def _findings(
@@ -310,6 +333,12 @@ def _covered(left_out: Iterable[LeftOut]) -> Callable[[str], bool]:
         return False
 
     return covered
+
+
+def _with_run_paths(package: Package, run_paths: Mapping[str, RunPath]) -> Package:
+    if not run_paths or run_paths.keys().isdisjoint(file.path for file in package.files):
+        return package
+    return replace(package, files=tuple(file._replace(run_path=run_paths.get(file.path)) for file in package.files))
 
 
 def _files(entries: Iterable[FoundFile], contents: Mapping[str, FileContent]) -> tuple[File, ...]:

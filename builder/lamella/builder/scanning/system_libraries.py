@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import Needs
 from lamella.builder.files.elf import Elf
 from lamella.builder.prefix.places import in_environment
 from lamella.builder.prefix.walk import FoundFile
-from lamella.builder.scanning import ld_so
-from lamella.layers.published.findings import Finding
+from lamella.builder.scanning import ld_so, run_paths
+from lamella.builder.scanning.library_findings import elsewhere, missing, unreachable
+from lamella.builder.scanning.run_paths import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
+    from lamella.builder.environment import RunPath
     from lamella.builder.files.read import FileContent
     from lamella.builder.prefix.places import Place
+    from lamella.layers.published.findings import Finding
 
 FOLDER = "lib/system"
 
@@ -29,24 +33,66 @@ class Libraries(NamedTuple):
     contents: dict[str, FileContent]
     """Contents of the entries, by source."""
     findings: list[Finding]
+    unreachable: list[Finding]
+    """About files that would not find `entries`, if these ship."""
     needs: Needs
+    run_paths: dict[str, RunPath]
+    """Run paths to set, by path: those that name folders of this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """The files that ship, and what decides how their libraries are found."""
+
+    prefix: str
+    entries: Mapping[str, FoundFile]
+    """Files by path."""
+    places: Sequence[Place]
+    owners: Mapping[str, str]
+    """Path to the package that has it; without the interpreter's own package and files that no package owns."""
+    requires: Mapping[str, Collection[str]]
+    """Name of a package to the names that it requires, whatever their conditions."""
+    conda: Container[str] = frozenset()
+    """Paths of conda packages, which have run paths for any prefix."""
+    interpreter: Container[str] = frozenset()
+    """Paths of the interpreter's package."""
+    without: Collection[str] = ()
+    """Resolved paths of files that the user leaves out, which are never used."""
+
+    def paths(self, source: str) -> Iterator[str]:
+        """Paths in the environment of the file at `source`."""
+        return (path for path in in_environment(source, self.places) if path in self.entries)
+
+    def inside(self, path: str) -> bool:
+        """Whether `path` is the source of a file of the environment."""
+        return any(True for _ in self.paths(path))
+
+    def installed(self, source: str) -> bool:
+        """Whether `source` is a file of the environment, and not the interpreter's."""
+        path = source.removeprefix(f"{self.prefix}/")
+        return path in self.entries and path not in self.interpreter and self.owners.get(path) != "python"
+
+    def relies(self, source: str, holder: str) -> bool:
+        """Whether the package of `source` requires that of `holder`, directly or through others."""
+        start, end = (self.owners.get(each.removeprefix(f"{self.prefix}/"), "") for each in (source, holder))
+        seen, pending = {start}, [start] if start and end else []
+        while pending:
+            new = set(self.requires.get(pending.pop(), ())) - seen
+            seen |= new
+            pending += new
+        return bool(end) and end in seen
 
 
 def libraries(
-    prefix: str,
-    entries: Mapping[str, FoundFile],
+    shipped: Shipped,
     contents: Mapping[str, FileContent],
-    places: Sequence[Place],
     read: Callable[[Mapping[str, os.stat_result]], Mapping[str, FileContent]],
-    *,
-    names: Mapping[str, str] | None = None,
-    without: Collection[str] = (),
 ) -> Libraries:
-    """Find the libraries that the ELF files among `entries` (by path) need, and place them in `FOLDER`.
+    """Find the libraries that the ELF files among `shipped` need, and place them in `FOLDER`.
 
-    `read` returns the contents of more files. `names` maps a path to its package; `without` has the
-    resolved paths of files that the user leaves out, which are never used.
+    `read` returns the contents of more files.
     """
+    prefix, entries = shipped.prefix, shipped.entries
     # By path, not by source: the loader expands $ORIGIN to the folder of the path that it opened.
     files = {
         f"{prefix}/{path}": Elf.load(content.elf)
@@ -56,67 +102,54 @@ def libraries(
     machine = Counter(elf.machine for elf in files.values()).most_common(1)
     found: dict[str, FileContent] = {}
 
-    def inside(source: str) -> bool:
-        return any(path in entries for path in in_environment(source, places))
-
     def more(sources: Iterable[str]) -> dict[str, Elf]:
         contents = read({source: os.stat(source) for source in sources})
         found.update(contents)
         return {source: Elf.load(content.elf) for source, content in contents.items() if content.elf}
 
     # The environment's lib folder first, then the base interpreter's, which has conda's OpenSSL and zlib.
-    folders = dict.fromkeys([f"{prefix}/lib", *(f"{place.source}/lib" for place in places if not place.path)])
-    needed = ld_so.needed(files, inside, tuple(folders), machine[0][0] if machine else "", more, without=without)
-    shipped = [
+    folders = dict.fromkeys([f"{prefix}/lib", *(f"{place.source}/lib" for place in shipped.places if not place.path)])
+    needed = ld_so.needed(
+        files, shipped, tuple(folders), machine[0][0] if machine else "", more, without=shipped.without
+    )
+    system = [
         FoundFile(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
     ]
-    shipped += _links(files, {entry.path: entry for entry in shipped}, prefix, entries)
-    everything = [*files.values(), *(Elf.load(content.elf) for content in found.values() if content.elf)]
+    loaded = {source: Elf.load(content.elf) for source, content in found.items() if content.elf}
+    rewritten = run_paths.run_paths(
+        {
+            source.removeprefix(f"{prefix}/"): elf
+            for source, elf in files.items()
+            if not _is_rewritten(source.removeprefix(f"{prefix}/"), shipped)
+        }
+        | {entry.path: loaded[entry.source] for entry in system if entry.source in loaded},
+        shipped.places,
+        entries,
+        FOLDER,
+    )
+    reach = Reach(
+        prefix,
+        {source.removeprefix(f"{prefix}/"): elf for source, elf in files.items()},
+        rewritten,
+        {entry.path: entry for entry in system},
+        entries,
+    )
+    everything = [*files.values(), *loaded.values()]
     glibc = max((elf.glibc for elf in everything), default=())
     needs = Needs(
         glibc=".".join(map(str, glibc)),
         level=max((elf.level for elf in everything), default=1),
         drivers=tuple(sorted(needed.driver)),
     )
-    findings = list(_findings(needed, prefix, names or {}, {os.path.basename(source) for source in without}))
-    return Libraries(shipped, found, findings, needs)
+    left_out = {os.path.basename(source) for source in shipped.without}
+    findings = [
+        *missing(needed, shipped.owners, prefix, left_out),
+        *elsewhere(needed, shipped.owners, prefix),
+    ]
+    unreached = list(unreachable(reach, shipped.owners, shipped.interpreter))
+    return Libraries([*system, *reach.links], found, findings, unreached, needs, rewritten)
 
 
-def _links(
-    files: Mapping[str, Elf], shipped: Mapping[str, FoundFile], prefix: str, taken: Container[str]
-) -> list[FoundFile]:
-    """Links to the libraries in `FOLDER`, from the folders in the RUNPATH of files that need them.
-
-    Other files find `FOLDER` through the executable's RPATH, which the loader ignores for a file with a
-    RUNPATH (ld.so(8)): most wheels with libraries of their own, such as pyarrow, which needs libstdc++.
-    """
-    links: dict[str, FoundFile] = {}
-    for source, elf in files.items():
-        own = [os.path.normpath(ld_so.expand(folder, os.path.dirname(source))) for folder in elf.runpath]
-        folder = next((folder for folder in own if f"{folder}/".startswith(f"{prefix}/")), None)
-        for soname in elf.needed if folder else ():
-            library = shipped.get(f"{FOLDER}/{os.path.basename(soname)}")
-            path = f"{folder}/{soname}".removeprefix(f"{prefix}/")
-            if library and "/" not in soname and path not in taken:
-                target = os.path.relpath(library.path, os.path.dirname(path))
-                links[path] = FoundFile(path, library.source, library.seen, target)
-    return list(links.values())
-
-
-def _findings(
-    needed: ld_so.Needed, prefix: str, names: Mapping[str, str], without: Container[str]
-) -> Iterator[Finding]:
-    """One finding for each package and each library that it lacks."""
-    for soname, sources in sorted(needed.missing.items()):
-        by: dict[str, list[str]] = defaultdict(list)
-        for source in sorted(sources):
-            path = source.removeprefix(prefix + "/")
-            by[names.get(path, soname)].append(path)
-        for package, paths in by.items():
-            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            if soname in without:
-                message = f"{soname}: needed by {paths[0]}{more}, but left out on request"
-                yield Finding("note", "libraries", package, message)
-            else:
-                message = f"{soname}: needed by {paths[0]}{more}, but neither in the environment nor on this system"
-                yield Finding("warning", "libraries", package, message)
+def _is_rewritten(path: str, shipped: Shipped) -> bool:
+    """Whether another rule takes the run path: conda's placeholder, or the interpreter's place."""
+    return path in shipped.conda or path in shipped.interpreter

@@ -1,0 +1,84 @@
+"""Findings about shared libraries: missing here, or found here and not on a node."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from lamella.layers.published.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator, Mapping
+
+    from lamella.builder.scanning.ld_so import Needed
+    from lamella.builder.scanning.run_paths import Reach
+
+_COMPILERS = "libgcc_s.so.1"
+"""glibc loads it itself to end threads, so that nearly every node has it."""
+
+
+def missing(needed: Needed, names: Mapping[str, str], prefix: str, without: Container[str]) -> Iterator[Finding]:
+    """One finding for each package and each library that it lacks. `names`: path to package."""
+    for soname, sources in sorted(needed.missing.items()):
+        for package, paths in _by_package(sources, names, prefix, soname):
+            if soname in without:
+                message = f"{soname}: needed by {_some(paths)}, but left out on request"
+                yield Finding("note", "libraries", package, message)
+            else:
+                message = f"{soname}: needed by {_some(paths)}, but neither in the environment nor on this system"
+                yield Finding("warning", "libraries", package, message)
+
+
+def elsewhere(needed: Needed, names: Mapping[str, str], prefix: str) -> Iterator[Finding]:
+    """One finding for each package whose libraries this machine finds in another way than a node."""
+    for soname, users in sorted(needed.here.items()):
+        places = dict(users)
+        for package, paths in _by_package(places, names, prefix, soname):
+            where = os.path.dirname(places[f"{prefix}/{paths[0]}"]).removeprefix(f"{prefix}/")
+            message = (
+                f"{soname}: needed by {_some(paths)}, and found in {where} only by LD_LIBRARY_PATH or ld.so.conf of this "
+                "machine: set LD_LIBRARY_PATH on nodes, or build it with a run path"
+            )
+            yield Finding("warning", "libraries", package, message)
+    instead: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for soname, users in needed.instead.items():
+        for source, holder in users:
+            user, owner = (names.get(each.removeprefix(f"{prefix}/"), "unowned") for each in (source, holder))
+            instead[user, owner].add(soname)
+    for (user, owner), sonames in sorted(instead.items()):
+        first, *more = sorted(sonames)
+        others = f" and {len(more)} more" if more else ""
+        has = "has them, so that this system's do not ship" if more else "has it, so that this system's does not ship"
+        message = f"{first}{others}: needed by {user}; {owner} {has}"
+        yield Finding("note", "libraries", user, message)
+
+
+def unreachable(reach: Reach, names: Mapping[str, str], interpreter: Container[str]) -> Iterator[Finding]:
+    """One finding for each file that ships beside a library from the system and does not find it there."""
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for path, _, soname in reach.unreached():
+        is_interpreter = path in interpreter or names.get(path) == "python"
+        if not is_interpreter:
+            lacking[path].append(soname)
+    for path, sonames in sorted(lacking.items()):
+        listed = ", ".join(sorted(sonames))
+        message = (
+            f"{listed}: needed by {path}, which does not look in lib/system, where it ships: install it on nodes, or set "
+            "LD_LIBRARY_PATH for that program"
+        )
+        yield Finding("note" if sonames == [_COMPILERS] else "warning", "libraries", names.get(path, path), message)
+
+
+def _by_package(
+    sources: Iterable[str], names: Mapping[str, str], prefix: str, otherwise: str
+) -> Iterator[tuple[str, list[str]]]:
+    by: dict[str, list[str]] = defaultdict(list)
+    for source in sorted(sources):
+        path = source.removeprefix(prefix + "/")
+        by[names.get(path, otherwise)].append(path)
+    yield from by.items()
+
+
+def _some(paths: list[str]) -> str:
+    return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
