@@ -23,7 +23,7 @@ def test_a_program_that_listens_gets_decisions_with_their_parts(
     with caplog.at_level(logging.DEBUG, logger="lamella"):
         pull(reference, store=Store(str(tmp_path / "store")))
     found: list[Any] = [record for record in caplog.records if record.name == "lamella.layers.pulling"]
-    assert [record.getMessage() for record in found][0] == "0 layers in the store, 1 to fetch"
+    assert found[0].getMessage() == "0 layers in the store, 1 to fetch"
     assert found[0].fields == {"present": 0, "fetch": 1}
     assert found[1].fields["package"] == "p0"
 
