@@ -47,6 +47,18 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("who", ["user", "project"])
+def test_only_the_machine_s_administrator_names_a_shared_group(
+    repository: Path, home: Path, reference: str, capfd: pytest.CaptureFixture[str], who: str
+) -> None:
+    if who == "user":
+        (home / "config.toml").write_text('shared-group = "gpu"\n')
+    else:
+        (repository / "pyproject.toml").write_text('[tool.lamella]\nshared-group = "gpu"\n')
+    assert main(["pull", reference]) == 2
+    assert "shared-group" in capfd.readouterr().err
+
+
 def test_a_project_may_set_what_shapes_the_build_and_nothing_else() -> None:
     assert {setting.name for setting in EVERY} - PROJECT == VALUES.keys()
 

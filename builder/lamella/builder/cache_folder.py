@@ -9,6 +9,7 @@ from lamella.builder.errors import CacheError
 from lamella.layers import homes
 from lamella.layers.folders import named_folder
 from lamella.layers.permissions import stranger
+from lamella.layers.policy import machine_policy
 
 
 def cache_folder(chosen: str | None = None) -> str:
@@ -21,7 +22,7 @@ def cache_folder(chosen: str | None = None) -> str:
     if not own and not caches:
         raise CacheError("no home folder for the cache; set HOME, or LAMELLA_CACHE to a folder of your own")
     path = os.path.abspath(own) if own else os.path.join(caches, "lamella")
-    if found := stranger(path):
+    if found := stranger(path, machine_policy().shared_group):
         remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
         raise CacheError(f"the cache {path}: {found}; {remedy} another cache with LAMELLA_CACHE")
     return path

@@ -24,7 +24,7 @@ MACHINE = "/etc/lamella/config.toml"
 PROJECT = frozenset({"base", "compression", "fail-on", "ignore", "image-prefix", "include", "max-layers", "platform"})
 """Keys that a project may set."""
 _PATHS = frozenset({"ca-file", "cache", "hosts-dir", "include", "local", "require-signature", "store"})
-_ADMINISTRATORS = frozenset({"allowed-registries"})
+_ADMINISTRATORS = frozenset({"allowed-registries", "shared-group"})
 _MAX_BYTES = 4 << 20
 
 

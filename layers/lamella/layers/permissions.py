@@ -23,6 +23,15 @@ _MAX_LINKS = 40
 _ACL = "system.posix_acl_access"
 _ACL_USER, _ACL_OWNERS_GROUP, _ACL_GROUP = 0x02, 0x04, 0x08
 _WRITE = 2
+_SHARED = stat.S_ISGID | stat.S_IWGRP
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A group and its members."""
+
+    group: int
+    users: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +49,27 @@ class Stranger:
         return f"{self.who} can write {self.path}"
 
 
-def stranger(path: str) -> Stranger | None:
+def stranger(path: str, shared_group: str = "") -> Stranger | None:
     """The first reason why others than this user and root can change `path`, from the root down; None without one.
+
+    `shared_group`: members of this group may, in its folders; the machine's administrator named it.
 
     A part of the path that is missing is left out: this user makes it. In a container the modes of volumes are left out as
     well: the pod decides who mounts them, and orchestrators open them to every user (an `emptyDir` is 0777).
     """
     path = os.path.abspath(path)
+    members = _members(shared_group)
     volumes = _volumes()
     end = os.path.realpath(path)
     for each, seen in _passed(path):
-        if found := _owned(each, seen):
+        if found := _owned(each, seen, members):
             return found
         if stat.S_ISLNK(seen.st_mode) or _volume_of(each, volumes):
             continue
         # In a sticky folder others can't rename this user's files, but they can add their own.
         if seen.st_mode & stat.S_ISVTX and each != end:
             continue
-        if found := _open_to_others(each, seen):
+        if found := _open_to_others(each, seen, members):
             return found
     return None
 
@@ -89,13 +101,58 @@ def _passed(path: str) -> Iterator[tuple[str, os.stat_result]]:
             at = following
 
 
-def _owned(path: str, seen: os.stat_result) -> Stranger | None:
+def is_shared_folder(folder: str) -> bool:
+    """Whether members of a folder's group add to it, and the group passes on to what they add."""
+    return os.stat(folder).st_mode & _SHARED == _SHARED
+
+
+def make_folder(path: str, mode: int = 0o755) -> None:
+    """Make a folder with this mode, whatever the umask; in a shared one, shared as well. One that is there stays as it is."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    else:
+        os.chmod(path, mode | (_SHARED | 0o070 if is_shared_folder(os.path.dirname(path)) else 0))
+
+
+def make_folders(path: str) -> None:
+    """Make a folder and those above it that are missing, as `make_folder` does but with the umask if none is shared."""
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    make_folders(above)
+    if is_shared_folder(above):
+        make_folder(path)
+    else:
+        os.makedirs(path, exist_ok=True)
+
+
+def _members(group: str) -> Members | None:
+    import grp
+    import pwd
+
+    if not group:
+        return None
+    try:
+        found = grp.getgrnam(group)
+    except KeyError:
+        return None
+    names = set(found.gr_mem)
+    users = {each.pw_uid for each in pwd.getpwall() if each.pw_gid == found.gr_gid or each.pw_name in names}
+    return Members(found.gr_gid, frozenset(users))
+
+
+def _owned(path: str, seen: os.stat_result, members: Members | None) -> Stranger | None:
     if seen.st_uid in {0, os.geteuid()} or _is_unmapped(seen.st_uid):
         return None
-    return Stranger(path, f"its owner, {_name(seen.st_uid)},", "")
+    if members and seen.st_gid == members.group and seen.st_uid in members.users:
+        return None
+    return Stranger(path, f"its owner, {user_name(seen.st_uid)},", "")
 
 
-def _open_to_others(path: str, seen: os.stat_result) -> Stranger | None:
+def _open_to_others(path: str, seen: os.stat_result, members: Members | None) -> Stranger | None:
     if seen.st_mode & stat.S_IWOTH:
         return Stranger(path, "every user", f"chmod o-w {path}")
     if not seen.st_mode & stat.S_IWGRP:
@@ -104,9 +161,9 @@ def _open_to_others(path: str, seen: os.stat_result) -> Stranger | None:
     users, groups = _writers(path, seen.st_gid)
     for user in users:
         if user not in {0, os.geteuid()}:
-            return Stranger(path, _name(user), f"setfacl -b {path}")
+            return Stranger(path, user_name(user), f"setfacl -b {path}")
     for group in groups:
-        if not _is_own(group):
+        if not (members and group == members.group) and not _is_own(group):
             return Stranger(path, f"group {_group_name(group)}", f"chmod g-w {path}")
     return None
 
@@ -182,7 +239,8 @@ def _volume_of(path: str, volumes: tuple[str, ...]) -> str:
     return next((each for each in volumes if path == each or path.startswith(f"{each}/")), "")
 
 
-def _name(user: int) -> str:
+def user_name(user: int) -> str:
+    """A user for a message."""
     import pwd
 
     try:

@@ -31,7 +31,7 @@ SETTINGS = frozenset(
 )  # fmt: skip
 """Keys of the file that are defaults for the command; a key that is in neither list is refused, since it may be a typo of one
 that protects."""
-_REQUIREMENTS = frozenset({"allowed-registries", "insecure", "require-identity", "require-signature"})
+_REQUIREMENTS = frozenset({"allowed-registries", "insecure", "require-identity", "require-signature", "shared-group"})
 
 _MAX_BYTES = 1 << 20
 _HOST = r"[\w-]+(?:\.[\w-]+)*|\[[0-9a-fA-F:]+\]"
@@ -50,6 +50,8 @@ class Policy:
     """`HOST[:PORT][/REPOSITORY]`, `*.DOMAIN` or `oci:[/FOLDER]`, each with all below it; empty for everything."""
     insecure: bool = True
     """Allow plain HTTP beyond loopback, and mirrors that a user chose."""
+    shared_group: str = ""
+    """Group whose members may change this machine's shared stores and caches, and are trusted with their content."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """Defaults for the command, by their keys in the file."""
     path: str = ""
@@ -167,8 +169,11 @@ def _parsed(path: str, table: dict[str, Any]) -> Policy:
         raise _invalid(path, "require-identity is a list; use one string")
     if identity and not keys:
         raise _invalid(path, "require-identity without require-signature; add the key that must have signed")
+    group = table.get("shared-group", "")
+    if not isinstance(group, str):
+        raise _invalid(path, "shared-group is not a string; use the name of one group")
     settings = {name: value for name, value in table.items() if name in SETTINGS or (name == "insecure" and value)}
-    return Policy(keys, "".join(identity), registries, insecure, settings, path)
+    return Policy(keys, "".join(identity), registries, insecure, group, settings, path)
 
 
 def _strings(path: str, table: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import os
 import tempfile
 
 from lamella.builder.cache_folder import cannot_write
+from lamella.layers.permissions import make_folders
 
 
 def generated(cache_path: str, name: str, content: bytes) -> str:
@@ -15,7 +16,7 @@ def generated(cache_path: str, name: str, content: bytes) -> str:
     source = os.path.join(folder, name)
     try:
         if not os.path.exists(source):
-            os.makedirs(folder, exist_ok=True)
+            make_folders(folder)
             with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
                 file.write(content)
             os.chmod(file.name, 0o644)

@@ -22,6 +22,7 @@ from lamella.builder.cache_folder import cache_folder, cannot_write
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import Digest
+from lamella.layers.permissions import make_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ class LayerCache:
             stream.flush()
             os.fchmod(stream.fileno(), 0o644)
             target = self._blob_path(packed.digest)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            make_folders(os.path.dirname(target))
             os.replace(path, target)
         built = BuiltLayer(packed.digest, packed.size, packed.diff_id, packed.unpacked, media_type, learned)
         self.learn(key, built)
@@ -165,7 +166,7 @@ class LayerCache:
         """Folder for unnamed files, on the cache's disk."""
         folder = os.path.join(self.path, "partial")
         try:
-            os.makedirs(folder, exist_ok=True)
+            make_folders(folder)
         except OSError as error:
             raise cannot_write(self.path, "the layer cache", error) from None
         return folder
@@ -185,7 +186,8 @@ class LayerCache:
         with self._partial() as (stream, partial):
             stream.write(content)
             stream.flush()
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.fchmod(stream.fileno(), 0o644)
+            make_folders(os.path.dirname(path))
             os.replace(partial, path)
 
     @contextlib.contextmanager
@@ -193,7 +195,7 @@ class LayerCache:
         """A new file, locked while it is written; removed at the end unless it was renamed."""
         folder = os.path.join(self.path, "partial")
         try:
-            os.makedirs(folder, exist_ok=True)
+            make_folders(folder)
             if not self._swept:
                 self._swept = True
                 _sweep(folder)

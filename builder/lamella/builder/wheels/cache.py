@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.cache_folder import cannot_write
 from lamella.builder.files.scratch import scratch_folder
 from lamella.builder.wheels import build
+from lamella.layers.permissions import make_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,7 +97,7 @@ def installed(wheel: str, prefix: str, short: str, unpack: Callable[[str], None]
 def _partial(folder: str) -> Iterator[str]:
     """An empty folder below `folder`, gone afterwards unless it was moved."""
     try:
-        os.makedirs(folder, exist_ok=True)
+        make_folders(folder)
         empty = tempfile.mkdtemp(prefix="partial-", dir=folder)
     except OSError as error:
         raise _error(folder, error) from None

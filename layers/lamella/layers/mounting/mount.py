@@ -20,11 +20,12 @@ from lamella.layers.mounting.claims import Mounted
 from lamella.layers.mounting.kernel import MNT_DETACH, here
 from lamella.layers.mounting.ladder import METHODS, TREES, Rung
 from lamella.layers.mounting.overlay import Upper
+from lamella.layers.permissions import make_folder
 from lamella.layers.progress import Silent
 from lamella.layers.published import preflight
 from lamella.layers.store import locks
 from lamella.layers.store.identity import identity
-from lamella.layers.store.store import Store, make_folder
+from lamella.layers.store.store import Store
 from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from lamella.layers.oci.documents import (
 )
 from lamella.layers.oci.parsing import media_type_of, parse_object
 from lamella.layers.oci.storage import Reader, VerifiedReader, fetch_document
+from lamella.layers.permissions import make_folder
 from lamella.layers.store import locks
-from lamella.layers.store.store import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

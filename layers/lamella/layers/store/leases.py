@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import Busy, InvalidContent, StoreError
 from lamella.layers.oci.documents import Digest
+from lamella.layers.permissions import is_shared_folder
 from lamella.layers.store import locks
 from lamella.layers.text import escaped
 
@@ -149,7 +150,7 @@ def _close_gate(store: Store) -> int:
             raise
         raise Busy(f"{path}: locked by {locks.users(path)}; end that process, then retry") from error
     locks.try_exclude_range(file, _GATE)
-    os.fchmod(file, 0o644)
+    os.fchmod(file, 0o664 if is_shared_folder(store.path) else 0o644)
     os.rename(temporary, path)
     return file
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from lamella.layers.errors import Busy
+from lamella.layers.permissions import is_shared_folder
 from lamella.layers.text import escaped, seconds
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def try_acquire(path: str, owner: str) -> int | None:
     """
     while True:
         file = os.open(path, _OPEN, 0o644)
+        _share(file, path)
         if not try_lock(file):
             os.close(file)
             return None
@@ -49,6 +51,13 @@ def try_acquire(path: str, owner: str) -> int | None:
             sign(file, owner)
             return file
         os.close(file)
+
+
+def _share(file: int, path: str) -> None:
+    # Another member of the group opens it for writing, too.
+    seen = os.fstat(file)
+    if seen.st_uid == os.geteuid() and not seen.st_mode & 0o020 and is_shared_folder(os.path.dirname(path)):
+        os.fchmod(file, 0o664)
 
 
 def acquire(path: str, owner: str, what: str) -> int:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.oci.documents import Digest
+from lamella.layers.permissions import make_folder
 from lamella.layers.store import locks
-from lamella.layers.store.store import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

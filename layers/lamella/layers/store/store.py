@@ -25,7 +25,8 @@ from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.folders import named_folder
 from lamella.layers.homes import cache_folder
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import stranger
+from lamella.layers.permissions import is_shared_folder, make_folder, stranger
+from lamella.layers.policy import machine_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -101,7 +102,7 @@ class Store:
 
     def check_private(self) -> None:
         """Raise `StoreError` if others than this user and root can change the store: they would choose what this user runs."""
-        if found := stranger(self.path):
+        if found := stranger(self.path, machine_policy().shared_group):
             remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
             raise StoreError(f"the store {self.path}: {found}; {remedy} another store with LAMELLA_STORE")
 
@@ -120,7 +121,7 @@ class Store:
                 make_folder(f"{self.path}/{name}", mode)
             lock = os.open(f"{self.path}/lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                os.fchmod(lock, 0o644)
+                os.fchmod(lock, 0o664 if is_shared_folder(self.path) else 0o644)
             finally:
                 os.close(lock)
         # Another user may have been faster, in a folder such as /tmp.
@@ -133,7 +134,7 @@ class Store:
     def _close_locks(self) -> None:
         # Earlier versions made it readable, and a process that can open a lock's file can lock it.
         status = os.stat(f"{self.path}/locks")
-        if status.st_mode & 0o077 and os.geteuid() in (0, status.st_uid):
+        if status.st_mode & 0o077 and not is_shared_folder(self.path) and os.geteuid() in (0, status.st_uid):
             with suppress(OSError):
                 os.chmod(f"{self.path}/locks", 0o700)
 
@@ -144,17 +145,6 @@ class Store:
             yield
         except OSError as error:
             raise StoreError(_explanation(self.path, error)) from error
-
-
-def make_folder(path: str, mode: int = 0o755) -> None:
-    """Make a folder with this mode, whatever the umask; one that is there stays as it is."""
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise
-    else:
-        os.chmod(path, mode)
 
 
 def _explanation(path: str, error: OSError) -> str:

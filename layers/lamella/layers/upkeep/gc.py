@@ -17,6 +17,7 @@ from lamella.layers.errors import InvalidContent
 from lamella.layers.mounting import claims
 from lamella.layers.mounting.kernel import here
 from lamella.layers.oci.documents import Digest
+from lamella.layers.permissions import user_name
 from lamella.layers.store import derived, leases, locks, names
 from lamella.layers.store.document_cache import listed_by
 from lamella.layers.store.incoming import remove, remove_left
@@ -192,7 +193,7 @@ def candidates(store: Store) -> list[Candidate]:
         folder = store.folder(diff_id)
         with contextlib.suppress(FileNotFoundError):
             last = max(os.stat(folder).st_mtime, used.get(diff_id, 0))
-            user = users.get(diff_id, "")
+            user = users.get(diff_id, "") or _owner(folder)
             items.append(Candidate(folder, diff_id, store.size(diff_id), last, bool(user), user=user))
     for folder in derived.trees(store):
         parts = frozenset(derived.layers(folder))
@@ -202,6 +203,12 @@ def candidates(store: Store) -> list[Candidate]:
             made = os.stat(folder).st_mtime
             items.append(Candidate(folder, None, derived.size(folder), made, keeps, parts, user))
     return items
+
+
+def _owner(folder: str) -> str:
+    """The other user who alone can remove a folder of a shared store, for a message; empty if this user can."""
+    owner = os.stat(folder).st_uid
+    return "" if os.geteuid() in {0, owner} else f"{user_name(owner)}, who pulled them"
 
 
 def _named(algorithm: str, name: str) -> Digest | None:
@@ -230,6 +237,9 @@ def _remove_unfinished(store: Store) -> None:
 def _remove_abandoned(store: Store) -> None:
     for name in os.listdir(f"{store.path}/partial"):
         path = f"{store.path}/partial/{name}"
+        with contextlib.suppress(FileNotFoundError):
+            if _owner(path):
+                continue
         if name.startswith(_TRASH):
             remove(path)
         elif not name.startswith("document-"):
