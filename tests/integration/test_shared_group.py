@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-GROUP = "lamella-tests"
+GROUP = f"lamella-tests-{os.getpid()}"
 ADA, BOB, EVE = (f"{GROUP}-{name}" for name in ("ada", "bob", "eve"))
 
 

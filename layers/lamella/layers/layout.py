@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamella.layers.errors import Busy, InvalidContent, NotFound, StoreError
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
+from lamella.layers.oci.parsing import parse_object, shallow
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import listed
 from lamella.layers.text import seconds
@@ -459,12 +459,10 @@ def _json(path: str) -> dict[str, Any]:
     if len(content) > MAX_DOCUMENT:
         raise InvalidContent(f"{path}: larger than {MAX_DOCUMENT} bytes; push to another folder")
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        raise InvalidContent(f"{path}: not JSON, the layout is damaged; push to another folder") from None
-    if not isinstance(value, dict):
-        raise InvalidContent(f"{path}: not a JSON object, the layout is damaged; push to another folder")
-    return value
+        # Entries are written again as they are.
+        return shallow(parse_object(content, path), path)
+    except InvalidContent as error:
+        raise InvalidContent(f"{error}, the layout is damaged; push to another folder") from None
 
 
 def _tag_of(entry: dict[str, Any]) -> str:

@@ -198,3 +198,11 @@ def test_a_package_whose_files_are_links_into_a_cache_is_judged_as_if_they_were_
     assert secret_behind(inside, "/home/me/.cache/uv/archive-v0/abc/pkg/tests/id_rsa") is None
     assert secret_behind(inside, "/home/me/.ssh/id_rsa") == PLACE
     assert find_file("x", str(tmp_path / "gone")) is None
+
+
+@pytest.mark.parametrize("name", ["pip.conf", "requirements.txt", "server.key"])
+def test_a_fifo_with_the_name_of_a_configuration_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "folder.env").mkdir()
+    assert secret(name, name, str(tmp_path / name)) is None
+    assert secret("folder.env", "folder.env", str(tmp_path / "folder.env")) is None

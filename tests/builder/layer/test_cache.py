@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
@@ -176,3 +177,24 @@ def test_the_cache_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.Mo
     assert LayerCache().path == f"{tmp_path}/xdg/lamella/layers"
     monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "own"))
     assert LayerCache().path == f"{tmp_path}/own/layers"
+
+
+def test_a_partial_file_that_a_sweep_takes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a laptop that slept between the two calls."""
+    made = tempfile.mkstemp
+    taken: list[str] = []
+
+    def swept(**options: Any) -> tuple[int, str]:
+        descriptor, path = made(**options)
+        if not taken:
+            taken.append(path)
+            os.unlink(path)
+        return descriptor, path
+
+    monkeypatch.setattr(tempfile, "mkstemp", swept)
+    cache = LayerCache(str(tmp_path))
+    cache.keep_note("name", b"content")
+    assert cache.note("name") == b"content"
+    assert taken

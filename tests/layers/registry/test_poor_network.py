@@ -411,9 +411,18 @@ def test_a_page_that_breaks_off_is_retried(simulator: RegistrySimulator, registr
 
 
 def test_invalid_tags_are_left_out_of_the_list(simulator: RegistrySimulator, registry: Registry) -> None:
-    body = json.dumps({"tags": ["v1", 5, None, "a\x1b[2J", "x" * 129, "\ud800", "", ["v2"]]}).encode()
+    body = json.dumps({"tags": ["v1", 5, None, "a\x1b[2J", "x" * 129, "", ["v2"]]}).encode()
     simulator.faults = [Fault("GET .*/tags/", 1, 200, body=body)]
     assert registry.tags() == ["v1"]
+
+
+@pytest.mark.parametrize("body", [b'{"tags": ["\\ud800"]}', b'{"tags": [], "tags": ["v1"]}', b"[" * 100_000, b"[]"])
+def test_a_list_of_tags_that_two_readers_understand_differently_is_refused(
+    simulator: RegistrySimulator, registry: Registry, body: bytes
+) -> None:
+    simulator.faults = [Fault("GET .*/tags/", 1, 200, body=body)]
+    with pytest.raises(InvalidContent, match="answer is not a list of tags"):
+        registry.tags()
 
 
 def test_a_missing_tag_is_reported_with_the_existing_ones(simulator: RegistrySimulator, registry: Registry) -> None:

@@ -264,8 +264,15 @@ def test_either_form_by_the_required_key_is_enough(tmp_path: Path) -> None:
         changed(cosigns("bundle.json"), "envelope", payload=7),
         b"[" * 100_000,
         b"{}",
+        # Of a key twice, one reader takes the first and another the last.
+        cosigns("bundle.json").replace(b"{", b'{"dsseEnvelope": {},', 1),
+        cosigns("bundle.json").replace(b"{", b'{"note": "\\ud800",', 1),
+        cosigns("bundle.json").replace(b"{", b'{"note": NaN,', 1),
     ],
-    ids=["digest", "kind", "changed", "type", "unsigned", "garbage", "number", "deep", "empty"],
+    ids=[
+        *("digest", "kind", "changed", "type", "unsigned", "garbage", "number", "deep", "empty"),
+        *("a key twice", "a surrogate", "not a number"),
+    ],
 )
 def test_a_bundle_that_signs_something_else_does_not_count(tmp_path: Path, bundle: bytes) -> None:
     layout = OciLayout(f"{tmp_path}/layout", create=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
+
+from lamella.builder.files.small_file import read_small
 
 VCS = frozenset({".git", ".hg", ".svn", ".bzr", "CVS", "_darcs", ".jj", ".pijul"})
 """Folders of version control systems: histories, and passwords of remotes."""
@@ -172,10 +173,7 @@ def _has_credential(content: bytes) -> bool:
 
 
 def _head(source: str) -> bytes:
-    if os.path.isdir(source):
-        return b""
     try:
-        with open(source, "rb") as file:
-            return file.read(_MOST)
+        return read_small(source, _MOST)
     except OSError:
         return b""

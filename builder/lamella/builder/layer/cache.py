@@ -199,12 +199,11 @@ class LayerCache:
             if not self._swept:
                 self._swept = True
                 _sweep(folder)
-            descriptor, path = tempfile.mkstemp(dir=folder)
+            descriptor, path = _locked(folder)
         except OSError as error:
             raise cannot_write(self.path, "the layer cache", error) from None
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield stream, path
         except OSError as error:
             # Errors of the environment's files are translated by their readers: this one is the cache's.
@@ -212,6 +211,17 @@ class LayerCache:
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+def _locked(folder: str) -> tuple[int, str]:
+    """Make a new file in `folder` and lock it."""
+    while True:
+        descriptor, path = tempfile.mkstemp(dir=folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # A process that was stopped between the two calls can lose the file to a sweep; the next name is as good.
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, path
+        os.close(descriptor)
 
 
 def _used(file: str | int, seen: os.stat_result) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from lamella.layers.errors import (
     UnsafeLayer,
 )
 from lamella.layers.oci.documents import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Digest, Index
+from lamella.layers.oci.parsing import parse_object
 from lamella.layers.oci.reference import is_tag
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import is_derived, listed
@@ -276,8 +276,8 @@ class Registry:
     def _tag_pages(self) -> Iterator[list[str]]:
         for _, content in self._pages(f"/{self._repository}/tags/list?n=1000"):
             try:
-                tags = json.loads(content)["tags"]
-            except (ValueError, RecursionError, LookupError, TypeError):
+                tags = parse_object(content, "the list of tags").get("tags", "")
+            except InvalidContent:
                 tags = ""
             # distribution answers null for an empty list.
             if tags is not None and not isinstance(tags, list):

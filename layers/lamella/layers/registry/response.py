@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import html
-import json
 import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
+from lamella.layers.oci.parsing import parse_object
 from lamella.layers.registry.failures import BUSY, proxy_refusal, translated
 from lamella.layers.registry.retry import SLOWEST, Interrupted, retry_after
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import urllib3
     from typing_extensions import Self
 
@@ -89,15 +91,15 @@ class Response:
             raise InvalidContent(f"{self.host}: answer larger than {limit} bytes, expected a small document")
         return b"".join(parts)
 
-    def json(self, limit: int) -> Any:
-        """Read the body as JSON of at most `limit` bytes and close the response.
+    def json(self, limit: int) -> dict[str, Any]:
+        """Read the body as a JSON object of at most `limit` bytes and close the response.
 
         Raises `InvalidContent`.
         """
         content = self.body(limit)
         try:
-            return json.loads(content)
-        except (ValueError, RecursionError):
+            return parse_object(content, "the answer")
+        except InvalidContent:
             raise InvalidContent(f"{self.host}: answer is not JSON; check for a proxy in between") from None
 
     def close(self) -> None:
@@ -188,15 +190,13 @@ def _text_of(content: bytes, content_type: str) -> str:
         title = re.search(rb"<title>([^<]*)</title>", content, re.IGNORECASE)
         return html.unescape(title[1].decode("utf-8", "replace")) if title else ""
     try:
-        return _errors_of(json.loads(content))
-    except (ValueError, RecursionError):
+        return _errors_of(parse_object(content, "the error"))
+    except InvalidContent:
         # Go's servers and many proxies answer in plain text.
         return content.decode("utf-8", "replace") if content_type in {"", "text/plain"} else ""
 
 
-def _errors_of(document: Any) -> str:
-    if not isinstance(document, dict):
-        return ""
+def _errors_of(document: Mapping[str, Any]) -> str:
     errors = document.get("errors")
     if isinstance(errors, list):
         pairs = [(error.get("code"), error.get("message")) for error in errors if isinstance(error, dict)]

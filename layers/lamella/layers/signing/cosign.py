@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.errors import NotFound, NotSigned, SignatureError
+from lamella.layers.errors import InvalidContent, NotFound, NotSigned, SignatureError
 from lamella.layers.oci.documents import (
     CONFIG,
     MANIFEST,
@@ -26,6 +25,7 @@ from lamella.layers.oci.documents import (
     Platform,
     canonical_json,
 )
+from lamella.layers.oci.parsing import parse_object
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.policy import machine_policy
@@ -264,10 +264,10 @@ def _claim_of(storage: ReadOnlyStorage, layer: Descriptor, digest: Digest) -> _C
     except NotFound:
         return None
     try:
-        critical = json.loads(payload)["critical"]
+        critical = parse_object(payload, "a signed document")["critical"]
         right = critical["type"] == _TYPE and critical["image"]["docker-manifest-digest"] == str(digest)
         identity = str(critical["identity"]["docker-reference"]) if right else ""
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (InvalidContent, LookupError, TypeError):
         right, identity = False, ""
     signature = layer.annotations.get(SIGNATURE, "")
     return _Claim((signature,) if right else (), payload, layer.annotations.get(SIGNER, ""), identity)

@@ -8,11 +8,11 @@ in-toto/attestation, spec/v1/statement.md.
 from __future__ import annotations
 
 import base64
-import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci.documents import EMPTY, MANIFEST, Descriptor, Digest, Manifest
+from lamella.layers.oci.parsing import parse_object
 from lamella.layers.oci.referrers import referrers
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.signing import keys
@@ -64,14 +64,14 @@ class Signed(NamedTuple):
 def parsed(bundle: bytes, digest: Digest) -> Signed | None:
     """What `bundle` signs; None unless that is `digest`. A signed statement about it, such as a report, is not."""
     try:
-        value = json.loads(bundle)
+        value = parse_object(bundle, "a bundle")
         envelope = value["dsseEnvelope"]
         payload = base64.b64decode(envelope["payload"], validate=True)
         signatures = tuple(str(signature["sig"]) for signature in envelope["signatures"])
         if envelope["payloadType"] != _STATEMENT or digest not in _subjects(payload):
             return None
         key = _fingerprint(value.get("verificationMaterial"))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (InvalidContent, ValueError, LookupError, TypeError, AttributeError):
         return None
     content = b"DSSEv1 %d %b %d %b" % (len(_STATEMENT), _STATEMENT.encode(), len(payload), payload)
     return Signed(signatures, content, key)
@@ -96,7 +96,7 @@ def _fingerprint(material: object) -> str:
 
 def _subjects(payload: bytes) -> Iterator[Digest]:
     """The digests that a statement of cosign's signs; nothing for a statement of another kind."""
-    statement = json.loads(payload)
+    statement = parse_object(payload, "a statement")
     if statement["predicateType"] == _SIGNED:
         for subject in statement["subject"]:
             for algorithm, value in subject["digest"].items():
