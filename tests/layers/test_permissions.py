@@ -17,7 +17,7 @@ import lamella.builder
 import lamella.layers
 from lamella.builder import CacheError, LayerCache, scan
 from lamella.layers import Store, StoreError, permissions
-from lamella.layers.permissions import stranger
+from lamella.layers.permissions import make_folder, make_folders, make_part, stranger
 from support.engines import need, need_root
 from support.people import NOBODY, as_user, folder_of
 from support.published import publish
@@ -208,3 +208,15 @@ def test_a_cache_that_others_can_write_is_not_used(tmp_path: Path) -> None:
         LayerCache(str(cache))
     with pytest.raises(CacheError, match=message):
         scan(sys.prefix, lamella.builder.ScanOptions(cache=str(cache)))
+
+
+def test_only_parts_of_a_store_or_cache_are_shared_in_a_shared_folder(tmp_path: Path) -> None:
+    """A mount's changes in a project's folder, whose group adds to it, stay closed to that group."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o2775)
+    make_folder(str(shared / "changes"))
+    make_folders(str(shared / "cache/layers/blobs"))
+    make_part(str(shared / "partial"), 0o700)
+    modes = {name: (shared / name).stat().st_mode & 0o777 for name in ("changes", "cache/layers/blobs", "partial")}
+    assert modes == {"changes": 0o755, "cache/layers/blobs": 0o775, "partial": 0o770}

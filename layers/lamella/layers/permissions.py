@@ -107,24 +107,29 @@ def is_shared_folder(folder: str) -> bool:
 
 
 def make_folder(path: str, mode: int = 0o755) -> None:
-    """Make a folder with this mode, whatever the umask; in a shared one, shared as well. One that is there stays as it is."""
+    """Make a folder with this mode, whatever the umask. One that is there stays as it is."""
     try:
         os.mkdir(path)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
     else:
-        os.chmod(path, mode | (_SHARED | 0o070 if is_shared_folder(os.path.dirname(path)) else 0))
+        os.chmod(path, mode)
+
+
+def make_part(path: str, mode: int = 0o755) -> None:
+    """Make a folder of a store or cache as `make_folder` does; in a shared folder, a shared one."""
+    make_folder(path, mode | _SHARED | 0o070 if is_shared_folder(os.path.dirname(path)) else mode)
 
 
 def make_folders(path: str) -> None:
-    """Make a folder and those above it that are missing, as `make_folder` does but with the umask if none is shared."""
+    """Make a folder of a store or cache and those above it that are missing: with the umask, or shared in a shared one."""
     if os.path.isdir(path):
         return
     above = os.path.dirname(path)
     make_folders(above)
     if is_shared_folder(above):
-        make_folder(path)
+        make_part(path)
     else:
         os.makedirs(path, exist_ok=True)
 

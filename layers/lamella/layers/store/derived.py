@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import make_folder
+from lamella.layers.permissions import make_part
 from lamella.layers.store import locks
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def _make(home: Store, final: str, diff_ids: Sequence[Digest], build: Callable[[
     partial = f"{home.path}/partial/{os.path.basename(final)}-{os.urandom(6).hex()}"
     try:
         # For everybody, whatever the umask, as layers are.
-        make_folder(partial)
-        make_folder(f"{partial}/tree")
+        make_part(partial)
+        make_part(f"{partial}/tree")
         build(f"{partial}/tree")
         digest, size = _read(f"{partial}/tree")
         with open(f"{partial}/layers", "x", encoding="ascii") as file:
@@ -86,7 +86,7 @@ def _make(home: Store, final: str, diff_ids: Sequence[Digest], build: Callable[[
             os.chmod(f"{partial}/{name}", 0o644)
         # As with layers: on the disk before it is found under its name.
         sync(partial)
-        make_folder(os.path.dirname(final))
+        make_part(os.path.dirname(final))
         os.rename(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -28,7 +28,7 @@ from lamella.layers.oci.documents import (
 )
 from lamella.layers.oci.parsing import media_type_of, parse_object
 from lamella.layers.oci.storage import Reader, VerifiedReader, fetch_document
-from lamella.layers.permissions import make_folder
+from lamella.layers.permissions import make_part
 from lamella.layers.store import locks
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _remember(store: Store, digest: Digest, content: bytes) -> None:
     store.prepare()
     # Under the lock, so that `gc`, which has it alone, knows any such file that it finds to be left by a crash.
     with store.explained(), locks.shared(f"{store.path}/partial", f"the store {store.path}", f"{store.path}/lock"):
-        make_folder(os.path.dirname(path))
+        make_part(os.path.dirname(path))
         temporary = f"{store.path}/partial/document-{os.urandom(6).hex()}"
         try:
             with open(temporary, "xb") as file:

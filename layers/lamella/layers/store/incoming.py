@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lamella.layers.errors import InvalidContent, StoreError, UnsafeLayer
 from lamella.layers.oci.annotations import PACKAGE, UNPACKED, VERSION
 from lamella.layers.oci.values import bounded_decimal
-from lamella.layers.permissions import make_folder
+from lamella.layers.permissions import make_part
 from lamella.layers.store import locks
 from lamella.layers.tar.decompress import DiffReader, decompressed, expansion_limit
 from lamella.layers.tar.unpack import Bounds, Unpacked, ensure_mode, unpack
@@ -124,7 +124,7 @@ def commit(store: Store, claims: Sequence[Claim]) -> None:
         sync(f"{store.path}/partial")
         for claimed in claims:
             final = store.folder(claimed.diff_id)
-            make_folder(os.path.dirname(final))
+            make_part(os.path.dirname(final))
             os.rename(claimed.path, final)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import make_folder
+from lamella.layers.permissions import make_part
 from lamella.layers.store import locks
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def forget(store: Store) -> None:
 def _write(store: Store, index: Digest, names: list[str]) -> None:
     path = _path(store, index)
     for folder in (os.path.dirname(os.path.dirname(path)), os.path.dirname(path)):
-        make_folder(folder)
+        make_part(folder)
     temporary = f"{store.path}/partial/document-{os.urandom(6).hex()}"
     try:
         with open(temporary, "x", encoding="utf-8", errors="replace") as file:

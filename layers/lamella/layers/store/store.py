@@ -25,7 +25,7 @@ from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.folders import named_folder
 from lamella.layers.homes import cache_folder
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import is_shared_folder, make_folder, stranger
+from lamella.layers.permissions import is_shared_folder, make_folders, make_part, stranger
 from lamella.layers.policy import machine_policy
 
 if TYPE_CHECKING:
@@ -114,11 +114,11 @@ class Store:
                 self._close_locks()
                 return
             # What root pulls is for everybody on the node, whatever root's umask; what a user pulls is the user's.
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            make_folder(self.path, 0o755 if root else 0o700)
+            make_folders(os.path.dirname(self.path))
+            make_part(self.path, 0o755 if root else 0o700)
             for name in _FOLDERS:
                 mode = {"partial": 0o700, "locks": 0o700, "leases": 0o1777 if root else 0o755}.get(name, 0o755)
-                make_folder(f"{self.path}/{name}", mode)
+                make_part(f"{self.path}/{name}", mode)
             lock = os.open(f"{self.path}/lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 os.fchmod(lock, 0o664 if is_shared_folder(self.path) else 0o644)
