@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -433,6 +434,49 @@ def test_diff_compares_a_reference_with_the_environment_on_disk(
     sides = lamella.json("diff", place, prefix)
     assert sides["before"]["reference"].startswith(place)
     assert (sides["after"]["prefix"], sides["after"]["python"]) == (str(prefix), version)
+
+
+def test_scan_and_inspect_list_the_files_of_a_package(lamella: Command, prefix: Path, reference: str) -> None:
+    shown = lamella("scan", prefix, "--files", "alpha").stdout.splitlines()
+    assert shown[0].startswith("alpha 1.0 (pypi): ")
+    assert any(line.split()[-1].endswith("site-packages/alpha/more.py") for line in shown)
+    assert any(line.endswith("generated") and "RECORD" in line for line in shown)
+    packages = {each["name"]: each for each in lamella.json("scan", prefix, "--files", "alpha")["packages"]}
+    assert "contents" not in packages["beta"]
+    to_come = {file["path"] for file in packages["alpha"]["contents"]}
+
+    (listed,) = lamella.json("inspect", reference, "--files", "alpha")["packages"]
+    assert {file["path"] for file in listed["files"]} == to_come
+    assert lamella("inspect", reference, "--files", "alpha").stdout.startswith("alpha 1.0 (pypi): ")
+    everything = lamella.json("inspect", reference, "--files")["packages"]
+    assert {"alpha", "beta", "python"} <= {each["name"] for each in everything}
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("alpah", "did you mean alpha?"), ("nothing-like-it", "list them with lamella scan --all")],
+)
+def test_files_of_an_unknown_package_is_a_usage_error(lamella: Command, prefix: Path, name: str, advice: str) -> None:
+    done = lamella("scan", prefix, "--files", name)
+    assert done.returncode == 2
+    assert done.stderr == f"lamella: --files {name}: no such package in {prefix}; {advice}\n"
+
+
+def test_diff_shows_which_files_changed_and_why(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    place = f"oci:{tmp_path}/layout:v1"
+    assert lamella("push", place, prefix).returncode == 0
+    changed = prefix.parent / "changed"
+    shutil.copytree(prefix, changed, symlinks=True)
+    (path,) = changed.glob("lib/python*/site-packages/alpha/more.py")
+    path.write_text("patched = True\n")
+    shown = lamella("diff", place, changed, "--files").stdout.splitlines()
+    assert any(line.split()[:2] == ["changed", "content"] and line.endswith("alpha/more.py") for line in shown)
+    document = lamella.json("diff", place, changed, "--files", "alpha")
+    (package,) = document["files"]
+    assert package["reasons"]["content"] == 1
+    unchanged = lamella("diff", place, changed, "--files", "beta")
+    assert unchanged.returncode == 1
+    assert "--files beta: the same on both sides, or in neither" in unchanged.stderr
 
 
 def test_diff_takes_compression_and_prefix_from_the_reference(lamella: Command, prefix: Path, tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from lamella.builder.layer.prune import CacheUsage, Pruned, cache_usage, prune_cache
     from lamella.builder.packing.contents import PackedPackage
     from lamella.builder.packing.pack import Packed, pack
+    from lamella.builder.layer.shipped_files import ShippedFile, shipped_files
     from lamella.builder.prefix.active import active_prefix
     from lamella.builder.pushing.difference import ComparedEnvironment, ComparedPackage, Difference, diff
+    from lamella.builder.pushing.file_changes import FileChange, PackageChanges, file_changes
     from lamella.builder.pushing.options import PushOptions
     from lamella.builder.pushing.push import Pushed, push
     from lamella.builder.scanning.findings import blocking_findings
@@ -46,6 +48,7 @@ __all__ = [
     "Environment",
     "EnvironmentChanged",
     "File",
+    "FileChange",
     "Finding",
     "ImageSettings",
     "Interpreter",
@@ -57,21 +60,25 @@ __all__ = [
     "Package",
     "Packed",
     "PackedPackage",
+    "PackageChanges",
     "PlannedLayer",
     "Pruned",
     "PushOptions",
     "PushPlan",
     "Pushed",
     "ScanOptions",
+    "ShippedFile",
     "active_prefix",
     "blocking_findings",
     "cache_usage",
     "diff",
+    "file_changes",
     "load_image",
     "pack",
     "prune_cache",
     "push",
     "scan",
+    "shipped_files",
 ]
 
 _MODULES = {
@@ -100,11 +107,16 @@ _MODULES = {
     "PackedPackage": "lamella.builder.packing.contents",
     "Packed": "lamella.builder.packing.pack",
     "pack": "lamella.builder.packing.pack",
+    "ShippedFile": "lamella.builder.layer.shipped_files",
+    "shipped_files": "lamella.builder.layer.shipped_files",
     "active_prefix": "lamella.builder.prefix.active",
     "Difference": "lamella.builder.pushing.difference",
     "ComparedEnvironment": "lamella.builder.pushing.difference",
     "ComparedPackage": "lamella.builder.pushing.difference",
     "diff": "lamella.builder.pushing.difference",
+    "FileChange": "lamella.builder.pushing.file_changes",
+    "PackageChanges": "lamella.builder.pushing.file_changes",
+    "file_changes": "lamella.builder.pushing.file_changes",
     "PushOptions": "lamella.builder.pushing.options",
     "Pushed": "lamella.builder.pushing.push",
     "push": "lamella.builder.pushing.push",

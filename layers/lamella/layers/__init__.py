@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from lamella.layers.published.environment import PublishedEnvironment
     from lamella.layers.published.findings import Finding, Severity
     from lamella.layers.published.inspection import Inspection, inspect, published_environment, sbom
+    from lamella.layers.published.layer_files import LayerFile, LayerFiles, layer_files
     from lamella.layers.published.package import PublishedPackage
     from lamella.layers.published.preflight import unmet_needs
     from lamella.layers.published.shared_layers import SharedLayers
@@ -93,6 +94,8 @@ __all__ = [
     "InvalidReference",
     "LamellaError",
     "Layer",
+    "LayerFile",
+    "LayerFiles",
     "LayersError",
     "Method",
     "MountError",
@@ -137,6 +140,7 @@ __all__ = [
     "gc",
     "gc_layout",
     "inspect",
+    "layer_files",
     "login",
     "logout",
     "machine_policy",
@@ -179,6 +183,7 @@ _NAMES_OF_MODULES = {
     "published.environment": "PublishedEnvironment",
     "published.findings": "Finding Severity",
     "published.inspection": "Inspection inspect published_environment sbom",
+    "published.layer_files": "LayerFile LayerFiles layer_files",
     "published.package": "PublishedPackage",
     "published.preflight": "unmet_needs",
     "published.shared_layers": "SharedLayers",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.layer import layer_set
@@ -58,7 +58,14 @@ class ComparedEnvironment:
     """Reference with its digest, or the prefix on this disk."""
     python: str
     platform: str
-    is_published: bool
+    image_prefix: str
+    content: Environment | PublishedEnvironment = field(repr=False, compare=False)
+    """Its scan, or its manifests."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is in a registry or folder, and not on this disk."""
+        return isinstance(self.content, PublishedEnvironment)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -122,7 +129,9 @@ def diff(
         return scanned(side, image_prefix=image_prefix, compression=compression)
 
     old, new = map(resolved, sides)
-    return replace(difference(items(old), items(new)), sides=(_compared(old), _compared(new)))
+    return replace(
+        difference(items(old), items(new)), sides=(_compared(old, image_prefix), _compared(new, image_prefix))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +148,11 @@ def _fetched(text: str, platform: Platform | None, trust: Trust) -> _Published:
         return _Published(str(index.reference), for_platform(index, wanted))
 
 
-def _compared(side: Environment | _Published) -> ComparedEnvironment:
+def _compared(side: Environment | _Published, image_prefix: str) -> ComparedEnvironment:
     if isinstance(side, _Published):
-        environment = side.environment
-        return ComparedEnvironment(side.reference, environment.python, str(environment.platform), is_published=True)
-    return ComparedEnvironment(side.prefix, side.interpreter.version, str(side.platform), is_published=False)
+        found = side.environment
+        return ComparedEnvironment(side.reference, found.python, str(found.platform), found.prefix, found)
+    return ComparedEnvironment(side.prefix, side.interpreter.version, str(side.platform), image_prefix, side)
 
 
 def difference(before: Iterable[ComparedPackage], after: Iterable[ComparedPackage]) -> Difference:

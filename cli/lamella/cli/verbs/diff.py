@@ -15,6 +15,7 @@ from lamella.cli.settings import (
     INCLUDE,
     LOCAL,
     PLATFORM,
+    STORE,
     TRUST,
     add_settings,
     platform_of,
@@ -25,9 +26,12 @@ from lamella.layers.text import counted, size
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.builder import ComparedEnvironment, Difference
+    from lamella.builder import ComparedEnvironment, Difference, PackageChanges
+    from lamella.layers import Progress
 
-SETTINGS = (LOCAL, INCLUDE, IGNORE, PLATFORM, IMAGE_PREFIX, COMPRESSION, *TRUST)
+SETTINGS = (LOCAL, INCLUDE, IGNORE, PLATFORM, IMAGE_PREFIX, COMPRESSION, STORE, *TRUST)
+SHOWN = 10
+"""Files of a package shown unless it is named."""
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
 
 
@@ -36,6 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", metavar="BEFORE", help="reference, or folder of an environment")
     parser.add_argument("after", metavar="AFTER", help="reference, or folder of an environment")
     add_no_local_to(parser)
+    parser.add_argument(
+        "--files",
+        nargs="?",
+        const="",
+        metavar="PACKAGE",
+        help="show which files made each layer change, or that of a package, and why; reads the layers that the store lacks",
+    )
     add_settings(parser, SETTINGS)
 
 
@@ -61,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             trust=trust_of(arguments),
             progress=progress,
         )
+        changes = _changes(difference, arguments, progress)
     if arguments.json:
         result_json(
             {
@@ -72,10 +84,55 @@ def run(arguments: argparse.Namespace) -> int:
                 "same": difference.same,
                 "bytes": difference.moves,
             }
+            | ({} if changes is None else {"files": [asdict(each) | {"reasons": each.reasons} for each in changes]})
         )
     else:
         _show(difference, on_disk=os.path.isdir(arguments.after))
+        for each in changes or ():
+            _show_changes(each, everything=bool(arguments.files))
     return 0
+
+
+def _changes(
+    difference: Difference, arguments: argparse.Namespace, progress: Progress
+) -> tuple[PackageChanges, ...] | None:
+    from lamella.builder import file_changes
+    from lamella.layers import Store
+
+    if arguments.files is None:
+        return None
+    store = Store(arguments.store) if arguments.store else None
+    return file_changes(difference, arguments.files, trust=trust_of(arguments), store=store, progress=progress)
+
+
+def _show_changes(package: PackageChanges, *, everything: bool) -> None:
+    versions = " -> ".join(dict.fromkeys(filter(None, (package.before, package.after))))
+    result("")
+    if not package.files:
+        where = "at another image prefix" if package.otherwise == "prefix" else "in another format of layers"
+        result(f"{f'{package.name} {versions}'.rstrip()}: the same files, {where}")
+        return
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in package.reasons.items())
+    result(f"{package.name} {versions}: {counted(len(package.files), 'file')} ({reasons})")
+    # The cause before its consequences: records and byte code follow content.
+    ordered = sorted(package.files, key=lambda each: (each.reason == "record" or each.path.endswith(".pyc"), each.path))
+    count = len(ordered) if everything else SHOWN
+    table(
+        (
+            Column("", styles=_STYLES),
+            Column("Why"),
+            Column("Before", "right"),
+            Column("After", "right"),
+            Column("Path", shrinks=True),
+        ),
+        [(each.change, each.reason, _size(each.before), _size(each.after), each.path) for each in ordered[:count]],
+    )
+    if rest := ordered[count:]:
+        result(f"… and {len(rest)} more: --files {package.name} shows them")
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else size(count)
 
 
 def _side(side: ComparedEnvironment) -> dict[str, str]:

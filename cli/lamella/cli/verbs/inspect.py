@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
 from lamella.cli.output import Column, result, result_json, table
-from lamella.cli.settings import PLATFORM, TRUST, add_settings, platform_of, trust_of
+from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
 from lamella.cli.verbs import artifacts
 from lamella.layers.text import counted, escaped_json, size
 
@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.layers import Inspection, PublishedEnvironment, PublishedPackage, SharedLayers
+    from lamella.layers import (
+        Inspection,
+        LayerFiles,
+        Platform,
+        PublishedEnvironment,
+        PublishedPackage,
+        SharedLayers,
+        Trust,
+    )
 
-SETTINGS = (PLATFORM, *TRUST)
+SETTINGS = (PLATFORM, STORE, *TRUST)
 LARGEST = 20
 """Packages shown without --all: the rest is most of the lines and little of the size."""
 
@@ -28,6 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("--sbom", action="store_true", help="print the attached bill of materials")
     parser.add_argument("--findings", action="store_true", help="show the findings attached by push")
+    parser.add_argument(
+        "--files",
+        nargs="?",
+        const="",
+        metavar="PACKAGE",
+        help="list the files in a package's layer, or in every layer; reads the layers that the store lacks",
+    )
     parser.add_argument("--verify", metavar="KEY", help="verify the signature with this public key first")
     parser.add_argument(
         "--all",
@@ -52,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             sys.stdout.write(escaped_json(text))
         return 0
+    if arguments.files is not None:
+        return _files(reference, arguments, platform, trust)
     inspected = inspect(reference, platform=platform, compare=not arguments.findings, trust=trust)
     if arguments.findings and inspected.findings_error:
         raise LayersError(inspected.findings_error)
@@ -67,6 +84,48 @@ def run(arguments: argparse.Namespace) -> int:
         result(f"findings not readable: {why_not}" if why_not else attached)
         _show_attached(inspected)
     return 0
+
+
+def _files(reference: str, arguments: argparse.Namespace, platform: Platform | None, trust: Trust) -> int:
+    from lamella.cli import files
+    from lamella.cli.progress import shown
+    from lamella.layers import Store, layer_files
+
+    store = Store(arguments.store) if arguments.store else None
+    with shown(quiet=arguments.quiet) as progress:
+        listed = layer_files(reference, arguments.files, platform=platform, store=store, trust=trust, progress=progress)
+    if arguments.json:
+        result_json({"reference": reference, "packages": [_listed(each) for each in listed]})
+        return 0
+    for number, each in enumerate(listed):
+        package = each.package
+        where = "from the store" if each.is_stored else "from its blob"
+        if number:
+            result("")
+        rows = [
+            files.Row(file.path, file.size, f"-> {file.link}" if file.link is not None else "") for file in each.files
+        ]
+        files.show(
+            f"{package.name} {package.version}".rstrip(),
+            package.origin,
+            rows,
+            f"layer {package.layer.descriptor.digest}, {where}",
+        )
+    return 0
+
+
+def _listed(each: LayerFiles) -> dict[str, Any]:
+    return {
+        "name": each.package.name,
+        "version": each.package.version,
+        "origin": each.package.origin,
+        "digest": str(each.package.layer.descriptor.digest),
+        "from_store": each.is_stored,
+        "files": [
+            {"path": file.path, "size": file.size, "executable": file.executable, "link": file.link}
+            for file in each.files
+        ],
+    }
 
 
 def _show_findings(inspected: Inspection, *, everything: bool) -> None:

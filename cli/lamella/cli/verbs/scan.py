@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli import environment, findings
+from lamella.cli import environment, files, findings
+from lamella.cli.errors import UsageError
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import IMAGE_PREFIX, add_settings
+from lamella.cli.settings import IMAGE_PREFIX, add_settings, quoted
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
-    from lamella.builder import Environment, Needs
+    from lamella.builder import Environment, Needs, ShippedFile
+
+    Contents = Mapping[str, tuple[ShippedFile, ...]]
 
 SETTINGS = (IMAGE_PREFIX, *environment.SETTINGS)
 LARGEST = 20
@@ -28,6 +33,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"show every package and finding (default: the {LARGEST} largest, and {findings.OF_ONE_KIND} findings of a kind)",
     )
+    parser.add_argument(
+        "--files",
+        nargs="?",
+        const="",
+        metavar="PACKAGE",
+        help="list the files that ship in a package's layer, or in every layer",
+    )
     parser.add_argument("--left-out", action="store_true", help="list the paths left out, with the reasons")
     add_settings(parser, SETTINGS)
 
@@ -38,8 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     with shown(quiet=arguments.quiet) as progress:
         scanned = environment.scanned(arguments, progress)
+    chosen = None if arguments.files is None else _contents(scanned, arguments)
     if arguments.json:
-        result_json(document(scanned))
+        result_json(document(scanned, chosen))
+    elif chosen is not None:
+        _show_files(scanned, chosen)
     else:
         _show(scanned, everything=arguments.all, left_out=arguments.left_out)
         if scanned.left_out and not arguments.left_out:
@@ -54,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def document(scanned: Environment) -> dict[str, Any]:
-    """Return the scan as JSON."""
+def document(scanned: Environment, contents: Contents | None = None) -> dict[str, Any]:
+    """Return the scan as JSON, with the files of the packages in `contents`."""
+    listed = contents or {}
     return {
         "prefix": scanned.prefix,
         "platform": str(scanned.platform),
@@ -74,11 +90,53 @@ def document(scanned: Environment) -> dict[str, Any]:
                 "files": len(package.files),
                 "size": package.size,
             }
+            | ({"contents": [asdict(file) for file in listed[package.name]]} if package.name in listed else {})
             for package in scanned.packages
         ],
         "findings": [findings.document(finding) for finding in scanned.findings],
         "left_out": [{"path": left.path, "reason": left.reason} for left in scanned.left_out],
     }
+
+
+def _contents(scanned: Environment, arguments: argparse.Namespace) -> Contents:
+    """Return the files of the packages that --files names, by package."""
+    from lamella.builder import shipped_files
+
+    name = arguments.files
+    chosen = [package for package in scanned.packages if not name or package.name == name]
+    if not chosen:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, [package.name for package in scanned.packages], n=1)
+        if os.path.isdir(name):
+            raise UsageError(
+                f"--files {quoted(name)}: a folder, not a package; use lamella scan {quoted(name)} --files"
+            )
+        advice = f"did you mean {close[0]}?" if close else "list them with lamella scan --all"
+        raise UsageError(f"--files {quoted(name)}: no such package in {scanned.prefix}; {advice}")
+    return {package.name: shipped_files(scanned, package, arguments.image_prefix) for package in chosen}
+
+
+def _show_files(scanned: Environment, contents: Contents) -> None:
+    for number, package in enumerate(package for package in scanned.packages if package.name in contents):
+        if number:
+            result("")
+        rows = [files.Row(file.path, _size(file), _note(file, scanned.prefix)) for file in contents[package.name]]
+        files.show(f"{package.name} {package.version}".rstrip(), package.origin, rows, f"below {scanned.prefix}")
+
+
+def _size(file: ShippedFile) -> int | None:
+    return None if file.how == "compiled" else file.size
+
+
+def _note(file: ShippedFile, prefix: str) -> str:
+    """Return what differs from the file at that path below the prefix."""
+    if file.link is not None:
+        return f"-> {file.link}"
+    if file.how in ("generated", "compiled"):
+        return file.how
+    moved = "" if file.source == os.path.join(prefix, file.path) else f"from {file.source}"
+    return ", ".join(filter(None, ("rewritten" if file.how == "rewritten" else "", moved)))
 
 
 def _show(scanned: Environment, *, everything: bool, left_out: bool) -> None:
