@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lamella.builder.pushing.file_changes import FileChange, PackageChanges, file_changes
     from lamella.builder.pushing.options import PushOptions
     from lamella.builder.pushing.push import Pushed, push
+    from lamella.builder.scanning.explain import ExplainedFile, Explanation, explain
     from lamella.builder.scanning.findings import blocking_findings
     from lamella.builder.scanning.options import ScanOptions
     from lamella.builder.scanning.scan import scan
@@ -47,6 +48,8 @@ __all__ = [
     "Difference",
     "Environment",
     "EnvironmentChanged",
+    "ExplainedFile",
+    "Explanation",
     "File",
     "FileChange",
     "Finding",
@@ -72,6 +75,7 @@ __all__ = [
     "blocking_findings",
     "cache_usage",
     "diff",
+    "explain",
     "file_changes",
     "load_image",
     "pack",
@@ -120,6 +124,9 @@ _MODULES = {
     "PushOptions": "lamella.builder.pushing.options",
     "Pushed": "lamella.builder.pushing.push",
     "push": "lamella.builder.pushing.push",
+    "ExplainedFile": "lamella.builder.scanning.explain",
+    "Explanation": "lamella.builder.scanning.explain",
+    "explain": "lamella.builder.scanning.explain",
     "blocking_findings": "lamella.builder.scanning.findings",
     "ScanOptions": "lamella.builder.scanning.options",
     "scan": "lamella.builder.scanning.scan",

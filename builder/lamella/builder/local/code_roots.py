@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.errors import CannotBuild
 from lamella.builder.files.small_file import plain_text, read_toml
 from lamella.builder.installed.distributions import normalised
+from lamella.builder.local.beside import beside_installed
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.project_files import PROJECT, is_beside, is_repository, never, too_broad, top_of
 from lamella.layers.published.findings import Finding
@@ -94,6 +95,7 @@ def code_roots(local: LocalCode, installed: Installed) -> CodeRoots:
         projects = {_project_of(path) for path in installed.projects}
         # An editable install defines which files of its project are code.
         if real in projects or _within(real, installed.editable):
+            _add_beside(folder, base, local, installed, result)
             continue
         if name := _installed_as(folder, installed):
             message = (
@@ -101,10 +103,17 @@ def code_roots(local: LocalCode, installed: Installed) -> CodeRoots:
                 f"{folder}"
             )
             result.findings.append(Finding("warning" if named else "note", "local", folder, message))
+            _add_beside(folder, base, local, installed, result)
             continue
         below = {path for path in (*projects, *installed.editable) if _within(path, [real])}
         result.roots.append(CodeRoot(folder, frozenset(below)))
     return result
+
+
+def _add_beside(folder: str, base: str, local: LocalCode, installed: Installed, result: CodeRoots) -> None:
+    """Report files beside the project in the working directory, which people run as `python train.py`."""
+    if folder == base and (note := beside_installed(folder, installed.editable, local.include)):
+        result.findings.append(note)
 
 
 def project(folder: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -208,10 +209,14 @@ def _add_local(gathered: Inventory, local: LocalCode, prefix: Prefix) -> Invento
     )
     if added.distribution is None:
         return gathered
+    found = added.distribution
+    # Files beside an installed project, by --include: the project has a layer of its own.
+    if any(each.name == found.name for each in (*gathered.pip, *gathered.conda)):
+        found = replace(found, name=f"{found.name}-local")
     return gathered._replace(
         entries=gathered.entries | {entry.path: entry for entry in added.entries},
         places=(*added.places, *gathered.places),
-        pip=[*gathered.pip, added.distribution],
+        pip=[*gathered.pip, found],
     )
 
 

@@ -53,6 +53,12 @@ VERBS = {
         needs_linux=False,
         examples=("lamella diff localhost:5000/team/envs:v1 .venv",),
     ),
+    "explain": Verb(
+        "show which package and layer a file is in, or why it is left out",
+        "laptop",
+        needs_linux=False,
+        examples=("lamella explain train.py", "lamella explain numpy.linalg"),
+    ),
     "inspect": Verb(
         "show the packages and layers of a reference",
         "registry",
