@@ -20,7 +20,7 @@ from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.mounting import kernel, ladder, lowerdirs, namespace, overlay
 from lamella.layers.progress import Silent
 from lamella.layers.published import preflight
-from lamella.layers.running import activation, ca_bundle
+from lamella.layers.running import activation, ca_bundle, scripts
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 from lamella.layers.trust import Trust
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _SILENT = Silent()
 _MANY_LEASES = 200
+_NO_SCRIPT = 2
+"""Python's own exit code for a script that is missing."""
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _FROM_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
@@ -103,6 +105,8 @@ def exec_command(
 
         def become() -> NoReturn:
             prefix = _enter(linux, store, pulled.environment, notify, keep)
+            if sentence := scripts.note(prefix, command):
+                notify(sentence)
             execute(prefix, command, ca_bundle.certificate_file(prefix, pulled.environment.certificates, os.environ))
 
         if threading.active_count() > 1:
@@ -115,13 +119,16 @@ def execute(prefix: str, command: Sequence[str], certificates: str = "") -> NoRe
 
     `certificates` is a file of certificate authorities that OpenSSL would not find by itself.
     """
+    if sentence := scripts.missing(prefix, command):
+        raise CannotRun(sentence, _NO_SCRIPT)
     # An empty PATH is unset: behind the environment's folder it would name the current folder.
     before = {name: value for name, value in os.environ.items() if name != "PATH" or value}
     variables = activation.variables(prefix, before | ({"SSL_CERT_FILE": certificates} if certificates else {}))
     program = activation.command(prefix, [_own(prefix, command[0]), *command[1:]])
     path = program[0] if "/" in program[0] else _found(program[0], variables["PATH"])
     if not path:
-        raise CannotRun(f"{program[0]}: no such command in the environment or on PATH")
+        advice = scripts.not_a_command(prefix, command[0])
+        raise CannotRun(advice or f"{program[0]}: no such command in the environment or on PATH")
     # Python ignores them; a program that ignores them too would write to a closed pipe for ever. As subprocess does.
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
