@@ -244,7 +244,10 @@ def test_copy_copies_an_environment_and_tags_lists_its_tag(node: Node, tmp_path:
     assert (done.returncode, done.stdout) == (0, f"{there}:v2@{digest}\n")
     again = node.json("copy", node.reference, f"{there}:v3")
     assert again["sent"] == again["moved"] == 0
-    assert node("tags", there).stdout == "v2\nv3\n"
+    lines = [line.split() for line in node("tags", there).stdout.splitlines()]
+    assert lines[0] == ["Tag", "Created", "Platforms", "Digest"]
+    assert [line[0] for line in lines[1:]] == ["v2", "v3"]
+    assert node("tags", there, "--all").stdout == "v2\nv3\n"
     assert node.json("tags", there)["tags"] == ["v2", "v3"]
 
 
@@ -263,7 +266,7 @@ def test_tags_made_of_digests_are_not_listed(node: Node, tmp_path: Path) -> None
     there = f"oci:{tmp_path}/there"
     for tag in ("v2", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"):
         assert node("copy", node.reference, f"{there}:{tag}").returncode == 0
-    assert node("tags", there).stdout == "v2\n"
+    assert [line.split()[0] for line in node("tags", there).stdout.splitlines()] == ["Tag", "v2"]
     assert node.json("tags", there)["tags"] == ["v2"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -342,6 +343,27 @@ def test_local_ships_a_folder_and_no_local_does_not(lamella: Command, prefix: Pa
     ]
     without = lamella.json("scan", prefix, "--local", tmp_path, "--no-local")["packages"]
     assert [package for package in without if package["origin"] == "local"] == []
+
+
+def test_sbom_of_an_unchanged_environment_is_reported_once(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    place = f"oci:{tmp_path}/layout:v1"
+    assert "no C library: for docker run" in lamella("push", place, prefix).stderr
+    attached = lamella("push", place, prefix, "--sbom").stderr
+    assert re.search(r"nothing changed, attached the bill of materials \(\d.* k?B\); ", attached)
+    assert "no C library" not in attached
+    again = lamella("push", place, prefix, "--sbom")
+    assert "nothing changed, nothing uploaded" in again.stderr
+    assert lamella.json("push", place, prefix, "--sbom")["attached"] == []
+
+
+def test_push_lists_the_findings_that_are_errors(lamella: Command, tmp_path: Path) -> None:
+    beta = wheel(tmp_path, "beta", "2.0", {"beta.py": ""}, requires=["alpha>=1"])
+    lacking = install(venv(tmp_path / "env", by="uv"), beta, by="uv")
+    message = "beta 2.0 requires alpha>=1, which is not installed; install it"
+    done = lamella("push", f"oci:{tmp_path}/layout:v1", lacking)
+    assert f"error: {message}" in done.stderr.splitlines()
+    (error,) = lamella.json("push", f"oci:{tmp_path}/layout:v1", lacking)["errors"]
+    assert (error["severity"], error["message"]) == ("error", message)
 
 
 def test_sbom_attaches_a_bill_of_materials(lamella: Command, prefix: Path, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from lamella.builder.layer.cache import LayerCache
     from lamella.builder.layer.plan import PlannedLayer, PushPlan
     from lamella.builder.layer.prune import CacheUsage, Pruned, cache_usage, prune_cache
+    from lamella.builder.layer.shipped_files import ShippedFile, shipped_files
     from lamella.builder.packing.contents import PackedPackage
     from lamella.builder.packing.pack import Packed, pack
-    from lamella.builder.layer.shipped_files import ShippedFile, shipped_files
     from lamella.builder.prefix.active import active_prefix
     from lamella.builder.pushing.difference import ComparedEnvironment, ComparedPackage, Difference, diff
     from lamella.builder.pushing.file_changes import FileChange, PackageChanges, file_changes
@@ -61,9 +61,9 @@ __all__ = [
     "Needs",
     "NotAnEnvironment",
     "Package",
+    "PackageChanges",
     "Packed",
     "PackedPackage",
-    "PackageChanges",
     "PlannedLayer",
     "Pruned",
     "PushOptions",

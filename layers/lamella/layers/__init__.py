@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from lamella.layers.published.package import PublishedPackage
     from lamella.layers.published.preflight import unmet_needs
     from lamella.layers.published.shared_layers import SharedLayers
-    from lamella.layers.published.tagged import tags
+    from lamella.layers.published.tagged import TaggedEnvironment, tagged_environments, tags
     from lamella.layers.published.untag import Untagged, untag
     from lamella.layers.published.validate import Fault, VerifiedReference, verify_reference
     from lamella.layers.pulling.pull import Pulled, PullPlan, pull
@@ -122,6 +122,7 @@ __all__ = [
     "StoreError",
     "StoreUsage",
     "StoredEnvironment",
+    "TaggedEnvironment",
     "Trust",
     "Unreachable",
     "UnsafeLayer",
@@ -154,6 +155,7 @@ __all__ = [
     "sbom",
     "sign",
     "stored_environments",
+    "tagged_environments",
     "tags",
     "umount",
     "unmet_needs",
@@ -187,7 +189,7 @@ _NAMES_OF_MODULES = {
     "published.package": "PublishedPackage",
     "published.preflight": "unmet_needs",
     "published.shared_layers": "SharedLayers",
-    "published.tagged": "tags",
+    "published.tagged": "TaggedEnvironment tagged_environments tags",
     "published.untag": "Untagged untag",
     "published.validate": "Fault VerifiedReference verify_reference",
     "pulling.pull": "PullPlan Pulled pull",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.layers.errors import Unreachable
 from lamella.layers.layout import OciLayout
-from lamella.layers.published.tagged import tags
+from lamella.layers.oci.documents import INDEX, Descriptor, Index
+from lamella.layers.published.tagged import tagged_environments, tags
 from lamella.layers.registry.repository import Registry
-from support.published import push_environment, push_image, push_index
+from support.published import AMD64, ARM64, Blob, push_environment, push_image, push_index
 from support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
@@ -66,3 +69,49 @@ def test_tags_of_a_registry_that_is_down_are_an_error() -> None:
         host = simulator.host
     with pytest.raises(Unreachable):
         tags(f"{host}/team/envs")
+
+
+def test_each_environment_has_its_digest_date_and_platforms(simulator: RegistrySimulator, tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    made = push_environment(layout, "v1", platforms=(AMD64, ARM64))
+    path = tmp_path / "layout/blobs/sha256" / made.descriptor.digest.hex
+    os.utime(path, (86400, 86400))
+    (found,) = tagged_environments(f"oci:{tmp_path}/layout")
+    assert (found.tag, found.digest, found.created) == ("v1", made.descriptor.digest, "1970-01-02T00:00:00Z")
+    assert found.platforms == ("linux/amd64", "linux/arm64")
+    registry = Registry(simulator.host, "team/envs")
+    push_environment(registry, "v1", platforms=(AMD64, ARM64))
+    registry.close()
+    (same,) = tagged_environments(f"{simulator.host}/team/envs")
+    assert (same.digest, same.created, same.platforms) == (found.digest, "", found.platforms), (
+        "no registry shows a date"
+    )
+
+
+@pytest.mark.parametrize(
+    ("created", "shown"),
+    [
+        ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
+        ("1980-01-01T00:00:00Z", ""),
+        ("\x1b[2J", ""),
+    ],
+)
+def test_the_pusher_s_date_is_shown_unless_it_is_every_push_s(
+    simulator: RegistrySimulator, created: str, shown: str
+) -> None:
+    registry = Registry(simulator.host, "team/envs")
+    index = Index.parse(push_environment(registry).content)
+    dated = replace(index, annotations={"org.opencontainers.image.created": created}).to_json()
+    Blob(Descriptor.of(INDEX, dated), dated).pushed(registry, "v1")
+    registry.close()
+    assert [each.created for each in tagged_environments(f"{simulator.host}/team/envs")] == [shown]
+
+
+def test_one_request_is_sent_for_each_tag(simulator: RegistrySimulator) -> None:
+    registry = Registry(simulator.host, "team/envs")
+    fill(registry)
+    registry.close()
+    simulator.requests.clear()
+    assert [each.tag for each in tagged_environments(f"{simulator.host}/team/envs")] == ["v1", "v2"]
+    asked = [each.path.rpartition("/")[2] for each in simulator.asked("GET .*/manifests/")]
+    assert sorted(asked) == ["image", "many", "v1", "v2"]

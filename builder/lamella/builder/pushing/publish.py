@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.image.sbom import MEDIA_TYPE as SBOM
@@ -55,6 +55,14 @@ class Attachments:
         return tuple(replace(each, annotations=platform) for each in (self.sbom, self.findings) if each)
 
 
+class NewAttachment(NamedTuple):
+    """An artifact that a push attached, and that was not attached before."""
+
+    artifact_type: str
+    size: int
+    """Bytes of its content."""
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedIndex:
     """Index that the tag names after the push."""
@@ -62,6 +70,7 @@ class PublishedIndex:
     index: Descriptor
     unattached: str = ""
     """Reason why the findings are not attached; empty if they are, or if there are none."""
+    attached: tuple[NewAttachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,7 @@ def attach(goal: Goal, index: Descriptor, attachments: Attachments, before: Desc
 
         sign_digest(storage, goal.target, index.digest, attachments.key)
     artifacts = list(attachments.artifacts)
+    attached: list[NewAttachment] = []
     try:
         if before and before.digest != index.digest:
             artifacts += _of_others(storage, before, attachments.platform)
@@ -138,17 +148,18 @@ def attach(goal: Goal, index: Descriptor, attachments: Attachments, before: Desc
         there = referrers.referrers_to_extend(storage, index) if artifacts else ()
         for artifact in artifacts:
             content = str(Digest.of(artifact.content))
-            if not presence.knows(content):
-                referrers.attach(storage, index, artifact, there, check=True)
+            known = presence.knows(content)
+            made = referrers.attach(storage, index, artifact, there, check=not known)
+            if not known:
                 presence.confirm([content])
-            else:
-                referrers.attach(storage, index, artifact, there)
+            if made.digest not in {each.digest for each in there}:
+                attached.append(NewAttachment(artifact.artifact_type, len(artifact.content)))
     except LayersError as error:
         # A user asks for a bill of materials; findings are attached to every push.
         if any(artifact.artifact_type != FINDINGS for artifact in artifacts):
             raise
-        return PublishedIndex(index, str(error))
-    return PublishedIndex(index)
+        return PublishedIndex(index, str(error), tuple(attached))
+    return PublishedIndex(index, attached=tuple(attached))
 
 
 def _of_others(storage: Storage, before: Descriptor, platform: Platform) -> Iterator[Artifact]:

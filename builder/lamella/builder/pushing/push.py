@@ -17,7 +17,7 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing.decide import decide
 from lamella.builder.pushing.options import PushOptions
-from lamella.builder.pushing.publish import Goal, PublishedIndex, publish
+from lamella.builder.pushing.publish import Goal, NewAttachment, PublishedIndex, publish
 from lamella.builder.pushing.resolve import cached_layers, resolve, tools_for
 from lamella.builder.pushing.team_cache import tag_name
 from lamella.builder.pushing.upload import Uploads
@@ -60,6 +60,8 @@ class Pushed:
     """Bytes uploaded, including manifests."""
     unattached: str = ""
     """Reason why the findings are not attached; empty if they are, or if there are none."""
+    attached: tuple[NewAttachment, ...] = ()
+    """Artifacts attached that were not attached before: findings, bill of materials."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -128,6 +130,7 @@ def _push(tools: Tools, resolved: Resolved) -> Pushed:
         sum(uploads.count for _, uploads in passes),
         0 if decided.plan.unchanged else sum(uploads.moved for _, uploads in passes),
         published.unattached,
+        published.attached,
     )
 
 

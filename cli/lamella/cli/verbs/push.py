@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *TRUST)
 DOCKER_LAYERS = 125
 """Most layers that Docker's engine accepts; containerd's clients accept about as many."""
+ERRORS = 5
+"""Findings that are errors and are shown one by one."""
+FINDINGS = "application/vnd.lamella.findings.v1+json"
+SBOM = "application/vnd.cyclonedx+json"
 _DOES = {"build": "build and upload", "upload": "upload", "reuse": "reuse"}
 
 
@@ -121,7 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _show_plan(pushed)
     result(pushed.reference)
-    for line in _remarks(pushed, took, dry_run=arguments.dry_run, most=arguments.max_layers):
+    lines = _remarks(pushed, took, dry_run=arguments.dry_run, most=arguments.max_layers, has_base=bool(arguments.base))
+    for line in lines:
         remark(line, quiet=arguments.quiet)
     return 0
 
@@ -142,6 +147,8 @@ def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
         "base": {"layers": len(pushed.plan.base), "bytes": sum(layer.size for layer in pushed.plan.base)},
         "uploaded": {"layers": pushed.uploaded, "bytes": pushed.moved},
         "findings": {severity: severities.count(severity) for severity in findings.SEVERITIES},
+        "errors": [findings.document(each) for each in pushed.environment.findings if each.severity == "error"],
+        "attached": [{"type": each.artifact_type, "bytes": each.size} for each in pushed.attached],
         "findings_attached": bool(severities) and not dry_run and not pushed.unattached,
         "layers": [
             {
@@ -157,7 +164,7 @@ def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int) -> list[str]:
+def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int, has_base: bool) -> list[str]:
     packages = counted(len(pushed.environment.packages), "package")
     if dry_run:
         build, upload = pushed.plan.chosen("build"), pushed.plan.chosen("upload")
@@ -172,7 +179,7 @@ def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int) -> list[s
                 f"{counted(len(base), 'layer')} to copy from the base image ({size(sum(each.size for each in base))})"
             )
     elif pushed.plan.unchanged:
-        lines = [f"{packages}: nothing changed, nothing uploaded; {seconds(took)}"]
+        lines = [f"{packages}: nothing changed, {_attached(pushed) or 'nothing uploaded'}; {seconds(took)}"]
     else:
         lines = [
             (
@@ -180,13 +187,29 @@ def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int) -> list[s
                 f"{pushed.reused} already there; {size(pushed.moved)} in {seconds(took)}"
             )
         ]
+        if attached := _attached(pushed):
+            lines.append(attached)
+    errors = [finding.message for finding in pushed.environment.findings if finding.severity == "error"]
+    lines += [f"error: {message}" for message in errors[:ERRORS]]
     if serious := findings.how_many(pushed.environment.findings, ("error", "warning")):
         lines.append(f"{serious} in this environment; see lamella scan")
+    if not has_base and not pushed.plan.unchanged:
+        lines.append(
+            "the runnable image has no base, and so no C library: for docker run and Kubernetes without Lamella, add "
+            "--base, such as --base debian:stable-slim"
+        )
     if most > DOCKER_LAYERS:
         lines.append(f"--max-layers {most}: Docker accepts at most {DOCKER_LAYERS} layers")
     if pushed.unattached:
         lines.append(f"findings not attached: {pushed.unattached}")
     return lines
+
+
+def _attached(pushed: Pushed) -> str:
+    """Return the new attachments of the index as text; empty if there are none."""
+    names = {SBOM: "the bill of materials", FINDINGS: "the findings"}
+    new = [f"{names.get(each.artifact_type, each.artifact_type)} ({size(each.size)})" for each in pushed.attached]
+    return f"attached {' and '.join(new)}" if new else ""
 
 
 def _show_plan(pushed: Pushed) -> None:

@@ -35,3 +35,6 @@ PLATFORM = "dev.lamella.platform"
 # What Docker's and containerd's clients know build attestations by, and skip.
 DOCKER_REFERENCE_TYPE = "vnd.docker.reference.type"
 DOCKER_REFERENCE_DIGEST = "vnd.docker.reference.digest"
+
+CREATED = "org.opencontainers.image.created"
+"""When an image was made. Source: image-spec, annotations.md."""
