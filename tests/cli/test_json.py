@@ -27,18 +27,24 @@ SCHEMAS = Path(__file__).parents[2] / "docs/reference/schemas"
 COMMANDS = """
 scan env
 scan env --left-out
+scan env --files alpha
+explain alpha env
+explain env/bin/activate env
 push oci:images:v1 env --dry-run
 push oci:images:v1 env --sbom
 push oci:images:v1 env
 push oci:images:v2 env --ignore beta
 diff oci:images:v1 env
 diff oci:images:v1 oci:images:v2
+diff oci:images:v1 oci:images:v2 --files
 attach oci:images:v1 report.txt --type application/vnd.example.report --annotation a=b
 attach oci:images:v1 report.txt --type application/vnd.example.report --dry-run
 inspect oci:images:v1
 inspect oci:images:v1 --findings
 inspect oci:images:v1 --sbom
+inspect oci:images:v1 --files alpha
 tags oci:images
+tags oci:images --all
 artifacts oci:images:v1
 fetch oci:images:v1 reports --type application/vnd.example.report --dry-run
 fetch oci:images:v1 reports --type application/vnd.example.report
