@@ -5,6 +5,7 @@ Used by the build of the wheel alone: the command itself does not depend on argp
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 from lamella.cli.completion import script
@@ -31,6 +32,13 @@ def files(version: str) -> dict[str, str]:
     }
 
 
+class _OneWidth(argparse.HelpFormatter):
+    """Wraps text at the same width in every build, whatever its terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
+
+
 def page(parser: Parser, summary: str, examples: Sequence[str], version: str) -> str:
     """Return a manual page in roff."""
     from argparse_manpage.manpage import Manpage
@@ -38,6 +46,7 @@ def page(parser: Parser, summary: str, examples: Sequence[str], version: str) ->
     of_all = parser.prog == "lamella"
     parser.prog = parser.prog.replace(" ", "-")
     parser.epilog = None
+    parser.formatter_class = _OneWidth
     # The version stands for the date, so that equal sources give equal wheels.
     data = {"project_name": "lamella", "version": version, "date": version, "manual_title": "Lamella"}
     made = Manpage(parser, data | {"description": summary[0].lower() + summary[1:].rstrip(".")})
