@@ -347,3 +347,66 @@ def test_a_pth_file_whose_package_recorded_it_is_not_said_to_be_patched(made: Pa
 def test_an_ordinary_wheel_is_not_local(tmp_path: Path) -> None:
     environment = install(venv(tmp_path / "env"), wheel(tmp_path, "plain", "1.0", {"plain.py": ""}))
     assert package(scan(str(environment)), "plain").origin == "pypi"
+
+
+def test_each_entry_of_a_mapping_ships_wherever_a_part_of_its_package_is(
+    made: Path, site: Path, tmp_path: Path
+) -> None:
+    """setuptools' `package-dir`, and a module whose file has another name."""
+    root = tmp_path / "mapped"
+    write(root, "src/mapp/__init__.py", "src/mapp/inner/__init__.py", "other/sub/__init__.py", "other/sub/deep.py")
+    write(root, "implementation.py", "built/x.cpython-311-x86_64-linux-gnu.so", "pyproject.toml")
+    mapping = {
+        "mapp": f"{root}/src/mapp",
+        "mapp.inner": f"{root}/src/mapp/inner",
+        "mapp.sub": f"{root}/other/sub",
+        "mapp.core": f"{root}/built/x",
+        "single": f"{root}/implementation.py",
+    }
+    dist_info(site, "mapped", "__editable__.mapped-1.0.pth", "_finder.py")
+    (site / "__editable__.mapped-1.0.pth").write_text("import _finder; _finder.install()")
+    (site / "_finder.py").write_text(f"MAPPING = {mapping!r}\nNAMESPACES = {{}}\n")
+    scanned = scan(str(made))
+    modules = ["mapp/__init__.py", "mapp/inner/__init__.py", "mapp/sub/__init__.py", "mapp/sub/deep.py"]
+    modules += ["mapp/core.cpython-311-x86_64-linux-gnu.so", "single.py"]
+    assert {f"{SITE}/{name}" for name in modules} == {
+        path for path in paths(package(scanned, "mapped")) if "dist-info" not in path
+    }
+    assert scanned.findings == ()
+
+
+@pytest.mark.parametrize("where", ["line", "module"])
+def test_folder_that_an_unknown_finder_names_is_a_finding(made: Path, site: Path, tmp_path: Path, where: str) -> None:
+    folder = tmp_path / "code"
+    write(folder, "hidden.py")
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})"
+    (site / "own.pth").write_text(code if where == "line" else "import _own")
+    (site / "_own.py").write_text("" if where == "line" else code)
+    (found,) = findings(scan(str(made)), "editable")
+    assert found.message == (
+        f"own.pth: its code names {folder}, from which nothing ships; reinstall that project without -e, or ship the "
+        "folder with --local or --include"
+    )
+    assert f"{SITE}/own.pth" in shipped(scan(str(made)))
+
+
+def test_missing_build_folder_of_meson_is_a_finding(made: Path, site: Path, project: Path) -> None:
+    for name, text in STYLES["meson-python"].items():
+        (site / name).write_text(text.format(project=project))
+    (project / "build/meson-info/intro-install_plan.json").unlink()
+    (found,) = findings(scan(str(made)), "editable")
+    assert f"demo-editable.pth: its code names {project}/build" in found.message
+
+
+def test_script_of_a_project_in_development_mode_is_its_own(made: Path, site: Path, tmp_path: Path) -> None:
+    root = tmp_path / "demo"
+    write(root, "demo.py", "setup.py", "demo.egg-info/SOURCES.txt")
+    (root / "demo.egg-info/PKG-INFO").write_text("Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+    (root / "demo.egg-info/entry_points.txt").write_text("[console_scripts]\ndemo-run = demo:main\n")
+    (site / "demo.egg-link").write_text(f"{root}\n.")
+    (site / "easy-install.pth").write_text(f"{root}\n")
+    (made / "bin/demo-run").write_text(f"#!{made}/bin/python\n")
+    scanned = scan(str(made))
+    (made / "bin/demo-run").unlink()
+    assert {"bin/demo-run", f"{SITE}/demo.py", f"{SITE}/demo.egg-info/PKG-INFO"} <= paths(package(scanned, "demo"))
+    assert scanned.findings == ()

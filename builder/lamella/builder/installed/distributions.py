@@ -47,7 +47,7 @@ class Distribution:
     tops: tuple[str, ...] = ()
     """Top-level names, if there is no file list."""
     scripts: tuple[str, ...] = ()
-    """Names of its console scripts, if there is no file list."""
+    """Names of its console scripts, if no record names their files."""
     requires: tuple[str, ...] = ()
     """Requires-Dist as written, or conda's depends without channels' addresses."""
     constrains: tuple[str, ...] = ()
@@ -83,12 +83,12 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
     metadata = next(
         (path for path in (f"{folder}/METADATA", f"{folder}/PKG-INFO", folder) if os.path.isfile(path)), None
     )
-    headers: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     trouble = "no METADATA"
     if metadata:
         try:
-            headers = _headers(metadata)
-            trouble = "" if "name" in headers and "version" in headers else "METADATA without a name and version"
+            said = headers(read_small(metadata, _MOST))
+            trouble = "" if "name" in said and "version" in said else "METADATA without a name and version"
         except OSError as error:
             trouble = f"METADATA cannot be read ({error.strerror})"
     url, editable, url_trouble = _direct_url(folder)
@@ -98,17 +98,17 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
         files, trouble = None, f"RECORD cannot be read ({getattr(error, 'strerror', None) or error})"
     return Distribution(
         origin="pypi",
-        name=normalised(headers.get("name", [named])[0] or named),
-        version=headers.get("version", [version])[0] or version,
+        name=normalised(said.get("name", [named])[0] or named),
+        version=said.get("version", [version])[0] or version,
         records=f"{site}/{base}",
         files=files,
         source=url,
         direct=bool(url or url_trouble),
         editable=editable,
         tops=_lines(os.path.join(folder, "top_level.txt")) if files is None else (),
-        scripts=_scripts(os.path.join(folder, "entry_points.txt")) if files is None else (),
-        requires=tuple(headers.get("requires-dist", ())),
-        requires_python=headers.get("requires-python", [""])[0],
+        scripts=script_names(_lines(os.path.join(folder, "entry_points.txt"))) if files is None else (),
+        requires=tuple(said.get("requires-dist", ())),
+        requires_python=said.get("requires-python", [""])[0],
         installer="".join(_lines(os.path.join(folder, "INSTALLER"))),
         trouble=trouble or url_trouble,
     )
@@ -121,10 +121,10 @@ def _lines(path: str) -> tuple[str, ...]:
         return ()
 
 
-def _scripts(path: str) -> tuple[str, ...]:
-    """Names in entry_points.txt for which installers write programs."""
+def script_names(lines: Iterable[str]) -> tuple[str, ...]:
+    """Names in the `lines` of entry_points.txt for which installers write programs."""
     section, names = "", []
-    for line in _lines(path):
+    for line in map(str.strip, lines):
         if line.startswith("["):
             section = line.strip("[] ")
         elif section in {"console_scripts", "gui_scripts"} and "=" in line:
@@ -132,10 +132,10 @@ def _scripts(path: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _headers(path: str) -> dict[str, list[str]]:
-    """Header fields by name in lower case. Continued lines are joined."""
-    text = re.split(rb"\r?\n\r?\n", read_small(path, _MOST), maxsplit=1)[0].decode("utf-8", "replace")
-    headers: dict[str, list[str]] = {}
+def headers(content: bytes) -> dict[str, list[str]]:
+    """Header fields of METADATA by name in lower case. Continued lines are joined."""
+    text = re.split(rb"\r?\n\r?\n", content, maxsplit=1)[0].decode("utf-8", "replace")
+    found: dict[str, list[str]] = {}
     last: list[str] | None = None
     for line in text.splitlines():
         if line[:1] in ("", " ", "\t"):
@@ -144,9 +144,9 @@ def _headers(path: str) -> dict[str, list[str]]:
             continue
         name, colon, value = line.partition(":")
         if colon:
-            last = headers.setdefault(name.strip().lower(), [])
+            last = found.setdefault(name.strip().lower(), [])
             last.append(value.strip())
-    return headers
+    return found
 
 
 def _direct_url(folder: str) -> tuple[str, bool, str]:

@@ -10,6 +10,7 @@ from lamella.builder.files.small_file import plain_text, read_toml
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.local.beside import beside_installed
 from lamella.builder.local.ignore import Ignore
+from lamella.builder.local.import_path import import_path, is_archive, is_target
 from lamella.builder.local.project_files import PROJECT, is_beside, is_repository, never, too_broad, top_of
 from lamella.layers.published.findings import Finding
 
@@ -202,8 +203,9 @@ def _project_of(path: str) -> str:
 
 
 def _pythonpath(base: str) -> Sequence[str]:
-    folders = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    return [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder) and folder != base]
+    return [
+        entry for entry in import_path(base) if os.path.isdir(entry) and not is_target(entry) and not is_archive(entry)
+    ]
 
 
 def _within(path: str, folders: Sequence[str]) -> bool:

@@ -45,6 +45,14 @@ def find_editable_projects(
     result = EditableProjects(list(found), [], [], [], [], [])
     linked = _linked(site, path, result)
     for pointer in pointers(site.source, path, inside):
+        for named in pointer.unknown:
+            message = (
+                f"{pointer.file}: its code names {named}, from which nothing ships; reinstall that project without -e, "
+                "or ship the folder with --local or --include"
+            )
+            result.findings.append(Finding("warning", "editable", pointer.file, message))
+        if not (pointer.roots or pointer.gone):
+            continue
         if [root.path for root in pointer.roots] == [f"{path}/{pointer.file}"]:
             result.replaced.append(f"{path}/{pointer.file}")  # a link: its target has the same path
         elif kept := _rest(pointer, path, cache_path):

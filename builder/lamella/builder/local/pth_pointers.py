@@ -16,6 +16,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.files.small_file import read_small
+from lamella.builder.local.project_files import too_broad
 from lamella.builder.prefix.places import Place
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _MOST = 4 << 20
 """Maximum bytes to read of a generated module: scikit-build-core lists every module of the project in it."""
+
+
+_SYSTEM = ("/usr/", "/etc/", "/lib", "/bin", "/dev", "/proc", "/sys")
 
 
 class Pointer(NamedTuple):
@@ -38,6 +42,8 @@ class Pointer(NamedTuple):
     """Missing folders that it names."""
     rest: tuple[str, ...] = ()
     """Its lines that a node needs too: folders of the environment, code to run."""
+    unknown: tuple[str, ...] = ()
+    """Folders and files of this disk that its code names in an unknown way."""
 
 
 def pointers(folder: str, site: str, inside: Callable[[str], bool]) -> list[Pointer]:
@@ -86,6 +92,7 @@ def _pth(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Po
     gone: list[str] = []
     companions: list[str] = []
     rest: list[str] = []
+    unknown: list[str] = []
     for line in _text(os.path.join(folder, name)).splitlines():
         if not line.strip() or line.startswith("#"):
             continue
@@ -94,6 +101,8 @@ def _pth(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Po
             modules = [(module, places) for module, places in found if places]
             if not modules:
                 rest.append(line)
+                code = [line.strip(), *(_text(os.path.join(folder, f"{module}.py")) for module in _imported(line))]
+                unknown += [path for text in code for path in _named(text) if not inside(path)]
             companions += [module for module, _ in modules]
             roots += [place for _, places in modules for place in places]
             continue
@@ -106,9 +115,23 @@ def _pth(folder: str, name: str, site: str, inside: Callable[[str], bool]) -> Po
             gone.append(path)
     here = tuple(place for place in roots if os.path.exists(place.source) and not inside(place.source))
     missing = tuple(place.source for place in roots if not os.path.exists(place.source))
-    if not (here or missing or gone):
+    if not (here or missing or gone or unknown):
         return None
-    return Pointer(name, tuple(companions), here, (*gone, *missing), tuple(rest))
+    return Pointer(name, tuple(companions), here, (*gone, *missing), tuple(rest), tuple(dict.fromkeys(unknown)))
+
+
+def _named(code: str) -> Iterator[str]:
+    """Existing folders and files with code, outside those of the system, whose absolute paths are in `code`."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("/"):
+            path = os.path.normpath(node.value)
+            code_there = os.path.isdir(path) or (path.endswith((".py", ".so")) and os.path.isfile(path))
+            if code_there and not path.startswith(_SYSTEM) and not too_broad(path):
+                yield path
 
 
 def _imported(line: str) -> Iterator[str]:
@@ -148,22 +171,32 @@ def _finder(path: str, site: str) -> list[Place]:
 
 
 def _modules(mapping: object, site: str) -> list[Place]:
-    """Places of a mapping from module names to files or folders; a package's `__init__` stands for its folder."""
+    """Places of a mapping from module names to files or folders; a package's `__init__` stands for its folder.
+
+    A part of a package can be elsewhere: setuptools' `package-dir`. Each entry is covered, by its package's folder
+    or by a place of its own.
+    """
     found: dict[str, Place] = {}
     if not isinstance(mapping, dict):
         return []
     for module, path in sorted((str(key), value) for key, value in mapping.items() if isinstance(value, str)):
         below = module.replace(".", "/")
-        if any(below.startswith(other + "/") for other in found):
-            continue  # included in its package's folder
         source = os.path.normpath(path)
         if re.fullmatch(r"__init__\.\w+", os.path.basename(source)):
             source = os.path.dirname(source)
         if not os.path.isdir(source):
             source = next((each for each in (source, *_with_suffix(source)) if os.path.isfile(each)), source)
-            below = os.path.join(os.path.dirname(below), os.path.basename(source))
-        found[below] = Place(source, f"{site}/{below}")
+            # The file of a module may have another name; its suffix names the Python that it is built for.
+            below += "".join(os.path.basename(source).partition(".")[1:])
+        if not any(_covers(package, below, source) for package in found.items()):
+            found[below] = Place(source, f"{site}/{below}")
     return list(found.values())
+
+
+def _covers(package: tuple[str, Place], below: str, source: str) -> bool:
+    """Whether the folder of `package` has `source` where the module `below` belongs."""
+    above, place = package
+    return below.startswith(above + "/") and source == place.source + below[len(above) :]
 
 
 def _with_suffix(source: str) -> Iterable[str]:

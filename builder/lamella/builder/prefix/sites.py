@@ -18,11 +18,13 @@ class Site(NamedTuple):
     source: str
     borrowed: bool
     """Whether it is outside the environment's own prefix: a system's, or the user's own."""
+    target: bool = False
+    """Whether `pip install --target` made it: scripts are in its own `bin`."""
 
     @property
     def root(self) -> str:
         """Target of `..` in its RECORDs: the prefix to which its scripts are installed."""
-        return os.path.normpath(os.path.join(self.source, "..", "..", ".."))
+        return self.source if self.target else os.path.normpath(os.path.join(self.source, "..", "..", ".."))
 
 
 def sites(prefix: Prefix) -> list[Site]:

@@ -10,12 +10,18 @@ from lamella.builder.environment import LeftOut
 from lamella.builder.local.shadowing import InstalledModules
 from lamella.builder.prefix.walk import FoundFile, find_file, walk
 from lamella.builder.scanning.symlinks import folders
+from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.prefix.sites import Site
+
+
+_BESIDE = "a script or data of a package, which ships at its place in the environment"
+
+_LOCK = "uv's own file"
 
 
 class Visible(NamedTuple):
@@ -25,6 +31,7 @@ class Visible(NamedTuple):
     """Files by path, with the scripts and data outside the folder."""
     distributions: list[Distribution]
     left_out: list[LeftOut]
+    findings: list[Finding]
 
 
 def visible(
@@ -38,6 +45,7 @@ def visible(
 
     `earlier` and `entries` are the distributions and files of the folders that Python searches before it.
     """
+    found, beside = _of_target(found, path) if site.target else (found, frozenset())
     first = {each.name: each for each in reversed([*earlier])}
     shadowed = [each for each in found if each.name in first]
     left_out = [
@@ -49,7 +57,13 @@ def visible(
     ]
     recorded = {file for each in shadowed for file in each.files or ()}
     metadata = tuple(f"{each.records}/" for each in shadowed)
-    tree = walk(site.source, path, borrowed=True)
+    lock = f"{path}/.lock" if site.target else ""
+    tree = walk(
+        site.source,
+        path,
+        lambda inner, _: _LOCK if inner == lock else _BESIDE if inner in beside else None,
+        borrowed=True,
+    )
     left_out += tree.left_out
     above = set(folders(entries))
     modules = InstalledModules(entries, path)
@@ -69,7 +83,39 @@ def visible(
         else:
             kept[entry.path] = entry
     ours = [_without(each, gone) for each in found if each.name not in first]
-    return Visible(kept | _scripts(ours, site, entries), ours, left_out)
+    # Python searches PYTHONPATH before the environment: with another version there, a node imports what this machine doesn't.
+    findings = [
+        Finding(
+            "warning",
+            "shadowed",
+            each.name,
+            f"{each.name}: {first[each.name].version} ships from the environment, though Python imports {each.version} "
+            f"from {site.source} here; install one version in both",
+        )
+        for each in (shadowed if site.target else ())
+        if each.version != first[each.name].version
+    ]
+    return Visible(kept | _scripts(ours, site, entries), ours, left_out, findings)
+
+
+def _of_target(found: Sequence[Distribution], path: str) -> tuple[list[Distribution], frozenset[str]]:
+    """Distributions of a `--target` folder with scripts and data at their places in a prefix, and these folders' paths.
+
+    pip records `../../bin/x`, relative to the folder in which it builds the target, and uv `bin/x`.
+    """
+    moved = [
+        replace(each, files={_in_prefix(inner, path): digest for inner, digest in (each.files or {}).items()})
+        for each in found
+    ]
+    outside = [inner for each in moved for inner in each.files or () if not inner.startswith(f"{path}/")]
+    return moved, frozenset(f"{path}/{inner.partition('/')[0]}" for inner in outside)
+
+
+def _in_prefix(inner: str, path: str) -> str:
+    if inner.startswith(f"{path}/"):
+        return inner[len(path) + 1 :] if inner.startswith(f"{path}/bin/") else inner
+    above = os.path.normpath(os.path.join(path, "..", "..")) + "/"
+    return inner.removeprefix(above)
 
 
 def _without(each: Distribution, gone: set[str]) -> Distribution:

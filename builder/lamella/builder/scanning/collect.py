@@ -9,18 +9,21 @@ from urllib.parse import unquote
 
 from lamella.builder.installed.conda import conda_packages, conda_skip
 from lamella.builder.installed.distributions import distributions
+from lamella.builder.installed.eggs import eggs
 from lamella.builder.installed.inventory import Inventory
 from lamella.builder.local.code_roots import Installed
 from lamella.builder.local.editable_projects import find_editable_projects
+from lamella.builder.local.import_path import target_folders
 from lamella.builder.local.working_directory import find_local_package
 from lamella.builder.prefix import base_python
 from lamella.builder.prefix.linked_folders import linked_folders, walk_prefix
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.prefix.places import Place, in_environment, made_at, places
-from lamella.builder.prefix.sites import is_system, sites, user_base
+from lamella.builder.prefix.sites import Site, is_system, sites, user_base
 from lamella.builder.prefix.venv import isolation, venv_skip
 from lamella.builder.prefix.walk import FoundFile, Tree
 from lamella.builder.scanning import symlinks
+from lamella.builder.scanning.archives import add_archives
 from lamella.builder.scanning.borrowed_sites import visible
 from lamella.builder.scanning.link_targets import LinkTargets
 from lamella.builder.scanning.recorded_paths import by_real_path
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
     from lamella.builder.local.code_roots import LocalCode
     from lamella.builder.prefix.interpreter import Prefix
-    from lamella.builder.prefix.sites import Site
 
 
 def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
@@ -55,6 +57,10 @@ def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
     )
     for site in sites(prefix):
         gathered = _add_site(gathered, site, prefix.site_packages, cache_path)
+    for folder in target_folders(local.folder):
+        if not any(Place(own, "").holds(folder) for own in _own_folders(prefix)):
+            gathered = _add_site(gathered, Site(folder, True, target=True), prefix.site_packages, cache_path)
+    gathered = add_archives(gathered, local, prefix.site_packages, cache_path)
     said = [*gathered.findings, *_moved(prefix), *_users_own(prefix, gathered)]
     gathered = gathered._replace(findings=said)
     gathered = _add_local(gathered, local, prefix)
@@ -166,11 +172,12 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
     def inside(source: str) -> bool:
         return any(True for _ in in_environment(source, gathered.places))
 
-    found = distributions(site.source, path, spelled)
+    found = [*distributions(site.source, path, spelled), *eggs(site.source, path)]
     entries = dict(gathered.entries)
     left_out, findings = list(gathered.left_out), list(gathered.findings)
     if site.borrowed:
         borrowed = visible(site, path, found, gathered.pip, entries)
+        findings += borrowed.findings
         found = borrowed.distributions
         entries |= borrowed.entries
         left_out += borrowed.left_out

@@ -30,6 +30,10 @@ _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 _RENAMED = re.compile(r"lib/python[\d.]+/(?:site|dist)-packages/~")
 
 
+_EASY_INSTALL = "easy-install.pth"
+"""Written by `setup.py install` for all eggs together, so no package records it."""
+
+
 def without_secrets(entries: Iterable[FoundFile]) -> tuple[list[FoundFile], list[LeftOut]]:
     """Split `entries`, owned by no published package, into those that may ship and those left out."""
     kept: list[FoundFile] = []
@@ -71,7 +75,7 @@ def unowned(entries: Iterable[FoundFile], site: str) -> list[Finding]:
             tops["/".join(entry.path.split("/")[:2])] += 1
     return [
         Finding(
-            "warning" if top.startswith(site + "/") else "note",
+            "warning" if top.startswith(site + "/") and top != f"{site}/{_EASY_INSTALL}" else "note",
             "unowned",
             top,
             f"{top}{f' ({count} files)' if count > 1 else ''}: belongs to no package; ships with the unowned files",

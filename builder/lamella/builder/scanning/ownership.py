@@ -229,23 +229,19 @@ def _by_metadata(
 def _by_name(
     winners: Sequence[Distribution], entries: Mapping[str, FoundFile], owners: Mapping[str, int]
 ) -> dict[str, int]:
-    """Give files to distributions without a file list, by their top-level names."""
+    """Give files to distributions without a file list, by their top-level names and their scripts' names."""
     tops: dict[str, int] = {}
+    named: dict[str, int] = {}
     for index, distribution in enumerate(winners):
+        for script in distribution.scripts:
+            if f"bin/{script}" in entries and f"bin/{script}" not in owners:
+                named.setdefault(f"bin/{script}", index)
         if distribution.files is None:
             site = os.path.dirname(distribution.records)
             for top in distribution.tops or (distribution.name.replace("-", "_"), distribution.name):
                 tops.setdefault(f"{site}/{top}", index)
-    if not tops:
-        return {}
     sites = {os.path.dirname(top) + "/" for top in tops}
-    named = {
-        f"bin/{script}": index
-        for index, distribution in enumerate(winners)
-        for script in distribution.scripts
-        if f"bin/{script}" in entries
-    }
-    for path in entries.keys() - owners.keys():
+    for path in entries.keys() - owners.keys() if tops else ():
         for site in sites:
             if path.startswith(site):
                 top = site + path[len(site) :].partition("/")[0].partition(".")[0]
