@@ -180,8 +180,8 @@ def test_a_program_of_a_wheel_that_does_not_find_a_library_from_the_system_is_a_
     (found,) = findings(scanned, "libraries")
     assert (found.severity, found.subject) == ("warning", "driver")
     assert found.message == (
-        f"libsystem.so.1: needed by {SITE}/driver/node, which does not look in lib/system, where it ships: install it on "
-        "nodes, or set LD_LIBRARY_PATH for that program"
+        f"libsystem.so.1: ships in lib/system, where {SITE}/driver/node never looks: install it on nodes, or set "
+        "LD_LIBRARY_PATH for that program"
     )
 
 
@@ -200,15 +200,21 @@ def test_a_program_with_a_runpath_finds_a_link_to_a_library_from_the_system(
     assert subprocess.run([node / SITE / "driver/node"], check=False).returncode == 80
 
 
-def test_a_program_that_needs_the_compiler_s_library_alone_is_a_note(made: Path, site: Path) -> None:
-    """ruff and uv; glibc's own threads need that library on nodes."""
+def test_a_program_that_needs_the_compiler_s_libraries_alone_is_a_note(made: Path, site: Path) -> None:
+    """ruff and cmake; nearly every node has these libraries."""
     source = site / "tool.c"
     source.write_text("int main(void) { return 0; }\n")
     program = site / "tool"
-    subprocess.run([need("gcc"), source, "-o", program, "-Wl,--no-as-needed", "-lgcc_s"], check=True)
+    subprocess.run([need("gcc"), source, "-o", program, "-Wl,--no-as-needed", "-lgcc_s", "-lstdc++"], check=True)
     source.unlink()
-    distribution(site, "tool", program)
-    assert [each.severity for each in findings(scan(str(made)), "libraries")] == ["note"]
+    other = program.with_name("other")
+    other.write_bytes(program.read_bytes())
+    distribution(site, "tool", program, other)
+    (found,) = findings(scan(str(made)), "libraries")
+    assert (found.severity, found.subject) == ("note", "tool")
+    assert found.message.startswith(
+        f"libgcc_s.so.1, libstdc++.so.6: ships in lib/system, where {SITE}/other and 1 more never look: "
+    )
 
 
 def cuda(tmp_path: Path, site: Path) -> tuple[Path, Path]:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lamella.builder.scanning.ld_so import Needed
     from lamella.builder.scanning.run_paths import Reach
 
-_COMPILERS = "libgcc_s.so.1"
-"""glibc loads it itself to end threads, so that nearly every node has it."""
+_COMPILERS = frozenset({"libgcc_s.so.1", "libstdc++.so.6"})
+"""Nearly every node has them: glibc loads the former itself to end threads, and package managers need both."""
 
 
 def missing(needed: Needed, names: Mapping[str, str], prefix: str, without: Container[str]) -> Iterator[Finding]:
@@ -55,19 +55,21 @@ def elsewhere(needed: Needed, names: Mapping[str, str], prefix: str) -> Iterator
 
 
 def unreachable(reach: Reach, names: Mapping[str, str], interpreter: Container[str]) -> Iterator[Finding]:
-    """One finding for each file that ships beside a library from the system and does not find it there."""
-    lacking: dict[str, list[str]] = defaultdict(list)
+    """One finding for each package with files that ship beside libraries from the system and do not find them there."""
+    lacking: dict[str, set[str]] = defaultdict(set)
     for path, _, soname in reach.unreached():
-        is_interpreter = path in interpreter or names.get(path) == "python"
-        if not is_interpreter:
-            lacking[path].append(soname)
+        if path not in interpreter and names.get(path) != "python":
+            lacking[path].add(soname)
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     for path, sonames in sorted(lacking.items()):
-        listed = ", ".join(sorted(sonames))
+        alike[names.get(path, path), tuple(sorted(sonames))].append(path)
+    for (package, needed), paths in alike.items():
+        look = "looks" if len(paths) == 1 else "look"
         message = (
-            f"{listed}: needed by {path}, which does not look in lib/system, where it ships: install it on nodes, or set "
+            f"{', '.join(needed)}: ships in lib/system, where {_some(paths)} never {look}: install it on nodes, or set "
             "LD_LIBRARY_PATH for that program"
         )
-        yield Finding("note" if sonames == [_COMPILERS] else "warning", "libraries", names.get(path, path), message)
+        yield Finding("note" if _COMPILERS.issuperset(needed) else "warning", "libraries", package, message)
 
 
 def _by_package(
