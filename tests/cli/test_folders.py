@@ -82,6 +82,6 @@ def test_a_fifo_in_place_of_the_settings_stops_no_program(
     path = user_file(tmp_path, monkeypatch)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(LayersError, match="not a file; correct or remove it"):
+    with pytest.raises(LayersError, match="not a regular file; correct or remove it"):
         LayerCache()
     assert place

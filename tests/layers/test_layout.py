@@ -21,6 +21,7 @@ from lamella.layers import layout
 from lamella.layers.errors import InvalidContent, NotFound, StoreError
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import MANIFEST, Descriptor, Digest
+from lamella.layers.oci.storage import fetch_document
 from support.engines import need, need_root
 from support.people import NOBODY, as_user, folder_of
 from support.processes import started
@@ -456,3 +457,19 @@ def test_a_reader_of_a_first_push_under_way_is_asked_to_wait(tmp_path: Path) -> 
     (tmp_path / "layout" / "index.json").unlink()
     with pytest.raises(NotFound, match=r"layout: its first push has not ended; wait for it, or push again"):
         OciLayout(str(tmp_path / "layout"))
+
+
+@pytest.mark.parametrize("name", ["oci-layout", "index.json", "blob"])
+def test_a_fifo_in_a_layout_is_an_error_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "layout"
+    digest = push_image(OciLayout(str(folder), create=True), [b"content"], "v1").descriptor.digest
+    path = folder / (f"blobs/sha256/{digest.hex}" if name == "blob" else name)
+    path.unlink()
+    os.mkfifo(path)
+
+    def read() -> bytes:
+        storage = OciLayout(str(folder))
+        return fetch_document(storage, storage.resolve("v1"))
+
+    with pytest.raises(StoreError, match=r"cannot read .*not a regular file"):
+        read()

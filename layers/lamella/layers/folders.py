@@ -6,11 +6,12 @@ store holds code that runs, and a cache holds code that ships.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import stat
 import sys
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from lamella.layers import homes
 from lamella.layers.errors import LayersError
@@ -40,6 +41,15 @@ def named_folder(setting: Setting) -> str | None:
     return _folder(policy.path, setting, policy.settings[setting]) if setting in policy.settings else None
 
 
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file to read. Others can put a FIFO in its place, for whose writer `open` would wait."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return os.fdopen(descriptor, "rb")
+
+
 def _folder(path: str, setting: str, value: object) -> str | None:
     if not isinstance(value, str):
         raise _invalid(path, f"{setting} is not a string")
@@ -58,11 +68,7 @@ def _table(path: str, content: bytes) -> dict[str, Any]:
 
 def _content(path: str) -> bytes:
     try:
-        # A FIFO of that name must not stop a program.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(file, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise _invalid(path, "not a file")
+        with open_regular(path) as stream:
             content = stream.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return b""

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamella.layers.errors import Busy, InvalidContent, NotFound, StoreError
+from lamella.layers.folders import open_regular
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.oci.parsing import parse_object, shallow
 from lamella.layers.oci.storage import VerifiedReader
@@ -63,7 +64,7 @@ class OciLayout:
     @contextlib.contextmanager
     def _fetch(self, descriptor: Descriptor) -> Iterator[Reader]:
         try:
-            stream = open(self._blob(descriptor.digest), "rb")  # noqa: SIM115 - closed below, after its own errors
+            stream = open_regular(self._blob(descriptor.digest))
         except FileNotFoundError:
             raise NotFound(f"{descriptor.digest}: not in the layout {self._folder}") from None
         except OSError as error:
@@ -415,7 +416,7 @@ def _sync_folder(path: str) -> None:
 
 def _holds(path: str, content: bytes) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(len(content) + 1) == content
     except OSError:
         return False
@@ -450,7 +451,7 @@ def _writer(content: bytes) -> Callable[[BinaryIO], object]:
 
 def _json(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             content = file.read(MAX_DOCUMENT + 1)
     except FileNotFoundError:
         raise InvalidContent(f"{path}: missing from a damaged layout; push to another folder") from None
