@@ -89,7 +89,9 @@ def test_a_module_and_a_folder_name_every_file_of_theirs(scanned: Environment) -
     for path in ("alpha", f"{SITE}/alpha"):
         paths = {each.file.path for each in explain(scanned, path).files}
         assert {f"{SITE}/alpha/__init__.py", f"{SITE}/alpha/deep/mod.py"} <= paths
-    assert {"alpha", "demo", "python"} <= names(explain(scanned, ".venv"))
+    whole = explain(scanned, ".venv")
+    assert {"alpha", "demo", "python"} <= names(whole)
+    assert not [item for item in whole.left_out if "byte code" in item.reason]
 
 
 def test_modules_of_the_standard_library_are_the_interpreter_s(scanned: Environment) -> None:

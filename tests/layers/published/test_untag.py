@@ -14,7 +14,7 @@ from lamella.layers.published.untag import untag
 from lamella.layers.registry.repository import Registry
 from support.distribution import distribution
 from support.published import publish, push_environment
-from support.registry_simulator import RegistrySimulator
+from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +55,14 @@ def test_a_registry_that_deletes_by_digest_alone_loses_the_tag_and_keeps_the_man
     untag(f"{place}:v1")
     assert set(simulator.tags[REPOSITORY]) == {"latest", "v2"}
     assert simulator.manifests[REPOSITORY] == before, "the manifest that stood in for it is gone, too"
+
+
+def test_a_registry_without_a_route_for_tags_loses_the_tag_alone(simulator: RegistrySimulator, place: str) -> None:
+    simulator.faults.append(Fault("^DELETE .*/manifests/v1", status=404))
+    before = dict(simulator.manifests[REPOSITORY])
+    untag(f"{place}:v1")
+    assert set(simulator.tags[REPOSITORY]) == {"latest", "v2"}
+    assert simulator.manifests[REPOSITORY] == before
 
 
 def test_a_registry_that_deletes_nothing_is_reported_and_keeps_the_tag(
@@ -108,8 +116,6 @@ def test_a_missing_tag_is_reported_with_the_others(place: str) -> None:
 
 
 def test_a_registry_that_keeps_the_tag_all_the_same_is_reported(simulator: RegistrySimulator, place: str) -> None:
-    from support.registry_simulator import Fault
-
     simulator.faults.append(Fault("^DELETE", status=202))
     with pytest.raises(LayersError, match="accepted the removal and still has the tag"):
         untag(f"{place}:v1")

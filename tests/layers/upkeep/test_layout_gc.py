@@ -146,6 +146,20 @@ def test_files_that_are_not_blobs_stay(folder: Path) -> None:
     assert (folder / "blobs/sha256/notes.txt").exists()
 
 
+@pytest.mark.parametrize("name", ["blobs", "blobs/sha256"])
+def test_blobs_behind_a_link_are_another_folder_s_and_stay(folder: Path, tmp_path: Path, name: str) -> None:
+    storage = layout(folder)
+    blob(b"nameless").pushed(storage)
+    push_environment(storage, "v1")
+    age(folder)
+    (folder / name).rename(tmp_path / "engine")
+    (folder / name).symlink_to(tmp_path / "engine")
+    before = blobs(folder)
+    with pytest.raises(StoreError, match="a link, so that its blobs may be those of another folder; nothing was freed"):
+        gc_layout(str(folder))
+    assert blobs(folder) == before
+
+
 def test_a_folder_without_a_layout_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such OCI layout"):
         gc_layout(str(tmp_path / "missing"))

@@ -62,8 +62,7 @@ def explain(environment: Environment, path: str, *, image_prefix: str = "/opt/en
     left_out = tuple(item for item in environment.left_out if _concerns(item.path, places))
     # Byte code is left out only to be compiled again, in the layer of its module.
     compiled = [each for each in _compiled(environment, places, image_prefix) if each not in found]
-    if compiled:
-        left_out = tuple(item for item in left_out if item.reason != BYTE_CODE)
+    left_out = tuple(item for item in left_out if item.reason != BYTE_CODE or (item.path in places and not compiled))
     found = sorted([*found, *compiled], key=lambda each: each.file.path)
     if not found and not left_out and (why := _why_left_out(environment, path)):
         left_out = (LeftOut(path, why),)

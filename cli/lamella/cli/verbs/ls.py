@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,8 @@ def _show(path: str, found: tuple[StoredEnvironment, ...]) -> None:
                 size(each.bytes),
                 size(each.alone),
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used)),
-                "; ".join(each.users),
+                # The row names the environment.
+                "; ".join(re.sub(r"@sha\d+:[0-9a-f]+", "", user) for user in each.users),
             )
             for each in found
         ],

@@ -265,8 +265,10 @@ class Registry:
 
         target = f"/{self._repository}/manifests/{name}"
         scopes = {f"repository:{self._repository}:delete,pull,push"}
+        # A tag was resolved a moment ago: then 404 is the answer of a registry that takes digests alone.
+        refused = REFUSED if ":" in name else REFUSED | {404}
         with self._patiently("DELETE", target, SUCCESS | REFUSED | {404}, scopes=scopes) as response:
-            return reason_of(response) if response.status in REFUSED else ""
+            return reason_of(response) if response.status in refused else ""
 
     def close(self) -> None:
         """See `Storage`."""

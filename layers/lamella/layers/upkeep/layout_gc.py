@@ -145,12 +145,23 @@ def _digests(value: Any) -> Iterator[Digest]:
 def _blobs(folder: str) -> Iterator[_Blob]:
     now = time.time()
     blobs = os.path.join(folder, "blobs")
+    _check_own(blobs)
     for algorithm in os.listdir(blobs) if os.path.isdir(blobs) else ():
+        _check_own(os.path.join(blobs, algorithm))
         with suppress(NotADirectoryError), os.scandir(os.path.join(blobs, algorithm)) as files:
             for file in files:
                 with suppress(InvalidContent, FileNotFoundError):
                     status = file.stat(follow_symlinks=False)
                     yield _Blob(Digest(algorithm, file.name), file.path, status.st_size, now - status.st_mtime)
+
+
+def _check_own(path: str) -> None:
+    # A stranger's layout could name the blobs of a container engine.
+    if os.path.islink(path):
+        raise StoreError(
+            f"{path}: a link, so that its blobs may be those of another folder; nothing was freed; run gc for "
+            f"the folder that it leads to"
+        )
 
 
 def _tag(entry: dict[str, Any]) -> str:
