@@ -48,6 +48,7 @@ _VERBS = {
     "use lamella artifacts REFERENCE": "discover referrers",
     "use lamella push --sign KEY REFERENCE": "sign",
     "use lamella inspect --sbom REFERENCE": "sbom",
+    "use lamella explain PATH": "which whereis owns provides",
     "use lamella --version": "version",
 }
 VERBS = {word: hint for hint, words in _VERBS.items() for word in words.split()}
