@@ -51,7 +51,7 @@ define PYTEST
 endef
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help test unit fuzz check stress coverage bench demo docs lock install system clean
+.PHONY: help test unit fuzz check stress coverage bench bench-compare demo docs lock install system clean
 
 help:
 	@echo "make test      everything: ruff, mypy and all tests; SYSTEM=no installs no Debian packages"
@@ -62,6 +62,7 @@ help:
 	@echo "make coverage  all tests, with a report of the lines and branches that they run"
 	@echo "make demo      push, pull, mount and upgrade a real environment; shows what moves and how long it takes"
 	@echo "make bench     the budgets as ratios; PREFIX=/path/to/environment for another than the demo's"
+	@echo "make bench-compare BASE=main   this version and another one in turns; or BASE=.bench/FILE"
 	@echo "make docs      docs/reference/cli.md from the command's own parsers"
 	@echo "make lock      requirements-dev.lock from pyproject.toml"
 	@echo "make clean     remove what these targets made"
@@ -96,6 +97,10 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	PYTHONPATH=tests $(VENV)/bin/python -m bench $(if $(PREFIX),--prefix $(PREFIX))
+
+# Two versions of the code in turns, or this one and a result that was kept: BASE=COMMIT or BASE=.bench/FILE.
+bench-compare: $(STAMP)
+	PYTHONPATH=tests $(VENV)/bin/python -m bench.compare --base $(BASE) $(if $(PREFIX),--prefix $(PREFIX)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # One part of the code by itself: bench-scan, bench-push, bench-pull, bench-mount, bench-transport.
 bench-%: $(STAMP)

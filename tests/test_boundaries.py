@@ -33,7 +33,7 @@ FLOORS = {
         {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
     ),
     "builder": (
-        {"errors", "urls", "environment"}, {"cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
+        {"errors", "urls", "environment", "garbage"}, {"cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
         {"layer", "wheels"}, {"image", "scanning"}, {"pushing", "packing"},
     ),
 }  # fmt: skip

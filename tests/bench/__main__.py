@@ -1,9 +1,9 @@
-"""`make bench`: the budgets, as ratios taken in one run on one environment, beside what people do without Lamella.
+"""`make bench`: the budgets, as ratios measured in one run on one environment, beside other tools.
 
     python -m bench [--prefix /path/to/environment] [--no-engine]
 
-Seconds depend on the machine and on what else it does; ratios are what to read. `make bench-pull` and the like measure
-one part of the code by itself.
+Seconds depend on the machine and its load: read the ratios, and of two the one of the processors. Results are kept in
+`.bench`. `make bench-compare` compares two versions of the code; `make bench-pull` and the like measure one part of it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import os
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import others
 from bench.measure import Failed, Took, lamella, run
+from bench.table import ROOT, Line, absolute, beside, keep, processors, show, values
 from demo.environment import IMPORTED, make
-from lamella.cli.output import Column, aligned
 from lamella.layers.text import counted, size
 from support.distribution import distribution
 from support.published import publish
@@ -29,9 +28,8 @@ from support.published import publish
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-ROOT = Path(__file__).parents[2]
 ROUNDS = 5
-"""For what takes less than a second; the least counts, since noise only adds."""
+"""Rounds of actions of less than a second. The least counts, since noise only adds."""
 MADE_UP = {228: 10, 500: 50}
 """Layers, and the milliseconds that a mount of them may take from a warm store."""
 MOUNT = """
@@ -46,19 +44,6 @@ for _ in range(20):
     umount(sys.argv[2], store=store)
 print(json.dumps({"seconds": least}))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One comparison: Lamella's figure, the other's, and what the budget allows of their ratio."""
-
-    what: str
-    ours: str
-    beside: str = ""
-    theirs: str = ""
-    ratio: float | None = None
-    budget: str = ""
-    met: bool | None = None
 
 
 def main() -> int:
@@ -78,6 +63,7 @@ def main() -> int:
         lines = list(measure(prefix, Path(scratch), registry, with_engine=not arguments.no_engine))
     print()
     show(lines)
+    print(f"\nkept in {keep('bench', prefix, {'lines': values(lines)})}")
     return 0
 
 
@@ -103,8 +89,8 @@ def measure(prefix: Path, folder: Path, registry: str, *, with_engine: bool) -> 
         f"{os.cpu_count()} processors"
     )
 
+    yield from writing(prefix, folder, push)
     note("GNU tar, cp -a, uv pip install")
-    yield beside("push, everything new", push, "tar --zstd", others.tar_create(prefix, folder))
     yield beside("pull and mount, everything new", plus(pull, mount), "tar -x", others.tar_extract(folder))
     yield beside("pull and mount, everything new", plus(pull, mount), "cp -a", others.copy(prefix, folder))
     try:
@@ -114,7 +100,8 @@ def measure(prefix: Path, folder: Path, registry: str, *, with_engine: bool) -> 
     else:
         yield beside("pull and mount, everything new", plus(pull, mount), "uv pip install, warm", install)
         yield beside("mount, everything in the store", mount, "uv pip install, warm", install, budget=1 / 100)
-    yield absolute("push, nothing changed", again.seconds, 1.5, "s")
+    yield absolute("push, nothing changed", again.seconds, 1.0, "s")
+    yield absolute("push, nothing changed: processors", again.cpu, 1.0, "s")
     yield absolute(f"mount of {counted(len(pull.value['missing']), 'layer')}", mount.seconds * 1000, 10, "ms")
     note("mount of made-up environments")
     for count, budget in MADE_UP.items():
@@ -141,6 +128,42 @@ def measure(prefix: Path, folder: Path, registry: str, *, with_engine: bool) -> 
             )
 
 
+def writing(prefix: Path, folder: Path, push: Took) -> Iterator[Line]:
+    """The first push beside writing the same to one archive, with the byte code that is there and without."""
+    note("tar | zstd -3 -T2, and reading once")
+    plain = plus(times(1.5, others.tar_create(prefix, folder)), others.read(prefix))
+    name = "1.5 tar | zstd -3 -T2, and reading"
+    for line in (beside, processors):
+        yield line("push, everything new", push, name, plain, budget=1)
+    note("the same without byte code")
+    bare = others.without_byte_code(prefix, folder / "bare")
+    settings = {"LAMELLA_CACHE": str(folder / "bare-cache")}
+    compiling = lamella("push", f"oci:{folder}/bare-layout:v1", bare, settings=settings)
+    plain = plus(times(1.5, others.tar_create(bare, folder)), others.read(bare), others.compile_all(bare, folder))
+    for line in (beside, processors):
+        yield line("push, byte code to compile", compiling, f"{name}, and compileall -j2", plain, budget=1)
+    if (prefix / "conda-meta").is_dir():
+        yield from packing(prefix, folder)
+
+
+def packing(prefix: Path, folder: Path) -> Iterator[Line]:
+    """`lamella export PREFIX` of a conda environment beside conda-pack."""
+    settings = {"LAMELLA_CACHE": str(folder / "cache")}
+    for suffix in ("tar.gz", "tar.zst"):
+        note(f"lamella export, conda-pack: {suffix}")
+        ours, theirs = folder / f"ours.{suffix}", folder / f"theirs.{suffix}"
+        try:
+            made = lamella("export", prefix, ours, settings=settings)
+            packed = others.conda_pack(prefix, theirs)
+        except Failed as error:
+            note(f"without conda-pack: {error}")
+            return
+        yield beside(f"export to {suffix}", made, "conda-pack", packed, budget=1)
+        yield processors(f"export to {suffix}", made, "conda-pack", packed)
+        mine, other = ours.stat().st_size, theirs.stat().st_size
+        yield Line(f"size of the {suffix}", size(mine), "conda-pack", size(other), mine / other, "1", mine <= other)
+
+
 def docker(
     prefix: Path, folder: Path, registry: str, ours: tuple[Took, Took, Took], path: str, content: bytes
 ) -> Iterator[Line]:
@@ -156,7 +179,7 @@ def docker(
             note("docker build, push, pull: one file changed")
             image.change(path, content)
             whole = plus(image.build("v2"), image.push("v2"), image.pull("v2"))
-            yield beside("one package changed, to mounted", change, "docker build, push, pull", whole, budget=1 / 50)
+            yield beside("one package changed, to mounted", change, "docker build, push, pull", whole, budget=1 / 100)
     except Failed as error:
         note(f"without Docker: {error}")
 
@@ -170,7 +193,7 @@ def running(reference: str, folder: Path, settings: Mapping[str, str]) -> Iterat
         python = target / "bin/python"
         bare = least(lambda: run([python, "-c", "pass"]))
         inside = least(lambda: lamella("run", reference, "--", "python", "-c", "pass", settings=settings))
-        yield absolute("lamella run adds", (inside.seconds - bare.seconds) * 1000, 150, "ms")
+        yield absolute("lamella run adds", (inside.seconds - bare.seconds) * 1000, 80, "ms")
         plain = folder / "measured"
         site = next(target.glob("lib/python3*/site-packages"))
         modules = [name for name in IMPORTED if (site / name.partition(".")[0]).exists()]
@@ -238,38 +261,13 @@ def least(action: Callable[[], Took]) -> Took:
 
 def plus(*parts: Took) -> Took:
     """One after the other."""
-    return Took(sum(part.seconds for part in parts), max(part.peak for part in parts))
+    peak = max(part.peak for part in parts)
+    return Took(sum(part.seconds for part in parts), peak, cpu=sum(part.cpu for part in parts))
 
 
-def beside(what: str, ours: Took, name: str, theirs: Took, budget: float | None = None) -> Line:
-    """A ratio of seconds."""
-    ratio = ours.seconds / theirs.seconds
-    met = None if budget is None else ratio <= budget
-    allowed = "" if budget is None else f"1/{round(1 / budget)}"
-    return Line(what, f"{ours.seconds:.2f} s", name, f"{theirs.seconds:.2f} s", ratio, allowed, met)
-
-
-def absolute(what: str, value: float, budget: float, unit: str) -> Line:
-    """A figure with a budget of its own."""
-    return Line(what, f"{value:.3g} {unit}", budget=f"{budget:g} {unit}", met=value <= budget)
-
-
-def show(lines: list[Line]) -> None:
-    """The table, with a mark at each figure over its budget."""
-    columns = (
-        Column("what"), Column("lamella", "right"), Column("beside"), Column("", "right"), Column("ratio", "right"),
-        Column("budget", "right"), Column(""),
-    )  # fmt: skip
-    verdict = {None: "", True: "met", False: "OVER"}
-    rows = [
-        (
-            line.what, line.ours, line.beside, line.theirs, "" if line.ratio is None else f"{line.ratio:.3g}",
-            line.budget, verdict[line.met],
-        )
-        for line in lines
-    ]  # fmt: skip
-    for text in aligned(columns, rows):
-        print(text)
+def times(factor: float, took: Took) -> Took:
+    """`took`, as often."""
+    return Took(factor * took.seconds, took.peak, cpu=factor * took.cpu)
 
 
 def note(text: str) -> None:

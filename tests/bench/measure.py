@@ -1,4 +1,4 @@
-"""What a command takes: seconds on the clock, and the largest memory of any of its processes."""
+"""Cost of a command: seconds on the clock, seconds of the processors, and peak memory of its largest process."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """One command's cost."""
+    """Cost of one command."""
 
     seconds: float
+    """On the clock: depends on what else the machine does."""
     peak: int
     """Bytes resident, of its largest process."""
     value: Mapping[str, Any] = field(default_factory=dict)
-    """Its output, if that was JSON."""
+    """Its output if that was JSON."""
+    cpu: float = 0.0
+    """Seconds of the processors, of all its processes."""
 
 
 class Failed(Exception):
-    """A command that another comparison would have needed; the others go on."""
+    """A command of one comparison failed; the others go on."""
 
 
 def run(command: Sequence[str | Path], *, cwd: Path | None = None, settings: Mapping[str, str] | None = None) -> Took:
-    """Runs `command` to its end; `Failed` with what it said where it fails."""
+    """Run `command` to its end. Raises `Failed` with its last line of errors if it fails."""
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
         begin = time.perf_counter()
         process = subprocess.Popen(
@@ -54,11 +57,19 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None, settings: Map
         said.seek(0)
         output = said.read()
     # Linux counts in kilobytes.
-    return Took(took, used.ru_maxrss * 1024, json.loads(output) if output.startswith(b"{") else {})
+    value = json.loads(output) if output.startswith(b"{") else {}
+    return Took(took, used.ru_maxrss * 1024, value, used.ru_utime + used.ru_stime)
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Variables for a measured command."""
+    # Code of the working directory is not part of the comparison, and an installed Lamella has byte code.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "LAMELLA_LOCAL": "", **settings}
 
 
 def lamella(*arguments: str | Path, settings: Mapping[str, str]) -> Took:
-    """Runs a verb with --json."""
+    """Run a verb with --json."""
     head, tail = list(arguments), []
     if "--" in head:
         at = head.index("--")

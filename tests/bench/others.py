@@ -18,8 +18,44 @@ if TYPE_CHECKING:
 
 
 def tar_create(prefix: Path, folder: Path) -> Took:
-    """GNU tar and zstd, as one archive."""
-    return run(["tar", "--create", "--zstd", f"--file={folder}/env.tar.zst", f"--directory={prefix}", "."])
+    """GNU tar piped into `zstd -3 -T2`."""
+    pipe = 'tar --create --directory="$0" . | zstd --quiet --force -3 -T2 -o "$1"'
+    return run(["sh", "-c", pipe, prefix, folder / "env.tar.zst"])
+
+
+def read(prefix: Path) -> Took:
+    """Every file once, by `cat`."""
+    return run(["sh", "-c", 'find "$0" -type f -print0 | xargs -0 cat >/dev/null', prefix])
+
+
+def without_byte_code(prefix: Path, copy: Path) -> Path:
+    """A copy of an environment as uv leaves it by default."""
+    run(["cp", "-a", prefix, copy])
+    for folder in list(copy.rglob("__pycache__")):
+        shutil.rmtree(folder)
+    return copy
+
+
+def compile_all(prefix: Path, folder: Path) -> Took:
+    """`compileall -j2` of a copy of the environment, by its own interpreter. A source that does not compile is skipped."""
+    run(["cp", "-a", prefix, folder / "compiled"])
+    command = '"$0" -m compileall -q -j2 "$1" >/dev/null 2>&1 || true'
+    return run(["sh", "-c", command, prefix / "bin/python", folder / "compiled/lib"])
+
+
+def conda_pack(prefix: Path, target: Path) -> Took:
+    """`conda-pack` of a conda environment into `target`, whose suffix chooses the form."""
+    uv = Path(sys.executable).with_name("uv")
+    command: list[str | Path] = [
+        "conda-pack",
+        "--quiet",
+        "--ignore-missing-files",
+        "--n-threads",
+        "-1",
+        "--prefix",
+        prefix,
+    ]
+    return run([uv, "tool", "run", "--quiet", *command, "--output", target])
 
 
 def tar_extract(folder: Path) -> Took:

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lamella.builder.content.pack import Compression
+    from lamella.builder.content.blob import Compression
     from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Needs, Package
     from lamella.builder.errors import BuilderError, CacheError, CannotBuild, EnvironmentChanged, NotAnEnvironment
     from lamella.builder.image.docker_load import load_image

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lamella.builder.content.pack import Compression, Packed
+    from lamella.builder.content.blob import Compression, Packed
 
 LONG = "a-folder-with-a-long-name/" * 12 + "x" * 120
 
@@ -62,7 +62,7 @@ TWO = (
 @pytest.mark.parametrize(
     ("compression", "digest"),
     [
-        ("zstd", "ad127a76ca5d9621d51103c9f0c8b635ee6fa2c101bd115d8eb61f137eb6babb"),
+        ("zstd", "23ce4ead12ba63a5e2ce1b0a5330a51df26945d41a09c7cd8893846fb123e766"),
         ("gzip", ""),
     ],
 )

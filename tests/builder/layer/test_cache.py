@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
-from lamella.builder.content.pack import Blob, Packed
+from lamella.builder.content.blob import Blob, Packed
 from lamella.builder.errors import CacheError
 from lamella.builder.layer.cache import BuiltLayer, LayerCache, Learned
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
-from lamella.builder.content.pack import Packed
+from lamella.builder.content.blob import Packed
 from lamella.builder.layer.cache import RECENT, BuiltLayer, LayerCache
 from lamella.builder.layer.prune import prune_cache
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest

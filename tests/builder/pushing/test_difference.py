@@ -22,7 +22,7 @@ from support.packages import environment, package
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamella.builder.content.pack import Compression
+    from lamella.builder.content.blob import Compression
 
 COMPRESSIONS: tuple[Compression, ...] = ("zstd", "gzip")
 

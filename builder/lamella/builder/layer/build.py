@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from lamella.builder.content.pack import MEDIA_TYPE, pack
+from lamella.builder.content.blob import MEDIA_TYPE, Processors
+from lamella.builder.content.pack import pack
 from lamella.builder.layer.bundle import merge
 from lamella.builder.layer.cache import Learned
 from lamella.layers.oci.documents import Descriptor
@@ -16,14 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from lamella.builder.content.blob import Compression, Packed
     from lamella.builder.content.bytecode import Compiler
-    from lamella.builder.content.pack import Compression, Packed
     from lamella.builder.environment import Package
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.builder.layer.layer_set import PlannedPackage, Shipped
     from lamella.builder.layer.plan import WantedLayer
     from lamella.layers.oci.storage import Reader, Storage
     from lamella.layers.progress import Progress
+
+_Item = TypeVar("_Item")
+_THREADS = 8
+"""Maximum number. Each holds up to 8 MB; more would wait for the interpreter's lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ def build(
             made = cache.add(
                 wanted.key,
                 MEDIA_TYPE[compression],
-                lambda out: pack(what.entries, what.modules, tools.compiler, out, compression),
+                lambda out: pack(what.entries, what.modules, tools.compiler, out, compression, processors=processors),
             )
         built[wanted.key] = made
         done(wanted.key, made)
@@ -80,12 +86,24 @@ def build(
         done(wanted.key, made)
         progress.advance(task, wanted.size)
 
+    def occupying(make: Callable[[_Item], None], item: _Item) -> None:
+        with processors.occupied():
+            make(item)
+
     # Threads: reading, hashing and compressing release the interpreter's lock; other processes compile.
-    with ThreadPoolExecutor(os.cpu_count() or 1, "lamella-build") as pool:
-        # The largest first: one that starts last would leave the other threads idle.
-        _all(pool, [pool.submit(package, item) for item in sorted(contents, key=lambda item: -item.wanted.size)])
-        _all(pool, [pool.submit(bundle, wanted) for wanted in sorted(bundles, key=lambda wanted: -wanted.size)])
+    count = min(_THREADS, os.cpu_count() or 1)
+    with closing(Processors(count)) as processors, ThreadPoolExecutor(count, "lamella-build") as pool:
+        # The longest first: one that starts last would leave the other processors idle.
+        packages = sorted(contents, key=_work, reverse=True)
+        _all(pool, [pool.submit(occupying, package, item) for item in packages])
+        largest = sorted(bundles, key=lambda wanted: -wanted.size)
+        _all(pool, [pool.submit(occupying, bundle, wanted) for wanted in largest])
     progress.end(task)
+
+
+def _work(item: PlannedPackage) -> int:
+    """Bytes to compress in the time that the package takes. A byte of source takes as long as 40, if it is compiled."""
+    return item.wanted.size + 40 * sum(file.size for file in item.package.files if file.path.endswith(".py"))
 
 
 def _source(members: Sequence[BuiltLayer]) -> Learned | None:

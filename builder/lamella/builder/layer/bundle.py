@@ -11,7 +11,7 @@ import heapq
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO
 
-from lamella.builder.content.pack import Blob
+from lamella.builder.content.blob import Blob
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import LayersError
 from lamella.layers.tar.decompress import decompressed
@@ -20,7 +20,7 @@ from lamella.layers.tar.reader import Archive
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from lamella.builder.content.pack import Compression, Packed
+    from lamella.builder.content.blob import Compression, Packed
     from lamella.layers.oci.storage import Reader
     from lamella.layers.tar.reader import Entry as TarEntry
 

@@ -27,7 +27,7 @@ from lamella.layers.permissions import make_folders
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamella.builder.content.pack import Packed
+    from lamella.builder.content.blob import Packed
 
 
 RECENT = 3600

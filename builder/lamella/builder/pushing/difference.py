@@ -25,7 +25,7 @@ from lamella.layers.trust import Trust
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lamella.builder.content.pack import Compression
+    from lamella.builder.content.blob import Compression
     from lamella.builder.environment import Environment
     from lamella.layers.progress import Progress
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lamella.builder.image.documents import ImageSettings
 
 if TYPE_CHECKING:
-    from lamella.builder.content.pack import Compression
+    from lamella.builder.content.blob import Compression
     from lamella.layers.signing.keys import PrivateKey
 
 

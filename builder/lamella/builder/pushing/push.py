@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lamella.builder.content.bytecode import Compiler
 from lamella.builder.environment import Environment
 from lamella.builder.errors import BuilderError
+from lamella.builder.garbage import uncollected
 from lamella.builder.layer import layer_set
 from lamella.builder.layer.build import BuildTools, build
 from lamella.builder.layer.cache import LayerCache
@@ -88,7 +89,7 @@ def push(
     lost is sent again. Raises `BuilderError` and `LayersError`.
     """
     target = _target(reference, options)
-    with shown(progress) as bars:
+    with shown(progress) as bars, uncollected():
         if not isinstance(environment, Environment):
             from lamella.builder.scanning.scan import scan
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import re
 import stat
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from lamella.builder.cache_folder import cache_folder
 from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Package
 from lamella.builder.files.content_cache import ContentCache
+from lamella.builder.garbage import uncollected
 from lamella.builder.installed.conda import conda_owned
 from lamella.builder.installed.conda_virtual import unchecked
 from lamella.builder.installed.distributions import normalised
@@ -45,7 +45,7 @@ from lamella.builder.scanning.system_libraries import Shipped, libraries
 from lamella.layers.progress import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lamella.builder.environment import RunPath
     from lamella.builder.files.read import FileContent
@@ -75,7 +75,7 @@ def scan(
     """
     located = locate(sys.prefix if prefix is None else prefix)
     path = os.path.join(cache_folder(options.cache), "hashes.sqlite")
-    with shown(progress) as bars, contextlib.closing(ContentCache(path)) as hashes, _no_collection():
+    with shown(progress) as bars, contextlib.closing(ContentCache(path)) as hashes, uncollected():
         return _scan(prefix_of(located, hashes), options, hashes, bars)
 
 
@@ -309,18 +309,6 @@ def _without_secrets(owned: Ownership) -> Ownership:
     return owned._replace(owned=packages, unowned=kept, left_out=[*owned.left_out, *left_out])
 
 
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disable garbage collection: a scan makes hundreds of thousands of values, none in a cycle."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _covered(left_out: Iterable[LeftOut]) -> Callable[[str], bool]:
     """Return a check whether a path or one of its parent folders is left out."""
     omitted = {item.path for item in left_out}
@@ -350,8 +338,6 @@ def _file(entry: FoundFile, contents: Mapping[str, FileContent]) -> File:
     path, source, seen, target = entry
     if target is not None:
         return File(path, source, 0o777, 0, "", target, "", seen.st_mtime_ns, seen.st_ctime_ns)
-    content = contents[source]
+    digest, holds, _ = contents[source]
     mode = 0o755 if seen.st_mode & stat.S_IXUSR else 0o644
-    return File(
-        path, source, mode, seen.st_size, content.digest, None, content.holds, seen.st_mtime_ns, seen.st_ctime_ns
-    )
+    return File(path, source, mode, seen.st_size, digest, None, holds, seen.st_mtime_ns, seen.st_ctime_ns)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -114,9 +115,12 @@ class Platform:
     @classmethod
     def here(cls) -> Platform:
         """This machine's."""
-        import platform
+        if hasattr(os, "uname"):
+            machine = os.uname().machine.lower()
+        else:  # Windows. Elsewhere this import would be a twentieth of `lamella run`.
+            import platform
 
-        machine = platform.machine().lower()
+            machine = platform.machine().lower()
         names = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
         return cls(sys.platform, names.get(machine, machine), "v7" if machine == "armv7l" else "")
 
