@@ -125,6 +125,15 @@ def test_a_damaged_manifest_frees_nothing(folder: Path) -> None:
     assert len(gc_layout(str(folder)).digests) == len(before)
 
 
+def test_a_fifo_in_the_place_of_a_manifest_is_reported(folder: Path) -> None:
+    made = push_environment(layout(folder), "v1")
+    path = folder / "blobs/sha256" / made.descriptor.digest.hex
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="cannot be read: not a regular file; nothing was freed"):
+        gc_layout(str(folder))
+
+
 def test_a_missing_manifest_ends_no_collection(folder: Path) -> None:
     storage = layout(folder)
     made = push_environment(storage, "v1")

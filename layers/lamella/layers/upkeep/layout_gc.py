@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.folders import open_regular
 from lamella.layers.layout import REF_NAME, OciLayout
 from lamella.layers.oci.documents import MAX_DOCUMENT, Digest
 from lamella.layers.oci.tags import subject_of
@@ -107,7 +108,7 @@ def _document(folder: str, digest: Digest) -> Any:
     """The manifest or index at a digest; None for other or missing content."""
     path = os.path.join(folder, "blobs", digest.algorithm, digest.hex)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             # Layers are compressed, or tars: a JSON document begins with a brace.
             if file.read(1) != b"{" or os.fstat(file.fileno()).st_size > MAX_DOCUMENT:
                 return None
