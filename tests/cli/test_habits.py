@@ -66,7 +66,7 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella ps", "ps: unknown verb; use lamella ls, which shows each mount"),
         ("lamella exec x bash", "exec: unknown verb; use lamella run REFERENCE -- bash"),
         ("lamella tag a b", "tag: unknown verb; use lamella copy SOURCE DESTINATION"),
-        ("lamella save x", "save: unknown verb; use lamella export REFERENCE env.tar.gz"),
+        ("lamella save x", "save: unknown verb; use lamella export PREFIX env.tar.gz"),
         ("lamella system prune", "system: unknown verb; use lamella gc"),
         ("lamella manifest x", "manifest: unknown verb; use lamella inspect REFERENCE"),
         ("lamella version", "version: unknown verb; use lamella --version"),
@@ -82,8 +82,10 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella pull --creds a:b host/x", "pull --creds: unknown option; use lamella login"),
         # conda-pack
         ("lamella pack -p env", "pack: unknown verb; use lamella export"),
-        ("lamella -p env -o out.tar.gz", "-p: unknown option; use lamella export"),
-        ("lamella -n name", "-n: unknown option; use lamella export"),
+        ("lamella -p . -o out.tar.gz", "-p: unknown option; use lamella export . out.tar.gz\n"),
+        ("lamella --prefix=. --output=out.zip", "--prefix: unknown option; use lamella export . out.zip\n"),
+        ("lamella -p absent -o a.tgz", "-p: unknown option; use lamella export PREFIX a.tgz\n"),
+        ("lamella -n name -o a.tgz", "-n: unknown option; use lamella export PREFIX a.tgz; conda env list"),
         ("lamella conda-unpack", "conda-unpack: unknown verb; exports need no fixing"),
         # in the wrong order, misspelled, half
         ("lamella", "usage: lamella [options] VERB"),
@@ -91,7 +93,6 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella PULL x", "PULL: unknown verb; did you mean pull?"),
         ("lamella pull", "pull: missing REFERENCE; usage: lamella pull [options] REFERENCE"),
         ("lamella pull --plattform x y", "pull --plattform: unknown option; did you mean --platform?"),
-        ("lamella export x -", "export -: "),
     ],
 )
 def test_a_habit_of_another_tool_is_answered(command: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _KINDS = {
     "REFERENCE": "reference",
-    "SOURCE": "reference",
+    "SOURCE": "either",
     "DESTINATION": "reference",
     "BEFORE": "either",
     "AFTER": "either",

@@ -5,6 +5,7 @@ Only imported for a command line that Lamella does not know.
 
 from __future__ import annotations
 
+import os
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ ALIASES = {"unmount": "umount", "cp": "copy", "du": "df"}
 
 _INSTALLERS = "Lamella installs no packages; use pip, uv, conda or pixi, then lamella push REFERENCE"
 _SHELL = "use lamella run REFERENCE -- bash"
-_PACK = "use lamella export REFERENCE env.tar.gz"
+_PACK = "use lamella export PREFIX env.tar.gz for an environment on this disk, or give a reference for PREFIX"
 _UNPACK = "exports need no fixing; use tar -x, then source bin/activate"
 _FREE = "use lamella gc --older-than 30d, or lamella gc --layer-cache --older-than 30d for built layers"
 _PUSH = "use lamella push REFERENCE, which builds the layers from the environment on this disk"
@@ -67,7 +68,6 @@ _FLAGS = {
     ("push", "set the base image with --base REFERENCE"): "--from",
     ("scan", "give the folder as an argument: lamella scan PREFIX"): "-p --prefix -n --name",
     ("export", "give the path as an argument: lamella export REFERENCE env.tar.gz"): "-o --output -O --out",
-    ("export", "remove the path first; export never replaces files"): "-f --force",
     ("copy", "use lamella copy: every platform is copied"): "-a --all",
     ("gc", "use --all, or --older-than 30d"): "-a",
     ("gc", "use --yes"): "-f --force -y",
@@ -103,8 +103,14 @@ def top_hint(argv: Sequence[str]) -> str:
     """Return the command line for one without a verb, as conda-pack's are; empty for others."""
     values = _values(argv)
     path = values.get("-o") or values.get("--output") or "env.tar.gz"
-    if values.keys() & {"-p", "--prefix", "-n", "--name", "-o", "--output"}:
-        return f"use lamella export REFERENCE {quote(path)}"
+    prefix = values.get("-p") or values.get("--prefix") or ""
+    # Only a folder is repeated: elsewhere -p is a password.
+    if os.path.isdir(prefix):
+        return f"use lamella export {quote(prefix)} {quote(path)}"
+    if values.keys() & {"-p", "--prefix"}:
+        return f"use lamella export PREFIX {quote(path)}"
+    if values.keys() & {"-n", "--name", "-o", "--output"}:
+        return f"use lamella export PREFIX {quote(path)}; conda env list shows the prefix of each environment"
     return ""
 
 

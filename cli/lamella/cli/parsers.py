@@ -107,6 +107,20 @@ class Parser(argparse.ArgumentParser):
             return f"{name}: missing value; use {name} {metavar}"
         return f"{name}: {error.message}; usage: {self.usage}"
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            flag = action.option_strings[-1] if action.option_strings else str(action.metavar)
+            stated = error.__context__
+            kinds = {int: "a whole number", float: "a number"}
+            problem = (
+                str(stated)
+                if isinstance(stated, argparse.ArgumentTypeError)
+                else f"not {kinds.get(action.type, 'valid')}; use {flag} {action.metavar}"  # type: ignore[call-overload] # any type
+            )
+            raise UsageError(f"{flag} {_shown(arg_string)}: {problem}") from None
+
     def _check_value(self, action: argparse.Action, value: object) -> None:
         # Not argparse's: its sentence differs between versions, and it suggests nothing.
         if action.choices is not None and value not in action.choices:
