@@ -18,7 +18,7 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix.walk import FoundFile
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
-from lamella.builder.scanning.findings import blocking_findings
+from lamella.builder.scanning.findings import blocking_findings, unowned
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import own
 from lamella.builder.scanning.scan import scan
@@ -193,6 +193,20 @@ def test_links_of_installers_into_their_caches_are_not_findings(tmp_path: Path) 
     install(environment, alpha, by="uv", options=["--link-mode", "symlink"])
     assert (environment / SITE / "alpha" / "__init__.py").is_symlink()
     assert not findings(scan(str(environment)), "links")
+
+
+# Unowned modules
+
+
+def test_unowned_modules_of_debian_and_easy_install_are_notes() -> None:
+    sources = {
+        "apt_inst.py": "/usr/lib/python3/dist-packages/apt_inst.py",
+        "easy-install.pth": "/srv/env/easy-install.pth",
+        "own.py": "/usr/local/lib/python3.11/dist-packages/own.py",
+    }
+    entries = [FoundFile(f"{SITE}/{name}", source, os.stat(os.curdir)) for name, source in sources.items()]
+    severities = {each.subject.rpartition("/")[2]: each.severity for each in unowned(entries, SITE)}
+    assert severities == {"apt_inst.py": "note", "easy-install.pth": "note", "own.py": "warning"}
 
 
 # The interpreter

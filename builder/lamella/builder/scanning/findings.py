@@ -32,6 +32,8 @@ _RENAMED = re.compile(r"lib/python[\d.]+/(?:site|dist)-packages/~")
 
 _EASY_INSTALL = "easy-install.pth"
 """Written by `setup.py install` for all eggs together, so no package records it."""
+_DPKGS = "/usr/lib/python3/dist-packages/"
+"""Debian's own modules, many of them without metadata. pip installs to /usr/local."""
 
 
 def without_secrets(entries: Iterable[FoundFile]) -> tuple[list[FoundFile], list[LeftOut]]:
@@ -68,14 +70,18 @@ def secrets(left_out: Iterable[LeftOut]) -> list[Finding]:
 def unowned(entries: Iterable[FoundFile], site: str) -> list[Finding]:
     """One finding for each module or folder that no package owns."""
     tops: Counter[str] = Counter()
+    ours: set[str] = set()
     for entry in entries:
         if entry.path.startswith(site + "/"):
-            tops[f"{site}/{entry.path[len(site) + 1 :].partition('/')[0]}"] += 1
+            top = f"{site}/{entry.path[len(site) + 1 :].partition('/')[0]}"
+            tops[top] += 1
+            if not entry.source.startswith(_DPKGS):
+                ours.add(top)
         else:
             tops["/".join(entry.path.split("/")[:2])] += 1
     return [
         Finding(
-            "warning" if top.startswith(site + "/") and top != f"{site}/{_EASY_INSTALL}" else "note",
+            "warning" if top in ours - {f"{site}/{_EASY_INSTALL}"} else "note",
             "unowned",
             top,
             f"{top}{f' ({count} files)' if count > 1 else ''}: belongs to no package; ships with the unowned files",
