@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder.scanning.scan import scan
+from lamella.layers.mounting.sources import NAME
 from support.installed import install, venv, wheel
-from support.scanned import SITE
+from support.scanned import SITE, reasons
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,3 +89,18 @@ def test_an_edit_shows_in_an_export(tmp_path: Path, lamella: Lamella, reference:
             tar.extractall(tmp_path / "unpacked", filter="fully_trusted")
         made = tmp_path / "unpacked"
     assert edited(made) == "two"
+
+
+def test_an_edited_export_is_pushed_as_any_environment(tmp_path: Path, lamella: Lamella, reference: str) -> None:
+    """Files that Lamella added to it belong to no package, and do not ship."""
+    made = tmp_path / "made"
+    assert lamella("export", reference, made).returncode == 0
+    assert edited(made) == "two"
+    again = f"oci:{tmp_path}/layout:v2"
+    done = lamella("push", "--quiet", again, made)
+    assert done.returncode == 0, done.stderr
+    other = tmp_path / "other"
+    assert lamella("export", again, other).returncode == 0
+    assert value(other) == "two"
+    ours = {path for path, reason in reasons(scan(str(made))).items() if reason.startswith("made by Lamella")}
+    assert ours == {".lamella", f"{SITE}/{NAME}"}

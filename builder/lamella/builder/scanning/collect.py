@@ -27,10 +27,11 @@ from lamella.builder.scanning.archives import add_archives
 from lamella.builder.scanning.borrowed_sites import visible
 from lamella.builder.scanning.link_targets import LinkTargets
 from lamella.builder.scanning.recorded_paths import by_real_path
+from lamella.layers.mounting import sources
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from lamella.builder.local.code_roots import LocalCode
     from lamella.builder.prefix.interpreter import Prefix
@@ -161,8 +162,18 @@ def _trees(prefix: Prefix) -> tuple[Tree, Tree]:
         return Tree([], []), base_python.borrowed(prefix.python)
     skip_stdlib = base_python.stdlib_skip(prefix.stdlib, sites=False)
     if prefix.kind == "plain":
-        return walk_prefix(prefix.path, linked, skip_stdlib), Tree([], [])
-    return walk_prefix(prefix.path, linked, conda_skip), Tree([], [])
+        return walk_prefix(prefix.path, linked, _or_ours(skip_stdlib)), Tree([], [])
+    return walk_prefix(prefix.path, linked, _or_ours(conda_skip)), Tree([], [])
+
+
+def _or_ours(skip: Callable[[str, str], str | None]) -> Callable[[str, str], str | None]:
+    """`skip`, and the files that an export or a mount has beside those of its packages."""
+
+    def reason(path: str, name: str) -> str | None:
+        ours = path == ".lamella" or name == sources.NAME
+        return "made by Lamella for an export or a mount" if ours else skip(path, name)
+
+    return reason
 
 
 def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> Inventory:
