@@ -330,7 +330,7 @@ def test_df_shows_what_gc_frees(node: Node, tmp_path: Path) -> None:
     assert document["cache"]["bytes"] == 0
     shown = node("df", "--cache", tmp_path / "cache").stdout
     assert f"store {node.store}: " in shown
-    assert "lamella gc --older-than 30d frees 0 B, lamella gc --all " in shown
+    assert "lamella gc --older-than 30d frees 0 B\nlamella gc --all frees " in shown
     freed = node.json("gc", "--all", "--yes")
     assert freed["freed"]["bytes"] == document["store"]["reclaimable"]
 

@@ -83,4 +83,6 @@ def _table(*rows: tuple[str, int | None, int]) -> None:
 
 
 def _freed(command: str, unused: int, reclaimable: int) -> None:
-    result(f"{command} --older-than 30d frees {size(unused)}, {command} --all {size(reclaimable)}")
+    # Two short lines: a terminal may cut a long one within a size, since commands are never wrapped.
+    result(f"{command} --older-than 30d frees {size(unused)}")
+    result(f"{command} --all frees {size(reclaimable)}")

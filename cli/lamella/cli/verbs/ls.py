@@ -62,8 +62,8 @@ def _show(path: str, found: tuple[StoredEnvironment, ...]) -> None:
     table(
         (
             Column("Environment", style="bold", shrinks=True),
-            Column("Digest", style="dim"),
-            Column("Python"),
+            Column("Digest", style="dim", spare=True),
+            Column("Python", spare=True),
             Column("Size", "right"),
             Column("Alone", "right"),
             Column("Used"),
