@@ -92,7 +92,7 @@ def test_a_disk_that_runs_full_at_any_stage_loses_nothing_and_the_next_command_s
     }
     full = 0
     # Before each folder of the store, between its layers, and after them.
-    for limit in range(4, 76, 6):
+    for limit in range(4, 82, 6):
         with disk(place, f"nr_inodes={limit}" if inodes else f"size={limit * 110}k"):
             store = Store(str(place / "store"))
             reason = ""
@@ -111,7 +111,7 @@ def test_a_disk_that_runs_full_at_any_stage_loses_nothing_and_the_next_command_s
                 verbs[verb](store)
             assert verify(store).damaged == ()
             assert verb == "pull" or (place / "target" / "small").stat().st_size == 50_000
-    assert 0 < full < 12
+    assert 0 < full < 13
 
 
 @pytest.mark.parametrize("inodes", [True, False])

@@ -26,7 +26,7 @@ def show(name: str, origin: str, rows: Sequence[Row], where: str) -> None:
     """Print the files of one package, under a line that names it."""
     total = sum(row.size or 0 for row in rows)
     result(f"{name} ({origin}): {counted(len(rows), 'file')}, {size(total)}, {where}")
-    notes = [Column("")] if any(row.note for row in rows) else []
+    notes = [Column("", shrinks=True)] if any(row.note for row in rows) else []
     table(
         (Column("Size", "right"), Column("Path", shrinks=True), *notes),
         [("" if row.size is None else size(row.size), row.path, *([row.note] if notes else [])) for row in rows],

@@ -109,7 +109,7 @@ def _files(reference: str, arguments: argparse.Namespace, platform: Platform | N
             f"{package.name} {package.version}".rstrip(),
             package.origin,
             rows,
-            f"layer {package.layer.descriptor.digest}, {where}",
+            f"layer {package.layer.descriptor.digest.short}, {where}",
         )
     return 0
 

@@ -167,7 +167,8 @@ def read_layers(
     bars = progress or Silent()
     local = store or _own_store()
     missing = [each for each in packages if not local or not local.has(each.layer.diff_id)]
-    bars.begin(_TASK, sum(each.size for each in missing), "B")
+    if missing:
+        bars.begin(_TASK, sum(each.size for each in missing), "B")
 
     def read(each: PublishedPackage) -> LayerFiles:
         listing = _Listing(prefix, digests)
@@ -190,7 +191,8 @@ def read_layers(
         with ThreadPoolExecutor(_THREADS, "lamella-read") as pool:
             return tuple(pool.map(read, packages))
     finally:
-        bars.end(_TASK)
+        if missing:
+            bars.end(_TASK)
 
 
 def _own_store() -> Store | None:
