@@ -53,6 +53,7 @@ USES: dict[str, Callable[[Use], object]] = {
     "inspect": lambda use: lamella.layers.inspect(use.reference, trust=use.trust),
     "sbom": lambda use: lamella.layers.sbom(use.reference, trust=use.trust),
     "published_environment": lambda use: lamella.layers.published_environment(use.reference, trust=use.trust),
+    "layer_files": lambda use: lamella.layers.layer_files(use.reference, store=use.store(), trust=use.trust),
     "copy": lambda use: lamella.layers.copy(use.reference, f"oci:{use.folder}/other:v1", trust=use.trust),
     "diff": lambda use: lamella.builder.diff(use.reference, use.reference, trust=use.trust),
     "load_image": lambda use: lamella.builder.load_image(use.reference, trust=use.trust),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from lamella.builder.content.blob import Packed
 from lamella.builder.layer.cache import RECENT, BuiltLayer, LayerCache
-from lamella.builder.layer.prune import prune_cache
+from lamella.builder.layer.prune import cache_usage, prune_cache
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -68,3 +66,27 @@ def test_a_freed_layer_is_built_again(cache: LayerCache) -> None:
     prune_cache(cache, keep_bytes=0)
     assert cache.blob_path(built) is None
     assert cache.blob_path(add(cache, "a" * 64, b"a" * 10, age=0))
+
+
+def test_the_usage_counts_what_a_prune_frees(cache: LayerCache) -> None:
+    add(cache, "a" * 64, b"a" * 1000, age=9000)
+    add(cache, "b" * 64, b"b" * 300, age=0)
+    usage = cache_usage(cache)
+    assert (usage.blobs, usage.blob_bytes, usage.recent_bytes, usage.unused) == (2, 1300, 300, 0)
+    assert usage.record_bytes > 0
+    freed = prune_cache(cache, keep_bytes=0)
+    assert usage.reclaimable == freed.bytes == 1000
+    assert cache_usage(cache).reclaimable == 0
+
+
+def test_a_store_below_the_cache_is_not_counted_as_its_own(cache: LayerCache) -> None:
+    before = cache_usage(cache).other_bytes
+    folder = Path(cache.path).parent
+    (folder / "store" / "leases").mkdir(parents=True)
+    (folder / "store" / "content").write_text("x" * 1000)
+    (folder / "hashes.sqlite").write_text("x" * 10)
+    assert cache_usage(cache).other_bytes == before + 10
+
+
+def test_the_usage_of_a_cache_that_is_not_there_is_nothing(tmp_path: Path) -> None:
+    assert cache_usage(LayerCache(str(tmp_path / "cache"))).bytes == 0

@@ -125,6 +125,14 @@ def test_the_reason_is_given_for_a_file_that_is_left_out(scanned: Environment, p
     assert left_out.reason.endswith(reason)
 
 
+def test_a_module_that_is_left_out_on_request_is_explained(root: Path) -> None:
+    scanned = scan(str(root / ".venv"), ScanOptions(ignore=("alpha",)))
+    found = explain(scanned, "alpha.deep.mod")
+    assert [(item.path, item.reason) for item in found.left_out] == [
+        (f"{SITE}/alpha/deep/mod.py", "part of alpha, left out on request")
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [

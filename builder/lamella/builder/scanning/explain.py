@@ -58,6 +58,7 @@ def explain(environment: Environment, path: str, *, image_prefix: str = "/opt/en
             f"{folder}/{module}" for folder in (environment.interpreter.purelib, environment.interpreter.stdlib)
         )
         chosen = [(package, files) for package in environment.packages if (files := _of_module(package, places))]
+        places = (*places, *(f"{place}.py" for place in places))
     found = [each for package, files in chosen for each in _shipped(environment, package, files, image_prefix)]
     left_out = tuple(item for item in environment.left_out if _concerns(item.path, places))
     # Byte code is left out only to be compiled again, in the layer of its module.
