@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
 from lamella.layers import homes
+from lamella.layers.text import size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -146,7 +147,7 @@ def _content(path: str, *, optional: bool) -> bytes | None:
         with os.fdopen(file, "rb") as stream:
             if stat.S_ISREG(os.fstat(file).st_mode):
                 content = stream.read(_MAX_BYTES + 1)
-                problem = f"longer than {_MAX_BYTES} bytes" if len(content) > _MAX_BYTES else ""
+                problem = f"longer than {size(_MAX_BYTES)}" if len(content) > _MAX_BYTES else ""
             else:
                 content, problem = b"", "not a file"
     except (FileNotFoundError, NotADirectoryError):

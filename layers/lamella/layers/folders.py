@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Literal
 from lamella.layers import homes
 from lamella.layers.errors import LayersError
 from lamella.layers.policy import machine_policy
-from lamella.layers.text import escaped
+from lamella.layers.text import escaped, size
 
 _MAX_BYTES = 4 << 20
 
@@ -75,7 +75,7 @@ def _content(path: str) -> bytes:
     except OSError as error:
         raise _invalid(path, error.strerror or str(error)) from None
     if len(content) > _MAX_BYTES:
-        raise _invalid(path, f"longer than {_MAX_BYTES} bytes")
+        raise _invalid(path, f"longer than {size(_MAX_BYTES)}")
     return content
 
 

@@ -21,7 +21,7 @@ from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest
 from lamella.layers.oci.parsing import parse_object, shallow
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import listed
-from lamella.layers.text import seconds
+from lamella.layers.text import seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -458,7 +458,7 @@ def _json(path: str) -> dict[str, Any]:
     except OSError as error:
         raise _failure(error, f"{path}: cannot read the layout") from error
     if len(content) > MAX_DOCUMENT:
-        raise InvalidContent(f"{path}: larger than {MAX_DOCUMENT} bytes; push to another folder")
+        raise InvalidContent(f"{path}: larger than {size(MAX_DOCUMENT)}; push to another folder")
     try:
         # Entries are written again as they are.
         return shallow(parse_object(content, path), path)

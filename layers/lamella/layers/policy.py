@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import PolicyError
-from lamella.layers.text import escaped
+from lamella.layers.text import escaped, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +139,7 @@ def _read(path: str, *_version: int) -> Policy:
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(content) > _MAX_BYTES:
-        raise _invalid(path, f"longer than {_MAX_BYTES} bytes")
+        raise _invalid(path, f"longer than {size(_MAX_BYTES)}")
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         table: dict[str, Any] = tomllib.loads(content.decode())

@@ -27,7 +27,7 @@ from lamella.layers.oci.parsing import (
     texts_of,
 )
 from lamella.layers.oci.values import bounded_int
-from lamella.layers.text import escaped
+from lamella.layers.text import escaped, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -384,7 +384,7 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
 
 def _document(content: bytes, what: str) -> dict[str, Any]:
     if len(content) > MAX_DOCUMENT:
-        raise InvalidContent(f"{what} of {len(content)} bytes is larger than {MAX_DOCUMENT}")
+        raise InvalidContent(f"{what} of {len(content):,} bytes is larger than {size(MAX_DOCUMENT)}")
     return parse_object(content, what)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lamella.layers.errors import FalseMirror, InvalidContent
 from lamella.layers.oci.documents import MAX_DOCUMENT, Descriptor
+from lamella.layers.text import size
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -171,7 +172,9 @@ class Fetched:
 def fetch_document(fetcher: Fetcher, descriptor: Descriptor) -> bytes:
     """The verified bytes of a manifest, index or config, of at most 4 MiB."""
     if descriptor.size > MAX_DOCUMENT:
-        raise InvalidContent(f"{descriptor.digest} is a document of {descriptor.size} bytes: at most {MAX_DOCUMENT}")
+        raise InvalidContent(
+            f"{descriptor.digest} is a document of {size(descriptor.size)}: at most {size(MAX_DOCUMENT)}"
+        )
 
     def read() -> bytes:
         with fetcher.fetch(descriptor) as stream:

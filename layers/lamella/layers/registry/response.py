@@ -15,7 +15,7 @@ from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound,
 from lamella.layers.oci.parsing import parse_object
 from lamella.layers.registry.failures import BUSY, proxy_refusal, translated
 from lamella.layers.registry.retry import SLOWEST, Interrupted, retry_after
-from lamella.layers.text import escaped
+from lamella.layers.text import escaped, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,7 @@ class Response:
                 parts.append(part)
                 left -= len(part)
         if not left:
-            raise InvalidContent(f"{self.host}: answer larger than {limit} bytes, expected a small document")
+            raise InvalidContent(f"{self.host}: answer larger than {size(limit)}, expected a small document")
         return b"".join(parts)
 
     def json(self, limit: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.registry.client import Body
 from lamella.layers.registry.retry import Interrupted
+from lamella.layers.text import size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -66,7 +67,7 @@ class Upload:
         with self._ask("PUT", self._last(location), SUCCESS | {404, 413}, body) as response:
             if response.status == 413:
                 raise TooLarge(
-                    f"{response.host} refuses {self._descriptor.digest}: {self._descriptor.size} bytes at once"
+                    f"{response.host} refuses {self._descriptor.digest}: {size(self._descriptor.size)} at once"
                 )
             self._check_session(response)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lamella.layers import text
 from lamella.layers.errors import InvalidContent, UnsafeLayer
 from lamella.layers.oci.annotations import UNPACKED
 from lamella.layers.oci.documents import DOCKER_LAYER_GZIP, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, Descriptor, Digest
@@ -125,7 +126,7 @@ class DiffReader:
         self._hash.update(piece)
         self._count += len(piece)
         if self._count > self._limit:
-            raise UnsafeLayer(f"expands to more than {self._limit} bytes, refused as a decompression bomb")
+            raise UnsafeLayer(f"expands to more than {text.size(self._limit)}, refused as a decompression bomb")
         return piece
 
     def check(self) -> None:
