@@ -128,8 +128,8 @@ def test_a_run_path_out_of_the_environment_leads_to_what_ships_from_there(
     assert not findings(scanned, "libraries")
     node = unpacked(scanned, tmp_path / "node")
     (tmp_path / "opt").rename(tmp_path / "gone")
-    assert run_path(node / SITE / "pkg/module.so") == "$ORIGIN/../../../system"
-    assert run_path(node / "lib/system/libnear.so.1") == "$ORIGIN"
+    assert run_path(node / SITE / "pkg/module.so") == "$ORIGIN/../../..:$ORIGIN/../../../system"
+    assert run_path(node / "lib/system/libnear.so.1") == "$ORIGIN/..:$ORIGIN"
     assert answer(node / SITE / "pkg/module.so", "module") == 120
 
 
@@ -266,6 +266,35 @@ def test_a_library_of_the_distribution_ships_unless_a_required_package_brings_it
     assert notes == (
         ["libstdc++.so.6: needed by user; holder has it, so that this system's does not ship"] if requires else []
     )
+
+
+def test_a_library_in_the_environment_s_lib_folder_ships_once(made: Path, site: Path, tmp_path: Path) -> None:
+    """Such as conda's libpython, for an extension that was built with another one's folder as its run path."""
+    own = built(made / "lib/libown.so.1")
+    other = built(tmp_path / "other/libown.so.1")
+    module = built(site / "pkg/module.so", other, run_path=str(other.parent), options=(NEW,))
+    distribution(site, "pkg", module)
+    scanned = scan(str(made))
+    node = unpacked(scanned, tmp_path / "node")
+    own.unlink()
+    other.unlink()
+    assert "lib/system/libown.so.1" not in shipped(scanned)
+    assert [each.severity for each in findings(scanned, "libraries")] == ["note"]
+    assert answer(node / SITE / "pkg/module.so", "module") == 80
+
+
+def test_the_distribution_s_copy_of_a_library_in_the_lib_folder_does_not_ship(made: Path, site: Path) -> None:
+    """conda's libstdc++, for an extension whose run path names the system's folder."""
+    own = made / "lib/libstdc++.so.6"
+    built(made / "lib/held.so", soname=own.name).rename(own)
+    command = [need("gcc"), "-print-file-name=libstdc++.so.6"]
+    system = os.path.realpath(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+    options = (NEW, "-Wl,--no-as-needed", "-lstdc++")
+    folder = os.path.dirname(system)
+    distribution(site, "pkg", built(site / "pkg/module.so", run_path=folder, options=options))
+    scanned = scan(str(made))
+    own.unlink()
+    assert "lib/system/libstdc++.so.6" not in shipped(scanned)
 
 
 def test_what_only_a_library_of_a_toolkit_needs_does_not_ship_when_that_does_not(

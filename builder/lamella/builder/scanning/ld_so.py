@@ -105,9 +105,12 @@ def needed(
     def has_its_own(soname: str, path: str, source: str) -> bool:
         """Whether a package brings the library, and its user loads it from there: nvidia's wheels, and a toolkit here."""
         holder = held.get(soname)
-        return bool(
-            holder and environment.installed(source) and (search.is_toolkit(path) or environment.relies(source, holder))
-        )
+        if not holder:
+            return False
+        # The interpreter looks in these folders before that of system libraries.
+        if search.by_interpreter(soname):
+            return True
+        return environment.installed(source) and (search.is_toolkit(path) or environment.relies(source, holder))
 
     while pending:
         found: dict[str, str] = {}
@@ -178,6 +181,10 @@ class _Search:
         if soname in self._cached:
             return self._cached[soname], False
         return next((path for folder in self._default if self._is_there(path := f"{folder}/{soname}")), ""), False
+
+    def by_interpreter(self, soname: str) -> bool:
+        """Whether the environment has the library in a folder of the interpreter's run path."""
+        return any(self._inside(f"{folder}/{soname}") for folder in self._interpreter)
 
     def is_toolkit(self, path: str) -> bool:
         """Whether `path` is in a folder of its vendor's, such as /usr/local/cuda/lib64, and not in one of the distribution's."""

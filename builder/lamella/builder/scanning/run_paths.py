@@ -29,8 +29,8 @@ def run_paths(
 ) -> dict[str, RunPath]:
     """Run paths to set in `files` (by path), those that name folders of this machine.
 
-    A folder of the environment becomes relative; in place of any other, whose libraries ship from there, stands the
-    folder `system`. A folder that is relative to the working directory goes.
+    A folder of the environment becomes relative; in place of any other stand the folder `system`, in which its libraries
+    ship, and the one above it, as in the interpreter's own. A folder that is relative to the working directory goes.
     """
     found = {}
     folders: set[str] = set()
@@ -39,19 +39,22 @@ def run_paths(
         if all(folder.startswith(_ORIGIN) for folder in own):
             continue
         folders = folders or _folders(entries)
-        made = dict.fromkeys(_portable(folder, os.path.dirname(path), places, folders, system) for folder in own)
-        found[path] = RunPath("RPATH" if elf.rpath else "RUNPATH", ":".join(filter(None, made)))
+        origin = os.path.dirname(path)
+        made = dict.fromkeys(new for folder in own for new in _portable(folder, origin, places, folders, system))
+        found[path] = RunPath("RPATH" if elf.rpath else "RUNPATH", ":".join(made))
     return found
 
 
-def _portable(folder: str, origin: str, places: Sequence[Place], folders: Collection[str], system: str) -> str:
+def _portable(
+    folder: str, origin: str, places: Sequence[Place], folders: Collection[str], system: str
+) -> Iterator[str]:
     if folder.startswith(_ORIGIN):
-        return folder
-    if not folder.startswith("/"):
-        return ""
-    inside = in_environment(os.path.normpath(folder), places)
-    to = os.path.relpath(next((each for each in inside if each in folders), system), origin or ".")
-    return "$ORIGIN" if to == "." else f"$ORIGIN/{to}"
+        yield folder
+    elif folder.startswith("/"):
+        inside = next((each for each in in_environment(os.path.normpath(folder), places) if each in folders), None)
+        for place in (os.path.dirname(system), system) if inside is None else (inside,):
+            to = os.path.relpath(place or ".", origin or ".")
+            yield "$ORIGIN" if to == "." else f"$ORIGIN/{to}"
 
 
 def _folders(entries: Collection[str]) -> set[str]:
