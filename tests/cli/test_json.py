@@ -60,6 +60,8 @@ export oci:images:v1 copied --dry-run
 pull oci:images:v1
 pull oci:images:v2
 export oci:images:v1 copied
+export env packed.tar --dry-run
+export env packed.tar
 mount oci:images:v1 linked --method hardlinks
 ls
 df

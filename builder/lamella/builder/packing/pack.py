@@ -101,7 +101,9 @@ def pack(
         if not dry_run:
             threads = target.threads or os.cpu_count() or 1
             with contextlib.closing(compiled(environment, members, found.modules, threads)) as stream:
-                write(target, stream, result.bytes, bars)
+                # Byte code is about as large as its source.
+                total = result.bytes + sum(module.source.size for module in found.modules.values())
+                write(target, stream, total, bars)
     return result
 
 

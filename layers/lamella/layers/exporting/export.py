@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Platform
     from lamella.layers.progress import Progress
     from lamella.layers.published.environment import PublishedEnvironment
+    from lamella.layers.published.package import PublishedPackage
+    from lamella.layers.pulling.pull import Pulled
 
 _SILENT = Silent()
 _SYSTEM = "system"
@@ -50,6 +52,9 @@ class Exported:
     files: int
     bytes: int
     """Of the files, not of the archive."""
+    packages: tuple[PublishedPackage, ...]
+    pulled: Pulled
+    """The pull before it."""
 
     def __repr__(self) -> str:
         return f"<Exported {self.reference} to {self.path} as {self.format}: {counted(self.files, 'file')}, {size(self.bytes)}>"
@@ -63,11 +68,13 @@ def export(
     platform: Platform | None = None,
     store: Store | None = None,
     trust: Trust = Trust(),
+    dry_run: bool = False,
     progress: Progress = _SILENT,
 ) -> Exported:
     """Pull the missing layers of `reference` and write an ordinary copy of the environment to `path`, new or empty.
 
-    `path` may be `-`, for standard output. `platform`: by default this machine's. The next export to the
+    `path` may be `-`, for standard output. `platform`: by default this machine's. With `dry_run`, nothing is
+    downloaded or written, and the number of files is 0, since only a layer knows its own. The next export to the
     same folder removes what a killed one left. Raises `ExportError`, and what `pull` raises; then nothing
     is left at `path`.
     """
@@ -76,15 +83,15 @@ def export(
     store = store or Store()
     target = target_of(path, options)
     check_free(target)
-    with pull.leased(reference, store=store, platform=platform, trust=trust, progress=progress) as pulled:
+    leased = pull.leased(reference, store=store, platform=platform, trust=trust, dry_run=dry_run, progress=progress)
+    with leased as pulled:
         environment = pulled.environment
         at = target.prefix or environment.prefix
-        without = frozenset(
-            layer.diff_id
-            for layer, package in zip(environment.layers, environment.packages, strict=True)
-            if package.origin == _SYSTEM and not options.system_libraries
-        )
-        shipped = replace(environment, layers=tuple(each for each in environment.layers if each.diff_id not in without))
+        packages = tuple(each for each in environment.packages if options.system_libraries or each.origin != _SYSTEM)
+        if dry_run:
+            total = sum(each.unpacked for each in packages)
+            return Exported(pulled.reference, target.path, target.format, at, 0, total, packages, pulled)
+        shipped = replace(environment, layers=tuple(each.layer for each in packages))
         # A folder is moved after it was written, anything else written with its files rewritten.
         named = environment.prefix if target.is_folder else at
         folders = _folders(store, shipped, named)
@@ -93,13 +100,12 @@ def export(
         added = sources.checked(environment, folders) if writable else {}
         members = listed(folders, named, options, [generated(path, *made) for path, made in added.items()])
         if target.parcel:
-            packages = ((each.name, each.version) for each in environment.packages)
-            members += parcel.members(target.parcel, packages)
+            members += parcel.members(target.parcel, ((each.name, each.version) for each in packages))
         members.sort(key=lambda member: place(member.path))
         total = sum(member.size for member in members)
         ways = _LINKS if options.link else _COPIES
         write(target, members, total, progress, ways=ways, finish=lambda folder: _move(folder, at))
-    return Exported(pulled.reference, target.path, target.format, at, len(members), total)
+    return Exported(pulled.reference, target.path, target.format, at, len(members), total, packages, pulled)
 
 
 def _folders(store: Store, environment: PublishedEnvironment, prefix: str) -> list[str]:
