@@ -14,7 +14,7 @@ from lamella.builder.installed.conda_specs import without_source
 from lamella.builder.urls import text_without_credentials, without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 # The installer, whether a user requested the package, and installers' own notes: not part of the package.
 DROPPED = frozenset({"INSTALLER", "REQUESTED", "provenance_url.json", "uv_cache.json", "uv_build.json"})
@@ -99,11 +99,12 @@ def without_url_credentials(name: str, content: bytes) -> bytes:
     return cleaned.encode("utf-8", "surrogateescape") + blank + rest
 
 
-def conda_record(content: bytes, paths: Iterable[str]) -> bytes | None:
-    """Write a conda-meta record: the package's own fields, and `paths` relative to the image prefix.
+def conda_record(content: bytes, paths: Mapping[str, str]) -> bytes | None:
+    """Write a conda-meta record: the package's own fields, and `paths` relative to the image prefix, with their types.
 
-    Omits the download URL, this machine's package cache, the user's request, and hashes of installed
-    files, which Lamella may have rewritten. None if the record is not a JSON object.
+    Omits the download URL and the user's request, which `conda_origins` keeps for the environment, this
+    machine's package cache, and hashes of installed files, which Lamella may have rewritten. None if the
+    record is not a JSON object.
     """
     try:
         value = json.loads(content)
@@ -120,7 +121,9 @@ def conda_record(content: bytes, paths: Iterable[str]) -> bytes | None:
     if value.get("noarch"):
         # Some tools add the platform of the installation.
         kept["subdir"] = "noarch"
-    return _json(kept | {"files": sorted(paths)})
+    # conda removes `files`, rattler `paths_data`.
+    listed = [{"_path": path, "path_type": kind} for path, kind in sorted(paths.items())]
+    return _json(kept | {"files": sorted(paths), "paths_data": {"paths": listed, "paths_version": 1}})
 
 
 def _json(value: object) -> bytes:

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from lamella.builder.content import metadata, scripts
+from lamella.builder.content.bytecode import modules
 from lamella.builder.content.entry import Entry, Rewritten, head, measured, read_file, read_rewritten
 from lamella.builder.content.payload import find_payload
 from lamella.builder.content.script_templates import LONGEST
@@ -153,8 +154,9 @@ class _Layer:
             for name, point in _versioned(self._package.name, self._points, self._environment.interpreter.version):
                 if f"bin/{name}" not in self._made:
                     self._generated_script(name, point)
+        paths = self._conda_paths() if self._conda_records else {}
         for file in self._conda_records:
-            shown = metadata.conda_record(b"".join(read_file(file)), self._made)
+            shown = metadata.conda_record(b"".join(read_file(file)), paths)
             if shown is not None:
                 self._generated(file.path, shown)
         if self._record:
@@ -166,6 +168,12 @@ class _Layer:
             content = json.dumps({"prefix": self._image_prefix, "files": listed}, sort_keys=True).encode() + b"\n"
             self._generated(f".lamella/relocate/{self._package.origin}-{self._package.name}.json", content)
         return tuple(sorted(self._made.values(), key=lambda entry: entry.path.encode("utf-8", "surrogateescape")))
+
+    def _conda_paths(self) -> dict[str, str]:
+        """Paths for a conda record, with conda's types. Byte code is among them: whoever removes a package removes it."""
+        paths = {path: "hardlink" if entry.target is None else "softlink" for path, entry in self._made.items()}
+        compiled = modules(tuple(self._made.values()), self._environment.interpreter, self._image_prefix)
+        return paths | {module.path[len(self._image_prefix) :]: "pyc_file" for module in compiled}
 
     def _add(self, path: str, mode: int, content: File | Rewritten | bytes, measure: tuple[str, int]) -> None:
         digest, size = measure

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import plain_text, read_json
+from lamella.builder.installed.conda_origins import origin
 from lamella.builder.installed.conda_specs import without_source
 from lamella.builder.installed.distributions import Distribution
 from lamella.builder.urls import without_credentials
@@ -28,7 +29,7 @@ _LEFT_OUT = {
     "conda-bld": "conda-build's own folder",
     ".cph_tmp": "conda's own",
     "CACHEDIR.TAG": "made for backup programs",
-    f"{META}/history": "conda's log of its users' requests",
+    f"{META}/history": "conda's log of its users' requests, which is written anew",
     f"{META}/pixi": "made by pixi for itself",
     f"{META}/pixi_env_prefix": "made by pixi for itself",
     f"{META}/.conda-lock": "conda's own lock file",
@@ -95,6 +96,7 @@ def _package(path: str, record: Mapping[str, object]) -> Distribution:
         requires=_specs(record.get("depends")),
         constrains=_specs(record.get("constrains")),
         installer="conda",
+        details=origin(record),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import plain_text, read_json, read_small, read_text
@@ -54,6 +54,8 @@ class Distribution:
     """Constraints of a conda package on others, if those are installed."""
     requires_python: str = ""
     installer: str = ""
+    details: Mapping[str, object] = field(default_factory=dict)
+    """Origin of a conda package, from its record, without credentials."""
     trouble: str = ""
     """Fault of its metadata; empty for none."""
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from lamella.builder.installed.conda import conda_packages, conda_skip
-from lamella.builder.installed.distributions import distributions
+from lamella.builder.files.generated import generated
+from lamella.builder.installed.conda import META, conda_packages, conda_skip
+from lamella.builder.installed.conda_origins import origins
+from lamella.builder.installed.distributions import Distribution, distributions
 from lamella.builder.installed.eggs import eggs
 from lamella.builder.installed.inventory import Inventory
 from lamella.builder.local.code_roots import Installed
@@ -16,22 +18,23 @@ from lamella.builder.local.editable_projects import find_editable_projects
 from lamella.builder.local.import_path import target_folders
 from lamella.builder.local.working_directory import find_local_package
 from lamella.builder.prefix import base_python
+from lamella.builder.prefix.exported import without_export
 from lamella.builder.prefix.linked_folders import linked_folders, walk_prefix
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.prefix.places import Place, in_environment, made_at, places
 from lamella.builder.prefix.sites import Site, is_system, sites, user_base
 from lamella.builder.prefix.venv import isolation, venv_skip
-from lamella.builder.prefix.walk import FoundFile, Tree
+from lamella.builder.prefix.walk import FoundFile, Tree, find_file
 from lamella.builder.scanning import symlinks
 from lamella.builder.scanning.archives import add_archives
 from lamella.builder.scanning.borrowed_sites import visible
 from lamella.builder.scanning.link_targets import LinkTargets
 from lamella.builder.scanning.recorded_paths import by_real_path
-from lamella.layers.mounting import sources
+from lamella.layers.published.conda_meta import ORIGINS
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from lamella.builder.local.code_roots import LocalCode
     from lamella.builder.prefix.interpreter import Prefix
@@ -44,12 +47,16 @@ def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
     """
     own, base = _trees(prefix)
     conda, findings = conda_packages(prefix.path) if prefix.kind == "conda" else ([], [])
+    origin = _conda_origins(prefix, conda, cache_path)
+    conda += [package for package, _ in origin]
     # A file of the environment wins over its base interpreter's at the same path, except `python` itself.
     borrowed = {entry.path for entry in base.entries} - {entry.path for entry in own.entries}
     executables = (
         [] if prefix.kind == "conda" or not base.entries else base_python.executables(prefix.path, prefix.python)
     ) + isolation(prefix, cache_path)
-    merged = {entry.path: entry for entry in (*base.entries, *own.entries, *executables)}
+    merged = {
+        entry.path: entry for entry in (*base.entries, *own.entries, *executables, *(entry for _, entry in origin))
+    }
     python = borrowed | {entry.path for entry in executables}
     if prefix.kind == "plain" and not base.entries:
         python = {path for path in merged if base_python.owns(path, prefix.python)}
@@ -89,6 +96,16 @@ def _second_names(prefix: Prefix, entries: Mapping[str, FoundFile]) -> Iterator[
         yield f"{prefix.stdlib}/dist-packages", "site-packages"
     if python.platlibdir != "lib" and not any(path.startswith(f"{python.platlibdir}/") for path in entries):
         yield python.platlibdir, "lib"
+
+
+def _conda_origins(
+    prefix: Prefix, packages: list[Distribution], cache_path: str
+) -> list[tuple[Distribution, FoundFile]]:
+    """Return the file of what conda knows of this environment alone, as a package of its own."""
+    if not packages:
+        return []
+    entry = find_file(ORIGINS, generated(cache_path, os.path.basename(ORIGINS), origins(prefix.path, packages)))
+    return [(Distribution("unowned", META, "", "", {ORIGINS: ""}), entry)] if entry else []
 
 
 def _link_targets(prefix: Prefix, gathered: Inventory) -> LinkTargets:
@@ -156,24 +173,14 @@ def _trees(prefix: Prefix) -> tuple[Tree, Tree]:
     linked = linked_folders(prefix.path, prefix.python.short)
     if prefix.kind == "venv":
         where = frozenset({"", "bin", prefix.site_packages})
-        own = walk_prefix(prefix.path, linked, venv_skip(prefix.path), where)
+        own = walk_prefix(prefix.path, linked, without_export(prefix.path, venv_skip(prefix.path)), where)
         return own, base_python.borrowed(prefix.python)
     if is_system(prefix):
         return Tree([], []), base_python.borrowed(prefix.python)
     skip_stdlib = base_python.stdlib_skip(prefix.stdlib, sites=False)
     if prefix.kind == "plain":
-        return walk_prefix(prefix.path, linked, _or_ours(skip_stdlib)), Tree([], [])
-    return walk_prefix(prefix.path, linked, _or_ours(conda_skip)), Tree([], [])
-
-
-def _or_ours(skip: Callable[[str, str], str | None]) -> Callable[[str, str], str | None]:
-    """`skip`, and the files that an export or a mount has beside those of its packages."""
-
-    def reason(path: str, name: str) -> str | None:
-        ours = path == ".lamella" or name == sources.NAME
-        return "made by Lamella for an export or a mount" if ours else skip(path, name)
-
-    return reason
+        return walk_prefix(prefix.path, linked, without_export(prefix.path, skip_stdlib)), Tree([], [])
+    return walk_prefix(prefix.path, linked, without_export(prefix.path, conda_skip)), Tree([], [])
 
 
 def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> Inventory:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from lamella.layers.exporting import csh_script, fish_script, posix_script
 from lamella.layers.exporting.members import Member, generated
 from lamella.layers.mounting import relocate
+from lamella.layers.published.conda_meta import ORIGINS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-LEFT_OUT = (relocate.MOVING, relocate.LOCK)
-"""Paths that no layer may bring: a move that would be finished at the place of unpacking."""
+LEFT_OUT = (relocate.MOVING, relocate.LOCK, ORIGINS)
+"""Paths that no layer may bring: a move that would be finished at the place of unpacking. conda's records have the origins."""
 
 _UNPACK = """\
 #!/bin/sh

@@ -13,8 +13,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import MountError, UnsafeLayer
+from lamella.layers.mounting import conda_records, sources
 from lamella.layers.mounting import link_tree as tree
-from lamella.layers.mounting import sources
 from lamella.layers.mounting.overlay import MAX_LOWERS
 from lamella.layers.mounting.relocate import CannotRelocate, check_path, lists, relocate
 from lamella.layers.store import derived
@@ -39,12 +39,13 @@ def folders(store: Store, environment: PublishedEnvironment) -> dict[Digest, str
 
 def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str, *, writable: bool = False) -> list[str]:
     """The environment's folders, so that it works at `prefix`: if that differs from the image prefix, the topmost folder
-    holds the files that name the image prefix, rewritten. With `writable`, it holds the file by which edits show. Raises
-    `MountError` with the name of a file that can't be rewritten, and for an invalid `prefix`.
+    holds the files that name the image prefix, rewritten. It holds conda's records, complete, and with `writable` the file
+    by which edits show. Raises `MountError` with the name of a file that can't be rewritten, and for an invalid `prefix`.
     """
     parts = folders(store, environment)
     more = sources.checked(environment, parts.values()) if writable else {}
-    if prefix == environment.prefix and not more:
+    records = conda_records.recorded(environment, parts)
+    if prefix == environment.prefix and not more and not records:
         return merged(store, environment, parts)
     try:
         check_path(prefix)
@@ -52,12 +53,17 @@ def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str, *, 
         listed = {diff_id: folder for diff_id, folder in parts.items() if moved and lists(folder)}
     except CannotRelocate as error:
         raise MountError(f"cannot relocate the environment to {prefix}: {error}") from error
-    if not listed and not more:
+    if not listed and not more and not records:
         return merged(store, environment, parts)
     # A tree is kept as long as its layers: without any to rewrite, it is the first one's.
-    made_of = tuple(listed) or tuple(parts)[:1]
-    kind = " ".join([f"relocated to {prefix}", *sorted(more)])
-    top = derived.make(store, kind, made_of, lambda target: _rewrite(listed, prefix, target, more))
+    made_of = tuple({**listed, **records}) or tuple(parts)[:1]
+    kind = " ".join([f"relocated to {prefix}", *sorted(more), *(["with records"] if records else [])])
+
+    def build(target: str) -> None:
+        added = {path: (content, 0o644) for path, content in conda_records.complete(records.values()).items()}
+        _rewrite(listed, prefix, target, {**more, **added})
+
+    top = derived.make(store, kind, made_of, build)
     return [*merged(store, environment, parts, limit=MAX_LOWERS - 1), top]
 
 

@@ -46,13 +46,16 @@ def completed(records: Mapping[str, bytes], origins: bytes) -> dict[str, bytes]:
 
 
 def _distribution(path: str, more: Mapping[str, object]) -> str:
-    """Return conda's name of a package in a history: channel/subdir::name-version-build."""
+    """Return conda's name of a package in a history: channel/subdir::name-version-build.
+
+    A record of `noarch` has its subdir in the layer.
+    """
     name = path.rpartition("/")[2].removesuffix(".json")
     channel = str(more.get("channel") or "").rstrip("/")
-    subdir = str(more.get("subdir") or "")
-    if subdir and not channel.endswith(f"/{subdir}"):
+    subdir = str(more.get("subdir") or "noarch")
+    if not channel.endswith(f"/{subdir}"):
         channel = f"{channel}/{subdir}" if channel else subdir
-    return f"{channel}::{name}" if channel else name
+    return f"{channel}::{name}"
 
 
 def _parsed(content: bytes) -> dict[str, object]:
