@@ -37,7 +37,8 @@ e2fsprogs a small file system that runs full
 bindfs a file system that imposes modes
 iproute2 networks with addresses of their own
 zsh activation and completion in another shell
-fish completion in another shell
+fish activation and completion in another shell
+tcsh activation in csh
 man-db reads the manual pages
 endef
 system: export PACKAGES := $(PACKAGES)

@@ -132,7 +132,7 @@ VERBS = {
     "export": Verb(
         "write an ordinary copy for machines without Lamella",
         "node",
-        examples=("lamella export localhost:5000/team/envs:v1 env.tar.gz",),
+        examples=("lamella export localhost:5000/team/envs:v1 env.tar.gz", "lamella export .venv env.tar.zst"),
     ),
     "ls": Verb(
         "list the environments in the store, with their sizes",
