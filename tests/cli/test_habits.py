@@ -93,6 +93,7 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella PULL x", "PULL: unknown verb; did you mean pull?"),
         ("lamella pull", "pull: missing REFERENCE; usage: lamella pull [options] REFERENCE"),
         ("lamella pull --plattform x y", "pull --plattform: unknown option; did you mean --platform?"),
+        ("lamella export env x.tar -j 2", "export -j: unknown option; use --threads N"),
     ],
 )
 def test_a_habit_of_another_tool_is_answered(command: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,7 +170,7 @@ class _Layer:
         return tuple(sorted(self._made.values(), key=lambda entry: entry.path.encode("utf-8", "surrogateescape")))
 
     def _conda_paths(self) -> dict[str, str]:
-        """Paths for a conda record, with conda's types. Byte code is among them: whoever removes a package removes it."""
+        """Paths for a conda record, with conda's types. Byte code is among them, so that it is removed with the package."""
         paths = {path: "hardlink" if entry.target is None else "softlink" for path, entry in self._made.items()}
         compiled = modules(tuple(self._made.values()), self._environment.interpreter, self._image_prefix)
         return paths | {module.path[len(self._image_prefix) :]: "pyc_file" for module in compiled}

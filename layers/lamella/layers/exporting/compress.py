@@ -124,6 +124,7 @@ class _Blocks:
         self._make = make
         self._pieces = _Pieces(size, self._add)
         self._before = b""
+        self._any = False
         self._pool = ThreadPoolExecutor(threads, "lamella-compress") if threads > 1 else None
         self._threads = threads
         self._made: deque[Future[bytes]] = deque()
@@ -134,6 +135,7 @@ class _Blocks:
         self._pieces.write(data)
 
     def _add(self, block: bytes) -> None:
+        self._any = True
         before, self._before = self._before, block[-_WINDOW:]
         self.seen(block)
         if self._pool is None:
@@ -145,8 +147,10 @@ class _Blocks:
             self._file.write(self._made.popleft().result())
 
     def finish(self) -> None:
-        """Compress the rest, and wait for all blocks."""
+        """Compress the rest, and wait for all blocks. Without any byte, write an empty one: no stream at all is invalid."""
         self._pieces.finish()
+        if not self._any:
+            self._add(b"")
         while self._made:
             self._file.write(self._made.popleft().result())
 

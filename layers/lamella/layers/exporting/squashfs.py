@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,8 @@ def write_squashfs(
     command = ["mksquashfs", "-", path, "-noappend", "-all-root", "-no-progress", "-quiet", "-no-xattrs"]
     command += ["-mkfs-time", str(MTIME), "-all-time", str(MTIME), "-processors", str(target.threads or os.cpu_count())]
     command += _compression(target.level)
-    with tempfile.TemporaryFile(dir=work) as output:
+    # Not on a disk: one that is full would lose the reason.
+    with os.fdopen(os.memfd_create("mksquashfs"), "w+b") as output:
         if "\n-tar\t" in _help():
             _stream([*command, "-tar", "-root-mode", "0755"], target, members, done, output.fileno())
             return
