@@ -174,7 +174,7 @@ def test_run_prints_its_document_as_the_last_line_of_stderr(folder: Path, docume
 
 @pytest.mark.parametrize("verb", ["run", "mount", "export"])
 def test_a_dry_run_has_a_plan_and_fields_of_its_own_verb(verb: str, documents: dict[str, Any]) -> None:
-    (document,) = (value for line, value in documents.items() if line.startswith(verb) and "--dry-run" in line)
+    (document,) = (value for line, value in documents.items() if line.startswith(f"{verb} oci") and "--dry-run" in line)
     assert document["dry_run"] is True
     assert document["plan"]["downloaded"] == {"layers": 0, "bytes": 0}
     assert {layer["name"] for layer in document["plan"]["missing"]} >= {"alpha", "beta"}

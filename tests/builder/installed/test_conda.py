@@ -75,7 +75,9 @@ def test_each_record_is_a_package_with_its_files_and_its_record(environment: Pat
     scanned = scan(str(environment))
     conda = {(each.name, each.version, each.build) for each in scanned.packages if each.origin == "conda"}
     assert conda == {("python", VERSION, "0"), ("pure", "1.0", "0"), ("native", "1.0", "0"), ("meta", "1.0", "0")}
-    assert not [each for each in scanned.packages if each.origin in {"pypi", "python", "unowned"}]
+    others = {(each.origin, each.name) for each in scanned.packages if each.origin in {"pypi", "python", "unowned"}}
+    assert others == {("unowned", "conda-meta")}
+    assert paths(package(scanned, "conda-meta")) == {".lamella/conda.json"}
     assert paths(package(scanned, "meta")) == {"conda-meta/meta-1.0-0.json"}
     assert paths(package(scanned, "native")) == {
         "conda-meta/native-1.0-0.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from contextlib import suppress
@@ -76,7 +77,10 @@ def _wait(process: subprocess.Popen[bytes], output: int) -> None:
         process.wait()
         raise
     if code:
-        lines = os.pread(output, 1 << 16, 0).decode("utf-8", "replace").strip().splitlines()
+        text = os.pread(output, 1 << 16, 0).decode("utf-8", "replace")
+        if os.strerror(errno.ENOSPC) in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        lines = text.strip().splitlines()
         # After its own message, it says that it cleans up.
         said = [line for line in lines if "FATAL" in line or "rror" in line or "Could" in line] or lines
         raise ExportError(f"mksquashfs: {said[-1] if said else f'exit code {code}'}")
