@@ -23,9 +23,12 @@ class _Handler(logging.Handler):
         """Write `record`."""
         fields: dict[str, object] = getattr(record, "fields", {})
         if self._as_json:
-            print(document(record.levelname, record.name, record.getMessage(), fields), file=sys.stderr, flush=True)
+            line = document(record.levelname, record.name, record.getMessage(), fields)
         else:
-            print(f"lamella: {escaped(without_user(record.getMessage()))}", file=sys.stderr, flush=True)
+            line = f"lamella: {escaped(without_user(record.getMessage()))}"
+        # One write: print makes two, and another thread's line may come between them.
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def start(*, as_json: bool) -> None:
@@ -48,4 +51,5 @@ def document(level: str, name: str, message: str, fields: dict[str, object] | No
 
 def say(line: str, to: TextIO) -> None:
     """Write a remark as a record, for `LAMELLA_LOG=json`."""
-    print(document("info", "lamella.cli", line), file=to)
+    to.write(f"{document('info', 'lamella.cli', line)}\n")
+    to.flush()

@@ -54,7 +54,9 @@ def tell(line: str) -> None:
 
         say(line, sys.stderr)
     else:
-        print(_fitted(escaped(without_user(line)), sys.stderr), file=sys.stderr, flush=True)
+        # One write: print makes two, and another thread's line may come between them.
+        sys.stderr.write(f"{_fitted(escaped(without_user(line)), sys.stderr)}\n")
+        sys.stderr.flush()
 
 
 def without_user(text: str) -> str:
