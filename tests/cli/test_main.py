@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -406,19 +407,14 @@ def test_names_outside_ascii_are_read_and_shown_in_the_c_locale(locale: dict[str
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int, code: int, tmp_path: Path) -> None:
-    # The layout's documents are FIFOs, so that the command is blocked in a read when the signal arrives.
-    layout = tmp_path / "layout"
-    layout.mkdir()
-    os.mkfifo(layout / "oci-layout")
-    os.mkfifo(layout / "index.json")
-    command = [sys.executable, "-m", "lamella.cli", "inspect", f"oci:{layout}:tag"]
-    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        # Opening the writing end waits for the reader, so that the command is at work.
-        descriptor = os.open(layout / "oci-layout", os.O_WRONLY)
-        process.send_signal(number)
-        # A signal just before the read is handled only after it: end the read.
-        os.close(descriptor)
-        output, errors = process.communicate(timeout=30)
+def test_a_signal_unwinds_the_command_and_gives_the_shells_exit_code(number: int, code: int) -> None:
+    # A registry that accepts connections and never answers: the command waits for it when the signal arrives.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        command = [sys.executable, "-m", "lamella.cli", "inspect", f"127.0.0.1:{silent.getsockname()[1]}/team/envs:v1"]
+        with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            connection, _ = silent.accept()
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=60)
+            connection.close()
     assert (process.returncode, output) == (code, "")
     assert errors == ("lamella: interrupted; no partial result left behind\n" if number == signal.SIGINT else "")

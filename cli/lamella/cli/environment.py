@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from lamella.builder import Environment
     from lamella.layers import Progress, Severity
 
-SETTINGS = (LOCAL, INCLUDE, IGNORE, FAIL_ON, CACHE, RECORDED_PLATFORM)
+SETTINGS = (LOCAL, INCLUDE, IGNORE, CACHE, RECORDED_PLATFORM)
+"""Settings of each verb that scans."""
+CHECKED = (*SETTINGS, FAIL_ON)
+"""Settings of each verb whose exit code depends on the findings."""
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         help="build local projects as wheels and ship those instead of the files on disk",
     )
     parser.add_argument("--allow-large", action="store_true", help="allow more than 100 MiB of local code")
+    parser.add_argument("--no-system-libraries", action="store_true", help="leave out shared libraries of this system")
+
+
+def add_strict_to(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that makes the exit code depend on a package's findings."""
     parser.add_argument(
         "--strict",
         metavar="NAME",
@@ -43,7 +51,6 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="exit with code 1 if this package is missing or has a warning or error; repeatable",
     )
-    parser.add_argument("--no-system-libraries", action="store_true", help="leave out shared libraries of this system")
 
 
 def add_no_local_to(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
@@ -174,7 +174,9 @@ TRUST = (*REGISTRY, REQUIRE_SIGNATURE, REQUIRE_IDENTITY)
 EVERY = (
     STORE,
     INSECURE,
-    PLATFORM,
+    replace(
+        PLATFORM, help="platform to select, such as linux/arm64 (default: this machine's); for scan and push, to record"
+    ),
     IMAGE_PREFIX,
     BASE,
     COMPRESSION,

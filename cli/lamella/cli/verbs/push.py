@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lamella.builder import ImageSettings, Pushed
 
-SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.SETTINGS, *TRUST)
+SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.CHECKED, *TRUST)
 DOCKER_LAYERS = 125
 """Most layers that Docker's engine accepts; containerd's clients accept about as many."""
 ERRORS = 5
@@ -44,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "reference", metavar="REFERENCE", help="registry/repository:tag, or oci:FOLDER:tag for an OCI layout folder"
     )
     environment.add_to(parser)
+    environment.add_strict_to(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would be built and uploaded; change nothing")
     parser.add_argument(
         "--check",

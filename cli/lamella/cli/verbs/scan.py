@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Contents = Mapping[str, tuple[ShippedFile, ...]]
 
-SETTINGS = (IMAGE_PREFIX, *environment.SETTINGS)
+SETTINGS = (IMAGE_PREFIX, *environment.CHECKED)
 LARGEST = 20
 """Packages shown without --all: the rest is most of the lines and little of the size."""
 
@@ -28,6 +28,7 @@ LARGEST = 20
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     environment.add_to(parser)
+    environment.add_strict_to(parser)
     parser.add_argument(
         "--all",
         action="store_true",
