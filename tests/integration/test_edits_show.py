@@ -11,7 +11,7 @@ import pytest
 from lamella.builder.scanning.scan import scan
 from lamella.layers.mounting.sources import NAME
 from support.installed import install, venv, wheel
-from support.scanned import SITE, reasons
+from support.scanned import SITE, findings, reasons
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow]
 
 
+POINTS = "[console_scripts]\ntool = tool:main\n"
+
+
 @pytest.fixture
 def reference(tmp_path: Path, lamella: Lamella) -> str:
     """An environment with a module that says `one`."""
-    prefix = install(venv(tmp_path / "env"), wheel(tmp_path, "tool", files={"tool.py": "VALUE = 'one'\n"}))
+    prefix = install(
+        venv(tmp_path / "env"), wheel(tmp_path, "tool", files={"tool.py": "VALUE = 'one'\n"}, entry_points=POINTS)
+    )
     done = lamella("push", "--quiet", f"oci:{tmp_path}/layout:v1", prefix)
     assert done.returncode == 0, done.stderr
     return f"oci:{tmp_path}/layout:v1"
@@ -103,4 +108,8 @@ def test_an_edited_export_is_pushed_as_any_environment(tmp_path: Path, lamella: 
     assert lamella("export", again, other).returncode == 0
     assert value(other) == "two"
     ours = {path for path, reason in reasons(scan(str(made))).items() if reason.startswith("made by Lamella")}
-    assert ours == {".lamella", f"{SITE}/{NAME}"}
+    added = {f"bin/{name}" for name in ("activate", "activate.csh", "activate.fish", "conda-unpack", "lamella-unpack")}
+    assert ours == {".lamella", f"{SITE}/{NAME}", *added}
+    # The script names its new place, which is not a change.
+    (patched,) = findings(scan(str(made)), "patched")
+    assert patched.message.startswith(f"{SITE}/tool.py: changed since tool 1.0")

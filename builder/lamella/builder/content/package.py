@@ -30,6 +30,8 @@ RPATH = "$ORIGIN/../lib:$ORIGIN/../lib/system"
 """Run path of the interpreter's executable: its own libraries, then those shipped from the system."""
 
 _SMALL = 256 << 10
+VENV_HEADERS = "include/site/"
+"""Folder of headers in a venv."""
 _VENV_HEADERS = re.compile(r"include/site/(python3\.\d+t?)/")
 
 

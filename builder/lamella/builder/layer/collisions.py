@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.builder.content.package import canonical_place
+from lamella.builder.content.package import VENV_HEADERS, canonical_place
 from lamella.builder.errors import CannotBuild
 from lamella.layers.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lamella.builder.environment import File, Package
 
@@ -47,22 +47,22 @@ def collisions(packages: Iterable[Package]) -> list[Collision]:
     packages = tuple(packages)
     if _disjoint(packages):
         return []
-    owners: dict[str, tuple[str, File]] = {}
-    folders: dict[str, tuple[str, str]] = {}
-    found: list[Collision] = []
-    for package in packages:
-        name = f"{package.name} {package.version}".rstrip()
-        for file in package.files:
-            path, target = canonical_place(file)
-            owner = owners.setdefault(path, (name, file))
-            if owner[1] is not file and (owner[1].digest, owner[1].target) != (file.digest, target):
-                found.append(Collision(path, owner[0], name))
-            folder = path.rpartition("/")[0]
-            while folder and folder not in folders:
-                folders[folder] = (name, path)
-                folder = folder.rpartition("/")[0]
+    shipped = [(package, _paths(package)) for package in packages]
+    owners: dict[str, Package] = {}
+    folders: dict[str, Package] = {}
+    for package, paths in shipped:
+        owners.update(dict.fromkeys(paths, package))
+        for folder in {path.rpartition("/")[0] for path in paths}:
+            above = folder
+            while above and above not in folders:
+                folders[above] = package
+                above = above.rpartition("/")[0]
+    # An environment has 66,000 paths: look for those that are there twice only if there are fewer names than files.
+    twice = len(owners) < sum(len(paths) for _, paths in shipped)
+    found = list(_differing(shipped)) if twice else []
     found += [
-        Collision(path, owners[path][0], other, below) for path, (other, below) in folders.items() if path in owners
+        Collision(path, _name(owners[path]), _name(folders[path]), _first_below(path, folders[path]))
+        for path in owners.keys() & folders.keys()
     ]
     return sorted(found, key=lambda each: (each.path, each.below))
 
@@ -76,6 +76,28 @@ def _disjoint(packages: Sequence[Package]) -> bool:
     while above := {folder.rpartition("/")[0] for folder in above} - folders:
         folders |= above
     return len(places) == len(paths) and places.isdisjoint(folders)
+
+
+def _paths(package: Package) -> list[str]:
+    """Paths at which the files of `package` ship."""
+    return [canonical_place(file)[0] if file.path.startswith(VENV_HEADERS) else file.path for file in package.files]
+
+
+def _differing(shipped: Iterable[tuple[Package, Sequence[str]]]) -> Iterator[Collision]:
+    seen: dict[str, tuple[Package, File]] = {}
+    for package, paths in shipped:
+        for path, file in zip(paths, package.files, strict=True):
+            owner, other = seen.setdefault(path, (package, file))
+            if (other.digest, canonical_place(other)[1]) != (file.digest, canonical_place(file)[1]):
+                yield Collision(path, _name(owner), _name(package))
+
+
+def _first_below(folder: str, package: Package) -> str:
+    return min(path for path in _paths(package) if path.startswith(f"{folder}/"))
+
+
+def _name(package: Package) -> str:
+    return f"{package.name} {package.version}".rstrip()
 
 
 def check_collisions(packages: Iterable[Package]) -> None:

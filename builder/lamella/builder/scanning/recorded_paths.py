@@ -1,4 +1,8 @@
-"""Find recorded files by their real paths: a record can name a file through a link, such as `lib64/…`."""
+"""Adapt the records of installers to the disk.
+
+A record can name a file through a link, such as `lib64/…`. An export that was moved has files that name its new
+place, whose recorded hashes no longer apply.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lamella.builder.files.small_file import plain_text, read_json
 from lamella.builder.prefix.places import in_environment
+from lamella.layers.mounting import relocate
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -37,3 +43,22 @@ def by_real_path(
             kept[there] = kept.get(there) or (each.files or {})[path]
         result.append(replace(each, files=kept) if moved else each)
     return result
+
+
+def unless_moved(found: list[Distribution], prefix: str) -> list[Distribution]:
+    """Return `found` without the recorded hashes of files that an export at `prefix` rewrote when it was moved."""
+    lists = os.path.join(prefix, relocate.LISTS)
+    if not os.path.isfile(os.path.join(prefix, relocate.PREFIX_FILE)):
+        return found
+    moved: set[str] = set()
+    for name in os.listdir(lists) if os.path.isdir(lists) else ():
+        try:
+            moved |= {plain_text(each["path"]) for each in read_json(os.path.join(lists, name))["files"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged: its files are reported as patched
+    return [
+        each
+        if moved.isdisjoint(each.files or ())
+        else replace(each, files={path: "" if path in moved else digest for path, digest in (each.files or {}).items()})
+        for each in found
+    ]
