@@ -184,6 +184,37 @@ def test_missing_command_is_named(node: Node) -> None:
     assert raised.value.exit_code == 127
 
 
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (["python", "one.py"], "the environment has it: run python -m one"),
+        (["python3", "-u", "/home/ada/jobs/other.py"], "push it with the environment, then run python -m other"),
+        (["two.py"], "the environment has it: run python -m two"),
+    ],
+)
+def test_script_that_only_the_laptop_has_is_named_with_its_module(node: Node, command: list[str], advice: str) -> None:
+    with pytest.raises(CannotRun, match=f"{command[-1]}: no such file on this machine.* {advice}$"):
+        node.run(node.publish(), *command)
+
+
+def test_script_of_this_machine_that_differs_from_the_environment_s_is_reported(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reference = node.publish({"bin/python*": "#!/bin/sh\nexit 3\n"}, {"lib/python3.12/site-packages/one.py": "1"})
+    here = node.folder / "project"
+    here.mkdir()
+    here.chmod(0o755)
+    (here / "one.py").write_text("changed")
+    monkeypatch.chdir(here)
+
+    # In the child that becomes the command.
+    assert node.run(reference, "python", "one.py", notify=lambda note: print(note, flush=True)) == 3
+
+    assert capfd.readouterr().out == (
+        "one.py: runs this machine's file, which differs from the environment's; run that with python -m one\n"
+    )
+
+
 @pytest.mark.parametrize(("command", "code"), [("/opt/env/bin/notes", 126), ("broken", 127)])
 def test_command_that_cannot_be_executed_is_named(node: Node, command: str, code: int) -> None:
     with pytest.raises(CannotRun, match=r"/opt/env/bin/\w+: cannot execute") as raised:

@@ -260,6 +260,8 @@ def test_no_byte_of_any_secret_is_pushed(layout: Path) -> None:
     [
         ["scan", "--all", "--left-out"],
         ["scan", "--json"],
+        ["scan", "--files=", "--json"],
+        ["explain", "--json", "."],
         ["scan", "--fail-on", "warning"],
         ["scan", "--strict", "asks", "--strict", "torn"],
         ["push", "--dry-run", "oci:nowhere:v1"],
@@ -274,7 +276,8 @@ def test_no_byte_of_any_secret_is_printed(places: Places, arguments: list[str], 
 
 
 def test_no_byte_of_any_secret_is_in_what_inspect_and_diff_say(places: Places, layout: Path) -> None:
-    for arguments in (["inspect"], ["inspect", "--json"], ["diff", places.environment]):
+    files = (["inspect", "--files=", "--json"], ["diff", "--files=", places.environment])
+    for arguments in (["inspect"], ["inspect", "--json"], ["diff", places.environment], *files):
         done = lamella(places, *arguments, f"oci:{layout}:v1")
         assert done.stdout
         assert found_in(done.stdout + done.stderr) == set()
