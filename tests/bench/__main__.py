@@ -131,7 +131,8 @@ def measure(prefix: Path, folder: Path, registry: str, *, with_engine: bool) -> 
 def writing(prefix: Path, folder: Path, push: Took) -> Iterator[Line]:
     """The first push beside writing the same to one archive, with the byte code that is there and without."""
     note("tar | zstd -3 -T2, and reading once")
-    plain = plus(times(1.5, others.tar_create(prefix, folder)), others.read(prefix))
+    listing = others.files_of(prefix, folder / "files")
+    plain = plus(times(1.5, others.tar_create(listing, folder / "env.tar.zst")), others.read(listing))
     name = "1.5 tar | zstd -3 -T2, and reading"
     for line in (beside, processors):
         yield line("push, everything new", push, name, plain, budget=1)
@@ -139,7 +140,9 @@ def writing(prefix: Path, folder: Path, push: Took) -> Iterator[Line]:
     bare = others.without_byte_code(prefix, folder / "bare")
     settings = {"LAMELLA_CACHE": str(folder / "bare-cache")}
     compiling = lamella("push", f"oci:{folder}/bare-layout:v1", bare, settings=settings)
-    plain = plus(times(1.5, others.tar_create(bare, folder)), others.read(bare), others.compile_all(bare, folder))
+    listing = others.files_of(bare, folder / "bare-files")
+    archive, read = others.tar_create(listing, folder / "bare.tar.zst"), others.read(listing)
+    plain = plus(times(1.5, archive), read, others.compile_all(bare, listing, folder))
     for line in (beside, processors):
         yield line("push, byte code to compile", compiling, f"{name}, and compileall -j2", plain, budget=1)
     if (prefix / "conda-meta").is_dir():
@@ -194,6 +197,7 @@ def running(reference: str, folder: Path, settings: Mapping[str, str]) -> Iterat
         bare = least(lambda: run([python, "-c", "pass"]))
         inside = least(lambda: lamella("run", reference, "--", "python", "-c", "pass", settings=settings))
         yield absolute("lamella run adds", (inside.seconds - bare.seconds) * 1000, 80, "ms")
+        yield absolute("lamella run adds: processors", (inside.cpu - bare.cpu) * 1000, 80, "ms")
         plain = folder / "measured"
         site = next(target.glob("lib/python3*/site-packages"))
         modules = [name for name in IMPORTED if (site / name.partition(".")[0]).exists()]

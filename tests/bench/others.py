@@ -17,15 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def tar_create(prefix: Path, folder: Path) -> Took:
+def files_of(prefix: Path, listing: Path) -> Path:
+    """Write a list of all that a push of the environment ships: the prefix, and the files of its base interpreter."""
+    from lamella.builder import scan
+
+    outside = set()
+    for package in scan(str(prefix)).packages:
+        for file in package.files:
+            if not file.source.startswith(f"{prefix}/"):
+                path = Path(file.source)
+                outside |= {path, *path.parent.glob(f"__pycache__/{path.stem}.*.pyc")}
+    listing.write_text("".join(f"{path}\0" for path in sorted({prefix, *outside})))
+    return listing
+
+
+def tar_create(listing: Path, archive: Path) -> Took:
     """GNU tar piped into `zstd -3 -T2`."""
-    pipe = 'tar --create --directory="$0" . | zstd --quiet --force -3 -T2 -o "$1"'
-    return run(["sh", "-c", pipe, prefix, folder / "env.tar.zst"])
+    pipe = 'tar --create --absolute-names --null --files-from="$0" | zstd --quiet --force -3 -T2 -o "$1"'
+    return run(["sh", "-c", pipe, listing, archive])
 
 
-def read(prefix: Path) -> Took:
+def read(listing: Path) -> Took:
     """Every file once, by `cat`."""
-    return run(["sh", "-c", 'find "$0" -type f -print0 | xargs -0 cat >/dev/null', prefix])
+    return run(["sh", "-c", 'find -files0-from "$0" -type f -print0 | xargs -0 cat >/dev/null', listing])
 
 
 def without_byte_code(prefix: Path, copy: Path) -> Path:
@@ -36,11 +50,14 @@ def without_byte_code(prefix: Path, copy: Path) -> Path:
     return copy
 
 
-def compile_all(prefix: Path, folder: Path) -> Took:
-    """`compileall -j2` of a copy of the environment, by its own interpreter. A source that does not compile is skipped."""
-    run(["cp", "-a", prefix, folder / "compiled"])
-    command = '"$0" -m compileall -q -j2 "$1" >/dev/null 2>&1 || true'
-    return run(["sh", "-c", command, prefix / "bin/python", folder / "compiled/lib"])
+def compile_all(prefix: Path, listing: Path, folder: Path) -> Took:
+    """`compileall -j2` of copies of the same files, by the environment's interpreter. Sources may fail to compile."""
+    copies = folder / "compiled"
+    copies.mkdir()
+    copy = 'tar --create --absolute-names --null --files-from="$0" | tar --extract --directory="$1"'
+    run(["sh", "-c", copy, listing, copies])
+    command = '"$0" -m compileall -f -q -j2 "$1" >/dev/null 2>&1 || true'
+    return run(["sh", "-c", command, prefix / "bin/python", copies])
 
 
 def conda_pack(prefix: Path, target: Path) -> Took:
@@ -59,7 +76,7 @@ def conda_pack(prefix: Path, target: Path) -> Took:
 
 
 def tar_extract(folder: Path) -> Took:
-    """That archive into a new folder."""
+    """The archive `env.tar.zst` into a new folder."""
     (folder / "extracted").mkdir()
     return run(["tar", "--extract", "--zstd", f"--file={folder}/env.tar.zst", f"--directory={folder}/extracted"])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
 from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import plain_text, read_small, read_text
@@ -33,6 +32,8 @@ def eggs(source: str, site: str) -> list[Distribution]:
 
 def egg(source: str, path: str) -> Distribution | None:
     """The egg `source`, which belongs at `path`; None if it has no metadata."""
+    import zipfile  # rarely needed, and slow to import
+
     try:
         if os.path.isdir(source):
             return _distribution(path, dict.fromkeys(_files(source, path), ""), _of_folder(source))
@@ -77,6 +78,8 @@ def _of_folder(source: str) -> tuple[bytes, str, str]:
 def _of_zip(source: str) -> tuple[bytes, str, str]:
     if os.path.getsize(source) > _LARGEST:
         raise ValueError("too large")
+    import zipfile
+
     with zipfile.ZipFile(io.BytesIO(read_small(source))) as archive:
 
         def content(name: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import zipfile
 
 
 def import_path(base: str) -> list[str]:
@@ -32,4 +31,8 @@ def is_archive(path: str) -> bool:
     """Whether Python imports from `path` as from a zip file, or an egg, which has its metadata in it."""
     if os.path.isdir(path):
         return path.endswith(".egg") and os.path.isfile(os.path.join(path, "EGG-INFO", "PKG-INFO"))
-    return os.path.isfile(path) and zipfile.is_zipfile(path)
+    if not os.path.isfile(path):
+        return False
+    import zipfile  # rarely needed, and slow to import
+
+    return zipfile.is_zipfile(path)
