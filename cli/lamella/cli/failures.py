@@ -14,7 +14,8 @@ import sys
 from dataclasses import dataclass
 
 from lamella.cli.errors import UsageError
-from lamella.cli.output import VERSION, without_user, writes_records
+from lamella.cli.output import VERSION, writes_records
+from lamella.cli.redaction import without_user
 
 EXIT_CODES = {
     "failed": 1,

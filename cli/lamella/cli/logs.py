@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TextIO
 
-from lamella.cli.output import without_user
+from lamella.cli.redaction import without_user
 from lamella.layers.text import escaped
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lamella.cli.redaction import without_user
 from lamella.cli.tables import Column, aligned, cells, lines, terminal_columns, wrapped
 from lamella.layers.text import escaped
 
@@ -25,7 +25,6 @@ LOG = "LAMELLA_LOG"
 _SHORT = 20
 """Characters that fit any terminal."""
 # A path made of a URL has one slash.
-_USER = re.compile(r"\b([a-z]+:/{1,2})[^/@\s]+@", re.IGNORECASE)
 _COMMAND = "lamella "
 VERSION = 1
 """Of the documents of --json: rises when a field changes its meaning or goes. docs/reference/schemas describe them."""
@@ -57,11 +56,6 @@ def tell(line: str) -> None:
         # One write: print makes two, and another thread's line may come between them.
         sys.stderr.write(f"{_fitted(escaped(without_user(line)), sys.stderr)}\n")
         sys.stderr.flush()
-
-
-def without_user(text: str) -> str:
-    """Return `text` without user and password of its URLs. No message should hold them; this is the last gate."""
-    return _USER.sub(r"\1***@", text) if "@" in text else text
 
 
 def writes_records() -> bool:
