@@ -8,7 +8,6 @@ that an installer compiled is used: loaded and written again, it has the same by
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import queue
@@ -177,6 +176,8 @@ class _Worker:
         self._stdin = cast("IO[bytes]", self._process.stdin)
         self._stdout = cast("IO[bytes]", self._process.stdout)
         self._stderr = cast("IO[bytes]", self._process.stderr)
+        import fcntl  # a scan on Windows imports this module
+
         with contextlib.suppress(OSError, AttributeError):  # more than this user may have; not Linux
             fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE)
         if self._stdout.read(1) != b"K":
