@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder.errors import EnvironmentChanged
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.packing.pack import pack
 from lamella.builder.scanning.options import ScanOptions
+from lamella.builder.scanning.scan import scan
 from lamella.layers.errors import ExportError
 from lamella.layers.exporting.target import ExportOptions
 from support.engines import need, need_root
@@ -219,6 +221,19 @@ def test_a_prefix_that_may_not_be_written_is_packed(made: Path, cache: str, tmp_
     packed(copy, tmp_path / "env.tar", cache)
 
     assert "bin/greet" in names(tmp_path / "env.tar")
+
+
+@pytest.mark.parametrize("size", [1_000, 200_000])
+def test_a_file_that_changes_after_the_scan_is_an_error(made: Path, cache: str, tmp_path: Path, size: int) -> None:
+    copy = shutil.copytree(made, tmp_path / "copy", symlinks=True)
+    (copy / SITE / "greet/grows.bin").write_bytes(b"a" * size)
+    scanned = scan(str(copy), ScanOptions(cache=cache, system_libraries=False))
+    (copy / SITE / "greet/grows.bin").write_bytes(b"b" * size)
+
+    with pytest.raises(EnvironmentChanged, match=r"grows\.bin: changed"):
+        pack(scanned, str(tmp_path / "env.tar"), cache=LayerCache(f"{cache}/layers"))
+
+    assert not (tmp_path / "env.tar").exists()
 
 
 def test_a_zip_keeps_modes_and_links(made: Path, cache: str, tmp_path: Path) -> None:
