@@ -86,7 +86,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Compression": "lamella.builder.content.pack",
+    "Compression": "lamella.builder.content.blob",
     "Environment": "lamella.builder.environment",
     "File": "lamella.builder.environment",
     "Interpreter": "lamella.builder.environment",
