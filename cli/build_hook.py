@@ -20,7 +20,7 @@ class ShareHook(BuildHookInterface[Any]):
         if version == "editable":
             return
         sys.path[:0] = [str(ROOT / part) for part in ("layers", "builder", "cli")]
-        from lamella.cli.share import files
+        from lamella.cli.manual_pages import files
 
         self._folder = TemporaryDirectory()
         for number, (path, text) in enumerate(files(self.metadata.version).items()):

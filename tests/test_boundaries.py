@@ -29,7 +29,7 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"errors", "homes", "logs", "permissions", "text"}, {"progress_bars"}, {"progress", "trust", "policy"}, {"oci", "folders"}, {"tar", "registry", "layout"},
+        {"errors", "homes", "logs", "permissions", "regular_file", "text"}, {"progress_bars"}, {"progress", "trust", "policy"}, {"oci", "folders"}, {"tar", "registry", "layout"},
         {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
     ),
     "builder": (

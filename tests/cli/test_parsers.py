@@ -7,8 +7,8 @@ import argparse
 import pytest
 
 from lamella.cli.errors import UsageError
-from lamella.cli.meant import similar, suggestion
 from lamella.cli.parsers import Parser
+from lamella.cli.suggestions import similar, suggestion
 
 
 def parser() -> Parser:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.scanning.scan import scan
-from lamella.layers.mounting.sources import NAME
+from lamella.layers.mounting.source_checks import NAME
 from support.installed import install, venv, wheel
 from support.scanned import SITE, findings, reasons
 

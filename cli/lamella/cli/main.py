@@ -115,7 +115,7 @@ def _without_verb(argv: list[str]) -> int:
 
 def _unknown_verb(word: str) -> str:
     from lamella.cli.habits import verb_hint
-    from lamella.cli.meant import similar
+    from lamella.cli.suggestions import similar
 
     if hint := verb_hint(word):
         return f"{word}: unknown verb; {hint}"

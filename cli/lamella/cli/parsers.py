@@ -9,7 +9,7 @@ import argparse
 from typing import TYPE_CHECKING, NoReturn
 
 from lamella.cli.errors import UsageError
-from lamella.cli.meant import similar, suggestion
+from lamella.cli.suggestions import similar, suggestion
 from lamella.cli.tables import terminal_columns
 from lamella.cli.verbs import GROUPS, VERBS, module
 

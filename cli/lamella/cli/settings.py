@@ -247,8 +247,8 @@ def check_variables(*, quiet: bool) -> None:
     known = {*OTHERS, *(setting.variable for setting in EVERY)}
     for name in sorted(set(named) - known):
         if not _OF_KUBERNETES.fullmatch(name):
-            from lamella.cli.meant import similar
             from lamella.cli.output import remark
+            from lamella.cli.suggestions import similar
 
             # Without the prefix, which every name shares.
             meant = similar(name.removeprefix("LAMELLA_"), [each.removeprefix("LAMELLA_") for each in known])

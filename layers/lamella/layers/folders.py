@@ -6,16 +6,15 @@ store holds code that runs, and a cache holds code that ships.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
-import stat
 import sys
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from lamella.layers import homes
 from lamella.layers.errors import LayersError
 from lamella.layers.policy import machine_policy
+from lamella.layers.regular_file import open_regular
 from lamella.layers.text import escaped, size
 
 _MAX_BYTES = 4 << 20
@@ -39,15 +38,6 @@ def named_folder(setting: Setting) -> str | None:
         return _folder(path, setting, table[setting])
     policy = machine_policy()
     return _folder(policy.path, setting, policy.settings[setting]) if setting in policy.settings else None
-
-
-def open_regular(path: str) -> BinaryIO:
-    """Open a regular file to read. Others can put a FIFO in its place, for whose writer `open` would wait."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return os.fdopen(descriptor, "rb")
 
 
 def _folder(path: str, setting: str, value: object) -> str | None:

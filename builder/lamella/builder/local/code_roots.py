@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.errors import CannotBuild
 from lamella.builder.files.small_file import plain_text, read_toml
 from lamella.builder.installed.distributions import normalised
-from lamella.builder.local.beside import beside_installed
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.import_path import import_path, is_archive, is_target
 from lamella.builder.local.project_files import PROJECT, is_beside, is_repository, never, too_broad, top_of
+from lamella.builder.local.unshipped_files import beside_installed
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:

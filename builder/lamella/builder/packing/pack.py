@@ -18,7 +18,7 @@ from lamella.layers.exporting.members import generated
 from lamella.layers.exporting.output import check_free
 from lamella.layers.exporting.target import ExportOptions, target_of
 from lamella.layers.exporting.write import write
-from lamella.layers.mounting import sources
+from lamella.layers.mounting import source_checks
 from lamella.layers.progress import shown
 from lamella.layers.text import counted, size
 
@@ -83,7 +83,7 @@ def pack(
         added = additions.members(at, found.variables, conda=found.is_conda)
         if target.format != "squashfs":
             # Edits show, where files can be written.
-            added.append(generated(f"{environment.interpreter.purelib}/{sources.NAME}", sources.CONTENT))
+            added.append(generated(f"{environment.interpreter.purelib}/{source_checks.NAME}", source_checks.CONTENT))
         if target.parcel:
             packages = ((each.package.name, _version(each)) for each in found.packages)
             added += parcel.members(target.parcel, packages)

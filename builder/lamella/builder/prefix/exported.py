@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from lamella.layers.mounting.sources import NAME as CHECKS_SOURCES
+from lamella.layers.mounting.source_checks import NAME as CHECKS_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

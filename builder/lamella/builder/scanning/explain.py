@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.environment import LeftOut
 from lamella.builder.layer.shipped_files import shipped_files
-from lamella.builder.local.why_not import why_not
+from lamella.builder.local.exclusion_reason import exclusion_reason
 from lamella.builder.prefix.walk import BYTE_CODE
 from lamella.layers.homes import expanded
 from lamella.layers.text import counted
@@ -156,7 +156,7 @@ def _why_left_out(environment: Environment, path: str) -> str:
     here = _absolute(path)
     if not os.path.lexists(here):
         return ""
-    if reason := why_not(here):
+    if reason := exclusion_reason(here):
         return reason
     project = next((each for each in environment.packages if _is_beside(each, here)), None)
     return f"beside the code of the installed project {project.name}; ship it with --include" if project else ""

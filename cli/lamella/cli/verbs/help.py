@@ -6,9 +6,9 @@ from argparse import SUPPRESS
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
-from lamella.cli.meant import suggestion
 from lamella.cli.output import result_json
 from lamella.cli.parsers import top_parser, verb_parser
+from lamella.cli.suggestions import suggestion
 from lamella.cli.verbs import VERBS
 
 if TYPE_CHECKING:

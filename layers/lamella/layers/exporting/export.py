@@ -12,7 +12,7 @@ from lamella.layers.exporting.members import chosen, generated, of_folders, plac
 from lamella.layers.exporting.output import check_free
 from lamella.layers.exporting.target import ExportOptions, target_of
 from lamella.layers.exporting.write import write
-from lamella.layers.mounting import lowerdirs, sources
+from lamella.layers.mounting import lowerdirs, source_checks
 from lamella.layers.mounting.relocate import CannotRelocate, move
 from lamella.layers.progress import Silent
 from lamella.layers.running import activation
@@ -97,7 +97,7 @@ def export(
         folders = _folders(store, shipped, named)
         # Images and links are not meant to be written.
         writable = target.format != "squashfs" and not options.link
-        added = sources.checked(environment, folders) if writable else {}
+        added = source_checks.checked(environment, folders) if writable else {}
         members = listed(folders, named, options, [generated(path, *made) for path, made in added.items()])
         if target.parcel:
             members += parcel.members(target.parcel, ((each.name, each.version) for each in packages))

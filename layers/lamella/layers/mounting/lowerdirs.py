@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import MountError, UnsafeLayer
-from lamella.layers.mounting import conda_records, sources
+from lamella.layers.mounting import conda_records, source_checks
 from lamella.layers.mounting import link_tree as tree
 from lamella.layers.mounting.overlay import MAX_LOWERS
 from lamella.layers.mounting.relocate import CannotRelocate, check_path, lists, relocate
@@ -43,7 +43,7 @@ def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str, *, 
     by which edits show. Raises `MountError` with the name of a file that can't be rewritten, and for an invalid `prefix`.
     """
     parts = folders(store, environment)
-    more = sources.checked(environment, parts.values()) if writable else {}
+    more = source_checks.checked(environment, parts.values()) if writable else {}
     records = conda_records.recorded(environment, parts)
     if prefix == environment.prefix and not more and not records:
         return merged(store, environment, parts)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.local.beside import beside_installed
-from lamella.builder.local.why_not import why_not
+from lamella.builder.local.exclusion_reason import exclusion_reason
+from lamella.builder.local.unshipped_files import beside_installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,4 +68,4 @@ def test_more_than_a_few_are_counted(root: Path) -> None:
     ],
 )
 def test_a_reason_names_the_folder_that_it_is_about(root: Path, name: str, reason: str) -> None:
-    assert why_not(str(root / name)) == reason.format(root=root)
+    assert exclusion_reason(str(root / name)) == reason.format(root=root)

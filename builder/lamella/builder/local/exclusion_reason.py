@@ -8,7 +8,7 @@ from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.project_files import is_repository, never, too_broad, top_of
 
 
-def why_not(path: str) -> str:
+def exclusion_reason(path: str) -> str:
     """Return the reason for the absolute `path`, or for a folder above it in its project; empty if there is none."""
     folder = os.path.dirname(path)
     top = top_of(folder)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lamella.cli.share import files
+from lamella.cli.manual_pages import files
 from lamella.cli.verbs import VERBS
 
 
