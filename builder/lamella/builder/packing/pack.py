@@ -57,7 +57,6 @@ def pack(
     *,
     scan_options: ScanOptions = ScanOptions(),
     cache: LayerCache | None = None,
-    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Packed:
     """Write an ordinary copy of an environment on this disk to `path`: no push, no store, no copies on the way.
@@ -98,7 +97,7 @@ def pack(
             len(members) + len(found.modules),
             sum(member.size for member in members),
         )
-        if not dry_run:
+        if not options.dry_run:
             threads = target.threads or os.cpu_count() or 1
             with contextlib.closing(compiled(environment, members, found.modules, threads)) as stream:
                 # Byte code is about as large as its source.

@@ -167,6 +167,7 @@ def _options(arguments: argparse.Namespace) -> ExportOptions:
         system_libraries=not arguments.no_system_libraries,
         force=arguments.force,
         parcel_root=arguments.parcel_root,
+        dry_run=arguments.dry_run,
     )
 
 
@@ -187,7 +188,6 @@ def _pack(arguments: argparse.Namespace, source: str, path: str) -> int:
                 cache=arguments.cache or None,
             ),
             cache=LayerCache(arguments.cache) if arguments.cache else None,
-            dry_run=arguments.dry_run,
             progress=progress,
         )
     took = time.monotonic() - began
@@ -219,7 +219,6 @@ def _export(arguments: argparse.Namespace, reference: str, path: str) -> int:
             platform=platform_of(arguments),
             store=store,
             trust=trust_of(arguments),
-            dry_run=arguments.dry_run,
             progress=progress,
         )
     took = time.monotonic() - began

@@ -68,12 +68,11 @@ def export(
     platform: Platform | None = None,
     store: Store | None = None,
     trust: Trust = Trust(),
-    dry_run: bool = False,
     progress: Progress = _SILENT,
 ) -> Exported:
     """Pull the missing layers of `reference` and write an ordinary copy of the environment to `path`, new or empty.
 
-    `path` may be `-`, for standard output. `platform`: by default this machine's. With `dry_run`, nothing is
+    `path` may be `-`, for standard output. `platform`: by default this machine's. In a dry run, nothing is
     downloaded or written, and the number of files is 0, since only a layer knows its own. The next export to the
     same folder removes what a killed one left. Raises `ExportError`, and what `pull` raises; then nothing
     is left at `path`.
@@ -83,12 +82,14 @@ def export(
     store = store or Store()
     target = target_of(path, options)
     check_free(target)
-    leased = pull.leased(reference, store=store, platform=platform, trust=trust, dry_run=dry_run, progress=progress)
+    leased = pull.leased(
+        reference, store=store, platform=platform, trust=trust, dry_run=options.dry_run, progress=progress
+    )
     with leased as pulled:
         environment = pulled.environment
         at = target.prefix or environment.prefix
         packages = tuple(each for each in environment.packages if options.system_libraries or each.origin != _SYSTEM)
-        if dry_run:
+        if options.dry_run:
             total = sum(each.unpacked for each in packages)
             return Exported(pulled.reference, target.path, target.format, at, 0, total, packages, pulled)
         shipped = replace(environment, layers=tuple(each.layer for each in packages))

@@ -78,6 +78,8 @@ class ExportOptions:
     """Replace a file at the path, or an export that is there."""
     parcel_root: str = PARCELS
     """Folder of a cluster's parcels, which the files of a parcel name."""
+    dry_run: bool = False
+    """Write nothing, and report what would be written."""
 
 
 @dataclass(frozen=True, slots=True)
