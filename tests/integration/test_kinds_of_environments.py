@@ -151,7 +151,8 @@ def test_certificates_and_what_a_post_link_script_made_ship(conda: Path, tmp_pat
     assert os.readlink(found["ssl/cert.pem"]) == "cacert.pem"
     with open(found["ssl/cacert.pem"], encoding="utf-8") as file:
         assert file.read() == "-----BEGIN CERTIFICATE-----\n"
-    (unowned,) = [package for package in environment.packages if package.origin == "unowned"]
+    # The package `conda-meta` holds what conda knows of this environment alone.
+    (unowned,) = [each for each in environment.packages if each.origin == "unowned" and each.name != "conda-meta"]
     assert "share/native/cache" in {file.path for file in unowned.files}
     with open(found["share/native/cache"], encoding="utf-8") as file:
         assert file.read() == "/opt/env\n"
@@ -197,13 +198,14 @@ def as_conda_writes_it(prefix: Path) -> None:
 
 
 def contents(prefix: Path) -> dict[str, tuple[tuple[str, int, str, str | None], ...]]:
-    """What each package's layer holds."""
+    """What each package's layer holds, without the one of conda's knowledge of this environment alone."""
     environment = scan(str(prefix))
     return {
         f"{package.origin} {package.name}": tuple(
             (entry.path, entry.mode, entry.digest, entry.target) for entry in entries(environment, package, "/opt/env")
         )
         for package in environment.packages
+        if package.name != "conda-meta"
     }
 
 
