@@ -105,3 +105,15 @@ def test_interpreters_own_prefix_ships_without_a_configuration(tmp_path: Path) -
     (node / "pyvenv.cfg").unlink()
     assert "pyvenv.cfg" not in {path for each in scan(str(node)).packages for path in paths(each)}
     assert base_python() != str(node / "bin/python")
+
+
+@pytest.mark.parametrize("receipt", ["uv-receipt.toml", "pipx_metadata.json"])
+def test_the_record_of_a_tool_installation_never_ships_nor_makes_a_finding(tmp_path: Path, receipt: str) -> None:
+    """It names indexes with their passwords, and folders of this machine."""
+    prefix = venv(tmp_path)
+    (prefix / receipt).write_text('index = "https://me:CANARY@host/simple"\n')
+
+    environment = scan(str(prefix))
+
+    assert receipt not in {path for each in environment.packages for path in paths(each)}
+    assert [finding for finding in environment.findings if receipt in finding.message] == []

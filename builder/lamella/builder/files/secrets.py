@@ -89,10 +89,12 @@ _CONFIGURATION = frozenset(
 )
 # conda: an environment's variables, drop-in settings, and activation scripts, which often set variables.
 _CONDA = re.compile(r"(?:.*/)?(?:conda-meta/state|\.?condarc\.d/[^/]+|etc/conda/(?:(?:de)?activate|env_vars)\.d/[^/]+)")
-# Files that name package indexes: only URLs in them can hold credentials.
+# Files that name package indexes or repositories: only URLs in them can hold credentials.
 _REQUIREMENTS = re.compile(
-    r"(?:requirements|constraints)[\w.-]*\.(?:txt|in)|pyproject\.toml|setup\.cfg|tox\.ini|Pipfile(?:\.lock)?"
-    r"|(?:poetry|uv|pdm|pixi)\.lock|pixi\.toml|environment\.ya?ml|conda-lock\.ya?ml|explicit\.txt"
+    r"(?:.*/)?(?:(?:(?:requirements|constraints)/(?:.*/)?|[\w.-]*(?:requirements|constraints))[\w.-]*\.(?:txt|in|lock)"
+    r"|(?:pyproject|pixi|hatch|uv-receipt|pylock(?:\.[\w-]+)?)\.toml|setup\.cfg|tox\.ini|Pipfile(?:\.lock)?"
+    r"|(?:poetry|uv|pdm|pixi)\.lock|environment[\w.-]*\.ya?ml|(?:[\w.-]+\.)?conda-lock\.ya?ml|explicit\.txt"
+    r"|pipx_metadata\.json|\.gitmodules)"
 )
 
 _USER = rb"://(?!git@)[^/\s'\"<>]+@"
@@ -140,7 +142,7 @@ def secret(path: str, name: str, source: str) -> str | None:
         return FILE
     if name in _CONFIGURATION or name.endswith(".env") or _CONDA.fullmatch(path):
         return CONFIGURATION if _has_credential(_head(source)) else None
-    if _REQUIREMENTS.fullmatch(name):
+    if _REQUIREMENTS.fullmatch(path):
         return CONFIGURATION if _IN_URL.search(_head(source)) else None
     if name.endswith(_KEY_SUFFIXES) or (name.startswith("id_") and not name.endswith(".pub")):
         binary = name.endswith((".p12", ".pfx", ".jks", ".keystore"))

@@ -20,6 +20,9 @@ _ROOT = {
     ".lock": "uv's own file",
     "CACHEDIR.TAG": "uv's file for backup programs",
     ".gitignore": "the venv's file for git",
+    # They name indexes, perhaps with a password, and folders of this machine.
+    "uv-receipt.toml": "uv's record of how the tool was installed",
+    "pipx_metadata.json": "pipx's record of how the tool was installed",
 }
 _ACTIVATION = re.compile(r"bin/([Aa]ctivate(\.\w+|_this\.py)?|deactivate(\.\w+)?|pydoc\.bat)")
 _VIRTUALENV = re.compile(r"lib/python3\.\d+/site-packages/(_virtualenv\.(py|pth)|[^/]+\.virtualenv)")
