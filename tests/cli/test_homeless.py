@@ -62,9 +62,15 @@ def test_a_registry_is_asked_without_credentials(here: Path, capsys: pytest.Capt
     assert os.listdir(here) == []
 
 
-@pytest.mark.root  # the store of any other user is another's for this one
-def test_a_store_needs_a_name(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def as_root() -> None:
+    """A test of root: a store of the user who runs the tests is another's for the user without a home."""
     need_root()
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("as_root")
+def test_a_store_needs_a_name(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reference = publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n"}])
     error = printed(capsys, "pull", reference, code=1)
     assert error == "lamella: no home folder for a store; set HOME, or LAMELLA_STORE to a folder of your own\n"

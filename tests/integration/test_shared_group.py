@@ -26,7 +26,7 @@ from lamella.layers.upkeep.verify import verify
 from support import tars
 from support.engines import need, need_root
 from support.killed_writes import made
-from support.people import in_child
+from support.people import import_everything, in_child
 from support.policies import administer
 from support.published import publish_layers
 
@@ -84,6 +84,7 @@ def as_person(name: str, do: Callable[[], T]) -> T:
     """What `do` gives as this user, with all groups of this user."""
     import pwd
 
+    import_everything()
     found = pwd.getpwnam(name)
 
     def become() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import encodings.ascii  # noqa: F401 # a child without privileges may be unable to load it
 import grp  # noqa: F401 # the same
+import importlib
 import os
 import pickle
+import pkgutil
 import shutil
 import signal
 import sys
@@ -15,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import lamella.builder
+import lamella.layers
 from support.engines import need_root
 from support.processes import forked
 
@@ -51,6 +55,13 @@ def as_user(uid: int, do: Callable[[], T]) -> T:
     """What `do` gives, or raises, in a child that is `uid`, without any privilege; imports must be done by then."""
     need_root()
     return in_child(lambda: become(uid), do)
+
+
+def import_everything() -> None:
+    """Import every module of Lamella, for a child that can't read this folder."""
+    for package in (lamella.layers, lamella.builder):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
 
 
 def in_child(prepare: Callable[[], None], do: Callable[[], T]) -> T:

@@ -42,6 +42,7 @@ ADDED = [
     r"lib/system/.*",
     r"bin/(python|python3|python3\.\d+|pip|pip3|pip3\.\d+)",
     r"lib/python[\d.]+/dist-packages",
+    r"conda-meta/history",
 ]
 """Files in a mount and not on the disk."""
 _REWRITTEN = r"pyvenv\.cfg|conda-meta/.*\.json|.*\.dist-info/RECORD"

@@ -6,6 +6,7 @@ and who owns a link that leads there can change the link.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -130,8 +131,11 @@ def make_folders(path: str) -> None:
     make_folders(above)
     if is_shared_folder(above):
         make_part(path)
-    else:
+        return
+    try:
         os.makedirs(path, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
 
 
 def _members(group: str) -> Members | None:
