@@ -86,6 +86,7 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella --prefix=. --output=out.zip", "--prefix: unknown option; use lamella export . out.zip\n"),
         ("lamella -p absent -o a.tgz", "-p: unknown option; use lamella export PREFIX a.tgz\n"),
         ("lamella -n name -o a.tgz", "-n: unknown option; use lamella export PREFIX a.tgz; conda env list"),
+        ("lamella check", "check: unknown verb; use lamella verify, or lamella verify REFERENCE"),
         ("lamella conda-unpack", "conda-unpack: unknown verb; exports need no fixing"),
         # in the wrong order, misspelled, half
         ("lamella", "usage: lamella [options] VERB"),

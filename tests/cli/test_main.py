@@ -107,6 +107,7 @@ def test_a_missing_verb_is_a_usage_error_that_shows_the_verbs() -> None:
         (("inspect", "x", "--no-such-flag"), "inspect --no-such-flag: unknown option; see lamella inspect --help"),
         (("push", "x", "--dryrun"), "push --dryrun: unknown option; did you mean --dry-run?"),
         (("push", "x", "--dry"), "push --dry: unknown option; did you mean --dry-run?"),
+        (("push", "x", "--forse"), "push --forse: unknown option; see lamella push --help"),
         (
             ("pull", "x", "--base", "y"),
             "pull --base: unknown option; it is an option of push; see lamella pull --help",

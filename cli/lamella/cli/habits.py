@@ -50,6 +50,7 @@ _VERBS = {
     "use lamella push --sign KEY REFERENCE": "sign",
     "use lamella inspect --sbom REFERENCE": "sbom",
     "use lamella explain PATH": "which whereis owns provides",
+    "use lamella verify, or lamella verify REFERENCE": "check validate doctor fsck",
     "use lamella --version": "version",
 }
 VERBS = {word: hint for hint, words in _VERBS.items() for word in words.split()}

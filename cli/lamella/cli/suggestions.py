@@ -19,9 +19,11 @@ def similar(word: str, names: Iterable[str]) -> str:
     """Return the name that `word` was probably meant to be; empty if no name is similar."""
     from difflib import get_close_matches
 
-    candidates = {name.lower(): name for name in names}
-    close = get_close_matches(word.lower(), candidates, n=1)
-    if not close and len(word) > 3:
+    # Without the dashes, which are in every option and make all of them similar.
+    candidates = {name.lower().lstrip("-"): name for name in names}
+    wanted = word.lower().lstrip("-")
+    close = get_close_matches(wanted, candidates, n=1)
+    if not close and len(wanted) > 1:
         # An abbreviation, or a part: --dry for --dry-run.
-        close = [name for name in candidates if name.startswith(word.lower())][:1]
+        close = [name for name in candidates if name.startswith(wanted)][:1]
     return candidates[close[0]] if close else ""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import NotAnEnvironment
+from lamella.builder.prefix.locate import locate
 from lamella.builder.prefix.places import made_at
 from lamella.builder.scanning.scan import scan
 from support.installed import venv
+from support.people import NOBODY, as_user, folder_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +48,17 @@ def test_an_interpreter_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "bin" / "python").symlink_to("/nowhere/python3")
     with pytest.raises(NotAnEnvironment, match=r"broken link to /nowhere/python3; make the environment again"):
         scan(str(tmp_path))
+
+
+@pytest.mark.root
+def test_an_interpreter_in_a_closed_folder_is_not_reported_as_a_broken_link(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "python3").write_text("")
+    with folder_of(NOBODY) as folder:
+        (folder / "bin").mkdir()
+        (folder / "bin" / "python").symlink_to(tmp_path / "python3")
+        with pytest.raises(NotAnEnvironment, match=r"bin/python: no permission to read .*/python3; run as a user who"):
+            as_user(NOBODY, lambda: locate(str(folder)))
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_a_reference_is_read(text: str, expected: Reference) -> None:
         ("[::1]:5000", "a registry without a repository"),
         ("/srv/layout", "/srv/layout: a path; write oci:/srv/layout:TAG for an OCI layout folder"),
         ("./layout", "a path; write oci:./layout:TAG"),
+        ("./layout:v1", "a path; write oci:./layout:v1 for"),
         ("../layout", "a path; write oci:../layout:TAG"),
         ("~/layout", "a path; write oci:~/layout:TAG"),
         (".", "a path; write oci:.:TAG"),

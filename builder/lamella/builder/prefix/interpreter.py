@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.prefix import foreign
+from lamella.builder.prefix.locate import broken
 from lamella.layers.oci.documents import Platform
 
 if TYPE_CHECKING:
@@ -139,9 +140,7 @@ def ask(executable: str, hashes: ContentCache) -> InterpreterFacts:
     try:
         seen = os.stat(resolved)
     except OSError as error:
-        raise NotAnEnvironment(
-            f"{executable}: broken link to {resolved}; make the environment again with an existing interpreter"
-        ) from error
+        raise NotAnEnvironment(broken(executable)) from error
     # The unresolved path is part of the question: a venv's configuration is beside its link, not beside the target.
     if foreign.is_foreign(resolved):
         facts = _facts(executable, foreign.answer(executable), Platform("linux", foreign.architecture(resolved)), "")

@@ -43,10 +43,7 @@ def locate(named: str, *, how: str = "") -> LocatedPrefix:
         executable = os.path.join(prefix, "bin", name)
         if os.path.lexists(executable):
             if not os.path.exists(executable):
-                raise NotAnEnvironment(
-                    f"{executable}: broken link to {os.path.realpath(executable)}; "
-                    "make the environment again with an existing interpreter"
-                )
+                raise NotAnEnvironment(broken(executable))
             settings = configuration(prefix)
             # Python takes a pyvenv.cfg without `home` for settings of an interpreter's own prefix.
             kind: Kind = "venv" if "home" in settings else "plain"
@@ -54,6 +51,20 @@ def locate(named: str, *, how: str = "") -> LocatedPrefix:
                 kind = "conda"
             return LocatedPrefix(prefix, executable, kind, settings)
     raise NotAnEnvironment(f"{how}{prefix}: not a Python environment (no bin/python); {ADVICE}")
+
+
+def broken(executable: str) -> str:
+    """Return the message for a link to an interpreter that is gone, or in a folder that is closed to this user."""
+    target = os.path.realpath(executable)
+    try:
+        os.stat(executable)
+    except PermissionError:
+        return (
+            f"{executable}: no permission to read {target}; run as a user who may, or change its folders' permissions"
+        )
+    except OSError:
+        pass
+    return f"{executable}: broken link to {target}; make the environment again with an existing interpreter"
 
 
 def configuration(prefix: str) -> dict[str, str]:

@@ -100,7 +100,8 @@ def _layout(text: str, rest: str, digest: Digest | None) -> Reference:
 def _registry(text: str, name: str, digest: Digest | None) -> Reference:
     shown = _shown(text)
     if re.match(r"\.{0,2}/|~|\.{1,2}$", text):
-        raise InvalidReference(f"{shown}: a path; write oci:{shown}:TAG for an OCI layout folder")
+        tag = "" if ":" in text.rpartition("/")[2] else ":TAG"
+        raise InvalidReference(f"{shown}: a path; write oci:{shown}{tag} for an OCI layout folder")
     head, slash, rest = name.partition("/")
     if not slash and re.fullmatch(r"localhost|[^:]*\.[^:]*|(?:localhost|[^:]*\.[^:]*|\[.*\]):[0-9]+", name):
         raise InvalidReference(f"{shown}: a registry without a repository; write {shown}/REPOSITORY:TAG")
