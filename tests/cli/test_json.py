@@ -35,6 +35,8 @@ push oci:images:v1 env --sbom
 push oci:images:v1 env
 push oci:images:v2 env --ignore beta
 diff oci:images:v1 env
+diff oci:images:v2 env
+diff env oci:images:v2
 diff oci:images:v1 oci:images:v2
 diff oci:images:v1 oci:images:v2 --files
 attach oci:images:v1 report.txt --type application/vnd.example.report --annotation a=b

@@ -163,7 +163,26 @@ def test_a_library_that_is_needed_by_its_path_is_a_finding(made: Path, site: Pat
     subprocess.run([patchelf(), "--replace-needed", own.name, own, module], check=True)
     distribution(site, "pkg", own, module)
     (found,) = findings(scan(str(made)), "libraries")
-    assert f"{own}: needed by {SITE}/pkg/module.so, and found in {SITE}/pkg/lib only by" in found.message
+    assert found.message == (
+        f"{own}: needed by {SITE}/pkg/module.so at this path, which nodes do not have: install it there, or use its name "
+        "alone: patchelf --replace-needed PATH NAME FILE"
+    )
+
+
+def test_a_library_from_the_system_that_is_needed_by_its_path_is_a_finding_without_a_variable_that_does_not_help(
+    made: Path, site: Path, tmp_path: Path
+) -> None:
+    system = built(tmp_path / "system/libsystem.so.1")
+    other = built(tmp_path / "system/libother.so.1")
+    module = built(site / "pkg/module.so", system, other, run_path=str(system.parent))
+    subprocess.run([patchelf(), "--replace-needed", system.name, system, module], check=True)
+    distribution(site, "pkg", module)
+    (found,) = findings(scan(str(made)), "libraries")
+    assert (found.severity, found.subject) == ("warning", "pkg")
+    assert found.message == (
+        f"{system}: needed by {SITE}/pkg/module.so at this path, which nodes do not have: install it there, or use its name "
+        "alone: patchelf --replace-needed PATH NAME FILE"
+    )
 
 
 @pytest.mark.parametrize("run_path", ["", "$ORIGIN/nothing", "$ORIGIN/../../../../../beside"])

@@ -36,7 +36,7 @@ def elsewhere(needed: Needed, names: Mapping[str, str], prefix: str) -> Iterator
         places = dict(users)
         for package, paths in _by_package(places, names, prefix, soname):
             where = os.path.dirname(places[f"{prefix}/{paths[0]}"]).removeprefix(f"{prefix}/")
-            message = (
+            message = _by_path(soname, paths) or (
                 f"{soname}: needed by {_some(paths)}, and found in {where} only by LD_LIBRARY_PATH or ld.so.conf of this "
                 "machine: set LD_LIBRARY_PATH on nodes, or build it with a run path"
             )
@@ -60,8 +60,13 @@ def unreachable(reach: Reach, names: Mapping[str, str], interpreter: Container[s
     for path, _, soname in reach.unreached():
         if path not in interpreter and names.get(path) != "python":
             lacking[path].add(soname)
-    alike: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     for path, sonames in sorted(lacking.items()):
+        for soname in sorted(sonames):
+            if message := _by_path(soname, [path]):
+                sonames.discard(soname)
+                yield Finding("warning", "libraries", names.get(path, path), message)
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for path, sonames in sorted((path, sonames) for path, sonames in lacking.items() if sonames):
         alike[names.get(path, path), tuple(sorted(sonames))].append(path)
     for (package, needed), paths in alike.items():
         look = "looks" if len(paths) == 1 else "look"
@@ -80,6 +85,19 @@ def _by_package(
         path = source.removeprefix(prefix + "/")
         by[names.get(path, otherwise)].append(path)
     yield from by.items()
+
+
+def _by_path(soname: str, paths: list[str]) -> str:
+    """The message about a library that is needed by its absolute path, which no run path or variable changes, or ''.
+
+    A linker that is given a library without a soname by its path records that path.
+    """
+    if not soname.startswith("/"):
+        return ""
+    return (
+        f"{soname}: needed by {_some(paths)} at this path, which nodes do not have: install it there, or use its name "
+        "alone: patchelf --replace-needed PATH NAME FILE"
+    )
 
 
 def _some(paths: list[str]) -> str:

@@ -26,7 +26,7 @@ from lamella.layers.text import counted, size
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.builder import ComparedEnvironment, Difference, PackageChanges
+    from lamella.builder import ComparedEnvironment, ComparedPackage, Difference, PackageChanges
     from lamella.layers import Progress
 
 SETTINGS = (LOCAL, INCLUDE, IGNORE, PLATFORM, IMAGE_PREFIX, COMPRESSION, STORE, *TRUST)
@@ -78,9 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
             {
                 "before": _side(difference.sides[0]),
                 "after": _side(difference.sides[1]),
-                "added": [asdict(item) for item in difference.added],
-                "removed": [asdict(item) for item in difference.removed],
-                "changed": [{"before": asdict(before), "after": asdict(after)} for before, after in difference.changed],
+                "added": [_item(item) for item in difference.added],
+                "removed": [_item(item) for item in difference.removed],
+                "changed": [{"before": _item(before), "after": _item(after)} for before, after in difference.changed],
                 "same": difference.same,
                 "bytes": difference.moves,
             }
@@ -133,6 +133,10 @@ def _show_changes(package: PackageChanges, *, everything: bool) -> None:
 
 def _size(count: int | None) -> str:
     return "" if count is None else size(count)
+
+
+def _item(package: ComparedPackage) -> dict[str, object]:
+    return asdict(package) | {"diff_id": package.diff_id or None}
 
 
 def _side(side: ComparedEnvironment) -> dict[str, str]:
