@@ -57,7 +57,9 @@ def test_login_saves_no_password_in_the_working_directory(
 
 def test_a_registry_is_asked_without_credentials(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with RegistrySimulator().serving() as registry:
-        assert printed(capsys, "tags", f"{registry.host}/team/envs", code=0) == ""
+        repository = f"{registry.host}/team/envs"
+        remark = f"no environments in {repository}; --all lists every tag\n"
+        assert printed(capsys, "tags", repository, code=0) == remark
         assert registry.requests
     assert os.listdir(here) == []
 

@@ -338,7 +338,9 @@ def test_df_shows_what_gc_frees(node: Node, tmp_path: Path) -> None:
 def test_untag_and_gc_free_a_layout_folder(node: Node) -> None:
     blobs = node.layout / "blobs/sha256"
     before = len(list(blobs.iterdir()))
-    assert node("untag", f"oci:{node.layout}:v1", "--dry-run").stdout == f"{node.reference}\n"
+    planned = node("untag", f"oci:{node.layout}:v1", "--dry-run")
+    assert planned.stdout == f"{node.reference}\n"
+    assert planned.stderr == f"would remove the tag; lamella gc oci:{node.layout} frees the blobs\n"
     removed = node.json("untag", node.reference)
     assert (
         removed
@@ -350,7 +352,9 @@ def test_untag_and_gc_free_a_layout_folder(node: Node) -> None:
         }
         | removed
     )
-    assert node("tags", f"oci:{node.layout}").stdout == ""
+    listed = node("tags", f"oci:{node.layout}")
+    assert listed.stdout == ""
+    assert listed.stderr == f"no environments in oci:{node.layout}; --all lists every tag\n"
     young = node("gc", f"oci:{node.layout}")
     assert f"kept {before} blobs without a tag that may belong to a running push" in young.stderr
     assert node.json("gc", f"oci:{node.layout}", "--older-than", "0s")["freed"]["blobs"] == before

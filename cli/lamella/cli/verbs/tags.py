@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli.output import Column, result, result_json, table
+from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import REGISTRY, add_settings, trust_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
                 for each in found
             ],
         )
+    else:
+        remark(f"no environments in {arguments.repository}; --all lists every tag", quiet=arguments.quiet)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result, result_json
-from lamella.cli.settings import REGISTRY, add_settings, trust_of
+from lamella.cli.settings import REGISTRY, add_settings, quoted, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     result(removed.reference)
     what = "tag and manifest" if removed.deleted else "tag"
     also = f"; also {', '.join(removed.others)}" if removed.others else ""
-    folder = removed.reference.startswith("oci:")
-    freed = "lamella gc oci:FOLDER frees the blobs" if folder else "the registry's garbage collection frees the blobs"
+    freed = "the registry's garbage collection frees the blobs"
+    if removed.reference.startswith("oci:"):
+        freed = f"lamella gc {quoted(removed.reference.rpartition('@')[0].rpartition(':')[0])} frees the blobs"
     remark(f"{'would remove' if arguments.dry_run else 'removed'} the {what}{also}; {freed}", quiet=arguments.quiet)
     return 0

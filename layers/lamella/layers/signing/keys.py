@@ -122,5 +122,5 @@ def _cryptography() -> Iterator[None]:
         yield
     except ImportError as error:
         raise SignatureError(
-            "signatures need the package cryptography, which the extra lamella[sign] installs; install it"
+            "signatures need the package cryptography; run pip install cryptography where Lamella is installed"
         ) from error
