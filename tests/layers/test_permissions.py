@@ -220,3 +220,25 @@ def test_only_parts_of_a_store_or_cache_are_shared_in_a_shared_folder(tmp_path: 
     make_part(str(shared / "partial"), 0o700)
     modes = {name: (shared / name).stat().st_mode & 0o777 for name in ("changes", "cache/layers/blobs", "partial")}
     assert modes == {"changes": 0o755, "cache/layers/blobs": 0o775, "partial": 0o770}
+
+
+@pytest.mark.root
+def test_a_target_in_another_users_folder_names_the_next_step(open_to_all: Path) -> None:
+    reference = publish(open_to_all / "layout", [{"bin/tool*": "#!/bin/sh\n"}])
+    links = lamella.layers.MountOptions(method="hardlinks")
+    with folder_of(NOBODY) as own:
+        store = Store(str(own / "store"))
+
+        def use(folder: Path) -> None:
+            lamella.layers.export(reference, str(folder / "env.tar"), store=store)
+            lamella.layers.mount(reference, str(folder / "env"), options=links, store=store)
+
+        as_user(NOBODY, lambda: use(own))
+        with pytest.raises(
+            lamella.layers.LamellaError, match=r"env\.tar can't be written: Permission denied: export to a"
+        ):
+            as_user(NOBODY, lambda: use(open_to_all))
+        with pytest.raises(
+            lamella.layers.MountError, match=r"cannot create \S+/env: Permission denied; mount at a folder"
+        ):
+            as_user(NOBODY, lambda: lamella.layers.mount(reference, f"{open_to_all}/env", options=links, store=store))

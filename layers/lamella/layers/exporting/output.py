@@ -89,6 +89,8 @@ def explained(target: Target, error: OSError) -> ExportError:
         why = "this user may not make hard links to the store's files, which others own: leave out --link"
     elif not os.path.isdir(above):
         why = f"{above} is not a folder"
+    elif error.errno in (errno.EACCES, errno.EROFS):
+        why = f"{error.strerror}: export to a folder that this user can write"
     else:
         why = error.strerror or str(error)
     return ExportError(f"{path} can't be written: {why}")

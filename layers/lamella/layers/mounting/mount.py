@@ -288,7 +288,8 @@ def _make_folders(state: Mounted) -> Upper | None:
         for folder in (*wanted, *((upper.upper, upper.work) if upper else ())):
             _make_with_parents(folder)
     except OSError as error:
-        raise MountError(f"cannot create {error.filename}: {error.strerror}") from error
+        advice = "; mount at a folder that this user can write" if error.errno in (errno.EACCES, errno.EROFS) else ""
+        raise MountError(f"cannot create {error.filename}: {error.strerror}{advice}") from error
     return upper
 
 
