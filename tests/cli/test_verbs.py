@@ -436,6 +436,17 @@ def test_export_writes_the_format_of_the_suffix(lamella: Command, reference: str
     assert lamella("export", reference).returncode == 2
 
 
+@pytest.mark.parametrize("arguments", [["export", "./vnv", "copy"], ["diff", "/vnv", "."], ["diff", ".", ".vnv"]])
+def test_a_folder_that_is_missing_is_not_taken_for_a_reference(lamella: Command, arguments: list[str]) -> None:
+    done = lamella(*arguments)
+    missing = next(each for each in arguments if "vnv" in each)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"lamella: {arguments[0]} {missing}: no such folder; name the folder of an environment, such as .venv, or a "
+        "reference (oci:FOLDER:TAG for an OCI layout folder)\n"
+    )
+
+
 def test_diff_compares_a_reference_with_the_environment_on_disk(
     lamella: Command, reference: str, prefix: Path, tmp_path: Path
 ) -> None:

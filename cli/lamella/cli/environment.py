@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from lamella.cli.errors import UsageError
 from lamella.cli.findings import how_many
 from lamella.cli.output import remark
 from lamella.cli.settings import CACHE, FAIL_ON, IGNORE, INCLUDE, LOCAL, RECORDED_PLATFORM, platform_of
@@ -21,6 +22,15 @@ SETTINGS = (LOCAL, INCLUDE, IGNORE, CACHE, RECORDED_PLATFORM)
 """Settings of each verb that scans."""
 CHECKED = (*SETTINGS, FAIL_ON)
 """Settings of each verb whose exit code depends on the findings."""
+
+
+def check_folder(verb: str, text: str) -> None:
+    """Raise `UsageError` if `text`, a reference or a folder, is written as a path and nothing is there."""
+    if text.startswith((".", "/", "~")) and not os.path.lexists(text):
+        raise UsageError(
+            f"{verb} {text}: no such folder; name the folder of an environment, such as .venv, or a reference "
+            "(oci:FOLDER:TAG for an OCI layout folder)"
+        )
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lamella.cli.environment import add_no_local_to
+from lamella.cli.environment import add_no_local_to, check_folder
 from lamella.cli.output import Column, result, result_json, table
 from lamella.cli.settings import (
     COMPRESSION,
@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.builder import ScanOptions, diff
     from lamella.cli.progress import shown
 
+    for side in (arguments.before, arguments.after):
+        check_folder("diff", side)
     options = ScanOptions(
         local=arguments.local or None,
         working_directory=arguments.local is None,

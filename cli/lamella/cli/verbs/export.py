@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from lamella.cli.environment import check_folder
 from lamella.cli.errors import UsageError
 from lamella.cli.findings import how_many
 from lamella.cli.output import Column, remark, result, result_json, table
@@ -129,6 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("export -: writes the archive to standard output, where --json prints; drop one")
     if not source or os.path.isdir(source):
         return _pack(arguments, source, path)
+    check_folder("export", source)
     if arguments.local:
         raise UsageError(f"export --local {arguments.local}: only for an environment on this disk; drop it")
     return _export(arguments, source, path)
