@@ -20,7 +20,7 @@ from lamella.layers.errors import ExportError
 from lamella.layers.exporting.target import ExportOptions
 from support.engines import need, need_root
 from support.installed import install, venv, wheel
-from support.processes import forked
+from support.processes import forked, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,12 +167,13 @@ def test_a_stream_is_a_tar_and_a_cut_one_fails(made: Path, cache: str, tmp_path:
     (tmp_path / "env.tar").write_bytes(streamed.stdout)
     assert f"{SITE}/greet/__init__.py" in names(tmp_path / "env.tar")
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as cut:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, encoding="latin-1") as cut:
         assert cut.stdout
         assert cut.stderr
         cut.stdout.read(10_000)
         cut.stdout.close()
-        said = cut.stderr.read().decode()
+        said = cut.stderr.read()
+        cut.wait()
     assert "Traceback" not in said
     assert cut.returncode
 
