@@ -95,6 +95,7 @@ def test_push_scans_for_its_image_prefix(made: Path, tmp_path: Path) -> None:
     assert "for another prefix (/srv/env)" in found.message
 
 
+@pytest.mark.slow
 def test_the_result_of_each_verb_shows_as_one_short_line(tmp_path: Path) -> None:
     files = {f"share/{number}": str(number) for number in range(3000)}
     env = environment(tmp_path / "env", package(tmp_path / "env", "many", files))

@@ -75,6 +75,7 @@ def test_a_verb_loads_no_other_verb() -> None:
     assert verbs == {"lamella.cli.verbs.scan"}
 
 
+@pytest.mark.slow
 def test_an_option_may_stand_between_positional_arguments(tmp_path: Path) -> None:
     done = lamella("push", f"oci:{tmp_path}/layout:v1", "--max-layers", "7", f"{tmp_path}/absent", "--quiet")
     assert done.returncode == 12
@@ -165,6 +166,7 @@ def test_an_abbreviation_of_a_flag_is_not_a_flag() -> None:
 
 
 @pytest.mark.parametrize("before", ["--json", "-q", "--verbose"])
+@pytest.mark.slow
 def test_flags_of_every_verb_may_stand_before_it(before: str, tmp_path: Path) -> None:
     reference = publish(tmp_path / "layout", [{"a": ""}])
     assert lamella(before, "inspect", reference).stdout == lamella("inspect", before, reference).stdout
@@ -251,6 +253,7 @@ def test_a_removed_working_directory_is_reported(tmp_path: Path) -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_limit_that_is_too_low_is_reported_in_one_line(tmp_path: Path, limits: str, words: str) -> None:
     reference = publish(tmp_path / "layout", [{f"{number}": ""} for number in range(20)])
     done = subprocess.run(
@@ -263,6 +266,7 @@ def test_a_limit_that_is_too_low_is_reported_in_one_line(tmp_path: Path, limits:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lamella: {words}\n")
 
 
+@pytest.mark.slow
 def test_pull_warns_before_the_download_if_this_machine_cannot_run_the_environment(tmp_path: Path) -> None:
     reference = publish(tmp_path / "layout", [{"a": ""}], glibc="9.99", drivers="libnone.so.1")
     done = lamella("pull", reference, LAMELLA_STORE=str(tmp_path / "store"))
@@ -335,6 +339,7 @@ def test_every_module_imports_on_macos() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_verbs_that_run_everywhere_start_on_windows(tmp_path: Path) -> None:
     # Modules and functions that Python lacks on Windows are removed before Lamella is imported.
     program = (
@@ -400,6 +405,7 @@ def test_a_closed_or_full_stream_does_not_crash_the_command(
 
 
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+@pytest.mark.slow
 def test_names_outside_ascii_are_read_and_shown_in_the_c_locale(locale: dict[str, str], tmp_path: Path) -> None:
     publish(tmp_path / "数据", [{"a": ""}], tag="v1")
     done = lamella("inspect", f"oci:{tmp_path}/数据:v1", **locale)

@@ -10,6 +10,7 @@ from lamella.cli.manual_pages import files
 from lamella.cli.verbs import VERBS
 
 
+@pytest.mark.slow
 def test_the_files_do_not_depend_on_the_terminal_of_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     narrow = files("1.0")

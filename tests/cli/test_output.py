@@ -122,6 +122,7 @@ WORDS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_si
 
 
 @given(st.lists(st.tuples(WORDS, WORDS, st.lists(WORDS).map(" ".join), WORDS), min_size=1), st.integers(20, 300))
+@pytest.mark.slow
 def test_no_line_is_wider_than_the_terminal_and_no_text_is_lost(
     rows: list[tuple[str, str, str, str]], width: int
 ) -> None:

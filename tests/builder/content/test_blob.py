@@ -54,6 +54,7 @@ def test_each_4_mib_of_a_tar_are_a_frame(size: int) -> None:
     assert made.size == len(blob)
 
 
+@pytest.mark.slow
 def test_frames_are_one_tar_to_our_own_reader_and_to_zstd(tmp_path: Path) -> None:
     content = random.Random(2).randbytes(2 * FRAME + 5)
     made, blob = blob_of(content)
@@ -65,6 +66,7 @@ def test_frames_are_one_tar_to_our_own_reader_and_to_zstd(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
+@pytest.mark.slow
 def test_neither_the_pieces_nor_the_processors_show(compression: Compression) -> None:
     content = b"".join(bytes([number % 251]) * 997 for number in range(3 * FRAME // 997))
     alone = blob_of(content, compression=compression)

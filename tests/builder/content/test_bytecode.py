@@ -89,6 +89,7 @@ def test_the_tests_of_packages_ship_as_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("executable", [sys.executable, *others()])
+@pytest.mark.slow
 def test_bytes_depend_on_the_package_alone(executable: str, tmp_path: Path) -> None:
     """Not on what the process compiled before, nor on how many compile at once, nor on the prefix."""
     by = interpreter(executable)

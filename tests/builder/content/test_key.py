@@ -99,6 +99,7 @@ def test_a_package_without_modules_is_one_layer_for_all_pythons(tmp_path: Path) 
     assert keys(env)["code"] != keys(other)["code"]
 
 
+@pytest.mark.slow
 def test_a_remembered_key_is_the_key(tmp_path: Path) -> None:
     cache = LayerCache(str(tmp_path / "cache"))
     env = environment(tmp_path / "a", *two(tmp_path / "a"), compiles=True)

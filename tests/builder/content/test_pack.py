@@ -121,6 +121,7 @@ def test_the_order_of_entries_does_not_show(some: list[Entry]) -> None:
         max_size=8,
     )
 )
+@pytest.mark.slow
 def test_our_own_and_pythons_tar_readers_find_the_packed_files(files: dict[str, bytes]) -> None:
     files = {f"{path}/f": content for path, content in files.items()}
     _, blob = packed([entry(path, content) for path, content in files.items()])
@@ -150,6 +151,7 @@ def test_a_path_longer_than_any_system_takes_is_refused() -> None:
         packed([entry("x/" * 2100 + "x", b"")])
 
 
+@pytest.mark.slow
 def test_how_a_file_is_read_does_not_show(tmp_path: Path) -> None:
     content = random.Random(2).randbytes(3 << 20) + bytes(5 << 20)
     one = package(tmp_path, "big", {"lib/big": content, "lib/small": "x"})

@@ -76,6 +76,7 @@ def output(tmp_path: Path, content: bytes, command: str = sys.executable) -> str
     ],
     ids=["zipapp", "with a comment", "zip64", "trampoline", "over 4 MiB", "offsets from the archive's start"],
 )
+@pytest.mark.slow
 def test_a_script_with_a_zip_archive_runs_at_any_prefix(tmp_path: Path, make: Callable[[bytes], bytes]) -> None:
     for image in ("/e", "/srv/" + "longer/" * 12 + "env"):
         made = set()

@@ -55,6 +55,7 @@ def test_private_key_is_recognised_under_the_name_of_a_module(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+@pytest.mark.slow
 def test_key_of_openssh_is_recognised(tmp_path: Path, kind: str) -> None:
     if not shutil.which("ssh-keygen"):
         missing("ssh-keygen is not here: install openssh-client")
@@ -92,6 +93,7 @@ def test_large_file_is_not_read(tmp_path: Path) -> None:
     assert not is_private_key(path.name, path.stat().st_size, str(path))
 
 
+@pytest.mark.slow
 def test_private_keys_ship_only_in_packages_of_an_index(tmp_path: Path) -> None:
     environment = venv(tmp_path / "env")
     key = PEM.format("", "")

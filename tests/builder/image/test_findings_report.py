@@ -84,6 +84,7 @@ def test_findings_are_attached_to_the_index_the_worst_first(tmp_path: Path, cach
     assert attached(pushed.reference) == [(str(env.platform), each) for each in (MISSING, PATCHED, NOTE)]
 
 
+@pytest.mark.slow
 def test_notes_alone_are_attached_and_without_findings_there_is_no_attachment(
     tmp_path: Path, cache: LayerCache
 ) -> None:
@@ -130,6 +131,7 @@ def test_paths_of_this_machine_are_hidden(text: str, tmp_path: Path, monkeypatch
     assert content.count(findings_report.HIDDEN) == 2
 
 
+@pytest.mark.slow
 def test_findings_of_a_real_scan_hide_the_folders_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +181,7 @@ def test_as_many_findings_as_a_registry_takes_are_attached_the_worst_first_and_a
 
 
 @pytest.mark.parametrize("api", [True, False])
+@pytest.mark.slow
 def test_pushing_again_lists_attached_findings_and_sends_no_blob(
     api: bool, tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -194,6 +197,7 @@ def test_pushing_again_lists_attached_findings_and_sends_no_blob(
     assert messages(reference) == [PATCHED.message]
 
 
+@pytest.mark.slow
 def test_new_findings_are_attached_though_no_layer_changed(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -214,6 +218,7 @@ def test_a_dry_run_attaches_nothing(tmp_path: Path, registry: RegistrySimulator,
 
 
 @pytest.mark.parametrize("api", [True, False])
+@pytest.mark.slow
 def test_a_copy_takes_the_findings_along(
     api: bool, tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -232,6 +237,7 @@ def test_the_findings_of_other_platforms_stay_with_the_tag(tmp_path: Path, cache
     assert attached(again.reference) == [("linux/arm64", MISSING)]
 
 
+@pytest.mark.slow
 def test_without_artifacts_in_a_registry_the_push_succeeds_and_reports_why_no_findings(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -242,6 +248,7 @@ def test_without_artifacts_in_a_registry_the_push_succeeds_and_reports_why_no_fi
     assert not messages(pushed.reference)
 
 
+@pytest.mark.slow
 def test_tags_of_attachments_are_not_searched_for_layers(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:

@@ -86,11 +86,13 @@ def test_each_record_is_a_package_with_its_files_and_its_record(environment: Pat
     }
 
 
+@pytest.mark.slow
 def test_a_noarch_package_has_its_remapped_files_and_the_entry_points_made_at_link_time(environment: Path) -> None:
     pure = paths(package(scan(str(environment)), "pure"))
     assert {"bin/pure-tool", f"{SITE}/pure/__init__.py", f"{SITE}/pure-1.0.dist-info/METADATA"} <= pure
 
 
+@pytest.mark.slow
 def test_links_of_a_package_stay_links(environment: Path) -> None:
     scanned = scan(str(environment))
     assert file(scanned, "lib/python3.1").target == f"python{SHORT}"
@@ -119,6 +121,7 @@ def test_the_interpreter_s_library_ships_once(environment: Path) -> None:
     assert {each for each in shipped(scanned) if "config-3-" in each} == {f"lib/python{SHORT}/{folder.name}/Makefile"}
 
 
+@pytest.mark.slow
 def test_no_history_and_no_package_cache_are_needed(environment: Path, channel: Path) -> None:
     (environment / "conda-meta" / "history").unlink(missing_ok=True)
     assert "meta" in {each.name for each in scan(str(environment)).packages if each.origin == "conda"}
@@ -149,6 +152,7 @@ def test_files_that_pip_replaced_ship_as_pip_s_and_the_stale_record_is_a_finding
     assert f"pure {version}: installed by pip over conda's pure 1.0" in found.message
 
 
+@pytest.mark.slow
 def test_records_in_conda_s_own_manner_count_as_rattler_s(environment: Path) -> None:
     path = record(environment, "native")
     said = json.loads(path.read_text())
@@ -173,6 +177,7 @@ def test_the_older_record_with_names_alone_is_enough(environment: Path) -> None:
     assert set(NATIVE) <= paths(package(scan(str(environment)), "native"))
 
 
+@pytest.mark.slow
 def test_a_file_that_a_record_names_and_that_is_gone_is_a_finding(environment: Path) -> None:
     (environment / "etc" / "conda" / "activate.d" / "native.sh").unlink()
     (found,) = findings(scan(str(environment)), "missing")
@@ -180,6 +185,7 @@ def test_a_file_that_a_record_names_and_that_is_gone_is_a_finding(environment: P
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": ""}', '{"name": "x", "paths_data": {"paths": [{}]}}', "\0"])
+@pytest.mark.slow
 def test_a_broken_record_is_that_package_s_finding_and_no_crash(environment: Path, text: str) -> None:
     (environment / "conda-meta" / "broken-1-0.json").write_text(text)
     (found,) = findings(scan(str(environment)), "record")

@@ -23,6 +23,7 @@ SIZES = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=4), st.integers
 
 
 @given(SIZES, st.integers(1, 30))
+@pytest.mark.slow
 def test_every_package_is_in_one_layer_of_at_most_so_many(sizes: dict[str, int], most: int) -> None:
     alone, bundles = partition(list(sizes.items()), most)
     assert sorted([*alone, *(name for bundle in bundles for name in bundle)]) == sorted(sizes)
@@ -31,6 +32,7 @@ def test_every_package_is_in_one_layer_of_at_most_so_many(sizes: dict[str, int],
 
 
 @given(SIZES, st.integers(1, 30), st.randoms())
+@pytest.mark.slow
 def test_the_order_of_packages_does_not_show(sizes: dict[str, int], most: int, random: object) -> None:
     items = list(sizes.items())
     random.shuffle(items)  # type: ignore[attr-defined] # hypothesis gives a Random

@@ -59,6 +59,7 @@ def test_many_collisions_are_counted() -> None:
         check_collisions([one, two])
 
 
+@pytest.mark.slow
 def test_push_of_colliding_layers_names_both_packages_and_uploads_nothing(tmp_path: Path) -> None:
     """A header in the folder of a venv, and an older one in that of the interpreter, in which it ships."""
     environment = venv(tmp_path / "env")

@@ -63,12 +63,14 @@ def test_answers_are_forgotten_when_a_byte_of_code_that_decides_bytes_changes(
     assert found(cache, copy) is None
 
 
+@pytest.mark.slow
 def test_answers_stay_when_no_code_changes(copy: Path, cache: LayerCache) -> None:
     Remembered(cache, [str(copy)]).keep_note("question", b"answer")
     assert found(cache, copy) == b"answer"
 
 
 @pytest.mark.parametrize("module", ["builder/layer/rules.py", "builder/scanning/scan.py", "layers/pulling/pull.py"])
+@pytest.mark.slow
 def test_answers_stay_when_other_code_changes(module: str, copy: Path, cache: LayerCache) -> None:
     before = rules_of(cache, copy)
     with (copy / module).open("ab") as file:
@@ -76,6 +78,7 @@ def test_answers_stay_when_other_code_changes(module: str, copy: Path, cache: La
     assert rules_of(cache, copy) == before == rules_of(LayerCache(str(copy / "other")), copy)
 
 
+@pytest.mark.slow
 def test_code_that_is_imported_from_now_on_counts(copy: Path, cache: LayerCache) -> None:
     module = copy / "builder/local/ignore.py"
     rules_of(cache, copy)
@@ -87,12 +90,14 @@ def test_code_that_is_imported_from_now_on_counts(copy: Path, cache: LayerCache)
     assert rules_of(cache, copy) != before
 
 
+@pytest.mark.slow
 def test_a_new_module_of_the_room_counts(copy: Path, cache: LayerCache) -> None:
     before = rules_of(cache, copy)
     (copy / "builder/content/more.py").write_text("")
     assert rules_of(cache, copy) != before
 
 
+@pytest.mark.slow
 def test_imports_for_annotations_alone_do_not_count(copy: Path, cache: LayerCache) -> None:
     with (copy / "builder/urls.py").open("a") as file:
         file.write("\nif TYPE_CHECKING:\n    from lamella.builder.local import ignore\n")
@@ -102,6 +107,7 @@ def test_imports_for_annotations_alone_do_not_count(copy: Path, cache: LayerCach
     assert rules_of(cache, copy) == before
 
 
+@pytest.mark.slow
 def test_one_code_in_two_places_has_one_name(copy: Path, cache: LayerCache) -> None:
     def name(folders: Sequence[str]) -> str:
         return rules(cache, folders)

@@ -83,6 +83,7 @@ def test_a_repository_in_a_working_directory_ships_only_if_named(made: Path, fol
 
 
 @pytest.mark.parametrize("broad", ["home", "above", "tmp", "prefix", "site-packages", "environment"])
+@pytest.mark.slow
 def test_a_folder_that_is_not_a_project_is_a_note_and_an_error_if_named(
     tmp_path: Path, broad: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_folder_of_pythonpath_ships_alone_where_the_working_directory_has_no_c
     assert package(here(made), "more", "local").source == f"file://{tmp_path}/more"
 
 
+@pytest.mark.slow
 def test_an_editable_project_as_working_directory_ships_once(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +167,7 @@ def test_an_editable_project_as_working_directory_ships_once(
             assert [each.kind for each in scanned.findings] == (["local"] if place == root else [])
 
 
+@pytest.mark.slow
 def test_code_beside_an_editable_project_ships_without_the_project(tmp_path: Path, folder: Path) -> None:
     environment = venv(tmp_path / "env")
     editable(environment / SITE, project(folder / "libs" / "demo", "demo", {"demo.py": ""}), "demo")

@@ -217,12 +217,14 @@ def test_rule_matches_what_git_ignores(repository: Path, rules: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=3))
+@pytest.mark.slow
 def test_any_rules_match_what_git_ignores(repository: Path, rules: list[str]) -> None:
     assert_as_git(repository, {".gitignore": "\n".join(rules)})
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=2), st.lists(LINES, min_size=1, max_size=2))
+@pytest.mark.slow
 def test_rules_of_nested_ignore_files_match_what_git_ignores(
     repository: Path, outer: list[str], inner: list[str]
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_module_with_an_installed_modules_name_does_not_ship_and_is_a_finding(
     assert said.format(root=root) in message
 
 
+@pytest.mark.slow
 def test_data_and_folders_of_an_installed_packages_name_ship(made: Path, tmp_path: Path) -> None:
     names = {"app.py", "conf.yaml", "conf/settings.yaml", "single.txt", "single/table.csv"}
     assert shown(made, tmp_path / "app", *names) == (names, [])

@@ -62,6 +62,7 @@ def test_no_local_code_ships_unless_it_is_asked_for(made: Path, folder: Path, mo
     assert not [each for each in scan(str(made)).packages if each.origin == "local"]
 
 
+@pytest.mark.slow
 def test_name_and_version_are_the_project_s(made: Path, folder: Path) -> None:
     (folder / "pyproject.toml").write_text('[project]\nname = "The.App"\nversion = "3.1"\n')
     assert package(scan(str(made), ScanOptions(local=str(folder))), "the-app").version == "3.1"
@@ -83,6 +84,7 @@ def test_environments_vcs_folders_and_tools_own_files_never_ship(made: Path, fol
     }
 
 
+@pytest.mark.slow
 def test_caches_and_what_lamella_itself_keeps_and_writes_never_ship(
     made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_without_a_python_of_its_version_modules_ship_as_source(tmp_path: Path) 
     assert not ships.modules
 
 
+@pytest.mark.slow
 def test_a_pure_projects_wheel_ships_to_another_machine_and_a_compiled_ones_is_refused(tmp_path: Path) -> None:
     prefix = plain(tmp_path / "plain", SHORT)
     root = project(tmp_path / "demo", "demo", {"demo.py": ""})
@@ -161,6 +162,7 @@ def test_this_machine_s_interpreter_is_asked_itself(tmp_path: Path) -> None:
     assert scan(str(environment)).interpreter.compiler == str(environment / "bin/python")
 
 
+@pytest.mark.slow
 def test_a_local_project_ships_as_its_wheel_to_another_machine(made: tuple[Path, Path], tmp_path: Path) -> None:
     prefix = tmp_path / "arm"
     shutil.copytree(made[1], prefix, symlinks=True)

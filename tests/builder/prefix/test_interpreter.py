@@ -43,6 +43,7 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_an_interpreter_s_own_prefix_is_an_environment(standalone: Path) -> None:
     scanned = scan(str(standalone))
     python = paths(package(scanned, "python"))
@@ -50,6 +51,7 @@ def test_an_interpreter_s_own_prefix_is_an_environment(standalone: Path) -> None
     assert paths(package(scanned, "unowned")) == {f"lib/python{SHORT}/site-packages/README.txt"}
 
 
+@pytest.mark.slow
 def test_a_venv_over_a_standalone_interpreter_knows_it_by_both_of_its_names(standalone: Path, tmp_path: Path) -> None:
     by_link = standalone.parent / f"cpython-{SHORT}-linux" / "bin" / f"python{SHORT}"
     scanned = scan(str(venv(tmp_path / "env", by="uv", python=str(by_link))))
@@ -59,6 +61,7 @@ def test_a_venv_over_a_standalone_interpreter_knows_it_by_both_of_its_names(stan
     assert os.fsencode(standalone) in scanned.prefixes
 
 
+@pytest.mark.slow
 def test_a_venv_of_copies_ships_the_base_interpreter(tmp_path: Path) -> None:
     scanned = scan(str(venv(tmp_path / "env", options=["--copies"])))
     assert file(scanned, f"bin/python{SHORT}").source == base_python()
@@ -77,6 +80,7 @@ def test_every_link_mode_of_uv_gives_the_same_files(tmp_path: Path, mode: str) -
     assert not [finding for finding in scanned.findings if finding.kind in {"links", "patched", "missing"}]
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_only_called_lib64_ships(tmp_path: Path) -> None:
     environment = venv(tmp_path / "env")
     (environment / "lib64").unlink(missing_ok=True)
@@ -103,6 +107,7 @@ def user_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
+@pytest.mark.slow
 def test_the_system_s_python_ships_its_packages_and_the_user_s(
     user_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +134,7 @@ def test_a_venv_with_the_system_s_packages_ships_its_own_before_them(
     assert any("imported before it" in reason for reason in reasons(scanned).values())
 
 
+@pytest.mark.slow
 def test_without_system_site_packages_neither_the_system_s_nor_the_user_s_packages_ship(
     user_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +143,7 @@ def test_without_system_site_packages_neither_the_system_s_nor_the_user_s_packag
     assert {each.origin for each in scanned.packages} == {"python", "system"}
 
 
+@pytest.mark.slow
 def test_debian_s_site_module_finds_the_packages(tmp_path: Path) -> None:
     with open("/etc/os-release", encoding="utf-8") as about:
         if "debian" not in about.read():

@@ -71,11 +71,13 @@ def test_package_behind_linked_folders_is_the_same(made: Path, links: dict[str, 
     assert collisions(linked.packages) == []
 
 
+@pytest.mark.slow
 def test_folder_behind_a_link_is_found_by_its_own_path_too(made: Path) -> None:
     link(made, "lib", "usr/lib")
     assert file(scan(str(made)), "usr/lib").target == "../lib"
 
 
+@pytest.mark.slow
 def test_recorded_path_through_a_link_belongs_to_its_package(made: Path) -> None:
     """Old releases of pip record lib64, and a package's folder can be a link."""
     record = made / SITE / "alpha-1.0.dist-info" / "RECORD"
@@ -88,12 +90,14 @@ def test_recorded_path_through_a_link_belongs_to_its_package(made: Path) -> None
     assert [each for each in scanned.findings if each.kind in ("missing", "collision")] == []
 
 
+@pytest.mark.slow
 def test_link_to_a_file_in_a_linked_folder_leads_to_its_path(made: Path) -> None:
     link(made, "lib", "usr/lib")
     (made / "share" / "link.txt").symlink_to(made / "usr" / SITE / "alpha" / "data.txt")
     assert file(scan(str(made)), "share/link.txt").target == f"../{SITE}/alpha/data.txt"
 
 
+@pytest.mark.slow
 def test_python_with_its_library_in_lib64_finds_it_on_a_node(made: Path, tmp_path: Path) -> None:
     with_cache = ContentCache(str(tmp_path / "hashes.sqlite"))
     prefix = prefix_of(locate(str(made)), with_cache)

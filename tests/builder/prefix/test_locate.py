@@ -99,6 +99,7 @@ def test_an_interpreter_of_another_kind_is_refused_clearly(tmp_path: Path, said:
 
 
 @pytest.mark.parametrize("name", ["with space", "per%cent", "ünïcode", "quo'te"])
+@pytest.mark.slow
 def test_prefixes_with_unusual_characters_are_scanned(tmp_path: Path, name: str) -> None:
     environment = venv(tmp_path / name)
     scanned = scan(str(environment))
@@ -106,6 +107,7 @@ def test_prefixes_with_unusual_characters_are_scanned(tmp_path: Path, name: str)
     assert os.fsencode(str(environment)) in scanned.prefixes
 
 
+@pytest.mark.slow
 def test_a_prefix_reached_through_a_link_is_known_by_both_names(tmp_path: Path) -> None:
     environment = venv(tmp_path / "env")
     (tmp_path / "link").symlink_to(environment)
@@ -115,6 +117,7 @@ def test_a_prefix_reached_through_a_link_is_known_by_both_names(tmp_path: Path) 
     assert os.fsencode(str(tmp_path / "link")) in scan(str(tmp_path / "link")).prefixes
 
 
+@pytest.mark.slow
 def test_a_venv_that_was_made_through_a_link_is_known_by_the_link_s_name(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -138,6 +141,7 @@ def test_where_a_venv_was_made_is_read_from_every_form_of_activate(line: str, tm
     assert made_at(str(tmp_path)) == "/made here"
 
 
+@pytest.mark.slow
 def test_a_moved_venv_is_reported_and_its_old_name_is_rewritten_too(tmp_path: Path) -> None:
     made = venv(tmp_path / "before")
     made.rename(tmp_path / "after")

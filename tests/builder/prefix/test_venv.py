@@ -62,6 +62,7 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_venv_stays_isolated_from_the_users_packages_on_a_node(tmp_path: Path, home: Path) -> None:
     node = assembled(venv(tmp_path / "env"), tmp_path / "node")
     said = sites(node, home)
@@ -70,6 +71,7 @@ def test_venv_stays_isolated_from_the_users_packages_on_a_node(tmp_path: Path, h
     assert str(home) not in str(said["path"])
 
 
+@pytest.mark.slow
 def test_venv_with_system_packages_reads_the_users_after_its_own_on_a_node(tmp_path: Path, home: Path) -> None:
     node = assembled(venv(tmp_path / "env", options=["--system-site-packages"]), tmp_path / "node")
     said = sites(node, home)
@@ -81,6 +83,7 @@ def test_venv_with_system_packages_reads_the_users_after_its_own_on_a_node(tmp_p
 
 
 @pytest.mark.parametrize(("value", "ships"), [("false", "false"), ("no", "false"), ("true", "true"), (None, "true")])
+@pytest.mark.slow
 def test_isolation_follows_the_venvs_configuration(tmp_path: Path, value: str | None, ships: str) -> None:
     prefix = venv(tmp_path / "env")
     kept = [line for line in (prefix / "pyvenv.cfg").read_text().splitlines() if not line.startswith("include-")]
@@ -89,6 +92,7 @@ def test_isolation_follows_the_venvs_configuration(tmp_path: Path, value: str | 
     assert configuration(prefix) == f"include-system-site-packages = {ships}\n"
 
 
+@pytest.mark.slow
 def test_isolated_environment_stays_isolated_when_it_is_scanned_from_an_export(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +104,7 @@ def test_isolated_environment_stays_isolated_when_it_is_scanned_from_an_export(
     assert configuration(node) == "include-system-site-packages = false\n"
 
 
+@pytest.mark.slow
 def test_interpreters_own_prefix_ships_without_a_configuration(tmp_path: Path) -> None:
     node = assembled(venv(tmp_path / "env"), tmp_path / "node")
     (node / "pyvenv.cfg").unlink()
@@ -108,6 +113,7 @@ def test_interpreters_own_prefix_ships_without_a_configuration(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("receipt", ["uv-receipt.toml", "pipx_metadata.json"])
+@pytest.mark.slow
 def test_the_record_of_a_tool_installation_never_ships_nor_makes_a_finding(tmp_path: Path, receipt: str) -> None:
     """It names indexes with their passwords, and folders of this machine."""
     prefix = venv(tmp_path)

@@ -79,6 +79,7 @@ def test_two_compressions_of_one_content_do_not_differ(tmp_path: Path) -> None:
 
 
 @given(SIDES, SIDES)
+@pytest.mark.slow
 def test_every_package_is_counted_once_and_the_order_means_nothing(
     before: list[ComparedPackage], after: list[ComparedPackage]
 ) -> None:

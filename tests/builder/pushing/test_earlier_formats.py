@@ -28,6 +28,7 @@ def layout(tmp_path: Path) -> Path:
     return tmp_path / "format-2"
 
 
+@pytest.mark.slow
 def test_an_environment_of_an_earlier_format_is_pulled_as_it_was_pushed(layout: Path, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     pulled = pull(f"oci:{layout}:v1", store=store, platform=AMD64)
@@ -39,6 +40,7 @@ def test_an_environment_of_an_earlier_format_is_pulled_as_it_was_pushed(layout: 
     assert {path.lstat().st_mtime for path in files.values()} == {315532800}
 
 
+@pytest.mark.slow
 def test_a_push_beside_an_earlier_format_builds_anew_and_leaves_the_earlier_one(layout: Path, tmp_path: Path) -> None:
     before = tars.snapshot(layout / "blobs")
     prefix = tmp_path / "env"

@@ -78,6 +78,7 @@ def test_byte_code_to_come_is_compared_by_its_python_alone() -> None:
     assert reasons(before, Listing((listed(pyc, ""),), "a80d0d0a")) == {pyc: ("changed", "Python version")}
 
 
+@pytest.mark.slow
 def test_published_and_scanned_sides_name_the_same_change(tmp_path: Path) -> None:
     cache, store = LayerCache(str(tmp_path / "cache")), Store(str(tmp_path / "store"))
     pushed = {}

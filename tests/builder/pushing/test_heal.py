@@ -150,6 +150,7 @@ def test_the_next_push_sends_lost_layers(
 
 
 @pytest.mark.parametrize("part", ["index", "list of attachments", "findings document", "bill of materials document"])
+@pytest.mark.slow
 def test_the_next_push_completes_a_layout(
     tmp_path: Path, registry: RegistrySimulator, options: PushOptions, part: Part | Attached
 ) -> None:
@@ -206,6 +207,7 @@ def test_the_next_push_signs_again_if_its_signature_was_lost(
     verify_signature(reference, public)
 
 
+@pytest.mark.slow
 def test_daily_pushes_do_not_renew_answers_without_asking(tmp_path: Path, registry: RegistrySimulator) -> None:
     cache = LayerCache(str(tmp_path / "cache"))
     reference, place = f"{registry.host}/team/envs:v1", f"{registry.host}/team/envs"
@@ -232,6 +234,7 @@ def test_a_changed_push_finds_a_lost_layer_and_a_lost_member_of_a_bundle(
 
 
 @pytest.mark.parametrize("status", [403, 405, 409])
+@pytest.mark.slow
 def test_an_unchanged_push_needs_no_right_to_push_if_everything_is_there(
     tmp_path: Path, registry: RegistrySimulator, status: int
 ) -> None:
@@ -246,6 +249,7 @@ def test_an_unchanged_push_needs_no_right_to_push_if_everything_is_there(
         push(reference, small(tmp_path / "env"), cache=cache)
 
 
+@pytest.mark.slow
 def test_a_platform_that_is_gone_is_named(tmp_path: Path, registry: RegistrySimulator) -> None:
     """Only a push for that platform can restore it."""
     reference = f"{registry.host}/team/envs:v1"

@@ -96,6 +96,7 @@ def image_of(storage: OciLayout, tag: str) -> tuple[Manifest, ImageConfig]:
     return manifest, ImageConfig.parse(fetch_document(storage, manifest.config))
 
 
+@pytest.mark.slow
 def test_the_same_environment_has_the_same_index_on_any_machine(tmp_path: Path) -> None:
     pushed = []
     for number in range(2):
@@ -122,6 +123,7 @@ def test_pushing_again_asks_for_the_tag_and_uploads_no_blob(
 
 @pytest.mark.parametrize("referrers_api", [True, False])
 @pytest.mark.parametrize(("auth", "requests"), [("", 4), ("basic", 4), ("bearer", 5)])
+@pytest.mark.slow
 def test_pushing_again_is_five_requests_at_most_with_all_that_is_attached(
     tmp_path: Path,
     registry: RegistrySimulator,
@@ -171,6 +173,7 @@ def log_in(registry: RegistrySimulator, folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("DOCKER_CONFIG", str(folder))
 
 
+@pytest.mark.slow
 def test_pushing_again_reads_no_blob(tmp_path: Path, cache: LayerCache) -> None:
     reference = f"oci:{tmp_path}/out:x"
     env = small(tmp_path / "env")
@@ -180,6 +183,7 @@ def test_pushing_again_reads_no_blob(tmp_path: Path, cache: LayerCache) -> None:
     assert push(reference, env, cache=cache).reference == first.reference
 
 
+@pytest.mark.slow
 def test_a_colleague_neither_builds_nor_uploads_layers_in_the_tag(tmp_path: Path, registry: RegistrySimulator) -> None:
     reference = f"{registry.host}/team/envs:x"
     first = push(reference, small(tmp_path / "mine"), cache=LayerCache(str(tmp_path / "a")))
@@ -192,6 +196,7 @@ def test_a_colleague_neither_builds_nor_uploads_layers_in_the_tag(tmp_path: Path
     assert len(registry.requests) == 6 + 6 + 2 + 2, "documents to read, blobs and configs to ask for, manifests"
 
 
+@pytest.mark.slow
 def test_one_changed_package_uploads_its_layer_alone(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -204,6 +209,7 @@ def test_one_changed_package_uploads_its_layer_alone(
     assert (changed.built, changed.uploaded, changed.reused) == (1, 1, 5)
 
 
+@pytest.mark.slow
 def test_more_packages_than_layers_are_bundled_and_a_change_moves_one_bundle(tmp_path: Path, cache: LayerCache) -> None:
     reference = f"oci:{tmp_path}/out:x"
     first = push(reference, small(tmp_path / "env", count=20), PushOptions(max_layers=12), cache=cache)
@@ -248,6 +254,7 @@ def test_every_file_is_in_the_image_as_it_is_in_the_packages(tmp_path: Path, cac
     assert (tmp_path / "dir/opt/env/share/p3.cfg").read_text() == "root=/opt/env\n"
 
 
+@pytest.mark.slow
 def test_a_dry_run_returns_the_plan_and_does_nothing(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -263,6 +270,7 @@ def test_a_dry_run_returns_the_plan_and_does_nothing(
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_known_but_out_of_reach_is_built_again(tmp_path: Path, registry: RegistrySimulator) -> None:
     push(f"{registry.host}/team/envs:x", small(tmp_path / "a"), cache=LayerCache(str(tmp_path / "one")))
     other = LayerCache(str(tmp_path / "two"))
@@ -316,6 +324,7 @@ def test_a_read_only_folder_is_reported_before_the_build(cache: LayerCache, tmp_
         subprocess.run([need("umount"), str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_push_that_fails_leaves_the_tag_as_it_was(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -410,6 +419,7 @@ def test_an_image_of_no_layers_is_refused(tmp_path: Path, cache: LayerCache, mos
         push(f"oci:{tmp_path}/out:x", small(tmp_path / "env"), PushOptions(max_layers=most), cache=cache)
 
 
+@pytest.mark.slow
 def test_settings_of_the_image_change_no_layer(tmp_path: Path, cache: LayerCache) -> None:
     env = small(tmp_path / "env")
     push(f"oci:{tmp_path}/out:x", env, cache=cache)
@@ -418,6 +428,7 @@ def test_settings_of_the_image_change_no_layer(tmp_path: Path, cache: LayerCache
     assert "A=1" in image_of(OciLayout(f"{tmp_path}/out"), "y")[1].env
 
 
+@pytest.mark.slow
 def test_append_keeps_other_platforms_in_the_tag(tmp_path: Path, cache: LayerCache) -> None:
     amd64 = small(tmp_path / "env")
     arm64 = replace(amd64, platform=Platform("linux", "arm64"))
@@ -437,6 +448,7 @@ def test_append_keeps_other_platforms_in_the_tag(tmp_path: Path, cache: LayerCac
     )
 
 
+@pytest.mark.slow
 def test_gzip_layers_are_other_layers_of_the_same_content(tmp_path: Path, cache: LayerCache) -> None:
     env = small(tmp_path / "env")
     push(f"oci:{tmp_path}/out:zstd", env, cache=cache)
@@ -472,6 +484,7 @@ def test_an_index_of_another_tool_is_replaced(tmp_path: Path, cache: LayerCache)
     assert pushed.uploaded == 6
 
 
+@pytest.mark.slow
 def test_what_a_colleague_pushed_under_another_tag_is_neither_built_nor_uploaded(
     tmp_path: Path, registry: RegistrySimulator
 ) -> None:
@@ -481,6 +494,7 @@ def test_what_a_colleague_pushed_under_another_tag_is_neither_built_nor_uploaded
     assert (pushed.built, pushed.uploaded, pushed.reused) == (1, 1, 5)
 
 
+@pytest.mark.slow
 def test_answers_are_believed_for_a_day_and_cost_no_request(tmp_path: Path, registry: RegistrySimulator) -> None:
     push(f"{registry.host}/team/envs:theirs", small(tmp_path / "a"), cache=LayerCache(str(tmp_path / "one")))
     mine = LayerCache(str(tmp_path / "two"))
@@ -492,6 +506,7 @@ def test_answers_are_believed_for_a_day_and_cost_no_request(tmp_path: Path, regi
     assert len(registry.asked("HEAD .*/blobs/")) == 2, "p3's, which was built, and p2's, which it never asked for"
 
 
+@pytest.mark.slow
 def test_a_colleagues_tag_that_moved_is_looked_at_again(tmp_path: Path, registry: RegistrySimulator) -> None:
     theirs, mine = LayerCache(str(tmp_path / "theirs")), LayerCache(str(tmp_path / "mine"))
     push(f"{registry.host}/team/envs:theirs", small(tmp_path / "a"), cache=theirs)
@@ -502,6 +517,7 @@ def test_a_colleagues_tag_that_moved_is_looked_at_again(tmp_path: Path, registry
 
 
 @pytest.mark.parametrize("status", [400, 411, 507, 520])
+@pytest.mark.slow
 def test_what_a_registry_refuses_is_not_blamed_on_the_cache(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache, status: int
 ) -> None:
@@ -537,6 +553,7 @@ def test_a_push_ignores_unsigned_layers_if_signatures_are_required(tmp_path: Pat
         push(reference, small(tmp_path / "c"), trust=trust, cache=LayerCache(str(tmp_path / "fourth")))
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_no_longer_true_is_noticed_and_made_good(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -573,6 +590,7 @@ def platforms(registry: RegistrySimulator, tag: str = "x") -> list[str]:
         storage.close()
 
 
+@pytest.mark.slow
 def test_a_platform_that_a_colleague_adds_meanwhile_stays(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -587,6 +605,7 @@ def test_a_platform_that_a_colleague_adds_meanwhile_stays(
     assert platforms(registry) == ["linux/amd64", "linux/arm64", "linux/riscv64"]
 
 
+@pytest.mark.slow
 def test_a_platform_that_another_s_tag_swept_away_is_added_again(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -600,6 +619,7 @@ def test_a_platform_that_another_s_tag_swept_away_is_added_again(
     assert platforms(registry) == ["linux/amd64", "linux/arm64"]
 
 
+@pytest.mark.slow
 def test_an_index_is_signed_and_has_its_attachments_before_the_tag_names_it(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -615,6 +635,7 @@ def test_an_index_is_signed_and_has_its_attachments_before_the_tag_names_it(
     verify_signature(reference, public)
 
 
+@pytest.mark.slow
 def test_a_push_whose_signature_is_refused_moves_no_tag(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:
@@ -630,6 +651,7 @@ def test_a_push_whose_signature_is_refused_moves_no_tag(
     assert "x" not in registry.tags.get("team/envs", {})
 
 
+@pytest.mark.slow
 def test_an_existing_index_is_signed_on_request(tmp_path: Path, cache: LayerCache) -> None:
     private, public = key_pair(tmp_path)
     reference = f"oci:{tmp_path}/out:x"
@@ -639,6 +661,7 @@ def test_an_existing_index_is_signed_on_request(tmp_path: Path, cache: LayerCach
     verify_signature(reference, public)
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_the_bases_layers_that_the_destination_lacks(
     tmp_path: Path, registry: RegistrySimulator, cache: LayerCache
 ) -> None:

@@ -6,6 +6,8 @@ import copy
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from lamella.builder.image.documents import ImageSettings
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.options import PushOptions
@@ -20,9 +22,8 @@ from support.registry_simulator import Fault, RegistrySimulator
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
-
+@pytest.mark.slow
 def test_a_push_moves_the_tag_despite_a_mirror_with_an_old_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,6 +46,7 @@ def test_a_push_moves_the_tag_despite_a_mirror_with_an_old_answer(
         assert not mirror.requests
 
 
+@pytest.mark.slow
 def test_a_layer_of_the_base_that_a_mirror_falsifies_comes_from_its_registry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def _put(
 
 @pytest.mark.parametrize("keep_image", [True, False], ids=["image kept", "no image"])
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh cache", "own cache"])
+@pytest.mark.slow
 def test_a_layer_that_a_writer_put_in_a_package_s_place_is_not_signed(
     tmp_path: Path, place: str, signed: PushOptions, fresh: bool, keep_image: bool
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_layer_that_a_writer_put_in_a_package_s_place_is_not_signed(
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh cache", "learned before"])
+@pytest.mark.slow
 def test_a_layer_that_another_tag_states_is_not_signed(
     tmp_path: Path, place: str, signed: PushOptions, fresh: bool
 ) -> None:
@@ -145,6 +147,7 @@ def test_a_layer_that_another_tag_states_is_not_signed(
     assert pushed.built == 3
 
 
+@pytest.mark.slow
 def test_a_bundle_of_learned_layers_is_not_signed(tmp_path: Path, place: str, signed: PushOptions) -> None:
     unsigned = PushOptions(max_layers=12)
     push(f"{place}:v1", small(tmp_path / "env", count=20), unsigned, cache=LayerCache(str(tmp_path / "theirs")))
@@ -161,6 +164,7 @@ def test_a_bundle_of_learned_layers_is_not_signed(tmp_path: Path, place: str, si
     assert pushed.built == 19 + 2, "all but the changed package, and both bundles"
 
 
+@pytest.mark.slow
 def test_layers_that_the_same_key_signed_are_reused(tmp_path: Path, place: str, signed: PushOptions) -> None:
     public = key_pair(tmp_path)[1]
     signed = replace(signed, signing_key=read_private_key(f"{tmp_path}/ours.pem"))
@@ -173,6 +177,7 @@ def test_layers_that_the_same_key_signed_are_reused(tmp_path: Path, place: str, 
     verify_signature(other.reference, public)
 
 
+@pytest.mark.slow
 def test_layers_that_another_key_signed_are_built_again_and_equal_bytes_are_not_uploaded(
     tmp_path: Path, place: str, signed: PushOptions
 ) -> None:
@@ -184,6 +189,7 @@ def test_layers_that_another_key_signed_are_built_again_and_equal_bytes_are_not_
     verify_signature(pushed.reference, public)
 
 
+@pytest.mark.slow
 def test_layers_learned_from_one_repository_are_not_used_for_another(
     tmp_path: Path, registry: RegistrySimulator
 ) -> None:
@@ -199,6 +205,7 @@ def test_layers_learned_from_one_repository_are_not_used_for_another(
 
 
 @pytest.mark.parametrize("by", ["user", "administrator"])
+@pytest.mark.slow
 def test_layers_learned_before_a_signature_was_required_are_built(
     tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
@@ -213,6 +220,7 @@ def test_layers_learned_before_a_signature_was_required_are_built(
     assert push(f"{place}:v3", small(tmp_path / "c"), trust=trust, cache=cache).built == 3
 
 
+@pytest.mark.slow
 def test_other_platforms_that_this_key_did_not_sign_are_not_signed_along(
     tmp_path: Path, place: str, signed: PushOptions
 ) -> None:

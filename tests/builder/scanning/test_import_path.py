@@ -92,6 +92,7 @@ def test_another_version_in_the_environment_than_on_pythonpath_is_named(
 
 
 @pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.slow
 def test_egg_of_setup_py_install_is_a_package_that_meets_requirements(
     made: Path, tmp_path: Path, *, zipped: bool
 ) -> None:
@@ -107,6 +108,7 @@ def test_egg_of_setup_py_install_is_a_package_that_meets_requirements(
     assert warnings(found) == []
 
 
+@pytest.mark.slow
 def test_requirement_of_an_egg_that_is_not_installed_is_found(made: Path) -> None:
     egg(made / SITE, "alpha", requires="nowhere>1\n")
     (found,) = findings(scan(str(made)), "requires")
@@ -114,6 +116,7 @@ def test_requirement_of_an_egg_that_is_not_installed_is_found(made: Path) -> Non
 
 
 @pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.slow
 def test_zip_files_and_eggs_on_pythonpath_ship_and_are_found_on_a_node(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, zipped: bool
 ) -> None:
@@ -131,6 +134,7 @@ def test_zip_files_and_eggs_on_pythonpath_ship_and_are_found_on_a_node(
     assert warnings(found) == []
 
 
+@pytest.mark.slow
 def test_damaged_egg_ships_as_unowned_files(made: Path) -> None:
     (made / SITE / "broken-1.0-py3.11.egg").write_bytes(b"PK\x03\x04 not a zip file")
     assert f"{SITE}/broken-1.0-py3.11.egg" in paths(package(scan(str(made)), "unowned"))

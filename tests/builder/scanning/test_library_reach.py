@@ -94,6 +94,7 @@ def answer(library: Path, name: str) -> int:
 
 
 @pytest.mark.parametrize("tag", [OLD, NEW])
+@pytest.mark.slow
 def test_a_run_path_into_the_environment_becomes_relative(made: Path, site: Path, tmp_path: Path, tag: str) -> None:
     near = built(made / "lib/near/libnear.so.1")
     far = built(site / "far/lib/libfar.so.1")
@@ -115,6 +116,7 @@ def test_a_run_path_into_the_environment_becomes_relative(made: Path, site: Path
 
 
 @pytest.mark.parametrize("tag", [OLD, NEW])
+@pytest.mark.slow
 def test_a_run_path_out_of_the_environment_leads_to_what_ships_from_there(
     made: Path, site: Path, tmp_path: Path, tag: str
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_file_with_a_relative_run_path_ships_unchanged(made: Path, site: Path)
     assert [each.path for each in package(scanned, "pkg").files if each.run_path] == []
 
 
+@pytest.mark.slow
 def test_a_library_that_is_found_by_a_variable_of_this_machine_alone_is_a_finding(
     made: Path, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +160,7 @@ def test_a_library_that_is_found_by_a_variable_of_this_machine_alone_is_a_findin
     )
 
 
+@pytest.mark.slow
 def test_a_library_that_is_needed_by_its_path_is_a_finding(made: Path, site: Path) -> None:
     own = built(site / "pkg/lib/libown.so.1")
     module = built(site / "pkg/module.so", own)
@@ -169,6 +173,7 @@ def test_a_library_that_is_needed_by_its_path_is_a_finding(made: Path, site: Pat
     )
 
 
+@pytest.mark.slow
 def test_a_library_from_the_system_that_is_needed_by_its_path_is_a_finding_without_a_variable_that_does_not_help(
     made: Path, site: Path, tmp_path: Path
 ) -> None:
@@ -186,6 +191,7 @@ def test_a_library_from_the_system_that_is_needed_by_its_path_is_a_finding_witho
 
 
 @pytest.mark.parametrize("run_path", ["", "$ORIGIN/nothing", "$ORIGIN/../../../../../beside"])
+@pytest.mark.slow
 def test_a_program_of_a_wheel_that_does_not_find_a_library_from_the_system_is_a_finding(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_path: str
 ) -> None:
@@ -204,6 +210,7 @@ def test_a_program_of_a_wheel_that_does_not_find_a_library_from_the_system_is_a_
     )
 
 
+@pytest.mark.slow
 def test_a_program_with_a_runpath_finds_a_link_to_a_library_from_the_system(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +253,7 @@ def cuda(tmp_path: Path, site: Path) -> tuple[Path, Path]:
     return tmp_path / "cuda/lib64", wheels
 
 
+@pytest.mark.slow
 def test_a_library_that_a_package_brings_does_not_ship_from_a_toolkit_of_this_machine(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +277,7 @@ def test_a_library_that_a_package_brings_does_not_ship_from_a_toolkit_of_this_ma
 
 
 @pytest.mark.parametrize("requires", [(), ("between>=1",)])
+@pytest.mark.slow
 def test_a_library_of_the_distribution_ships_unless_a_required_package_brings_it(
     made: Path, site: Path, requires: tuple[str, ...]
 ) -> None:
@@ -287,6 +296,7 @@ def test_a_library_of_the_distribution_ships_unless_a_required_package_brings_it
     )
 
 
+@pytest.mark.slow
 def test_a_library_in_the_environment_s_lib_folder_ships_once(made: Path, site: Path, tmp_path: Path) -> None:
     """Such as conda's libpython, for an extension that was built with another one's folder as its run path."""
     own = built(made / "lib/libown.so.1")
@@ -316,6 +326,7 @@ def test_the_distribution_s_copy_of_a_library_in_the_lib_folder_does_not_ship(ma
     assert "lib/system/libstdc++.so.6" not in shipped(scanned)
 
 
+@pytest.mark.slow
 def test_what_only_a_library_of_a_toolkit_needs_does_not_ship_when_that_does_not(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

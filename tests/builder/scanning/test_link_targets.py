@@ -72,6 +72,7 @@ def outside(made: Path, options: ScanOptions) -> tuple[set[str], dict[str, str]]
     return names, {each.subject.removeprefix(start): each.message for each in findings(scanned, "links")}
 
 
+@pytest.mark.slow
 def test_installed_package_does_not_ship_what_its_links_lead_to(made: Path, site: Path, home: Path) -> None:
     lead_out(site / "evil", home)
     info = site / "evil-1.0.dist-info"
@@ -159,6 +160,7 @@ def test_single_module_that_an_installer_links_to_ships(made: Path, site: Path, 
     assert file(scanned, f"{SITE}/single.py").source == str(root / "single.py")
 
 
+@pytest.mark.slow
 def test_links_of_an_installer_into_its_cache_ship_the_bytes_that_it_recorded(tmp_path: Path) -> None:
     environment = venv(tmp_path / "env", by="uv")
     alpha = wheel(tmp_path, "alpha", "1.0", {"alpha/__init__.py": "", "alpha/data.txt": "as recorded"})
@@ -194,6 +196,7 @@ def test_software_of_the_system_ships(tmp_path: Path, path: str) -> None:
     assert LinkTargets((Place(str(tmp_path / "env"), ""),), (), ()).judge(link, os.path.realpath(path)) == "own"
 
 
+@pytest.mark.slow
 def test_links_of_the_system_s_python_are_the_environment_s_own() -> None:
     if not os.path.exists("/usr/bin/python3"):
         missing("/usr/bin/python3 is not here: apt-get install python3")

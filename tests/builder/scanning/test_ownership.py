@@ -55,6 +55,7 @@ def write(site: Path, **files: str) -> None:
         path.write_text(text)
 
 
+@pytest.mark.slow
 def test_a_record_may_lead_outside_quote_commas_be_absolute_and_lack_hashes(made: Path, site: Path) -> None:
     (made / "share" / "man").mkdir(parents=True, exist_ok=True)
     (made / "share" / "man" / "odd.1").write_text("")

@@ -60,6 +60,7 @@ def test_a_module_s_system_libraries_ship_with_their_own_libraries(
     assert package(scanned, "system-libraries").origin == "system"
 
 
+@pytest.mark.slow
 def test_a_library_under_another_name_ships_under_the_name_that_is_needed(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_glibc_and_the_loader_never_ship(made: Path, site: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["--enable-new-dtags", "--disable-new-dtags"])
+@pytest.mark.slow
 def test_a_wheel_s_own_libraries_are_found_by_its_rpath_or_runpath(made: Path, site: Path, kind: str) -> None:
     own = library(site / "pkg.libs" / "libown.so.1")
     library(site / "pkg" / "module.so", own, options=(f"-Wl,{kind}", "-Wl,-rpath,$ORIGIN/../pkg.libs"))
@@ -107,6 +109,7 @@ def test_a_library_that_another_package_loads_before_is_not_missing(made: Path, 
     assert not findings(scan(str(made)), "libraries")
 
 
+@pytest.mark.slow
 def test_a_library_that_is_nowhere_is_a_finding(made: Path, site: Path, tmp_path: Path) -> None:
     gone = library(tmp_path / "libgone.so.1")
     library(site / "module.so", gone)
@@ -117,6 +120,7 @@ def test_a_library_that_is_nowhere_is_a_finding(made: Path, site: Path, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_a_driver_s_library_is_a_need_of_the_node(
     made: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,18 +131,21 @@ def test_a_driver_s_library_is_a_need_of_the_node(
     assert "lib/system/libcuda.so.1" not in shipped(scanned)
 
 
+@pytest.mark.slow
 def test_a_driver_s_library_in_a_wheel_is_not_needed_from_the_node(made: Path, site: Path) -> None:
     bundled = library(site / "torch" / "lib" / "libamdhip64.so.6")
     library(site / "torch" / "lib" / "module.so", bundled, options=("-Wl,-rpath,$ORIGIN",))
     assert scan(str(made)).needs.drivers == ()
 
 
+@pytest.mark.slow
 def test_a_driver_s_stub_library_does_not_count_as_a_driver(made: Path, site: Path) -> None:
     stub = library(site / "cuda" / "stubs" / "libcuda.so.1")
     library(site / "cuda" / "module.so", stub, options=("-Wl,-rpath,$ORIGIN/stubs",))
     assert scan(str(made)).needs.drivers == ("libcuda.so.1",)
 
 
+@pytest.mark.slow
 def test_the_package_that_lacks_a_library_is_the_one_that_is_named(made: Path, site: Path, tmp_path: Path) -> None:
     gone = library(tmp_path / "libgone.so.1")
     for name in ("torch", "other"):
@@ -199,6 +206,7 @@ def test_the_reader_agrees_with_readelf(made: Path) -> None:
         assert elf.Elf.load(elf_of(path).dump()) == elf_of(path)
 
 
+@pytest.mark.slow
 def test_a_damaged_elf_file_has_no_facts(tmp_path: Path) -> None:
     good = library(tmp_path / "libgood.so").read_bytes()
     for cut in [*range(64), *range(64, len(good), max(1, len(good) // 60))]:

@@ -34,6 +34,7 @@ def written(compression: Compression, threads: int, sizes: int, data: bytes = DA
 
 
 @pytest.mark.parametrize("compression", READERS)
+@pytest.mark.slow
 def test_other_implementations_read_what_several_threads_wrote(compression: Compression) -> None:
     assert READERS[compression](written(compression, 3, 77_777)) == DATA
 
@@ -44,6 +45,7 @@ def test_an_empty_stream_is_valid(compression: Compression) -> None:
 
 
 @pytest.mark.parametrize("compression", READERS)
+@pytest.mark.slow
 def test_the_bytes_are_the_same_for_any_number_of_threads_and_any_size_of_writes(compression: Compression) -> None:
     expected = written(compression, 1, 1 << 20)
 

@@ -112,6 +112,7 @@ def test_the_bytes_of_a_manifest_do_not_change_with_our_versions() -> None:
 
 
 @given(st.binary(max_size=100))
+@pytest.mark.slow
 def test_any_bytes_are_a_document_or_a_clear_error(content: bytes) -> None:
     for noun in (Manifest, Index, ImageConfig):
         with pytest.raises(InvalidContent):

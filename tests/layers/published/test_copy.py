@@ -103,6 +103,7 @@ def test_a_copy_over_a_broken_tag_sends_each_lost_part(
     assert verify_reference(there).faults == ()
 
 
+@pytest.mark.slow
 def test_a_copy_over_a_broken_layout_sends_each_lost_part(tmp_path: Path, layout: str) -> None:
     there = f"oci:{tmp_path}/there:v1"
     copy(layout, there)
@@ -136,6 +137,7 @@ def test_another_repository_of_the_registry_lends_its_blobs(simulator: RegistryS
 
 
 @pytest.mark.parametrize("api", [True, False])
+@pytest.mark.slow
 def test_signatures_and_referrers_come_along_before_the_tag(
     tmp_path: Path, simulator: RegistrySimulator, layout: str, api: bool
 ) -> None:
@@ -176,6 +178,7 @@ def test_attachments_of_an_image_and_cosigns_other_tags_come_along(
     assert set(kinds) < set(simulator.tags["team/envs"])
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_move_and_writes_nothing(
     tmp_path: Path, simulator: RegistrySimulator, layout: str
 ) -> None:
@@ -197,6 +200,7 @@ def test_a_dry_run_says_what_would_move_and_writes_nothing(
         assert would.sent or would.mounted
 
 
+@pytest.mark.slow
 def test_insecure_is_meant_for_the_destination(monkeypatch: pytest.MonkeyPatch, simulator: RegistrySimulator) -> None:
     with RegistrySimulator().serving() as between:
         # The proxy in between sees each request in plain HTTP.

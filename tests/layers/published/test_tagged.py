@@ -64,6 +64,7 @@ def test_an_environment_whose_index_is_lost_is_listed(simulator: RegistrySimulat
     assert tags(f"{simulator.host}/team/envs") == ["v1", "v2"]
 
 
+@pytest.mark.slow
 def test_tags_of_a_registry_that_is_down_are_an_error() -> None:
     with RegistrySimulator().serving() as simulator:
         host = simulator.host

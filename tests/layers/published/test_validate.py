@@ -60,6 +60,7 @@ def everything(reference: str) -> list[str]:
 
 
 @pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.slow
 def test_a_whole_reference_has_no_faults(layout: str, simulator: RegistrySimulator, deep: bool) -> None:
     there = copy(layout, f"{simulator.host}/team/envs:v1").reference
     for reference in (layout, there):
@@ -71,6 +72,7 @@ def test_a_whole_reference_has_no_faults(layout: str, simulator: RegistrySimulat
         assert found.blobs == 9
 
 
+@pytest.mark.slow
 def test_each_missing_blob_and_document_of_a_layout_is_a_fault(layout: str) -> None:
     unnoticed = []
     for digest in everything(layout):
@@ -86,6 +88,7 @@ def test_each_missing_blob_and_document_of_a_layout_is_a_fault(layout: str) -> N
 
 
 @pytest.mark.parametrize("broken", ["blob", "manifest"])
+@pytest.mark.slow
 def test_a_hole_in_a_registry_is_named_with_the_command_that_repairs_it(
     layout: str, simulator: RegistrySimulator, broken: str
 ) -> None:
@@ -102,6 +105,7 @@ def test_a_hole_in_a_registry_is_named_with_the_command_that_repairs_it(
     assert f"lamella push {simulator.host}/team/envs:v1" in found.heal
 
 
+@pytest.mark.slow
 def test_a_blob_of_another_size_is_found_without_reading_all(layout: str, simulator: RegistrySimulator) -> None:
     copy(layout, f"{simulator.host}/team/envs:v1")
     simulator.blobs["team/envs"][str(ONE)] = b"on"
@@ -114,6 +118,7 @@ def test_a_blob_of_another_size_is_found_without_reading_all(layout: str, simula
         assert len(simulator.asked("GET .*/blobs/sha256:[0-9a-f]+")) < 9
 
 
+@pytest.mark.slow
 def test_changed_bytes_of_the_right_size_are_found_by_a_deep_check(layout: str, simulator: RegistrySimulator) -> None:
     copy(layout, f"{simulator.host}/team/envs:v1")
     simulator.blobs["team/envs"][str(ONE)] = b"two"

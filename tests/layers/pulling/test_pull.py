@@ -89,6 +89,7 @@ class TestPlan:
         return [Layer(Descriptor(LAYER_ZSTD, Digest.of(b"blob" + name), size), Digest.of(name)) for name, size in drawn]
 
     @given(LAYERS, st.sets(st.binary(max_size=3)))
+    @pytest.mark.slow
     def test_each_layer_is_fetched_once_or_present_and_the_largest_comes_first(
         self, drawn: list[tuple[bytes, int]], here: set[bytes]
     ) -> None:
@@ -187,6 +188,7 @@ def test_the_first_bad_layer_stops_the_pull_and_good_ones_stay_whole(
 
 
 @pytest.mark.usefixtures("either_way")
+@pytest.mark.slow
 def test_failed_pull_resumes(store: Store, layout: OciLayout, reference: str, tmp_path: Path) -> None:
     made = packages("abc")
     publish_layers(layout, "env", made)

@@ -34,6 +34,7 @@ class Resetting(BytesIO):
         return super().read(size)
 
 
+@pytest.mark.slow
 def test_unpacks_layer_after_layer_as_this_process_would(worker: Worker, tmp_path: Path) -> None:
     for number in range(3):
         layer, blob = tars.layer(tars.tree({"opt/env/data": os.urandom(100_000), "opt/env/bin/run*": b"#!"}))
@@ -48,6 +49,7 @@ def test_a_refusal_is_the_same_error(worker: Worker, tmp_path: Path) -> None:
         worker.receive(BytesIO(blob), layer, str(tmp_path / "layer"))
 
 
+@pytest.mark.slow
 def test_another_process_takes_over_after_an_error(worker: Worker, tmp_path: Path) -> None:
     bad, blob = tars.layer(tars.file(b"../evil", b"x") + tars.END)
     with pytest.raises(UnsafeLayer):

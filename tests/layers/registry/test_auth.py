@@ -88,6 +88,7 @@ def test_no_request_is_signed_before_the_registry_requires_it(
     assert not [request for request in simulator.requests if "Authorization" in request.headers]
 
 
+@pytest.mark.slow
 def test_one_token_serves_every_request_of_its_scope(
     simulator: RegistrySimulator, registry: Registry, home: Path
 ) -> None:

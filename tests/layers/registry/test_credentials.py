@@ -243,6 +243,7 @@ def test_a_broken_helper_stops_no_anonymous_pull_and_explains_a_refusal(
         registry.close()
 
 
+@pytest.mark.slow
 def test_a_helper_that_hangs_is_ended_with_its_children(
     home: Path, helper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +348,7 @@ def test_a_refused_login_is_not_stored(home: Path) -> None:
     assert not (home / ".docker").exists()
 
 
+@pytest.mark.slow
 def test_a_login_to_a_registry_that_is_down_is_not_stored(home: Path) -> None:
     with RegistrySimulator().serving() as simulator:
         host = simulator.host

@@ -192,6 +192,7 @@ def use(host: str, hosts: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['ca = "ca.crt"\n', "skip_verify = true\n", ""], ids=["ca", "skip-verify", "folder"])
+@pytest.mark.slow
 def test_a_push_and_a_login_use_the_file_s_settings_for_the_registry(
     hosts: Path, private: Authority, text: str
 ) -> None:
@@ -234,6 +235,7 @@ def test_a_header_of_the_file_stays_with_its_host(hosts: Path) -> None:
         assert not [request for request in other.requests if "Authorization" in request.headers]
 
 
+@pytest.mark.slow
 def test_a_host_named_by_an_answer_is_verified_and_sees_no_client_certificate(
     hosts: Path, tmp_path: Path, private: Authority
 ) -> None:

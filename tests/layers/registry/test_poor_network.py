@@ -146,6 +146,7 @@ def test_fetch_closes_a_dripping_connection_and_continues(simulator: RegistrySim
     registry.close()
 
 
+@pytest.mark.slow
 def test_an_answer_with_a_dripping_head_is_closed_and_retried(simulator: RegistrySimulator) -> None:
     registry = Registry(simulator.host, "team/envs", patience=Patience(first=0.001, window=0.05))
     manifest = push_image(registry, [b"content"], "v1")
@@ -304,6 +305,7 @@ def test_early_hints_do_not_end_a_request(simulator: RegistrySimulator, registry
     assert read(registry, blob(b"content").descriptor) == b"content"
 
 
+@pytest.mark.slow
 def test_endless_hints_time_out(simulator: RegistrySimulator) -> None:
     registry = Registry(simulator.host, "team/envs", patience=Patience(tries=1, window=0.2))
     simulator.faults = [Fault("GET", 1, hints=1 << 30)]

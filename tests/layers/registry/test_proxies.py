@@ -264,6 +264,7 @@ def test_a_socks_proxy_resolves_the_registry_s_name(environment: pytest.MonkeyPa
         assert [request.path for request in simulator.requests] == ["/v2/team/envs/tags/list?n=1000"] * 2
 
 
+@pytest.mark.slow
 def test_tls_goes_through_a_socks_proxy(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = authority(tmp_path, names="DNS:registry.example")
     with RegistrySimulator().serving(made.server) as simulator, SocksProxy(simulator.host).serving() as proxy:

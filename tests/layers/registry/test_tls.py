@@ -226,6 +226,7 @@ def test_the_reason_of_a_server_that_expects_https_is_shown(body: bytes, content
             use(simulator.host, Trust(insecure=True))
 
 
+@pytest.mark.slow
 def test_an_expired_certificate_and_one_of_another_host_are_told_apart(tmp_path: Path) -> None:
     expired = authority(tmp_path, days=-1)
     with (

@@ -329,6 +329,7 @@ def test_a_signature_counts_in_every_repository_unless_an_identity_is_required(c
         cosign.verify_signature(elsewhere, public, trust=trust)
 
 
+@pytest.mark.slow
 def test_a_copy_is_accepted_under_the_identity_that_it_was_signed_with(
     copied: tuple[str, str, str], tmp_path: Path
 ) -> None:
@@ -386,6 +387,7 @@ def test_an_identity_is_compared_as_cosign_writes_it(identity: str, wanted: str,
     assert cosign.is_named(identity, wanted) is answer
 
 
+@pytest.mark.slow
 def test_signatures_are_listed_with_their_keys(tmp_path: Path, copied: tuple[str, str, str]) -> None:
     signed, _, public = copied
     other, other_public = key_pair(tmp_path, "other")

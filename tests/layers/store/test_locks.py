@@ -50,6 +50,7 @@ def test_a_wait_is_reported_and_ends_with_the_name_of_the_process(
     ]
 
 
+@pytest.mark.slow
 def test_a_wait_goes_on_as_long_as_the_other_process_makes_progress() -> None:
     tries = 0
 

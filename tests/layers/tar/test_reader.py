@@ -150,6 +150,7 @@ def test_empty_entries_are_stopped_by_their_number() -> None:
         list(Archive(io.BytesIO(tar), max_entries=1000))
 
 
+@pytest.mark.slow
 def test_many_entries_in_a_small_blob_are_stopped_by_what_they_expand_to() -> None:
     compress = zlib.compressobj(wbits=31)
     block = tars.header(b"e") * 1000
