@@ -20,7 +20,7 @@ from lamella.layers.exporting.export import export
 from lamella.layers.exporting.target import FORMATS, ExportOptions, format_of
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
-from support.engines import need, need_root
+from support.engines import missing, need, need_root
 from support.processes import forked
 from support.published import publish
 from support.trees import content
@@ -301,7 +301,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system than the store's."""
     folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
     if folder.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is one file system here")
+        missing("/dev/shm and the temporary folder are one file system: set TMPDIR")
     yield folder
     shutil.rmtree(folder)
 

@@ -191,7 +191,7 @@ def test_compiled_library_that_every_user_may_read_ships(tmp_path: Path, mode: i
 @pytest.mark.parametrize("path", ["/usr/lib/os-release", "/etc/ssl/certs/ca-certificates.crt"])
 def test_software_of_the_system_ships(tmp_path: Path, path: str) -> None:
     if not os.path.exists(path):
-        pytest.skip(f"{path}: not on this system")
+        missing(f"{path}: not on this system")
     link = FoundFile("x", str(tmp_path / "env" / "x"), os.stat(path), path)
     assert LinkTargets((Place(str(tmp_path / "env"), ""),), (), ()).judge(link, os.path.realpath(path)) == "own"
 

@@ -10,6 +10,7 @@ import pytest
 
 from lamella.layers.errors import MountError
 from lamella.layers.mounting import link_tree
+from support.engines import missing
 from support.trees import content, folders, write
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system."""
     folder = tempfile.mkdtemp(dir="/dev/shm")
     if os.stat(folder).st_dev == os.stat(tmp_path).st_dev:
-        pytest.skip("there is one file system here")
+        missing("/dev/shm and the temporary folder are one file system: set TMPDIR")
     yield Path(folder)
     shutil.rmtree(folder)
 

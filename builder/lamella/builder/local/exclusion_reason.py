@@ -9,7 +9,7 @@ from lamella.builder.local.project_files import is_repository, never, too_broad,
 
 
 def exclusion_reason(path: str) -> str:
-    """Return the reason for the absolute `path`, or for a folder above it in its project; empty if there is none."""
+    """Return the reason for the absolute `path`, or for a folder above it in its project; empty if it ships."""
     folder = os.path.dirname(path)
     top = top_of(folder)
     if too_broad(top):

@@ -33,7 +33,7 @@ _ABOUT_BEGINS = (
 
 
 def beside_installed(folder: str, shipped: Sequence[str], include: Iterable[str]) -> Finding | None:
-    """Return the note on the files of the project in `folder` that do not ship; None if there are none.
+    """Return the note on the files of the project in `folder` that do not ship; None if all ship.
 
     `shipped`: resolved paths of what its editable install ships. `include`: what the user adds.
     """

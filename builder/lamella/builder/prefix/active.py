@@ -34,7 +34,7 @@ def active_prefix() -> str:
 
     VIRTUAL_ENV; CONDA_PREFIX; the environment of the project in the working directory or in the nearest
     folder above it that has one; conda's `base` if it is active; the prefix of `python` on PATH, unless
-    Lamella itself runs in it. Raises `NotAnEnvironment` if there is none.
+    Lamella itself runs in it. Raises `NotAnEnvironment` without another one.
     """
     return active().prefix
 
@@ -116,7 +116,7 @@ def _is_top(folder: str) -> bool:
 
 
 def _of_project(folder: str) -> str:
-    """Environment of the project in `folder`, as uv, pixi, pdm and poetry keep it; empty if there is none."""
+    """Environment of the project in `folder`, as uv, pixi, pdm and poetry keep it; empty without one."""
     is_project = os.path.isfile(os.path.join(folder, "pyproject.toml"))
     named = os.environ.get("UV_PROJECT_ENVIRONMENT") if is_project else ""
     for name in (named, *_HERE):
@@ -136,7 +136,7 @@ def _of_pdm(folder: str) -> str:
 
 
 def _of_poetry(folder: str) -> str:
-    """The project's environment in poetry's cache; empty if there is none."""
+    """The project's environment in poetry's cache; empty without one."""
     caches = os.environ.get("POETRY_CACHE_DIR") or os.path.join(cache_folder(), "pypoetry")
     environments = os.environ.get("POETRY_VIRTUALENVS_PATH") or os.path.join(caches, "virtualenvs")
     if not os.path.isabs(environments):

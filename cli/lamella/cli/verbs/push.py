@@ -207,7 +207,7 @@ def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int, has_base:
 
 
 def _attached(pushed: Pushed) -> str:
-    """Return the new attachments of the index as text; empty if there are none."""
+    """Return the new attachments of the index as text; empty without any."""
     names = {SBOM: "the bill of materials", FINDINGS: "the findings"}
     new = [f"{names.get(each.artifact_type, each.artifact_type)} ({size(each.size)})" for each in pushed.attached]
     return f"attached {' and '.join(new)}" if new else ""

@@ -67,7 +67,7 @@ def _script(command: Sequence[str]) -> str:
 
 
 def _shipped(prefix: str, script: str) -> str:
-    """The file of the environment that a push makes of a script in the project's folder; empty if there is none."""
+    """The file of the environment that a push makes of a script in the project's folder; empty without one."""
     inner = os.path.normpath(script)
     if os.path.isabs(inner):
         inner = os.path.basename(inner)
