@@ -40,6 +40,7 @@ zsh activation and completion in another shell
 fish activation and completion in another shell
 tcsh activation in csh
 man-db reads the manual pages
+default-jre-headless runs Spark
 endef
 system: export PACKAGES := $(PACKAGES)
 

@@ -20,21 +20,23 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("layers", "builder", "cli")
+# Each package with the folder that holds it.
+PACKAGES = {"layers": "layers", "builder": "builder", "integrations": "builder", "cli": "cli"}
 MAY_IMPORT = {
     "layers": {"lamella.layers"},
     "builder": {"lamella.layers", "lamella.builder"},
+    "integrations": {"lamella.layers", "lamella.builder", "lamella.integrations"},
     "cli": {"lamella.layers", "lamella.builder", "lamella.cli"},
 }
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
         {"errors", "homes", "logs", "permissions", "regular_file", "text"}, {"progress_bars"}, {"progress", "trust", "policy"}, {"oci", "folders"}, {"tar", "registry", "layout"},
-        {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting"},
+        {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting", "following"}, {"agent"},
     ),
     "builder": (
-        {"errors", "urls", "environment", "garbage"}, {"cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
-        {"layer", "wheels"}, {"image", "scanning"}, {"pushing", "packing"},
+        {"errors", "urls", "environment", "garbage", "kubernetes"}, {"cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
+        {"layer", "wheels"}, {"image", "scanning"}, {"pushing", "packing"}, {"watching"},
     ),
 }  # fmt: skip
 NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools", "zlib_ng"}
@@ -42,7 +44,7 @@ NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools", "zlib_ng"}
 
 def modules(package: str) -> list[Path]:
     """Every module of a package."""
-    return sorted((ROOT / package / "lamella" / package).rglob("*.py"))
+    return sorted((ROOT / PACKAGES[package] / "lamella" / package).rglob("*.py"))
 
 
 def imports(path: Path, *, types: bool = False) -> set[str]:
@@ -81,7 +83,7 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
     ours = {
         (path.name, name) for path in modules(package) for name in imports(path) if name.split(".", 1)[0] == "lamella"
     }
-    assert ours or package == "layers"
+    assert ours or package in ("layers", "integrations")
     assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
 
 
@@ -89,11 +91,12 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
 SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.homes")
 
 
+@pytest.mark.parametrize("package", ["cli", "integrations"])
 @pytest.mark.parametrize("api", [lamella.layers, lamella.builder], ids=["layers", "builder"])
-def test_the_command_uses_the_public_api_alone(api: ModuleType) -> None:
+def test_the_command_and_the_integrations_use_the_public_api_alone(api: ModuleType, package: str) -> None:
     private = {
         f"{dotted(path)} imports {name}"
-        for path in modules("cli")
+        for path in modules(package)
         for name in imports(path, types=True)
         if package_of(name) == api.__name__
         and name.removeprefix(f"{api.__name__}.") not in api.__all__

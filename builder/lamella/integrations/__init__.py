@@ -1,0 +1,1 @@
+"""Lamella inside other frameworks: one module for each, over the public API alone, behind an extra of its own."""
