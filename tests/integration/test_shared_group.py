@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import pytest
 
 from lamella.builder.cache_folder import cache_folder
-from lamella.builder.content.blob import Blob, Packed
+from lamella.builder.content.blob import BlobWriter, LayerBlob
 from lamella.builder.errors import CacheError
 from lamella.builder.layer.cache import BuiltLayer, LayerCache
 from lamella.layers.errors import PolicyError, StoreError
@@ -97,8 +97,8 @@ def as_person(name: str, do: Callable[[], T]) -> T:
     return in_child(become, do)
 
 
-def packed(out: BinaryIO, content: bytes) -> Packed:
-    blob = Blob(out, "zstd")
+def packed(out: BinaryIO, content: bytes) -> LayerBlob:
+    blob = BlobWriter(out, "zstd")
     blob.write_file([content], len(content))
     return blob.finish()
 

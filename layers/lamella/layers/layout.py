@@ -130,7 +130,7 @@ class OciLayout:
         """See `Storage`. A layout has no referrers API: tags list attachments."""
         return None
 
-    def untag(self, tag: str) -> None:
+    def remove_tag(self, tag: str) -> None:
         """See `Remover`. `collect` frees the content."""
         with self.changed() as index:
             index["manifests"] = [entry for entry in index["manifests"] if _tag_of(entry) != tag]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from lamella.builder.content.blob import FRAME, Blob, Processors
+from lamella.builder.content.blob import FRAME, BlobWriter, Processors
 from lamella.layers.oci.documents import LAYER_ZSTD
 from lamella.layers.tar.decompress import decompressed
 from support.engines import need
@@ -18,7 +18,7 @@ from support.engines import need
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamella.builder.content.blob import Compression, Packed
+    from lamella.builder.content.blob import Compression, LayerBlob
 
 END = 1024
 """Bytes that end a tar."""
@@ -26,9 +26,9 @@ END = 1024
 
 def blob_of(
     content: bytes, *, compression: Compression = "zstd", processors: Processors | None = None, piece: int = 1 << 20
-) -> tuple[Packed, bytes]:
+) -> tuple[LayerBlob, bytes]:
     out = io.BytesIO()
-    blob = Blob(out, compression, processors)
+    blob = BlobWriter(out, compression, processors)
     for start in range(0, len(content), piece):
         blob.write(content[start : start + piece])
     return blob.finish(), out.getvalue()
@@ -99,5 +99,5 @@ def test_a_file_of_another_size_is_not_copied(content: bytes, *, says: bool) -> 
         assert isinstance(buffers, list)
         return sum(file.readinto(buffer) for buffer in buffers)
 
-    blob = Blob(io.BytesIO(), "zstd")
+    blob = BlobWriter(io.BytesIO(), "zstd")
     assert (blob.copy_file(read_into, 5) == hashlib.sha256(b"12345").hexdigest()) is says

@@ -11,7 +11,7 @@ from lamella.builder.content.key import FORMAT, bundle_key, layer_key
 from lamella.builder.errors import EnvironmentChanged
 from lamella.builder.layer import layer_set
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.layer.rules import Remembered
+from lamella.builder.layer.code_fingerprint import Remembered
 from lamella.layers.oci.documents import Platform
 from support.packages import SITE, environment, package
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamella.builder.content.entry import Entry
-from lamella.builder.content.pack import pack
+from lamella.builder.content.write_layer import write_layer
 from lamella.builder.errors import CacheError
 from lamella.builder.layer.bundle import merge, partition
 from lamella.layers.oci.documents import LAYER_ZSTD
@@ -58,7 +58,7 @@ def layer(*paths: str) -> bytes:
     entries = [
         Entry(path, 0o644, len(path), hashlib.sha256(path.encode()).hexdigest(), path.encode()) for path in paths
     ]
-    pack(entries, (), None, out, "zstd")
+    write_layer(entries, (), None, out, "zstd")
     return out.getvalue()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
-from lamella.builder.content.blob import Blob, Packed
+from lamella.builder.content.blob import BlobWriter, LayerBlob
 from lamella.builder.errors import CacheError
 from lamella.builder.layer.cache import BuiltLayer, LayerCache, Learned
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 KEY = "ab" * 32
 
 
-def writing(content: bytes) -> Callable[[BinaryIO], Packed]:
-    def write(out: BinaryIO) -> Packed:
-        blob = Blob(out, "zstd")
+def writing(content: bytes) -> Callable[[BinaryIO], LayerBlob]:
+    def write(out: BinaryIO) -> LayerBlob:
+        blob = BlobWriter(out, "zstd")
         blob.write_file([content], len(content))
         return blob.finish()
 
@@ -91,7 +91,7 @@ def test_a_record_of_an_earlier_version_counts_as_absent(tmp_path: Path) -> None
 
 
 def test_a_layer_that_could_not_be_built_leaves_nothing(tmp_path: Path) -> None:
-    def fail(out: BinaryIO) -> Packed:
+    def fail(out: BinaryIO) -> LayerBlob:
         out.write(b"half a layer")
         raise ZeroDivisionError
 

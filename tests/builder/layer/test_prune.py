@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from lamella.builder.content.blob import Packed
+from lamella.builder.content.blob import LayerBlob
 from lamella.builder.layer.cache import RECENT, BuiltLayer, LayerCache
 from lamella.builder.layer.prune import cache_usage, prune_cache
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
@@ -23,9 +23,9 @@ def cache(tmp_path: Path) -> LayerCache:
 def add(cache: LayerCache, key: str, content: bytes, *, age: float) -> BuiltLayer:
     """A built layer that was last used `age` seconds ago."""
 
-    def write(out: BinaryIO) -> Packed:
+    def write(out: BinaryIO) -> LayerBlob:
         out.write(content)
-        return Packed(Digest.of(content), len(content), Digest.of(content), len(content))
+        return LayerBlob(Digest.of(content), len(content), Digest.of(content), len(content))
 
     built = cache.add(key, LAYER_ZSTD, write)
     path = cache.blob_path(built)

@@ -46,7 +46,7 @@ def test_the_blobs_of_a_removed_tag_go_unless_another_one_has_them(folder: Path)
     kept = blobs(folder)
     push_environment(storage, "v2", packages=[b"both", b"two"])
     age(folder)
-    storage.untag("v2")
+    storage.remove_tag("v2")
     planned = gc_layout(str(folder), dry_run=True)
     assert blobs(folder) > kept
     freed = gc_layout(str(folder))
@@ -64,7 +64,7 @@ def test_attachments_stay_with_their_subject_and_go_with_it(folder: Path) -> Non
     age(folder)
     assert gc_layout(str(folder)).digests == ()
     assert [each.digest for each in referrers(storage, index.descriptor)] == [attached.digest]
-    storage.untag("v1")
+    storage.remove_tag("v1")
     freed = gc_layout(str(folder))
     assert blobs(folder) == set()
     assert len(freed.tags) == 2
@@ -96,7 +96,7 @@ def test_young_blobs_may_belong_to_a_push_and_stay(folder: Path) -> None:
 def test_a_push_that_relied_on_a_collected_blob_fails_and_succeeds_when_repeated(folder: Path) -> None:
     storage = layout(folder)
     push_environment(storage, "v1", packages=[b"shared"])
-    storage.untag("v1")
+    storage.remove_tag("v1")
     age(folder)
     pushing = layout(folder)
     shared = blob(b"shared")
@@ -121,7 +121,7 @@ def test_a_damaged_manifest_frees_nothing(folder: Path) -> None:
     with pytest.raises(InvalidContent, match="a damaged manifest, whose blobs are unknown; nothing was freed"):
         gc_layout(str(folder))
     assert blobs(folder) == before
-    storage.untag("v1")
+    storage.remove_tag("v1")
     assert len(gc_layout(str(folder)).digests) == len(before)
 
 

@@ -35,8 +35,8 @@ _PENDING = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """Blob of a layer."""
+class LayerBlob:
+    """Compressed tar of a layer."""
 
     digest: Digest
     size: int
@@ -77,7 +77,7 @@ class Processors:
         return future
 
 
-class Blob:
+class BlobWriter:
     """Compresses a tar's bytes to `out`, the frames of large ones on idle `processors`."""
 
     def __init__(self, out: BinaryIO, compression: Compression, processors: Processors | None = None) -> None:
@@ -133,7 +133,7 @@ class Blob:
         self._unpacked += size
         return seen.hexdigest()
 
-    def finish(self) -> Packed:
+    def finish(self) -> LayerBlob:
         """Write the end of the tar and of the blob. The caller closes `out`."""
         self.write(headers.END)
         self._compress(memoryview(self._frame)[: self._end])
@@ -142,7 +142,7 @@ class Blob:
         if self._gzip:
             self._put(self._gzip.flush())
         tar, blob = Digest("sha256", self._tar.hexdigest()), Digest("sha256", self._blob.hexdigest())
-        return Packed(blob, self._size, tar, self._unpacked)
+        return LayerBlob(blob, self._size, tar, self._unpacked)
 
     def _advance(self, size: int) -> None:
         self._end += size

@@ -1,1 +1,1 @@
-"""Layers: plan, pack, cache, bundle."""
+"""Layers: plan, build, cache, bundle."""

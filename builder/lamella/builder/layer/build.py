@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from lamella.builder.content.blob import MEDIA_TYPE, Processors
-from lamella.builder.content.pack import pack
+from lamella.builder.content.write_layer import write_layer
 from lamella.builder.layer.bundle import merge
 from lamella.builder.layer.cache import Learned
 from lamella.layers.oci.documents import Descriptor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from lamella.builder.content.blob import Compression, Packed
+    from lamella.builder.content.blob import Compression, LayerBlob
     from lamella.builder.content.bytecode import Compiler
     from lamella.builder.environment import Package
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
@@ -72,14 +72,16 @@ def build(
             made = cache.add(
                 wanted.key,
                 MEDIA_TYPE[compression],
-                lambda out: pack(what.entries, what.modules, tools.compiler, out, compression, processors=processors),
+                lambda out: write_layer(
+                    what.entries, what.modules, tools.compiler, out, compression, processors=processors
+                ),
             )
         built[wanted.key] = made
         done(wanted.key, made)
         progress.advance(task, wanted.size)
 
     def bundle(wanted: WantedLayer) -> None:
-        def write(out: BinaryIO) -> Packed:
+        def write(out: BinaryIO) -> LayerBlob:
             return merge(_blobs(wanted, built, cache, tools.storage), out, compression, scratch=cache.scratch())
 
         made = cache.add(wanted.key, MEDIA_TYPE[compression], write, _source([built[key] for key in wanted.members]))

@@ -11,7 +11,7 @@ import heapq
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO
 
-from lamella.builder.content.blob import Blob
+from lamella.builder.content.blob import BlobWriter
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import LayersError
 from lamella.layers.tar.decompress import decompressed
@@ -20,7 +20,7 @@ from lamella.layers.tar.reader import Archive
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from lamella.builder.content.blob import Compression, Packed
+    from lamella.builder.content.blob import Compression, LayerBlob
     from lamella.layers.oci.storage import Reader
     from lamella.layers.tar.reader import Entry as TarEntry
 
@@ -45,13 +45,13 @@ def partition(sizes: Sequence[tuple[str, int]], most: int) -> tuple[list[str], l
     return sorted(alone), [bundles[number] for number in sorted(bundles)]
 
 
-def merge(members: Iterable[tuple[Reader, str]], out: BinaryIO, compression: Compression, *, scratch: str) -> Packed:
+def merge(members: Iterable[tuple[Reader, str]], out: BinaryIO, compression: Compression, *, scratch: str) -> LayerBlob:
     """Write one layer with the content of the layers `members` (blob, media type), sorted by path.
 
     Shared folders are written once. Each member is unpacked to a file in `scratch` first: sixty open
     decompressors would take 150 MB.
     """
-    blob = Blob(out, compression)
+    blob = BlobWriter(out, compression)
     archives = []
     try:
         for stream, media_type in members:

@@ -27,7 +27,7 @@ from lamella.layers.permissions import make_folders
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamella.builder.content.blob import Packed
+    from lamella.builder.content.blob import LayerBlob
 
 
 RECENT = 3600
@@ -112,7 +112,7 @@ class LayerCache:
             raise _unreadable(self.path, error) from None
 
     def add(
-        self, key: str, media_type: str, write: Callable[[BinaryIO], Packed], learned: Learned | None = None
+        self, key: str, media_type: str, write: Callable[[BinaryIO], LayerBlob], learned: Learned | None = None
     ) -> BuiltLayer:
         """Store the blob that `write` writes as the layer of `key`. If `write` raises, nothing is stored.
 

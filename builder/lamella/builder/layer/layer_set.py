@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lamella.builder.content.bytecode import Module
     from lamella.builder.content.entry import Entry
     from lamella.builder.environment import Environment, Package
-    from lamella.builder.layer.rules import Remembered
+    from lamella.builder.layer.code_fingerprint import Remembered
 
 
 @dataclass(frozen=True, slots=True)

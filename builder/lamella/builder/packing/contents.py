@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.content.entry import Entry
     from lamella.builder.environment import Environment, Package
-    from lamella.builder.layer.rules import Remembered
+    from lamella.builder.layer.code_fingerprint import Remembered
     from lamella.layers.exporting.target import ExportOptions
 
 

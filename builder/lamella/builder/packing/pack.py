@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.environment import Environment
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.layer.rules import Remembered
+from lamella.builder.layer.code_fingerprint import Remembered
 from lamella.builder.packing.contents import compiled, contents
 from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.errors import ExportError

@@ -92,6 +92,6 @@ def _named(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer]) ->
         return None
     others: tuple[Pair, ...] = ()
     if options.append:
-        others = destination.others(tools.storage, tag, resolved.environment.platform, resolved.belief)
+        others = destination.others(tools.storage, tag, resolved.environment.platform, resolved.reuse)
     made = resolved.documents(known, others)
     return made if tag.digest == made.index.descriptor.digest else None

@@ -17,7 +17,7 @@ from lamella.layers.published import environment as published
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lamella.builder.pushing.belief import Belief
+    from lamella.builder.pushing.reuse_policy import ReusePolicy
     from lamella.layers.oci.documents import Descriptor, Layer, Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
@@ -32,38 +32,38 @@ def current(storage: Storage, reference: Reference) -> Descriptor | None:
 
 
 def read_layers(
-    storage: Storage, reference: Reference, index: Descriptor, platform: Platform, belief: Belief
+    storage: Storage, reference: Reference, index: Descriptor, platform: Platform, reuse: ReusePolicy
 ) -> dict[str, BuiltLayer]:
     """Map layer keys to the layers that `index` names for `platform`; empty if Lamella did not push it.
 
-    Also empty if a signature that `belief` asks for is missing. Documents that are gone or damaged are skipped.
+    Also empty if a signature that `reuse` asks for is missing. Documents that are gone or damaged are skipped.
     """
-    if not belief.holds(storage, index.digest):
+    if not reuse.accepts(storage, index.digest):
         return {}
     known: dict[str, BuiltLayer] = {}
     try:
-        found = published.read_index(storage, reference.at(index.digest), belief.trust, platform)
+        found = published.read_index(storage, reference.at(index.digest), reuse.trust, platform)
         for environment in found.environments:
             if environment.platform != platform:
                 continue
-            known |= built_layers(environment.layers, belief)
+            known |= built_layers(environment.layers, reuse)
             if environment.image:
                 image = Manifest.parse(fetch_document(storage, environment.image))
                 config = ImageConfig.parse(fetch_document(storage, image.config))
                 # Bundles have keys as well, so that each is merged only once in a team.
-                known |= built_layers(layers_of(image, config), belief)
+                known |= built_layers(layers_of(image, config), reuse)
     except (InvalidContent, NotFound, NotSigned):
         pass
     return known
 
 
-def others(storage: Storage, index: Descriptor, platform: Platform, belief: Belief) -> tuple[Pair, ...]:
+def others(storage: Storage, index: Descriptor, platform: Platform, reuse: ReusePolicy) -> tuple[Pair, ...]:
     """Entries of the index for platforms other than `platform`; empty if Lamella did not push it.
 
-    Raises `BuilderError` if there are some and `belief` does not hold for the index.
+    Raises `BuilderError` if there are some and `reuse` does not accept the index.
     """
     pairs = _others(storage, index, platform)
-    if pairs and not belief.holds(storage, index.digest):
+    if pairs and not reuse.accepts(storage, index.digest):
         names = ", ".join(str(pair.image.platform) for pair in pairs)
         raise BuilderError(
             f"--append: the tag's {names} is not signed by this key; push it again with --sign, or push without --append"
@@ -92,7 +92,7 @@ def platforms(storage: Storage, index: Descriptor) -> tuple[Platform, ...]:
     return tuple(entry.platform for entry in entries if entry.platform and IMAGE not in entry.annotations)
 
 
-def built_layers(layers: Iterable[Layer], belief: Belief) -> dict[str, BuiltLayer]:
+def built_layers(layers: Iterable[Layer], reuse: ReusePolicy) -> dict[str, BuiltLayer]:
     """Map layer keys to layers, from the annotations of a manifest's layers."""
     known = {}
     for layer in layers:
@@ -106,6 +106,6 @@ def built_layers(layers: Iterable[Layer], belief: Belief) -> dict[str, BuiltLaye
                 layer.diff_id,
                 unpacked,
                 descriptor.media_type,
-                belief.learned,
+                reuse.learned,
             )
     return known

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from lamella.builder.image.documents import Documents, Pair
-    from lamella.builder.pushing.belief import Belief
     from lamella.builder.pushing.presence import Presence
+    from lamella.builder.pushing.reuse_policy import ReusePolicy
     from lamella.builder.pushing.upload import Uploads
     from lamella.layers.oci.documents import Descriptor, Platform
     from lamella.layers.oci.reference import Reference
@@ -80,7 +80,7 @@ class Goal:
     storage: Storage
     target: Reference
     presence: Presence
-    belief: Belief
+    reuse: ReusePolicy
     now: Descriptor | None
     """What the tag names before the push."""
     append: bool
@@ -100,7 +100,7 @@ def publish(
     """
     storage, target, now = goal.storage, goal.target, goal.now
     for _ in range(_TRIES):
-        others = destination.others(storage, now, attachments.platform, goal.belief) if goal.append and now else ()
+        others = destination.others(storage, now, attachments.platform, goal.reuse) if goal.append and now else ()
         made = document(others)
         index = made.index.descriptor
         try:

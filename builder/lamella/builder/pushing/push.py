@@ -120,7 +120,7 @@ def _push(tools: Tools, resolved: Resolved) -> Pushed:
                 if not refused or not tools.presence.believed:
                     raise
                 tools.presence.doubt()
-                resolved = replace(resolved, cached=cached_layers(tools.cache, resolved.layers, resolved.belief))
+                resolved = replace(resolved, cached=cached_layers(tools.cache, resolved.layers, resolved.reuse))
     moved = {layer.wanted.key for plan, _ in passes for layer in plan.layers if layer.action != "reuse"}
     return Pushed(
         str(tools.target.at(published.index.digest)),
@@ -191,11 +191,11 @@ def _publish(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer], 
     """Upload the documents, attach the artifacts, and set the tag."""
     presence = tools.presence
     append = resolved.options.append
-    goal = Goal(tools.storage, tools.target, presence, resolved.belief, resolved.tag, append)
+    goal = Goal(tools.storage, tools.target, presence, resolved.reuse, resolved.tag, append)
     published = publish(goal, functools.partial(resolved.documents, known), resolved.attachments(known), uploads)
     presence.confirm(uploads.confirmed)
     # Its layers are known: no later push needs to read it.
-    presence.answers.tags[tag_name(tools.target.tag, published.index.digest, resolved.belief)] = time.time()
+    presence.answers.tags[tag_name(tools.target.tag, published.index.digest, resolved.reuse)] = time.time()
     presence.remember()
     return published
 

@@ -11,12 +11,12 @@ from lamella.builder.image import base as bases
 from lamella.builder.image import findings_report
 from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
 from lamella.builder.layer import layer_set
+from lamella.builder.layer.code_fingerprint import Remembered
 from lamella.builder.layer.collisions import check_collisions
-from lamella.builder.layer.rules import Remembered
 from lamella.builder.pushing import destination
-from lamella.builder.pushing.belief import belief_of
 from lamella.builder.pushing.presence import Presence
 from lamella.builder.pushing.publish import Attachments
+from lamella.builder.pushing.reuse_policy import reuse_policy
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
 from lamella.layers.storages import open_storage, trust_for
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from lamella.builder.image.documents import Base, Documents, Pair
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.builder.layer.layer_set import LayerSet
-    from lamella.builder.pushing.belief import Belief
     from lamella.builder.pushing.options import PushOptions
+    from lamella.builder.pushing.reuse_policy import ReusePolicy
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import Storage
     from lamella.layers.progress import Progress
@@ -65,7 +65,7 @@ class Resolved:
     base: Base | None
     layers: LayerSet
     remembered: Remembered
-    belief: Belief
+    reuse: ReusePolicy
     cached: Mapping[str, BuiltLayer]
     """Layers that the cache has, by key."""
     tag: Descriptor | None
@@ -107,15 +107,15 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
         image_layers=options.max_layers - count,
         notes=remembered,
     )
-    belief = belief_of(tools.target, options.signing_key, tools.trust)
-    cached = cached_layers(tools.cache, layers, belief)
+    reuse = reuse_policy(tools.target, options.signing_key, tools.trust)
+    cached = cached_layers(tools.cache, layers, reuse)
     tag = destination.current(tools.storage, tools.target)
-    return Resolved(environment, options, base, layers, remembered, belief, cached, tag)
+    return Resolved(environment, options, base, layers, remembered, reuse, cached, tag)
 
 
-def cached_layers(cache: LayerCache, layers: LayerSet, belief: Belief) -> dict[str, BuiltLayer]:
-    """Map layer keys to those of `layers` that the cache has and `belief` accepts."""
-    return {item.key: built for item in layers.all if (built := belief.find(cache, item.key))}
+def cached_layers(cache: LayerCache, layers: LayerSet, reuse: ReusePolicy) -> dict[str, BuiltLayer]:
+    """Map layer keys to those of `layers` that the cache has and `reuse` accepts."""
+    return {item.key: built for item in layers.all if (built := reuse.find(cache, item.key))}
 
 
 def _base(tools: Tools, environment: Environment, options: PushOptions) -> Base | None:

@@ -18,12 +18,12 @@ def find_layers(tools: Tools, resolved: Resolved) -> dict[str, BuiltLayer]:
     That a layer is named here does not mean that its blob exists.
     """
     storage, target, cached = tools.storage, tools.target, resolved.cached
-    platform, belief = resolved.environment.platform, resolved.belief
-    found = destination.read_layers(storage, target, resolved.tag, platform, belief) if resolved.tag else {}
+    platform, reuse = resolved.environment.platform, resolved.reuse
+    found = destination.read_layers(storage, target, resolved.tag, platform, reuse) if resolved.tag else {}
     missing = {item.key for item in resolved.layers.all} - set(cached) - set(found)
     others: dict[str, BuiltLayer] = {}
     if not target.is_layout:
-        others = team_cache.learn(storage, target, missing, platform, answers=tools.presence.answers, belief=belief)
+        others = team_cache.learn(storage, target, missing, platform, answers=tools.presence.answers, reuse=reuse)
     # This user's own builds first, whatever others state. Byte code may differ by a patch release of Python: of learned
     # layers, prefer those that the tag names now.
     own = {key: built for key, built in cached.items() if not built.learned}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
-    from lamella.builder.pushing.belief import Belief
+    from lamella.builder.pushing.reuse_policy import ReusePolicy
     from lamella.layers.oci.documents import Digest, Platform
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Storage
@@ -65,7 +65,7 @@ def learn(
     platform: Platform,
     *,
     answers: Answers,
-    belief: Belief,
+    reuse: ReusePolicy,
 ) -> dict[str, BuiltLayer]:
     """Read the repository's other tags, the last first, until all keys in `missing` are found.
 
@@ -87,9 +87,9 @@ def learn(
         name = tag
         try:
             index = storage.resolve(tag)
-            name = tag_name(tag, index.digest, belief)
+            name = tag_name(tag, index.digest, reuse)
             if name not in answers.tags:
-                return name, destination.read_layers(storage, reference, index, platform, belief)
+                return name, destination.read_layers(storage, reference, index, platform, reuse)
         except (NotFound, InvalidContent):
             pass  # removed meanwhile, or not an image of Lamella's
         return name, {}
@@ -105,9 +105,9 @@ def learn(
     return known
 
 
-def tag_name(tag: str, digest: Digest, belief: Belief) -> str:
-    """Name of a tag in `Answers`: one that was not read under `belief` may be read under another."""
-    return f"{tag}@{digest}{belief.fingerprint and f'+{belief.fingerprint}'}"
+def tag_name(tag: str, digest: Digest, reuse: ReusePolicy) -> str:
+    """Name of a tag in `Answers`: one that was not read under `reuse` may be read under another."""
+    return f"{tag}@{digest}{reuse.fingerprint and f'+{reuse.fingerprint}'}"
 
 
 def _note(place: str) -> str:

@@ -99,14 +99,14 @@ class Storage(ReadOnlyStorage, Pusher, Protocol):
 class Remover(Protocol):
     """Takes names away. Content stays until the storage's own collection finds it without a name."""
 
-    def untag(self, tag: str) -> None:
+    def remove_tag(self, tag: str) -> None:
         """Remove the tag alone, and nothing that it names. Idempotent.
 
         Raises `Unsupported` if the storage can't, `Denied`, `Unreachable`, `StoreError`.
         """
 
     def delete(self, digest: Digest) -> None:
-        """Remove a manifest or index, with every tag that names it. Idempotent. Raises as `untag`."""
+        """Remove a manifest or index, with every tag that names it. Idempotent. Raises as `remove_tag`."""
 
 
 class EditableStorage(Storage, Remover, Protocol):

@@ -70,7 +70,7 @@ def untag(
             if manifest:
                 storage.delete(digest)
             else:
-                storage.untag(parsed.tag)
+                storage.remove_tag(parsed.tag)
             _check(storage, parsed, digest)
     return Untagged(str(parsed.at(digest)), manifest, others)
 

@@ -28,7 +28,7 @@ _ELSEWHERE = {
 }
 
 
-def untag(repository: Pusher, registry: str, tag: str, delete: Callable[[str], str]) -> None:
+def remove_tag(repository: Pusher, registry: str, tag: str, delete: Callable[[str], str]) -> None:
     """Remove `tag` of a repository of `registry`. `delete` deletes by tag or digest, and returns why the registry refuses, or an empty string.
 
     Raises `Unsupported` if it deletes neither; the tag is as it was then.

@@ -246,11 +246,11 @@ class Registry:
             return None
         return tuple(found)
 
-    def untag(self, tag: str) -> None:
+    def remove_tag(self, tag: str) -> None:
         """See `Remover`."""
-        from lamella.layers.registry.removal import untag
+        from lamella.layers.registry.removal import remove_tag
 
-        untag(self, self._name, tag, self._delete)
+        remove_tag(self, self._name, tag, self._delete)
 
     def delete(self, digest: Digest) -> None:
         """See `Remover`."""

@@ -9,7 +9,7 @@ import pytest
 
 import lamella
 from lamella.builder.layer.cache import LayerCache
-from lamella.builder.layer.rules import Remembered, rules, sources
+from lamella.builder.layer.code_fingerprint import Remembered, code_fingerprint, sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +39,8 @@ def found(cache: LayerCache, *folders: Path) -> bytes | None:
     return Remembered(cache, [str(folder) for folder in folders]).note("question")
 
 
-def rules_of(cache: LayerCache, folder: Path) -> str:
-    return rules(cache, [str(folder)])
+def fingerprint(cache: LayerCache, folder: Path) -> str:
+    return code_fingerprint(cache, [str(folder)])
 
 
 def test_the_code_that_decides_bytes_is_the_room_content_and_what_it_imports() -> None:
@@ -69,47 +69,49 @@ def test_answers_stay_when_no_code_changes(copy: Path, cache: LayerCache) -> Non
     assert found(cache, copy) == b"answer"
 
 
-@pytest.mark.parametrize("module", ["builder/layer/rules.py", "builder/scanning/scan.py", "layers/pulling/pull.py"])
+@pytest.mark.parametrize(
+    "module", ["builder/layer/code_fingerprint.py", "builder/scanning/scan.py", "layers/pulling/pull.py"]
+)
 @pytest.mark.slow
 def test_answers_stay_when_other_code_changes(module: str, copy: Path, cache: LayerCache) -> None:
-    before = rules_of(cache, copy)
+    before = fingerprint(cache, copy)
     with (copy / module).open("ab") as file:
         file.write(b"#")
-    assert rules_of(cache, copy) == before == rules_of(LayerCache(str(copy / "other")), copy)
+    assert fingerprint(cache, copy) == before == fingerprint(LayerCache(str(copy / "other")), copy)
 
 
 @pytest.mark.slow
 def test_code_that_is_imported_from_now_on_counts(copy: Path, cache: LayerCache) -> None:
     module = copy / "builder/local/ignore.py"
-    rules_of(cache, copy)
+    fingerprint(cache, copy)
     with (copy / "builder/urls.py").open("a") as file:
         file.write("\ndef late() -> None:\n    from lamella.builder.local import ignore\n")
-    before = rules_of(cache, copy)
+    before = fingerprint(cache, copy)
     with module.open("ab") as file:
         file.write(b"#")
-    assert rules_of(cache, copy) != before
+    assert fingerprint(cache, copy) != before
 
 
 @pytest.mark.slow
 def test_a_new_module_of_the_room_counts(copy: Path, cache: LayerCache) -> None:
-    before = rules_of(cache, copy)
+    before = fingerprint(cache, copy)
     (copy / "builder/content/more.py").write_text("")
-    assert rules_of(cache, copy) != before
+    assert fingerprint(cache, copy) != before
 
 
 @pytest.mark.slow
 def test_imports_for_annotations_alone_do_not_count(copy: Path, cache: LayerCache) -> None:
     with (copy / "builder/urls.py").open("a") as file:
         file.write("\nif TYPE_CHECKING:\n    from lamella.builder.local import ignore\n")
-    before = rules_of(cache, copy)
+    before = fingerprint(cache, copy)
     with (copy / "builder/local/ignore.py").open("ab") as file:
         file.write(b"#")
-    assert rules_of(cache, copy) == before
+    assert fingerprint(cache, copy) == before
 
 
 @pytest.mark.slow
 def test_one_code_in_two_places_has_one_name(copy: Path, cache: LayerCache) -> None:
     def name(folders: Sequence[str]) -> str:
-        return rules(cache, folders)
+        return code_fingerprint(cache, folders)
 
     assert name([str(copy)]) == name(FOLDERS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from lamella.builder.content.blob import Blob
+from lamella.builder.content.blob import BlobWriter
 from lamella.builder.content.entry import Entry, changed, opened, read_entry, read_into
 from lamella.builder.environment import File
 from lamella.builder.errors import CannotBuild
@@ -14,11 +14,11 @@ from lamella.layers.tar import headers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lamella.builder.content.blob import Compression, Packed, Processors
+    from lamella.builder.content.blob import Compression, LayerBlob, Processors
     from lamella.builder.content.bytecode import Compiler, Module
 
 
-def pack(
+def write_layer(
     entries: Sequence[Entry],
     wanted: Sequence[Module],
     compiler: Compiler | None,
@@ -26,12 +26,12 @@ def pack(
     compression: Compression,
     *,
     processors: Processors | None = None,
-) -> Packed:
+) -> LayerBlob:
     """Write the layer of `entries` and of the byte code of `wanted` to `out`.
 
     Frames of a large layer are compressed on the idle ones of `processors`.
     """
-    blob = Blob(out, compression, processors)
+    blob = BlobWriter(out, compression, processors)
     compiled = compiler.compile(wanted) if compiler and wanted else iter(())
     items: list[tuple[bytes, Entry | None]] = [(_encoded(entry.path), entry) for entry in entries]
     items += [(_encoded(module.path), None) for module in wanted]
@@ -55,7 +55,7 @@ def pack(
     return blob.finish()
 
 
-def _write_file(blob: Blob, entry: Entry) -> None:
+def _write_file(blob: BlobWriter, entry: Entry) -> None:
     file = entry.content
     if not isinstance(file, File):
         blob.write_file(read_entry(entry), entry.size)
@@ -65,7 +65,7 @@ def _write_file(blob: Blob, entry: Entry) -> None:
             raise changed(file)
 
 
-def _write_folders(blob: Blob, name: bytes, written: set[bytes]) -> None:
+def _write_folders(blob: BlobWriter, name: bytes, written: set[bytes]) -> None:
     """Write the missing folders above `name`: engines create missing folders with modes of their own."""
     at = name.rfind(b"/")
     if at < 0 or name[: at + 1] in written:

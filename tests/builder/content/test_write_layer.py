@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from lamella.builder.content.bytecode import Compiler, modules
 from lamella.builder.content.entry import Entry
-from lamella.builder.content.pack import pack
 from lamella.builder.content.package import entries
+from lamella.builder.content.write_layer import write_layer
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.layers.tar import headers
 from lamella.layers.tar.reader import Archive
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lamella.builder.content.blob import Compression, Packed
+    from lamella.builder.content.blob import Compression, LayerBlob
 
 LONG = "a-folder-with-a-long-name/" * 12 + "x" * 120
 
@@ -41,9 +41,9 @@ def entry(path: str, content: bytes, mode: int = 0o644) -> Entry:
     return Entry(path, mode, len(content), hashlib.sha256(content).hexdigest(), content)
 
 
-def packed(some: Sequence[Entry], compression: Compression = "zstd") -> tuple[Packed, bytes]:
+def packed(some: Sequence[Entry], compression: Compression = "zstd") -> tuple[LayerBlob, bytes]:
     out = io.BytesIO()
-    return pack(some, (), None, out, compression), out.getvalue()
+    return write_layer(some, (), None, out, compression), out.getvalue()
 
 
 def tar_of(blob: bytes) -> bytes:
@@ -179,7 +179,7 @@ def test_byte_code_stands_where_its_path_sorts(tmp_path: Path) -> None:
     made = entries(environment(tmp_path, one), one, "/opt/env")
     out = io.BytesIO()
     with closing(Compiler(interpreter())) as compiler:
-        pack(made, modules(made, interpreter(), "/opt/env"), compiler, out, "zstd")
+        write_layer(made, modules(made, interpreter(), "/opt/env"), compiler, out, "zstd")
     with tarfile.open(fileobj=io.BytesIO(tar_of(out.getvalue()))) as tar:
         names = [f"{member.name}/" if member.isdir() else member.name for member in tar]
     assert names == sorted(names)
@@ -204,7 +204,7 @@ def test_memory_does_not_grow_with_a_files_size(tmp_path: Path) -> None:
     file = File("lib/huge", str(huge), 0o644, 256 << 20, digest.hexdigest())
     tracemalloc.start()
     try:
-        made = pack([Entry("lib/huge", 0o644, file.size, file.digest, file)], (), None, io.BytesIO(), "zstd")
+        made = write_layer([Entry("lib/huge", 0o644, file.size, file.digest, file)], (), None, io.BytesIO(), "zstd")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -1,8 +1,8 @@
-"""Whom a push believes when a registry or layout states what a layer key is.
+"""Layers that a push may reuse: its own builds first, then layers that its destination names.
 
-A push believes its own builds first. What its destination states is believed of every writer if the
-push is not signed, and only of an index that the pusher's own key signed if it is: a signature
-covers nothing that its owner neither built nor signed before. See
+An unsigned push reuses the layers of every writer of its destination. A signed push reuses only those
+of an index that the pusher's own key signed: a signature covers nothing that its owner neither built
+nor signed before. See
 docs/adr/what-a-signed-push-reuses.md.
 """
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
-    """Rules of one push for what it reuses."""
+class ReusePolicy:
+    """Conditions under which one push reuses a layer instead of building it."""
 
     place: str
     """`registry/repository`, or the absolute folder of a layout."""
@@ -40,17 +40,17 @@ class Belief:
 
     @property
     def learned(self) -> Learned:
-        """Source of layers that are learned under these rules."""
+        """Source of layers that are learned under this policy."""
         return Learned(self.place, self.fingerprint)
 
     def find(self, cache: LayerCache, key: str) -> BuiltLayer | None:
-        """Return the layer that `key` was built as here, else one that was learned under rules as strict as these."""
+        """Return the layer that `key` was built as here, else one that was learned under a policy as strict as this."""
         built = cache.find(key, self.place)
         if built and built.learned and self.fingerprint not in ("", built.learned.key):
             return None
         return built
 
-    def holds(self, storage: ReadOnlyStorage, digest: Digest) -> bool:
+    def accepts(self, storage: ReadOnlyStorage, digest: Digest) -> bool:
         """Whether the index `digest` has the signature of `key`; `read_index` checks `trust`."""
         if self.key is None:
             return True
@@ -62,20 +62,20 @@ class Belief:
             return False  # whatever is at the signature's tag, it is not this key's signature
 
 
-def belief_of(target: Reference, signing_key: PrivateKey | None, trust: Trust) -> Belief:
+def reuse_policy(target: Reference, signing_key: PrivateKey | None, trust: Trust) -> ReusePolicy:
     """Rules of a push to `target`. Raises `SignatureError` if a required key can't be used."""
     place = os.path.abspath(target.folder) if target.is_layout else f"{target.registry}/{target.repository}"
     policy = machine_policy()
     required = [*filter(None, [trust.required_key]), *policy.required_keys]
     if not signing_key and not required:
-        return Belief(place, trust)
+        return ReusePolicy(place, trust)
     # Imported only then: a command starts faster without it.
     from lamella.layers.signing import keys
 
     if signing_key:
         public = signing_key.public_key()
-        return Belief(place, trust, public, keys.fingerprint(public))
+        return ReusePolicy(place, trust, public, keys.fingerprint(public))
     # One of several keys signed, for one of several names: layers count as learned under these very requirements.
     names = filter(None, [trust.required_identity, policy.required_identity])
     requirements = {*names, *(keys.fingerprint(keys.public_key(file)) for file in required)}
-    return Belief(place, trust, None, " ".join(sorted(requirements)))
+    return ReusePolicy(place, trust, None, " ".join(sorted(requirements)))

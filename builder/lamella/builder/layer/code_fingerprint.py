@@ -42,7 +42,7 @@ class Remembered:
 
     def __init__(self, notes: Notes, folders: Sequence[str] = ()) -> None:
         self._notes = notes
-        self._code = rules(notes, tuple(folders or lamella.__path__))
+        self._code = code_fingerprint(notes, tuple(folders or lamella.__path__))
 
     def note(self, name: str) -> bytes | None:
         """Answer kept under `name`, or None."""
@@ -65,23 +65,23 @@ class Remembered:
         self.keep_note(name, f"{digest} {size}".encode())
 
 
-def rules(notes: Notes, folders: Sequence[str]) -> str:
+def code_fingerprint(notes: Notes, folders: Sequence[str]) -> str:
     """Return 64 hex digits over the code that decides a layer's bytes; `notes` keep the list of its modules."""
-    name = f"rules {' '.join(folders)}"
+    name = f"code {' '.join(folders)}"
     try:
         listed, digest = json.loads(notes.note(name) or b"null")
-        if set(_room(folders)) <= set(listed) and rules_of({path: _source(path) for path in listed}) == digest:
+        if set(_room(folders)) <= set(listed) and fingerprint_of({path: _source(path) for path in listed}) == digest:
             return str(digest)
     except (OSError, ValueError, TypeError):
         pass
     found = sources(folders)
-    digest = rules_of(found)
+    digest = fingerprint_of(found)
     notes.keep_note(name, json.dumps([list(found), digest]).encode())
     return digest
 
 
-def rules_of(found: dict[str, bytes]) -> str:
-    """Return 64 hex digits over the bytes of `found`. Paths do not count: another installation has the same rules."""
+def fingerprint_of(found: dict[str, bytes]) -> str:
+    """Return 64 hex digits over the bytes of `found`. Paths do not count: another installation has the same fingerprint."""
     return hashlib.sha256(
         "\n".join(sorted(hashlib.sha256(each).hexdigest() for each in found.values())).encode()
     ).hexdigest()
