@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lamella.layers import homes, policy
+from lamella.layers.settings import homes, policy
 from support import engines, processes
 
 INTEGRATION = Path(__file__).parent / "integration"

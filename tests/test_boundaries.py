@@ -31,7 +31,7 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"errors", "homes", "logs", "permissions", "regular_file", "text"}, {"progress_bars"}, {"progress", "trust", "policy"}, {"oci", "folders"}, {"tar", "registry", "layout"},
+        {"errors", "logs", "text", "hardening"}, {"settings", "progress"}, {"oci"}, {"tar", "registry", "layout"},
         {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting", "following"}, {"agent"},
     ),
     "builder": (
@@ -88,7 +88,7 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
 
 
 # Formatting of numbers and the user's folders, shared with layers. They are not worth a public API.
-SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.homes")
+SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.settings.homes")
 
 
 @pytest.mark.parametrize("package", ["cli", "integrations"])
@@ -160,14 +160,14 @@ def test_the_node_imports_the_standard_library_and_four_packages_where_they_are_
     for path in modules("layers"):
         foreign = {name.split(".", 1)[0] for name in imports(path)} - sys.stdlib_module_names - {"lamella"}
         # Each has one user: the extra `sign`, the drawing of progress, the client of artifacts.
-        users = {"keys.py": {"cryptography"}, "progress_bars.py": {"rich"}, "oras_client.py": {"oras"}}
+        users = {"keys.py": {"cryptography"}, "columns.py": {"rich"}, "oras_client.py": {"oras"}}
         extra = users.get(path.name, set())
         assert foreign <= NODE_MAY_IMPORT_LAZILY | extra, path
 
 
 def test_nothing_of_the_node_loads_a_foreign_package_when_it_is_imported() -> None:
     # Imported at the first bar, and at the first file that is attached or fetched.
-    late = {"progress_bars.py", "oras_client.py"}
+    late = {"columns.py", "oras_client.py"}
     paths = [path for path in modules("layers") if path.name not in late]
     names = [".".join(path.relative_to(ROOT / "layers").with_suffix("").parts) for path in paths]
     statements = "; ".join(f"import {name.removesuffix('.__init__')}" for name in names)

@@ -30,7 +30,7 @@ from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment as published
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.engines import need
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from lamella.cli.settings import (
     fill,
     trust_of,
 )
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,8 +34,8 @@ from lamella.layers.published import findings, preflight
 from lamella.layers.published.inspection import inspect
 from lamella.layers.published.shared_layers import shared
 from lamella.layers.pulling.pull import plan
+from lamella.layers.settings.trust import Trust
 from lamella.layers.text import escaped
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,8 @@ from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published.copy import copy
 from lamella.layers.published.tagged import tags
 from lamella.layers.published.validate import verify_reference
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.published import ARM64, publish, push_environment
 from support.registry_simulator import RegistrySimulator

@@ -11,8 +11,8 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.installed import base_python, uv
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from lamella.builder.files import secrets, small_file
 from lamella.builder.pushing import team_cache
-from lamella.layers import folders, policy
 from lamella.layers.attaching import file_names, listing
 from lamella.layers.oci import documents, parsing, referrers, values
 from lamella.layers.published import environment, tree
 from lamella.layers.registry import auth, client, pages, retry
+from lamella.layers.settings import folders, policy
 from lamella.layers.signing import sigstore
 from lamella.layers.tar import decompress, reader
 

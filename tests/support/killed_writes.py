@@ -17,14 +17,14 @@ from lamella.builder.pushing.push import push
 from lamella.layers.errors import LamellaError, NotFound, StoreError
 from lamella.layers.oci import referrers
 from lamella.layers.oci.reference import Reference
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.published.copy import copy
 from lamella.layers.published.findings import Finding
 from lamella.layers.published.validate import verify_reference
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing.cosign import verify_signature
 from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.keys import key_pair
 from support.packages import SITE, environment, package
 

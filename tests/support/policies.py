@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from lamella.layers import policy
+from lamella.layers.settings import policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,10 +6,10 @@ import errno
 import os
 
 from lamella.builder.errors import CacheError
-from lamella.layers import homes
-from lamella.layers.folders import named_folder
-from lamella.layers.permissions import stranger
-from lamella.layers.policy import machine_policy
+from lamella.layers.hardening.permissions import stranger
+from lamella.layers.settings import homes
+from lamella.layers.settings.folders import named_folder
+from lamella.layers.settings.policy import machine_policy
 
 
 def cache_folder(chosen: str | None = None) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
-from lamella.layers import homes
+from lamella.layers.settings import homes
 from lamella.layers.text import size
 
 if TYPE_CHECKING:

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from lamella.layers.mounting.mount import MountOptions, mount, mounts, umount
     from lamella.layers.oci.documents import Digest, Layer, Platform
     from lamella.layers.oci.reference import Reference
-    from lamella.layers.policy import Policy, machine_policy
-    from lamella.layers.progress import Bars, Progress, Silent
+    from lamella.layers.progress.display import Bars, Progress, Silent
     from lamella.layers.published.copy import Copied, copy
     from lamella.layers.published.environment import PublishedEnvironment
     from lamella.layers.published.findings import Finding, Severity
@@ -56,10 +55,11 @@ if TYPE_CHECKING:
     from lamella.layers.pulling.pull import Pulled, PullPlan, pull
     from lamella.layers.registry.login import login, logout, registry_name
     from lamella.layers.running.run import exec_command, run
+    from lamella.layers.settings.policy import Policy, machine_policy
+    from lamella.layers.settings.trust import Trust
     from lamella.layers.signing.cosign import sign, verify_signature
     from lamella.layers.signing.keys import read_private_key
     from lamella.layers.store.store import Store
-    from lamella.layers.trust import Trust
     from lamella.layers.upkeep.gc import Freed, gc
     from lamella.layers.upkeep.layout_gc import FreedBlobs, gc_layout
     from lamella.layers.upkeep.usage import StoredEnvironment, StoreUsage, disk_usage, stored_environments
@@ -179,8 +179,7 @@ _NAMES_OF_MODULES = {
     "mounting.mount": "MountOptions mount mounts umount",
     "oci.documents": "Digest Layer Platform",
     "oci.reference": "Reference",
-    "policy": "Policy machine_policy",
-    "progress": "Bars Progress Silent",
+    "progress.display": "Bars Progress Silent",
     "published.copy": "Copied copy",
     "published.environment": "PublishedEnvironment",
     "published.findings": "Finding Severity",
@@ -195,10 +194,11 @@ _NAMES_OF_MODULES = {
     "pulling.pull": "PullPlan Pulled pull",
     "registry.login": "login logout registry_name",
     "running.run": "exec_command run",
+    "settings.policy": "Policy machine_policy",
+    "settings.trust": "Trust",
     "signing.cosign": "sign verify_signature",
     "signing.keys": "read_private_key",
     "store.store": "Store",
-    "trust": "Trust",
     "upkeep.gc": "Freed gc",
     "upkeep.layout_gc": "FreedBlobs gc_layout",
     "upkeep.usage": "StoredEnvironment StoreUsage disk_usage stored_environments",

@@ -16,11 +16,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamella.layers.errors import Busy, InvalidContent, NotFound, StoreError
+from lamella.layers.hardening.regular_file import open_regular
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.oci.parsing import parse_object, shallow
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import listed
-from lamella.layers.regular_file import open_regular
 from lamella.layers.text import seconds, size
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamella.layers import policy
+from lamella.layers.settings import policy
 
 if TYPE_CHECKING:
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import EditableStorage
     from lamella.layers.registry.remembered import Notes
-    from lamella.layers.trust import Trust
+    from lamella.layers.settings.trust import Trust
 
 
 def open_storage(

@@ -23,8 +23,8 @@ from lamella.layers.oci.referrers import Artifact, attach
 from lamella.layers.published import findings
 from lamella.layers.published.copy import copy
 from lamella.layers.published.findings import Finding
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.installed import venv
 from support.packages import SITE, environment, package
 from support.published import push_environment

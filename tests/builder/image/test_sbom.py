@@ -17,8 +17,8 @@ from lamella.builder.pushing.push import push
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import annotations_of, content_of, referrers
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.packages import SITE, environment, package
 from support.registry_simulator import RegistrySimulator
 

@@ -25,9 +25,9 @@ from lamella.layers.oci.annotations import PACKAGE
 from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
 from lamella.layers.store.store import Store
-from lamella.layers.trust import Trust
 from support.conda import SHORT, VERSION, conda_environment, conda_package, for_machine, python_package
 from support.installed import install, venv, wheel
 from support.projects import editable, project

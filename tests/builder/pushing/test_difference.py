@@ -16,7 +16,7 @@ from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published.environment import read_index
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.packages import environment, package
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published.copy import copy
 from lamella.layers.published.findings import Finding
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing.cosign import tag_of, verify_signature
 from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.keys import key_pair
 from support.packages import SITE, environment, package
 from support.published import push_image

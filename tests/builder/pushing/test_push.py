@@ -20,13 +20,13 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import ImageConfig, Index, Manifest, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.published import environment as published
 from lamella.layers.published.findings import Finding
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing.cosign import sign, verify_signature
 from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.engines import need, need_root
 from support.installed import install, venv, wheel
 from support.keys import key_pair

@@ -14,7 +14,7 @@ from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.oci.documents import Digest
 from lamella.layers.registry.repository import Registry
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.packages import SITE, environment, package
 from support.published import push_image
 from support.registry_simulator import Fault, RegistrySimulator

@@ -10,7 +10,7 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.errors import LayersError
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.packages import SITE, environment, package
 from support.registry_simulator import RegistrySimulator
 

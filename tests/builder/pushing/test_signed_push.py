@@ -29,10 +29,10 @@ from lamella.layers.oci.documents import (
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment as published
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing.cosign import verify_signature
 from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.keys import key_pair
 from support.packages import SITE, environment, package
 from support.policies import administer

@@ -12,7 +12,7 @@ from lamella.builder.layer.cache import BuiltLayer, LayerCache
 from lamella.builder.pushing.upload import Uploads
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,9 +21,9 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published.copy import copy
 from lamella.layers.published.validate import verify_reference
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing.keys import read_private_key
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.keys import key_pair
 from support.published import AMD64, ARM64, Blob, push_environment

@@ -16,7 +16,7 @@ from lamella.layers.exporting.export import export
 from lamella.layers.layout import OciLayout
 from lamella.layers.mounting import lowerdirs
 from lamella.layers.mounting.mount import MountOptions, mount
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.pulling.fetch import fetch
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store

@@ -18,8 +18,8 @@ from lamella.layers.oci.documents import LAYER_TAR, Descriptor, Digest
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import Storage, VerifiedReader, fetch_document
 from lamella.layers.registry.repository import Registry
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.published import AMD64, ARM64, Blob, blob, push_environment, push_image
 from support.registry_simulator import RegistrySimulator

@@ -19,8 +19,8 @@ from lamella.layers.published.copy import copy
 from lamella.layers.published.tree import walk
 from lamella.layers.published.validate import verify_reference
 from lamella.layers.registry.repository import Registry
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import cosign
-from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.engines import need
 from support.keys import key_pair

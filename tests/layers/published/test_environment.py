@@ -16,7 +16,7 @@ from lamella.layers.oci.documents import INDEX, LAYER_TAR, MANIFEST, Descriptor,
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment as published
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.published import AMD64, ARM64, Blob, blob, image, push_environment, push_image, push_index
 
 if TYPE_CHECKING:

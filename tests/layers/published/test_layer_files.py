@@ -14,8 +14,8 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.published.layer_files import LayerFile, layer_files
 from lamella.layers.pulling.pull import pull
 from lamella.layers.registry.repository import Registry
+from lamella.layers.settings.trust import Trust
 from lamella.layers.store.store import Store
-from lamella.layers.trust import Trust
 from support import tars
 from support.published import publish_layers
 from support.registry_simulator import Fault, RegistrySimulator

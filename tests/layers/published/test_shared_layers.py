@@ -11,7 +11,7 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
 from lamella.layers.published.shared_layers import SharedLayers, shared
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.published import push_environment, push_image
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from lamella.layers.oci.documents import LAYER_GZIP, Digest, Index, Layer, Manif
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published.copy import copy
 from lamella.layers.published.validate import verify_reference
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import cosign
-from lamella.layers.trust import Trust
 from support import tars
 from support.keys import key_pair
 from support.published import AMD64, ARM64, blob, image, publish_layers, push_environment, push_image, push_index

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.layers.layout import OciLayout
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.pulling import fetch as fetching
 from lamella.layers.store.incoming import claim, lock_path
 from lamella.layers.store.store import Store

@@ -14,7 +14,7 @@ from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import LAYER_ZSTD, Descriptor, Digest, Index, Layer, Manifest, Platform
 from lamella.layers.oci.storage import fetch_document
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.pulling import fetch as fetching
 from lamella.layers.pulling.pull import leased, plan, pull
 from lamella.layers.store.store import Store

@@ -11,7 +11,7 @@ from lamella.layers.errors import Denied, LayersError
 from lamella.layers.registry.address_policy import AddressPolicy, Closeness, closeness
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.homes import auth_of, fresh_home, know
 from support.networks import in_network
 from support.published import blob, push_image

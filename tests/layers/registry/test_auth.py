@@ -13,7 +13,7 @@ from lamella.layers.registry.auth import Challenge, challenges
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.response import login_advice
 from lamella.layers.registry.retry import Patience
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.authority import authority
 from support.distribution import distribution
 from support.homes import auth_of, fresh_home, know

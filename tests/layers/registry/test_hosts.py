@@ -15,7 +15,7 @@ from lamella.layers.registry.hosts import Host, Hosts, hosts_of
 from lamella.layers.registry.login import login
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.authority import Authority, authority
 from support.homes import fresh_home
 from support.published import blob, push_image

@@ -17,9 +17,9 @@ from lamella.layers.pulling import fetch as fetching
 from lamella.layers.pulling.pull import pull
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import cosign
 from lamella.layers.store.store import Store
-from lamella.layers.trust import Trust
 from support import tars
 from support.homes import auth_of, fresh_home, know
 from support.keys import key_pair

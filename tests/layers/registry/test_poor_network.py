@@ -16,7 +16,7 @@ from lamella.layers.oci.storage import fetch_document
 from lamella.layers.registry import pages as paging
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.published import blob, push_image
 from support.registry_simulator import INDEX, Fault, RegistrySimulator
 

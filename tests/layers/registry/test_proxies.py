@@ -13,7 +13,7 @@ from lamella.layers.registry.proxies import Proxy, proxy_for
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from lamella.layers.registry.url import Address
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.authority import authority
 from support.engines import need
 from support.homes import fresh_home

@@ -15,7 +15,7 @@ from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from lamella.layers.registry.scheme import spoken
 from lamella.layers.registry.url import Address
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 from support.authority import Authority, authority
 from support.distribution import distribution
 from support.engines import need

@@ -21,10 +21,10 @@ from lamella.layers.oci.storage import fetch_document
 from lamella.layers.published import environment
 from lamella.layers.published.copy import copy
 from lamella.layers.registry.repository import Registry
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import cosign, keys, sigstore
 from lamella.layers.store.document_cache import Remembered
 from lamella.layers.store.store import Store
-from lamella.layers.trust import Trust
 from support.distribution import distribution
 from support.engines import need
 from support.keys import KINDS, key_pair

@@ -16,7 +16,7 @@ import zstandard
 from lamella.layers.errors import InvalidContent, LayersError, StoreError, UnsafeLayer
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, Descriptor, Digest, Layer
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.pulling.fetch import fetch
 from lamella.layers.pulling.pull import pull
 from lamella.layers.pulling.worker import Worker

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import Digest
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.pulling.fetch import fetch
 from lamella.layers.pulling.pull import leased, pull
 from lamella.layers.store import derived, leases

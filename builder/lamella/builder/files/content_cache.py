@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lamella.builder.environment import Holds
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
     _Row = tuple[int, int, int, int, int, str, Holds, str]
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 
 from lamella.builder.cache_folder import cannot_write
-from lamella.layers.permissions import make_folders
+from lamella.layers.hardening.permissions import make_folders
 
 
 def generated(cache_path: str, name: str, content: bytes) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamella.layers.oci.documents import Descriptor
-    from lamella.layers.trust import Trust
+    from lamella.layers.settings.trust import Trust
 
 
 def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform, trust: Trust) -> Base:

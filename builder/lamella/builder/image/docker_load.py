@@ -17,19 +17,19 @@ from lamella.builder.errors import BuilderError
 from lamella.layers.oci.documents import ImageConfig, Manifest, Platform, layers_of
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.published import environment
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
 from lamella.layers.tar import headers
 from lamella.layers.tar.decompress import DiffReader, decompressed
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lamella.layers.oci.documents import Layer
     from lamella.layers.oci.storage import ReadOnlyStorage
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
 TASK = "load"
 

@@ -11,11 +11,11 @@ import re
 from typing import TYPE_CHECKING
 
 from lamella.builder.files import prefix_pattern
-from lamella.layers.homes import home
 from lamella.layers.oci.annotations import PLATFORM
 from lamella.layers.oci.documents import canonical_json
 from lamella.layers.oci.referrers import Artifact
 from lamella.layers.published.findings import MEDIA_TYPE, ORDER, Finding
+from lamella.layers.settings.homes import home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

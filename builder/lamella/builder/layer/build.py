@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamella.builder.layer.layer_set import PlannedPackage, Shipped
     from lamella.builder.layer.plan import WantedLayer
     from lamella.layers.oci.storage import Reader, Storage
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
 _Item = TypeVar("_Item")
 _THREADS = 8

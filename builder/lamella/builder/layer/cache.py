@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from lamella.builder.cache_folder import cache_folder, cannot_write
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
+from lamella.layers.hardening.permissions import make_folders
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import make_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from lamella.builder.environment import LeftOut
 from lamella.builder.files.secrets import VCS, VCS_FOLDER, secret
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.prefix.walk import Tree, find_file, walk
-from lamella.layers.homes import home
+from lamella.layers.settings.homes import home
 
 if TYPE_CHECKING:
     from lamella.builder.prefix.places import Place

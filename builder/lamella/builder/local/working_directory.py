@@ -19,8 +19,8 @@ from lamella.builder.local.project_files import has_code, is_beside, is_reposito
 from lamella.builder.local.shadowing import InstalledModules, joins
 from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import FoundFile, find_file, walk
-from lamella.layers.homes import expanded
 from lamella.layers.published.findings import Finding
+from lamella.layers.settings.homes import expanded
 from lamella.layers.text import counted
 
 if TYPE_CHECKING:

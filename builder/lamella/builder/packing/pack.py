@@ -19,13 +19,13 @@ from lamella.layers.exporting.output import check_free
 from lamella.layers.exporting.target import ExportOptions, target_of
 from lamella.layers.exporting.write import write
 from lamella.layers.mounting import source_checks
-from lamella.layers.progress import shown
+from lamella.layers.progress.display import shown
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     from lamella.builder.packing.contents import PackedPackage
     from lamella.layers.exporting.target import Format
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.files.small_file import read_text
 from lamella.builder.prefix.locate import ADVICE, configuration, locate
-from lamella.layers.homes import cache_folder, home
+from lamella.layers.settings.homes import cache_folder, home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

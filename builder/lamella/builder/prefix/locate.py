@@ -8,7 +8,7 @@ from typing import Literal
 
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.files.small_file import read_text
-from lamella.layers.homes import expanded
+from lamella.layers.settings.homes import expanded
 
 Kind = Literal["venv", "conda", "plain"]
 

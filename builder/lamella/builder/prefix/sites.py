@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.prefix.locate import SHARED
-from lamella.layers.homes import home
+from lamella.layers.settings.homes import home
 
 if TYPE_CHECKING:
     from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix

@@ -18,16 +18,16 @@ from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, VERSION
 from lamella.layers.oci.documents import LAYER_GZIP, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published.environment import PublishedEnvironment, for_platform, read_index
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
 from lamella.layers.text import size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lamella.builder.content.blob import Compression
     from lamella.builder.environment import Environment
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,16 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.layer.shipped_files import shipped_files
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published.layer_files import read_layers
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
 from lamella.layers.text import counted
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lamella.builder.environment import Package
     from lamella.builder.pushing.difference import ComparedEnvironment, ComparedPackage, Difference
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.published.layer_files import LayerFiles
     from lamella.layers.store.store import Store
 

@@ -26,10 +26,10 @@ from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.errors import Denied, InvalidContent, NotFound
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.values import is_image_prefix
-from lamella.layers.progress import shown
+from lamella.layers.progress.display import shown
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage, trust_for
 from lamella.layers.text import counted, size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lamella.builder.pushing.decide import Decided
     from lamella.builder.pushing.resolve import Resolved, Tools
     from lamella.layers.oci.documents import Descriptor
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from lamella.builder.pushing.reuse_policy import ReusePolicy
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import Storage
-    from lamella.layers.progress import Progress
-    from lamella.layers.trust import Trust
+    from lamella.layers.progress.display import Progress
+    from lamella.layers.settings.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)

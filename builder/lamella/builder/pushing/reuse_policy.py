@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.layer.cache import Learned
 from lamella.layers.errors import InvalidContent, NotFound
-from lamella.layers.policy import machine_policy
-from lamella.layers.trust import Trust
+from lamella.layers.settings.policy import machine_policy
+from lamella.layers.settings.trust import Trust
 
 if TYPE_CHECKING:
     from lamella.builder.layer.cache import BuiltLayer, LayerCache

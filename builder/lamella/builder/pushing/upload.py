@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lamella.builder.image.documents import Document, Documents
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
 _THREADS = 8
 TASK = "upload"

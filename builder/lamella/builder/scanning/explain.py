@@ -10,7 +10,7 @@ from lamella.builder.environment import LeftOut
 from lamella.builder.layer.shipped_files import shipped_files
 from lamella.builder.local.exclusion_reason import exclusion_reason
 from lamella.builder.prefix.walk import BYTE_CODE
-from lamella.layers.homes import expanded
+from lamella.layers.settings.homes import expanded
 from lamella.layers.text import counted
 
 if TYPE_CHECKING:

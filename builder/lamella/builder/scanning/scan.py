@@ -42,7 +42,7 @@ from lamella.builder.scanning.ownership import Ownership, own
 from lamella.builder.scanning.prefix_findings import cramped, unrewritten
 from lamella.builder.scanning.symlinks import verified, without_dangling
 from lamella.builder.scanning.system_libraries import Shipped, libraries
-from lamella.layers.progress import shown
+from lamella.layers.progress.display import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from lamella.builder.scanning.system_libraries import Libraries
     from lamella.builder.wheels.cache import Read
     from lamella.layers.oci.documents import Platform
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.published.findings import Finding
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.cache_folder import cannot_write
 from lamella.builder.files.scratch import scratch_folder
 from lamella.builder.wheels import build
-from lamella.layers.permissions import make_folders
+from lamella.layers.hardening.permissions import make_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -17,8 +17,8 @@ from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import walk
 from lamella.builder.wheels import cache
 from lamella.builder.wheels.unpack import unpack
-from lamella.layers.homes import expanded
 from lamella.layers.published.findings import Finding
+from lamella.layers.settings.homes import expanded
 
 if TYPE_CHECKING:
     from lamella.builder.installed.distributions import Distribution
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lamella.builder.prefix.interpreter import InterpreterFacts, Prefix
     from lamella.builder.prefix.walk import FoundFile
     from lamella.builder.wheels.cache import Read
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
 _TASK = "building wheels"
 _SOURCES = frozenset({"src", "lib", "python"})

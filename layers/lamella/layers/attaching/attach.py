@@ -17,18 +17,18 @@ from lamella.layers.oci.parsing import media_type_of
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.oci.values import clean_text
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage
 from lamella.layers.text import counted, escaped, size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lamella.layers.oci.documents import Descriptor
     from lamella.layers.oci.storage import Storage
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.signing.keys import PrivateKey
 
 _TASK = "fetch"

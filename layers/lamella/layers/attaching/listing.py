@@ -13,10 +13,10 @@ from lamella.layers.oci.documents import INDEX_TYPES, Index, Manifest
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import referrers
 from lamella.layers.oci.storage import fetch_document
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import sigstore
 from lamella.layers.storages import open_storage
 from lamella.layers.text import counted, escaped, size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

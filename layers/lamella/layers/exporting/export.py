@@ -14,11 +14,11 @@ from lamella.layers.exporting.target import ExportOptions, target_of
 from lamella.layers.exporting.write import write
 from lamella.layers.mounting import lowerdirs, source_checks
 from lamella.layers.mounting.relocate import CannotRelocate, move
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.running import activation
+from lamella.layers.settings.trust import Trust
 from lamella.layers.store.store import Store
 from lamella.layers.text import counted, size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lamella.layers.exporting.target import Format
     from lamella.layers.mounting.link_tree import How
     from lamella.layers.oci.documents import Platform
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.published.environment import PublishedEnvironment
     from lamella.layers.published.package import PublishedPackage
     from lamella.layers.pulling.pull import Pulled

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lamella.layers.exporting.members import Member
     from lamella.layers.exporting.target import Target
     from lamella.layers.mounting.link_tree import How
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
 
 
 def write(

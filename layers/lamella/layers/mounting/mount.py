@@ -15,18 +15,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import MountError
+from lamella.layers.hardening.permissions import make_folder
 from lamella.layers.mounting import claims, ladder, lowerdirs
 from lamella.layers.mounting.claims import Mounted
 from lamella.layers.mounting.kernel import MNT_DETACH, here
 from lamella.layers.mounting.ladder import METHODS, TREES, Rung
 from lamella.layers.mounting.overlay import Upper
-from lamella.layers.permissions import make_folder
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.published import preflight
+from lamella.layers.settings.trust import Trust
 from lamella.layers.store import locks
 from lamella.layers.store.identity import identity
 from lamella.layers.store.store import Store
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lamella.layers.mounting.kernel import Kernel
     from lamella.layers.mounting.ladder import Method
     from lamella.layers.oci.documents import Digest
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.published.environment import PublishedEnvironment
     from lamella.layers.pulling.pull import Pulled
 

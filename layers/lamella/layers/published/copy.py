@@ -11,18 +11,18 @@ from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import referrers
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import transfer
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.published.lost import NamingLost
 from lamella.layers.published.tree import attached, walk
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage, trust_for
 from lamella.layers.text import counted, size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor, Digest
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.published.tree import Document
 
 _THREADS = 8

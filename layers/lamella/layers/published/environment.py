@@ -29,8 +29,8 @@ from lamella.layers.oci.documents import (
 )
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.oci.values import is_image_prefix
-from lamella.layers.policy import machine_policy
 from lamella.layers.published.package import PublishedPackage
+from lamella.layers.settings.policy import machine_policy
 from lamella.layers.text import counted, escaped
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Digest
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import Fetcher, ReadOnlyStorage
-    from lamella.layers.trust import Trust
+    from lamella.layers.settings.trust import Trust
 
 
 MAX_ENVIRONMENTS = 64

@@ -16,10 +16,10 @@ from lamella.layers.oci.referrers import MOST, annotations_of, content_of, refer
 from lamella.layers.published import findings as attached_findings
 from lamella.layers.published.environment import PublishedIndex, for_platform, read_index
 from lamella.layers.published.shared_layers import SharedLayers, shared
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage
 from lamella.layers.text import counted
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from lamella.layers.attaching.listing import AttachedArtifact

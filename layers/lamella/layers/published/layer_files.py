@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 from lamella.layers.errors import FalseMirror, InvalidContent, NotFound, StoreError, UnsafeLayer
 from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
-from lamella.layers.progress import Progress, Silent
+from lamella.layers.progress.display import Progress, Silent
 from lamella.layers.published.environment import for_platform, read_index
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 from lamella.layers.tar.decompress import DiffReader, decompressed, expansion_limit
 from lamella.layers.tar.reader import Archive
 from lamella.layers.text import counted, escaped, size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -16,8 +16,8 @@ from lamella.layers.oci.documents import INDEX_TYPES, Index
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.oci.tags import is_derived
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Digest

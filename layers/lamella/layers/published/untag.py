@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from lamella.layers.errors import InvalidReference, LayersError, NotFound
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.tags import is_derived
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Digest

@@ -25,18 +25,18 @@ from lamella.layers.oci.documents import (
 )
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.published.tree import attached, walk
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import cosign
 from lamella.layers.storages import open_storage
 from lamella.layers.tar.decompress import LAYER_TYPES, DiffReader, decompressed, expansion_limit
 from lamella.layers.text import counted, escaped, size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from lamella.layers.oci.documents import Descriptor, Digest
     from lamella.layers.oci.storage import Storage
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.published.tree import Document
 
 _THREADS = 8

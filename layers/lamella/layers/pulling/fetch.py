@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lamella.layers.oci.documents import Layer
     from lamella.layers.oci.storage import Fetcher, Reader
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.pulling.worker import Worker
     from lamella.layers.store.store import Store
 

@@ -13,16 +13,16 @@ from lamella.layers.oci.annotations import UNPACKED
 from lamella.layers.oci.documents import Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.values import bounded_decimal
-from lamella.layers.progress import Progress, Silent
+from lamella.layers.progress.display import Progress, Silent
 from lamella.layers.published import environment as published
 from lamella.layers.published.lost import NamingLost
 from lamella.layers.published.package import PublishedPackage
+from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
 from lamella.layers.store import leases, names
 from lamella.layers.store.document_cache import Remembered
 from lamella.layers.store.store import Store
 from lamella.layers.text import counted, size
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import CredentialsError
-from lamella.layers.homes import config_folder, home, runtime_folder
 from lamella.layers.registry import credential_helper
+from lamella.layers.settings.homes import config_folder, home, runtime_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

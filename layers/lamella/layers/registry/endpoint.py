@@ -12,7 +12,7 @@ from lamella.layers.registry.hosts import Host, Hosts, hosts_of
 from lamella.layers.registry.remembered import Notes, Remembered
 from lamella.layers.registry.retry import Patience
 from lamella.layers.registry.url import Address, is_loopback
-from lamella.layers.trust import Trust
+from lamella.layers.settings.trust import Trust
 
 if TYPE_CHECKING:
     import ssl

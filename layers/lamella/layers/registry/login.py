@@ -11,13 +11,13 @@ from typing import Any
 
 from lamella.layers.errors import CredentialsError, InvalidReference, NotFound
 from lamella.layers.oci.reference import is_registry
-from lamella.layers.policy import check_registry
 from lamella.layers.registry import credential_helper
 from lamella.layers.registry.credentials import Credentials, docker_file, helper_of, key_of, plain, read_file
 from lamella.layers.registry.endpoint import client_of
 from lamella.layers.registry.retry import patiently
 from lamella.layers.registry.url import is_loopback
-from lamella.layers.trust import Trust
+from lamella.layers.settings.policy import check_registry
+from lamella.layers.settings.trust import Trust
 
 
 def registry_name(text: str) -> str:

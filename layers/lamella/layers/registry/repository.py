@@ -35,8 +35,8 @@ from lamella.layers.registry.remembered import Remembered
 from lamella.layers.registry.response import reason_of
 from lamella.layers.registry.retry import Patience, patiently
 from lamella.layers.registry.upload import PART, SUCCESS, TooLarge, Upload, location_of, opened
+from lamella.layers.settings.trust import Trust
 from lamella.layers.text import escaped
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import CredentialsError
-from lamella.layers.homes import config_folder
+from lamella.layers.settings.homes import config_folder
 
 if TYPE_CHECKING:
     import ssl

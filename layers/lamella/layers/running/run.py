@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lamella.layers import errors
 from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.mounting import kernel, ladder, lowerdirs, namespace, overlay
-from lamella.layers.progress import Silent
+from lamella.layers.progress.display import Silent
 from lamella.layers.published import preflight
 from lamella.layers.running import activation, ca_bundle, scripts
+from lamella.layers.settings.trust import Trust
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lamella.layers.mounting.kernel import Kernel
-    from lamella.layers.progress import Progress
+    from lamella.layers.progress.display import Progress
     from lamella.layers.published.environment import PublishedEnvironment
 
 _SILENT = Silent()

@@ -28,11 +28,11 @@ from lamella.layers.oci.documents import (
 from lamella.layers.oci.parsing import parse_object
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
-from lamella.layers.policy import machine_policy
+from lamella.layers.settings.policy import machine_policy
+from lamella.layers.settings.trust import Trust
 from lamella.layers.signing import keys, sigstore
 from lamella.layers.storages import open_storage
 from lamella.layers.text import escaped
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent
+from lamella.layers.hardening.permissions import make_part
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import make_part
 from lamella.layers.store import locks
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, NotFound, StoreError
+from lamella.layers.hardening.permissions import make_part
 from lamella.layers.oci.documents import (
     CONFIG,
     DOCKER_CONFIG,
@@ -28,7 +29,6 @@ from lamella.layers.oci.documents import (
 )
 from lamella.layers.oci.parsing import media_type_of, parse_object
 from lamella.layers.oci.storage import Reader, VerifiedReader, fetch_document
-from lamella.layers.permissions import make_part
 from lamella.layers.store import locks
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, StoreError, UnsafeLayer
+from lamella.layers.hardening.permissions import make_part
 from lamella.layers.oci.annotations import PACKAGE, UNPACKED, VERSION
 from lamella.layers.oci.values import bounded_decimal
-from lamella.layers.permissions import make_part
 from lamella.layers.store import locks
 from lamella.layers.tar.decompress import DiffReader, decompressed, expansion_limit
 from lamella.layers.tar.unpack import Bounds, Unpacked, ensure_mode, unpack

@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import Busy, InvalidContent, StoreError
+from lamella.layers.hardening.permissions import is_shared_folder
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import is_shared_folder
 from lamella.layers.store import locks
 from lamella.layers.text import escaped
 

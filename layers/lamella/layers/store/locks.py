@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from lamella.layers.errors import Busy
-from lamella.layers.permissions import is_shared_folder
+from lamella.layers.hardening.permissions import is_shared_folder
 from lamella.layers.text import escaped, seconds
 
 if TYPE_CHECKING:

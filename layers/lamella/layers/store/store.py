@@ -22,11 +22,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, StoreError
-from lamella.layers.folders import named_folder
-from lamella.layers.homes import cache_folder
+from lamella.layers.hardening.permissions import is_shared_folder, make_folders, make_part, stranger
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import is_shared_folder, make_folders, make_part, stranger
-from lamella.layers.policy import machine_policy
+from lamella.layers.settings.folders import named_folder
+from lamella.layers.settings.homes import cache_folder
+from lamella.layers.settings.policy import machine_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent
+from lamella.layers.hardening.permissions import user_name
 from lamella.layers.mounting import claims
 from lamella.layers.mounting.kernel import here
 from lamella.layers.oci.documents import Digest
-from lamella.layers.permissions import user_name
 from lamella.layers.store import derived, leases, locks, names
 from lamella.layers.store.document_cache import listed_by
 from lamella.layers.store.incoming import remove, remove_left

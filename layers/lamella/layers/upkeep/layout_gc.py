@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import InvalidContent, StoreError
+from lamella.layers.hardening.regular_file import open_regular
 from lamella.layers.layout import REF_NAME, OciLayout
 from lamella.layers.oci.documents import MAX_DOCUMENT, Digest
 from lamella.layers.oci.tags import subject_of
-from lamella.layers.policy import check_folder
-from lamella.layers.regular_file import open_regular
+from lamella.layers.settings.policy import check_folder
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

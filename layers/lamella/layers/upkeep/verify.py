@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent, UnsafeLayer
-from lamella.layers.progress import Progress, Silent
+from lamella.layers.progress.display import Progress, Silent
 from lamella.layers.store import derived, leases
 from lamella.layers.tar.reader import BLOCK, Archive, Entry, shown
 from lamella.layers.text import counted

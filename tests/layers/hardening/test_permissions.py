@@ -25,11 +25,11 @@ from lamella.layers import (
     Store,
     StoreError,
     mount,
-    permissions,
 )
 from lamella.layers.exporting.target import target_of
 from lamella.layers.exporting.write import write
-from lamella.layers.permissions import make_folder, make_folders, make_part, stranger
+from lamella.layers.hardening import permissions
+from lamella.layers.hardening.permissions import make_folder, make_folders, make_part, stranger
 from support.engines import need, need_root
 from support.people import NOBODY, as_user, folder_of
 from support.published import publish

@@ -87,7 +87,7 @@ class Bars:
     def _draw(self) -> RichProgress:
         # Created at the first task: work without a long task neither imports rich nor draws.
         if self._drawn is None:
-            from lamella.layers.progress_bars import progress
+            from lamella.layers.progress.columns import progress
 
             self._drawn = progress()
             self._drawn.start()

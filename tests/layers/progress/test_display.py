@@ -8,12 +8,12 @@ import subprocess
 import sys
 from typing import Any
 
-from lamella.layers.progress import Cell, Silent, default_progress, shown
+from lamella.layers.progress.display import Cell, Silent, default_progress, shown
 from support.processes import started
 
 WORK = """
 import sys
-from lamella.layers.progress import shown
+from lamella.layers.progress.display import shown
 with shown(None) as progress:
     progress.begin("upload", 1000, "B")
     progress.advance("upload", 500)

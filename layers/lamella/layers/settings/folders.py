@@ -11,10 +11,10 @@ import os
 import sys
 from typing import Any, Literal
 
-from lamella.layers import homes
 from lamella.layers.errors import LayersError
-from lamella.layers.policy import machine_policy
-from lamella.layers.regular_file import open_regular
+from lamella.layers.hardening.regular_file import open_regular
+from lamella.layers.settings import homes
+from lamella.layers.settings.policy import machine_policy
 from lamella.layers.text import escaped, size
 
 _MAX_BYTES = 4 << 20

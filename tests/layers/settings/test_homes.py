@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers import homes
+from lamella.layers.settings import homes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

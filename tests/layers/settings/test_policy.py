@@ -11,7 +11,8 @@ import lamella.builder
 import lamella.layers
 from lamella.builder import LayerCache, PushOptions
 from lamella.cli import settings
-from lamella.layers import NotSigned, Policy, PolicyError, Store, Trust, machine_policy, policy
+from lamella.layers import NotSigned, Policy, PolicyError, Store, Trust, machine_policy
+from lamella.layers.settings import policy
 from support.keys import key_pair
 from support.packages import environment
 from support.policies import administer

@@ -1,0 +1,1 @@
+"""Files and folders that other users or programs may have changed or replaced."""
