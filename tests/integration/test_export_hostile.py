@@ -35,7 +35,15 @@ def store(tmp_path: Path) -> Store:
 def victim(tmp_path: Path) -> Path:
     """A folder with whatever an export would write or remove, if it followed a link to it."""
     folder = tmp_path / "victim"
-    for name in ("activate", "lamella-unpack", "prefix", "relocate.py", "lock", "moving/f", "relocate/x.json"):
+    for name in (
+        "activate",
+        "lamella-unpack",
+        "prefix",
+        "lib/lamella/layers/relocation/move.py",
+        "lock",
+        "moving/f",
+        "relocate/x.json",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("untouched")
     return folder

@@ -20,7 +20,7 @@ from lamella.builder.content.entry import read_entry
 from lamella.builder.content.package import entries
 from lamella.builder.content.payload import Payload
 from lamella.builder.scanning.prefix_findings import unrewritten
-from lamella.layers.mounting.relocate import rewrite
+from lamella.layers.relocation.rewrite import rewrite
 from support.packages import environment, package
 
 if TYPE_CHECKING:

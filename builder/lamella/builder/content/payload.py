@@ -2,7 +2,7 @@
 
 zipapp, shiv, pex and others write a zip archive behind a shebang, whose offsets count from the start of
 the file: they move with the text. Self-extracting scripts (makeself) find their data by a number of
-bytes or lines that only they know: there the text keeps its length and its lines. `relocate` does the same on nodes.
+bytes or lines that only they know: there the text keeps its length and its lines. `layers/relocation` does the same on nodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from lamella.builder.content.prefix_rewrite import rewrite_text
 from lamella.builder.content.scripts import named_python, with_shebang
 from lamella.builder.errors import CannotBuild
 from lamella.builder.files.prefix_pattern import pattern
-from lamella.layers.mounting import relocate
+from lamella.layers.relocation import zip_payload
+from lamella.layers.relocation.prefixes import CannotRelocate
+from lamella.layers.relocation.rewrite import same_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,7 +57,7 @@ class Payload:
                     here, held = here[: position - at], here[position - at :]
                     break
                 wanted.append(fields.pop())
-            changed = relocate.moved(here, at, wanted)
+            changed = zip_payload.moved(here, at, wanted)
             yield changed[max(0, self.start - at) :]
             at += len(here)
         if held:
@@ -74,7 +76,7 @@ def find_payload(file: File, prefixes: tuple[bytes, ...], image_prefix: str, *, 
             end = content.find(b"\0")
             if end < 0:
                 return None
-            archive = relocate.zip_archive(content)
+            archive = zip_payload.zip_archive(content)
             start, fields = archive if archive and archive[0] <= end else (end, [])
             if start > _LONGEST_TEXT:
                 raise CannotBuild(f"{file.source}: {start} bytes of text before its data, too long to be rewritten")
@@ -82,15 +84,15 @@ def find_payload(file: File, prefixes: tuple[bytes, ...], image_prefix: str, *, 
             if archive and start == archive[0]:
                 new = with_shebang(text, image_prefix) if shebang else text
                 new = b"".join(rewrite_text([new], prefixes, target)) if prefixes else new
-                moved = relocate.moved_fields(content, fields, len(new) - len(text))
+                moved = zip_payload.moved_fields(content, fields, len(new) - len(text))
                 return Payload("zip", start, new, tuple(moved))
             python = named_python(text) if shebang else b""
             if python:
                 text = _named(text, python, target + b"/bin/python")
-            return Payload("fixed", start, relocate.same_length(text, prefixes, target))
+            return Payload("fixed", start, same_length(text, prefixes, target))
     except (OSError, ValueError) as error:
         raise CannotBuild(f"cannot read {file.source}: {error}") from None
-    except relocate.CannotRelocate as error:
+    except CannotRelocate as error:
         raise CannotBuild(f"{file.source} {error}") from None
 
 
@@ -102,5 +104,5 @@ def holds_prefix(file: File, prefixes: tuple[bytes, ...], start: int) -> bool:
 
 def _named(text: bytes, python: bytes, new: bytes) -> bytes:
     if len(new) > len(python):
-        raise relocate.CannotRelocate(f"names its Python in {len(python)} bytes, and needs {len(new)}")
+        raise CannotRelocate(f"names its Python in {len(python)} bytes, and needs {len(new)}")
     return text.replace(python, new.rjust(len(python), b"/"), 1)

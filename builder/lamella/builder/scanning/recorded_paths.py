@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import plain_text, read_json
 from lamella.builder.prefix.places import in_environment
-from lamella.layers.mounting import relocate
+from lamella.layers.relocation.lists import LISTS
+from lamella.layers.relocation.move import PREFIX_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -47,8 +48,8 @@ def by_real_path(
 
 def unless_moved(found: list[Distribution], prefix: str) -> list[Distribution]:
     """Return `found` without the recorded hashes of files that an export at `prefix` rewrote when it was moved."""
-    lists = os.path.join(prefix, relocate.LISTS)
-    if not os.path.isfile(os.path.join(prefix, relocate.PREFIX_FILE)):
+    lists = os.path.join(prefix, LISTS)
+    if not os.path.isfile(os.path.join(prefix, PREFIX_FILE)):
         return found
     moved: set[str] = set()
     for name in os.listdir(lists) if os.path.isdir(lists) else ():

@@ -13,8 +13,9 @@ from lamella.layers.exporting.output import check_free
 from lamella.layers.exporting.target import ExportOptions, target_of
 from lamella.layers.exporting.write import write
 from lamella.layers.mounting import lowerdirs, source_checks
-from lamella.layers.mounting.relocate import CannotRelocate, move
 from lamella.layers.progress.display import Silent
+from lamella.layers.relocation.move import move
+from lamella.layers.relocation.prefixes import CannotRelocate
 from lamella.layers.running import activation
 from lamella.layers.settings.trust import Trust
 from lamella.layers.store.store import Store

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import ExportError, MountError
 from lamella.layers.exporting.target import STDOUT
-from lamella.layers.mounting.relocate import PREFIX_FILE
+from lamella.layers.relocation.move import PREFIX_FILE
 from lamella.layers.store.incoming import remove_left
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from lamella.layers.errors import ExportError
 from lamella.layers.exporting.parcel import ROOT as PARCELS
 from lamella.layers.exporting.parcel import parcel_of
-from lamella.layers.mounting.relocate import CannotRelocate, check_prefix
+from lamella.layers.relocation.prefixes import CannotRelocate, check_prefix
 
 if TYPE_CHECKING:
     from lamella.layers.exporting.compress import Compression

@@ -16,7 +16,8 @@ from lamella.layers.errors import MountError, UnsafeLayer
 from lamella.layers.mounting import conda_records, source_checks
 from lamella.layers.mounting import link_tree as tree
 from lamella.layers.mounting.overlay import MAX_LOWERS
-from lamella.layers.mounting.relocate import CannotRelocate, check_path, lists, relocate
+from lamella.layers.relocation.lists import lists, relocate
+from lamella.layers.relocation.prefixes import CannotRelocate, check_path
 from lamella.layers.store import derived
 
 if TYPE_CHECKING:
