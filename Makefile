@@ -53,7 +53,7 @@ define PYTEST
 endef
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help test unit fuzz check stress coverage bench bench-compare demo docs lock install system clean
+.PHONY: help test unit fuzz check stress coverage bench bench-compare demo docs lock node-pyz install system clean
 
 help:
 	@echo "make test      everything: ruff, mypy and all tests; SYSTEM=no installs no Debian packages"
@@ -65,6 +65,7 @@ help:
 	@echo "make demo      push, pull, mount and upgrade a real environment; shows what moves and how long it takes"
 	@echo "make bench     the budgets as ratios; PREFIX=/path/to/environment for another than the demo's"
 	@echo "make bench-compare BASE=main   this version and another one in turns; or BASE=.bench/FILE"
+	@echo "make node-pyz  dist/lamella-node.pyz: the verbs of a node in one file, for any Python from 3.10 on"
 	@echo "make docs      docs/reference/cli.md from the command's own parsers"
 	@echo "make lock      requirements-dev.lock from pyproject.toml"
 	@echo "make clean     remove what these targets made"
@@ -112,6 +113,9 @@ bench-%: $(STAMP)
 docs: $(STAMP)
 	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md.new && mv docs/reference/cli.md.new docs/reference/cli.md
 
+node-pyz: $(STAMP)
+	PYTHONPATH=cli $(VENV)/bin/python -m node_part.zipapp dist/lamella-node.pyz
+
 # Versions for any platform and any Python from the oldest on: what CI and a new contributor get is what was tested.
 lock: $(STAMP)
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-emit-index-url --no-annotate \
@@ -120,7 +124,7 @@ lock: $(STAMP)
 install: $(STAMP)
 
 # Targets that drive no engine install no Debian package either.
-QUIET := help unit fuzz check docs lock clean
+QUIET := help unit fuzz check docs lock node-pyz clean
 $(STAMP): pyproject.toml requirements-dev.lock | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)

@@ -77,11 +77,18 @@ def _fitted(line: str, stream: TextIO) -> str:
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout: fitted to a terminal and in colour there, else as aligned text with the same words."""
     shown = [[escaped(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or not draws():
         for line in aligned(columns, shown):
             print(line)
         return
     _draw(lines(columns, shown, terminal_columns(), bars=_draws_bars()))
+
+
+def draws() -> bool:
+    """Whether rich is here, which draws bars and colours; the node's part of Lamella goes without."""
+    from importlib.util import find_spec
+
+    return find_spec("rich") is not None
 
 
 def _draw(drawn: Sequence[Line]) -> None:

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import tell
+from lamella.cli.output import draws, tell
 from lamella.layers.text import counted, escaped, seconds, size
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
         from lamella.layers import Silent
 
         yield Silent()
-    elif sys.stderr.isatty() and "lamella.cli.logs" not in sys.modules:
+    elif sys.stderr.isatty() and "lamella.cli.logs" not in sys.modules and draws():
         # Records between bars would tear them.
         from lamella.layers import Bars
 

@@ -25,15 +25,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the store, and the cache if this user has one."""
-    from lamella.builder import CacheError, LayerCache, cache_usage
-    from lamella.layers import Store, disk_usage
+    from lamella.layers import LamellaError, Store, Unsupported, disk_usage
 
     store = disk_usage(Store(arguments.store))
+    cache = None
     try:
+        from lamella.builder import LayerCache, cache_usage
+
         cache = cache_usage(LayerCache(arguments.cache))
-    except CacheError as error:
+    except Unsupported:
+        pass  # The node's part of Lamella has no cache.
+    except LamellaError as error:
         # A node has none, if its user has no home.
-        cache = None
         remark(str(error), quiet=arguments.quiet)
     if arguments.json:
         result_json(
