@@ -36,6 +36,7 @@ from lamella.layers.published.shared_layers import shared
 from lamella.layers.pulling.pull import plan
 from lamella.layers.settings.trust import Trust
 from lamella.layers.text import escaped
+from support.published import image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,22 +142,16 @@ def mutated(data: st.DataObject, document: dict[str, Any]) -> bytes:
 def environment(data: st.DataObject, storage: Memory) -> None:
     """An index of one environment, each of its documents maybe mutated."""
     layers = [Descriptor(LAYER_TAR, Digest.of(name), 3, {names.PACKAGE: name.decode()}) for name in (b"one", b"two")]
-    config = storage.add(
-        CONFIG, mutated(data, json.loads(ImageConfig(HERE, tuple(each.digest for each in layers)).to_json()))
-    )
     needs = {names.PREFIX: "/opt/env", names.GLIBC: "2.28", names.CPU: "2", names.DRIVERS: "libcuda.so.1"}
-    made = {
-        "config": config,
-        "layers": [each.to_value() for each in layers],
-        "annotations": needs,
-        "mediaType": MANIFEST,
-    }
-    image = storage.add(MANIFEST, mutated(data, made))
+    config, manifest = image(layers, platform=HERE, annotations=needs)
+    described = storage.add(CONFIG, mutated(data, json.loads(config.content)))
+    made = json.loads(manifest.content) | {"config": described}
+    runnable = storage.add(MANIFEST, mutated(data, made))
     packages = storage.add(MANIFEST, mutated(data, made))
     entries = [
-        image | {"platform": HERE.to_value()},
+        runnable | {"platform": HERE.to_value()},
         packages
-        | {"annotations": {names.IMAGE: image["digest"]}, "platform": Platform("unknown", "unknown").to_value()},
+        | {"annotations": {names.IMAGE: runnable["digest"]}, "platform": Platform("unknown", "unknown").to_value()},
     ]
     index = mutated(data, {"manifests": entries, "mediaType": INDEX, "schemaVersion": 2})
     storage.root = Descriptor.from_value(storage.add(INDEX, index))

@@ -3,14 +3,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,13 +17,15 @@ from lamella.layers.exporting.export import export
 from lamella.layers.exporting.target import FORMATS, ExportOptions, format_of
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
-from support.engines import missing, need, need_root
+from support.disks import another_file_system
+from support.engines import need, need_root
 from support.processes import forked
 from support.published import publish
 from support.trees import content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lamella.layers.exporting.target import Format
 
@@ -299,11 +298,8 @@ def test_a_folder_of_such_a_name_is_made_where_it_was_asked_for(store: Store, re
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system than the store's."""
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    if folder.stat().st_dev == tmp_path.stat().st_dev:
-        missing("/dev/shm and the temporary folder are one file system: set TMPDIR")
-    yield folder
-    shutil.rmtree(folder)
+    with another_file_system(tmp_path) as folder:
+        yield folder
 
 
 def test_links_that_can_not_be_made_are_not_made_copies_in_silence(

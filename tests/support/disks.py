@@ -1,16 +1,18 @@
-"""Small file systems of a test's own, which run full."""
+"""File systems of a test's own: small ones, which run full, and another one than the temporary folder's."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import tempfile
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support.engines import missing, need, need_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @contextmanager
@@ -28,6 +30,18 @@ def disk(where: Path, options: str) -> Iterator[None]:
 def enlarge(where: Path) -> None:
     """Give a `disk` room for everything."""
     subprocess.run([need("mount"), "-o", "remount,size=64m,nr_inodes=4000", where], check=True)
+
+
+@contextmanager
+def another_file_system(than: Path) -> Iterator[Path]:
+    """A new folder in memory, on another file system than `than`."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    try:
+        if folder.stat().st_dev == than.stat().st_dev:
+            missing("/dev/shm and the temporary folder are one file system: set TMPDIR")
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @contextmanager

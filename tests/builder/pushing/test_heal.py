@@ -286,7 +286,7 @@ def test_answers_of_a_destination_are_asked_once_in_a_push(tmp_path: Path, regis
     for _ in range(2):
         assert presence.there(wanted) == {str(each.digest) for each in wanted[:2]}
     assert len(registry.asked("HEAD")) == 4, "a lost blob may have been pushed again meanwhile"
-    assert not presence.believed
+    assert not presence.recalled
 
 
 def opened_image(registry: RegistrySimulator) -> tuple[Storage, Descriptor]:

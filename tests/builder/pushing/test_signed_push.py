@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,11 +13,6 @@ from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.oci.annotations import IMAGE, PACKAGE
 from lamella.layers.oci.documents import (
-    CONFIG,
-    INDEX,
-    LAYER_TAR,
-    MANIFEST,
-    Descriptor,
     Digest,
     ImageConfig,
     Index,
@@ -36,15 +29,15 @@ from lamella.layers.storages import open_storage
 from support.keys import key_pair
 from support.packages import SITE, environment, package
 from support.policies import administer
+from support.published import blob, image, push_index
 from support.registry_simulator import RegistrySimulator
 from support.tars import archive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lamella.builder.environment import Environment
-    from lamella.layers.oci.storage import Storage
 
 EVIL = archive({f"{SITE}/p1.py": "import os; os.system('id')\n"}, "/opt/env")
 
@@ -91,23 +84,16 @@ def doctor(reference: str, *, tag: str = "", keep_image: bool = False) -> None:
     config = ImageConfig.parse(fetch_document(storage, manifest.config))
     layers, diff_ids = list(manifest.layers), list(config.diff_ids)
     (at,) = [number for number, layer in enumerate(layers) if layer.annotations[PACKAGE] == "p1"]
-    layers[at] = _put(storage, LAYER_TAR, EVIL, layers[at].annotations)
+    layers[at] = blob(EVIL, layers[at].annotations).pushed(storage).descriptor
     diff_ids[at] = Digest.of(EVIL)
-    described = _put(storage, CONFIG, replace(config, diff_ids=tuple(diff_ids)).to_json())
-    made = _put(storage, MANIFEST, replace(manifest, config=described, layers=tuple(layers)).to_json())
-    image = entry.annotations[IMAGE] if keep_image else str(Digest.of(b"nowhere"))
+    config_now, manifest_now = image(layers, diff_ids, config.platform, annotations=manifest.annotations)
+    config_now.pushed(storage)
+    made = manifest_now.pushed(storage).descriptor
+    runnable = entry.annotations[IMAGE] if keep_image else str(Digest.of(b"nowhere"))
     entries = [each for each in index.manifests if keep_image and IMAGE not in each.annotations]
-    entries.append(replace(made, platform=entry.platform, annotations=dict(entry.annotations) | {IMAGE: image}))
-    _put(storage, INDEX, Index(tuple(entries), index.annotations).to_json(), tag=tag or parsed.tag)
+    entries.append(replace(made, platform=entry.platform, annotations=dict(entry.annotations) | {IMAGE: runnable}))
+    push_index(storage, entries, tag or parsed.tag)
     assert str(Digest.of(EVIL)) in digests(f"{reference.rpartition(':')[0]}:{tag or parsed.tag}")
-
-
-def _put(
-    storage: Storage, media_type: str, content: bytes, annotations: Mapping[str, str] | None = None, tag: str = ""
-) -> Descriptor:
-    descriptor = Descriptor.of(media_type, content, annotations)
-    storage.push(descriptor, partial(BytesIO, content), tag=tag)
-    return descriptor
 
 
 @pytest.mark.parametrize("keep_image", [True, False], ids=["image kept", "no image"])

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.layers.errors import MountError
 from lamella.layers.mounting import link_tree
-from support.engines import missing
+from support.disks import another_file_system
 from support.trees import content, folders, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lamella.layers.mounting.link_tree import How
 
@@ -71,11 +69,8 @@ def test_a_layer_that_has_a_file_where_another_has_a_folder_wins_when_it_is_late
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system."""
-    folder = tempfile.mkdtemp(dir="/dev/shm")
-    if os.stat(folder).st_dev == os.stat(tmp_path).st_dev:
-        missing("/dev/shm and the temporary folder are one file system: set TMPDIR")
-    yield Path(folder)
-    shutil.rmtree(folder)
+    with another_file_system(tmp_path) as folder:
+        yield folder
 
 
 def test_hardlinks_to_another_file_system_are_refused_in_words(tmp_path: Path, memory: Path) -> None:

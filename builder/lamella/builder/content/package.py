@@ -78,9 +78,10 @@ class _Layer:
         self._points = _entry_points(package)
         self._versioned = False
         # A package from an index is public, including its files that look like secrets.
-        said = f"{self._dist_info}/{metadata.DIRECT_URL}"
+        direct_url = f"{self._dist_info}/{metadata.DIRECT_URL}"
         self._private = package.origin in ("local", "unowned") or (
-            package.origin == "pypi" and (bool(package.source) or any(file.path == said for file in package.files))
+            package.origin == "pypi"
+            and (bool(package.source) or any(file.path == direct_url for file in package.files))
         )
 
     def metadata(self, file: File) -> bool:

@@ -84,11 +84,11 @@ class _Teller:
 
     def __call__(self, text: str) -> str:
         marked = self._own.sub(_PREFIX.encode(), text.replace(_PREFIX, "").encode("utf-8", "surrogateescape"))
-        said = marked.decode("utf-8", "surrogateescape")
-        ends = [match.start() for match in [_PATH.search(said)] if match]
-        ends += [said.index(home) for home in self._homes if home in said]
+        shown = marked.decode("utf-8", "surrogateescape")
+        ends = [match.start() for match in [_PATH.search(shown)] if match]
+        ends += [shown.index(home) for home in self._homes if home in shown]
         if ends:
-            said = said[: min(ends)] + HIDDEN
-        said = said.replace(_PREFIX, self._image_prefix)
+            shown = shown[: min(ends)] + HIDDEN
+        shown = shown.replace(_PREFIX, self._image_prefix)
         # JSON cannot hold a name that is not UTF-8: write its bytes as escapes.
-        return said.encode("utf-8", "backslashreplace").decode()
+        return shown.encode("utf-8", "backslashreplace").decode()

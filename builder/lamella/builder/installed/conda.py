@@ -100,8 +100,8 @@ def _package(path: str, record: Mapping[str, object]) -> Distribution:
     )
 
 
-def _specs(said: object) -> tuple[str, ...]:
-    return tuple(without_source(plain_text(spec)) for spec in said) if isinstance(said, list) else ()
+def _specs(specs: object) -> tuple[str, ...]:
+    return tuple(without_source(plain_text(spec)) for spec in specs) if isinstance(specs, list) else ()
 
 
 def _files(record: Mapping[str, object]) -> dict[str, str]:

@@ -85,12 +85,12 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
     metadata = next(
         (path for path in (f"{folder}/METADATA", f"{folder}/PKG-INFO", folder) if os.path.isfile(path)), None
     )
-    said: dict[str, list[str]] = {}
+    fields: dict[str, list[str]] = {}
     trouble = "no METADATA"
     if metadata:
         try:
-            said = headers(read_small(metadata, _MOST))
-            trouble = "" if "name" in said and "version" in said else "METADATA without a name and version"
+            fields = headers(read_small(metadata, _MOST))
+            trouble = "" if "name" in fields and "version" in fields else "METADATA without a name and version"
         except OSError as error:
             trouble = f"METADATA cannot be read ({error.strerror})"
     url, editable, url_trouble = _direct_url(folder)
@@ -100,8 +100,8 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
         files, trouble = None, f"RECORD cannot be read ({getattr(error, 'strerror', None) or error})"
     return Distribution(
         origin="pypi",
-        name=normalised(said.get("name", [named])[0] or named),
-        version=said.get("version", [version])[0] or version,
+        name=normalised(fields.get("name", [named])[0] or named),
+        version=fields.get("version", [version])[0] or version,
         records=f"{site}/{base}",
         files=files,
         source=url,
@@ -109,8 +109,8 @@ def _read(folder: str, site: str, prefixes: tuple[str, ...]) -> Distribution:
         editable=editable,
         tops=_lines(os.path.join(folder, "top_level.txt")) if files is None else (),
         scripts=script_names(_lines(os.path.join(folder, "entry_points.txt"))) if files is None else (),
-        requires=tuple(said.get("requires-dist", ())),
-        requires_python=said.get("requires-python", [""])[0],
+        requires=tuple(fields.get("requires-dist", ())),
+        requires_python=fields.get("requires-python", [""])[0],
         installer="".join(_lines(os.path.join(folder, "INSTALLER"))),
         trouble=trouble or url_trouble,
     )

@@ -44,17 +44,17 @@ def egg(source: str, path: str) -> Distribution | None:
 
 def _distribution(path: str, files: dict[str, str], metadata: tuple[bytes, str, str]) -> Distribution:
     head, requires, points = metadata
-    said = headers(head)
+    fields = headers(head)
     stem = plain_text(os.path.basename(path)).split("-")
     return Distribution(
         origin="pypi",
-        name=normalised(said.get("name", [stem[0]])[0]),
-        version=said.get("version", [stem[1] if len(stem) > 1 else ""])[0],
+        name=normalised(fields.get("name", [stem[0]])[0]),
+        version=fields.get("version", [stem[1] if len(stem) > 1 else ""])[0],
         records=f"{path}/EGG-INFO",
         files=files,
         scripts=script_names(points.split("\n")),
         requires=tuple(_requires(requires.split("\n"))),
-        requires_python=said.get("requires-python", [""])[0],
+        requires_python=fields.get("requires-python", [""])[0],
     )
 
 

@@ -40,7 +40,7 @@ def unmet(
     A requirement that one of `left_out` would meet is a note. Parsing a thousand requirements takes a
     tenth of a second: the answer is remembered for the same set of packages.
     """
-    said = json.dumps(
+    inputs = json.dumps(
         [
             prefix.python.version,
             str(prefix.python.platform),
@@ -55,7 +55,7 @@ def unmet(
             conda_specs.available(),
         ]
     )
-    question = "requirements " + hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    question = "requirements " + hashlib.sha256(inputs.encode("utf-8", "surrogatepass")).hexdigest()
     subject = os.stat(os.path.realpath(prefix.executable))
     answer = hashes.answer(question, subject)
     if answer is None:

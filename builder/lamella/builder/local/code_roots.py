@@ -121,8 +121,8 @@ def project(folder: str) -> tuple[str, str]:
     """Name (normalised) and version of the project in `folder`, by its own metadata; each may be empty."""
     try:
         settings = read_toml(os.path.join(folder, "pyproject.toml"))
-        said = settings.get("project") or settings.get("tool", {}).get("poetry", {})
-        return normalised(plain_text(said.get("name"))), plain_text(said.get("version"))
+        metadata = settings.get("project") or settings.get("tool", {}).get("poetry", {})
+        return normalised(plain_text(metadata.get("name"))), plain_text(metadata.get("version"))
     except (OSError, ValueError, AttributeError):
         return "", ""  # missing or unreadable
 

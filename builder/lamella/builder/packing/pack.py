@@ -13,7 +13,7 @@ from lamella.builder.layer.code_fingerprint import Remembered
 from lamella.builder.packing.contents import compiled, contents
 from lamella.builder.scanning.options import ScanOptions
 from lamella.layers.errors import ExportError
-from lamella.layers.exporting import additions, parcel
+from lamella.layers.exporting import additions
 from lamella.layers.exporting.members import generated
 from lamella.layers.exporting.output import check_free
 from lamella.layers.exporting.target import ExportOptions, target_of
@@ -79,13 +79,11 @@ def pack(
             scan_options = replace(scan_options, image_prefix=at, system_libraries=ships)
             environment = scan(environment, scan_options, progress=bars)
         found = contents(environment, at, options, Remembered(cache or LayerCache()))
-        added = additions.members(at, found.variables, conda=found.is_conda)
+        named = [(each.package.name, _version(each)) for each in found.packages]
+        added = additions.members(at, found.variables, conda=found.is_conda, of_parcel=target.parcel, packages=named)
         if target.format != "squashfs":
             # Edits show, where files can be written.
             added.append(generated(f"{environment.interpreter.purelib}/{source_checks.NAME}", source_checks.CONTENT))
-        if target.parcel:
-            packages = ((each.package.name, _version(each)) for each in found.packages)
-            added += parcel.members(target.parcel, packages)
         replaced = {member.path for member in added}
         members = [*(member for member in found.members if member.path not in replaced), *added]
         result = Packed(

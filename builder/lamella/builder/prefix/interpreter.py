@@ -188,12 +188,12 @@ def _run(executable: str) -> str:
 
 def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> InterpreterFacts:
     try:
-        said = json.loads(answer)
-        version, implementation = str(said["version"]), str(said["implementation"])
+        facts = json.loads(answer)
+        version, implementation = str(facts["version"]), str(facts["implementation"])
     except (ValueError, KeyError, TypeError) as error:
         raise NotAnEnvironment(f"{executable}: not a Python interpreter; name the folder of an environment") from error
     kinds = {"debug": "a debug build", "free_threaded": "a free-threaded build", "musl": "a build for musl"}
-    kind = next((kind for name, kind in kinds.items() if said[name]), "")
+    kind = next((kind for name, kind in kinds.items() if facts[name]), "")
     if implementation != "cpython":
         kind = implementation
     if kind or tuple(map(int, version.split(".")[:2])) < _OLDEST:
@@ -204,16 +204,16 @@ def _facts(executable: str, answer: str, platform: Platform, compiler: str) -> I
     return InterpreterFacts(
         version,
         implementation,
-        said["cache_tag"],
-        said["magic"],
-        said["base_prefix"],
-        said["base_executable"],
-        said["stdlib"],
-        tuple(dict.fromkeys(said["libraries"])),
-        said["include"],
-        said["debian"],
-        said["platlibdir"],
-        tuple(said["certificates"]),
+        facts["cache_tag"],
+        facts["magic"],
+        facts["base_prefix"],
+        facts["base_executable"],
+        facts["stdlib"],
+        tuple(dict.fromkeys(facts["libraries"])),
+        facts["include"],
+        facts["debian"],
+        facts["platlibdir"],
+        tuple(facts["certificates"]),
         platform,
         compiler,
     )

@@ -89,7 +89,7 @@ def _activation(prefix: str) -> Iterable[str]:
 def made_at(prefix: str) -> str:
     """Path at which the venv at `prefix` was made, from its `activate`; empty if unknown."""
     try:
-        said = _ACTIVATE.search(read_text(os.path.join(prefix, "bin", "activate"), 1 << 16))
+        assignment = _ACTIVATE.search(read_text(os.path.join(prefix, "bin", "activate"), 1 << 16))
     except OSError:
         return ""
-    return os.path.normpath(said[2]) if said else ""
+    return os.path.normpath(assignment[2]) if assignment else ""

@@ -36,7 +36,7 @@ class Presence:
         self._answers = team_cache.recall(cache, place) if place else team_cache.Answers()
         self._check = check
         self._now: set[str] = set()
-        self.believed = False
+        self.recalled = False
         """Whether an answer of an earlier push was used."""
 
     @property
@@ -47,7 +47,7 @@ class Presence:
     def there(self, wanted: Iterable[Descriptor]) -> frozenset[str]:
         """Digests of `wanted` that the destination has. One request for each without an answer, several at once."""
         once = {str(each.digest): each for each in wanted}
-        asked = [each for digest, each in once.items() if not self.knows(digest)]
+        asked = [each for digest, each in once.items() if not self.has(digest)]
         if asked:
             with ThreadPoolExecutor(min(_THREADS, len(asked)), "lamella-ask") as pool:
                 for each, exists in zip(asked, pool.map(self._storage.exists, asked), strict=True):
@@ -56,10 +56,10 @@ class Presence:
                     else:
                         self._answers.digests.pop(str(each.digest), None)
         there = frozenset(digest for digest in once if digest in self._answers.digests)
-        self.believed |= not there <= self._now
+        self.recalled |= not there <= self._now
         return there
 
-    def knows(self, digest: str) -> bool:
+    def has(self, digest: str) -> bool:
         """Whether no request is needed for `digest`."""
         return digest in self._now or (not self._check and digest in self._answers.digests)
 
@@ -73,7 +73,7 @@ class Presence:
         self._answers.digests.clear()
         self._now.clear()
         self._check = True
-        self.believed = False
+        self.recalled = False
         self.remember()
 
     def remember(self) -> None:

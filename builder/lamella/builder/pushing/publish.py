@@ -108,7 +108,7 @@ def publish(
         except (Denied, InvalidContent, NotFound):
             _check_others(storage, target, others)
             # A registry that takes nothing, from this user or now, needs nothing if all of it is there.
-            named = now is not None and now.digest == index.digest and not goal.presence.believed
+            named = now is not None and now.digest == index.digest and not goal.presence.recalled
             if not (named and all(storage.exists(each.descriptor) for each in made.manifests)):
                 raise
         if now and now.digest == index.digest:
@@ -148,7 +148,7 @@ def attach(goal: Goal, index: Descriptor, attachments: Attachments, before: Desc
         there = referrers.referrers_to_extend(storage, index) if artifacts else ()
         for artifact in artifacts:
             content = str(Digest.of(artifact.content))
-            known = presence.knows(content)
+            known = presence.has(content)
             made = referrers.attach(storage, index, artifact, there, check=not known)
             if not known:
                 presence.confirm([content])

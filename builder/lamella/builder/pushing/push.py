@@ -117,7 +117,7 @@ def _push(tools: Tools, resolved: Resolved) -> Pushed:
             except (Denied, InvalidContent, NotFound) as error:
                 # A registry refuses a manifest that names a lost blob, and a bundle can't be built of one.
                 refused = decided.plan.unchanged or not isinstance(error, Denied)
-                if not refused or not tools.presence.believed:
+                if not refused or not tools.presence.recalled:
                     raise
                 tools.presence.doubt()
                 resolved = replace(resolved, cached=cached_layers(tools.cache, resolved.layers, resolved.reuse))

@@ -41,7 +41,7 @@ class Uploads:
         self.moved = 0
         """Bytes uploaded."""
         self.confirmed: set[str] = set()
-        """Digests that the destination took, or has as it said when asked."""
+        """Digests that the destination had or took."""
 
     def begin(self) -> None:
         """Show progress, until `wait` returns."""

@@ -69,8 +69,8 @@ def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
         if not any(Place(own, "").holds(folder) for own in _own_folders(prefix)):
             gathered = _add_site(gathered, Site(folder, True, target=True), prefix.site_packages, cache_path)
     gathered = add_archives(gathered, local, prefix.site_packages, cache_path)
-    said = [*gathered.findings, *_moved(prefix), *_users_own(prefix, gathered)]
-    gathered = gathered._replace(findings=said)
+    findings = [*gathered.findings, *_moved(prefix), *_users_own(prefix, gathered)]
+    gathered = gathered._replace(findings=findings)
     gathered = _add_local(gathered, local, prefix)
     resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out, _link_targets(prefix, gathered))
     entries = {entry.path: entry for entry in resolved.entries}

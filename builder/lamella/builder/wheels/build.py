@@ -133,9 +133,9 @@ def _install(requirements: Iterable[str], isolated: _Isolated, run: Callable[...
 def _message(output: str) -> str:
     """The last message in what a program wrote; the lines below an exception's first one rarely say what happened."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    said = [line for line in lines if _COMPILERS.fullmatch(line)][:1]  # its first error brings the others
-    said += [line for line in reversed(lines) if _MESSAGE.fullmatch(line)] + lines[-1:]
-    message = said[0] if said else "its backend left no message"
+    messages = [line for line in lines if _COMPILERS.fullmatch(line)][:1]  # its first error brings the others
+    messages += [line for line in reversed(lines) if _MESSAGE.fullmatch(line)] + lines[-1:]
+    message = messages[0] if messages else "its backend left no message"
     return _CREDENTIALS.sub("", message)
 
 

@@ -149,8 +149,8 @@ def _key(project: str, tag: str, cache: str, read: Read) -> str:
     digests = read(files)
     content = [(*part, digests[source].digest if source in digests else source) for *part, source in sorted(parts)]
     variables = {name: os.environ[name] for name in sorted(os.environ) if _VARIABLES.fullmatch(name)}
-    said = [FORMAT, tag, build.EPOCH, variables, content]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    recipe = [FORMAT, tag, build.EPOCH, variables, content]
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 def _parts(project: str, without: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from lamella.layers import relocation
-from lamella.layers.exporting import csh_script, fish_script, posix_script
+from lamella.layers.exporting import csh_script, fish_script, parcel, posix_script
 from lamella.layers.exporting.members import Member, generated
 from lamella.layers.published.conda_meta import ORIGINS
 from lamella.layers.relocation import lists, move, prefixes, rewrite, zip_payload
@@ -19,6 +19,8 @@ from lamella.layers.relocation import lists, move, prefixes, rewrite, zip_payloa
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from types import ModuleType
+
+    from lamella.layers.exporting.parcel import Parcel
 
 LEFT_OUT = (move.MOVING, move.LOCK, ORIGINS)
 """Paths that no layer may bring: a move that would be finished at the place of unpacking. conda's records have the origins."""
@@ -48,10 +50,18 @@ except OSError as error:
 """
 
 
-def members(prefix: str, variables: Mapping[str, str], *, conda: bool) -> list[Member]:
+def members(
+    prefix: str,
+    variables: Mapping[str, str],
+    *,
+    conda: bool,
+    of_parcel: Parcel | None = None,
+    packages: Iterable[tuple[str, str]] = (),
+) -> list[Member]:
     """Return the files for an environment whose files name `prefix`.
 
-    Activation sets `variables`, and those that conda's or venv's activation sets (`conda`).
+    Activation sets `variables`, and those that conda's or venv's activation sets (`conda`). A parcel's own files name
+    `packages`, by name and version.
     """
     places = ["CONDA_PREFIX", "CONDA_DEFAULT_ENV"] if conda else ["VIRTUAL_ENV"]
     csh = csh_script.scripts(prefix, places, variables)
@@ -68,6 +78,7 @@ def members(prefix: str, variables: Mapping[str, str], *, conda: bool) -> list[M
         generated(".lamella/deactivate.csh", csh[1].encode("utf-8", "surrogateescape")),
         *_modules(),
         generated(f"{lists.LISTS}/lamella-export.json", _list(prefix, scripts)),
+        *(parcel.members(of_parcel, packages) if of_parcel else ()),
     ]
 
 

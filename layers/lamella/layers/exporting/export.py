@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import ExportError, MountError
-from lamella.layers.exporting import additions, parcel
+from lamella.layers.exporting import additions
 from lamella.layers.exporting.members import chosen, generated, of_folders, place
 from lamella.layers.exporting.output import check_free
 from lamella.layers.exporting.target import ExportOptions, target_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lamella.layers.exporting.members import Member
-    from lamella.layers.exporting.target import Format
+    from lamella.layers.exporting.target import Format, Target
     from lamella.layers.mounting.link_tree import How
     from lamella.layers.oci.documents import Platform
     from lamella.layers.progress.display import Progress
@@ -99,10 +99,10 @@ def export(
         folders = _folders(store, shipped, named)
         # Images and links are not meant to be written.
         writable = target.format != "squashfs" and not options.link
-        added = source_checks.checked(environment, folders) if writable else {}
-        members = listed(folders, named, options, [generated(path, *made) for path, made in added.items()])
-        if target.parcel:
-            members += parcel.members(target.parcel, ((each.name, each.version) for each in packages))
+        checks = source_checks.checked(environment, folders) if writable else {}
+        added = [generated(path, *made) for path, made in checks.items()]
+        added += _additions(folders, named, target, packages)
+        members = _assembled(folders, options, added)
         members.sort(key=lambda member: place(member.path))
         total = sum(member.size for member in members)
         ways = _LINKS if options.link else _COPIES
@@ -124,13 +124,19 @@ def _move(folder: str, prefix: str) -> None:
         raise ExportError(f"cannot relocate the environment to {prefix}: {error}") from error
 
 
-def listed(folders: Sequence[str], prefix: str, options: ExportOptions, more: Iterable[Member] = ()) -> list[Member]:
-    """Return the members of an environment in `folders`, lowest first, that names `prefix`, and `more`."""
+def _additions(
+    folders: Sequence[str], prefix: str, target: Target, packages: Iterable[PublishedPackage]
+) -> list[Member]:
     variables: dict[str, str] = {}
     for folder in folders:
         variables |= activation.conda_variables(folder)
     conda = any(os.path.isdir(f"{folder}/conda-meta") for folder in folders)
-    added = [*more, *additions.members(prefix, variables, conda=conda)]
+    named = [(each.name, each.version) for each in packages]
+    return additions.members(prefix, variables, conda=conda, of_parcel=target.parcel, packages=named)
+
+
+def _assembled(folders: Sequence[str], options: ExportOptions, added: Sequence[Member]) -> list[Member]:
+    """Return the members of an environment in `folders`, lowest first, with `added` in the place of any of their paths."""
     own = {member.path for member in added}
     found = of_folders(folders, added, additions.LEFT_OUT)
     kept = own | chosen((member.path for member in found), options.filters, byte_code=options.byte_code)

@@ -82,5 +82,5 @@ def _wait(process: subprocess.Popen[bytes], output: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         lines = text.strip().splitlines()
         # After its own message, it says that it cleans up.
-        said = [line for line in lines if "FATAL" in line or "rror" in line or "Could" in line] or lines
-        raise ExportError(f"mksquashfs: {said[-1] if said else f'exit code {code}'}")
+        errors = [line for line in lines if "FATAL" in line or "rror" in line or "Could" in line] or lines
+        raise ExportError(f"mksquashfs: {errors[-1] if errors else f'exit code {code}'}")

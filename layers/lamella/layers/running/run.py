@@ -207,13 +207,13 @@ def _in_child(replaced: Callable[[], NoReturn]) -> int:
     try:
         os.close(writer)
         with open(reader, "rb") as answer:
-            said = answer.read()  # ends when the command's program has replaced the child's
+            failure = answer.read()  # ends when the command's program replaces the child's
         _, status = os.waitpid(child, 0)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if said:
-        name, message, exit_code = json.loads(said)
+    if failure:
+        name, message, exit_code = json.loads(failure)
         raise CannotRun(message, exit_code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
@@ -289,8 +289,8 @@ def _report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:
     try:
         replaced()
     except LayersError as error:
-        said = [type(error).__name__, str(error), getattr(error, "exit_code", 1)]
-        os.write(writer, json.dumps(said).encode())
+        failure = [type(error).__name__, str(error), getattr(error, "exit_code", 1)]
+        os.write(writer, json.dumps(failure).encode())
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except SystemExit as ended:
