@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lamella.builder.scanning.findings import blocking_findings
     from lamella.builder.scanning.options import ScanOptions
     from lamella.builder.scanning.scan import scan
+    from lamella.builder.watching.watch import WatchEvent, WatchOptions, watch
     from lamella.layers.errors import LamellaError
     from lamella.layers.published.findings import Finding
 
@@ -71,6 +72,8 @@ __all__ = [
     "Pushed",
     "ScanOptions",
     "ShippedFile",
+    "WatchEvent",
+    "WatchOptions",
     "active_prefix",
     "blocking_findings",
     "cache_usage",
@@ -83,6 +86,7 @@ __all__ = [
     "push",
     "scan",
     "shipped_files",
+    "watch",
 ]
 
 _MODULES = {
@@ -130,6 +134,9 @@ _MODULES = {
     "blocking_findings": "lamella.builder.scanning.findings",
     "ScanOptions": "lamella.builder.scanning.options",
     "scan": "lamella.builder.scanning.scan",
+    "WatchEvent": "lamella.builder.watching.watch",
+    "WatchOptions": "lamella.builder.watching.watch",
+    "watch": "lamella.builder.watching.watch",
     "LamellaError": "lamella.layers.errors",
     "Finding": "lamella.layers.published.findings",
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder import Environment
+    from lamella.builder import Environment, ScanOptions
     from lamella.layers import Progress, Severity
 
 SETTINGS = (LOCAL, INCLUDE, IGNORE, CACHE, RECORDED_PLATFORM)
@@ -76,24 +76,9 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
 
 def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
     """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
-    from lamella.builder import ScanOptions, active_prefix, scan
+    from lamella.builder import active_prefix, scan
 
-    environment = scan(
-        arguments.prefix or active_prefix(),
-        ScanOptions(
-            local=arguments.local or None,
-            working_directory=arguments.local is None,
-            include=tuple(arguments.include),
-            ignore=tuple(arguments.ignore),
-            allow_large=arguments.allow_large,
-            system_libraries=not arguments.no_system_libraries,
-            wheels=arguments.wheels,
-            image_prefix=arguments.image_prefix,
-            platform=platform_of(arguments),
-            cache=arguments.cache or None,
-        ),
-        progress=progress,
-    )
+    environment = scan(arguments.prefix or active_prefix(), options_of(arguments), progress=progress)
     for package in environment.packages:
         folder = package.source.removeprefix("file://")
         if package.origin == "local" and folder in _folders(arguments):
@@ -103,6 +88,24 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
             what = f"{counted(len(package.files), 'file')}, {size(package.size)}"
             remark(f"local code of {folder}: {what}{hint}", quiet=arguments.quiet)
     return environment
+
+
+def options_of(arguments: argparse.Namespace) -> ScanOptions:
+    """Return the options of the scan that `arguments` name."""
+    from lamella.builder import ScanOptions
+
+    return ScanOptions(
+        local=arguments.local or None,
+        working_directory=arguments.local is None,
+        include=tuple(arguments.include),
+        ignore=tuple(arguments.ignore),
+        allow_large=arguments.allow_large,
+        system_libraries=not arguments.no_system_libraries,
+        wheels=arguments.wheels,
+        image_prefix=arguments.image_prefix,
+        platform=platform_of(arguments),
+        cache=arguments.cache or None,
+    )
 
 
 def _folders(arguments: argparse.Namespace) -> set[str]:

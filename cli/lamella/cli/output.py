@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lamella.cli.redaction import without_user
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from lamella.cli.tables import Line
 
-__all__ = ["Column", "aligned", "remark", "result", "result_json", "table"]
+__all__ = ["Column", "aligned", "event_json", "remark", "result", "result_json", "table"]
 
 LOG = "LAMELLA_LOG"
 _SHORT = 20
@@ -38,6 +39,11 @@ def result(line: str) -> None:
 def result_json(value: Mapping[str, Any], to: TextIO | None = None) -> None:
     """Print the result to stdout as one JSON document; as one line to `to`. Keys keep their order."""
     print(json.dumps({"version": VERSION, **value}, indent=None if to else 2), file=to)
+
+
+def event_json(value: Mapping[str, Any], to: TextIO | None = None) -> None:
+    """Print an event of work that goes on to stdout, or `to`, as one JSON document in one line, at once."""
+    print(json.dumps({"version": VERSION, "time": time.time(), **value}), file=to, flush=True)
 
 
 def remark(line: str, *, quiet: bool = False) -> None:

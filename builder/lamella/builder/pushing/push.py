@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lamella.builder.pushing.decide import Decided
     from lamella.builder.pushing.resolve import Resolved, Tools
     from lamella.layers.oci.documents import Descriptor
+    from lamella.layers.oci.storage import Storage
     from lamella.layers.progress.display import Progress
 
 
@@ -88,7 +89,7 @@ def push(
     bars. Idempotent: the tag changes last, and only if the index differs; content that the destination
     lost is sent again. Raises `BuilderError` and `LayersError`.
     """
-    target = _target(reference, options)
+    target = target_of(reference, options)
     with shown(progress) as bars, uncollected():
         if not isinstance(environment, Environment):
             from lamella.builder.scanning.scan import scan
@@ -96,9 +97,29 @@ def push(
             scan_options = replace(scan_options, image_prefix=options.image_prefix)
             environment = scan(environment, scan_options, progress=bars)
         cache = cache or LayerCache()
-        with contextlib.closing(open_storage(target, trust, create=True, mirrors=False, notes=cache)) as storage:
-            tools = tools_for(storage, target, trust, cache, bars, check=options.check)
-            return _push(tools, resolve(tools, environment, options))
+        with contextlib.closing(destination_of(target, trust, cache)) as storage:
+            return push_to(storage, target, environment, options, trust=trust, cache=cache, progress=bars)
+
+
+def destination_of(target: Reference, trust: Trust, cache: LayerCache) -> Storage:
+    """Open the storage that `target` names to write. The caller closes it."""
+    return open_storage(target, trust, create=True, mirrors=False, notes=cache)
+
+
+def push_to(
+    storage: Storage,
+    target: Reference,
+    environment: Environment,
+    options: PushOptions,
+    *,
+    trust: Trust,
+    cache: LayerCache,
+    progress: Progress,
+) -> Pushed:
+    """Push a scanned environment to `target` in `storage`, which stays open for more. Raises as `push` does."""
+    with uncollected():
+        tools = tools_for(storage, target, trust, cache, progress, check=options.check)
+        return _push(tools, resolve(tools, environment, options))
 
 
 def _push(tools: Tools, resolved: Resolved) -> Pushed:
@@ -200,7 +221,8 @@ def _publish(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer], 
     return published
 
 
-def _target(reference: str, options: PushOptions) -> Reference:
+def target_of(reference: str, options: PushOptions) -> Reference:
+    """Parse and check the reference to push to. Raises `BuilderError`, `InvalidReference`."""
     image_prefix = options.image_prefix
     target = Reference.parse(reference)
     if target.digest or not target.tag:

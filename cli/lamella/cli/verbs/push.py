@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder import ImageSettings, Pushed
+    from lamella.builder import ImageSettings, Pushed, PushOptions
 
 SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.CHECKED, *TRUST)
 DOCKER_LAYERS = 125
@@ -50,6 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--check",
         action="store_true",
         help="ask the registry for every blob, and send lost ones again (default: ask once a day)",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="push again whenever the environment or local code changes, until Ctrl-C; a failed push is retried",
+    )
+    parser.add_argument(
+        "--poll", action="store_true", help="with --watch, look for changes every 0.3 s instead of using inotify"
     )
     parser.add_argument("--append", action="store_true", help="keep the other platforms of the tag")
     parser.add_argument("--sbom", action="store_true", help="attach a CycloneDX bill of materials")
@@ -85,14 +93,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Push, and print the reference pinned to its digest."""
-    from lamella.builder import BuilderError, LayerCache, PushOptions, push
+    from lamella.builder import BuilderError, LayerCache, push
     from lamella.cli.progress import shown
-    from lamella.layers import Reference, read_private_key
+    from lamella.layers import Reference
 
-    settings = _image_settings(arguments)
-    # An invalid reference fails before the scan, which takes seconds.
+    if arguments.poll and not arguments.watch:
+        raise UsageError("--poll: changes nothing without --watch; add --watch")
+    if arguments.watch and arguments.dry_run:
+        raise UsageError("--watch --dry-run: a dry run does not follow changes; omit one of them")
+    # An invalid option or reference fails before the scan, which takes seconds.
+    options = _options(arguments)
     Reference.parse(arguments.reference)
-    signing_key = read_private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None
     began = time.monotonic()
     with shown(quiet=arguments.quiet) as progress:
         scanned = environment.scanned(arguments, progress)
@@ -103,23 +114,16 @@ def run(arguments: argparse.Namespace) -> int:
         pushed = push(
             arguments.reference,
             scanned,
-            PushOptions(
-                image_prefix=arguments.image_prefix,
-                base=arguments.base,
-                image=settings,
-                compression=arguments.compression,
-                max_layers=arguments.max_layers,
-                dry_run=arguments.dry_run,
-                check=arguments.check,
-                append=arguments.append,
-                sbom=arguments.sbom,
-                signing_key=signing_key,
-            ),
+            options,
             trust=trust_of(arguments),
             cache=LayerCache(arguments.cache),
             progress=progress,
         )
     took = time.monotonic() - began
+    if arguments.watch:
+        from lamella.cli import watching
+
+        return watching.follow(arguments, options, pushed, took)
     if arguments.json:
         result_json(document(pushed, took, dry_run=arguments.dry_run))
         return 0
@@ -229,6 +233,24 @@ def _show_plan(pushed: Pushed) -> None:
 
 def _named(packages: Sequence[str]) -> str:
     return packages[0] if len(packages) == 1 else f"{counted(len(packages), 'package')} bundled for the image"
+
+
+def _options(arguments: argparse.Namespace) -> PushOptions:
+    from lamella.builder import PushOptions
+    from lamella.layers import read_private_key
+
+    return PushOptions(
+        image_prefix=arguments.image_prefix,
+        base=arguments.base,
+        image=_image_settings(arguments),
+        compression=arguments.compression,
+        max_layers=arguments.max_layers,
+        dry_run=arguments.dry_run,
+        check=arguments.check,
+        append=arguments.append,
+        sbom=arguments.sbom,
+        signing_key=read_private_key(arguments.sign, os.environ.get("COSIGN_PASSWORD")) if arguments.sign else None,
+    )
 
 
 def _image_settings(arguments: argparse.Namespace) -> ImageSettings:

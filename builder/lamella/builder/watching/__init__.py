@@ -1,0 +1,1 @@
+"""Pushes that follow changes of an environment and of local code."""

@@ -1,0 +1,48 @@
+"""Signs that an installer is at work, so that a half-installed package is not pushed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lamella.builder.environment import Environment
+
+# pip writes a package's files, then its metadata, and RECORD last; conda its record in conda-meta. Until then, files
+# belong to no package, recorded ones are missing, and requirements are unmet.
+_KINDS = frozenset({"missing", "record", "unowned", "requires", "inconsistent", "duplicate", "owners"})
+
+
+def unsettled(environment: Environment, before: Environment | None) -> str:
+    """Return why the environment may be half-installed; empty without a sign of it. `before`: the last one pushed."""
+    if is_locked(environment.prefix):
+        return f"{environment.prefix}: uv is installing"
+    if before is None:
+        return ""
+    old = {(each.kind, each.subject) for each in before.findings}
+    for each in environment.findings:
+        if each.kind in _KINDS and each.severity != "note" and (each.kind, each.subject) not in old:
+            return each.message
+    renamed = {each.path for each in before.left_out}
+    for left_out in environment.left_out:
+        if "/~" in left_out.path and left_out.path not in renamed:
+            return f"{left_out.path}: pip has not removed it yet"
+    return ""
+
+
+def is_locked(prefix: str) -> bool:
+    """Whether uv holds the lock of the environment at `prefix`, as it does while it installs."""
+    try:
+        file = os.open(os.path.join(prefix, ".lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False

@@ -1,0 +1,60 @@
+"""`lamella push --watch`: push again after each change, one line for each event."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from lamella.cli import environment
+from lamella.cli.output import event_json, remark, result
+from lamella.cli.settings import trust_of
+from lamella.layers.text import seconds, size
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lamella.builder import Environment, Pushed, PushOptions, WatchEvent
+
+
+def follow(arguments: argparse.Namespace, options: PushOptions, pushed: Pushed, took: float) -> int:
+    """Print the first push, then push after each change, until a signal ends this process."""
+    from lamella.builder import LayerCache, WatchEvent, WatchOptions, watch
+
+    def objection(scanned: Environment) -> str:
+        return environment.objection(scanned, arguments.fail_on, arguments.strict, "see lamella scan")
+
+    def notify(event: WatchEvent) -> None:
+        if arguments.json:
+            event_json(document(event))
+        elif event.kind == "pushed":
+            moved = f"{size(event.moved)} in {seconds(event.seconds)}"
+            result(f"{time.strftime('%H:%M:%S')} {event.message}; {moved}")
+            sys.stdout.flush()
+        else:
+            remark(f"{time.strftime('%H:%M:%S')} {event.kind}: {event.message}", quiet=arguments.quiet)
+
+    notify(WatchEvent("pushed", f"pushed {pushed.reference}", pushed.reference, (), pushed.moved, round(took, 3)))
+    watch(
+        arguments.reference,
+        # As scanned: another folder may be the active environment's later.
+        os.path.abspath(pushed.environment.prefix),
+        WatchOptions(push=options, scan=environment.options_of(arguments), poll=arguments.poll, objection=objection),
+        trust=trust_of(arguments),
+        cache=LayerCache(arguments.cache),
+        notify=notify,
+    )
+    return 0
+
+
+def document(event: WatchEvent) -> dict[str, Any]:
+    """Return an event as JSON."""
+    return {
+        "event": event.kind,
+        "message": event.message,
+        "reference": event.reference or None,
+        "packages": list(event.packages),
+        "uploaded": event.moved,
+        "seconds": event.seconds,
+    }

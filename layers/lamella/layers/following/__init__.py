@@ -1,0 +1,1 @@
+"""Environments that follow a tag: at a folder, and for one command."""
