@@ -180,7 +180,7 @@ def test_a_push_waits_for_uv(tmp_path: Path, prefix: Path, project: Path, option
         watched.next("pushed")
 
 
-def test_times_and_byte_code_are_no_changes(tmp_path: Path, prefix: Path, project: Path, options: WatchOptions) -> None:
+def test_times_and_byte_code_do_not_push(tmp_path: Path, prefix: Path, project: Path, options: WatchOptions) -> None:
     module = project / "trainer/__init__.py"
     with watching(f"oci:{tmp_path}/images:dev", prefix, options) as watched:
         first = watched.next("pushed")

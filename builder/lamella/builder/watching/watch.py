@@ -27,8 +27,8 @@ from lamella.builder.watching.known import KnownFiles, known_files, scan_again
 from lamella.builder.watching.unsettled import unsettled
 from lamella.layers.errors import LamellaError
 from lamella.layers.progress.display import Silent
+from lamella.layers.settings.trust import Trust
 from lamella.layers.text import counted
-from lamella.layers.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable
