@@ -41,6 +41,10 @@ fish activation and completion in another shell
 tcsh activation in csh
 man-db reads the manual pages
 default-jre-headless runs Spark
+slurmctld runs SLURM jobs
+slurmd the nodes of SLURM
+slurm-client submits SLURM jobs
+munge the credentials of SLURM
 endef
 system: export PACKAGES := $(PACKAGES)
 

@@ -30,6 +30,12 @@ ENGINES = {
     "fish": "fish",
     "man": "man-db",
     "ip": "iproute2",
+    "java": "default-jre-headless",
+    "munged": "munge",
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "sbatch": "slurm-client",
+    "sinfo": "slurm-client",
 }
 """Programs that a contributor's machine may well lack, with the Debian package of each (see the Makefile)."""
 

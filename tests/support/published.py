@@ -138,19 +138,24 @@ def publish(
     cpu: str = "",
     drivers: str = "",
     tag: str = "latest",
+    python: str = "3.12.0",
+    packages: Mapping[str, str] | None = None,
 ) -> str:
     """Push an environment of real files to a layout, one layer for each of `layers` (see `tars.archive`).
 
-    Returns the reference, pinned by digest.
+    The layers of the first `packages` have these names and versions. Returns the reference, pinned by digest.
     """
     storage = OciLayout(str(layout), create=True)
     descriptors = []
+    named = list((packages or {}).items())
     for number, files in enumerate(layers):
         size = sum(len(content) for content in files.values())
         marks = {names.PACKAGE: f"p{number}", names.UNPACKED: str(size)}
+        if number < len(named):
+            marks |= {names.PACKAGE: named[number][0], names.VERSION: named[number][1]}
         descriptors.append(blob(archive(files, prefix), marks).pushed(storage).descriptor)
     needs = {names.GLIBC: glibc, names.CPU: cpu, names.DRIVERS: drivers}
-    annotations = {names.PREFIX: prefix, names.PYTHON: "3.12.0"} | {key: text for key, text in needs.items() if text}
+    annotations = {names.PREFIX: prefix, names.PYTHON: python} | {key: text for key, text in needs.items() if text}
     index = _push_packages(storage, tag, descriptors, None, platform or Platform.here(), annotations)
     return f"oci:{layout}:{tag}@{index.descriptor.digest}"
 

@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from lamella.layers.published.inspection import Inspection, inspect, published_environment, sbom
     from lamella.layers.published.layer_files import LayerFile, LayerFiles, layer_files
     from lamella.layers.published.package import PublishedPackage
-    from lamella.layers.published.preflight import unmet_needs
+    from lamella.layers.published.preflight import obstacle, unmet_needs
     from lamella.layers.published.shared_layers import SharedLayers
     from lamella.layers.published.tagged import TaggedEnvironment, tagged_environments, tags
     from lamella.layers.published.untag import Untagged, untag
     from lamella.layers.published.validate import Fault, VerifiedReference, verify_reference
-    from lamella.layers.pulling.pull import Pulled, PullPlan, pull
+    from lamella.layers.pulling.pull import Pulled, PullPlan, leased, pull
     from lamella.layers.registry.login import login, logout, registry_name
     from lamella.layers.running.run import exec_command, run
     from lamella.layers.settings.policy import Policy, machine_policy
@@ -142,11 +142,13 @@ __all__ = [
     "gc_layout",
     "inspect",
     "layer_files",
+    "leased",
     "login",
     "logout",
     "machine_policy",
     "mount",
     "mounts",
+    "obstacle",
     "published_environment",
     "pull",
     "read_private_key",
@@ -186,12 +188,12 @@ _NAMES_OF_MODULES = {
     "published.inspection": "Inspection inspect published_environment sbom",
     "published.layer_files": "LayerFile LayerFiles layer_files",
     "published.package": "PublishedPackage",
-    "published.preflight": "unmet_needs",
+    "published.preflight": "obstacle unmet_needs",
     "published.shared_layers": "SharedLayers",
     "published.tagged": "TaggedEnvironment tagged_environments tags",
     "published.untag": "Untagged untag",
     "published.validate": "Fault VerifiedReference verify_reference",
-    "pulling.pull": "PullPlan Pulled pull",
+    "pulling.pull": "PullPlan Pulled leased pull",
     "registry.login": "login logout registry_name",
     "running.run": "exec_command run",
     "settings.policy": "Policy machine_policy",

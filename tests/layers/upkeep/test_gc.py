@@ -105,6 +105,12 @@ def test_frees_the_least_recently_used_layers(store: Store, layers: list[Digest]
     assert os.listdir(f"{store.path}/partial") == []
 
 
+def test_frees_only_layers_among_those_that_are_given(store: Store, layers: list[Digest]) -> None:
+    assert gc(store, keep_bytes=0, among=layers[:1], dry_run=True).layers == (layers[0],)
+    assert gc(store, keep_bytes=0, among=layers[:1]).layers == (layers[0],)
+    assert set(store.layers()) == set(layers[1:])
+
+
 def test_says_what_it_freed(store: Store, layers: list[Digest]) -> None:
     expected = Freed((layers[0], layers[1]), size(store, layers[:2]))
     os.utime(store.folder(layers[2]))

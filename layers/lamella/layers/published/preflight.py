@@ -30,7 +30,7 @@ def check(environment: PublishedEnvironment) -> None:
 
 
 def obstacle(environment: PublishedEnvironment) -> str:
-    """Why this machine can't run the environment, in one sentence, or an empty string."""
+    """Why this machine can't run the environment, in one sentence, or an empty string. Raises no error."""
     missing = missing_glibc(environment.glibc, glibc()) or missing_level(environment.cpu_level, _cpu_flags())
     return f"this environment cannot run here: {missing}" if missing else ""
 

@@ -24,7 +24,7 @@ from lamella.layers.store.incoming import remove, remove_left
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Collection, Container, Iterable, Sequence
 
     from lamella.layers.store.store import Store
 
@@ -78,17 +78,25 @@ def plan(
     return tuple(chosen)
 
 
-def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False) -> Freed:
+def gc(
+    store: Store,
+    *,
+    keep_bytes: int | None = None,
+    older_than: float | None = None,
+    among: Collection[Digest] | None = None,
+    dry_run: bool = False,
+) -> Freed:
     """Remove layers, documents and derived trees as `plan` decides, and the remains of crashed processes.
 
-    `keep_bytes`: the size to shrink to. `older_than`: seconds since the last use. Safe during pulls and mounts: keeps leased
+    `keep_bytes`: the size to shrink to. `older_than`: seconds since the last use. `among`: the diff_ids of layers and the
+    digests of documents to consider, with the trees made of these layers; None for all that the store holds. Safe during pulls and mounts: keeps leased
     and mounted layers, and removes the rest atomically. Idempotent. Raises `StoreError`.
     """
     if not store.is_made():
         return Freed((), 0)
     if dry_run:
         with store.explained():
-            items = candidates(store)
+            items = _among(store, candidates(store), among)
         chosen = _choose(items, keep_bytes, older_than)
     else:
         store.prepare()
@@ -96,7 +104,7 @@ def gc(store: Store, *, keep_bytes: int | None = None, older_than: float | None 
             claims.forget_dead(store, here())
             with Trash(store) as trash:
                 with leases.paused(store, "gc"):
-                    items = candidates(store)
+                    items = _among(store, candidates(store), among)
                     chosen = _choose(items, keep_bytes, older_than)
                     _note_use(items, {item.path for item in chosen})
                     for item in chosen:
@@ -150,6 +158,14 @@ class Trash:
 
     def __exit__(self, *_: object) -> None:
         self.empty()
+
+
+def _among(store: Store, items: list[Candidate], among: Collection[Digest] | None) -> list[Candidate]:
+    if among is None:
+        return items
+    digests = set(among)
+    documents = {f"{store.path}/documents/{digest.algorithm}/{digest.hex}" for digest in digests}
+    return [item for item in items if item.diff_id in digests or item.path in documents or item.made_of & digests]
 
 
 def _choose(items: Sequence[Candidate], keep_bytes: int | None, older_than: float | None) -> tuple[Candidate, ...]:
