@@ -35,7 +35,7 @@ FLOORS = {
         {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting", "following"}, {"agent"},
     ),
     "builder": (
-        {"errors", "urls", "environment", "garbage", "kubernetes"}, {"cache_folder"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
+        {"errors", "urls", "environment", "garbage"}, {"cache_folder", "kubernetes"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
         {"layer", "wheels"}, {"image", "scanning"}, {"pushing", "packing"}, {"watching"},
     ),
 }  # fmt: skip

@@ -41,6 +41,10 @@ diff oci:images:v1 oci:images:v2
 diff oci:images:v1 oci:images:v2 --files
 attach oci:images:v1 report.txt --type application/vnd.example.report --annotation a=b
 attach oci:images:v1 report.txt --type application/vnd.example.report --dry-run
+inject pod.yaml --env localhost:5000/team/envs:v1@sha256:DIGEST --method image-volume
+inject pod.yaml --env localhost:5000/team/envs:v1@sha256:DIGEST --image localhost:5000/node:1 --in-place
+inject pod.yaml --remove --output removed.yaml
+inject --daemonset --image localhost:5000/node:1
 inspect oci:images:v1
 inspect oci:images:v1 --findings
 inspect oci:images:v1 --sbom
@@ -93,12 +97,14 @@ def registry() -> Iterator[RegistrySimulator]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an environment and a report."""
+    """A folder with an environment, a report and a pod."""
     folder = tmp_path_factory.mktemp("json")
     alpha = wheel(folder, "alpha", "1.0", {"alpha.py": "VALUE = 1\n"})
     beta = wheel(folder, "beta", "2.0", {"beta.py": "import alpha\n"}, requires=["alpha>=1", "absent"])
     install(venv(folder / "env", by="uv"), alpha, beta, by="uv")
     (folder / "report.txt").write_text("fine\n")
+    pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\nspec:\n  containers:\n  - name: main\n    image: debian\n"
+    (folder / "pod.yaml").write_text(pod)
     return folder
 
 
@@ -133,7 +139,7 @@ def documents(folder: Path, registry: RegistrySimulator) -> dict[str, Any]:
     """What each of `COMMANDS` prints, in order."""
     found = {}
     for line in COMMANDS.strip().splitlines():
-        command = line.replace("REGISTRY", registry.host).split()
+        command = line.replace("REGISTRY", registry.host).replace("DIGEST", "0" * 64).split()
         before = command.index("--") if "--" in command else len(command)
         done = lamella(folder, *command[:before], "--json", "--quiet", *command[before:], stdin="password\n")
         assert done.returncode == 0, (line, done.stderr)

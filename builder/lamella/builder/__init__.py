@@ -15,9 +15,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lamella.builder.content.blob import Compression
     from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Needs, Package
-    from lamella.builder.errors import BuilderError, CacheError, CannotBuild, EnvironmentChanged, NotAnEnvironment
+    from lamella.builder.errors import (
+        BuilderError,
+        CacheError,
+        CannotBuild,
+        EnvironmentChanged,
+        InvalidManifest,
+        NotAnEnvironment,
+    )
     from lamella.builder.image.docker_load import load_image
     from lamella.builder.image.documents import CREATED, ImageSettings
+    from lamella.builder.kubernetes.daemon_set import AgentOptions, agent_daemon_set
+    from lamella.builder.kubernetes.injection import inject
+    from lamella.builder.kubernetes.options import InjectOptions, injection_method
+    from lamella.builder.kubernetes.removal import Injected, InjectedPod, remove_environment
     from lamella.builder.layer.cache import LayerCache
     from lamella.builder.layer.plan import PlannedLayer, PushPlan
     from lamella.builder.layer.prune import CacheUsage, Pruned, cache_usage, prune_cache
@@ -39,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CREATED",
+    "AgentOptions",
     "BuilderError",
     "CacheError",
     "CacheUsage",
@@ -55,7 +67,11 @@ __all__ = [
     "FileChange",
     "Finding",
     "ImageSettings",
+    "InjectOptions",
+    "Injected",
+    "InjectedPod",
     "Interpreter",
+    "InvalidManifest",
     "LamellaError",
     "LayerCache",
     "LeftOut",
@@ -75,15 +91,19 @@ __all__ = [
     "WatchEvent",
     "WatchOptions",
     "active_prefix",
+    "agent_daemon_set",
     "blocking_findings",
     "cache_usage",
     "diff",
     "explain",
     "file_changes",
+    "inject",
+    "injection_method",
     "load_image",
     "pack",
     "prune_cache",
     "push",
+    "remove_environment",
     "scan",
     "shipped_files",
     "watch",
@@ -105,6 +125,15 @@ _MODULES = {
     "load_image": "lamella.builder.image.docker_load",
     "CREATED": "lamella.builder.image.documents",
     "ImageSettings": "lamella.builder.image.documents",
+    "InvalidManifest": "lamella.builder.errors",
+    "AgentOptions": "lamella.builder.kubernetes.daemon_set",
+    "agent_daemon_set": "lamella.builder.kubernetes.daemon_set",
+    "inject": "lamella.builder.kubernetes.injection",
+    "InjectOptions": "lamella.builder.kubernetes.options",
+    "injection_method": "lamella.builder.kubernetes.options",
+    "Injected": "lamella.builder.kubernetes.removal",
+    "InjectedPod": "lamella.builder.kubernetes.removal",
+    "remove_environment": "lamella.builder.kubernetes.removal",
     "LayerCache": "lamella.builder.layer.cache",
     "PlannedLayer": "lamella.builder.layer.plan",
     "PushPlan": "lamella.builder.layer.plan",

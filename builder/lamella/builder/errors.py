@@ -23,3 +23,7 @@ class CannotBuild(BuilderError):
 
 class CacheError(BuilderError):
     """A layer cache that cannot be read or written: full, read-only, or another user's."""
+
+
+class InvalidManifest(BuilderError):
+    """Kubernetes YAML that cannot be read, or that an environment cannot be added to."""

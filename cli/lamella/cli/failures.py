@@ -43,6 +43,7 @@ OF_RUN = 125
 _RUNS_OWN = frozenset({"not-executable", "command-not-found", "interrupted"})
 _NAMES = {
     "InvalidReference": "invalid",
+    "InvalidManifest": "invalid",
     "NotFound": "not-found",
     "Denied": "unauthorized",
     "CredentialsError": "unauthorized",

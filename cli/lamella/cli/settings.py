@@ -166,6 +166,11 @@ LOCAL = Setting(
     "ship the code in this folder, or none if empty (default: the working directory, if it is a project)",
     metavar="FOLDER",
 )
+NODE_IMAGE = Setting(
+    "node-image",
+    "image with the lamella command, for init containers and the agent; make node-image builds it",
+    metavar="IMAGE",
+)
 
 REGISTRY = (INSECURE, CA_FILE, HOSTS_DIR)
 """Settings of verbs that talk to a registry."""
@@ -191,6 +196,7 @@ EVERY = (
     REQUIRE_IDENTITY,
     INCLUDE,
     IGNORE,
+    NODE_IMAGE,
 )
 
 

@@ -59,6 +59,16 @@ VERBS = {
         needs_linux=False,
         examples=("lamella explain train.py", "lamella explain numpy.linalg"),
     ),
+    "inject": Verb(
+        "add an environment to the pods of a Kubernetes manifest",
+        "laptop",
+        needs_linux=False,
+        examples=(
+            "lamella inject pods.yaml --env localhost:5000/team/envs:v1 --method image-volume",
+            "helm template CHART | lamella inject - --env localhost:5000/team/envs:v1 --image IMAGE",
+            "lamella inject pods.yaml --remove --in-place",
+        ),
+    ),
     "inspect": Verb(
         "show the packages and layers of a reference",
         "registry",

@@ -1,0 +1,212 @@
+"""What each method adds to a pod: volumes, an init container, and in each container a mount and variables.
+
+Values alone, as `json` has them; `injection` writes them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lamella.builder.errors import InvalidManifest
+from lamella.builder.kubernetes.nodes import scalars, text_of, value
+
+if TYPE_CHECKING:
+    from lamella.builder.kubernetes.options import InjectOptions
+    from lamella.builder.kubernetes.pod_templates import Container, PodTemplate
+
+NAME = "lamella-environment"
+"""Of the volume and of the init container."""
+SECRET, SOCKET = "lamella-pull-secret", "lamella-agent"
+"""Of further volumes."""
+VOLUMES = frozenset({NAME, SECRET, SOCKET})
+POD_UID = "LAMELLA_POD_UID"
+VARIABLES = frozenset({POD_UID})
+"""Of variables that containers get besides PATH."""
+ARCHITECTURE = "kubernetes.io/arch"
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What most images have as PATH; an image's own can't be read from YAML."""
+
+STORE = "/var/lib/lamella"
+AGENT_FOLDER = "/run/lamella"
+"""Of the agent's socket."""
+ENVIRONMENTS = f"{STORE}/environments"
+
+_IN_POD = "/lamella"
+"""Where the init container has a pod's own store and environment: beside each other, as hard links can't cross mounts."""
+_SECRET_FOLDER = "/pull-secret"
+_ENOUGH_MEMORY = 512 * 1024**2
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKMGTPE]?i?)")
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+
+# "$0" is the interpreter, so that no path is written into the program.
+_CHECK = (
+    'if [ ! -x "$0" ]; then echo "lamella: $0: missing in the image volume; this node\'s runtime has no subPath for image '
+    'volumes: use containerd 2.2 or CRI-O 1.33, or lamella inject --method init" >&2; exit 1; fi; '
+    '"$0" -c "" || { echo "lamella: $0: does not start in this container\'s image; %s" >&2; exit 1; }'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """Values to add to one pod template."""
+
+    volumes: tuple[dict[str, Any], ...]
+    init_container: dict[str, Any]
+    mount: dict[str, Any]
+    """For each container that gets the environment."""
+    variables: tuple[dict[str, Any], ...] = ()
+
+
+def additions(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> Additions:
+    """Return what `options` adds to `template`, whose containers `chosen` get the environment."""
+    match options.method:
+        case "image-volume":
+            return _image_volume(template, chosen, options)
+        case "host":
+            return _host(template, chosen, options)
+        case _:
+            return _init(template, chosen, options)
+
+
+def _init(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> Additions:
+    command = ["lamella", "mount", "--method", "hardlinks", "--prefix", options.target, options.reference]
+    mount: dict[str, Any] = {"name": NAME, "mountPath": options.target}
+    variables: tuple[dict[str, Any], ...] = ()
+    if options.node_store:
+        # The same path in every pod: the store's records name environments by path.
+        folder, store, part = options.node_store, options.node_store, f"pods/$({POD_UID})/env"
+        variables = ({"name": POD_UID, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},)
+        mount |= {"subPathExpr": part}
+        volume: dict[str, Any] = {"hostPath": {"path": folder, "type": "DirectoryOrCreate"}}
+    else:
+        folder, store, part = _IN_POD, f"{_IN_POD}/store", "env"
+        mount |= {"subPath": part}
+        volume = {"emptyDir": {}}
+    command.append(f"{folder}/{part}")
+    environment: list[dict[str, Any]] = [{"name": "LAMELLA_STORE", "value": store}, *variables]
+    mounts: list[dict[str, Any]] = [{"name": NAME, "mountPath": folder}]
+    volumes = [{"name": NAME} | volume]
+    if secret := _pull_secret(template, options):
+        environment.append({"name": "DOCKER_CONFIG", "value": _SECRET_FOLDER})
+        mounts.append({"name": SECRET, "mountPath": _SECRET_FOLDER, "readOnly": True})
+        # Optional, so that a pod without it fails with the registry's answer in its log instead of waiting.
+        key = {"key": ".dockerconfigjson", "path": "config.json"}
+        volumes.append({"name": SECRET, "secret": {"secretName": secret, "items": [key], "optional": True}})
+    identity = _root() if options.node_store else _non_root(template)
+    container = _container(options.image, command, chosen[0], identity, mounts, environment=environment, unpacks=True)
+    return Additions(tuple(volumes), container, mount | {"readOnly": True}, variables)
+
+
+def _host(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> Additions:
+    command = ["lamella", "mount", "--agent", f"{AGENT_FOLDER}/agent.sock", options.reference]
+    mounts = [{"name": SOCKET, "mountPath": AGENT_FOLDER, "readOnly": True}]
+    container = _container(options.image, command, chosen[0], _non_root(template), mounts)
+    # The kubelet needs the folder before the agent mounts there.
+    folder = f"{ENVIRONMENTS}/sha256-{options.digest}"
+    volumes: tuple[dict[str, Any], ...] = (
+        {"name": NAME, "hostPath": {"path": folder, "type": "DirectoryOrCreate"}},
+        {"name": SOCKET, "hostPath": {"path": AGENT_FOLDER, "type": "Directory"}},
+    )
+    mount = {"name": NAME, "mountPath": options.target, "mountPropagation": "HostToContainer", "readOnly": True}
+    return Additions(volumes, container, mount)
+
+
+def _image_volume(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> Additions:
+    mount = {"name": NAME, "mountPath": options.target, "subPath": options.target.lstrip("/"), "readOnly": True}
+    first = chosen[0]
+    if not first.image:
+        raise InvalidManifest(
+            f"{template.label}: container {first.name} has no image, in which its environment is checked; "
+            "add its image, or use --method init"
+        )
+    needs = f"the environment needs glibc {options.glibc}" if options.glibc else "see the line above"
+    command = ["sh", "-c", _CHECK % needs, f"{options.target}/bin/python"]
+    # As the user of the container whose image this is: an image's own may be root.
+    own = scalars(value(first.node, "securityContext"))
+    identity: dict[str, Any] = {key: int(own[key]) for key in ("runAsUser", "runAsGroup") if own.get(key, "").isdigit()}
+    if own.get("runAsNonRoot") == "true":
+        identity["runAsNonRoot"] = True
+    container = _container(first.image, command, first, identity, [mount])
+    volume = {"name": NAME, "image": {"reference": options.reference, "pullPolicy": "IfNotPresent"}}
+    return Additions((volume,), container, mount)
+
+
+def _container(
+    image: str,
+    command: list[str],
+    beside: Container,
+    identity: dict[str, Any],
+    mounts: list[dict[str, Any]],
+    *,
+    environment: list[dict[str, Any]] | None = None,
+    unpacks: bool = False,
+) -> dict[str, Any]:
+    """Return the init container, as the Restricted profile allows it."""
+    # The last lines of its log are the reason that `kubectl describe` shows.
+    return {
+        "name": NAME,
+        "image": image,
+        "command": command,
+        **({"env": environment} if environment else {}),
+        "resources": _resources(beside, unpacks=unpacks),
+        "securityContext": {
+            **identity,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+
+
+def _root() -> dict[str, Any]:
+    # A store on the node is root's.
+    return {"runAsUser": 0, "runAsNonRoot": False}
+
+
+def _non_root(template: PodTemplate) -> dict[str, Any]:
+    """Return the user of the node image, which is not root, unless the pod sets root."""
+    return {} if text_of(template.security, "runAsUser") == "0" else {"runAsNonRoot": True}
+
+
+def _pull_secret(template: PodTemplate, options: InjectOptions) -> str:
+    if options.pull_secret or not template.pull_secrets:
+        return options.pull_secret
+    if len(set(template.pull_secrets)) > 1:
+        raise InvalidManifest(
+            f"{template.label}: has the image pull secrets {', '.join(template.pull_secrets)}; name the one for the "
+            "environment's registry with --pull-secret"
+        )
+    return template.pull_secrets[0]
+
+
+def _resources(beside: Container, *, unpacks: bool) -> dict[str, Any]:
+    """Return processor and memory of a container beside it, so that the pod needs no more and keeps its QoS class.
+
+    Usual values without them, or if that is too little memory for an init container that unpacks layers.
+    """
+    found: dict[str, Any] = {}
+    for kind in ("requests", "limits"):
+        given = scalars(value(beside.node, "resources", kind))
+        if taken := {each: given[each] for each in ("cpu", "memory") if given.get(each)}:
+            found[kind] = taken
+    limit = found.get("limits", {}).get("memory", "")
+    if found and not (unpacks and limit and _bytes(limit) < _ENOUGH_MEMORY):
+        return found
+    if unpacks:
+        return {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+    return {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
+
+
+def _bytes(quantity: str) -> float:
+    """Return a quantity as a number; infinity for one that is not understood, such as a variable."""
+    found = _QUANTITY.fullmatch(quantity)
+    if not found:
+        return float("inf")
+    unit = found[2].lower()
+    base = 1024 if unit.endswith("i") else 1000
+    return float(found[1]) * float(base ** _POWERS[unit.rstrip("i")])

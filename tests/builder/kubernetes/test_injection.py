@@ -1,0 +1,343 @@
+"""An environment in manifests as charts, operators and people write them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lamella.builder import InjectOptions, InvalidManifest, inject, remove_environment
+from support.manifests import MANIFESTS, VERSIONS, differences, load, schema_problems, semantic_problems
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES = sorted(path.name for path in MANIFESTS.iterdir())
+REFERENCE = f"registry.example.com/team/envs:v1@sha256:{'a' * 64}"
+NEWER = f"registry.example.com/team/envs:v2@sha256:{'b' * 64}"
+METHODS = ("init", "image-volume", "host")
+ADDED = {"volumes", "initContainers", "volumeMounts", "env", "nodeSelector", "annotations", "metadata"}
+
+
+def options(method: Any = "init", reference: str = REFERENCE, **more: Any) -> InjectOptions:
+    return InjectOptions(
+        reference,
+        method=method,
+        **{"image": "registry.example.com/node:1", "architectures": ("amd64",), "glibc": "2.36", **more},
+    )
+
+
+def read(name: str) -> str:
+    return (MANIFESTS / name).read_bytes().decode()
+
+
+def pod(containers: str = "  - name: main\n    image: debian\n", more: str = "") -> str:
+    return f"apiVersion: v1\nkind: Pod\nmetadata:\n  name: train\nspec:\n{more}  containers:\n{containers}"
+
+
+def test_there_are_thirty_manifests() -> None:
+    assert len(NAMES) >= 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_but_the_environment_changes(name: str, method: str) -> None:
+    before = load(read(name))
+    after = load(inject(read(name), options(method)).text)
+
+    assert len(after) == len(before)
+    found = [each for one, other in zip(before, after, strict=True) for each in differences(one, other)]
+    assert found
+    for path, old, new in found:
+        keys = {part.removesuffix("[]") for part in path.split(".")}
+        lengthened = isinstance(old, str) and new == f"/opt/env/bin:{old}"
+        assert (old in (None, [], {}) and keys & ADDED) or lengthened, (path, old, new)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", NAMES)
+def test_lines_are_added_and_only_those_that_must_are_changed(name: str, method: str) -> None:
+    before = read(name).splitlines(keepends=True)
+    after = inject(read(name), options(method)).text.splitlines(keepends=True)
+
+    for tag, start, end, first, last in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        changed = before[start:end]
+        assert tag in ("equal", "insert", "replace"), changed
+        if tag == "replace":
+            # In flow style, null as a word, or PATH: the old line is within the new ones.
+            new = "".join(after[first:last])
+            assert any(mark in new for mark in ("lamella", "/opt/env/bin:", "kubernetes.io/arch")), new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", NAMES)
+def test_removing_gives_the_original_back(name: str, method: str) -> None:
+    assert remove_environment(inject(read(name), options(method)).text).text == read(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_injecting_twice_changes_nothing(name: str) -> None:
+    once = inject(read(name), options()).text
+
+    assert inject(once, options()).text == once
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_newer_reference_replaces_an_older_one_whatever_its_method(name: str) -> None:
+    older = inject(read(name), options("host")).text
+
+    newer = inject(older, options("image-volume", NEWER))
+
+    assert newer.text == inject(read(name), options("image-volume", NEWER)).text
+    assert {pod.replaced for pod in newer.pods} == {REFERENCE}
+
+
+VARIANTS: dict[str, Callable[[str], str]] = {
+    "windows": lambda text: text.replace("\n", "\r\n"),
+    "mark": lambda text: f"\ufeff{text}",
+    "unended": lambda text: text.rstrip("\n"),
+    "indented by blanks": lambda text: text.replace("\n\n", "\n   \n"),
+    "trailing blanks": lambda text: text.replace("\n", "  \n") if "\\\n" not in text else text,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_line_ends_and_blanks_stay(name: str, variant: str) -> None:
+    text = VARIANTS[variant](read(name))
+
+    for method in METHODS:
+        written = inject(text, options(method)).text
+        assert remove_environment(written).text == text
+        assert inject(written, options(method)).text == written
+        if variant == "windows":
+            assert "\n" not in written.replace("\r\n", "")
+        if variant == "unended" and not text.endswith("\n"):
+            assert not written.endswith("\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_results_are_what_each_version_of_kubernetes_accepts(name: str) -> None:
+    for method in METHODS:
+        written = inject(read(name), options(method)).text
+        assert semantic_problems(written) == []
+        for version in VERSIONS if method != "image-volume" else VERSIONS[3:]:
+            assert schema_problems(written, version) == [], (method, version)
+
+
+@pytest.mark.slow
+def test_a_store_on_the_node_is_accepted_too() -> None:
+    written = inject(pod(), options(node_store="/var/lib/lamella")).text
+
+    assert semantic_problems(written) == []
+    assert schema_problems(written, VERSIONS[-1]) == []
+
+
+def test_the_init_container_comes_before_those_that_are_there() -> None:
+    text = pod(more="  initContainers:\n  - name: migrate\n    image: debian\n")
+
+    (document,) = load(inject(text, options()).text)
+
+    assert [each["name"] for each in document["spec"]["initContainers"]] == ["lamella-environment", "migrate"]
+
+
+def test_only_the_named_containers_get_the_environment() -> None:
+    text = pod("  - name: main\n    image: debian\n  - name: side\n    image: busybox\n")
+
+    injected = inject(text, options(containers=("side",)))
+
+    (document,) = load(injected.text)
+    main, side = document["spec"]["containers"]
+    assert main == {"name": "main", "image": "debian"}
+    assert [each["name"] for each in side["volumeMounts"]] == ["lamella-environment"]
+    assert [each.containers for each in injected.pods] == [("side",)]
+
+
+def test_an_init_container_gets_it_by_name() -> None:
+    text = pod(more="  initContainers:\n  - name: migrate\n    image: debian\n")
+
+    (document,) = load(inject(text, options(containers=("migrate",))).text)
+
+    assert "volumeMounts" in document["spec"]["initContainers"][1]
+    assert document["spec"]["containers"] == [{"name": "main", "image": "debian"}]
+
+
+def test_the_image_pull_secret_of_the_pod_is_the_credentials_of_the_init_container() -> None:
+    text = pod(more="  imagePullSecrets:\n  - name: regcred\n")
+
+    (document,) = load(inject(text, options()).text)
+
+    secret = document["spec"]["volumes"][1]["secret"]
+    assert (secret["secretName"], secret["optional"]) == ("regcred", True)
+    assert {"name": "DOCKER_CONFIG", "value": "/pull-secret"} in document["spec"]["initContainers"][0]["env"]
+
+
+def test_the_init_container_has_the_resources_of_the_container_beside_it_except_devices() -> None:
+    limits = "{cpu: 2, memory: 4Gi, nvidia.com/gpu: 1}"
+    text = pod(f"  - name: main\n    image: debian\n    resources:\n      limits: {limits}\n")
+
+    (document,) = load(inject(text, options()).text)
+
+    assert document["spec"]["initContainers"][0]["resources"] == {"limits": {"cpu": "2", "memory": "4Gi"}}
+
+
+def test_too_little_memory_to_unpack_layers_is_not_taken_over() -> None:
+    text = pod("  - name: main\n    image: debian\n    resources: {limits: {memory: 64Mi}}\n")
+
+    (document,) = load(inject(text, options()).text)
+
+    assert document["spec"]["initContainers"][0]["resources"]["limits"] == {"memory": "1Gi"}
+
+
+def test_an_environment_of_several_architectures_selects_no_nodes() -> None:
+    assert "nodeSelector" not in inject(pod(), options(architectures=("amd64", "arm64"))).text
+
+
+def test_a_selector_that_is_there_stays_alone() -> None:
+    text = pod(more="  nodeSelector: {kubernetes.io/arch: amd64}\n")
+
+    assert "nodeSelector: {kubernetes.io/arch: amd64}\n" in inject(text, options()).text
+
+
+def test_path_stays_alone_if_it_begins_with_the_environment_or_on_request() -> None:
+    given = "/opt/env/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    text = pod(f"  - name: main\n    image: debian\n    env:\n    - name: PATH\n      value: {given}\n")
+
+    for written in (inject(text, options()).text, inject(text, options(search_path=False)).text):
+        assert written.count(given) == 1
+        assert remove_environment(written).text == text
+    assert "PATH" not in inject(pod(), options(search_path=False)).text
+
+
+def test_an_empty_path_becomes_the_environment_s() -> None:
+    text = pod('  - name: main\n    image: debian\n    env:\n    - name: PATH\n      value: ""\n')
+
+    written = inject(text, options()).text
+
+    assert 'value: "/opt/env/bin"\n' in written
+    assert remove_environment(written).text == text
+
+
+def test_another_path_in_the_containers_is_the_prefix_of_the_init_container() -> None:
+    (document,) = load(inject(pod(), options(path="/srv/env")).text)
+
+    (container,) = document["spec"]["containers"]
+    assert container["volumeMounts"][0]["mountPath"] == "/srv/env"
+    command = document["spec"]["initContainers"][0]["command"]
+    assert command[command.index("--prefix") + 1] == "/srv/env"
+
+
+def test_keys_in_the_order_of_kubectl_are_taken_out_again() -> None:
+    # kubectl and kustomize sort keys: `env` comes first, beside the dash.
+    text = pod("  - image: debian\n    name: main\n", "")
+    written = inject(text, options()).text
+    lines = written.splitlines(keepends=True)
+    begin = lines.index("  - image: debian\n")
+    end = next(index for index in range(begin + 2, len(lines)) if lines[index].startswith("  init"))
+    moved = ["  - env:\n", *lines[begin + 3 : end], "    image: debian\n", "    name: main\n"]
+    sorted_text = "".join([*lines[:begin], *moved, *lines[end:]])
+    assert load(sorted_text) == load(written)
+
+    assert remove_environment(sorted_text).text == text
+
+
+def test_later_additions_of_others_stay() -> None:
+    written = inject(pod(), options()).text
+    edited = written.replace("    env:\n", "    env:\n    - name: MINE\n      value: mine\n", 1)
+
+    removed = remove_environment(edited).text
+
+    assert "MINE" in removed
+    assert "lamella" not in removed
+    assert semantic_problems(removed) == []
+
+
+def test_a_manifest_without_an_environment_is_returned_as_it_is() -> None:
+    assert remove_environment("{{ not: yaml").text == "{{ not: yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("a: [", {}, "x.yaml line 1: not YAML"),
+        ("a: b\n  c: d\n", {}, "x.yaml line 2: not YAML: mapping values are not allowed here; correct it"),
+        ("kind: Service\napiVersion: v1\n", {}, "x.yaml: has no pods; give a manifest with a Pod"),
+        ("", {}, "x.yaml: has no pods"),
+        ("spec:\n{{- if .Values.x }}\n  a: b\n{{- end }}\n", {}, "x.yaml line 2: a Helm template, not YAML; render it"),
+        ("metadata:\n  name: {{ .Values.name }}\n", {}, "line 2: a Helm template, not YAML; render it first"),
+        (pod(), {"containers": ("mian",)}, "--container mian: no such container; did you mean main?"),
+        (pod(), {"containers": ("x",)}, "--container x: no such container; x.yaml has main"),
+        (
+            pod(more="  volumes:\n  - name: lamella-environment\n    emptyDir: {}\n"),
+            {},
+            "Pod train: has a volume lamella-environment that lamella inject did not make; rename it",
+        ),
+        (
+            pod("  - name: main\n    image: debian\n    volumeMounts:\n    - {name: data, mountPath: /opt/env/data}\n"),
+            {},
+            "Pod train: container main mounts data at /opt/env/data, where the environment belongs; mount that",
+        ),
+        (
+            pod(more="  nodeSelector: {kubernetes.io/arch: arm64}\n"),
+            {},
+            "Pod train: selects nodes with arm64, and the environment is for amd64; push it for that platform too",
+        ),
+        (
+            pod(more="  imagePullSecrets: [{name: a}, {name: b}]\n"),
+            {},
+            "Pod train: has the image pull secrets a, b; name the one for the environment's registry with --pull-secret",
+        ),
+        (
+            pod("  - name: main\n    image: debian\n    env:\n    - {name: PATH, valueFrom: {x: y}}\n"),
+            {},
+            "Pod train: container main has a PATH that is not written there; write its value, or use --no-path",
+        ),
+        (
+            pod("  - name: main\n    image: debian\n    env: &e\n    - {name: A}\n  - {name: b, image: c, env: *e}\n"),
+            {"containers": ("main",)},
+            "Pod train: container b shares its YAML with one that gets the environment, by an anchor; name both",
+        ),
+        (pod("  - name: main\n"), {"method": "image-volume"}, "Pod train: container main has no image"),
+        (pod().replace("containers:", "volumes: x\n  containers:"), {}, "Pod train: volumes is not a sequence"),
+        (pod("    []\n"), {}, "x.yaml: its pods have no containers; add one first"),
+    ],
+)
+def test_a_manifest_that_cannot_get_it_is_reported(text: str, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidManifest) as raised:
+        inject(text, options(**more), name="x.yaml")
+
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("reference", "more", "message"),
+    [
+        ("registry.example.com/team/envs:v1", {}, "not pinned to a digest"),
+        (REFERENCE, {"image": ""}, "--method init: needs the node image; build one with make node-image"),
+        (REFERENCE, {"method": "host", "path": "/srv"}, "the files of the environment name /opt/env"),
+        (REFERENCE, {"path": "srv"}, "--path srv: not an absolute path; use one such as /opt/env"),
+        (REFERENCE, {"path": "/srv/../x"}, "--path /srv/../x: not an absolute path"),
+        (REFERENCE, {"method": "host", "node_store": "/var/lib/lamella"}, "for --method init alone; leave it out"),
+        (REFERENCE, {"method": "overlay"}, "--method overlay: invalid choice; use init, image-volume, host"),
+    ],
+)
+def test_options_that_contradict_each_other_are_reported(reference: str, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidManifest) as raised:
+        options(reference=reference, **more)
+
+    assert message in str(raised.value)
+
+
+def test_deep_and_recursive_documents_are_read() -> None:
+    deep = "[" * 300 + "]" * 300
+    text = f"---\na: &a [*a, {deep}]\n---\n{pod()}"
+
+    assert remove_environment(inject(text, options()).text).text == text
