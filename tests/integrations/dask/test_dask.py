@@ -1,4 +1,4 @@
-"""The package itself: its names, and what is missing without its extra."""
+"""The package itself: its names, and the error without its extra."""
 
 from __future__ import annotations
 
