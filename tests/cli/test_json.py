@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from lamella.cli.verbs import VERBS
+from lamella.layers import AgentOptions
+from support.agents import Agent, agent
 from support.installed import install, venv, wheel
 from support.keys import key_pair
 from support.published import publish
@@ -69,6 +72,8 @@ export oci:images:v1 copied
 export env packed.tar --dry-run
 export env packed.tar
 mount oci:images:v1 linked --method hardlinks
+agent --check --socket SOCKET
+mount oci:images:v1 --agent SOCKET
 ls
 df
 umount linked --dry-run
@@ -135,11 +140,20 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def documents(folder: Path, registry: RegistrySimulator) -> dict[str, Any]:
+def served(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """An agent that gives the environments of that folder."""
+    options = AgentOptions(allow=(f"oci:{folder}/images",), metrics="127.0.0.1:0", min_free=0)
+    with agent(tmp_path_factory.mktemp("agent"), options) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def documents(folder: Path, registry: RegistrySimulator, served: Agent) -> dict[str, Any]:
     """What each of `COMMANDS` prints, in order."""
     found = {}
     for line in COMMANDS.strip().splitlines():
-        command = line.replace("REGISTRY", registry.host).replace("DIGEST", "0" * 64).split()
+        known = {"REGISTRY": registry.host, "DIGEST": "0" * 64, "SOCKET": served.socket}
+        command = reduce(lambda text, name: text.replace(name, known[name]), known, line).split()
         before = command.index("--") if "--" in command else len(command)
         done = lamella(folder, *command[:before], "--json", "--quiet", *command[before:], stdin="password\n")
         assert done.returncode == 0, (line, done.stderr)

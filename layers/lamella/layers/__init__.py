@@ -9,6 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lamella.layers.agent.client import agent_state, request_environment
+    from lamella.layers.agent.options import AgentOptions
+    from lamella.layers.agent.protocol import NodeEnvironment
+    from lamella.layers.agent.serve import serve_agent
     from lamella.layers.attaching.attach import Attached, FetchedFile, FetchOptions, attach, fetch
     from lamella.layers.attaching.listing import ArtifactFile, AttachedArtifact, artifacts
     from lamella.layers.errors import (
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AgentOptions",
     "ArtifactFile",
     "Attached",
     "AttachedArtifact",
@@ -102,6 +107,7 @@ __all__ = [
     "MountOptions",
     "Mounted",
     "NoSpace",
+    "NodeEnvironment",
     "NotFound",
     "NotSigned",
     "Platform",
@@ -131,6 +137,7 @@ __all__ = [
     "Verified",
     "VerifiedReference",
     "__version__",
+    "agent_state",
     "artifacts",
     "attach",
     "copy",
@@ -153,8 +160,10 @@ __all__ = [
     "pull",
     "read_private_key",
     "registry_name",
+    "request_environment",
     "run",
     "sbom",
+    "serve_agent",
     "sign",
     "stored_environments",
     "tagged_environments",
@@ -168,6 +177,10 @@ __all__ = [
 ]
 
 _NAMES_OF_MODULES = {
+    "agent.client": "agent_state request_environment",
+    "agent.options": "AgentOptions",
+    "agent.protocol": "NodeEnvironment",
+    "agent.serve": "serve_agent",
     "attaching.attach": "Attached FetchOptions FetchedFile attach fetch",
     "attaching.listing": "ArtifactFile AttachedArtifact artifacts",
     "errors": (

@@ -44,6 +44,11 @@ class StoreError(LayersError):
 class NoSpace(StoreError):
     """A store whose disk has too little space for an environment."""
 
+    def __init__(self, message: str, lacking: int = 0) -> None:
+        super().__init__(message)
+        self.lacking = lacking
+        """Bytes that are missing; 0 if unknown."""
+
 
 class Busy(StoreError):
     """A store or layout that another process keeps locked."""

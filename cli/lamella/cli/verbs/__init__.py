@@ -138,6 +138,14 @@ VERBS = {
         "node",
         examples=("lamella mount localhost:5000/team/envs:v1 /opt/env",),
     ),
+    "agent": Verb(
+        "mount environments for the pods of this node, each once, and serve them on a socket",
+        "node",
+        examples=(
+            "lamella agent --allow localhost:5000/team --keep 100GB",
+            "lamella mount --agent /run/lamella/agent.sock localhost:5000/team/envs:v1",
+        ),
+    ),
     "umount": Verb("unmount an environment", "node", examples=("lamella umount /opt/env",)),
     "export": Verb(
         "write an ordinary copy for machines without Lamella",

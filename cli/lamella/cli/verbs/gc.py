@@ -170,9 +170,9 @@ def size_of(text: str | None, flag: str = "--keep") -> int | None:
     return None if text is None else int(_amount(flag, text, _BYTES, "20GB"))
 
 
-def age_of(text: str | None) -> float | None:
+def age_of(text: str | None, flag: str = "--older-than") -> float | None:
     """Return `30d`, `2w` or `12h` in seconds."""
-    return None if text is None else _amount("--older-than", text, _SECONDS, "30d")
+    return None if text is None else _amount(flag, text, _SECONDS, "30d")
 
 
 def _amount(flag: str, text: str, units: dict[str, int], example: str) -> float:

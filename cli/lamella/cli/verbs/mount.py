@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lamella.cli.errors import UsageError
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import METHOD, STORE, TRUST, add_settings, trust_of
 
@@ -21,7 +22,18 @@ SETTINGS = (STORE, METHOD, *TRUST)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
-    parser.add_argument("target", metavar="TARGET", help="empty folder to mount at; created if missing")
+    parser.add_argument(
+        "target", nargs="?", default="", metavar="TARGET", help="empty folder to mount at; created if missing"
+    )
+    parser.add_argument(
+        "--agent",
+        metavar="SOCKET",
+        default="",
+        help="ask the node's agent at this Unix socket to mount, and print its folder; without TARGET",
+    )
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", default="120", help="with --agent: wait this long for an agent (default: 120)"
+    )
     parser.add_argument("--writable", action="store_true", help="allow changes; umount discards them")
     parser.add_argument(
         "--changes", metavar="FOLDER", default="", help="allow changes and keep them in FOLDER; requires root"
@@ -39,6 +51,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Mount, and print the folder."""
+    if arguments.agent:
+        from lamella.cli.verbs import agent
+
+        return agent.ask(arguments)
+    if not arguments.target:
+        raise UsageError("mount: missing TARGET; name an empty folder, or use --agent SOCKET")
     if arguments.dry_run:
         from lamella.cli.verbs import pull
 

@@ -176,7 +176,7 @@ def is_alive_elsewhere(state: Mounted) -> bool:
     # A bind mount has no source of its own.
     return (
         bool(state.identity)
-        or not _sees_every_process()
+        or not sees_every_process()
         or any(_is_seen(state.source, name) for name in os.listdir("/proc") if name.isdecimal())
     )
 
@@ -249,7 +249,8 @@ def _is_in(store: Store, state: Mounted) -> bool:
     return state.target.startswith(f"{os.path.realpath(store.path)}/")
 
 
-def _sees_every_process() -> bool:
+def sees_every_process() -> bool:
+    """Whether this process sees every process of the machine, and so every mount namespace that has one."""
     with suppress(OSError):
         return os.geteuid() == 0 and os.readlink("/proc/self/ns/pid") == _FIRST_PROCESSES
     return False

@@ -140,7 +140,7 @@ class LinuxKernel:
         """See `Kernel`. Source: proc_pid_mountinfo(5)."""
         with open("/proc/self/mountinfo", "rb") as file:
             mounts = [line.split(b" ") for line in file]
-        return [_unescaped(fields[fields.index(b"-", 6) + 2]) for fields in mounts if _unescaped(fields[4]) == target]
+        return [unescaped(fields[fields.index(b"-", 6) + 2]) for fields in mounts if unescaped(fields[4]) == target]
 
     def close(self, descriptor: int) -> None:
         """See `Kernel`."""
@@ -165,7 +165,8 @@ def here() -> Kernel:
     return LinuxKernel()
 
 
-def _unescaped(field: bytes) -> str:
+def unescaped(field: bytes) -> str:
+    """Return a path as /proc/PID/mountinfo writes it."""
     # Blank, tab, newline and backslash are written as three octal digits.
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
 

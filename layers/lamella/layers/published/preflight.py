@@ -29,9 +29,13 @@ def check(environment: PublishedEnvironment) -> None:
         raise Unsupported(why_not)
 
 
-def obstacle(environment: PublishedEnvironment) -> str:
-    """Why this machine can't run the environment, in one sentence, or an empty string. Raises no error."""
-    missing = missing_glibc(environment.glibc, glibc()) or missing_level(environment.cpu_level, _cpu_flags())
+def obstacle(environment: PublishedEnvironment, c_library: str | None = None) -> str:
+    """Why this machine can't run the environment, in one sentence, or an empty string. Raises no error.
+
+    `c_library`: the glibc version to compare with, such as that of a container; None for this machine's.
+    """
+    has = glibc() if c_library is None else c_library
+    missing = missing_glibc(environment.glibc, has) or missing_level(environment.cpu_level, _cpu_flags())
     return f"this environment cannot run here: {missing}" if missing else ""
 
 

@@ -184,7 +184,8 @@ def _check_room(store: Store, todo: PullPlan) -> None:
     if todo.unpacked > room:
         raise NoSpace(
             f"{store.path}: {size(room)} free, the environment needs {size(todo.unpacked)}; free space with lamella gc, "
-            "or set LAMELLA_STORE to another disk"
+            "or set LAMELLA_STORE to another disk",
+            todo.unpacked - room,
         )
 
 

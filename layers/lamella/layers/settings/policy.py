@@ -19,7 +19,7 @@ from lamella.layers.errors import PolicyError
 from lamella.layers.text import escaped, size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 PATH = "/etc/lamella/config.toml"
 
@@ -92,6 +92,19 @@ def machine_policy() -> Policy:
         raise _unreadable(PATH, error) from error
     # A process that runs for weeks obeys a change of the file.
     return _read(PATH, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def allowing(patterns: Sequence[str]) -> Policy:
+    """Return a policy that allows the registries and folders of `patterns` alone; see `Policy.allowed_registries`.
+
+    Raises `PolicyError` for a pattern that is invalid, and without any.
+    """
+    for pattern in patterns:
+        if not _ALLOWED.fullmatch(pattern):
+            raise PolicyError(f"{escaped(pattern, 200)}: not HOST[:PORT][/REPOSITORY], *.DOMAIN or oci:/FOLDER")
+    if not patterns:
+        raise PolicyError("no registry is allowed; name at least one")
+    return Policy(allowed_registries=tuple(patterns))
 
 
 def check_registry(registry: str, repository: str, *, insecure: bool, hosts_dir: str | None) -> None:

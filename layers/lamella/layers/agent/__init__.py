@@ -1,0 +1,1 @@
+"""The node's agent: one store, each environment mounted once, given to many pods over a Unix socket."""

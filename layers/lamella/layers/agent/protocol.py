@@ -1,0 +1,39 @@
+"""The answer of an agent, as values: JSON with `version`, like the documents of `--json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from lamella.layers.errors import InvalidContent
+from lamella.layers.oci.parsing import parse_object
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnvironment:
+    """An environment that the agent has mounted."""
+
+    reference: str
+    """Pinned by digest."""
+    digest: str
+    path: str
+    """Folder on the node, read-only."""
+    prefix: str
+    """Path at which programs must see it."""
+
+    def to_json(self) -> str:
+        """Return the answer to `POST /environments`."""
+        return json.dumps({"version": 1, **asdict(self)})
+
+    @classmethod
+    def parse(cls, answer: bytes) -> NodeEnvironment:
+        """Return the environment of an answer. Raises `InvalidContent`."""
+        document = parse_object(answer, "the agent's answer")
+        reference, digest, path, prefix = (document.get(name) for name in ("reference", "digest", "path", "prefix"))
+        # Each on its own, so that types are known.
+        if not (isinstance(reference, str) and isinstance(digest, str)):
+            raise InvalidContent("the agent's answer has no digest; update the agent")
+        if not (isinstance(path, str) and isinstance(prefix, str) and os.path.isabs(path)):
+            raise InvalidContent("the agent's answer names no folder; update the agent")
+        return cls(reference, digest, path, prefix)
