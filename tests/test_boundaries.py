@@ -266,6 +266,7 @@ def test_no_verb_starts_with_an_import_that_it_does_not_use(verb: str, behind: l
     reference = publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n"}])
     # In the store already: nothing is downloaded, so nothing of a download is needed.
     imported(["pull", "--quiet", reference], tmp_path / "store")
+    reference = f"oci:{tmp_path}/layout" if verb == "tags" else reference
     names = imported([verb, "--quiet", reference, *behind], tmp_path / "store")
     assert {name for name in names if name.partition(".")[0] in FOREIGN} == set()
     assert [name for name in names if name.startswith("lamella.builder.")] == []

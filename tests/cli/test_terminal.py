@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.cli.tables import cells
-from lamella.layers import Store, pull
+from lamella.layers import Store, attach, pull
 from support.processes import started
 from support.published import publish
 
@@ -109,3 +109,13 @@ def test_the_bar_goes_first_and_then_spare_columns(folder: Path) -> None:
     assert ["█" in text for text in widths.values()] == [True, False, False]
     assert ["Layer" in text for text in widths.values()] == [True, True, False]
     assert all("Unpacked" in text for text in widths.values())
+
+
+def test_the_type_of_an_attachment_is_shown_on_a_narrow_terminal(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "uv.lock").write_text("")
+    attach(f"oci:{folder}/images:v0", [f"{tmp_path}/uv.lock"], "application/vnd.example.lock")
+    lines = [line for line in plain(shown(folder, 60, "artifacts", "oci:images:v0")).splitlines() if line]
+    assert "Type" in lines[0]
+    at = lines[0].index("Type")
+    width = lines[0].index("Digest") - at
+    assert "".join(line[at : at + width].strip() for line in lines[1:]) == "application/vnd.example.lock"

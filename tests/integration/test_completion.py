@@ -26,12 +26,15 @@ pytestmark = pytest.mark.engine
 TYPED = [
     ("lamella pus", "lamella push "),
     ("lamella push --compression z", "lamella push --compression zstd "),
+    ("lamella push --compression=z", "lamella push --compression=zstd "),
+    ("lamella pull --platform=linux/amd64 x --store=im", "lamella pull --platform=linux/amd64 x --store=images"),
+    ("lamella inspect --platform=linux/amd64 oci:im", "lamella inspect --platform=linux/amd64 oci:images:latest"),
     ("lamella help ins", "lamella help inspect "),
     ("lamella inspect oci:im", "lamella inspect oci:images:latest"),
     ("lamella inspect oci:images:l", "lamella inspect oci:images:latest"),
     ("lamella diff oci:images:latest en", "lamella diff oci:images:latest envs"),
-    ("lamella push x --store im", "lamella push x --store im"),
-    ("lamella pull x --require-ident", "lamella pull x --require-identity "),
+    ("lamella pull x --store im", "lamella pull x --store images"),
+    ("lamella pull x --require-ident", "lamella pull x --require-identity"),
 ]
 START = {
     "bash": 'source "$SCRIPT"',

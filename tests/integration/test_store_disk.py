@@ -19,6 +19,7 @@ from lamella.layers.pulling.pull import leased, pull
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
+from lamella.layers.upkeep.usage import disk_usage, stored_environments
 from lamella.layers.upkeep.verify import verify
 from support import tars
 from support.disks import disk, ext4, fill
@@ -238,6 +239,17 @@ def test_a_folder_in_which_nothing_may_be_made(tmp_path: Path, references: list[
         store = Store(str(folder / "store"))
         with pytest.raises(StoreError, match="store can't be written by this user"):
             as_user(NOBODY, store.prepare)
+
+
+def test_a_store_that_a_user_can_not_read_is_an_error_to_every_verb_that_lists_it(references: list[str]) -> None:
+    need_root()
+    with folder_of(0) as folder:
+        store = Store(str(folder / "store"))
+        pull(references[0], store=store)
+        (folder / "store").chmod(0o700)
+        for verb in (stored_environments, disk_usage, verify, gc):
+            with pytest.raises(StoreError, match="store can't be read by this user: choose another with LAMELLA_STORE"):
+                as_user(NOBODY, lambda verb=verb: verb(store))  # type: ignore[misc]
 
 
 @pytest.fixture

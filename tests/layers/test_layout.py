@@ -473,3 +473,12 @@ def test_a_fifo_in_a_layout_is_an_error_and_not_waited_for(tmp_path: Path, name:
 
     with pytest.raises(StoreError, match=r"cannot read .*not a regular file"):
         read()
+
+
+def test_a_symlink_in_the_place_of_the_lock_is_reported(tmp_path: Path) -> None:
+    layout = OciLayout(str(tmp_path), create=True)
+    push_image(layout, [b"one"], "v1")
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").symlink_to("/etc/passwd")
+    with pytest.raises(StoreError, match="cannot write to the layout: a symlink is in the place of a file"):
+        push_image(layout, [b"two"], "v2")

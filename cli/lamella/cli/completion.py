@@ -7,6 +7,7 @@ A script completes verbs, flags and choices by itself. For a reference, an envir
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from lamella.cli.parsers import whole_parser
@@ -39,10 +40,10 @@ _lamella_either() { _lamella_candidates either "$1"; }
 _lamella_mount() { _lamella_candidates mount "$1"; }
 """
 _BASH_LAST = """
-# bash splits words at colons, which references have.
+# bash splits words at colons, which references have. To shtab, --flag=value is two words.
 _lamella() {
-  local -a words=()
-  local at last=-1 current=0 rest=$COMP_LINE word
+  local -a words=() apart=()
+  local at last=-1 current=0 rest=$COMP_LINE word flag=
   for at in "${!COMP_WORDS[@]}"; do
     word=${COMP_WORDS[at]}
     if [[ $last -lt 0 || -z $rest || $rest == [[:space:]]* ]]; then
@@ -54,15 +55,26 @@ _lamella() {
     rest=${rest:${#word}}
     [[ $at -eq $COMP_CWORD ]] && current=$last
   done
-  local COMP_CWORD=$current
-  local -a COMP_WORDS=("${words[@]}")
+  local COMP_CWORD=0
+  for at in "${!words[@]}"; do
+    word=${words[at]}
+    if [[ $word == --*=* && " ${apart[*]} " != *" -- "* ]]; then
+      apart+=("${word%%=*}")
+      [[ $at -eq $current && $COMP_WORDBREAKS != *=* ]] && flag=${word%%=*}=
+      word=${word#*=}
+    fi
+    apart+=("$word")
+    [[ $at -eq $current ]] && COMP_CWORD=$((${#apart[@]} - 1))
+  done
+  local -a COMP_WORDS=("${apart[@]}")
   _shtab_lamella
-  word=${words[current]}
+  word=${apart[COMP_CWORD]}
   local before=
   [[ $word == *:* && $COMP_WORDBREAKS == *:* ]] && before=${word%"${word##*:}"}
+  [[ -n $before ]] && flag=
   for at in "${!COMPREPLY[@]}"; do
     [[ ${COMPREPLY[at]} == *[/:] ]] && compopt -o nospace 2>/dev/null
-    COMPREPLY[at]=${COMPREPLY[at]#"$before"}
+    COMPREPLY[at]=$flag${COMPREPLY[at]#"$before"}
   done
   return 0
 }
@@ -99,6 +111,9 @@ def script(shell: str) -> str:
             elif completed := _completed(action):
                 action.complete = completed  # type: ignore[attr-defined] # where shtab looks for it
     text = shtab.complete(parser, shell=shell, preamble=_PREAMBLES[shell])
+    if shell == "zsh":
+        # zshcompsys(1), _arguments: with = behind its name, a flag takes its value in the same word, too.
+        text = re.sub(r"^( +\S*--[\w-]+)(?=\}?\"?\[.*\]:)", r"\1=", text, flags=re.MULTILINE)
     return f"{text}\n{_BASH_LAST}" if shell == "bash" else text
 
 

@@ -490,5 +490,6 @@ def _failure(error: OSError, action: str) -> StoreError:
         errno.EROFS: "the file system is read-only; name another folder",
         errno.ENOTDIR: "a file is where a folder should be; name another folder",
         errno.EEXIST: "a file is where a folder should be; name another folder",
+        errno.ELOOP: "a symlink is in the place of a file, and is not followed; remove it",
     }
     return StoreError(f"{action}: {advice.get(error.errno or 0, error.strerror or str(error))}")

@@ -9,6 +9,7 @@ import pytest
 
 from lamella.builder.errors import CannotBuild
 from lamella.builder.local import working_directory
+from lamella.builder.packing.pack import pack
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.store.store import Store
@@ -92,6 +93,8 @@ def test_caches_and_what_lamella_itself_keeps_and_writes_never_ship(
     write(folder, "pushed/oci-layout", "pushed/blobs/x", "target/CACHEDIR.TAG", "target/x.so")
     Store(str(folder / "store")).prepare()
     write(folder, "store/layers/sha256/x/x.py")
+    for name in ("env.zip", "env.tar.zst", "env-1-el8.parcel"):
+        pack(str(made), str(folder / name), scan_options=ScanOptions(local=""))
     assert local(made, folder) == {
         "app.py",
         "a/b/c/mod.py",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.layers.errors import Unreachable
+from lamella.layers.errors import InvalidReference, Unreachable
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import INDEX, Descriptor, Index
 from lamella.layers.published.tagged import tagged_environments, tags
@@ -116,3 +116,13 @@ def test_one_request_is_sent_for_each_tag(simulator: RegistrySimulator) -> None:
     assert [each.tag for each in tagged_environments(f"{simulator.host}/team/envs")] == ["v1", "v2"]
     asked = [each.path.rpartition("/")[2] for each in simulator.asked("GET .*/manifests/")]
     assert sorted(asked) == ["image", "many", "v1", "v2"]
+
+
+@pytest.mark.parametrize("name", ["oci:images:v1", "localhost:5000/team/envs:v1", f"oci:images@sha256:{'0' * 64}"])
+def test_tags_of_one_environment_are_refused_with_the_command_for_its_repository(name: str) -> None:
+    place = "oci:images" if name.startswith("oci:") else "localhost:5000/team/envs"
+    for everything in (False, True):
+        with pytest.raises(
+            InvalidReference, match=f"names one environment; list all of them with lamella tags {place}$"
+        ):
+            tags(name, everything=everything)

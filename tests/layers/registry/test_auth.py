@@ -63,7 +63,7 @@ def test_a_registry_that_requires_a_login_is_reported_with_the_command(home: Pat
     with distribution(auth=True) as host:
         registry = Registry(host, "team/envs")
         with pytest.raises(
-            Denied, match=rf"{host} requires authentication for team/envs v1; log in with lamella login"
+            Denied, match=rf"{host} requires authentication for team/envs:v1; log in with lamella login"
         ):
             registry.resolve("v1")
         know(home, host, auth_of(USER, "wrong"))
@@ -77,7 +77,9 @@ def test_a_registry_that_requires_a_login_is_reported_with_the_command(home: Pat
 
 def test_a_refusal_by_docker_hub_explains_references_without_a_registry() -> None:
     assert login_advice("ghcr.io") == "log in with lamella login ghcr.io"
-    assert "a reference without a registry is one of docker.io" in login_advice("docker.io")
+    assert login_advice("docker.io") == (
+        "write REGISTRY/REPOSITORY:TAG for another registry, or log in with lamella login docker.io"
+    )
 
 
 def test_no_request_is_signed_before_the_registry_requires_it(
@@ -262,7 +264,7 @@ def test_credentials_that_are_refused_later_are_sent_once(
     assert registry.resolve("v1") == manifest.descriptor
     simulator.requests.clear()
     simulator.faults = [Fault(".*", 9, 401, {"WWW-Authenticate": 'Basic realm="tests"'})]
-    with pytest.raises(Denied, match="refuses the credentials for team/envs v1"):
+    with pytest.raises(Denied, match="refuses the credentials for team/envs:v1"):
         registry.resolve("v1")
     assert len(simulator.requests) == 1
 
@@ -335,7 +337,7 @@ def test_a_redirect_out_of_https_or_in_a_circle_is_refused(simulator: RegistrySi
 
 def test_an_unknown_authentication_scheme_is_reported(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("GET", 1, 401, {"WWW-Authenticate": "Negotiate"})]
-    with pytest.raises(Denied, match="unsupported authentication scheme for team/envs v1"):
+    with pytest.raises(Denied, match="unsupported authentication scheme for team/envs:v1"):
         registry.resolve("v1")
 
 

@@ -72,7 +72,7 @@ def test_fetch_retries_if_the_registry_is_busy(simulator: RegistrySimulator, reg
 def test_an_unsupported_request_is_not_retried(simulator: RegistrySimulator, registry: Registry, status: int) -> None:
     thing = blob(b"content").pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", 9, status)]
-    with pytest.raises(InvalidContent, match=f"answered {status} for team/envs sha256:"):
+    with pytest.raises(InvalidContent, match=f"answered {status} for team/envs@sha256:"):
         read(registry, thing.descriptor)
     assert len(simulator.asked("GET .*/blobs/")) == 1
 
@@ -89,7 +89,7 @@ def test_fetch_obeys_retry_after(simulator: RegistrySimulator, registry: Registr
 def test_fetch_gives_up_on_a_registry_that_stays_down(simulator: RegistrySimulator, registry: Registry) -> None:
     thing = blob(b"content").pushed(registry)
     simulator.faults = [Fault("GET .*/blobs/", 99, 503)]
-    with pytest.raises(Unreachable, match=r"localhost:\d+ could not be asked for team/envs sha256:.*503.*later"):
+    with pytest.raises(Unreachable, match=r"localhost:\d+ could not be asked for team/envs@sha256:.*503.*later"):
         read(registry, thing.descriptor)
     assert len(simulator.asked("GET .*/blobs/")) == SOON.tries
 
@@ -237,7 +237,7 @@ def test_resolve_refuses_a_digest_that_is_not_one(
 def test_the_reason_of_a_registry_is_shown_escaped(simulator: RegistrySimulator, registry: Registry) -> None:
     said = json.dumps({"errors": [{"code": "DENIED", "message": "no\n\x1b[2Jright " + "x" * 1000}]}).encode()
     simulator.faults = [Fault("GET .*/manifests/", 1, 403, body=said)]
-    with pytest.raises(Denied, match=r"denies team/envs v1 \(DENIED no \\x1b\[2Jright x+…\); log in with") as caught:
+    with pytest.raises(Denied, match=r"denies team/envs:v1 \(DENIED no \\x1b\[2Jright x+…\); log in with") as caught:
         registry.resolve("v1")
     assert len(str(caught.value)) < 400
 
@@ -580,14 +580,14 @@ def test_push_sends_parts_as_large_as_the_registry_requires(
 def test_push_reports_a_part_that_is_too_large(simulator: RegistrySimulator, small_parts: Registry) -> None:
     simulator.largest_request = 1 << 10
     with pytest.raises(
-        InvalidContent, match=r"answered 413 for team/envs sha256:.*: request too large; raise .* nginx's"
+        InvalidContent, match=r"answered 413 for team/envs@sha256:.*: request too large; raise .* nginx's"
     ):
         blob(BIG).pushed(small_parts)
 
 
 def test_push_to_a_read_only_registry_is_reported(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("POST", 9, 405)]
-    with pytest.raises(Denied, match=r"read-only, it answered 405 for team/envs .*; use a registry that takes pushes"):
+    with pytest.raises(Denied, match=r"read-only, it answered 405 for team/envs@sha256:.*; use a registry that takes pushes"):
         blob(b"content").pushed(registry)
 
 

@@ -134,7 +134,7 @@ def test_a_push_a_copy_a_signature_a_list_of_tags_and_a_login_are_refused_as_wel
         lambda: lamella.builder.push(ELSEWHERE, environment(tmp_path), cache=LayerCache(str(tmp_path / "cache"))),
         lambda: lamella.layers.copy(reference, ELSEWHERE),
         lambda: lamella.layers.sign(ELSEWHERE, private),
-        lambda: lamella.layers.tags(ELSEWHERE),
+        lambda: lamella.layers.tags("registry.invalid/team/envs"),
         lambda: lamella.layers.login("registry.invalid", "ada", "secret"),
     )
     for write in writes:
@@ -187,7 +187,7 @@ def test_an_entry_allows_a_host_or_a_part_of_its_repositories(
 @pytest.mark.parametrize(
     "call",
     [
-        lambda trust: lamella.layers.tags(ELSEWHERE, trust=trust),
+        lambda trust: lamella.layers.tags("registry.invalid/team/envs", trust=trust),
         lambda trust: lamella.layers.login("registry.invalid", "ada", "secret", trust=trust),
     ],
     ids=["tags", "login"],
@@ -208,7 +208,7 @@ def test_mirrors_that_others_than_root_can_write_are_refused(
     with pytest.raises(
         PolicyError, match=r"^--hosts-dir .*: others than root can write it, which .*machine\.toml rules"
     ):
-        lamella.layers.tags(ELSEWHERE, trust=Trust(hosts_dir=str(tmp_path)))
+        lamella.layers.tags("registry.invalid/team/envs", trust=Trust(hosts_dir=str(tmp_path)))
     # It can switch a registry's own verification off.
     with pytest.raises(PolicyError, match=r"^--hosts-dir .*: others than root can write it"):
         lamella.layers.login("registry.invalid", "ada", "secret", trust=Trust(hosts_dir=str(tmp_path)))

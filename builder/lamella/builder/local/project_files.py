@@ -11,6 +11,7 @@ from lamella.builder.environment import LeftOut
 from lamella.builder.files.secrets import VCS, VCS_FOLDER, secret
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.prefix.walk import Tree, find_file, walk
+from lamella.layers.exporting.recognition import is_export
 from lamella.layers.settings.homes import home
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ def never(path: str, name: str, source: str) -> str | None:
         for marks, what in _NO_CODE:
             if all(os.path.exists(os.path.join(source, mark)) for mark in marks):
                 return what
+    elif is_export(source):
+        return "an export of an environment"
     return secret(path, name, source)
 
 

@@ -44,7 +44,7 @@ def show(found: tuple[AttachedArtifact, ...]) -> None:
     table(
         (
             Column("Attached", style="cyan"),
-            Column("Type", spare=True),
+            Column("Type", shrinks=True),
             Column("Digest", style="dim"),
             Column("Platform", spare=True),
             Column("Size", "right"),

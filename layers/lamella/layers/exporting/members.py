@@ -9,6 +9,8 @@ from fnmatch import translate
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from lamella.layers.relocation.move import PREFIX_FILE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
@@ -85,8 +87,11 @@ def is_byte_code(path: str) -> bool:
 def place(path: str) -> tuple[str, str]:
     """Return the sort key of a member: files of one kind side by side compress better, byte code comes last.
 
-    Byte code is compiled while the other files are compressed.
+    Byte code is compiled while the other files are compressed. The file of the prefix is first, since it
+    tells an export from other archives.
     """
+    if path == PREFIX_FILE:
+        return "", ""
     name = path.rpartition("/")[2]
     if name.endswith(".pyc"):
         return "~", path

@@ -125,15 +125,20 @@ def format_of(path: str) -> Format:
     """
     if path == STDOUT:
         return "tar"
-    name = os.path.basename(path).lower()
-    found = next((found for ending, found in _ENDINGS.items() if name.endswith(ending)), None)
-    other = _OTHER_ARCHIVE.search(name)
+    found = form_of_name(os.path.basename(path))
+    other = _OTHER_ARCHIVE.search(path.lower())
     if not found and other:
         raise ExportError(
             f"{path}: {other[0]} archives are not supported; use .tar.gz, .tar.zst, .zip, .squashfs or .parcel, "
             "or --format dir for a folder of that name"
         )
     return found or "dir"
+
+
+def form_of_name(name: str) -> Format | None:
+    """Return the form that the suffix of a file's name stands for, or None."""
+    lower = name.lower()
+    return next((form for ending, form in _ENDINGS.items() if lower.endswith(ending)), None)
 
 
 def target_of(path: str, options: ExportOptions) -> Target:

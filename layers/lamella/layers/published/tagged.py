@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.errors import InvalidContent, InvalidReference, NotFound
 from lamella.layers.oci.annotations import CREATED, IMAGE
 from lamella.layers.oci.documents import INDEX_TYPES, Index
 from lamella.layers.oci.reference import Reference
@@ -46,29 +46,38 @@ class TaggedEnvironment:
 
 
 def tags(reference: str, *, everything: bool = False, trust: Trust = Trust()) -> list[str]:
-    """List the tags of environments in the repository or folder that `reference` names, sorted; its own tag is ignored.
+    """List the tags of environments in the repository or folder that `reference` names, sorted.
 
     Reads the index of each of up to 1,000 tags. A tag whose index is lost or damaged is listed too, since a push repairs
     it. `everything`: list every tag and read none: images, artifacts, and tags made of a digest, which hold signatures and
-    lists of attachments. Raises `NotFound`, `Denied`, `Unreachable`.
+    lists of attachments. Raises `NotFound`, `Denied`, `Unreachable`, and `InvalidReference` for one with a tag or digest.
     """
     if not everything:
         return [found.tag for found in tagged_environments(reference, trust=trust)]
-    with closing(open_storage(Reference.parse(reference), trust)) as storage:
+    with closing(open_storage(_repository(reference), trust)) as storage:
         return storage.tags()
 
 
 def tagged_environments(reference: str, *, trust: Trust = Trust()) -> tuple[TaggedEnvironment, ...]:
-    """List the environments of the repository or folder that `reference` names, by tag; its own tag is ignored.
+    """List the environments of the repository or folder that `reference` names, by tag.
 
     One request for each of up to 1,000 tags, eight at once; later ones have a tag alone. Raises as `tags` does.
     """
-    parsed = Reference.parse(reference)
+    parsed = _repository(reference)
     with closing(open_storage(parsed, trust)) as storage:
         made = [tag for tag in storage.tags() if not is_derived(tag)]
         with ThreadPoolExecutor(_THREADS, "lamella-tags") as pool:
             found = list(pool.map(lambda tag: _environment(storage, parsed, tag), made[:MOST]))
     return (*filter(None, found), *(TaggedEnvironment(tag, None, "") for tag in made[MOST:]))
+
+
+def _repository(reference: str) -> Reference:
+    """Parse a reference that names a repository or folder alone."""
+    parsed = Reference.parse(reference)
+    if parsed.digest or reference.removeprefix("oci:").endswith(f":{parsed.tag}"):
+        place = f"oci:{parsed.folder}" if parsed.is_layout else f"{parsed.registry}/{parsed.repository}"
+        raise InvalidReference(f"{reference}: names one environment; list all of them with lamella tags {place}")
+    return parsed
 
 
 def _environment(storage: ReadOnlyStorage, parsed: Reference, tag: str) -> TaggedEnvironment | None:

@@ -325,7 +325,7 @@ class Registry:
         return response.content_type, content
 
     def _get(self, client: Client, target: str, name: object, headers: dict[str, str]) -> Response:
-        what = f"{self._repository} {name}"
+        what = f"{self._repository}{'@' if ':' in str(name) else ':'}{name}"
         return client.request("GET", target, what, {200, 206}, scopes=self._pulling(), headers=headers)
 
     @property

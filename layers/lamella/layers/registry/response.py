@@ -127,9 +127,9 @@ def displayed(address: Address) -> str:
 
 def login_advice(registry: str) -> str:
     """Return the advice to log in to a registry."""
-    # team/envs:v1 looks like a reference without any registry.
-    reason = " (a reference without a registry is one of docker.io)" if registry == "docker.io" else ""
-    return f"log in with lamella login {registry}{reason}"
+    # A reference without a registry, such as team/envs:v1, is one of docker.io: often the registry was forgotten.
+    forgotten = "write REGISTRY/REPOSITORY:TAG for another registry, or " if registry == "docker.io" else ""
+    return f"{forgotten}log in with lamella login {registry}"
 
 
 def failure_of(response: Response, what: str, login: str) -> LayersError:

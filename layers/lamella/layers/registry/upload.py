@@ -53,7 +53,7 @@ class Upload:
         self._content = content
         self._part = part
         self._scopes = {f"repository:{repository}:pull,push"}
-        self._what = f"{repository} {descriptor.digest}"
+        self._what = f"{repository}@{descriptor.digest}"
 
     def whole(self, location: str = "") -> None:
         """Send the blob in one PUT, in the session at `location` if there is one.

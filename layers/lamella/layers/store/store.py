@@ -128,8 +128,23 @@ class Store:
         self.check_private()
 
     def is_made(self) -> bool:
-        """Whether all of the store's folders are there: a full disk can end `prepare` in its middle."""
-        return os.path.isdir(f"{self.path}/holds") and os.path.exists(f"{self.path}/lock")
+        """Whether all of the store's folders are there: a full disk can end `prepare` in its middle.
+
+        Raises `StoreError` for a store that this user can't read.
+        """
+        try:
+            os.stat(f"{self.path}/holds/.")
+            os.stat(f"{self.path}/lock")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except PermissionError:
+            raise StoreError(
+                f"the store {self.path} can't be read by this user: choose another with LAMELLA_STORE, "
+                "or run as its owner"
+            ) from None
+        except OSError as error:
+            raise StoreError(_explanation(self.path, error)) from error
+        return True
 
     def _close_locks(self) -> None:
         # Earlier versions made it readable, and a process that can open a lock's file can lock it.
@@ -159,6 +174,8 @@ def _explanation(path: str, error: OSError) -> str:
         return f"the store {path} can't be written by this user: choose another with LAMELLA_STORE, or run as its owner"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"the store {path} is not a folder, or has a file in place of a folder; set LAMELLA_STORE to another"
+    if error.errno == errno.ELOOP:
+        return f"the store {path}: {error.filename} is a symlink, which is not followed; remove it"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many open files; raise the limit (ulimit -n)"
     what = f" ({error.filename})" if error.filename else ""

@@ -63,9 +63,9 @@ def verify(
     from concurrent.futures import ThreadPoolExecutor
 
     progress = progress or Silent()
-    wanted = tuple(sorted(diff_id for diff_id in (store.layers() if diff_ids is None else diff_ids)))
     if not store.is_made():
         return Verified(0, ())
+    wanted = tuple(sorted(store.layers() if diff_ids is None else diff_ids))
     with leases.lease(store, wanted, "verify"):
         there = [diff_id for diff_id in wanted if store.has(diff_id)]
         progress.begin(_TASK, sum(store.size(diff_id) for diff_id in there), "B")
