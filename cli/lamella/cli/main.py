@@ -5,6 +5,7 @@ Only the module of the verb that runs is imported, so that every start loads onl
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.excepthook = _bug
         signal.signal(signal.SIGTERM, _terminated)
         _print_any_name()
+        # A start makes tens of thousands of objects that stay, and Python would look for cycles in them fifty times.
+        gc.set_threshold(50_000)
     try:
         code = _verb(list(argv))
         sys.stdout.flush()

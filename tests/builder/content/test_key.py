@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +10,7 @@ import pytest
 
 from lamella.builder.content.entry import Entry
 from lamella.builder.content.key import FORMAT, bundle_key, layer_key
+from lamella.builder.environment import File, Package, RunPath
 from lamella.builder.errors import EnvironmentChanged
 from lamella.builder.layer import layer_set
 from lamella.builder.layer.cache import LayerCache
@@ -16,7 +19,7 @@ from lamella.layers.oci.documents import Platform
 from support.packages import SITE, environment, package
 
 if TYPE_CHECKING:
-    from lamella.builder.environment import Environment, Package
+    from lamella.builder.environment import Environment
 
 ENTRIES = (
     Entry("opt/env/a", 0o644, 1, "ab" * 32, b"a"),
@@ -110,6 +113,22 @@ def test_a_remembered_key_is_the_key(tmp_path: Path) -> None:
     assert keys(moved) == keys(moved, cache) != keys(env, cache)
     fewer = replace(env, prefixes=())
     assert keys(fewer) == keys(fewer, cache) != keys(env, cache)
+
+
+@pytest.mark.slow
+def test_a_remembered_key_is_not_that_of_another_run_path(tmp_path: Path) -> None:
+    cache = LayerCache(str(tmp_path / "cache"))
+    program = Path(shutil.copy("/bin/true", tmp_path))
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()
+
+    def shipped(folders: str) -> Environment:
+        size, run_path = program.stat().st_size, RunPath("RUNPATH", folders)
+        file = File("lib/program", str(program), 0o755, size, digest, run_path=run_path)
+        return environment(tmp_path, Package("pypi", "one", "1", (file,)))
+
+    one, other = shipped("$ORIGIN"), shipped("$ORIGIN/../other")
+    assert keys(one) == keys(one, cache) == keys(one, cache)
+    assert keys(other) == keys(other, cache) != keys(one, cache)
 
 
 def test_a_package_of_which_nothing_ships_has_no_layer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import pytest
 
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files import read as contents
-from lamella.builder.files.content_cache import ContentCache
+from lamella.builder.files.content_cache import VERSION, ContentCache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from lamella.builder.files.read import FileContent
@@ -123,6 +125,74 @@ def test_many_processes_use_one_cache(files: Path, tmp_path: Path) -> None:
         thread.join()
     assert len(results) == 4
     assert all(result == results[0] for result in results)
+
+
+@pytest.fixture
+def many(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """More files than are looked up one by one."""
+    monkeypatch.setattr("lamella.builder.files.content_cache._FEW", 3)
+    for number in range(20):
+        (files / f"{number}").write_text(f"{number:03}")
+        os.utime(files / f"{number}", ns=(OLD, OLD))
+    return files
+
+
+def _edited(path: Path) -> None:
+    path.write_text("new")
+    os.utime(path, ns=(OLD, OLD))
+
+
+def _replaced(path: Path) -> None:
+    other = path.with_name("other")
+    _edited(other)
+    os.replace(other, path)
+
+
+def _swapped(path: Path) -> None:
+    path.with_name("2").rename(path.with_name("other"))
+    path.rename(path.with_name("2"))
+    path.with_name("other").rename(path)
+
+
+@pytest.mark.parametrize("change", [_edited, _replaced, _swapped, os.unlink, lambda path: path.chmod(0o600)])
+def test_a_change_among_many_files_gives_what_a_scan_without_a_cache_gives(
+    many: Path, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    read(tmp_path / "cache", many)
+    assert read(tmp_path / "cache", many)[1] == 0
+    change(many / "1")
+    expected, _ = read(tmp_path / "none", many)
+    for _ in range(2):
+        assert read(tmp_path / "cache", many)[0] == expected
+
+
+def test_only_the_changed_file_of_many_is_read(many: Path, tmp_path: Path) -> None:
+    read(tmp_path / "cache", many)
+    _edited(many / "1")
+    assert [read(tmp_path / "cache", many)[1] for _ in range(2)] == [3, 0]
+
+
+@pytest.mark.parametrize("columns", ["identities = x'00'", "digests = x''", "others = '['", "others = NULL"])
+def test_a_damaged_listing_is_replaced(many: Path, tmp_path: Path, columns: str) -> None:
+    before = read(tmp_path / "cache", many)[0]
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache")) as database, database:
+        assert database.execute(f"UPDATE listing_{VERSION} SET {columns}").rowcount == 1
+    assert [read(tmp_path / "cache", many) for _ in range(2)] == [(before, 0)] * 2
+
+
+def test_a_file_that_changed_just_now_is_not_listed(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", 3_600_000_000_000)
+    assert [read(tmp_path / "cache", many)[1] for _ in range(2)] == [60, 60]
+
+
+def test_an_inode_number_above_the_databases_integers_does_not_stop_a_scan(files: Path, tmp_path: Path) -> None:
+    (files / "a").write_text("12345")
+    seen = os.lstat(files / "a")
+    above = os.stat_result((seen[0], (1 << 63) + 1, *seen[2:]))
+    with contextlib.closing(ContentCache(str(tmp_path / "cache"))) as hashes, pytest.raises(EnvironmentChanged):
+        hashes.contents({str(files / "a"): above}, (), Bytes())
 
 
 def test_a_file_that_changes_after_the_walk_fails_the_scan(files: Path) -> None:

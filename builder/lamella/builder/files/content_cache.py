@@ -1,8 +1,9 @@
 """Cache of file contents, so that a second scan reads no file: the counterpart of git's index.
 
 A file is identified by device, inode, size, mtime and ctime. A row serves only scans for the same
-prefixes, so rows are stored by prefixes, and a scan loads its rows in one range read. A cache that
-cannot be read or written is not an error: the scan reads the files.
+prefixes, so rows are stored by prefixes. The files of the last large scan are also kept as one value,
+a listing: an unchanged environment needs no rows, and a changed one loads them in one range read. A
+cache that cannot be read or written is not an error: the scan reads the files.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.cache_folder import cache_folder
 from lamella.builder.files import read
+from lamella.builder.files.content_listing import Listing, identity, packed, unpacked
 from lamella.builder.files.read import FileContent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from lamella.builder.environment import Holds
+    from lamella.builder.files.content_listing import Identity
     from lamella.layers.progress.display import Progress
-
-    _Row = tuple[int, int, int, int, int, str, Holds, str]
 
 VERSION = 4
 """Version of the rows' meaning: raise it with any change of the search in files."""
@@ -34,11 +34,17 @@ _RACY = 2_000_000_000
 file systems count time in steps of up to two seconds: not remembered. git calls such entries racy."""
 _KEPT = 90
 """Days after which rows that no scan asked for are dropped."""
+_FEW = 500
+"""Files that are looked up one by one. For more, a range read takes less time, and for so many a listing."""
+_MOST_INTEGER = 1 << 63
+"""Above SQLite's integers: some file systems in user space number inodes so."""
 _TASK = "reading files"
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS content_{VERSION}(
     searched BLOB, device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER, ctime INTEGER,
     digest TEXT, holds TEXT, elf TEXT, PRIMARY KEY(searched, device, inode)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS listing_{VERSION}(
+    searched BLOB PRIMARY KEY, identities BLOB, digests BLOB, others TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS searched(searched BLOB PRIMARY KEY, day INTEGER);
 CREATE TABLE IF NOT EXISTS answer(question TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, answer TEXT);
 """
@@ -49,7 +55,7 @@ class ContentCache:
 
     def __init__(self, path: str | None = None) -> None:
         self._database = _open(path or os.path.join(cache_folder(), "hashes.sqlite"))
-        self._loaded: dict[bytes, dict[tuple[int, int], _Row]] = {}
+        self._listings: dict[bytes, dict[Identity, FileContent]] = {}
 
     def close(self) -> None:
         """Close the database. Idempotent."""
@@ -65,35 +71,36 @@ class ContentCache:
         Raises `EnvironmentChanged` and `CannotBuild` as `read.read_all` does.
         """
         searched = hashlib.sha256(b"\0".join((b"%d" % VERSION, *sorted(prefixes)))).digest()[:16]
-        rows = self._rows(searched, len(files))
-        found: dict[str, FileContent] = {}
-        unknown: dict[str, os.stat_result] = {}
-        for path, seen in files.items():
-            row = rows.get((seen.st_ino, seen.st_dev))
-            if row is not None and row[2:5] == (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns):
-                found[path] = FileContent._make(row[5:])
-            else:
-                unknown[path] = seen
+        identities = list(map(identity, files.values()))
+        listed = self._listing(searched) if len(files) > _FEW else {}
+        found = list(map(listed.get, identities))
+        known = {path: content for path, content in zip(files, found, strict=True) if content is not None}
+        if len(known) == len(files):
+            return known
+        wanted = {path: each for path, each in zip(files, identities, strict=True) if path not in known}
+        rows = self._rows(searched, wanted.values(), len(files))
+        known |= {path: rows[each] for path, each in wanted.items() if each in rows}
+        unknown = {path: files[path] for path in wanted if path not in known}
+        settled = True
         if unknown:
             now = time.time_ns()
             progress.begin(_TASK, sum(seen.st_size for seen in unknown.values()), "B")
             for path, content in read.read_all(unknown.items(), prefixes):
-                found[path] = content
+                known[path] = content
                 progress.advance(_TASK, unknown[path].st_size)
             progress.end(_TASK)
             # Changed less than _RACY before its read: may change again without a sign.
-            settled = now - _RACY
-            self._remember(
-                [
-                    (
-                        *(searched, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns),
-                        *(found[path].digest, found[path].holds, found[path].elf),
-                    )
-                    for path, seen in unknown.items()
-                    if seen.st_mtime_ns < settled and seen.st_ctime_ns < settled
-                ],
-            )
-        return found
+            before = now - _RACY
+            new = {
+                identity(seen): known[path]
+                for path, seen in unknown.items()
+                if seen.st_mtime_ns < before and seen.st_ctime_ns < before
+            }
+            self._remember(searched, new)
+            settled = len(new) == len({identity(seen) for seen in unknown.values()})
+        if settled and len(files) > _FEW:
+            self._keep_listing(searched, {each: known[path] for path, each in zip(files, identities, strict=True)})
+        return known
 
     def answer(self, question: str, subject: os.stat_result) -> str | None:
         """Answer remembered for the same question, or None if `subject` changed since."""
@@ -111,20 +118,46 @@ class ContentCache:
             with contextlib.suppress(sqlite3.Error), self._database:
                 self._database.execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?)", row)
 
-    def _rows(self, searched: bytes, expected: int) -> dict[tuple[int, int], _Row]:
-        if searched in self._loaded or not self._database:
-            return self._loaded.get(searched, {})
-        rows: dict[tuple[int, int], _Row] = {}
+    def _listing(self, searched: bytes) -> dict[Identity, FileContent]:
+        if searched not in self._listings and self._database:
+            self._listings[searched] = {}
+            with contextlib.suppress(sqlite3.Error), self._database:
+                self._drop_old(searched)
+            columns = f"SELECT identities, digests, others FROM listing_{VERSION} WHERE searched = ?"
+            # Damaged: as good as absent.
+            with contextlib.suppress(sqlite3.Error, ValueError, TypeError):
+                row = self._database.execute(columns, (searched,)).fetchone()
+                self._listings[searched] = unpacked(Listing(*row)) if row else {}
+        return self._listings.get(searched, {})
+
+    def _keep_listing(self, searched: bytes, contents: dict[Identity, FileContent]) -> None:
+        self._listings[searched] = contents
+        if self._database:
+            with contextlib.suppress(sqlite3.Error), self._database:
+                statement = f"INSERT OR REPLACE INTO listing_{VERSION} VALUES (?, ?, ?, ?)"
+                self._database.execute(statement, (searched, *packed(contents)))
+
+    def _rows(self, searched: bytes, wanted: Collection[Identity], expected: int) -> dict[Identity, FileContent]:
+        if not self._database:
+            return {}
+        rows: dict[Identity, FileContent] = {}
+        columns = "inode, device, size, mtime, ctime, digest, holds, elf"
+        select = f"SELECT {columns} FROM content_{VERSION} WHERE searched = ?"
         with contextlib.suppress(sqlite3.Error):
-            columns = "inode, device, size, mtime, ctime, digest, holds, elf"
-            select = f"SELECT {columns} FROM content_{VERSION} WHERE searched = ?"
-            rows = {row[:2]: row for row in self._database.execute(select, (searched,))}
+            if len(wanted) <= _FEW:
+                for each in wanted:
+                    if _is_integer(each):
+                        one = self._database.execute(
+                            f"{select} AND device = ? AND inode = ?", (searched, each[1], each[0])
+                        )
+                        rows |= {row[:5]: FileContent._make(row[5:]) for row in one}
+            else:
+                rows = {row[:5]: FileContent._make(row[5:]) for row in self._database.execute(select, (searched,))}
             with self._database:
                 # Rows of deleted files: above this number they cost more to load than to read again.
                 if len(rows) > 4 * expected + 10_000:
                     self._database.execute(f"DELETE FROM content_{VERSION} WHERE searched = ?", (searched,))
                 self._drop_old(searched)
-        self._loaded[searched] = rows
         return rows
 
     def _drop_old(self, searched: bytes) -> None:
@@ -136,14 +169,25 @@ class ContentCache:
             return  # at most one write a day, so that a scan without changes writes nothing
         self._database.execute("INSERT OR REPLACE INTO searched VALUES (?, ?)", (searched, today))
         old = "SELECT searched FROM searched WHERE day < ?"
-        self._database.execute(f"DELETE FROM content_{VERSION} WHERE searched IN ({old})", (today - _KEPT,))
+        for table in ("content", "listing"):
+            self._database.execute(f"DELETE FROM {table}_{VERSION} WHERE searched IN ({old})", (today - _KEPT,))
         self._database.execute("DELETE FROM searched WHERE day < ?", (today - _KEPT,))
 
-    def _remember(self, rows: list[tuple[object, ...]]) -> None:
+    def _remember(self, searched: bytes, contents: Mapping[Identity, FileContent]) -> None:
         if self._database:
+            rows = [
+                (searched, each[1], each[0], *each[2:], *content)
+                for each, content in contents.items()
+                if _is_integer(each)
+            ]
             with contextlib.suppress(sqlite3.Error), self._database:
                 statement = f"INSERT OR REPLACE INTO content_{VERSION} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 self._database.executemany(statement, rows)
+
+
+def _is_integer(each: Identity) -> bool:
+    """Whether the database can hold the numbers of an identity."""
+    return each[0] < _MOST_INTEGER and each[1] < _MOST_INTEGER
 
 
 def _open(path: str) -> sqlite3.Connection | None:

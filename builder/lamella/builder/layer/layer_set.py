@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -125,12 +126,13 @@ def _wanted(
 
 def _question(environment: Environment, package: Package, image_prefix: str, compression: Compression) -> str:
     """Everything that a package's key depends on, besides the code, as one line."""
-    # Encoded and hashed at once, in half the time: an environment has 44,000 files.
-    lines = [
-        f"{path}\0{mode:o}\0{size}\0{digest}\0{target}\0{holds}\n"
-        for path, _, mode, size, digest, target, holds, *_ in package.files
+    # In C, in a quarter of the time of formatting: an environment has 44,000 files. Version 2 has no references, so that
+    # equal values have equal bytes.
+    facts = [
+        (path, mode, size, digest, target, holds) for path, _, mode, size, digest, target, holds, *_ in package.files
     ]
-    files = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape"))
+    run_paths = [(file.path, *file.run_path) for file in package.files if file.run_path]
+    files = hashlib.sha256(marshal.dumps((facts, run_paths), 2))
     interpreter = environment.interpreter
     about = (
         compression_name(compression), image_prefix, package.origin, package.name, package.records,

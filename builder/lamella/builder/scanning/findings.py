@@ -102,7 +102,7 @@ def unnamable(packages: Iterable[Package]) -> list[Finding]:
         )
         for package in packages
         for file in package.files
-        if "/.wh." in file.path or file.path.startswith(".wh.")
+        if ".wh." in file.path and ("/.wh." in file.path or file.path.startswith(".wh."))
     ]
 
 

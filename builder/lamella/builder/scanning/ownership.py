@@ -82,27 +82,39 @@ class _Claims:
         self.folders: dict[str, int] = {}
         """Folders at a path that a record names as a file: links to folders outside the environment."""
         self._entries = entries
-        self._contents = contents
+        self._digests = {
+            path: contents[source].digest for path, source, _, target in entries.values() if target is None
+        }
+        """sha256 of each regular file by path."""
 
     def add(self, index: int, distribution: Distribution) -> None:
         """Add the claims of the distribution with this index."""
-        owners, entries = self.owners, self._entries
-        for path, digest in (distribution.files or {}).items():
-            entry = entries.get(path)
-            if entry is None:
-                # Byte code is never among the entries: it is compiled again. virtualenv records its folders.
-                if path.endswith((".pyc", ".pyo", "/__pycache__")):
-                    continue
+        owners, recorded, digests = self.owners, distribution.files or {}, self._digests
+        # Most files are as recorded, and claimed once: look only at the others one by one.
+        odd = [path for path, digest in recorded.items() if digests.get(path) != digest]
+        absent = {path for path in odd if not self._exists(index, path, recorded[path])}
+        there = [path for path in recorded if path not in absent] if absent else recorded
+        if owners.keys().isdisjoint(there):
+            owners.update(dict.fromkeys(there, index))
+            return
+        for path in there:
+            if owners.setdefault(path, index) != index:
+                self.contested.setdefault(path, [owners[path]]).append(index)
+
+    def _exists(self, index: int, path: str, digest: str) -> bool:
+        """Whether a file that is not as recorded is on this disk; note that it is missing or changed."""
+        entry = self._entries.get(path)
+        if entry is None:
+            # Byte code is never among the entries: it is compiled again. virtualenv records its folders.
+            if not path.endswith((".pyc", ".pyo", "/__pycache__")):
                 if path in self._all_folders:
                     self.folders.setdefault(path, index)
                 else:
                     self.missing[index].append(path)
-                continue
-            if owners.setdefault(path, index) != index:
-                self.contested.setdefault(path, [owners[path]]).append(index)
-            changed = digest and entry.target is None and self._contents[entry.source].digest != digest
-            if changed and not _has_flags(entry, digest):
-                self.changed[index].append(path)
+            return False
+        if digest and entry.target is None and not _has_flags(entry, digest):
+            self.changed[index].append(path)
+        return True
 
     @functools.cached_property
     def _all_folders(self) -> set[str]:
@@ -122,8 +134,7 @@ class _Claims:
 
     def digest(self, path: str) -> str:
         """sha256 on this disk; empty for a link or a missing file."""
-        entry = self._entries.get(path)
-        return self._contents[entry.source].digest if entry and entry.target is None else ""
+        return self._digests.get(path, "")
 
 
 def _has_flags(script: FoundFile, recorded: str) -> bool:

@@ -29,6 +29,8 @@ def unrewritten(
         # The interpreter finds its folders from its own path.
         if package.origin not in ("conda", "python", "system")
         for file in package.files
+        # Few files are either, and a generator for each of the others would take most of the time.
+        if file.holds == "binary" or file.path.startswith("bin/")
         for message in _unrewritten(file, prefix, prefixes, image_prefix)
     ]
 

@@ -89,13 +89,13 @@ class Reach:
     def __post_init__(self) -> None:
         object.__setattr__(self, "links", list(self._links()))
 
-    def _needed(self) -> Iterator[tuple[str, Elf, str, FoundFile]]:
+    def _needed(self) -> Iterator[tuple[str, Elf, list[tuple[str, FoundFile]]]]:
+        """Files that need the libraries, with the sonames by which they do."""
         by_name = {os.path.basename(path): entry for path, entry in self.shipped.items()}
         for path, elf in self.files.items():
-            for soname in elf.needed:
-                library = by_name.get(os.path.basename(soname))
-                if library:
-                    yield path, elf, soname, library
+            needed = [(soname, library) for soname in elf.needed if (library := by_name.get(soname.rpartition("/")[2]))]
+            if needed:
+                yield path, elf, needed
 
     def _own(self, path: str, elf: Elf) -> tuple[str, list[str]]:
         """The kind of a file's run path, and its folders below the prefix, as paths."""
@@ -108,28 +108,31 @@ class Reach:
 
     def _links(self) -> Iterator[FoundFile]:
         made: set[str] = set()
-        for path, elf, soname, library in self._needed():
+        for path, elf, needed in self._needed():
             tag, own = self._own(path, elf)
-            if tag != "RUNPATH" or "/" in soname or os.path.dirname(library.path) in own or not own:
+            if tag != "RUNPATH" or not own:
                 continue
-            link = f"{own[0]}/{soname}".lstrip("/")
-            if link not in self.taken and link not in made:
-                made.add(link)
-                target = os.path.relpath(library.path, os.path.dirname(link) or ".")
-                yield FoundFile(link, library.source, library.seen, target)
+            for soname, library in needed:
+                if "/" in soname or os.path.dirname(library.path) in own:
+                    continue
+                link = f"{own[0]}/{soname}".lstrip("/")
+                if link not in self.taken and link not in made:
+                    made.add(link)
+                    target = os.path.relpath(library.path, os.path.dirname(link) or ".")
+                    yield FoundFile(link, library.source, library.seen, target)
 
     def unreached(self) -> Iterator[tuple[str, Elf, str]]:
         """File, its facts, and the soname of a library that ships and that it does not find."""
         links = {entry.path for entry in self.links}
-        for path, elf, soname, library in self._needed():
+        for path, elf, needed in self._needed():
             tag, own = self._own(path, elf)
             # The interpreter's DT_RPATH serves what it loads, and not a program of its own.
             by_interpreter = tag != "RUNPATH" and not (elf.program and ".so" not in os.path.basename(path))
-            near = {f"{folder}/{soname}".lstrip("/") for folder in own}
-            if "/" in soname or not (
-                by_interpreter
-                or os.path.dirname(library.path) in own
-                or not near.isdisjoint(links)
-                or not near.isdisjoint(self.taken)
-            ):
-                yield path, elf, soname
+            for soname, library in needed:
+                near = [f"{folder}/{soname}".lstrip("/") for folder in own]
+                if "/" in soname or not (
+                    by_interpreter
+                    or os.path.dirname(library.path) in own
+                    or any(each in links or each in self.taken for each in near)
+                ):
+                    yield path, elf, soname
