@@ -6,14 +6,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from support.agents import agent_process
+from support.agents import agent_process, wait_for
 from support.engines import need, need_root
 from support.processes import started
 from support.published import publish
@@ -55,13 +54,6 @@ def pod(path: str, point: Path, setup: str = 'mount --bind "$0" "$1"') -> Iterat
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         yield process
-
-
-def wait_for(condition: Callable[[], bool], log: Path) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.05)
 
 
 def looked(made: Agent) -> Callable[[], bool]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from lamella.layers import (
 from support.processes import started
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from lamella.layers import NodeEnvironment
@@ -149,7 +150,15 @@ def agent_process(
     ):
         assert process.stdout
         line = process.stdout.readline()
-        assert line, (folder / "agent.log").read_text()
+        assert line.startswith('{"version"'), (folder / "agent.log").read_text()
         made.state = json.loads(line)
         assert made.state == agent_state(made.socket)
         yield made, process
+
+
+def wait_for(condition: Callable[[], bool], log: Path | None = None) -> None:
+    """Return once `condition` holds; fail after a minute, with the agent's `log`."""
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, log.read_text() if log else ""
+        time.sleep(0.02)

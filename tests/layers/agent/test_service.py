@@ -29,7 +29,7 @@ from lamella.layers import (
     request_environment,
 )
 from lamella.layers.agent import service
-from support.agents import Agent, agent
+from support.agents import Agent, agent, wait_for
 from support.published import publish
 from support.registry_simulator import Fault, RegistrySimulator
 
@@ -341,12 +341,3 @@ def test_a_registry_that_is_down_is_one_line_of_the_log(
     with agent(tmp_path, replace(options, pull=(reference,), every=0.01)) as made:
         wait_for(lambda: len(registry.asked("manifests/v9")) > 5)
     assert len([event for event in made.events if event.startswith(f"cannot pull {reference}: ")]) == 1
-
-
-def wait_for(condition: object) -> None:
-    """Return once `condition` holds; fails after 30 seconds."""
-    assert callable(condition)
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)

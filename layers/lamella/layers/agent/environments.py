@@ -176,6 +176,17 @@ class Environments:
         self._notify(f"unmounted {mounted.reference} from {target}", reference=mounted.reference, path=target)
         return True
 
+    def tidy(self, seconds: float) -> None:
+        """Remove empty folders that old: the kubelet makes one for a pod, also for a digest that does not exist."""
+        with self.placing:
+            mounted = {each.target for each in self.mounted()}
+            for name in os.listdir(self.folder):
+                path = f"{self.folder}/{name}"
+                # With content, or mounted by others, it stays.
+                with suppress(OSError):
+                    if path not in mounted and time.time() - os.lstat(path).st_mtime >= seconds:
+                        os.rmdir(path)
+
     def _there(self, reference: Reference, c_library: str | None) -> NodeEnvironment | None:
         if not reference.digest:
             return None

@@ -131,6 +131,7 @@ class _Agent:
 
     def _relieve(self) -> object:
         self.environments.used()
+        self.environments.tidy(self.options.idle)
         return freeing.relieve(self.environments, self.options, self.counts, self.notify)
 
     def _attempt(self, what: str, failures: dict[str, str], do: Callable[[], object]) -> None:

@@ -141,7 +141,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
-            self._answer(200, self._service.metrics(), CONTENT_TYPE)
+            try:
+                text = self._service.metrics()
+            except (LamellaError, OSError) as error:
+                self._answer(*self._failed(error))
+            else:
+                self._answer(200, text, CONTENT_TYPE)
         elif self.path == "/health":
             self._answer(200, json.dumps(self._service.state))
         else:
