@@ -89,8 +89,8 @@ def test_ci_runs_commands_that_exist() -> None:
 def test_tests_start_processes_only_through_support() -> None:
     starts = re.compile(r"\bPopen\(|\bos\.(fork|spawn\w+|posix_spawnp?)\(")
     files = {path for path in (ROOT / "tests").rglob("*.py") if starts.search(path.read_text())}
-    # `killed` is a program of its own, which kills what it forks; measurements have no tests.
-    allowed = {ROOT / "tests/support/processes.py", ROOT / "tests/support/killed.py"}
+    # `killed` and `supervised` are programs of their own, which kill what they start; measurements have no tests.
+    allowed = {ROOT / f"tests/support/{name}.py" for name in ("processes", "killed", "supervised")}
     assert {path for path in files if path.parent != ROOT / "tests/bench"} == allowed
 
 

@@ -29,14 +29,18 @@ storage:
   delete: {{enabled: true}}
 http: {{addr: "127.0.0.1:0", secret: tests{tls}}}
 {auth}
+{proxy}
 """
 
 
 @contextlib.contextmanager
-def distribution(*, auth: bool = False, folder: str = "", tls: tuple[str, str] | None = None) -> Iterator[str]:
+def distribution(
+    *, auth: bool = False, folder: str = "", tls: tuple[str, str] | None = None, cache_of: str = ""
+) -> Iterator[str]:
     """Run a registry and give its `localhost:PORT`. Its files go with it unless `folder` is given.
 
-    It speaks plain HTTP, or HTTPS with the certificate and key in `tls`.
+    It speaks plain HTTP, or HTTPS with the certificate and key in `tls`. `cache_of`: the registry whose pull-through cache
+    it is.
     """
     program = need("docker-registry")
     with tempfile.TemporaryDirectory(prefix="lamella-registry-") as own:
@@ -47,7 +51,9 @@ def distribution(*, auth: bool = False, folder: str = "", tls: tuple[str, str] |
         with open(config, "w", encoding="utf-8") as file:
             basic = f"auth: {{htpasswd: {{realm: tests, path: {users}}}}}" if auth else ""
             secure = f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else ""
-            file.write(_CONFIG.format(folder=folder or os.path.join(own, "data"), auth=basic, tls=secure))
+            proxy = f"proxy: {{remoteurl: 'http://{cache_of}'}}" if cache_of else ""
+            data = folder or os.path.join(own, "data")
+            file.write(_CONFIG.format(folder=data, auth=basic, tls=secure, proxy=proxy))
         # It takes every REGISTRY_* variable for a setting of its own.
         settings = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
         command = [program, "serve", config]

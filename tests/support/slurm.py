@@ -33,6 +33,7 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 ReturnToService=2
 SchedulerType=sched/builtin
+SchedulerParameters=batch_sched_delay=0,sched_interval=1
 SelectType=select/cons_tres
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n

@@ -47,16 +47,28 @@ def main(command: Sequence[str]) -> int:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    while process.poll() is None:
+    code = None
+    while code is None:
         ready, _, _ = select.select([0, reader], [], [])
         if reader in ready:
             os.read(reader, 4096)
+            code = _reap(process.pid)
         if 0 in ready and not os.read(0, 4096):
             break
-    code = process.poll() or 0
     while _kill_children(os.getpid()):
         with suppress(ChildProcessError):
             os.waitpid(-1, 0)
+    process.returncode = code or 0
+    return process.returncode
+
+
+def _reap(wanted: int) -> int | None:
+    """Wait for every child that has ended: a daemon may watch a grandchild by its process. The exit code of `wanted`."""
+    code = None
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == wanted:
+                code = os.waitstatus_to_exitcode(ended[1])
     return code
 
 

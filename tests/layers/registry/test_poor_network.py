@@ -587,7 +587,9 @@ def test_push_reports_a_part_that_is_too_large(simulator: RegistrySimulator, sma
 
 def test_push_to_a_read_only_registry_is_reported(simulator: RegistrySimulator, registry: Registry) -> None:
     simulator.faults = [Fault("POST", 9, 405)]
-    with pytest.raises(Denied, match=r"read-only, it answered 405 for team/envs@sha256:.*; use a registry that takes pushes"):
+    with pytest.raises(
+        Denied, match=r"read-only, it answered 405 for team/envs@sha256:.*; use a registry that takes pushes"
+    ):
         blob(b"content").pushed(registry)
 
 
