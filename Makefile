@@ -57,7 +57,7 @@ define PYTEST
 endef
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help test unit fuzz check stress coverage bench bench-compare demo docs lock node-pyz install system clean
+.PHONY: help test unit fuzz check stress coverage bench bench-compare demo docs lock node-pyz node-image install system clean
 
 help:
 	@echo "make test      everything: ruff, mypy and all tests; SYSTEM=no installs no Debian packages"
@@ -70,6 +70,7 @@ help:
 	@echo "make bench     the budgets as ratios; PREFIX=/path/to/environment for another than the demo's"
 	@echo "make bench-compare BASE=main   this version and another one in turns; or BASE=.bench/FILE"
 	@echo "make node-pyz  dist/lamella-node.pyz: the verbs of a node in one file, for any Python from 3.10 on"
+	@echo "make node-image  dist/node-image: the image for nodes, an OCI layout; MACHINES=x86_64 makes one platform"
 	@echo "make docs      docs/reference/cli.md from the command's own parsers"
 	@echo "make lock      requirements-dev.lock from pyproject.toml"
 	@echo "make clean     remove what these targets made"
@@ -119,6 +120,11 @@ docs: $(STAMP)
 
 node-pyz: $(STAMP)
 	PYTHONPATH=cli $(VENV)/bin/python -m node_part.zipapp dist/lamella-node.pyz
+
+# For both platforms on one machine: Debian's packages are unpacked, and nothing of the other platform runs.
+MACHINES ?= x86_64 aarch64
+node-image: $(STAMP)
+	PYTHONPATH=cli $(VENV)/bin/python -m node_part.image dist/node-image $(MACHINES:%=--machine %) $(if $(SIGN),--sign $(SIGN))
 
 # Versions for any platform and any Python from the oldest on: what CI and a new contributor get is what was tested.
 lock: $(STAMP)

@@ -142,3 +142,19 @@ subprocess.run({show.split()}, check=True)
     before, after = (int(line.split()[1], 16) for line in shown.splitlines())
     mask = sum(1 << number - 1 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT))
     assert (before & mask, after & mask) == (mask, 0)
+
+
+@pytest.mark.slow
+def test_workflows_fit_the_schema_of_github() -> None:
+    pages = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    check = [str(Path(sys.executable).with_name("check-jsonschema")), "--builtin-schema", "vendor.github-workflows"]
+    done = subprocess.run([*check, *map(str, pages)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_release_makes_what_the_makefile_makes() -> None:
+    release = (ROOT / ".github/workflows/release.yml").read_text()
+    made = re.findall(r"^      - run: make (.*)$", release, re.MULTILINE)
+    assert made == ["node-pyz node-image SYSTEM=no"]
+    for target in ("node-pyz", "node-image"):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

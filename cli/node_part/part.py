@@ -56,14 +56,18 @@ def packages(names: tuple[str, ...], *, python: str = OLDEST, machine: str = "x8
         return {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(Path(folder).rglob("*"))
-            if path.is_file() and not path.name.startswith(".lock")
+            if path.is_file()
         }
 
 
-def install(names: tuple[str, ...], target: str, *, python: str, machine: str) -> None:
-    """Install packages for another Python and machine into a folder. No dependencies: `names` are all."""
+def install(names: tuple[str, ...], target: str, *, python: str, machine: str, glibc: str = "2_17") -> None:
+    """Install packages for another Python and machine into a folder. No dependencies: `names` are all.
+
+    By default for the oldest glibc that wheels of all Pythons know, so that one file runs on every distribution.
+    """
     command = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--no-deps", "--no-config"]
     command += ["--only-binary", ":all:", "--link-mode", "copy", "--constraint", str(ROOT / "requirements-dev.lock")]
-    # The oldest glibc that wheels of all these Pythons know, so that one file runs on every distribution.
-    command += ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_17", "--target", target]
+    command += ["--python-version", python, "--python-platform", f"{machine}-manylinux_{glibc}", "--target", target]
     subprocess.run([*command, *names], check=True)
+    # uv's own, of an installation that is going on.
+    Path(target, ".lock").unlink(missing_ok=True)

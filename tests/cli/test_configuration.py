@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VALUES = {
-    "ca-file": "'ca.pem'", "cache": "'.cache'", "hosts-dir": "'hosts'", "insecure": "true", "local": "'..'",
+    "ca-file": "'ca.pem'", "cache": "'.cache'", "elsewhere": "true", "hosts-dir": "'hosts'", "insecure": "true", "local": "'..'",
     "method": "'copies'", "require-identity": "'reference'", "require-signature": "'key.pub'", "store": "'.store'",
 }  # fmt: skip
 """What a project may not set, with a valid value."""

@@ -14,6 +14,7 @@ import lamella.builder
 import lamella.layers
 from lamella.cli.errors import UsageError
 from lamella.cli.failures import EXIT_CODES, Failure, failure_of, report
+from lamella.cli.redaction import without_user
 
 PAGE = Path(__file__).parents[2] / "docs/reference/json.md"
 
@@ -94,3 +95,39 @@ def test_the_document_separates_the_problem_from_the_next_step(capsys: pytest.Ca
     }
     assert printed.err == "lamella: a; b: c\\x1b; do d\n"
     assert json.loads(Failure("failed", "only").document())["error"]["hint"] is None
+
+
+def test_failure_is_added_to_the_termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "termination-log"
+    log.write_text("before\n")
+    monkeypatch.setenv("LAMELLA_TERMINATION_LOG", str(log))
+
+    report(Failure("failed", "http://ada:s3cret@host/v2/: refused; \x1b[31mretry"), as_json=False)
+
+    assert log.read_text() == "before\nlamella: http://***@host/v2/: refused; \\x1b[31mretry\n"
+
+
+def test_termination_log_that_is_missing_or_a_link_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "target").touch()
+    (tmp_path / "link").symlink_to("target")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("missing", "link", "pipe", "."):
+        monkeypatch.setenv("LAMELLA_TERMINATION_LOG", str(tmp_path / name))
+        report(Failure("failed", "refused"), as_json=False)
+
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe", "target"]
+    assert (tmp_path / "target").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("oci:/images:v1@sha256:00", "oci:/images:v1@sha256:00"),
+        ("oci://ada:s3cret@host/x", "oci://***@host/x"),
+        ("https:/ada:s3cret@host/x", "https:/***@host/x"),
+    ],
+)
+def test_layout_in_the_root_folder_is_not_taken_for_a_user(text: str, shown: str) -> None:
+    assert without_user(text) == shown

@@ -167,6 +167,28 @@ def test_unmet_needs_begin_with_the_reason_that_an_environment_cannot_run(tmp_pa
     assert "needs glibc 99.0 or newer" in first
 
 
+@pytest.mark.slow
+def test_environment_that_runs_elsewhere_is_mounted_whatever_c_library_is_here(tmp_path: Path) -> None:
+    needy = publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n"}], glibc="99.0", drivers="libnone.so.1")
+    store, target = Store(str(tmp_path / "store")), str(tmp_path / "target")
+    here = MountOptions(method="hardlinks")
+    with pytest.raises(Unsupported):
+        lamella.layers.mount(needy, target, options=here, store=store)
+    heard: list[str] = []
+    elsewhere = MountOptions(method="hardlinks", elsewhere=True)
+    lamella.layers.mount(needy, target, options=elsewhere, store=store, notify=heard.append)
+    umount(target, store=store)
+    assert heard == []
+    assert unmet_needs(published_environment(needy), elsewhere=True) == ()
+
+
+def test_cpu_is_compared_wherever_an_environment_runs(tmp_path: Path) -> None:
+    files = [{"bin/tool*": "#!/bin/sh\n"}]
+    by_cpu = published_environment(publish(tmp_path / "cpu", files, cpu="4"))
+    by_both = published_environment(publish(tmp_path / "both", files, cpu="4", glibc="99.0"))
+    assert unmet_needs(by_both, elsewhere=True) == unmet_needs(by_cpu)
+
+
 def test_a_dry_run_of_umount_changes_nothing(tmp_path: Path, reference: str) -> None:
     store = Store(str(tmp_path / "store"))
     target = str(tmp_path / "target")

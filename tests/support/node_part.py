@@ -1,16 +1,16 @@
-"""The single file for nodes, made once a run."""
+"""The single file and the image for nodes, each made once a run."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from node_part.part import project_version
 from support.once import once
-from support.pods import ROOT
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parent.parent.parent
 
 
 def node_file(shared: Path) -> Path:
@@ -20,6 +20,15 @@ def node_file(shared: Path) -> Path:
         if mine:
             make("zipapp", made)
     return made
+
+
+def node_image(shared: Path) -> str:
+    """Reference of the image for nodes, as `make node-image` makes it for this machine, with zstd alone."""
+    layout = shared / "node" / "node-image"
+    with once(layout) as mine:
+        if mine:
+            make("image", layout, "--machine", os.uname().machine, "--compression", "zstd")
+    return f"oci:{layout}:{project_version()}"
 
 
 def make(module: str, *arguments: object) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support.engines import need, need_root
+from support.node_part import node_image
 from support.once import once
 from support.processes import started
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 DEBIAN, TOOLS = "localhost/debian:minimal", "localhost/lamella:tools"
+NODE = "localhost/lamella:node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def node(folder: Path, images: Path) -> Iterator[Node]:
 
 
 def make_images(folder: Path, debian: Path) -> Path:
-    """A store of podman's with the two images, made once a run in `folder`."""
+    """A store of podman's with the three images, made once a run in `folder`."""
     need_root()
     images = folder / "images"
     with once(images) as mine:
@@ -164,6 +166,9 @@ def make_images(folder: Path, debian: Path) -> Path:
                     done = podman.call("import", "--quiet", "--change", path, str(archive), name)
                     assert done.returncode == 0, done.stderr
                     archive.unlink()
+                pulled = podman.call("pull", "--quiet", node_image(folder.parent))
+                assert pulled.returncode == 0, pulled.stderr
+                podman.call("tag", pulled.stdout.strip(), NODE)
             finally:
                 _leave(images, short)
     return images

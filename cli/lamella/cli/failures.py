@@ -117,10 +117,27 @@ def report(failure: Failure, *, as_json: bool) -> None:
         print(document("error", "lamella.cli", failure.sentence, {"code": failure.code}), file=sys.stderr)
     else:
         print(f"lamella: {escaped(without_user(failure.sentence))}", file=sys.stderr)
+    _write_termination_log(failure.sentence)
     if as_json:
         # A reader that has gone, or a full disk, must not hide the failure itself.
         with contextlib.suppress(OSError):
             print(failure.document(), flush=True)
+
+
+def _write_termination_log(sentence: str) -> None:
+    """Add the failure to the file that LAMELLA_TERMINATION_LOG names, for `kubectl describe pod`, if there is one.
+
+    Kubernetes makes that file before the container starts, and removes a failed init container's own output with it.
+    """
+    from lamella.layers.text import escaped
+
+    path = os.environ.get("LAMELLA_TERMINATION_LOG")
+    if not path:
+        return
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(file, "w", encoding="utf-8") as stream:
+            stream.write(f"lamella: {escaped(without_user(sentence))}\n")
 
 
 def _code(error: BaseException) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_USER = re.compile(r"\b([a-z]+:/{1,2})[^/@\s]+@", re.IGNORECASE)
+# `oci:/folder:tag@digest` names a folder, and no user.
+_USER = re.compile(r"\b(?!oci:/[^/])([a-z]+:/{1,2})[^/@\s]+@", re.IGNORECASE)
 
 
 def without_user(text: str) -> str:

@@ -33,7 +33,8 @@ begins) and each decision: why a layer is built, uploaded, reused or fetched, an
 were tried. `LAMELLA_LOG=text` does the same for every command; with `LAMELLA_LOG=json` every line on
 standard error is a JSON document with `time`, `level`, `logger`, `message` and the record's own
 fields. No record holds a header, a query or a password. `LAMELLA_DEBUG=1` shows the traceback of an
-error. A variable `LAMELLA_*` that nothing reads is reported. Without a terminal, long work prints a
+error. A failure is also added to the file that `LAMELLA_TERMINATION_LOG` names, if there is one: in a pod,
+`kubectl describe pod` shows it. A variable `LAMELLA_*` that nothing reads is reported. Without a terminal, long work prints a
 line after 5 s, then at growing intervals, at most one a minute for each task.
 
 On a terminal, a table that is too wide first loses its bars, then columns, then wraps long text;

@@ -136,6 +136,12 @@ METHOD = Setting(
     default="auto",
     choices=("auto", "overlay", "options", "hardlinks", "reflinks", "copies"),
 )
+ELSEWHERE = Setting(
+    "elsewhere",
+    "programs will run in another container: check this machine's CPU, not this system's C library and drivers",
+    default=False,
+    kind=bool,
+)
 CA_FILE = Setting("ca-file", "certificate authorities to trust, besides the system's", metavar="FILE")
 HOSTS_DIR = Setting(
     "hosts-dir",
@@ -188,6 +194,7 @@ EVERY = (
     MAX_LAYERS,
     CACHE,
     METHOD,
+    ELSEWHERE,
     FAIL_ON,
     LOCAL,
     CA_FILE,
@@ -239,7 +246,7 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
         setattr(arguments, setting.attribute, value)
 
 
-OTHERS = ("LAMELLA_DEBUG", "LAMELLA_LOG")
+OTHERS = ("LAMELLA_DEBUG", "LAMELLA_LOG", "LAMELLA_TERMINATION_LOG")
 """Variables that are not settings."""
 # A Kubernetes service that is called lamella-... gives each pod variables of its own.
 _OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")

@@ -138,7 +138,10 @@ def ask(arguments: argparse.Namespace) -> int:
                 f"{name}: not with --agent; the agent chooses the folder, which is read-only, and prints it"
             )
     given = request_environment(
-        arguments.reference, path=arguments.agent, timeout=seconds_of("--timeout", arguments.timeout)
+        arguments.reference,
+        path=arguments.agent,
+        timeout=seconds_of("--timeout", arguments.timeout),
+        elsewhere=bool(arguments.elsewhere),
     )
     if arguments.json:
         result_json(

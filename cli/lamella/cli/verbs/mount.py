@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import METHOD, STORE, TRUST, add_settings, trust_of
+from lamella.cli.settings import ELSEWHERE, METHOD, STORE, TRUST, add_settings, trust_of
 
 if TYPE_CHECKING:
     import argparse
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lamella.layers import Mounted, Rung
 
-SETTINGS = (STORE, METHOD, *TRUST)
+SETTINGS = (STORE, METHOD, ELSEWHERE, *TRUST)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
                 writable=arguments.writable or bool(arguments.changes),
                 changes=arguments.changes,
                 prefix=arguments.prefix,
+                elsewhere=arguments.elsewhere,
             ),
             trust=trust_of(arguments),
             progress=progress,

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
+from lamella.cli.settings import ELSEWHERE, PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lamella.layers import Layer, PublishedEnvironment, Pulled
 
-SETTINGS = (STORE, PLATFORM, *TRUST)
+SETTINGS = (STORE, PLATFORM, ELSEWHERE, *TRUST)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def execute(arguments: argparse.Namespace, fields: Mapping[str, object] | None =
     def warn(environment: PublishedEnvironment) -> None:
         # A warning, not an error: a store may be filled for other machines, as --platform does.
         if arguments.platform is None:
-            for sentence in unmet_needs(environment):
+            for sentence in unmet_needs(environment, elsewhere=bool(getattr(arguments, "elsewhere", False))):
                 remark(f"lamella: {sentence}", quiet=arguments.quiet)
 
     began = time.monotonic()

@@ -72,18 +72,19 @@ def request_environment(
     *,
     path: str,
     timeout: float = 120.0,
+    elsewhere: bool = False,
     pause: Callable[[float], object] = time.sleep,
 ) -> NodeEnvironment:
     """Ask the agent that listens at the socket `path` to pull and mount `reference`, and return the place.
 
     Waits up to `timeout` seconds for an agent, and as long as it takes for its answer. The glibc of this process's machine
-    or container is compared with the environment's needs. Raises the error that the agent had, `Unreachable` without an
+    or container is compared with the environment's needs, unless programs run `elsewhere`, in another one. Raises the error that the agent had, `Unreachable` without an
     agent, `InvalidReference`.
     """
     parsed = Reference.parse(reference)
     if parsed.is_layout:
         parsed = replace(parsed, folder=os.path.abspath(parsed.folder))
-    asked = json.dumps({"reference": str(parsed), "glibc": preflight.glibc()})
+    asked = json.dumps({"reference": str(parsed), "glibc": None if elsewhere else preflight.glibc()})
     until = time.monotonic() + timeout
     while True:
         try:

@@ -57,6 +57,8 @@ class MountOptions:
     """Folder that keeps the changes; the next mount with the same folder sees them. Needs a mount, never a tree."""
     prefix: str = ""
     """Path by which programs see the environment; by default the target, or what `seen_at` says."""
+    elsewhere: bool = False
+    """Programs run in another container: check this machine's CPU, not this system's C library and drivers."""
 
 
 def mount(
@@ -82,8 +84,8 @@ def mount(
     def check(environment: PublishedEnvironment) -> None:
         # What another root's programs, or those behind `prefix`, have for a C library is not known here.
         if not options.prefix and seen_at(target, environment.prefix) == target:
-            preflight.check(environment)
-            for note in preflight.notes(environment):
+            preflight.check(environment, elsewhere=options.elsewhere)
+            for note in () if options.elsewhere else preflight.notes(environment):
                 notify(note)
 
     kernel = here()

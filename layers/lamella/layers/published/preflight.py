@@ -23,19 +23,24 @@ _MAX_CACHE = 16 << 20
 _MAX_RELEASE = 9999
 
 
-def check(environment: PublishedEnvironment) -> None:
-    """Raises `Unsupported`, in one sentence, where this machine can't run the environment."""
-    if why_not := obstacle(environment):
+def check(environment: PublishedEnvironment, *, elsewhere: bool = False) -> None:
+    """Raise `Unsupported`, in one sentence, if this machine can't run the environment.
+
+    `elsewhere`: its programs run in another container of this machine, with a C library of its own: only the CPU counts.
+    """
+    if why_not := obstacle(environment, elsewhere=elsewhere):
         raise Unsupported(why_not)
 
 
-def obstacle(environment: PublishedEnvironment, c_library: str | None = None) -> str:
-    """Why this machine can't run the environment, in one sentence, or an empty string. Raises no error.
+def obstacle(environment: PublishedEnvironment, c_library: str | None = None, *, elsewhere: bool = False) -> str:
+    """Return why this machine can't run the environment, in one sentence, or an empty string. Raises no error.
 
-    `c_library`: the glibc version to compare with, such as that of a container; None for this machine's.
+    `c_library`: the glibc version to compare with, such as that of a container; None for this machine's. `elsewhere`: see
+    `check`.
     """
     has = glibc() if c_library is None else c_library
-    missing = missing_glibc(environment.glibc, has) or missing_level(environment.cpu_level, _cpu_flags())
+    missing = "" if elsewhere else missing_glibc(environment.glibc, has)
+    missing = missing or missing_level(environment.cpu_level, _cpu_flags())
     return f"this environment cannot run here: {missing}" if missing else ""
 
 
@@ -48,12 +53,14 @@ def notes(environment: PublishedEnvironment) -> list[str]:
     return [f"{name}: not found; packages that need this device driver's library will fail here" for name in absent]
 
 
-def unmet_needs(environment: PublishedEnvironment) -> tuple[str, ...]:
+def unmet_needs(environment: PublishedEnvironment, *, elsewhere: bool = False) -> tuple[str, ...]:
     """List what this machine lacks that `environment` needs, one sentence each; the reason it can't run comes first.
 
+    `elsewhere`: programs run in another container of this machine, whose C library and drivers are not known here.
     Raises no error: a file of this machine that can't be read is passed over.
     """
-    return tuple(filter(None, (obstacle(environment), *notes(environment))))
+    found = (obstacle(environment, elsewhere=elsewhere), *(() if elsewhere else notes(environment)))
+    return tuple(filter(None, found))
 
 
 def glibc() -> str:
