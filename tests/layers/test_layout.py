@@ -166,7 +166,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
             '{"imageLayoutVersion": "2.0.0"}',
             "unsupported OCI layout version '2.0.0'; version 1.0.0 is supported",
         ),
-        ("oci-layout", "{", "is not JSON: .*, the layout is damaged"),
+        ("oci-layout", "{", "is not JSON, the layout is damaged"),
         ("index.json", "[]", "not a JSON object, the layout is damaged"),
         ("index.json", '{"manifests": 5}', "'manifests' is missing or not a list"),
         ("index.json", None, "missing from a damaged layout"),

@@ -463,7 +463,9 @@ def _json(path: str) -> dict[str, Any]:
         # Entries are written again as they are.
         return shallow(parse_object(content, path), path)
     except InvalidContent as error:
-        raise InvalidContent(f"{error}, the layout is damaged; push to another folder") from None
+        # Without the beginning of the content: another user's layout may hold a link to a file that is private.
+        problem = str(error).partition(": it begins with")[0]
+        raise InvalidContent(f"{problem}, the layout is damaged; push to another folder") from None
 
 
 def _tag_of(entry: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import ExportError, MountError
 from lamella.layers.exporting.target import STDOUT
+from lamella.layers.hardening.permissions import foreign_link
 from lamella.layers.relocation.move import PREFIX_FILE
 from lamella.layers.store.incoming import remove_left
 
@@ -25,7 +26,12 @@ _WORK = ".lamella-export-"
 def check_free(target: Target) -> None:
     """Raise `ExportError` if something is at the path that this export must not replace."""
     path = target.path
-    if path == STDOUT or not os.path.lexists(path):
+    if path == STDOUT:
+        return
+    # A link in the place of the export itself is replaced, or refused, and not followed.
+    if problem := foreign_link(path if target.is_folder else os.path.dirname(path)):
+        raise ExportError(f"{path}: {problem}")
+    if not os.path.lexists(path):
         return
     try:
         folder = os.path.isdir(path) and not os.path.islink(path)

@@ -75,6 +75,18 @@ def stranger(path: str, shared_group: str = "") -> Stranger | None:
     return None
 
 
+def foreign_link(path: str) -> str:
+    """Return why a symlink on the way to `path` can't be followed: another user owns it. Empty without one.
+
+    Root's links are followed, and any user's by that user.
+    """
+    for each, seen in _passed(os.path.abspath(path)):
+        own = seen.st_uid in (0, os.geteuid()) or _is_unmapped(seen.st_uid)
+        if stat.S_ISLNK(seen.st_mode) and not own:
+            return f"{each} is a symlink of {user_name(seen.st_uid)}, who can change it; name the folder itself"
+    return ""
+
+
 def _passed(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """Each folder and link that the kernel passes on its way to `path`, as far as they exist."""
     at, links = "/", 0

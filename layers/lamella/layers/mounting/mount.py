@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import MountError
-from lamella.layers.hardening.permissions import make_folder
+from lamella.layers.hardening.permissions import foreign_link, make_folder
 from lamella.layers.mounting import claims, ladder, lowerdirs
 from lamella.layers.mounting.claims import Mounted
 from lamella.layers.mounting.kernel import MNT_DETACH, here
@@ -79,6 +79,9 @@ def mount(
     """
     from lamella.layers.pulling import pull
 
+    for path in filter(None, (target, options.changes)):
+        if problem := foreign_link(path):
+            raise MountError(f"{path}: {problem}")
     target = os.path.realpath(target)
 
     def check(environment: PublishedEnvironment) -> None:
