@@ -27,6 +27,8 @@ class AgentOptions:
     namespace: str = "lamella"
     keep: str = ""
     """Size that the store may grow to, such as 50GB; empty for no bound."""
+    allow: tuple[str, ...] = ()
+    """Registries and repositories that pods may ask for, besides those of `pull`. The agent does not start without any."""
 
     def __post_init__(self) -> None:
         if not self.image:
@@ -91,6 +93,8 @@ def _agent(options: AgentOptions) -> dict[str, Any]:
     command += ["--environments", ENVIRONMENTS, "--metrics", f"{host}:{port}"]
     for reference in options.pull:
         command += ["--pull", reference]
+    for pattern in options.allow:
+        command += ["--allow", pattern]
     command += ["--keep", options.keep] if options.keep else []
     mounts: list[dict[str, Any]] = [
         {"name": "store", "mountPath": STORE, "mountPropagation": "Bidirectional"},

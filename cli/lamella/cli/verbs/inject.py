@@ -73,6 +73,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="reference that the agent pulls ahead; repeatable",
     )
     agent.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="registry or repository that pods may ask the agent for, besides those of --pull; repeatable",
+    )
+    agent.add_argument(
         "--keep", default="", metavar="SIZE", help="size that the agent's store may grow to, such as 50GB"
     )
     agent.add_argument(
@@ -170,7 +177,10 @@ def _agent(arguments: argparse.Namespace) -> _Result:
         arguments.pull_secret,
         arguments.namespace,
         arguments.keep,
+        tuple(arguments.allow),
     )
+    if not (options.allow or options.pull):
+        remark("the agent starts only with --allow REGISTRY/REPOSITORY or --pull REFERENCE", quiet=arguments.quiet)
     return _Result(agent_daemon_set(options), method="host")
 
 
