@@ -1,4 +1,4 @@
-"""The command lines of `agent` and `mount --agent`: what is refused, and what is printed."""
+"""The command lines of `agent` and `mount --agent`: refusals, and the text that they print."""
 
 from __future__ import annotations
 
