@@ -354,6 +354,9 @@ def test_sbom_of_an_unchanged_environment_is_reported_once(lamella: Command, pre
     again = lamella("push", place, prefix, "--sbom")
     assert "nothing changed, nothing uploaded" in again.stderr
     assert lamella.json("push", place, prefix, "--sbom")["attached"] == []
+    changed = lamella("push", place, prefix, "--env", "A=1").stderr
+    assert "nothing changed" not in changed
+    assert "no C library" not in changed, "said once for each tag"
 
 
 def test_push_lists_the_findings_that_are_errors(lamella: Command, tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ class Pushed:
     """Reason why the findings are not attached; empty if they are, or if there are none."""
     attached: tuple[NewAttachment, ...] = ()
     """Artifacts attached that were not attached before: findings, bill of materials."""
+    new: bool = True
+    """Whether the tag was not there before."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -153,6 +155,7 @@ def _push(tools: Tools, resolved: Resolved) -> Pushed:
         0 if decided.plan.unchanged else sum(uploads.moved for _, uploads in passes),
         published.unattached,
         published.attached,
+        new=resolved.tag is None,
     )
 
 
@@ -163,7 +166,9 @@ def _planned(tools: Tools, resolved: Resolved, decided: Decided) -> Pushed:
         reference = str(tools.target.at(resolved.tag.digest))
     elif resolved.base:
         planned = replace(planned, base=_lacking(resolved.base, decided.there))
-    return Pushed(reference, resolved.environment, planned, 0, len(planned.chosen("reuse")), 0, 0)
+    return Pushed(
+        reference, resolved.environment, planned, 0, len(planned.chosen("reuse")), 0, 0, new=resolved.tag is None
+    )
 
 
 def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Uploads) -> dict[str, BuiltLayer]:

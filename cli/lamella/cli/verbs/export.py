@@ -79,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--compress-level",
         metavar="N",
         type=int,
-        help="compression level (default: 4 for gzip, xz and zip, 7 for zstd, 9 for bzip2 and squashfs)",
+        help="compression level (default: 4 for gzip, xz and zip, 8 for zstd, 9 for bzip2 and squashfs)",
     )
     parser.add_argument(
         "--threads",

@@ -198,7 +198,8 @@ def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int, has_base:
     lines += [f"error: {message}" for message in errors[:ERRORS]]
     if serious := findings.how_many(pushed.environment.findings, ("error", "warning")):
         lines.append(f"{serious} in this environment; see lamella scan")
-    if not has_base and not pushed.plan.unchanged:
+    # Once for each tag, not after each change.
+    if not has_base and pushed.new:
         lines.append(
             "the runnable image has no base, and so no C library: for docker run and Kubernetes without Lamella, add "
             "--base, such as --base debian:stable-slim"

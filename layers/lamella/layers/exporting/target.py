@@ -42,13 +42,13 @@ _LEVELS: dict[Format, tuple[int, int, int]] = {
     "tar.gz": (0, 9, 4),
     "tar.bz2": (1, 9, 9),
     "tar.xz": (0, 9, 4),
-    "tar.zst": (1, 19, 7),
+    "tar.zst": (1, 19, 8),
     "zip": (0, 9, 4),
     "squashfs": (1, 22, 9),
     "parcel": (0, 9, 4),
 }
-"""Lowest, highest and default level. gzip's 4 is conda-pack's: 6 takes a third longer for a fortieth less. zstd's 7 is at
-most the size of conda-pack's, which is always at 9: 3 takes a fourth of the time for an eighth more."""
+"""Lowest, highest and default level. gzip's 4 is conda-pack's: 6 takes a third longer for a fortieth less. zstd's 8 makes
+about the size of conda-pack's 9 in 85 % of its time; 7 takes 6 % less time for 0.3 % more bytes."""
 
 
 @dataclass(frozen=True, slots=True)
