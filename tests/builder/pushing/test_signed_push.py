@@ -219,3 +219,14 @@ def test_other_platforms_that_this_key_did_not_sign_are_not_signed_along(
     push(f"{place}:v1", arm64, signed, cache=cache)
     both = push(f"{place}:v1", small(tmp_path / "b"), appended, cache=cache)
     assert push(f"{place}:v1", arm64, appended, cache=cache).reference == both.reference
+
+
+@pytest.mark.slow
+def test_a_signed_push_of_an_unchanged_environment_without_findings_makes_five_requests(
+    tmp_path: Path, registry: RegistrySimulator, place: str, signed: PushOptions
+) -> None:
+    cache = LayerCache(str(tmp_path / "cache"))
+    push(f"{place}:v1", small(tmp_path / "a"), signed, cache=cache)
+    registry.requests.clear()
+    assert push(f"{place}:v1", small(tmp_path / "b"), signed, cache=cache).plan.unchanged
+    assert len(registry.requests) == 5, "the tag, both manifests, the signature and what it signs"
