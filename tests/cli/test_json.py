@@ -47,7 +47,7 @@ attach oci:images:v1 report.txt --type application/vnd.example.report --dry-run
 inject pod.yaml --env localhost:5000/team/envs:v1@sha256:DIGEST --method image-volume
 inject pod.yaml --env localhost:5000/team/envs:v1@sha256:DIGEST --image localhost:5000/node:1 --in-place
 inject pod.yaml --remove --output removed.yaml
-inject --daemonset --image localhost:5000/node:1
+inject --daemonset --image localhost:5000/node:1 --allow localhost:5000
 inspect oci:images:v1
 inspect oci:images:v1 --findings
 inspect oci:images:v1 --sbom

@@ -1,9 +1,10 @@
-"""The YAML of docs/how-to/kubernetes.md runs as it stands there, images' names aside."""
+"""The pods of docs/how-to/kubernetes.md run as `inject` writes them, images' names aside."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 from base64 import b64encode
@@ -11,22 +12,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder import InjectOptions, inject
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
 from support.distribution import PASSWORD, USER, distribution
 from support.installed import install, venv, wheel
-from support.pods import DEBIAN, ROOT, TOOLS, blocks, make_images, node, patched, pod_of
+from support.pods import DEBIAN, ROOT, TOOLS, blocks, make_images, node, pod_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from lamella.builder.kubernetes.options import InjectionMethod
     from support.pods import Node
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
 
-IMAGE_VOLUME, INIT_CONTAINER, NODE_STORE, CLEANER, PULL_SECRET = blocks(ROOT / "docs/how-to/kubernetes.md")
-DOCUMENTED = "registry.example.com/team/envs:v1"
+POD, INJECTED, CLEANER = blocks(ROOT / "docs/how-to/kubernetes.md")
+DOCUMENTED = "registry.example.com/team/envs:v1@sha256:797bf2ab5502bb9455ff9e9376d02bdb5bfaca132cf63c16cc43ef98d2ace405"
+STORE = "/var/lib/lamella"
+NODE_IMAGE = "registry.example.com/team/node:0.1"
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +76,27 @@ def machine(kubelet: Node) -> Iterator[Node]:
     shutil.rmtree(kubelet.folder / "var", ignore_errors=True)
 
 
-def here(manifest: str, reference: str) -> str:
-    """A block of the guide with the images that are here."""
+def here(manifest: str) -> str:
+    """A manifest of the guide with the images that are here."""
     images = {
-        "image: debian:bookworm-slim": f"image: {DEBIAN}",
-        "image: registry.example.com/tools/lamella:0.1": f"image: {TOOLS}",
+        "debian:bookworm-slim": DEBIAN,
+        "registry.example.com/tools/lamella:0.1": TOOLS,
+        "python:3.12-slim": TOOLS,
     }
     for documented, image in images.items():
-        manifest = manifest.replace(documented, image)
-    return manifest.replace(DOCUMENTED, reference)
+        manifest = re.sub(f"image: {documented}", f"image: {image}", manifest)
+    return manifest
+
+
+def injected(reference: str, method: InjectionMethod = "init", *, node_store: str = "", glibc: str = "") -> str:
+    """The guide's pod with an environment."""
+    options = InjectOptions(reference, method=method, image=TOOLS, node_store=node_store, glibc=glibc)
+    return inject(here(POD), options).text
+
+
+def in_store(reference: str) -> str:
+    """The guide's pod with an environment and a store on the node."""
+    return injected(reference, node_store=STORE)
 
 
 def log_folder(machine: Node, name: str, uid: str) -> Path:
@@ -89,13 +106,43 @@ def log_folder(machine: Node, name: str, uid: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("block", [IMAGE_VOLUME, INIT_CONTAINER, NODE_STORE], ids=["image", "init", "node"])
+def test_the_guide_shows_what_inject_writes() -> None:
+    options = InjectOptions(DOCUMENTED, image=NODE_IMAGE, architectures=("amd64",), glibc="2.36")
+
+    assert inject(POD, options).text == INJECTED
+
+
+@pytest.mark.parametrize(("method", "store"), [("image-volume", ""), ("init", ""), ("init", STORE)])
 def test_each_pod_of_the_guide_runs_without_python_on_the_machine(
-    block: str, machine: Node, pushed: dict[str, str]
+    method: InjectionMethod, store: str, machine: Node, pushed: dict[str, str]
 ) -> None:
-    said = machine.run(here(block, pushed["1.0"]), "train", "0000-1")
+    said = machine.run(injected(pushed["1.0"], method, node_store=store, glibc="2.2"), "train", "0000-1")
 
     assert said.logs["main"] == "1.0\n", said
+    assert said.logs["lamella-check"] == ""
+
+
+@pytest.mark.parametrize("method", ["image-volume", "init"])
+def test_a_pod_whose_image_has_an_older_glibc_fails_in_one_sentence_before_its_containers(
+    method: InjectionMethod, machine: Node, pushed: dict[str, str]
+) -> None:
+    said = machine.run(injected(pushed["1.0"], method, glibc="99.1"), "train", "0000-1")
+
+    assert "Error: no such container" in said.logs["main"] or said.logs["main"] == "", said
+    assert re.fullmatch(
+        r"lamella: this image has glibc 2\.\d+, and the environment needs 99\.1; use a newer image\n",
+        said.logs["lamella-check"],
+    ), said
+
+
+def test_a_runtime_that_ignores_the_sub_path_of_an_image_volume_is_found(machine: Node, pushed: dict[str, str]) -> None:
+    manifest = re.sub(r"\n +subPath: opt/env", "", injected(pushed["1.0"], "image-volume"))
+
+    said = machine.run(manifest, "train", "0000-1")
+
+    assert said.logs["lamella-check"].startswith("lamella: /opt/env/bin/python: missing in the image volume"), said
+    assert said.logs["lamella-check"].count("\n") == 1
+    assert said.logs["main"] != "1.0\n"
 
 
 def test_pods_that_start_at_once_share_a_store_and_each_has_its_environment(
@@ -105,7 +152,7 @@ def test_pods_that_start_at_once_share_a_store_and_each_has_its_environment(
     said = {}
 
     def start(name: str, version: str) -> None:
-        said[name] = machine.run(here(NODE_STORE, pushed[version]), name, f"uid-of-{name}")
+        said[name] = machine.run(in_store(pushed[version]), name, f"uid-of-{name}")
 
     threads = [threading.Thread(target=start, args=each) for each in wanted.items()]
     for thread in threads:
@@ -129,9 +176,9 @@ def test_a_node_that_has_the_environment_starts_a_pod_without_the_registry(
         reference = push(
             f"{host}/team/envs:v1", str(environments["1.0"]), cache=LayerCache(str(shared / "cache"))
         ).reference
-        assert machine.run(here(NODE_STORE, reference), "first", "0000-1").logs["main"] == "1.0\n"
+        assert machine.run(in_store(reference), "first", "0000-1").logs["main"] == "1.0\n"
 
-    said = machine.run(here(NODE_STORE, reference), "second", "0000-2")
+    said = machine.run(in_store(reference), "second", "0000-2")
 
     assert said.logs["main"] == "1.0\n", said
 
@@ -139,12 +186,12 @@ def test_a_node_that_has_the_environment_starts_a_pod_without_the_registry(
 def test_an_init_container_that_runs_again_leaves_the_environment_as_it_is(
     machine: Node, pushed: dict[str, str]
 ) -> None:
-    machine.run(here(NODE_STORE, pushed["1.0"]), "train", "0000-1")
+    machine.run(in_store(pushed["1.0"]), "train", "0000-1")
     environment = machine.folder / "var/lib/lamella/pods/0000-1/env"
     before = os.stat(environment)
     machine.remove("train")
 
-    said = machine.run(here(NODE_STORE, pushed["1.0"]), "train", "0000-1")
+    said = machine.run(in_store(pushed["1.0"]), "train", "0000-1")
 
     assert said.logs["main"] == "1.0\n", said
     after = os.stat(environment)
@@ -154,12 +201,12 @@ def test_an_init_container_that_runs_again_leaves_the_environment_as_it_is(
 def test_an_init_container_that_restarts_after_the_tag_moved_names_the_present_environment(
     machine: Node, pushed: dict[str, str]
 ) -> None:
-    machine.run(here(NODE_STORE, pushed["1.0"]), "train", "0000-1")
+    machine.run(in_store(pushed["1.0"]), "train", "0000-1")
     machine.remove("train")
 
-    said = machine.run(here(NODE_STORE, pushed["2.0"]), "train", "0000-1")
+    said = machine.run(in_store(pushed["2.0"]), "train", "0000-1")
 
-    assert f"/var/lib/lamella/pods/0000-1/env: already holds {pushed['1.0']}" in said.logs["environment"], said
+    assert f"/var/lib/lamella/pods/0000-1/env: already holds {pushed['1.0']}" in said.logs["lamella-environment"], said
 
 
 def test_a_pods_environment_is_taken_away_when_the_pod_is_gone_and_not_before(
@@ -167,14 +214,14 @@ def test_a_pods_environment_is_taken_away_when_the_pod_is_gone_and_not_before(
 ) -> None:
     for name, version in (("stays", "1.0"), ("goes", "2.0")):
         log_folder(machine, name, f"uid-of-{name}")
-        machine.run(here(NODE_STORE, pushed[version]), name, f"uid-of-{name}")
+        machine.run(in_store(pushed[version]), name, f"uid-of-{name}")
     store = machine.folder / "var/lib/lamella"
     layers = len(list(store.glob("layers/*/*")))
     machine.remove("goes")
     shutil.rmtree(machine.folder / "var/log/pods/default_goes_uid-of-goes")
     log_folder(machine, "cleaner", "uid-of-cleaner")
 
-    cleaner = pod_of(here(CLEANER, "")).replace("--older-than 14d", "--all --yes")
+    cleaner = pod_of(here(CLEANER)).replace("--older-than 14d", "--all --yes")
     said = machine.run(cleaner, "cleaner", "uid-of-cleaner", until="freed")
 
     assert f"{pushed['2.0']} from /var/lib/lamella/pods/uid-of-goes/env" in said.logs["gc"], said
@@ -184,19 +231,19 @@ def test_a_pods_environment_is_taken_away_when_the_pod_is_gone_and_not_before(
 
 
 def test_nothing_is_removed_unless_the_folder_of_logs_is_the_kubelets(machine: Node, pushed: dict[str, str]) -> None:
-    machine.run(here(NODE_STORE, pushed["1.0"]), "train", "0000-1")
+    machine.run(in_store(pushed["1.0"]), "train", "0000-1")
     (machine.folder / "var/log/pods").mkdir(parents=True)
 
-    said = machine.run(pod_of(here(CLEANER, "")), "cleaner", "uid-of-cleaner", until="No such file")
+    said = machine.run(pod_of(here(CLEANER)), "cleaner", "uid-of-cleaner", until="No such file")
 
     assert "/var/log/pods/*_uid-of-cleaner" in said.logs["gc"], said
     assert os.listdir(machine.folder / "var/lib/lamella/pods") == ["0000-1"]
     assert machine.restart("train", "main") == "1.0\n"
 
 
-@pytest.mark.parametrize("block", [INIT_CONTAINER, NODE_STORE], ids=["init", "node"])
+@pytest.mark.parametrize("store", ["", STORE], ids=["init", "node"])
 def test_a_pull_secret_opens_a_private_registry(
-    block: str,
+    store: str,
     machine: Node,
     environments: dict[str, Path],
     shared: Path,
@@ -214,8 +261,9 @@ def test_a_pull_secret_opens_a_private_registry(
             f"{host}/team/envs:v1", str(environments["1.0"]), cache=LayerCache(str(shared / "cache"))
         ).reference
 
-        refused = machine.run(here(block, reference), "without", "0000-1")
-        said = machine.run(here(patched(block, PULL_SECRET), reference), "train", "0000-2")
+        refused = machine.run(injected(reference, node_store=store), "without", "0000-1")
+        options = InjectOptions(reference, image=TOOLS, node_store=store, pull_secret="registry")
+        said = machine.run(inject(here(POD), options).text, "train", "0000-2")
 
-    assert "lamella login" in refused.logs["environment"], refused
+    assert "lamella login" in refused.logs["lamella-environment"], refused
     assert said.logs["main"] == "1.0\n", said

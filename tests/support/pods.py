@@ -53,8 +53,13 @@ class Node:
         containers = re.findall(r"^    - name: (\S+)\n      image:", pod, re.MULTILINE)
         # Of a container that ends at once podman 4.3 now and then loses the exit code: what it wrote counts.
         played = self.call("play", "kube", "--network", "host", "--log-driver", "k8s-file", str(manifest))
+        # Init containers may be written behind the others, and have ended before.
+        own = pod.partition("\n  containers:\n")[2]
+        last_name = re.findall(
+            r"^    - name: (\S+)\n      image:", re.split(r"^  \w", own, flags=re.MULTILINE)[0], re.MULTILINE
+        )[-1]
         # What loops for ever and never writes it is given up.
-        follow = [need("timeout"), "300", *self.podman, "logs", "--follow", f"{name}-{containers[-1]}"]
+        follow = [need("timeout"), "300", *self.podman, "logs", "--follow", f"{name}-{last_name}"]
         with started(follow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._env) as last:
             assert last.stdout
             for line in last.stdout:
@@ -103,11 +108,15 @@ class Node:
         )
         # It expands no variables in commands, and gives a pod a new UID each time.
         pod = re.sub(r"valueFrom:\n +fieldRef:\n +fieldPath: metadata\.uid", f"value: {uid}", pod)
-        pod = pod.replace("$(POD_UID)", uid)
+        pod = re.sub(r"\$\((?:LAMELLA_)?POD_UID\)", uid, pod)
+        # It mounts no part of an empty folder, gives it to no user but root, and has no controllers for limits here.
+        pod = re.sub(r"emptyDir: \{\}", f"hostPath:\n        path: /{self._empty()}", pod)
+        pod = re.sub(r"^      resources:\n(?: {8,}.*\n)+", "", pod, flags=re.MULTILINE)
         pod = re.sub(r"(hostPath:\n +path: )(/\S+)", rf"\g<1>{self.folder}\g<2>", pod)
         # It mounts the whole volume where a part is asked for.
         paths = dict(re.findall(r"- name: (\S+)\n +hostPath:\n +path: (\S+)", pod))
-        for name, at, part in re.findall(r"- name: (\S+)\n +mountPath: (\S+)\n +subPath(?:Expr)?: (\S+)", pod):
+        parts = re.findall(r"- name: (\S+)\n +mountPath: (\S+)\n +subPath(?:Expr)?: (\S+)", pod)
+        for name, at, part in dict.fromkeys(parts):
             own = f"{name}-part"
             pod = re.sub(rf"- name: {name}(\n +mountPath: {at})\n +subPath(?:Expr)?: \S+", rf"- name: {own}\1", pod)
             pod += f"    - name: {own}\n      hostPath:\n        path: {paths[name]}/{part}\n"
@@ -119,6 +128,11 @@ class Node:
         mounted = self.call("image", "mount", reference)
         assert mounted.returncode == 0, mounted.stderr
         return os.path.relpath(mounted.stdout.strip(), self.folder)
+
+    def _empty(self) -> str:
+        volume = Path(tempfile.mkdtemp(prefix="empty-", dir=self.folder))
+        volume.chmod(0o777)
+        return volume.name
 
     def _secret(self, name: str, key: str, path: str) -> str:
         # As the kubelet lays it out, so that all files of a secret change at once.
@@ -254,18 +268,7 @@ def pod_of(daemon_set: str) -> str:
     return "apiVersion: v1\nkind: Pod\n" + textwrap.dedent(daemon_set.partition("  template:\n")[2])
 
 
-def patched(pod: str, patch: str) -> str:
-    """The pod with the patch's entries at the heads of its lists, the first of each name, which the pod has as well."""
-    for opening in re.findall(r"^ +(?:env|volumeMounts|volumes):\n", patch, re.MULTILINE):
-        deep = len(opening) - len(opening.lstrip())
-        entries = re.search(rf"^{opening}((?: {{{deep + 1},}}\S.*\n)+)", patch, re.MULTILINE)
-        assert entries
-        assert re.search(f"^{opening}", pod, re.MULTILINE), opening
-        pod = re.sub(f"^{opening}", opening + entries[1], pod, count=1, flags=re.MULTILINE)
-    return pod
-
-
 def _named(pod: str, name: str) -> str:
     # Init containers that have ended stay as well, for their logs.
     kept = f"metadata:\n  name: {name}\n  annotations:\n    io.podman.annotations.init.container.type: always\n"
-    return re.sub(r"^metadata:\n  name: \S+\n", kept, pod, count=1, flags=re.MULTILINE)
+    return re.sub(r"^metadata:\n  name: \S+\n(?:  annotations:\n)?", kept, pod, count=1, flags=re.MULTILINE)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from lamella.builder.image.docker_load import load_image
     from lamella.builder.image.documents import CREATED, ImageSettings
-    from lamella.builder.kubernetes.daemon_set import AgentOptions, agent_daemon_set
+    from lamella.builder.kubernetes.daemon_set import DaemonSetOptions, agent_daemon_set
     from lamella.builder.kubernetes.injection import inject
     from lamella.builder.kubernetes.options import InjectOptions, injection_method
     from lamella.builder.kubernetes.removal import Injected, InjectedPod, remove_environment
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CREATED",
-    "AgentOptions",
     "BuilderError",
     "CacheError",
     "CacheUsage",
@@ -58,6 +57,7 @@ __all__ = [
     "ComparedEnvironment",
     "ComparedPackage",
     "Compression",
+    "DaemonSetOptions",
     "Difference",
     "Environment",
     "EnvironmentChanged",
@@ -126,7 +126,7 @@ _MODULES = {
     "CREATED": "lamella.builder.image.documents",
     "ImageSettings": "lamella.builder.image.documents",
     "InvalidManifest": "lamella.builder.errors",
-    "AgentOptions": "lamella.builder.kubernetes.daemon_set",
+    "DaemonSetOptions": "lamella.builder.kubernetes.daemon_set",
     "agent_daemon_set": "lamella.builder.kubernetes.daemon_set",
     "inject": "lamella.builder.kubernetes.injection",
     "InjectOptions": "lamella.builder.kubernetes.options",

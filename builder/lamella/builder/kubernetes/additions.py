@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from lamella.builder.kubernetes.pod_templates import Container, PodTemplate
 
 NAME = "lamella-environment"
-"""Of the volume and of the init container."""
+"""Of the volume, and of the init container that makes the environment."""
+CHECK = "lamella-check"
+"""Of the init container that runs its interpreter once, in the image of a container that gets it."""
+INIT_CONTAINERS = frozenset({NAME, CHECK})
 SECRET, SOCKET = "lamella-pull-secret", "lamella-agent"
 """Of further volumes."""
 VOLUMES = frozenset({NAME, SECRET, SOCKET})
@@ -40,11 +43,16 @@ _ENOUGH_MEMORY = 512 * 1024**2
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKMGTPE]?i?)")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 
-# "$0" is the interpreter, so that no path is written into the program.
-_CHECK = (
+# In the image of the container that gets the environment, as only that one's C library counts.
+_NEEDS = (
+    "import os, sys; has = os.confstr('CS_GNU_LIBC_VERSION').split()[1]; needs = '%s'; "
+    "sys.exit(f'lamella: this image has glibc {has}, and the environment needs {needs}; use a newer image' "
+    "if [*map(int, has.split('.'))] < [*map(int, needs.split('.'))] else 0)"
+)
+# "$0" is the interpreter, and "$@" its arguments.
+_PRESENT = (
     'if [ ! -x "$0" ]; then echo "lamella: $0: missing in the image volume; this node\'s runtime has no subPath for image '
-    'volumes: use containerd 2.2 or CRI-O 1.33, or lamella inject --method init" >&2; exit 1; fi; '
-    '"$0" -c "" || { echo "lamella: $0: does not start in this container\'s image; %s" >&2; exit 1; }'
+    'volumes: use containerd 2.2 or CRI-O 1.33, or lamella inject --method init" >&2; exit 1; fi; exec "$0" "$@"'
 )
 
 
@@ -53,7 +61,7 @@ class Additions:
     """Values to add to one pod template."""
 
     volumes: tuple[dict[str, Any], ...]
-    init_container: dict[str, Any]
+    init_containers: tuple[dict[str, Any], ...]
     mount: dict[str, Any]
     """For each container that gets the environment."""
     variables: tuple[dict[str, Any], ...] = ()
@@ -95,14 +103,18 @@ def _init(template: PodTemplate, chosen: tuple[Container, ...], options: InjectO
         key = {"key": ".dockerconfigjson", "path": "config.json"}
         volumes.append({"name": SECRET, "secret": {"secretName": secret, "items": [key], "optional": True}})
     identity = _root() if options.node_store else _non_root(template)
-    container = _container(options.image, command, chosen[0], identity, mounts, environment=environment, unpacks=True)
-    return Additions(tuple(volumes), container, mount | {"readOnly": True}, variables)
+    container = _container(
+        NAME, options.image, command, chosen[0], identity=identity, mounts=mounts, environment=environment
+    )
+    mount["readOnly"] = True
+    checks = _checks(chosen[0], mount, options, variables)
+    return Additions(tuple(volumes), (container, *checks), mount, variables)
 
 
 def _host(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> Additions:
     command = ["lamella", "mount", "--agent", f"{AGENT_FOLDER}/agent.sock", options.reference]
     mounts = [{"name": SOCKET, "mountPath": AGENT_FOLDER, "readOnly": True}]
-    container = _container(options.image, command, chosen[0], _non_root(template), mounts)
+    container = _container(NAME, options.image, command, chosen[0], identity=_non_root(template), mounts=mounts)
     # The kubelet needs the folder before the agent mounts there.
     folder = f"{ENVIRONMENTS}/sha256-{options.digest}"
     volumes: tuple[dict[str, Any], ...] = (
@@ -110,47 +122,59 @@ def _host(template: PodTemplate, chosen: tuple[Container, ...], options: InjectO
         {"name": SOCKET, "hostPath": {"path": AGENT_FOLDER, "type": "Directory"}},
     )
     mount = {"name": NAME, "mountPath": options.target, "mountPropagation": "HostToContainer", "readOnly": True}
-    return Additions(volumes, container, mount)
+    return Additions(volumes, (container, *_checks(chosen[0], mount, options)), mount)
 
 
 def _image_volume(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> Additions:
     mount = {"name": NAME, "mountPath": options.target, "subPath": options.target.lstrip("/"), "readOnly": True}
-    first = chosen[0]
-    if not first.image:
+    volume = {"name": NAME, "image": {"reference": options.reference, "pullPolicy": "IfNotPresent"}}
+    if options.check and not chosen[0].image:
         raise InvalidManifest(
-            f"{template.label}: container {first.name} has no image, in which its environment is checked; "
-            "add its image, or use --method init"
+            f"{template.label}: container {chosen[0].name} has no image, in which the environment is checked; add its "
+            "image, or use --no-check"
         )
-    needs = f"the environment needs glibc {options.glibc}" if options.glibc else "see the line above"
-    command = ["sh", "-c", _CHECK % needs, f"{options.target}/bin/python"]
+    return Additions((volume,), _checks(chosen[0], mount, options), mount)
+
+
+def _checks(
+    container: Container, mount: dict[str, Any], options: InjectOptions, variables: tuple[dict[str, Any], ...] = ()
+) -> tuple[dict[str, Any], ...]:
+    """Return an init container that fails before the worker starts if the environment can't run in its image."""
+    if not options.check or not container.image:
+        return ()
+    program = _NEEDS % options.glibc if options.glibc else ""
+    command = [f"{options.target}/bin/python", "-I", "-c", program]
+    if options.method == "image-volume":
+        command = ["sh", "-c", _PRESENT, *command]
     # As the user of the container whose image this is: an image's own may be root.
-    own = scalars(value(first.node, "securityContext"))
+    own = scalars(value(container.node, "securityContext"))
     identity: dict[str, Any] = {key: int(own[key]) for key in ("runAsUser", "runAsGroup") if own.get(key, "").isdigit()}
     if own.get("runAsNonRoot") == "true":
         identity["runAsNonRoot"] = True
-    container = _container(first.image, command, first, identity, [mount])
-    volume = {"name": NAME, "image": {"reference": options.reference, "pullPolicy": "IfNotPresent"}}
-    return Additions((volume,), container, mount)
+    made = _container(
+        CHECK, container.image, command, container, identity=identity, mounts=[mount], environment=list(variables)
+    )
+    return (made,)
 
 
 def _container(
+    name: str,
     image: str,
     command: list[str],
     beside: Container,
+    *,
     identity: dict[str, Any],
     mounts: list[dict[str, Any]],
-    *,
     environment: list[dict[str, Any]] | None = None,
-    unpacks: bool = False,
 ) -> dict[str, Any]:
-    """Return the init container, as the Restricted profile allows it."""
+    """Return an init container, as the Restricted profile allows it."""
     # The last lines of its log are the reason that `kubectl describe` shows.
     return {
-        "name": NAME,
+        "name": name,
         "image": image,
         "command": command,
         **({"env": environment} if environment else {}),
-        "resources": _resources(beside, unpacks=unpacks),
+        "resources": _resources(beside, unpacks="hardlinks" in command),
         "securityContext": {
             **identity,
             "allowPrivilegeEscalation": False,

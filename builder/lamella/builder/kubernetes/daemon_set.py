@@ -15,20 +15,20 @@ _SECRET_FOLDER = "/pull-secret"
 
 
 @dataclass(frozen=True, slots=True)
-class AgentOptions:
-    """The agent that a DaemonSet runs on each node. Raises `InvalidManifest` without an image."""
+class DaemonSetOptions:
+    """The agent that a DaemonSet runs on each node. Raises `InvalidManifest` without an image, or if it may give nothing."""
 
     image: str
     """The node image."""
     pull: tuple[str, ...] = ()
     """References to pull ahead, and again when their tags move."""
+    allow: tuple[str, ...] = ()
+    """Registries and repositories that pods may ask for, besides those of `pull`."""
     pull_secret: str = ""
     """Secret in the agent's namespace with the registry's credentials."""
     namespace: str = "lamella"
     keep: str = ""
     """Size that the store may grow to, such as 50GB; empty for no bound."""
-    allow: tuple[str, ...] = ()
-    """Registries and repositories that pods may ask for, besides those of `pull`. The agent does not start without any."""
 
     def __post_init__(self) -> None:
         if not self.image:
@@ -36,9 +36,14 @@ class AgentOptions:
                 "--daemonset: needs the node image; build one with make node-image, push it with lamella copy, and name "
                 "it with --image or LAMELLA_NODE_IMAGE"
             )
+        if not self.pull and not self.allow:
+            raise InvalidManifest(
+                "--daemonset: the agent gives pods only what it is allowed to; name a registry or repository with "
+                "--allow, or references with --pull"
+            )
 
 
-def agent_daemon_set(options: AgentOptions) -> str:
+def agent_daemon_set(options: DaemonSetOptions) -> str:
     """Return the YAML of a namespace and of the DaemonSet that runs `lamella agent` in it on each Linux node."""
     # It mounts for other pods, which needs a privileged container.
     labels = {"pod-security.kubernetes.io/enforce": "privileged"}
@@ -62,7 +67,7 @@ def agent_daemon_set(options: AgentOptions) -> str:
     return "\n---\n".join(documents) + "\n"
 
 
-def _pod(options: AgentOptions) -> dict[str, Any]:
+def _pod(options: DaemonSetOptions) -> dict[str, Any]:
     secret = options.pull_secret
     volumes: list[dict[str, Any]] = [
         {"name": "store", "hostPath": {"path": STORE, "type": "DirectoryOrCreate"}},
@@ -76,7 +81,7 @@ def _pod(options: AgentOptions) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         # It looks in /proc for the environments that pods use.
         "hostPID": True,
-        # Metrics are on the node's loopback address, where the kubelet's probe finds them too.
+        # Metrics are on the node's loopback address.
         "hostNetwork": True,
         "dnsPolicy": "ClusterFirstWithHostNet",
         "priorityClassName": "system-node-critical",
@@ -87,7 +92,7 @@ def _pod(options: AgentOptions) -> dict[str, Any]:
     }
 
 
-def _agent(options: AgentOptions) -> dict[str, Any]:
+def _agent(options: DaemonSetOptions) -> dict[str, Any]:
     host, port = _METRICS
     command = ["lamella", "agent", "--store", STORE, "--socket", f"{AGENT_FOLDER}/agent.sock"]
     command += ["--environments", ENVIRONMENTS, "--metrics", f"{host}:{port}"]
@@ -102,7 +107,8 @@ def _agent(options: AgentOptions) -> dict[str, Any]:
     ]
     if options.pull_secret:
         mounts.append({"name": "pull-secret", "mountPath": _SECRET_FOLDER, "readOnly": True})
-    probe = {"httpGet": {"host": host, "port": port, "path": "/metrics"}, "periodSeconds": 10}
+    check = ["lamella", "agent", "--check", "--socket", f"{AGENT_FOLDER}/agent.sock"]
+    probe = {"exec": {"command": check}, "periodSeconds": 15, "timeoutSeconds": 10}
     return {
         "name": "agent",
         "image": options.image,
@@ -110,8 +116,8 @@ def _agent(options: AgentOptions) -> dict[str, Any]:
         **({"env": [{"name": "DOCKER_CONFIG", "value": _SECRET_FOLDER}]} if options.pull_secret else {}),
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": {"privileged": True, "runAsUser": 0, "readOnlyRootFilesystem": True},
-        "startupProbe": probe | {"failureThreshold": 30},
-        "livenessProbe": probe | {"timeoutSeconds": 5, "failureThreshold": 6},
+        "startupProbe": probe | {"failureThreshold": 20},
+        "livenessProbe": probe | {"failureThreshold": 4},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.builder.errors import InvalidManifest
 from lamella.builder.kubernetes import edits
-from lamella.builder.kubernetes.additions import ARCHITECTURE, NAME, SYSTEM_PATH, VOLUMES, additions
+from lamella.builder.kubernetes.additions import ARCHITECTURE, INIT_CONTAINERS, SYSTEM_PATH, VOLUMES, additions
 from lamella.builder.kubernetes.growth import Plan, place
 from lamella.builder.kubernetes.nodes import entry, items, parse, scalars, text_of, value
 from lamella.builder.kubernetes.pod_templates import pod_templates
@@ -95,7 +95,7 @@ def _plan_pod(
             plan.add_items(where, list(values), first=first)
             words.update(filter(None, [where.kept]))
 
-    grow(template.pod, "initContainers", [added.init_container], first=True)
+    grow(template.pod, "initContainers", added.init_containers, first=True)
     grow(template.volumes, "volumes", added.volumes)
     for container in chosen:
         of = f"{container.name}."
@@ -116,7 +116,7 @@ def _plan_pod(
 def _check_conflicts(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> None:
     for key, owner, taken in (
         ("volume", value(template.volumes, "volumes"), VOLUMES),
-        ("init container", value(template.pod, "initContainers"), {NAME}),
+        ("init container", value(template.pod, "initContainers"), INIT_CONTAINERS),
     ):
         for each in items(owner):
             if text_of(each, "name") in taken:

@@ -43,7 +43,9 @@ class InjectOptions:
     architectures: tuple[str, ...] = ()
     """Architectures that the environment is for, such as amd64; pods select the only one. Empty if not known."""
     glibc: str = ""
-    """Version of glibc that the environment needs, for the check of the method image-volume."""
+    """Version of glibc that the environment needs, which the check compares; empty if not known."""
+    check: bool = True
+    """Whether the interpreter runs once, in the first container's image, before the pod's containers start."""
     search_path: bool = True
     """Whether PATH begins with the environment's programs."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.kubernetes import edits
-from lamella.builder.kubernetes.additions import ARCHITECTURE, NAME, SYSTEM_PATH, VARIABLES, VOLUMES
+from lamella.builder.kubernetes.additions import ARCHITECTURE, INIT_CONTAINERS, NAME, SYSTEM_PATH, VARIABLES, VOLUMES
 from lamella.builder.kubernetes.edits import Edit
 from lamella.builder.kubernetes.nodes import entry, items, parse, text_of, value
 from lamella.builder.kubernetes.pod_templates import pod_templates
@@ -107,15 +107,15 @@ def remove_environment(text: str, *, name: str = "manifest") -> Injected:
 
 
 def _mount(container: Container) -> Node | None:
-    """Return the mount of the environment in a container; None for the init container that makes it."""
-    if container.starts and container.name == NAME:
+    """Return the mount of the environment in a container; None for the init containers that make and check it."""
+    if container.starts and container.name in INIT_CONTAINERS:
         return None
     return next((each for each in items(value(container.node, "volumeMounts")) if text_of(each, "name") == NAME), None)
 
 
 def _remove_pod(removals: _Removals, template: PodTemplate, words: set[str]) -> None:
     _remove_items(removals, template.volumes, "volumes", VOLUMES, words)
-    _remove_items(removals, template.pod, "initContainers", {NAME}, words)
+    _remove_items(removals, template.pod, "initContainers", INIT_CONTAINERS, words)
     for container in template.containers:
         mount = _mount(container)
         if mount is None:

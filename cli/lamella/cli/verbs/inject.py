@@ -53,6 +53,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     pods.add_argument("--no-path", action="store_true", help="leave the variable PATH alone")
     pods.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not run the interpreter once, in the first container's image, before the containers start",
+    )
+    pods.add_argument(
         "--pull-secret",
         default="",
         metavar="NAME",
@@ -168,19 +173,17 @@ def _removed(text: str, arguments: argparse.Namespace) -> _Result:
 
 
 def _agent(arguments: argparse.Namespace) -> _Result:
-    from lamella.builder import AgentOptions, agent_daemon_set
+    from lamella.builder import DaemonSetOptions, agent_daemon_set
     from lamella.layers import Reference
 
-    options = AgentOptions(
+    options = DaemonSetOptions(
         arguments.node_image or "",
         tuple(str(Reference.parse(each)) for each in arguments.pull),
+        tuple(arguments.allow),
         arguments.pull_secret,
         arguments.namespace,
         arguments.keep,
-        tuple(arguments.allow),
     )
-    if not (options.allow or options.pull):
-        remark("the agent starts only with --allow REGISTRY/REPOSITORY or --pull REFERENCE", quiet=arguments.quiet)
     return _Result(agent_daemon_set(options), method="host")
 
 
@@ -214,6 +217,7 @@ def _options(arguments: argparse.Namespace, method: Any) -> InjectOptions:
         node_store=arguments.node_store,
         architectures=architectures,
         glibc=glibc,
+        check=not arguments.no_check,
         search_path=not arguments.no_path,
     )
 
