@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import stat
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +21,6 @@ from support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 POD = (
     "apiVersion: v1\r\nkind: Pod\r\nmetadata:\r\n  name: a\r\nspec:\r\n  containers:\r\n  - {name: main, image: b}\r\n"
@@ -180,3 +182,30 @@ def test_a_missing_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["inject", str(tmp_path / "absent.yaml"), "--env", PINNED, *IMAGE]) == 1
 
     assert "No such file or directory" in capsys.readouterr().err
+
+
+GUIDE = (Path(__file__).parents[2] / "docs/how-to/kubernetes.md").read_text()
+COMMANDS = re.findall(r"^    (?:exec )?((?:\S.*\| )?lamella inject .*)$", GUIDE, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_guide_runs(
+    command: str, tmp_path: Path, registry: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(publish(tmp_path / "layout", [{"bin/python*": "x"}]), f"{registry.host}/team/envs:v1")
+    found = re.search(r"^```yaml\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    assert found
+    (tmp_path / "pod.yaml").write_text(found[1])
+    monkeypatch.setenv("LAMELLA_NODE_IMAGE", "registry.example.com/node:1")
+    # Helm and kustomize are not here: the pod is what they would print.
+    line = re.sub(r"^(?:helm|kustomize) .*\| |^(?=lamella inject - )", "cat pod.yaml | ", command)
+    line = line.replace("registry.example.com", registry.host).replace(
+        "lamella ", f"{sys.executable} -m lamella.cli ", 1
+    )
+
+    done = subprocess.run(["sh", "-ec", line], check=False, cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    written = next((tmp_path / name for name in ("train.yaml", "agent.yaml") if (tmp_path / name).exists()), None)
+    assert "lamella-" in (written.read_text() if written else done.stdout)
