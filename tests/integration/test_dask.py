@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import lamella
-from support import hosts as support_hosts
 from support.distribution import distribution
+from support.hosts import hosts, ssh
 from support.installed import base_python, copied, install, venv, wheel
+from support.node_part import node_file
 from support.processes import started
 
 if TYPE_CHECKING:
@@ -144,13 +145,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("dask")
     (folder / "hosts").mkdir()
     prefix = copied(venv(folder / "project" / ".venv", by="uv", python=base_python()), "distributed")
+    base = tmp_path_factory.getbasetemp()
+    program = node_file(base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base)
+    names = ["head", "node1", "node2"]
     with (
         distribution() as registry,
-        support_hosts.hosts(
-            folder / "hosts", ["head", "node1", "node2"], int(registry.rpartition(":")[2]), folder / "cache"
-        ) as made,
+        hosts(folder / "hosts", names, int(registry.rpartition(":")[2]), program, folder / "cache") as made,
     ):
-        support_hosts.ssh(folder / "hosts")
+        ssh(folder / "hosts")
         yield Site(folder, made, registry, prefix)
 
 

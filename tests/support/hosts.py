@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import os
 import shutil
 import socket
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 _CLONE_NEWNET = 0x40000000
 _LIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libresolv.so.2")
-_NODE_NEEDS = ("urllib3", "zstandard", "cachetools", "zlib_ng")
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,14 @@ class Host:
 
 
 @contextlib.contextmanager
-def hosts(folder: Path, names: Sequence[str], port: int, cache: Path) -> Iterator[dict[str, Host]]:
-    """Make hosts, whose loopback has this machine's `port` as well. Layers are built in `cache`."""
+def hosts(folder: Path, names: Sequence[str], port: int, lamella: Path, cache: Path) -> Iterator[dict[str, Host]]:
+    """Make hosts, whose loopback has this machine's `port` as well. `lamella` is its single file; layers
+    are built in `cache`."""
     need_root()
     ip = need("ip")
     bridge = f"lam{os.getpid()}"
     network = f"10.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}"
-    program = _tools(folder / "tools", cache)
+    program = _interpreter(folder / "tools", cache)
     made: dict[str, Host] = {}
     with contextlib.ExitStack() as stack:
 
@@ -67,7 +66,7 @@ def hosts(folder: Path, names: Sequence[str], port: int, cache: Path) -> Iterato
             # distributed asks for the address of this route.
             run("-n", space, "route", "add", "default", "via", f"{network}.1")
             stack.enter_context(_forwarded(f"/run/netns/{space}", port))
-            made[name] = Host(space, _root(folder / name, program))
+            made[name] = Host(space, _root(folder / name, program, lamella))
         _enter_script(folder / "enter")
         yield made
 
@@ -105,8 +104,8 @@ exec /usr/bin/env -i PATH=/usr/bin HOME=/home LAMELLA_STORE=/store /usr/sbin/chr
     path.chmod(0o755)
 
 
-def _root(root: Path, program: Path) -> Path:
-    """A root of libc, and of empty folders."""
+def _root(root: Path, program: Path, lamella: Path) -> Path:
+    """A root of libc, Lamella's single file, and empty folders."""
     for folder in ("proc", "dev", "tools", "tmp", "home", "store", "opt", "etc", "lib64"):
         (root / folder).mkdir(parents=True)
     listed = subprocess.run(["ldd", program / "bin/python"], check=True, capture_output=True, text=True).stdout
@@ -119,26 +118,18 @@ def _root(root: Path, program: Path) -> Path:
         target.chmod(0o755)
     (root / "usr/bin").mkdir(parents=True, exist_ok=True)
     command = root / "usr/bin/lamella"
-    command.write_text("#!/tools/bin/python\nfrom lamella.cli.main import main\nraise SystemExit(main())\n")
+    # Nothing named python is on the hosts' PATH. The archive's offsets count the first line, whose length stays.
+    first, _, rest = lamella.read_bytes().partition(b"\n")
+    command.write_bytes(b"#!/tools/bin/python".ljust(len(first)) + b"\n" + rest)
     command.chmod(0o755)
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
     (root / "etc/passwd").write_text("root:x:0:0:root:/home:/nonexistent\n")
     return root
 
 
-def _tools(folder: Path, cache: Path) -> Path:
-    """Lamella and what a node needs of it, with an interpreter of their own, as Lamella itself exports them; the hosts see it as /tools."""
+def _interpreter(folder: Path, cache: Path) -> Path:
+    """An interpreter for Lamella alone, as Lamella itself exports it; the hosts see it as /tools."""
     environment = venv(folder.parent / "tools-environment", by="uv", python=base_python())
-    (site,) = environment.glob("lib/python*/site-packages")
-    for name in _NODE_NEEDS:
-        for found in (Path(path) / name for path in sys.path):
-            if found.is_dir():
-                shutil.copytree(found, site / name)
-                break
-    (site / "lamella").mkdir()
-    for package in ("layers", "builder", "cli"):
-        source = importlib.import_module(f"lamella.{package}").__path__[0]
-        shutil.copytree(source, site / "lamella" / package)
     layout = f"oci:{folder.parent}/tools-layout:v1"
     push(layout, str(environment), cache=LayerCache(str(cache)))
     export(layout, str(folder))

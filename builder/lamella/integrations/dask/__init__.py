@@ -18,10 +18,11 @@ from lamella.builder import LamellaError
 if TYPE_CHECKING:
     from lamella.integrations.dask.cluster import LamellaCluster, Source
     from lamella.integrations.dask.hosts import Hosts
+    from lamella.integrations.dask.kubernetes import kube_cluster_spec
     from lamella.integrations.dask.processes import ClusterError
     from lamella.integrations.dask.sync import Synced, async_sync, sync
 
-__all__ = ["ClusterError", "Hosts", "LamellaCluster", "Source", "Synced", "async_sync", "sync"]
+__all__ = ["ClusterError", "Hosts", "LamellaCluster", "Source", "Synced", "async_sync", "kube_cluster_spec", "sync"]
 
 _MODULES = {
     "ClusterError": "processes",
@@ -30,6 +31,7 @@ _MODULES = {
     "Source": "cluster",
     "Synced": "sync",
     "async_sync": "sync",
+    "kube_cluster_spec": "kubernetes",
     "sync": "sync",
 }
 
