@@ -6,7 +6,6 @@ wheel's entry_points.txt defines. Source: PyPA's entry points specification, and
 
 from __future__ import annotations
 
-import configparser
 import re
 
 from lamella.builder.content.script_templates import written_for
@@ -42,6 +41,8 @@ LOOK = 1024
 
 def entry_points(content: bytes) -> dict[str, tuple[str, str]]:
     """Scripts of an entry_points.txt: name -> (module, attribute). Invalid lines are skipped."""
+    import configparser  # in a function: most pushes build no layer
+
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
     # Names are case-sensitive; configparser's default is lower case.
     parser.optionxform = str  # type: ignore[assignment, method-assign]

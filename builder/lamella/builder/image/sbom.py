@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from email.utils import getaddresses
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -168,6 +167,8 @@ def _supplier(described: _Described) -> str:
     """The names of maintainers, else of authors; of a conda package, the channel. Addresses are left out."""
     if described.conda:
         return clean_text(_channel(described.conda)) or ""
+    from email.utils import getaddresses  # in a function: it imports socket
+
     for who in ("Maintainer", "Author"):
         addresses = getaddresses(described.values(f"{who}-email"))
         names = [*described.values(who), *(name for name, _ in addresses if name)]
