@@ -16,12 +16,13 @@ import pytest
 
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
-from lamella.layers import Unreachable, agent_state
+from lamella.layers import Unreachable, agent_state, copy
 from support.agents import Agent, agent_process, wait_for
 from support.distribution import PASSWORD, USER, distribution
 from support.engines import need
 from support.installed import install, venv, wheel
 from support.pods import DEBIAN, TOOLS, make_images, node
+from support.published import publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,7 +183,9 @@ def test_a_pod_without_its_environment_fails_in_one_sentence_before_its_worker_s
     machine: Node, prefixes: dict[str, Path], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = LayerCache(str(shared / "cache"))
-    with distribution(auth=True) as host:
+    with distribution(auth=True) as host, distribution() as other:
+        needy = f"{other}/team/envs:v1"
+        needy = copy(publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh"}], glibc="99.1"), needy).reference
         entry = {"auth": b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
         (tmp_path / "config.json").write_text(json.dumps({"auths": {host: entry}}))
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -191,10 +194,11 @@ def test_a_pod_without_its_environment_fails_in_one_sentence_before_its_worker_s
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "empty"))
         absent = f"{host}/team/envs@sha256:{'0' * 64}"
         refused = {
+            "older-glibc": (needy, "needs glibc 99.1 or newer"),
             "no-secret": (reference, "lamella login"),
             "elsewhere": (absent.replace("team", "other"), "not allowed by the agent of this node"),
         }
-        with agent(machine, "--allow", f"{host}/team"):
+        with agent(machine, "--allow", f"{host}/team", "--allow", f"{other}/team"):
             for name, (wrong, message) in refused.items():
                 said = machine.run(pod(wrong), name, name)
                 (line,) = said.logs["environment"].splitlines()

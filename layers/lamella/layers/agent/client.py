@@ -78,8 +78,8 @@ def request_environment(
     """Ask the agent that listens at the socket `path` to pull and mount `reference`, and return the place.
 
     Waits up to `timeout` seconds for an agent, and as long as it takes for its answer. The glibc of this process's machine
-    or container is compared with the environment's needs, unless programs run `elsewhere`, in another one. Raises the error that the agent had, `Unreachable` without an
-    agent, `InvalidReference`.
+    or container is compared with the environment's needs, unless programs run `elsewhere`, in another one. Raises the error
+    that the agent had, `Unreachable` without an agent, `InvalidReference`.
     """
     parsed = Reference.parse(reference)
     if parsed.is_layout:
