@@ -15,6 +15,7 @@ MANIFEST = Path(__file__).parents[2] / "builder/kubernetes/manifests/dask-cluste
 REFERENCE = f"registry.example.com/team/envs:v1@sha256:{'1' * 64}"
 
 
+@pytest.mark.slow
 def test_scheduler_and_workers_get_the_environment_and_the_given_specification_stays() -> None:
     spec = YAML(typ="safe").load(MANIFEST.read_text())
     before = copy.deepcopy(spec)
@@ -26,6 +27,7 @@ def test_scheduler_and_workers_get_the_environment_and_the_given_specification_s
         assert any(REFERENCE in str(each) for each in pod["initContainers"])
 
 
+@pytest.mark.slow
 def test_another_reference_replaces_the_first() -> None:
     spec = YAML(typ="safe").load(MANIFEST.read_text())
     first, second = (

@@ -10,6 +10,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from lamella.integrations import jupyter
+from lamella.integrations.jupyter import command
+from lamella.integrations.jupyter.command import CommandFailed
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -107,6 +109,14 @@ def test_a_password_is_asked_for_and_not_echoed(
     printed = capsys.readouterr()
     assert "localhost:1: cannot connect" in printed.out + printed.err
     assert "open-sesame" not in printed.out + printed.err
+
+
+def test_an_interrupt_ends_the_command(layouts: tuple[str, str]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(CommandFailed, match="interrupted; no partial result left behind"):
+        command.run(["run", layouts[0], "--", "sleep", "600"], remark=print, tick=interrupt)
 
 
 @pytest.mark.parametrize(
