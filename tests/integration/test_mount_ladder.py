@@ -661,8 +661,8 @@ def test_remains_of_a_crash_right_after_the_mount_are_removed(store: Store, refe
     target = tmp_path / "target"
 
     class Crashing(LinuxKernel):
-        def move_mount(self, mount: int, target: str) -> None:
-            super().move_mount(mount, target)
+        def move_mount(self, mount: int, target: str, *, beneath: bool = False) -> None:
+            super().move_mount(mount, target, beneath=beneath)
             os._exit(9)
 
     assert exit_code(lambda: mount_with(Crashing(), reference, str(target), store=store)) == 9

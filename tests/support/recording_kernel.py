@@ -41,11 +41,12 @@ class RecordingKernel:
         self._record("fsmount", attributes)
         return self._descriptor()
 
-    def move_mount(self, mount: int, target: str) -> None:
+    def move_mount(self, mount: int, target: str, *, beneath: bool = False) -> None:
         assert mount in self.open
-        self._record("move_mount", target)
-        self.mounts.append(target)
-        self.of.append(self._source)
+        self._record("move_mount beneath" if beneath else "move_mount", target)
+        at = len(self.mounts) - 1 - self.mounts[::-1].index(target) if beneath else len(self.mounts)
+        self.mounts.insert(at, target)
+        self.of.insert(at, self._source)
 
     def mount(self, source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
         self._record("mount", source, target, fstype, flags, data)

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     )
     from lamella.layers.exporting.export import Exported, export
     from lamella.layers.exporting.target import ExportOptions
+    from lamella.layers.following.command import run_following
+    from lamella.layers.following.mounted import FollowOptions, follow
+    from lamella.layers.following.moves import FollowEvent
     from lamella.layers.mounting.claims import Mounted
     from lamella.layers.mounting.ladder import Method, Rung
     from lamella.layers.mounting.mount import MountOptions, mount, mounts, umount
@@ -92,6 +95,8 @@ __all__ = [
     "FetchOptions",
     "FetchedFile",
     "Finding",
+    "FollowEvent",
+    "FollowOptions",
     "Freed",
     "FreedBlobs",
     "Inspection",
@@ -145,6 +150,7 @@ __all__ = [
     "exec_command",
     "export",
     "fetch",
+    "follow",
     "gc",
     "gc_layout",
     "inspect",
@@ -162,6 +168,7 @@ __all__ = [
     "registry_name",
     "request_environment",
     "run",
+    "run_following",
     "sbom",
     "serve_agent",
     "sign",
@@ -189,6 +196,9 @@ _NAMES_OF_MODULES = {
     ),
     "exporting.export": "Exported export",
     "exporting.target": "ExportOptions",
+    "following.command": "run_following",
+    "following.mounted": "FollowOptions follow",
+    "following.moves": "FollowEvent",
     "mounting.claims": "Mounted",
     "mounting.ladder": "Method Rung",
     "mounting.mount": "MountOptions mount mounts umount",

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from lamella.layers.oci.reference import Reference
     from lamella.layers.oci.storage import EditableStorage
     from lamella.layers.registry.remembered import Notes
+    from lamella.layers.registry.repository import Registry
+    from lamella.layers.registry.retry import Patience
     from lamella.layers.settings.trust import Trust
 
 
@@ -28,12 +30,35 @@ def open_storage(
 
         policy.check_folder(reference.folder)
         return OciLayout(reference.folder, create=create)
+    return open_registry(reference, trust, mirrors=mirrors, notes=notes)
+
+
+def open_registry(
+    reference: Reference,
+    trust: Trust,
+    *,
+    mirrors: bool = True,
+    notes: Notes | None = None,
+    patience: Patience | None = None,
+) -> Registry:
+    """Open the repository that `reference` names. `patience`: how often to retry, by default as a pull does.
+
+    Raises `PolicyError` as `open_storage` does.
+    """
     from lamella.layers.registry.repository import Registry
+    from lamella.layers.registry.retry import Patience
     from lamella.layers.registry.url import is_loopback
 
     plain = trust.insecure and not is_loopback(reference.registry)
     policy.check_registry(reference.registry, reference.repository, insecure=plain, hosts_dir=trust.hosts_dir)
-    return Registry(reference.registry, reference.repository, trust=trust, mirrors=mirrors, notes=notes)
+    return Registry(
+        reference.registry,
+        reference.repository,
+        trust=trust,
+        patience=patience or Patience(),
+        mirrors=mirrors,
+        notes=notes,
+    )
 
 
 def trust_for(other: Reference, goal: Reference, trust: Trust) -> Trust:

@@ -187,3 +187,33 @@ def test_mount_points_are_reported_under_their_names(tmp_path: Path) -> None:
         assert kernel.here().sources(str(folder))
     finally:
         kernel.here().umount(str(folder))
+
+
+def test_a_replacement_is_put_beneath_before_the_former_mount_goes(tmp_path: Path) -> None:
+    recorded = RecordingKernel(mounts=["/target"], of=["lamella-1"])
+
+    assert overlay.replace(recorded, folders(tmp_path, 2), "/target", "lamella-1")
+
+    assert recorded.names()[-2:] == ["move_mount beneath", "umount"]
+    assert recorded.calls[-1] == ("umount", "/target", kernel.MNT_DETACH)
+    assert recorded.mounts == ["/target"]
+    assert recorded.open == set()
+
+
+def test_a_kernel_that_puts_no_mount_beneath_gets_the_new_one_after_the_former(tmp_path: Path) -> None:
+    recorded = RecordingKernel({"move_mount beneath": errno.EINVAL}, mounts=["/target"], of=["lamella-1"])
+
+    assert not overlay.replace(recorded, folders(tmp_path, 2), "/target", "lamella-1")
+
+    assert recorded.names()[-3:] == ["move_mount beneath", "umount", "move_mount"]
+    assert recorded.open == set()
+
+
+def test_a_mount_that_can_t_be_made_leaves_the_former_one(tmp_path: Path) -> None:
+    recorded = RecordingKernel({"fscreate": errno.ENOMEM}, mounts=["/target"], of=["lamella-1"])
+
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        overlay.replace(recorded, folders(tmp_path, 2), "/target", "lamella-1")
+
+    assert recorded.mounts == ["/target"]
+    assert recorded.open == set()

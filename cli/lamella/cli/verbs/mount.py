@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lamella.cli import following
 from lamella.cli.errors import UsageError
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import ELSEWHERE, METHOD, STORE, TRUST, add_settings, trust_of
@@ -46,12 +47,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--explain", action="store_true", help="show the method used, and why better ones failed")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; mount nothing")
+    following.add_to(parser)
     add_settings(parser, SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Mount, and print the folder."""
     if arguments.agent:
+        if arguments.follow:
+            raise UsageError("--agent --follow: an agent keeps what it mounts; omit one of them")
         from lamella.cli.verbs import agent
 
         return agent.ask(arguments)
@@ -62,6 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         arguments.platform = None
         return pull.would(arguments, target=os.path.abspath(arguments.target))
+    if arguments.follow:
+        return following.mount(arguments)
+    if arguments.interval:
+        raise UsageError("--interval: changes nothing without --follow; add --follow")
     from lamella.cli.progress import shown
     from lamella.layers import MountOptions, Store, mount
 

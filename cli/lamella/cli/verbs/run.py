@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from lamella.cli import following
 from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result_json
 from lamella.cli.settings import STORE, TRUST, add_settings, trust_of
@@ -20,6 +21,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "lamella run [options] REFERENCE -- COMMAND [ARGUMENT ...]"
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
     parser.add_argument("--dry-run", action="store_true", help="show what would be downloaded; run nothing")
+    following.add_to(parser)
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="with --follow, end the command (SIGTERM, and SIGKILL after 10 s) and start it in the new environment",
+    )
+    parser.add_argument(
+        "--signal",
+        metavar="NAME",
+        help="with --follow, send this signal, such as HUP, to the command when new processes see the new environment",
+    )
     add_settings(parser, SETTINGS)
 
 
@@ -32,6 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
 
         arguments.platform = None
         return pull.would(arguments, command=arguments.command, exit_code=None)
+    if arguments.follow:
+        return following.run(arguments)
+    if arguments.restart or arguments.signal or arguments.interval:
+        flag = "--restart" if arguments.restart else "--signal" if arguments.signal else "--interval"
+        raise UsageError(f"{flag}: changes nothing without --follow; add --follow")
     from lamella.cli.progress import shown
     from lamella.layers import Store, exec_command
     from lamella.layers import run as run_and_wait

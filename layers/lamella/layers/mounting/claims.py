@@ -61,6 +61,8 @@ class Mounted:
     """Of the folder that is seen at the target, for a tree and for a bind mount; an overlay has a source instead."""
     prefix: str = ""
     """The path by which programs see the environment."""
+    replacing: bool = False
+    """Whether it is being put in place of another one: after a crash, either can be at the target."""
 
     def __repr__(self) -> str:
         return f"<Mounted {self.reference} at {self.target} by {self.method or 'nothing'}>"
@@ -144,7 +146,7 @@ def find(
         if state.target != target:
             continue
         # A tree is seen by everybody who sees its folder; a mount by those to whom it was propagated.
-        if is_there(state, kernel) or _of_another_boot(state):
+        if is_there(state, kernel) or is_of_another_boot(state.namespace):
             return state
     return None
 
@@ -158,7 +160,7 @@ def is_there(state: Mounted, kernel: Kernel) -> bool:
     """Whether the target now holds the claimed mount or tree: a folder of that name is not enough."""
     if state.method in TREES:
         return bool(state.identity) and identity(state.target) == state.identity
-    if state.identity:
+    if state.identity and not state.replacing:
         return bool(kernel.sources(state.target)) and identity(state.target) == state.identity
     return state.source in kernel.sources(state.target)
 
@@ -167,7 +169,7 @@ def is_alive_elsewhere(state: Mounted) -> bool:
     """Whether that mount may exist although `is_there` does not see it: in another namespace, or moved with a folder
     above it. A tree is in its folder, for everybody.
     """
-    if state.method in TREES or _of_another_boot(state):
+    if state.method in TREES or is_of_another_boot(state.namespace):
         return False
     if _is_seen(state.source, "self"):
         return True
@@ -207,7 +209,7 @@ def _forget_if_dead(store: Store, found: Mounted, kernel: Kernel) -> None:
     if state is None:
         return
     # The files of a tree in another namespace are not visible from here. Its claim is all that would be lost.
-    known = state.namespace == namespace_here() or state.method not in TREES or _of_another_boot(state)
+    known = state.namespace == namespace_here() or state.method not in TREES or is_of_another_boot(state.namespace)
     # Trees in the store's own folder are visible to all who share the store, as pods of one node do.
     seen = known or _is_in(store, state)
     if seen and not is_there(state, kernel) and not is_alive_elsewhere(state):
@@ -240,8 +242,14 @@ def _boot() -> str:
         return ""
 
 
-def _of_another_boot(state: Mounted) -> bool:
-    then, now = (namespace.partition("/")[0] for namespace in (state.namespace, namespace_here()))
+def kept(store: Store, state: Mounted) -> tuple[Digest, ...]:
+    """What the claim keeps from `gc`."""
+    return leases.held(store, hold_name(state.key))
+
+
+def is_of_another_boot(namespace: str) -> bool:
+    """Whether `namespace` ended with a restart of the machine."""
+    then, now = (each.partition("/")[0] for each in (namespace, namespace_here()))
     return bool(then and now) and then != now
 
 

@@ -42,6 +42,7 @@ _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 _MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOVE_MOUNT_BENEATH = 0x200
 _AT_FDCWD = -100
 
 # One number on every architecture that has the call (asm-generic/unistd.h), but for pivot_root.
@@ -68,8 +69,8 @@ class Kernel(Protocol):
     def fsmount(self, filesystem: int, attributes: int = 0) -> int:
         """A descriptor of a mount of it that is nowhere yet; closing it drops the mount, unless it was moved."""
 
-    def move_mount(self, mount: int, target: str) -> None:
-        """Put that mount at `target`."""
+    def move_mount(self, mount: int, target: str, *, beneath: bool = False) -> None:
+        """Put that mount at `target`; `beneath` the topmost mount there, which Linux has since 6.5 (else EINVAL)."""
 
     def mount(self, source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
         """mount(2): `data` holds at most one page, and longer is cut short without a word."""
@@ -111,9 +112,10 @@ class LinuxKernel:
         """See `Kernel`."""
         return self._call("nnn", _FSMOUNT, filesystem, _FSMOUNT_CLOEXEC, attributes, log=filesystem)
 
-    def move_mount(self, mount: int, target: str) -> None:
+    def move_mount(self, mount: int, target: str, *, beneath: bool = False) -> None:
         """See `Kernel`."""
-        self._call("nsnsn", _MOVE_MOUNT, mount, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+        flags = _MOVE_MOUNT_F_EMPTY_PATH | (_MOVE_MOUNT_BENEATH if beneath else 0)
+        self._call("nsnsn", _MOVE_MOUNT, mount, b"", _AT_FDCWD, os.fsencode(target), flags)
 
     def mount(self, source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
         """See `Kernel`."""

@@ -68,6 +68,12 @@ def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str, *, 
     return [*merged(store, environment, parts, limit=MAX_LOWERS - 1), top]
 
 
+def for_replacement(store: Store, environment: PublishedEnvironment, prefix: str) -> list[str]:
+    """As `for_prefix`, of at least two folders: a mount of one would be a bind mount, which has no source of its own."""
+    found = for_prefix(store, environment, prefix)
+    return found if len(found) > 1 else [derived.make(store, "empty", (), lambda _: None), *found]
+
+
 def linked(store: Store, environment: PublishedEnvironment) -> str:
     """The environment as a tree beside the store, made once, that works where it is."""
     diff_ids = tuple(folders(store, environment))

@@ -115,7 +115,7 @@ def place(pulled: Pulled, target: str, options: MountOptions, *, store: Store, k
     )
     # Read once: each is a file.
     known = functools.cache(lambda: tuple(claims.claims(home)))
-    with _alone(home, target, changes):
+    with alone(home, target, changes):
         state = claims.find(home, target, kernel, known)
         if state and (there := _finish(home, state, wanted, options.method, kernel)):
             return there
@@ -156,7 +156,7 @@ def umount(
     with ExitStack() as held:
         state = claims.find(home, target, kernel)
         if state and not dry_run:
-            held.enter_context(_alone(home, target, state.changes if state.keeps_changes else ""))
+            held.enter_context(alone(home, target, state.changes if state.keeps_changes else ""))
             state = claims.find(home, target, kernel)  # another process may have unmounted it
         if state is None:
             raise MountError(f"{target}: no environment of the store {home.path} is mounted here")
@@ -190,8 +190,8 @@ def mounts(store: Store | None = None) -> tuple[Mounted, ...]:
 
 
 @contextmanager
-def _alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
-    # One process at a time changes a target, or uses a folder of changes.
+def alone(home: Store, target: str, changes: str = "") -> Iterator[None]:
+    """One process at a time changes a target, or uses a folder of changes."""
     home.prepare()
     with ExitStack() as held:
         # Always in one order, so that no two processes wait for each other.
@@ -210,7 +210,13 @@ def _finish(home: Store, state: Mounted, wanted: Mounted, method: Method | None,
         return None
     same = state.reference.rpartition("@")[2] == wanted.reference.rpartition("@")[2]
     # A container that is started again mounts again. Changes belong to the process that began to make them.
-    if same and state.prefix == wanted.prefix and method in (None, state.method) and not state.changes + wanted.changes:
+    if (
+        same
+        and state.prefix == wanted.prefix
+        and not state.replacing
+        and method in (None, state.method)
+        and not state.changes + wanted.changes
+    ):
         return state
     raise MountError(
         f"{state.target}: already holds {state.reference}{', with other options' if same else ''}; "

@@ -7,11 +7,13 @@ Sources: Documentation/filesystems/overlayfs.rst, fsopen(2), mount(2).
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.layers.mounting.kernel import (
+    MNT_DETACH,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_NOATIME,
@@ -38,6 +40,8 @@ _INHERITED = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
 # Changes outlive the layers below them, the next time those of another version. Both options, on by default in some
 # kernels, tie a folder of changes to its layers: "Stale file handle", and files without content.
 _INDEPENDENT = ("index", "metacopy")
+_NO_DESCRIPTORS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})
+"""fsopen(2) is new in Linux 5.2, `lowerdir+` in 6.7, and a seccomp filter can refuse both."""
 _MAX_OPTIONS = 4095  # bytes of mount(2)'s data: a page with its final NUL
 
 
@@ -53,6 +57,43 @@ def by_descriptors(
     kernel: Kernel, lowers: Sequence[str], target: str, upper: Upper | None = None, source: str = SOURCE
 ) -> None:
     """Mount with one `lowerdir+` per folder, which Linux has since 6.7; read-only unless there is an `upper`."""
+    mount = _detached(kernel, lowers, upper, source)
+    try:
+        kernel.move_mount(mount, target)
+    finally:
+        kernel.close(mount)
+
+
+def replace(kernel: Kernel, lowers: Sequence[str], target: str, source: str = SOURCE) -> bool:
+    """Show `lowers` at `target` in place of the topmost mount there, which its users keep; return whether atomically.
+
+    Before Linux 6.5 the folder below both is seen for the time between two system calls.
+    """
+    try:
+        mount = _detached(kernel, lowers, None, source)
+    except OSError as error:
+        if error.errno not in _NO_DESCRIPTORS:
+            raise
+        kernel.umount(target, MNT_DETACH)
+        by_options(kernel, lowers, target, source=source)
+        return False
+    try:
+        try:
+            kernel.move_mount(mount, target, beneath=True)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            kernel.umount(target, MNT_DETACH)
+            kernel.move_mount(mount, target)
+            return False
+        kernel.umount(target, MNT_DETACH)
+        return True
+    finally:
+        kernel.close(mount)
+
+
+def _detached(kernel: Kernel, lowers: Sequence[str], upper: Upper | None, source: str) -> int:
+    """A descriptor of such a mount that is nowhere yet."""
     filesystem = kernel.fsopen("overlay")
     folders: list[int] = []
     try:
@@ -66,11 +107,7 @@ def by_descriptors(
                 kernel.fsconfig(filesystem, option, "off")
             _user_attributes(kernel, filesystem)
         kernel.fscreate(filesystem)
-        mount = kernel.fsmount(filesystem, 0 if upper else MOUNT_ATTR_RDONLY)
-        try:
-            kernel.move_mount(mount, target)
-        finally:
-            kernel.close(mount)
+        return kernel.fsmount(filesystem, 0 if upper else MOUNT_ATTR_RDONLY)
     finally:
         kernel.close(filesystem)
         for folder in folders:

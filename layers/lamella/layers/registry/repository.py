@@ -217,6 +217,18 @@ class Registry:
             self._read = {descriptor.digest: content}
         return descriptor
 
+    def digest_of(self, tag: str) -> Digest:
+        """Digest that the registry itself says `tag` has now: one HEAD request, of which nothing is verified.
+
+        Raises `NotFound`, `Unreachable`, `Denied`, `InvalidContent`.
+        """
+        target = f"/{self._repository}/manifests/{tag}"
+        with self._patiently("HEAD", target, SUCCESS | {404}, headers={"Accept": _ACCEPT}) as response:
+            if response.status == 404:
+                raise NotFound(f"{self}: no tag {tag!r}; push it")
+            named = response.header("Docker-Content-Digest")
+        return Digest.parse(named) if named else self.resolve(tag).digest
+
     def tags(self) -> list[str]:
         """See `Resolver`."""
         found: set[str] = set()

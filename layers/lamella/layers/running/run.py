@@ -38,7 +38,7 @@ _NO_SCRIPT = 2
 """Python's own exit code for a script that is missing."""
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
-_FROM_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
+FROM_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
 
 
 def _ignore(_: str) -> None:
@@ -153,7 +153,7 @@ def _enter(
     keep(folders)
     try:
         namespace.enter(kernel)
-        _assemble(kernel, store, environment, folders, keep)
+        assemble(kernel, store, environment, folders, keep)
     except MountError as error:
         tree = lowerdirs.linked(store, environment)
         keep([tree])
@@ -164,13 +164,14 @@ def _enter(
     return environment.prefix
 
 
-def _assemble(
+def assemble(
     kernel: Kernel,
     store: Store,
     environment: PublishedEnvironment,
     folders: Sequence[str],
     keep: Callable[[Sequence[str]], object],
 ) -> None:
+    """Mount `folders` at the environment's prefix in this process's own namespace. Raises `MountError`."""
     try:
         here = os.getcwd()
         place = namespace.make_place(kernel, environment.prefix)
@@ -195,14 +196,14 @@ def _in_child(replaced: Callable[[], NoReturn]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     reader, writer = os.pipe()
-    with _blocked(_FORWARDED) as mask, warnings.catch_warnings():
+    with blocked(_FORWARDED) as mask, warnings.catch_warnings():
         # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
         if child == 0:
             os.close(reader)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _report(writer, replaced)
+            report(writer, replaced)
         handlers = _forward(child)
     try:
         os.close(writer)
@@ -220,7 +221,7 @@ def _in_child(replaced: Callable[[], NoReturn]) -> int:
 
 
 @contextmanager
-def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[set[signal.Signals]]:
+def blocked(numbers: Iterable[signal.Signals]) -> Iterator[set[signal.Signals]]:
     """Has signals wait until the block ends; gives the mask that was before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
@@ -234,7 +235,7 @@ def _forward(child: int) -> dict[signal.Signals, Any]:
 
     def send(number: int, _: object) -> None:
         # The terminal sends its own to both; a command that got two would think that it is asked twice.
-        if number not in _FROM_TERMINALS or not _in_foreground():
+        if number not in FROM_TERMINALS or not in_foreground():
             with suppress(ProcessLookupError):
                 os.kill(child, number)
 
@@ -248,7 +249,8 @@ def _forward(child: int) -> dict[signal.Signals, Any]:
     return before
 
 
-def _in_foreground() -> bool:
+def in_foreground() -> bool:
+    """Whether this process is in the foreground of a terminal, which sends its signals to all processes of the group."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -284,7 +286,8 @@ def _found(name: str, search: str) -> str:
     return next((path for path in paths if os.access(path, os.X_OK) and not os.path.isdir(path)), "")
 
 
-def _report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:
+def report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:
+    """Become a command in a forked child; write the error to `writer` as a JSON list if that fails."""
     code = 1
     try:
         replaced()

@@ -208,6 +208,15 @@ def note(store: Store, name: str) -> str | None:
     return first[2:].rstrip("\n") if first.startswith("# ") else ""
 
 
+def held(store: Store, name: str) -> tuple[Digest, ...]:
+    """Return the layers and documents of a hold; none without such a hold."""
+    try:
+        with open(_hold_path(store, name), encoding="utf-8") as file:
+            return tuple(sorted(_parse(file.read()), key=str))
+    except FileNotFoundError:
+        return ()
+
+
 def kept(store: Store, among: Iterable[Digest] = ()) -> dict[Digest, str]:
     """Every layer and document that is leased or held, with its user: a process, or the name of a hold.
 

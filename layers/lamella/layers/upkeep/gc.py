@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lamella.layers.errors import InvalidContent
 from lamella.layers.hardening.permissions import user_name
-from lamella.layers.mounting import claims
+from lamella.layers.mounting import claims, former
 from lamella.layers.mounting.kernel import here
 from lamella.layers.oci.documents import Digest
 from lamella.layers.store import derived, leases, locks, names
@@ -102,6 +102,7 @@ def gc(
         store.prepare()
         with store.explained():
             claims.forget_dead(store, here())
+            former.release_unused(store)
             with Trash(store) as trash:
                 with leases.paused(store, "gc"):
                     items = _among(store, candidates(store), among)

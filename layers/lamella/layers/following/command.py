@@ -1,0 +1,261 @@
+"""One command in an environment that follows a tag.
+
+This process asks the registry, pulls and leases; another one is in the command's namespace (see `namespaced`). With
+`restart` there is a new one of these for each environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import signal
+import socket
+import threading
+import time
+import warnings
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lamella.layers import errors
+from lamella.layers.errors import CannotRun, LayersError
+from lamella.layers.following import namespaced
+from lamella.layers.following.mounted import FollowOptions
+from lamella.layers.following.moves import FollowEvent, Moves
+from lamella.layers.following.tag import TaggedDigest
+from lamella.layers.mounting import lowerdirs
+from lamella.layers.mounting.kernel import here
+from lamella.layers.pulling import pull
+from lamella.layers.running.run import FROM_TERMINALS, in_foreground
+from lamella.layers.settings.trust import Trust
+from lamella.layers.store import leases
+from lamella.layers.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+    from lamella.layers.progress.display import Progress
+    from lamella.layers.pulling.pull import Pulled
+
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An environment that is here, leased until `stack` closes."""
+
+    pulled: Pulled
+    stack: ExitStack
+    lease: int
+    began: float
+
+
+def _ignore(_: FollowEvent) -> None:
+    """Discard the event."""
+
+
+def run_following(
+    reference: str,
+    command: Sequence[str],
+    options: FollowOptions = FollowOptions(),
+    *,
+    store: Store | None = None,
+    trust: Trust = Trust(),
+    progress: Progress | None = None,
+    notify: Callable[[FollowEvent], object] = _ignore,
+) -> int:
+    """Run `command` in the environment of the tag `reference` and follow the tag; return the command's exit code.
+
+    Processes that the command starts later see the environment that the tag names by then, at the same path; with
+    `options.restart`, the command is started again instead. The exit code is that of the command when it ends by
+    itself, 128 + n after signal n. Layers stay leased as long as the command lives. Raises what `run` raises.
+    """
+    here()
+    store = store or Store()
+    with ExitStack() as stack:
+        tag = stack.enter_context(closing(TaggedDigest(reference, trust, options.interval)))
+        moves = Moves(tag, store, trust, notify)
+        digest = tag.ask()
+        with pull.leased(tag.at(digest), store=store, trust=trust, progress=progress, check=moves.check) as pulled:
+            ready = _leased(store, pulled, stack.enter_context(ExitStack()), time.monotonic())
+        moves.used = digest
+        session = _Session(command, options, store, notify)
+        stack.callback(session.restore_signals)
+        session.start(ready)
+        wake, waker = os.pipe()
+        found: queue.SimpleQueue[_Ready] = queue.SimpleQueue()
+        stop = threading.Event()
+        stack.callback(stop.set)
+
+        def look() -> None:
+            while not stop.wait(tag.pause):
+                if (moved := moves.next()) and (got := _pulled(moves, moved, store)):
+                    found.put(got)
+                    os.write(waker, b"1")
+
+        threading.Thread(target=look, name="lamella-follow", daemon=True).start()
+        while (code := session.wait(wake)) is None:
+            os.read(wake, 1)
+            if why_not := session.take(found.get()):
+                moves.refuse(moves.used, why_not)
+        return code
+
+
+def _pulled(moves: Moves, digest: Any, store: Store) -> _Ready | None:
+    began = time.monotonic()
+    with ExitStack() as pulling:
+        pulled = moves.pulled(digest, pulling)
+        if pulled is None:
+            return None
+        moves.used = digest
+        return _leased(store, pulled, ExitStack(), began)
+
+
+def _leased(store: Store, pulled: Pulled, stack: ExitStack, began: float) -> _Ready:
+    lease = stack.enter_context(leases.lease(store, pulled.keeps, f"run --follow {pulled.reference}"))
+    return _Ready(pulled, stack, lease, began)
+
+
+class _Session:
+    """The command that runs now, and the process in its namespace."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        options: FollowOptions,
+        store: Store,
+        notify: Callable[[FollowEvent], object],
+    ) -> None:
+        self._command, self._options, self._store, self._notify = command, options, store, notify
+        self._ready: _Ready | None = None
+        self._socket: socket.socket | None = None
+        self._helper = self._pid = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def start(self, ready: _Ready) -> None:
+        """Start the command in that environment. Raises what kept it from starting."""
+        environment = ready.pulled.environment
+        folders = lowerdirs.for_replacement(self._store, environment, environment.prefix)
+        start = namespaced.Start(self._store, environment, folders, self._command, self._options.restart)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # The command inherits it, and keeps its layers as long as it lives.
+        os.set_inheritable(ready.lease, True)
+        with warnings.catch_warnings():
+            # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._helper = os.fork()
+        if self._helper == 0:
+            ours.close()
+            self.restore_signals()
+            namespaced.serve(theirs, start)
+        theirs.close()
+        os.set_inheritable(ready.lease, False)
+        self._socket, self._ready = ours, ready
+        answer = self._answer()
+        if "pid" not in answer:
+            os.waitpid(self._helper, 0)
+            name, message, code = answer.get("failed") or ["LayersError", "the command's namespace ended; try again", 1]
+            raise CannotRun(message, code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
+        self._pid = answer["pid"]
+        self._forward()
+
+    def wait(self, wake: int) -> int | None:
+        """Wait until `wake` can be read, or the command ends; return its exit code then."""
+        assert self._socket
+        ready, _, _ = select.select([self._socket.fileno(), wake], [], [])
+        return None if wake in ready and len(ready) == 1 else self._ended()
+
+    def take(self, ready: _Ready) -> str:
+        """Use that environment from now on; return why it can't be used, or an empty string."""
+        if self._options.restart:
+            return self._restart(ready)
+        assert self._ready
+        assert self._socket
+        environment, former = ready.pulled.environment, self._ready.pulled.environment
+        if environment.prefix != former.prefix:
+            ready.stack.close()
+            return f"its image prefix is {environment.prefix}, not {former.prefix}; start the command again"
+        folders = lowerdirs.for_replacement(self._store, environment, environment.prefix)
+        request = json.dumps({"folders": folders, "signal": self._options.signal}).encode()
+        try:
+            socket.send_fds(self._socket, [request], [ready.lease])
+        except OSError:
+            return ""  # the command has ended
+        answer = self._answer()
+        if why_not := answer.get("why_not"):
+            ready.stack.close()
+            return str(why_not)
+        if answer:
+            # The lease before it stays: a process that is not known may use its environment.
+            self._ready = ready
+            self._tell("signalled" if self._options.signal else "replaced", ready)
+        return ""
+
+    def restore_signals(self) -> None:
+        """Handle signals as before `start`."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _restart(self, ready: _Ready) -> str:
+        assert self._ready
+        former = self._ready
+        self._end()
+        former.stack.close()
+        try:
+            self.start(ready)
+        except LayersError as error:
+            # The former environment may have been freed by now: the command ends as one that can't be started.
+            raise CannotRun(f"{ready.pulled.reference}: cannot restart the command: {error}") from error
+        self._tell("restarted", ready)
+        return ""
+
+    def _end(self) -> None:
+        assert self._socket
+        self._send(signal.SIGTERM)
+        ended, _, _ = select.select([self._socket], [], [], self._options.grace)
+        if not ended:
+            self._send(signal.SIGKILL)
+        self._ended()
+
+    def _ended(self) -> int:
+        """Reap the process in the namespace, and return the exit code of the command."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self._helper, 0)[1])
+        assert self._socket
+        self._socket.close()
+        self._pid = 0
+        return code if code >= 0 else 128 - code
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._socket
+        packet = self._socket.recv(namespaced.PACKET)
+        answer: dict[str, Any] = json.loads(packet) if packet else {}
+        return answer
+
+    def _tell(self, kind: Any, ready: _Ready) -> None:
+        reference = ready.pulled.reference
+        took = round(time.monotonic() - ready.began, 3)
+        what = {"restarted": "restarted in", "signalled": "signalled after the move to"}.get(kind, "new processes use")
+        self._notify(FollowEvent(kind, f"{what} {reference}", reference, ready.pulled.moved, took))
+
+    def _send(self, number: int) -> None:
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    def _forward(self) -> None:
+        if self._before or threading.current_thread() is not threading.main_thread():
+            return  # Python handles signals in the main thread alone
+
+        def send(number: int, _: FrameType | None) -> None:
+            # The terminal sends its own to all processes of the group.
+            if number not in FROM_TERMINALS or not in_foreground():
+                self._send(number)
+
+        before = {number: signal.getsignal(number) for number in _FORWARDED}
+        self._before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+        for number in self._before:
+            signal.signal(number, send)
