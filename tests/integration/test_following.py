@@ -381,11 +381,11 @@ def running(
     with forked(run) as child:
         for theirs in (taken, said, happened):
             os.close(theirs)
-        command = Running(child, lines, answers, events)
+        its = Running(child, lines, answers, events)
         try:
-            yield command
+            yield its
         finally:
-            command.close()
+            its.close()
 
 
 @pytest.fixture(params=[0, NOBODY], ids=["root", "user"])
