@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import socket
+import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ UNUSED = (
 """Parts of Ray that no test uses."""
 UNUSED_BY_WORKERS = (*UNUSED, "ray/core/src/ray/gcs/", "ray/core/src/ray/raylet/")
 _AGENTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export", "runtime-env-agent")
+
+_TRIES = 3
+"""A raylet gives up if one of its agents takes 15 seconds to start, as on a busy machine: see also `_FIRST`."""
+_FIRST = ("nice", "-n", "-10") if os.geteuid() == 0 else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,7 @@ def ray_cluster(folder: Path) -> Iterator[Cluster]:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
-            # As long as a busy machine takes.
-            "RAY_raylet_start_wait_time_s": "400",
+            "RAY_raylet_start_wait_time_s": "90",
             "LAMELLA_CACHE": str(folder / "cache"),
         }
         plugin = {"RAY_RUNTIME_ENV_PLUGINS": '[{"class": "lamella.integrations.ray.Plugin"}]'}
@@ -86,7 +90,6 @@ def ray_cluster(folder: Path) -> Iterator[Cluster]:
 
 @contextmanager
 def _started(nodes: Path, arguments: Sequence[str], resource: str, settings: Mapping[str, str]) -> Iterator[str]:
-    # With a port of its own choice, Ray gives up if an agent takes 15 seconds to start.
     agents = zip(_AGENTS, _free_ports(len(_AGENTS)), strict=True)
     options = [
         *(f"--{name}-port={port}" for name, port in agents),
@@ -96,6 +99,7 @@ def _started(nodes: Path, arguments: Sequence[str], resource: str, settings: Map
         "--object-store-memory=80000000",
     ]
     command = [
+        *_FIRST,
         f"{nodes}/bin/python",
         "-c",
         "from ray.scripts.scripts import main; main()",
@@ -103,16 +107,18 @@ def _started(nodes: Path, arguments: Sequence[str], resource: str, settings: Map
         *arguments,
         *options,
     ]
-    with supervised(command, stdout=PIPE, stderr=STDOUT, env=settings) as process:
-        assert process.stdout
-        said = []
-        for line in process.stdout:
-            said.append(re.sub(r"\x1b\[\d*m", "", line))
-            if print(line, end="", flush=True) or "--block" in line:
-                break
-        else:
-            raise AssertionError(f"Ray did not start: {''.join(said)}")
-        yield (re.findall(r"--address='?([\d.]+:\d+)", "".join(said)) or [""])[0]
+    failures = []
+    for _ in range(_TRIES):
+        with supervised(command, stdout=PIPE, stderr=STDOUT, env=settings) as process:
+            assert process.stdout
+            said = []
+            for line in process.stdout:
+                said.append(re.sub(r"\x1b\[\d*m", "", line))
+                if "--block" in line:
+                    yield (re.findall(r"--address='?([\d.]+:\d+)", "".join(said)) or [""])[0]
+                    return
+            failures.append("".join(said))
+    raise AssertionError(f"Ray did not start: {failures}")
 
 
 def _free_ports(number: int) -> list[int]:
@@ -132,3 +138,6 @@ def _make_nodes(prefix: Path) -> None:
     command = prefix / "bin/lamella"
     command.write_text(f"#!{prefix}/bin/python\nimport sys\nfrom lamella.cli.main import main\nsys.exit(main())\n")
     command.chmod(0o755)
+    # Writes the byte code before it counts.
+    agents = "import lamella.integrations.ray, ray.dashboard.agent, ray._private.runtime_env.agent.main"
+    subprocess.run([f"{prefix}/bin/python", "-c", agents], check=True)
