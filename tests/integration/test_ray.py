@@ -138,11 +138,14 @@ def _wait_until_empty(folder: Path) -> None:
 def test_no_process_outlives_the_test_that_started_it(tmp_path: Path) -> None:
     """Daemons as Ray's, in sessions of their own, also if the test's process is killed."""
     marker = f"left-{os.getpid()}"
-    daemon = f"exec setsid sh -c 'exec -a {marker} sleep 600 & exec sleep 600' &"
+    daemon = f"setsid bash -c 'echo started; exec -a {marker} sleep 600' & exec sleep 600"
     code = (
-        "import os, signal\nfrom support.supervised import supervised\n"
-        f"with supervised(['bash', '-c', {f'{daemon} sleep 0.1; echo started; sleep 600'!r}], stdout=-1) as process:\n"
-        "    print(process.stdout.readline(), process.pid, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, subprocess\nfrom support.supervised import supervised\n"
+        f"with supervised(['bash', '-c', {daemon!r}], stdout=-1) as process:\n"
+        "    assert process.stdout.readline() == 'started\\n'\n"
+        f"    listed = subprocess.check_output(['ps', '-eo', 'args'], text=True)\n"
+        f"    print(process.pid, {marker!r} in listed, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     tests = os.path.dirname(os.path.dirname(__file__))
     done = subprocess.run(
@@ -152,7 +155,8 @@ def test_no_process_outlives_the_test_that_started_it(tmp_path: Path) -> None:
         text=True,
         env=os.environ | {"PYTHONPATH": tests},
     )
-    supervisor = int(done.stdout.split()[1])
+    supervisor, was_there = done.stdout.split()
+    assert was_there == "True", done.stderr
     deadline = time.monotonic() + 60
     while os.path.exists(f"/proc/{supervisor}"):
         assert time.monotonic() < deadline
