@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from lamella.layers import FollowEvent, FollowOptions, MountError, Trust, follow, run_following, umount
 from lamella.layers import sign as sign_reference
@@ -35,7 +37,6 @@ from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 pytestmark = pytest.mark.root
 
@@ -179,7 +180,10 @@ def test_a_follower_that_was_killed_is_replaced_by_the_next(store: Store, tmp_pa
     settings = os.environ | {"LAMELLA_STORE": store.path}
     with started(command, stdout=PIPE, env=settings) as process:
         assert process.stdout
-        assert json.loads(process.stdout.readline())["event"] == "following"
+        event = json.loads(process.stdout.readline())
+        assert event["event"] == "following"
+        schema = Path(__file__).parents[2] / "docs/reference/schemas/follow.json"
+        Draft202012Validator(json.loads(schema.read_text())).validate(event)
         process.kill()
     push(tmp_path, "2")
     with following(reference, target, store) as followed:

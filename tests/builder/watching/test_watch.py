@@ -11,10 +11,12 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from lamella.builder import ScanOptions, WatchEvent, WatchOptions, watch
 from lamella.layers import layer_files
@@ -25,7 +27,6 @@ from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lamella.builder import Environment
 
@@ -235,7 +236,11 @@ def test_the_limit_of_inotify_is_named_and_folders_are_polled(tmp_path: Path, pr
         polled = next(line for line in lines if line["event"] == "polling")
         assert "fs.inotify.max_user_watches" in polled["message"]
         (project / "trainer/__init__.py").write_text("VALUE = 2\n")
-        assert next(line for line in lines if line["event"] == "pushed")["packages"] == ["trainer 1"]
+        pushed = next(line for line in lines if line["event"] == "pushed")
+        assert pushed["packages"] == ["trainer 1"]
+        schema = Path(__file__).parents[3] / "docs/reference/schemas/push-watch.json"
+        for line in (polled, pushed):
+            Draft202012Validator(json.loads(schema.read_text())).validate(line)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
