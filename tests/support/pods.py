@@ -269,6 +269,12 @@ def pod_of(daemon_set: str) -> str:
 
 
 def _named(pod: str, name: str) -> str:
-    # Init containers that have ended stay as well, for their logs.
+    # Init containers that have ended stay as well, for their logs. podman takes an annotation for a label: 63 characters.
     kept = f"metadata:\n  name: {name}\n  annotations:\n    io.podman.annotations.init.container.type: always\n"
-    return re.sub(r"^metadata:\n  name: \S+\n(?:  annotations:\n)?", kept, pod, count=1, flags=re.MULTILINE)
+    return re.sub(
+        r"^metadata:\n  name: \S+\n(?:  annotations:\n(?:    lamella\.dev/.*\n)*)?",
+        kept,
+        pod,
+        count=1,
+        flags=re.MULTILINE,
+    )

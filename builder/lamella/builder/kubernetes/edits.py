@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Value = Any
 """A value to write, as `json` has them; a mapping keeps its order."""
 
-_PLAIN = re.compile(r"\.?[A-Za-z/][A-Za-z0-9_./@-]*(?::[A-Za-z0-9_./@-]+)*|--[a-z]+|[0-9]+(?:m|k|Ki|M|Mi|G|Gi)")
+_PLAIN = re.compile(r"\.?[A-Za-z/][A-Za-z0-9_./@$()-]*(?::[A-Za-z0-9_./@$()-]+)*|--[a-z]+|[0-9]+(?:m|k|Ki|M|Mi|G|Gi)")
 _LONG = 80
 """Characters of a list of strings that are written on one line."""
 # Words that some YAML parser reads as a boolean, as null or as a number.
