@@ -85,7 +85,7 @@ def _compressed(tar: bytes, compression: str) -> bytes:
         return gzip.compress(tar, 9, mtime=0)
     import zstandard
 
-    return zstandard.ZstdCompressor(level=19).compress(tar)
+    return zstandard.ZstdCompressor(level=9).compress(tar)
 
 
 def _put(layout: Path, media_type: str, content: bytes) -> dict[str, Any]:

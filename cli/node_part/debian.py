@@ -33,6 +33,8 @@ _CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 
 def unpack(architecture: str, root: Path) -> None:
     """Download the packages with their dependencies and unpack them into a new folder `root`."""
+    if not shutil.which("mmdebstrap"):
+        raise SystemExit("mmdebstrap: not installed; apt-get install mmdebstrap")
     command = ["mmdebstrap", "--quiet", "--variant=extract", f"--architectures={architecture}"]
     subprocess.run(
         [*command, f"--include={','.join(_PACKAGES)}", RELEASE, str(root)], check=True, stdin=subprocess.DEVNULL

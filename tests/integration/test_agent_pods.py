@@ -22,7 +22,7 @@ from support.agents import Agent, agent_process, wait_for
 from support.distribution import PASSWORD, USER, distribution
 from support.engines import need
 from support.installed import install, venv, wheel
-from support.pods import DEBIAN, NODE, TOOLS, make_images, node
+from support.pods import DEBIAN, NODE, make_images, node
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -52,9 +52,15 @@ spec:
 LOOP = "print(numpy.__version__, flush=True); import time; time.sleep(600)"
 
 
-def pod(reference: str, image: str = NODE) -> str:
-    """A pod with the environment that a reference with digest names, as `lamella inject` writes it."""
-    injected = inject(POD, InjectOptions(reference, "host", image), name="pod.yaml").text
+def pod(reference: str, *, elsewhere: bool = True) -> str:
+    """A pod with the environment that a reference with digest names, as `lamella inject` writes it.
+
+    The node image leaves the C library to the worker; not `elsewhere`, it compares its own.
+    """
+    injected = inject(POD, InjectOptions(reference, "host", NODE), name="pod.yaml").text
+    if not elsewhere:
+        own = '      env:\n        - name: LAMELLA_ELSEWHERE\n          value: "0"\n'
+        injected = injected.replace(f"      image: {NODE}\n", f"      image: {NODE}\n{own}")
     # podman 4.3 takes 63 characters of an annotation, as Kubernetes does of a label.
     return re.sub(r"^  annotations:\n(?:    .*\n)+", "", injected, flags=re.MULTILINE)
 
@@ -171,14 +177,13 @@ def test_a_pod_without_its_environment_fails_in_one_sentence_before_its_worker_s
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "empty"))
         absent = f"{host}/team/envs@sha256:{'0' * 64}"
         refused = {
-            # The node image leaves the C library to the worker; another image compares its own.
-            "older-glibc": (needy, TOOLS, "needs glibc 99.1 or newer"),
-            "no-secret": (reference, NODE, "lamella login"),
-            "elsewhere": (absent.replace("team", "other"), NODE, "not allowed by the agent of this node"),
+            "older-glibc": (pod(needy, elsewhere=False), "needs glibc 99.1 or newer"),
+            "no-secret": (pod(reference), "lamella login"),
+            "elsewhere": (pod(absent.replace("team", "other")), "not allowed by the agent of this node"),
         }
         with agent(machine, "--allow", f"{host}/team", "--allow", f"{other}/team"):
-            for name, (wrong, image, message) in refused.items():
-                said = machine.run(pod(wrong, image), name, name)
+            for name, (manifest, message) in refused.items():
+                said = machine.run(manifest, name, name)
                 (line,) = said.logs["lamella-environment"].splitlines()
                 assert line.startswith("lamella: agent of the node: "), said
                 assert message in line, said

@@ -17,7 +17,7 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
 from support.distribution import PASSWORD, USER, distribution
 from support.installed import install, venv, wheel
-from support.pods import DEBIAN, ROOT, TOOLS, blocks, make_images, node, pod_of
+from support.pods import DEBIAN, NODE, ROOT, blocks, make_images, node, pod_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,11 +78,7 @@ def machine(kubelet: Node) -> Iterator[Node]:
 
 def here(manifest: str) -> str:
     """A manifest of the guide with the images that are here."""
-    images = {
-        "debian:bookworm-slim": DEBIAN,
-        "registry.example.com/tools/lamella:0.1": TOOLS,
-        "python:3.12-slim": TOOLS,
-    }
+    images = {"debian:bookworm-slim": DEBIAN, NODE_IMAGE: NODE}
     for documented, image in images.items():
         manifest = re.sub(f"image: {documented}", f"image: {image}", manifest)
     return manifest
@@ -90,7 +86,7 @@ def here(manifest: str) -> str:
 
 def injected(reference: str, method: InjectionMethod = "init", *, node_store: str = "", glibc: str = "") -> str:
     """The guide's pod with an environment."""
-    options = InjectOptions(reference, method=method, image=TOOLS, node_store=node_store, glibc=glibc)
+    options = InjectOptions(reference, method=method, image=NODE, node_store=node_store, glibc=glibc)
     return inject(here(POD), options).text
 
 
@@ -221,7 +217,7 @@ def test_a_pods_environment_is_taken_away_when_the_pod_is_gone_and_not_before(
     shutil.rmtree(machine.folder / "var/log/pods/default_goes_uid-of-goes")
     log_folder(machine, "cleaner", "uid-of-cleaner")
 
-    cleaner = pod_of(here(CLEANER)).replace("--older-than 14d", "--all --yes")
+    cleaner = pod_of(here(CLEANER)).replace('"--older-than", "14d"', '"--all", "--yes"')
     said = machine.run(cleaner, "cleaner", "uid-of-cleaner", until="freed")
 
     assert f"{pushed['2.0']} from /var/lib/lamella/pods/uid-of-goes/env" in said.logs["gc"], said
@@ -234,7 +230,7 @@ def test_nothing_is_removed_unless_the_folder_of_logs_is_the_kubelets(machine: N
     machine.run(in_store(pushed["1.0"]), "train", "0000-1")
     (machine.folder / "var/log/pods").mkdir(parents=True)
 
-    said = machine.run(pod_of(here(CLEANER)), "cleaner", "uid-of-cleaner", until="No such file")
+    said = machine.run(pod_of(here(CLEANER)), "cleaner", "uid-of-cleaner", until="missing")
 
     assert "/var/log/pods/*_uid-of-cleaner" in said.logs["gc"], said
     assert os.listdir(machine.folder / "var/lib/lamella/pods") == ["0000-1"]
@@ -262,7 +258,7 @@ def test_a_pull_secret_opens_a_private_registry(
         ).reference
 
         refused = machine.run(injected(reference, node_store=store), "without", "0000-1")
-        options = InjectOptions(reference, image=TOOLS, node_store=store, pull_secret="registry")
+        options = InjectOptions(reference, image=NODE, node_store=store, pull_secret="registry")
         said = machine.run(inject(here(POD), options).text, "train", "0000-2")
 
     assert "lamella login" in refused.logs["lamella-environment"], refused

@@ -1,6 +1,6 @@
 """Pods from Kubernetes YAML, run by podman 4.3: what a kubelet does and it does not is done here, on the text.
 
-Images are made once a run, of real root file systems: a minimal Debian, and one with Python and the project's wheel.
+Images are made once a run: a minimal Debian, and the image for nodes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import textwrap
 from contextlib import contextmanager
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parent.parent.parent
-DEBIAN, TOOLS = "localhost/debian:minimal", "localhost/lamella:tools"
-NODE = "localhost/lamella:node"
+DEBIAN, NODE = "localhost/debian:minimal", "localhost/lamella:node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +104,8 @@ class Node:
             lambda found: f"hostPath:\n        path: /{self._secret(*found.groups())}",
             pod,
         )
+        # It refuses values of annotations that are longer than those of labels may be.
+        pod = re.sub(r"^    lamella\.dev/\S+: .*\n", "", pod, flags=re.MULTILINE)
         # It expands no variables in commands, and gives a pod a new UID each time.
         pod = re.sub(r"valueFrom:\n +fieldRef:\n +fieldPath: metadata\.uid", f"value: {uid}", pod)
         pod = re.sub(r"\$\((?:LAMELLA_)?POD_UID\)", uid, pod)
@@ -115,12 +115,17 @@ class Node:
         pod = re.sub(r"(hostPath:\n +path: )(/\S+)", rf"\g<1>{self.folder}\g<2>", pod)
         # It mounts the whole volume where a part is asked for.
         paths = dict(re.findall(r"- name: (\S+)\n +hostPath:\n +path: (\S+)", pod))
-        parts = re.findall(r"- name: (\S+)\n +mountPath: (\S+)\n +subPath(?:Expr)?: (\S+)", pod)
-        for name, at, part in dict.fromkeys(parts):
+        asked = r'- name: (\S+)\n +mountPath: (\S+)\n +subPath(?:Expr)?: "?([^"\s]+)"?'
+        for name, at, part in dict.fromkeys(re.findall(asked, pod)):
             own = f"{name}-part"
             pod = re.sub(rf"- name: {name}(\n +mountPath: {at})\n +subPath(?:Expr)?: \S+", rf"- name: {own}\1", pod)
             pod += f"    - name: {own}\n      hostPath:\n        path: {paths[name]}/{part}\n"
             pod += "        type: DirectoryOrCreate\n"
+            # It makes the part before the init container does, and as root.
+            folder = Path(paths[name], part)
+            if folder.parent.name.startswith("empty-"):
+                folder.mkdir()
+                folder.chmod(0o777)
         return pod
 
     def _mounted(self, reference: str) -> str:
@@ -165,7 +170,7 @@ def node(folder: Path, images: Path) -> Iterator[Node]:
 
 
 def make_images(folder: Path, debian: Path) -> Path:
-    """A store of podman's with the three images, made once a run in `folder`."""
+    """A store of podman's with the two images, made once a run in `folder`."""
     need_root()
     images = folder / "images"
     with once(images) as mine:
@@ -173,13 +178,12 @@ def make_images(folder: Path, debian: Path) -> Path:
             short = tempfile.mkdtemp(prefix="lamella-")
             podman = Node(folder, tuple(_podman(images, short)), _settings(folder))
             try:
-                for root, name in ((debian, DEBIAN), (_tools(folder), TOOLS)):
-                    archive = folder / "root.tar"
-                    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
-                    path = "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-                    done = podman.call("import", "--quiet", "--change", path, str(archive), name)
-                    assert done.returncode == 0, done.stderr
-                    archive.unlink()
+                archive = folder / "root.tar"
+                subprocess.run(["tar", "-C", debian, "-cf", archive, "."], check=True)
+                path = "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+                done = podman.call("import", "--quiet", "--change", path, str(archive), DEBIAN)
+                assert done.returncode == 0, done.stderr
+                archive.unlink()
                 pulled = podman.call("pull", "--quiet", node_image(folder.parent))
                 assert pulled.returncode == 0, pulled.stderr
                 podman.call("tag", pulled.stdout.strip(), NODE)
@@ -208,54 +212,6 @@ def _settings(folder: Path) -> Path:
     settings = folder / "containers.conf"
     settings.write_text('[containers]\ndefault_ulimits = ["nofile=4096:4096","nproc=4096:4096"]\n')
     return settings
-
-
-def _tools(folder: Path) -> Path:
-    """A Debian that is Python, a shell and the project as `pip install lamella` puts it there."""
-    root, wheels = folder / "tools", folder / "tools" / "wheels"
-    # Unpacked and not configured: nothing here needs what maintainers' scripts do, and it takes a fifth of the time.
-    debian = [
-        need("mmdebstrap"),
-        "--quiet",
-        "--variant=extract",
-        "--include=python3,dash,coreutils",
-        "bookworm",
-        str(root),
-    ]
-    subprocess.run(debian, check=True, stdin=subprocess.DEVNULL)
-    version = (root / "usr/bin/python3").readlink().name.removeprefix("python")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = wheels.glob("*.whl")
-    # With this machine's ways to an index, which a root file system of its own has not.
-    download = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--only-binary",
-        ":all:",
-    ]
-    download += ["--python-version", version, "--dest", str(wheels)]
-    for platform in ("manylinux_2_28", "manylinux_2_17", "manylinux2014"):
-        download += ["--platform", f"{platform}_{os.uname().machine}"]
-    subprocess.run([*download, "pip", str(wheel)], check=True, capture_output=True)
-    (pip,) = wheels.glob("pip-*.whl")
-    install = [
-        need("chroot"),
-        str(root),
-        "/usr/bin/python3",
-        f"/wheels/{pip.name}/pip",
-        "install",
-        "--quiet",
-        "--no-index",
-    ]
-    install += ["--find-links", "/wheels", "--break-system-packages", "--root-user-action", "ignore", "lamella"]
-    subprocess.run(install, check=True, env={"PATH": "/usr/bin:/bin", "HOME": "/root"})
-    shutil.rmtree(wheels)
-    return root
 
 
 def blocks(page: Path) -> list[str]:

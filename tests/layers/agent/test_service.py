@@ -149,6 +149,14 @@ def test_a_container_with_an_older_glibc_is_refused_before_a_download(
         served.give(answer["reference"])
 
 
+def test_c_library_of_an_init_container_does_not_count_for_programs_that_run_elsewhere(
+    served: Agent, registry: RegistrySimulator, tmp_path: Path
+) -> None:
+    reference = push(registry, tmp_path, TOOL, glibc="99.1")
+    given = request_environment(reference, path=served.socket, timeout=20, elsewhere=True)
+    assert given.prefix == "/opt/env"
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
