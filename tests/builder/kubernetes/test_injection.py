@@ -319,6 +319,7 @@ def test_a_manifest_without_an_environment_is_returned_as_it_is() -> None:
         ),
         (pod("  - name: main\n"), {"method": "image-volume"}, "Pod train: container main has no image"),
         (pod().replace("containers:", "volumes: x\n  containers:"), {}, "Pod train: volumes is not a sequence"),
+        (pod("  - name: main\n    image: b\n    env: {}\n"), {}, "Pod train: env is not a sequence; correct it"),
         (pod("    []\n"), {}, "x.yaml: its pods have no containers; add one first"),
     ],
 )

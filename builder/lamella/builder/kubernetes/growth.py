@@ -95,14 +95,14 @@ def place(stream: Stream, owner: Node, path: tuple[str, ...], kind: str, *, pref
         if found is None:
             return Place(node, path[index:])
         content = found.value.content
+        expected = kind if index == len(path) - 1 else "mapping"
+        if content.kind != expected and not content.is_null:
+            raise InvalidManifest(f"{label}: {key} is not a {expected}; correct it")
         if content.is_empty:
             if found.value.kind == "alias" and content.kind == "scalar":
                 raise InvalidManifest(f"{label}: {key} is an alias of nothing; remove it")
             text = stream.text[content.inside : content.end] if content.kind == "scalar" else "[]"
             return Place(found.mapping, path[index:], found, f"{prefix}{'.'.join(path[: index + 1])}={text}")
-        expected = kind if index == len(path) - 1 else "mapping"
-        if content.kind != expected:
-            raise InvalidManifest(f"{label}: {key} is not a {expected}; correct it")
         node = content
     return Place(node, ())
 
