@@ -31,7 +31,7 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"errors", "logs", "text", "hardening", "relocation"}, {"settings", "progress"}, {"oci"}, {"tar", "registry", "layout"},
+        {"errors", "logs", "text", "mountinfo", "relocation"}, {"hardening"}, {"settings", "progress"}, {"oci"}, {"tar", "registry", "layout"},
         {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting", "following"}, {"agent"},
     ),
     "builder": (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lamella.layers.agent.uses import is_shared, is_used, parse
+from lamella.layers.agent.uses import is_shared, is_used
+from lamella.layers.mountinfo import parse
 
 ENVIRONMENTS = "/var/lib/lamella/environments"
 TARGET = f"{ENVIRONMENTS}/sha256-aa"

@@ -10,10 +10,12 @@ import errno
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
+from lamella.layers.mountinfo import mount_of, mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -215,15 +217,8 @@ def _is_wsl() -> bool:
 
 
 def _file_system(path: str) -> str:
-    """The type of the file system that holds `path`; empty if unknown. Source: proc_pid_mountinfo(5)."""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-            mounts = [line.split(" ") for line in lines]
-    except OSError:
-        return ""
-    found = "", ""
-    for fields in mounts:
-        at = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape") if "\\" in fields[4] else fields[4]
-        if (path == at or path.startswith(f"{at.rstrip('/')}/")) and len(at) >= len(found[0]):
-            found = at, fields[fields.index("-", 6) + 1]
-    return found[1].removeprefix("fuse.")
+    """Return the type of the file system that holds `path`; empty if unknown."""
+    with suppress(OSError):
+        if found := mount_of(path, mounts()):
+            return found.kind.removeprefix("fuse.")
+    return ""

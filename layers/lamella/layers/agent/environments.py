@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from lamella.layers import mountinfo
 from lamella.layers.agent import uses
 from lamella.layers.agent.protocol import NodeEnvironment
 from lamella.layers.errors import MountError, NoSpace, Unsupported
@@ -136,7 +137,7 @@ class Environments:
 
     def used(self) -> set[str]:
         """Return the folders of the environments that other namespaces use, and note that they are."""
-        mine, others = uses.mounts_here(), list(uses.mounts_elsewhere())
+        mine, others = mountinfo.mounts(), list(uses.mounts_elsewhere())
         found = {each.target for each in self.mounted() if uses.is_used(each.target, mine, others)}
         now = time.monotonic()
         self._last |= dict.fromkeys(found, now)

@@ -13,6 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from lamella.layers import mountinfo
 from lamella.layers.agent import freeing, listening, service, uses
 from lamella.layers.agent.environments import Environments
 from lamella.layers.agent.metrics import Counts
@@ -177,7 +178,7 @@ class _Gauges:
 
 def _reaches_pods(folder: str) -> bool:
     """Whether pods see mounts made in `folder`, as far as that can be known."""
-    return not claims.sees_every_process() or uses.is_of_first_process() or uses.is_shared(folder, uses.mounts_here())
+    return not claims.sees_every_process() or uses.is_of_first_process() or uses.is_shared(folder, mountinfo.mounts())
 
 
 def _metrics_listener(address: str) -> socket.socket:

@@ -1,54 +1,25 @@
 """Which environments processes of other mount namespaces use: pods see a mount of the node by a bind mount of their own.
 
 A mount is recognised by its device and the folder of it that is seen, which every namespace shows alike; the source of
-an overlay and its path differ or can be forged. Source: proc_pid_mountinfo(5), mount_namespaces(7).
+an overlay and its path differ or can be forged. Source: mount_namespaces(7).
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.mounting.kernel import unescaped
+from lamella.layers import mountinfo
+from lamella.layers.mountinfo import is_below, mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-
-@dataclass(frozen=True, slots=True)
-class SeenMount:
-    """One line of mountinfo."""
-
-    number: str
-    parent: str
-    device: str
-    """MAJOR:MINOR of the file system."""
-    root: str
-    """The folder of the file system that is seen."""
-    point: str
-    groups: frozenset[str]
-    """Peer groups that it is in, or receives mounts and unmounts from."""
+    from lamella.layers.mountinfo import ListedMount
 
 
-def parse(content: bytes) -> list[SeenMount]:
-    """Return the mounts of one mountinfo, in its order."""
-    found = []
-    for line in content.splitlines():
-        fields = line.split(b" ")
-        if len(fields) < 7 or b"-" not in fields[6:]:
-            continue
-        marks = fields[6 : fields.index(b"-", 6)]
-        groups = frozenset(
-            mark.partition(b":")[2].decode() for mark in marks if mark.startswith((b"shared:", b"master:"))
-        )
-        number, parent, device = (field.decode() for field in fields[:3])
-        found.append(SeenMount(number, parent, device, unescaped(fields[3]), unescaped(fields[4]), groups))
-    return found
-
-
-def is_used(target: str, mine: Sequence[SeenMount], others: Iterable[Sequence[SeenMount]]) -> bool:
+def is_used(target: str, mine: Sequence[ListedMount], others: Iterable[Sequence[ListedMount]]) -> bool:
     """Whether a mount other than `target` shows its environment, or a part of it.
 
     `mine`: the mounts of this process, which sees `target`; `others`: those of every other mount namespace. A copy that
@@ -62,7 +33,7 @@ def is_used(target: str, mine: Sequence[SeenMount], others: Iterable[Sequence[Se
     for mounts in (mine, *others):
         parents = {each.number: each for each in mounts}
         for each in mounts:
-            if each.device != device or not _is_below(each.root, root):
+            if each.device != device or not is_below(each.root, root):
                 continue
             if mounts is mine and each.point == target:
                 continue
@@ -73,13 +44,11 @@ def is_used(target: str, mine: Sequence[SeenMount], others: Iterable[Sequence[Se
     return False
 
 
-def _place(target: str, mine: Sequence[SeenMount]) -> tuple[str, str, frozenset[str]] | None:
+def _place(target: str, mine: Sequence[ListedMount]) -> tuple[str, str, frozenset[str]] | None:
     """Device and folder of `target`, and the peer groups of the mount that it is mounted on."""
-    above = [each for each in mine if _is_below(target, each.point)]
-    if not above:
+    deepest = mount_of(target, mine)
+    if deepest is None:
         return None
-    # Of several at one point the last covers the others.
-    deepest = max(enumerate(above), key=lambda pair: (len(pair[1].point), pair[0]))[1]
     if deepest.point == target:
         parent = next((each for each in mine if each.number == deepest.parent), None)
         return deepest.device, deepest.root, parent.groups if parent else frozenset()
@@ -87,23 +56,13 @@ def _place(target: str, mine: Sequence[SeenMount]) -> tuple[str, str, frozenset[
     return deepest.device, os.path.join(deepest.root, inside), frozenset()
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
-
-
-def is_shared(folder: str, mine: Sequence[SeenMount]) -> bool:
+def is_shared(folder: str, mine: Sequence[ListedMount]) -> bool:
     """Whether mounts made in `folder` reach other namespaces."""
-    above = [each for each in mine if _is_below(folder, each.point)]
-    return bool(above) and bool(max(enumerate(above), key=lambda pair: (len(pair[1].point), pair[0]))[1].groups)
+    found = mount_of(folder, mine)
+    return found is not None and bool(found.groups)
 
 
-def mounts_here() -> list[SeenMount]:
-    """Return the mounts that this process sees."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        return parse(file.read())
-
-
-def mounts_elsewhere() -> Iterator[list[SeenMount]]:
+def mounts_elsewhere() -> Iterator[list[ListedMount]]:
     """Yield the mounts of every other mount namespace that has a process, each namespace once."""
     known = {_namespace("self")}
     for name in os.listdir("/proc"):
@@ -114,10 +73,9 @@ def mounts_elsewhere() -> Iterator[list[SeenMount]]:
             namespace = _namespace(name)
             if namespace in known:
                 continue
-            with open(f"/proc/{name}/mountinfo", "rb") as file:
-                content = file.read()
+            seen = mountinfo.mounts(name)
             known.add(namespace)
-            yield parse(content)
+            yield seen
 
 
 def is_of_first_process() -> bool:

@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamella.layers import mountinfo
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -245,15 +247,10 @@ def _volumes() -> tuple[str, ...]:
     try:
         if os.stat("/proc/self/ns/pid").st_ino == HOST_PROCESSES:
             return ()
-        with open("/proc/self/mountinfo", "rb") as file:
-            points = [line.split(b" ")[4] for line in file]
-    except (OSError, IndexError):
+        points = {each.point for each in mountinfo.mounts()}
+    except OSError:
         return ()
-    # Source: proc(5); spaces and backslashes are octal escapes.
-    named = {
-        os.fsdecode(point.decode("latin-1").encode().decode("unicode_escape").encode("latin-1")) for point in points
-    }
-    return tuple(sorted(named - {"/"}, key=len, reverse=True))
+    return tuple(sorted(points - {"/"}, key=len, reverse=True))
 
 
 def _volume_of(path: str, volumes: tuple[str, ...]) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lamella.layers import mountinfo
 from lamella.layers.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -139,10 +139,8 @@ class LinuxKernel:
         self._call("ss", number, os.fsencode(new), os.fsencode(old))
 
     def sources(self, target: str) -> list[str]:
-        """See `Kernel`. Source: proc_pid_mountinfo(5)."""
-        with open("/proc/self/mountinfo", "rb") as file:
-            mounts = [line.split(b" ") for line in file]
-        return [unescaped(fields[fields.index(b"-", 6) + 2]) for fields in mounts if unescaped(fields[4]) == target]
+        """See `Kernel`."""
+        return [each.source for each in mountinfo.mounts() if each.point == target]
 
     def close(self, descriptor: int) -> None:
         """See `Kernel`."""
@@ -165,12 +163,6 @@ def here() -> Kernel:
     if sys.platform != "linux":
         raise Unsupported("mounting an environment needs Linux; use a Linux container or virtual machine")
     return LinuxKernel()
-
-
-def unescaped(field: bytes) -> str:
-    """Return a path as /proc/PID/mountinfo writes it."""
-    # Blank, tab, newline and backslash are written as three octal digits.
-    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
 
 
 def _messages(log: int) -> str:
