@@ -173,6 +173,36 @@ def test_gc_keeps_a_former_environment_until_its_last_user_has_ended(store: Stor
         assert tool(target) == "2"
 
 
+@pytest.mark.parametrize(
+    "setup",
+    [
+        pytest.param("true", id="another mount namespace"),
+        pytest.param('mount --bind "$0" "$1" && mount -t tmpfs none "$0"', id="a bind mount of a container"),
+    ],
+)
+def test_gc_keeps_a_former_environment_that_another_mount_namespace_shows(
+    store: Store, tmp_path: Path, setup: str
+) -> None:
+    target, point = tmp_path / "target", tmp_path / "point"
+    point.mkdir()
+    seen = target if setup == "true" else point
+    reference = push(tmp_path, "1")
+    with following(reference, target, store) as followed:
+        # Without propagation, as a container's runtime has it, the namespace keeps the mount that it was made with.
+        command = ["unshare", "--mount", "sh", "-c", f"{setup} && echo ready && read line; cat {seen}/lib/version"]
+        with started([*command, str(target), str(point)], stdin=PIPE, stdout=PIPE) as container:
+            assert container.stdin
+            assert container.stdout
+            assert container.stdout.readline() == "ready\n"
+            push(tmp_path, "2")
+            followed.next("replaced")
+            gc(store, keep_bytes=0)
+            container.stdin.write("\n")
+            container.stdin.flush()
+            assert container.stdout.read() == "1"
+        assert gc(store, keep_bytes=0).layers
+
+
 def test_a_follower_that_was_killed_is_replaced_by_the_next(store: Store, tmp_path: Path) -> None:
     target = tmp_path / "target"
     reference = push(tmp_path, "1")

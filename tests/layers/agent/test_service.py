@@ -23,9 +23,11 @@ from lamella.layers import (
     LayersError,
     NotFound,
     PolicyError,
+    Reference,
     Unreachable,
     Unsupported,
     copy,
+    pull,
     request_environment,
 )
 from lamella.layers.agent import service
@@ -95,6 +97,34 @@ def test_a_second_request_by_digest_asks_nothing_of_the_registry(
     given = served.give(push(registry, tmp_path, TOOL))
     registry.requests.clear()
     assert served.give(given.reference) == given
+    assert registry.requests == []
+
+
+def test_a_digest_of_another_repository_in_the_store_is_not_given_from_an_allowed_one(
+    served: Agent, registry: RegistrySimulator, tmp_path: Path
+) -> None:
+    # Pulled by the node's own user, from a repository that pods may not read.
+    copy(publish(tmp_path / "layout", [TOOL, {"lib/secret": "1"}]), f"{registry.host}/private/envs:v1")
+    digest = Reference.parse(pull(f"{registry.host}/private/envs:v1", store=served.store).reference).digest
+    with pytest.raises(PolicyError):
+        served.give(f"{registry.host}/private/envs@{digest}")
+    with pytest.raises(NotFound, match="team/envs"):
+        served.give(f"{registry.host}/team/envs@{digest}")
+    # Nor by asking again.
+    with pytest.raises(NotFound, match="team/envs"):
+        served.give(f"{registry.host}/team/envs:v1@{digest}")
+    assert not os.listdir(f"{served.store.path}/environments")
+
+
+def test_a_new_agent_needs_no_registry_for_what_an_earlier_one_pulled(
+    registry: RegistrySimulator, tmp_path: Path, options: AgentOptions
+) -> None:
+    reference = push(registry, tmp_path, TOOL)
+    with agent(tmp_path, options) as made:
+        given = made.give(reference)
+    registry.requests.clear()
+    with agent(tmp_path, options) as made:
+        assert made.give(given.reference) == given
     assert registry.requests == []
 
 

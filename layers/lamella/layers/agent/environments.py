@@ -10,14 +10,14 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers import mountinfo
 from lamella.layers.agent import uses
 from lamella.layers.agent.protocol import NodeEnvironment
-from lamella.layers.errors import MountError, NoSpace, Unsupported
+from lamella.layers.errors import InvalidReference, MountError, NoSpace, Unsupported
 from lamella.layers.hardening.permissions import make_folder, make_folders
 from lamella.layers.mounting import claims
 from lamella.layers.mounting.kernel import here
@@ -26,6 +26,8 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.published import preflight
 from lamella.layers.pulling import pull
 from lamella.layers.settings.policy import Policy, machine_policy
+from lamella.layers.storages import open_registry
+from lamella.layers.store import names
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from lamella.layers.agent.metrics import Counts
     from lamella.layers.agent.options import Allowed
     from lamella.layers.mounting.claims import Mounted
+    from lamella.layers.oci.documents import Digest
     from lamella.layers.published.environment import PublishedEnvironment
     from lamella.layers.settings.trust import Trust
     from lamella.layers.store.store import Store
@@ -100,6 +103,7 @@ class Environments:
         self._allowed.check(reference, self._trust)
         if given := self._there(reference, c_library):
             return given
+        self._check_origin(reference)
         key = (str(reference), c_library)
         with self._starting:
             running = self._running.get(key)
@@ -199,6 +203,24 @@ class Environments:
         _check(known.environment, c_library)
         return replace(known.given, reference=str(reference))
 
+    def _check_origin(self, reference: Reference) -> None:
+        """Ask the registry whether the repository has the digest, unless the store has it by a pull from there.
+
+        The store answers by digest alone, and may hold what others pulled: naming an allowed repository must not open it.
+        """
+        if not reference.digest or reference.is_layout or _repository(reference) in self._origins(reference.digest):
+            return
+        with closing(open_registry(reference, self._trust)) as registry:
+            registry.digest_of(str(reference.digest))
+
+    def _origins(self, digest: Digest) -> set[str]:
+        """Return the repositories from which the store has an index."""
+        found = set()
+        for name in names.of(self.store, digest):
+            with suppress(InvalidReference):
+                found.add(_repository(Reference.parse(name)))
+        return found
+
     def _bring(self, reference: Reference, c_library: str | None) -> NodeEnvironment:
         with self._pulling:
             try:
@@ -246,6 +268,10 @@ def _check(environment: PublishedEnvironment, c_library: str | None) -> None:
     # The agent's own C library is not that of the programs: its needs hold unless the container's is given.
     if why_not := preflight.obstacle(environment, environment.glibc if c_library is None else c_library):
         raise Unsupported(why_not)
+
+
+def _repository(reference: Reference) -> str:
+    return f"{reference.registry}/{reference.repository}" if not reference.is_layout else ""
 
 
 def _name(reference: Reference) -> str:

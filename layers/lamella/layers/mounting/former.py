@@ -1,8 +1,9 @@
 """Mounts that were replaced, and that processes may still use: their layers stay until the last of these has ended.
 
-Such a mount is at no path. What a removed layer would break is a lookup that begins in it: at a working directory, a
-root, or an open folder. Open and mapped files keep their bytes. So it is in use as long as a process has one of these on
-its device, which no other file system has until it is gone.
+What a removed layer would break is a lookup in such a mount: from a working directory, a root or an open folder in it, or
+by a path in another mount namespace or at a bind mount, as in containers, where it stays. Open and mapped files keep their
+bytes. So it is in use as long as a process or a mount namespace has one of these on its device, which no other file system
+has until it is gone.
 
     <store>/holds/former-<key>-<device>    its layers, and the target as a note
 """
@@ -76,4 +77,21 @@ def _devices_in_use() -> frozenset[int]:
             for path in paths:
                 with suppress(OSError):  # it has ended, or closed it
                     found.add(os.stat(path).st_dev)
-    return frozenset(found)
+    return frozenset(found | _devices_mounted())
+
+
+def _devices_mounted() -> set[int]:
+    """Return the devices of every mount that a process sees, each mount namespace once. Source: proc_pid_mountinfo(5)."""
+    found: set[int] = set()
+    seen: set[str] = set()
+    for process in os.listdir("/proc"):
+        if process.isdecimal():
+            with suppress(OSError):  # it has ended
+                namespace = os.readlink(f"/proc/{process}/ns/mnt")
+                if namespace in seen:
+                    continue
+                with open(f"/proc/{process}/mountinfo", "rb") as file:
+                    numbers = [line.split(b" ", 3)[2].split(b":") for line in file]
+                found.update(os.makedev(int(major), int(minor)) for major, minor in numbers)
+                seen.add(namespace)
+    return found
