@@ -84,10 +84,7 @@ def runtime_env(
         "this process",
     )
     pushed = push(reference, environment, options, trust=trust, cache=cache, progress=progress)
-    parsed = Reference.parse(pushed.reference)
-    if parsed.is_layout:
-        # Nodes have working directories of their own.
-        parsed = replace(parsed, folder=os.path.abspath(parsed.folder))
+    parsed = Reference.parse(pushed.reference).absolute()
     return {FIELD: str(parsed), "py_executable": _run_command("lamella", str(parsed))}
 
 

@@ -33,7 +33,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 STORE = "/var/lib/lamella"
 AGENT_FOLDER = "/run/lamella"
-"""Of the agent's socket."""
+AGENT_SOCKET = f"{AGENT_FOLDER}/agent.sock"
 ENVIRONMENTS = f"{STORE}/environments"
 
 _IN_POD = "/lamella"
@@ -67,6 +67,26 @@ class Additions:
     variables: tuple[dict[str, Any], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A secret of the type kubernetes.io/dockerconfigjson as the file that Lamella reads."""
+
+    variable: dict[str, Any]
+    mount: dict[str, Any]
+    volume: dict[str, Any]
+
+    @classmethod
+    def of(cls, volume: str, secret: str) -> Credentials:
+        """Return what a pod needs to read `secret` from a volume of that name."""
+        key = {"key": ".dockerconfigjson", "path": "config.json"}
+        return cls(
+            {"name": "DOCKER_CONFIG", "value": _SECRET_FOLDER},
+            {"name": volume, "mountPath": _SECRET_FOLDER, "readOnly": True},
+            # Optional, so that a pod without it fails with the registry's answer in its log instead of waiting.
+            {"name": volume, "secret": {"secretName": secret, "items": [key], "optional": True}},
+        )
+
+
 def additions(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> Additions:
     """Return what `options` adds to `template`, whose containers `chosen` get the environment."""
     match options.method:
@@ -97,11 +117,10 @@ def _init(template: PodTemplate, chosen: tuple[Container, ...], options: InjectO
     mounts: list[dict[str, Any]] = [{"name": NAME, "mountPath": folder}]
     volumes = [{"name": NAME} | volume]
     if secret := _pull_secret(template, options):
-        environment.append({"name": "DOCKER_CONFIG", "value": _SECRET_FOLDER})
-        mounts.append({"name": SECRET, "mountPath": _SECRET_FOLDER, "readOnly": True})
-        # Optional, so that a pod without it fails with the registry's answer in its log instead of waiting.
-        key = {"key": ".dockerconfigjson", "path": "config.json"}
-        volumes.append({"name": SECRET, "secret": {"secretName": secret, "items": [key], "optional": True}})
+        credentials = Credentials.of(SECRET, secret)
+        environment.append(credentials.variable)
+        mounts.append(credentials.mount)
+        volumes.append(credentials.volume)
     identity = _root() if options.node_store else _non_root(template)
     container = _container(
         NAME, options.image, command, chosen[0], identity=identity, mounts=mounts, environment=environment
@@ -112,7 +131,7 @@ def _init(template: PodTemplate, chosen: tuple[Container, ...], options: InjectO
 
 
 def _host(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> Additions:
-    command = ["lamella", "mount", "--agent", f"{AGENT_FOLDER}/agent.sock", options.reference]
+    command = ["lamella", "mount", "--agent", AGENT_SOCKET, options.reference]
     mounts = [{"name": SOCKET, "mountPath": AGENT_FOLDER, "readOnly": True}]
     container = _container(NAME, options.image, command, chosen[0], identity=_non_root(template), mounts=mounts)
     # The kubelet needs the folder before the agent mounts there.

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamella.builder.errors import InvalidManifest
-from lamella.builder.kubernetes.additions import AGENT_FOLDER, ENVIRONMENTS, STORE
+from lamella.builder.kubernetes.additions import AGENT_FOLDER, AGENT_SOCKET, ENVIRONMENTS, STORE, Credentials
 from lamella.builder.kubernetes.edits import Style, block
 
 NAME = "lamella-agent"
 _METRICS = ("127.0.0.1", 9464)
-_SECRET_FOLDER = "/pull-secret"
+_SECRET = "pull-secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ def _pod(options: DaemonSetOptions) -> dict[str, Any]:
         {"name": "socket", "hostPath": {"path": AGENT_FOLDER, "type": "DirectoryOrCreate"}},
     ]
     if secret:
-        key = {"key": ".dockerconfigjson", "path": "config.json"}
-        volumes.append({"name": "pull-secret", "secret": {"secretName": secret, "items": [key], "optional": True}})
+        volumes.append(Credentials.of(_SECRET, secret).volume)
     return {
         **({"imagePullSecrets": [{"name": secret}]} if secret else {}),
         "automountServiceAccountToken": False,
@@ -94,7 +93,7 @@ def _pod(options: DaemonSetOptions) -> dict[str, Any]:
 
 def _agent(options: DaemonSetOptions) -> dict[str, Any]:
     host, port = _METRICS
-    command = ["lamella", "agent", "--store", STORE, "--socket", f"{AGENT_FOLDER}/agent.sock"]
+    command = ["lamella", "agent", "--store", STORE, "--socket", AGENT_SOCKET]
     command += ["--environments", ENVIRONMENTS, "--metrics", f"{host}:{port}"]
     for reference in options.pull:
         command += ["--pull", reference]
@@ -105,15 +104,18 @@ def _agent(options: DaemonSetOptions) -> dict[str, Any]:
         {"name": "store", "mountPath": STORE, "mountPropagation": "Bidirectional"},
         {"name": "socket", "mountPath": AGENT_FOLDER},
     ]
+    environment: list[dict[str, Any]] = []
     if options.pull_secret:
-        mounts.append({"name": "pull-secret", "mountPath": _SECRET_FOLDER, "readOnly": True})
-    check = ["lamella", "agent", "--check", "--socket", f"{AGENT_FOLDER}/agent.sock"]
+        credentials = Credentials.of(_SECRET, options.pull_secret)
+        environment.append(credentials.variable)
+        mounts.append(credentials.mount)
+    check = ["lamella", "agent", "--check", "--socket", AGENT_SOCKET]
     probe = {"exec": {"command": check}, "periodSeconds": 15, "timeoutSeconds": 10}
     return {
         "name": "agent",
         "image": options.image,
         "command": command,
-        **({"env": [{"name": "DOCKER_CONFIG", "value": _SECRET_FOLDER}]} if options.pull_secret else {}),
+        **({"env": environment} if environment else {}),
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": {"privileged": True, "runAsUser": 0, "readOnlyRootFilesystem": True},
         "startupProbe": probe | {"failureThreshold": 20},

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamella.layers.agent.protocol import NodeEnvironment
@@ -81,9 +79,7 @@ def request_environment(
     or container is compared with the environment's needs, unless programs run `elsewhere`, in another one. Raises the error
     that the agent had, `Unreachable` without an agent, `InvalidReference`.
     """
-    parsed = Reference.parse(reference)
-    if parsed.is_layout:
-        parsed = replace(parsed, folder=os.path.abspath(parsed.folder))
+    parsed = Reference.parse(reference).absolute()
     asked = json.dumps({"reference": str(parsed), "glibc": None if elsewhere else preflight.glibc()})
     until = time.monotonic() + timeout
     while True:

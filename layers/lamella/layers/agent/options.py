@@ -61,14 +61,15 @@ class Allowed:
             check_registry(reference.registry, reference.repository, insecure=False, hosts_dir=trust.hosts_dir)
             allowed = self.policy.allows(reference.registry, reference.repository)
         if not allowed:
-            name = f"oci:{reference.folder}" if reference.is_layout else f"{reference.registry}/{reference.repository}"
             # The patterns themselves are not for pods to see.
-            raise PolicyError(f"{name}: not allowed by the agent of this node; add --allow {name} to its command")
+            raise PolicyError(
+                f"{reference.place}: not allowed by the agent of this node; add --allow {reference.place} to its command"
+            )
 
 
 def allowed(options: AgentOptions) -> Allowed:
     """The repositories of `allow` and `pull`, or else of the machine's policy. Raises `PolicyError` without any."""
-    patterns = [*options.allow, *(_place(Reference.parse(each)) for each in options.pull)]
+    patterns = [*options.allow, *(Reference.parse(each).place for each in options.pull)]
     if not options.allow and machine_policy().allowed_registries:
         # The administrator's list is the limit, and holds for `pull` as well.
         return Allowed(Policy())
@@ -78,9 +79,3 @@ def allowed(options: AgentOptions) -> Allowed:
             "limit it with --allow REGISTRY/REPOSITORY, or with allowed-registries in /etc/lamella/config.toml"
         )
     return Allowed(allowing(patterns))
-
-
-def _place(reference: Reference) -> str:
-    if reference.is_layout:
-        return f"oci:{os.path.abspath(reference.folder)}"
-    return f"{reference.registry}/{reference.repository}"

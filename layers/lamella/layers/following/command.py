@@ -19,7 +19,6 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers import errors
 from lamella.layers.errors import CannotRun, LayersError
 from lamella.layers.following import namespaced
 from lamella.layers.following.mounted import FollowOptions
@@ -28,19 +27,18 @@ from lamella.layers.following.tag import TaggedDigest
 from lamella.layers.mounting import lowerdirs
 from lamella.layers.mounting.kernel import here
 from lamella.layers.pulling import pull
-from lamella.layers.running.run import FROM_TERMINALS, in_foreground
+from lamella.layers.running import signals
+from lamella.layers.running.failure import error_of
 from lamella.layers.settings.trust import Trust
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import FrameType
 
+    from lamella.layers.oci.documents import Digest
     from lamella.layers.progress.display import Progress
     from lamella.layers.pulling.pull import Pulled
-
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ def run_following(
         return code
 
 
-def _pulled(moves: Moves, digest: Any, store: Store) -> _Ready | None:
+def _pulled(moves: Moves, digest: Digest, store: Store) -> _Ready | None:
     began = time.monotonic()
     with ExitStack() as pulling:
         pulled = moves.pulled(digest, pulling)
@@ -133,7 +131,7 @@ class _Session:
         self._ready: _Ready | None = None
         self._socket: socket.socket | None = None
         self._helper = self._pid = 0
-        self._before: dict[signal.Signals, Any] = {}
+        self._former_handlers: signals.Handlers = {}
 
     def start(self, ready: _Ready) -> None:
         """Start the command in that environment. Raises what kept it from starting."""
@@ -143,24 +141,32 @@ class _Session:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The command inherits it, and keeps its layers as long as it lives.
         os.set_inheritable(ready.lease, True)
-        with warnings.catch_warnings():
-            # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._helper = os.fork()
-        if self._helper == 0:
-            ours.close()
-            self.restore_signals()
-            namespaced.serve(theirs, start)
-        theirs.close()
-        os.set_inheritable(ready.lease, False)
-        self._socket, self._ready = ours, ready
-        answer = self._answer()
-        if "pid" not in answer:
-            os.waitpid(self._helper, 0)
-            name, message, code = answer.get("failed") or ["LayersError", "the command's namespace ended; try again", 1]
-            raise CannotRun(message, code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
-        self._pid = answer["pid"]
-        self._forward()
+        # A signal that comes before the command's number is known waits.
+        with signals.blocked() as mask:
+            with warnings.catch_warnings():
+                # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._helper = os.fork()
+            if self._helper == 0:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                ours.close()
+                self.restore_signals()
+                namespaced.serve(theirs, start)
+            theirs.close()
+            os.set_inheritable(ready.lease, False)
+            self._socket, self._ready = ours, ready
+            self._pid = self._started(self._answer())
+            if not self._former_handlers:
+                self._former_handlers = signals.forward(self._send)
+
+    def _started(self, answer: dict[str, Any]) -> int:
+        """Return the number of the command's process. Raises what kept it from starting."""
+        if "pid" in answer:
+            return int(answer["pid"])
+        os.waitpid(self._helper, 0)
+        if failed := answer.get("failed"):
+            raise error_of(failed)
+        raise LayersError("the command's namespace ended; try again")
 
     def wait(self, wake: int) -> int | None:
         """Wait until `wake` can be read, or the command ends; return its exit code then."""
@@ -191,14 +197,13 @@ class _Session:
         if answer:
             # The lease before it stays: a process that is not known may use its environment.
             self._ready = ready
-            self._tell("signalled" if self._options.signal else "replaced", ready)
+            self._report("signalled" if self._options.signal else "replaced", ready)
         return ""
 
     def restore_signals(self) -> None:
         """Handle signals as before `start`."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        signals.restore(self._former_handlers)
+        self._former_handlers = {}
 
     def _restart(self, ready: _Ready) -> str:
         assert self._ready
@@ -210,7 +215,7 @@ class _Session:
         except LayersError as error:
             # The former environment may have been freed by now: the command ends as one that can't be started.
             raise CannotRun(f"{ready.pulled.reference}: cannot restart the command: {error}") from error
-        self._tell("restarted", ready)
+        self._report("restarted", ready)
         return ""
 
     def _end(self) -> None:
@@ -235,7 +240,7 @@ class _Session:
         answer: dict[str, Any] = json.loads(packet) if packet else {}
         return answer
 
-    def _tell(self, kind: Any, ready: _Ready) -> None:
+    def _report(self, kind: Any, ready: _Ready) -> None:
         reference = ready.pulled.reference
         took = round(time.monotonic() - ready.began, 3)
         what = {"restarted": "restarted in", "signalled": "signalled after the move to"}.get(kind, "new processes use")
@@ -245,17 +250,3 @@ class _Session:
         if self._pid:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, number)
-
-    def _forward(self) -> None:
-        if self._before or threading.current_thread() is not threading.main_thread():
-            return  # Python handles signals in the main thread alone
-
-        def send(number: int, _: FrameType | None) -> None:
-            # The terminal sends its own to all processes of the group.
-            if number not in FROM_TERMINALS or not in_foreground():
-                self._send(number)
-
-        before = {number: signal.getsignal(number) for number in _FORWARDED}
-        self._before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
-        for number in self._before:
-            signal.signal(number, send)

@@ -85,7 +85,7 @@ def _first(
     """Mount it, or take over the mount of an earlier `follow`; return the digest in use, or None to replace it at once."""
     kernel = here()
     state = claims.find(store.writable(), target, kernel)
-    if state and claims.is_there(state, kernel) and _names(state, tag.reference):
+    if state and claims.is_there(state, kernel) and _is_of(state, tag.reference):
         check_replaceable(state, target, kernel)
         notify(FollowEvent("following", f"{state.reference} is at {target}; follows {tag.reference}", state.reference))
         return None if state.replacing else Reference.parse(state.reference).digest
@@ -95,14 +95,13 @@ def _first(
     return Reference.parse(mounted.reference).digest
 
 
-def _names(state: Mounted, reference: Reference) -> bool:
+def _is_of(state: Mounted, reference: Reference) -> bool:
     """Whether the mount is of the same repository or folder."""
     try:
-        there = Reference.parse(state.reference)
+        mounted = Reference.parse(state.reference)
     except LayersError:
         return False
-    folders = [os.path.abspath(each.folder) if each.folder else "" for each in (there, reference)]
-    return (there.registry, there.repository, folders[0]) == (reference.registry, reference.repository, folders[1])
+    return mounted.place == reference.place
 
 
 def _replace(moves: Moves, digest: Digest, target: str, store: Store, notify: Callable[[FollowEvent], object]) -> None:

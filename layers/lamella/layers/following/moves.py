@@ -48,7 +48,7 @@ class Moves:
         self.used: Digest | None = None
         """Digest in use."""
         self._refused: Digest | None = None
-        self._said = ""
+        self._failure = ""
         self._noted: set[str] = set()
 
     def next(self) -> Digest | None:
@@ -59,7 +59,7 @@ class Moves:
             self.failed(f"{error}; retrying")
             return None
         if digest == self.used:
-            self._said = ""
+            self._failure = ""
             return None
         return None if digest == self._refused else digest
 
@@ -86,8 +86,8 @@ class Moves:
 
     def failed(self, message: str) -> None:
         """Report a failure, once as long as it stays the same."""
-        if message != self._said:
-            self._said = message
+        if message != self._failure:
+            self._failure = message
             self._notify(FollowEvent("failed", message))
 
     def check(self, environment: PublishedEnvironment) -> None:

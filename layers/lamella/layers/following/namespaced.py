@@ -25,10 +25,12 @@ from lamella.layers.errors import LayersError, MountError
 from lamella.layers.mounting import ladder, lowerdirs, namespace, overlay
 from lamella.layers.mounting.kernel import here
 from lamella.layers.running import ca_bundle
+from lamella.layers.running.failure import error_of, failure_of
 from lamella.layers.running.run import assemble, execute, report
+from lamella.layers.running.signals import FORWARDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from lamella.layers.mounting.kernel import Kernel
     from lamella.layers.published.environment import PublishedEnvironment
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 PACKET = 1 << 20
 _PR_SET_PDEATHSIG = 1
-_HANDLED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,8 @@ def serve(follower: socket.socket, start: Start) -> NoReturn:
         follower.send(json.dumps({"pid": command}).encode())
         code = _wait(follower, kernel, prefix, command)
     except LayersError as error:
-        failed = [type(error).__name__, str(error), getattr(error, "exit_code", 1)]
         with suppress(OSError):
-            follower.send(json.dumps({"failed": failed}).encode())
+            follower.send(json.dumps({"failed": failure_of(error)}).encode())
     finally:
         os._exit(code)
 
@@ -96,23 +96,14 @@ def _started(start: Start, prefix: str) -> int:
         report(writer, lambda: execute(prefix, start.command, certificates))
     os.close(writer)
     # Those of a terminal come to the whole group; the follower forwards the others.
-    for number in _HANDLED:
+    for number in FORWARDED:
         signal.signal(number, signal.SIG_IGN)
     with open(reader, "rb") as answer:
         failed = answer.read()  # ends when the command's program has replaced the child's
     if failed:
         os.waitpid(child, 0)
-        raise _error(*json.loads(failed))
+        raise error_of(json.loads(failed))
     return child
-
-
-def _error(name: str, message: str, exit_code: int) -> LayersError:
-    from lamella.layers import errors
-
-    if name == "CannotRun":
-        return errors.CannotRun(message, exit_code)
-    kind: Callable[[str], LayersError] = getattr(errors, name, LayersError)
-    return kind(message)
 
 
 def _wait(follower: socket.socket, kernel: Kernel, prefix: str, command: int) -> int:

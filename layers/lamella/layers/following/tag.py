@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers.errors import InvalidReference, LayersError
@@ -61,7 +60,7 @@ class TaggedDigest:
 
     def at(self, digest: Digest) -> str:
         """The reference with its tag and that digest: what it names never changes."""
-        return str(replace(self.reference, digest=digest))
+        return str(self.reference.at(digest))
 
     @property
     def pause(self) -> float:

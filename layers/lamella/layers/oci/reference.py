@@ -7,6 +7,7 @@ distribution's (reference/regexp.go), with its rule that a first component witho
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 
@@ -41,6 +42,15 @@ class Reference:
     def is_layout(self) -> bool:
         """Whether this names a folder on disk, not a registry."""
         return bool(self.folder)
+
+    @property
+    def place(self) -> str:
+        """The repository, or the folder by its absolute path: equal for two references to one place."""
+        return f"oci:{os.path.abspath(self.folder)}" if self.is_layout else f"{self.registry}/{self.repository}"
+
+    def absolute(self) -> Reference:
+        """The same, with the absolute path of a folder: readers have working directories of their own."""
+        return replace(self, folder=os.path.abspath(self.folder)) if self.is_layout else self
 
     def at(self, digest: Digest) -> Reference:
         """The same place, pinned to `digest`."""

@@ -151,8 +151,7 @@ def leased(
 
 def _name(reference: Reference) -> str:
     """The reference without its digest; a folder by its absolute path."""
-    folder = os.path.abspath(reference.folder) if reference.folder else ""
-    return str(replace(reference, folder=folder, digest=None))
+    return str(replace(reference.absolute(), digest=None))
 
 
 def _log(todo: PullPlan) -> None:

@@ -12,21 +12,21 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, NoReturn
 
-from lamella.layers import errors
 from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.mounting import kernel, ladder, lowerdirs, namespace, overlay
 from lamella.layers.progress.display import Silent
 from lamella.layers.published import preflight
-from lamella.layers.running import activation, ca_bundle, scripts
+from lamella.layers.running import activation, ca_bundle, scripts, signals
+from lamella.layers.running.failure import error_of, failure_of
 from lamella.layers.settings.trust import Trust
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from lamella.layers.mounting.kernel import Kernel
     from lamella.layers.progress.display import Progress
@@ -37,8 +37,6 @@ _MANY_LEASES = 200
 _NO_SCRIPT = 2
 """Python's own exit code for a script that is missing."""
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
-FROM_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
 
 
 def _ignore(_: str) -> None:
@@ -196,7 +194,7 @@ def _in_child(replaced: Callable[[], NoReturn]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     reader, writer = os.pipe()
-    with blocked(_FORWARDED) as mask, warnings.catch_warnings():
+    with signals.blocked() as mask, warnings.catch_warnings():
         # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
@@ -204,63 +202,23 @@ def _in_child(replaced: Callable[[], NoReturn]) -> int:
             os.close(reader)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             report(writer, replaced)
-        handlers = _forward(child)
+        handlers = signals.forward(lambda number: _send(child, number))
     try:
         os.close(writer)
         with open(reader, "rb") as answer:
             failure = answer.read()  # ends when the command's program replaces the child's
         _, status = os.waitpid(child, 0)
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signals.restore(handlers)
     if failure:
-        name, message, exit_code = json.loads(failure)
-        raise CannotRun(message, exit_code) if name == "CannotRun" else getattr(errors, name, LayersError)(message)
+        raise error_of(json.loads(failure))
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-@contextmanager
-def blocked(numbers: Iterable[signal.Signals]) -> Iterator[set[signal.Signals]]:
-    """Has signals wait until the block ends; gives the mask that was before."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield before  # type: ignore[misc] # numbers that have no name stand for themselves
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _forward(child: int) -> dict[signal.Signals, Any]:
-    """Forward signals to `child`, for which this process waits; return the former handlers."""
-
-    def send(number: int, _: object) -> None:
-        # The terminal sends its own to both; a command that got two would think that it is asked twice.
-        if number not in FROM_TERMINALS or not in_foreground():
-            with suppress(ProcessLookupError):
-                os.kill(child, number)
-
-    if threading.current_thread() is not threading.main_thread():
-        return {}  # Python handles signals in the main thread alone
-    before = {number: signal.getsignal(number) for number in _FORWARDED}
-    # A signal that is ignored here is ignored there.
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, send)
-    return before
-
-
-def in_foreground() -> bool:
-    """Whether this process is in the foreground of a terminal, which sends its signals to all processes of the group."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
+def _send(child: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(child, number)
 
 
 def _remove_dead_leases(store: Store) -> None:
@@ -292,8 +250,7 @@ def report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:
     try:
         replaced()
     except LayersError as error:
-        failure = [type(error).__name__, str(error), getattr(error, "exit_code", 1)]
-        os.write(writer, json.dumps(failure).encode())
+        os.write(writer, json.dumps(failure_of(error)).encode())
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except SystemExit as ended:
