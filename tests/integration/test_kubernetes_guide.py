@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.root]
 POD, INJECTED, CLEANER = blocks(ROOT / "docs/how-to/kubernetes.md")
 DOCUMENTED = "registry.example.com/team/envs:v1@sha256:797bf2ab5502bb9455ff9e9376d02bdb5bfaca132cf63c16cc43ef98d2ace405"
 STORE = "/var/lib/lamella"
-NODE_IMAGE = "registry.example.com/team/node:0.1"
+NODE_IMAGE = "registry.example.com/team/node:0.1.0"
 
 
 @pytest.fixture(scope="module")

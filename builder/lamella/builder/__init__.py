@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from lamella.builder.scanning.findings import blocking_findings
     from lamella.builder.scanning.options import ScanOptions
     from lamella.builder.scanning.scan import scan
-    from lamella.builder.watching.watch import WatchEvent, WatchOptions, watch
+    from lamella.builder.watching.events import WatchEvent
+    from lamella.builder.watching.watch import WatchOptions, watch
     from lamella.layers.errors import LamellaError
     from lamella.layers.published.findings import Finding
 
@@ -163,7 +164,7 @@ _MODULES = {
     "blocking_findings": "lamella.builder.scanning.findings",
     "ScanOptions": "lamella.builder.scanning.options",
     "scan": "lamella.builder.scanning.scan",
-    "WatchEvent": "lamella.builder.watching.watch",
+    "WatchEvent": "lamella.builder.watching.events",
     "WatchOptions": "lamella.builder.watching.watch",
     "watch": "lamella.builder.watching.watch",
     "LamellaError": "lamella.layers.errors",

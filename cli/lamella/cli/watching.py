@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lamella.builder import Environment, Pushed, PushOptions, WatchEvent
 
 
-def follow(arguments: argparse.Namespace, options: PushOptions, pushed: Pushed, took: float) -> int:
+def push_again(arguments: argparse.Namespace, options: PushOptions, pushed: Pushed, took: float) -> int:
     """Print the first push, then push after each change, until a signal ends this process."""
     from lamella.builder import LayerCache, WatchEvent, WatchOptions, watch
 

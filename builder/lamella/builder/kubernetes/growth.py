@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a collection is, or is to be."""
+    """The place of a collection that exists, or that will be made."""
 
     mapping: Node
     """The last mapping on its path."""
     path: tuple[str, ...]
-    """Keys from there that are to be made; empty if the collection has content."""
+    """Keys below it that will be made; empty if the collection has content."""
     found: Entry | None = None
-    """The entry of the first of them, if it is there and empty."""
+    """The entry of the first of them, if it exists and is empty."""
     kept: str = ""
     """`PATH=TEXT` of that entry, by which a removal keeps it."""
 
@@ -85,7 +85,7 @@ class Plan:
 
 
 def place(stream: Stream, owner: Node, path: tuple[str, ...], kind: str, *, prefix: str = "", label: str = "") -> Place:
-    """Return where the collection at `path` below `owner` is, or is to be.
+    """Return the place of the collection at `path` below `owner`, whether it exists or not.
 
     `prefix` is that of its words in the record; `label` names the owner in messages.
     """

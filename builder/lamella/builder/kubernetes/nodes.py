@@ -239,7 +239,7 @@ def entries(mapping: Node) -> list[Entry]:
 
 
 def items(sequence: Node | None) -> list[Node]:
-    """Return the items of `sequence`, aliases resolved; none of null or of anything else."""
+    """Return the items of `sequence`, aliases resolved; an empty list for null and for other nodes."""
     return [each.content for each in sequence.children] if sequence and sequence.kind == "sequence" else []
 
 

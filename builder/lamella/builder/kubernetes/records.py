@@ -1,4 +1,4 @@
-"""The record of an injection in annotations: what the names of items alone do not tell a removal."""
+"""The record of an injection in annotations: facts that a removal needs besides the names of items."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class _Removals:
         marked += [each for each in children if each not in marked]
 
     def empties(self, collection: Node) -> bool:
-        """Whether nothing of `collection` stays."""
+        """Whether `collection` loses all its children."""
         marked = self.doomed.get(id(collection), (collection, []))[1]
         units = collection.children[:: 2 if collection.kind == "mapping" else 1]
         return bool(units) and all(each in marked for each in units)

@@ -1,7 +1,7 @@
 """Changes of folders, collected in the background while a push is in progress.
 
-watchfiles tells them: by inotify, or by polling where inotify does not work. A change that comes during a scan is seen
-by the loop before it publishes anything.
+watchfiles reports them: by inotify, or by polling if inotify does not work. The loop sees a change during a scan before it
+publishes anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _STEP_MS = 50
 _POLL_MS = 300
 _LIMITS = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE})
-# Their servers' changes reach no inotify of this machine. Source: statfs(2), by the names of /proc/filesystems.
+# inotify does not report changes that their servers make. Source: statfs(2), by the names of /proc/filesystems.
 _REMOTE = frozenset(
     {"9p", "afs", "ceph", "cifs", "smb3", "nfs", "nfs4", "virtiofs", "vboxsf", "drvfs", "lustre", "gpfs", "beegfs"}
 )
@@ -161,12 +161,12 @@ class _Watcher:
         self._ready = threading.Event()
         self._refused: OSError | None = None
         self.thread = threading.Thread(target=self._run, name="lamella-watch", daemon=True)
-        self._tell: Callable[[Mapping[str, bool]], None] = lambda _: None
+        self._report: Callable[[Mapping[str, bool]], None] = lambda _: None
         self._fail: Callable[[BaseException], None] = lambda _: None
 
-    def start(self, tell: Callable[[Mapping[str, bool]], None], fail: Callable[[BaseException], None]) -> None:
+    def start(self, report: Callable[[Mapping[str, bool]], None], fail: Callable[[BaseException], None]) -> None:
         """Watch until `stop` is set. Raises `OSError` if the kernel refuses."""
-        self._tell, self._fail = tell, fail
+        self._report, self._fail = report, fail
         self.thread.start()
         self._ready.wait()
         if self._refused:
@@ -196,7 +196,7 @@ class _Watcher:
                 self._ready.set()
                 if changes:
                     created = {path for kind, path in changes if kind != watchfiles.Change.modified}
-                    self._tell({path: path not in created for _, path in changes})
+                    self._report({path: path not in created for _, path in changes})
         except OSError as error:
             self._refused = error
             if self._ready.is_set():

@@ -23,7 +23,7 @@ _NO_PACKAGES = frozenset({"pkgs", "envs", "conda-bld", "proc", "sys", "dev"})
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Folders to watch; none of `deep` is below another one."""
+    """Folders to watch. Those of `deep` do not contain each other."""
 
     deep: tuple[str, ...]
     """With everything below."""

@@ -53,7 +53,7 @@ class _Output:
 
     @property
     def last(self) -> str:
-        """The last line that says something."""
+        """The last line with text."""
         return self.lines[-1].removeprefix("lamella: ") if self.lines else ""
 
 
@@ -116,7 +116,7 @@ class Process(ProcessInterface):
             asyncio.create_task(self._read_errors(process.stderr)),
         ]
         process.stdin.write(json.dumps(self._specification(expected)).encode() + b"\n")
-        with suppress(ConnectionError):  # it has ended, and its answer says why
+        with suppress(ConnectionError):  # it has ended, and its answer has the reason
             await process.stdin.drain()
         self._check(expected, await self._answer("versions"))
         return process

@@ -37,7 +37,7 @@ def _version(module: Any) -> str:
 
 
 def main() -> None:
-    """Serve as the first line of stdin says."""
+    """Serve by the specification in the first line of stdin."""
     # The folder where the connection starts holds whatever its user keeps there.
     sys.path[:] = [folder for folder in sys.path if folder]
     line = b""

@@ -1,4 +1,4 @@
-"""What a verb's document says, as a table for a notebook and as text for a terminal."""
+"""The document of a verb as a table for a notebook, and as text for a terminal."""
 
 from __future__ import annotations
 

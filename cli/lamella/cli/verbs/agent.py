@@ -1,4 +1,4 @@
-"""`lamella agent`: give environments to the pods of this node; and `lamella mount --agent`, which asks for one."""
+"""`lamella agent`: serve environments to the pods of this node; and `lamella mount --agent`, which requests one."""
 
 from __future__ import annotations
 
@@ -42,13 +42,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "below it (default: the repositories of --pull, or the machine's allowed-registries); repeatable",
     )
     parser.add_argument(
-        "--pull", metavar="REFERENCE", action="append", default=[], help="keep this pulled and mounted; repeatable"
+        "--pull",
+        metavar="REFERENCE",
+        action="append",
+        default=[],
+        help="keep this reference pulled and mounted; repeatable",
     )
     parser.add_argument(
         "--every",
         metavar="SECONDS",
         default="60",
-        help="look at the tags of --pull, and at the space, this often (default: 60)",
+        help="time between two checks of the tags of --pull, and of free space (default: 60)",
     )
     parser.add_argument("--keep", metavar="SIZE", help="free layers until at most this much is left, such as 100GB")
     parser.add_argument(
@@ -67,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         metavar="ADDRESS:PORT",
         default="127.0.0.1:9464",
-        help="serve metrics for Prometheus here too (default: 127.0.0.1:9464; empty for the socket alone)",
+        help="serve metrics for Prometheus at this address too (default: 127.0.0.1:9464; empty for the socket alone)",
     )
     parser.add_argument("--check", action="store_true", help="ask the agent at --socket whether it is ready, and exit")
     add_settings(parser, SETTINGS)

@@ -29,9 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env", metavar="REFERENCE", help="environment: registry/repository:tag, with or without @digest"
     )
-    parser.add_argument("--remove", action="store_true", help="take the environment out; give the original back")
+    parser.add_argument("--remove", action="store_true", help="remove the environment, and restore the original")
     parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: standard output)")
-    parser.add_argument("-i", "--in-place", action="store_true", help="write the manifest itself")
+    parser.add_argument("-i", "--in-place", action="store_true", help="write the result to FILE itself")
     pods = parser.add_argument_group("pods")
     pods.add_argument(
         "--method",
@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="container that gets it (default: all that are not init containers); repeatable",
+        help="container to add it to (default: all that are not init containers); repeatable",
     )
     pods.add_argument(
         "--path", default="", metavar="PATH", help="path in the containers (default: the environment's image prefix)"
@@ -243,7 +243,7 @@ def _read(file: str) -> str:
 
 
 def _write(file: str, text: str) -> None:
-    """Write a file at once, or not at all; one that is there keeps its permissions."""
+    """Write a file as a whole or not at all; an existing one keeps its permissions."""
     target = os.path.realpath(file)
     if os.path.exists(target) and not os.path.isfile(target):
         with open(target, "wb") as stream:  # /dev/stdout, or a pipe

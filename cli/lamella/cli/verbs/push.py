@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         from lamella.cli import watching
 
-        return watching.follow(arguments, options, pushed, took)
+        return watching.push_again(arguments, options, pushed, took)
     if arguments.json:
         result_json(document(pushed, took, dry_run=arguments.dry_run))
         return 0

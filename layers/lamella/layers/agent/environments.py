@@ -63,7 +63,7 @@ class _Known:
 
 
 class Environments:
-    """See above."""
+    """The environments of one store, below one folder."""
 
     def __init__(
         self, store: Store, folder: str, *, allowed: Allowed, trust: Trust, counts: Counts, notify: Log
@@ -79,11 +79,11 @@ class Environments:
         self.placing = threading.RLock()
         self._known: dict[str, _Known] = {}
         self._last: dict[str, float] = {}
-        """When an environment was last asked for or in use, by its folder; monotonic."""
+        """Time of the last request or use of an environment, by its folder; monotonic."""
         self._pinned: dict[str, str] = {}
         """The folder of each reference that is kept mounted."""
         self.make_room: Callable[[int], bool] = lambda _: False
-        """Frees so many bytes, if it can; whether it freed any."""
+        """Frees a number of bytes as far as it can, and returns whether it freed any."""
 
     def prepare(self) -> None:
         """Make the folders. Raises `StoreError`."""
@@ -122,7 +122,7 @@ class Environments:
         return running.result()
 
     def keep(self, text: str) -> NodeEnvironment:
-        """As `give`, for a reference that is to stay mounted; an earlier digest of it may be freed then."""
+        """Give a reference that stays mounted; the digest that it had before may be freed."""
         given = self.give(text)
         moved = self._pinned.get(text) != given.path
         self._pinned[text] = given.path
@@ -148,7 +148,7 @@ class Environments:
         return found
 
     def idle(self, seconds: float) -> list[str]:
-        """Return the folders that were neither asked for nor used for that long, the longest first.
+        """Return the folders that were neither requested nor used for `seconds`, the longest first.
 
         Empty unless this process sees every process: without `hostPID` no use is visible.
         """
@@ -162,7 +162,7 @@ class Environments:
         return sorted((target for target in free if now - last[target] >= seconds), key=lambda target: last[target])
 
     def unmount(self, target: str, seconds: float) -> bool:
-        """Unmount an environment unless it has been asked for or used meanwhile, or is busy. Its layers stay until `gc`."""
+        """Unmount an environment unless it was requested or used within `seconds`, or is busy. Its layers stay until `gc`."""
         with self.placing:
             if target not in self.idle(seconds):
                 return False
@@ -182,7 +182,7 @@ class Environments:
         return True
 
     def tidy(self, seconds: float) -> None:
-        """Remove empty folders that old: the kubelet makes one for a pod, also for a digest that does not exist."""
+        """Remove empty folders that are `seconds` old. The kubelet makes one for each pod, also for a wrong digest."""
         with self.placing:
             mounted = {each.target for each in self.mounted()}
             for name in os.listdir(self.folder):

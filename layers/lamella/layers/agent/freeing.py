@@ -36,8 +36,9 @@ def measured(store: Store) -> Space:
 
 
 def limit(space: Space, keep_bytes: int | None, min_free: float) -> int | None:
-    """Bytes that the store may have: the smaller of `keep_bytes` and the size that leaves the share `min_free`; None to
-    free nothing now.
+    """Return the bytes that the store may have, or None if it is within both limits.
+
+    `keep_bytes`: most bytes of the store. `min_free`: share of its file system to keep free.
     """
     lacking = int(min_free * space.capacity) - space.free
     limits = [keep_bytes] if keep_bytes is not None and space.used > keep_bytes else []
@@ -47,14 +48,15 @@ def limit(space: Space, keep_bytes: int | None, min_free: float) -> int | None:
 
 
 def relieve(environments: Environments, options: AgentOptions, counts: Counts, notify: Log) -> bool:
-    """Free layers until the store is within the limits of `options`; whether anything was freed. Raises `StoreError`."""
+    """Free layers until the store is within the limits of `options`; return whether anything was freed. Raises `StoreError`."""
     wanted = limit(measured(environments.store), options.keep_bytes, options.min_free)
     return wanted is not None and shrink(environments, wanted, options.idle, counts, notify)
 
 
 def shrink(environments: Environments, keep_bytes: int, idle: float, counts: Counts, notify: Log) -> bool:
-    """Free the least recently used layers until `keep_bytes` are left, and unmount environments that were `idle` that
-    many seconds as far as that needs it; whether anything was freed.
+    """Free the least recently used layers until `keep_bytes` are left; return whether anything was freed.
+
+    Environments that were `idle` that many seconds are unmounted one by one if that is not enough.
     """
     store = environments.store
     freed = layers = 0

@@ -1,4 +1,4 @@
-"""The agent's socket and folder, each for one agent alone: a lock that the kernel frees tells a living agent from a dead one."""
+"""The agent's socket and folder, each for one agent alone: by locks, which the kernel frees when an agent dies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BACKLOG = 256
 def alone(path: str, what: str) -> Iterator[None]:
     """Lock `path`, a file that is made for it, until the block ends. Raises `Busy` if another agent has it.
 
-    `what`: that which two agents can't share, for the message.
+    `what` names it in the message.
     """
     file = _opened(path)
     try:
@@ -31,7 +31,7 @@ def alone(path: str, what: str) -> Iterator[None]:
         locks.sign(file, "lamella agent")
         yield
     finally:
-        # The file stays: an agent that waits for it must not lock one that is gone.
+        # The file stays: an agent that waits for it must not lock one that was removed.
         os.close(file)
 
 

@@ -21,7 +21,7 @@ _BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
 COUNTERS = {
     "requests_total": "Requests for an environment, by HTTP status.",
     "errors_total": "Failures of requests, of pulls ahead and of freeing, by code.",
-    "checks_total": "Looks at the tags to keep pulled and at the space.",
+    "checks_total": "Checks of the tags to keep pulled, and of free space.",
     "pulls_total": "Pulls that downloaded at least one layer.",
     "downloaded_bytes_total": "Bytes of layers that were downloaded, compressed.",
     "downloaded_layers_total": "Layers that were downloaded.",

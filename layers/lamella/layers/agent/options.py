@@ -31,7 +31,7 @@ class AgentOptions:
     pull: tuple[str, ...] = ()
     """References to keep pulled and mounted."""
     every: float = 60.0
-    """Seconds between two looks at the tags of `pull`, at the store's size and at free space."""
+    """Seconds between two checks of the tags of `pull`, of the store's size and of free space."""
     keep_bytes: int | None = None
     """Bytes to shrink the store to; None for no limit."""
     min_free: float = 0.1

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lamella.layers.agent.environments import Log
 
 _FRESH = 5.0
-"""Seconds for which sizes of the store are kept: metrics are asked for by anyone with the socket."""
+"""Seconds for which sizes of the store are kept: every pod with the socket can request them."""
 _GRACE = 5.0
 """Seconds to let a mount or an unmount end before the agent does."""
 
@@ -110,7 +110,7 @@ class _Agent:
             self.notify("mounts made here may not reach pods: set privileged: true, mountPropagation: Bidirectional")
         if not claims.sees_every_process():
             self.notify(
-                "no sight of other pods' mounts: nothing that is mounted is freed; set hostPID: true, user root"
+                "other pods' mounts are not visible, so mounted environments are not freed; set hostPID: true, user 0"
             )
 
     def run(self) -> None:
@@ -125,7 +125,7 @@ class _Agent:
             self.stop.wait(self.options.every * random.uniform(0.9, 1.1))
 
     def make_room(self, lacking: int) -> bool:
-        """Free `lacking` bytes, as far as unused environments have them; whether anything was freed."""
+        """Free `lacking` bytes as far as unused environments have them; return whether anything was freed."""
         used = freeing.measured(self.environments.store).used
         wanted = max(0, used - lacking) if lacking else 0
         return freeing.shrink(self.environments, wanted, self.options.idle, self.counts, self.notify)

@@ -1,8 +1,7 @@
-"""The files of the last scan by their real paths, to judge changes, and to scan again without a walk.
+"""Short scans: the last one, with edited modules read again. Its files by real path also judge changes.
 
-An edit of a module of local code changes the digest of one file, and nothing else of a scan: then the scan is the last
-one with that file read again. Whatever else changes (a new file, a package's records, an ELF file, a file that holds a
-prefix, a possible secret) needs a whole scan.
+An edit of a module of local code changes the digest of one file, and nothing else of a scan. Any other change (a new
+file, a package's records, an ELF file, a file that holds a prefix, a possible secret) needs a whole scan.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _RULE_ENDINGS = (".pth", ".toml", ".egg-link", ".cfg")
 
 
 @dataclass(frozen=True, slots=True)
-class KnownFiles:
+class ScannedFiles:
     """A scanned environment, and its files by real path."""
 
     environment: Environment
@@ -53,7 +52,7 @@ class KnownFiles:
         return not modified and os.path.lexists(path)
 
 
-def known_files(environment: Environment) -> KnownFiles:
+def scanned_files(environment: Environment) -> ScannedFiles:
     """Index a scanned environment by real path."""
     real: dict[str, str] = {}
     shipped: dict[str, tuple[int, int]] = {}
@@ -69,30 +68,30 @@ def known_files(environment: Environment) -> KnownFiles:
     hidden = {
         os.path.realpath(os.path.join(prefix, each.path)) for each in environment.left_out if each.reason in REASONS
     }
-    return KnownFiles(environment, shipped, frozenset(folders), frozenset(hidden))
+    return ScannedFiles(environment, shipped, frozenset(folders), frozenset(hidden))
 
 
-def scan_again(known: KnownFiles, changed: Iterable[str]) -> KnownFiles | None:
+def rescan(last: ScannedFiles, changed: Iterable[str]) -> ScannedFiles | None:
     """Return the scan after modules of local code were edited, or None if `changed` needs a whole scan.
 
     Raises `EnvironmentChanged` for a file that changes meanwhile, `CannotBuild` for an unreadable one.
     """
     found: dict[tuple[int, int], os.stat_result] = {}
     for path in changed:
-        place = known.shipped.get(path)
+        place = last.shipped.get(path)
         try:
             seen = os.lstat(path)
         except OSError as error:
-            if place is None and path not in known.folders:
+            if place is None and path not in last.folders:
                 continue  # an editor's own file, which came and went
             raise EnvironmentChanged(f"{path}: changed while it was read; try again") from error
-        if place is None or not _is_plain(known.environment, place, seen):
+        if place is None or not _is_plain(last.environment, place, seen):
             return None
         found[place] = seen
-    contents = _contents(known.environment, found)
+    contents = _contents(last.environment, found)
     files: dict[int, list[File]] = {}
     for (number, at), seen in found.items():
-        file = known.environment.packages[number].files[at]
+        file = last.environment.packages[number].files[at]
         content = contents[file.source]
         if content.holds or content.elf or _is_secret(file, seen.st_size):
             return None
@@ -103,11 +102,11 @@ def scan_again(known: KnownFiles, changed: Iterable[str]) -> KnownFiles | None:
             mtime_ns=seen.st_mtime_ns,
             ctime_ns=seen.st_ctime_ns,
         )
-        files.setdefault(number, list(known.environment.packages[number].files))[at] = changed_file
-    packages = list(known.environment.packages)
+        files.setdefault(number, list(last.environment.packages[number].files))[at] = changed_file
+    packages = list(last.environment.packages)
     for number, its in files.items():
         packages[number] = replace(packages[number], files=tuple(its))
-    return replace(known, environment=replace(known.environment, packages=tuple(packages)))
+    return replace(last, environment=replace(last.environment, packages=tuple(packages)))
 
 
 def _contents(environment: Environment, found: Mapping[tuple[int, int], os.stat_result]) -> dict[str, FileContent]:

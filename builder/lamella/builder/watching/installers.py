@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _KINDS = frozenset({"missing", "record", "unowned", "requires", "inconsistent", "duplicate", "owners"})
 
 
-def unsettled(environment: Environment, before: Environment | None) -> str:
-    """Return why the environment may be half-installed; empty without a sign of it. `before`: the last one pushed."""
+def half_installed(environment: Environment, before: Environment | None) -> str:
+    """Return a sign that an installer is at work on the environment, or an empty string. `before`: the last one pushed."""
     if is_locked(environment.prefix):
         return f"{environment.prefix}: uv is installing"
     if before is None:
