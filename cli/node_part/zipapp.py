@@ -26,6 +26,8 @@ _TIME = (1980, 1, 2, 0, 0, 0)
 def files() -> dict[str, bytes]:
     """Return the archive's files by path."""
     found = modules() | metadata() | {"__main__.py": (STAND_INS / "main.py").read_bytes()}
+    # A namespace package would give way to a folder `lamella` of PYTHONPATH or site-packages that has an __init__.py.
+    found["lamella/__init__.py"] = b""
     found["zstandard/__init__.py"] = (STAND_INS / "zstandard.py").read_bytes()
     with ThreadPoolExecutor() as pool:
         # tomli 2.4 has a wheel without compiled code as well; newer Pythons have it in their standard library.

@@ -154,6 +154,12 @@ def test_an_invalid_value_is_reported_by_create_alone(value: object, message: st
         create(Plugin(), value)
 
 
+def test_a_message_about_an_invalid_value_holds_none_of_its_words() -> None:
+    with pytest.raises(LamellaError, match="a dictionary with 'reference', 'password': neither") as raised:
+        create(Plugin(), {"reference": "oci:x:v1", "password": "correct horse"})
+    assert "correct horse" not in str(raised.value)
+
+
 def test_an_environment_without_the_field_has_no_uri() -> None:
     assert Plugin().get_uris(RuntimeEnv(env_vars={"A": "b"})) == []
 

@@ -235,8 +235,14 @@ class _Wanted:
             or not {"reference"} <= fields.keys() <= {"reference", "mount"}
             or not all(isinstance(each, str) for each in fields.values())
         ):
+            # Without the values: Ray logs the sentence, and one can be a password.
+            given = (
+                f"a dictionary with {', '.join(map(repr, fields))}"
+                if isinstance(fields, dict)
+                else type(value).__name__
+            )
             raise InvalidReference(
-                f"runtime_env field {FIELD} {value!r}: neither a reference nor a dictionary with the keys reference and, "
+                f"runtime_env field {FIELD}: {given}: neither a reference nor a dictionary with the keys reference and, "
                 "if wanted, mount"
             )
         parsed = Reference.parse(fields["reference"])

@@ -320,6 +320,20 @@ def test_a_manifest_without_an_environment_is_returned_as_it_is() -> None:
         (pod("  - name: main\n"), {"method": "image-volume"}, "Pod train: container main has no image"),
         (pod().replace("containers:", "volumes: x\n  containers:"), {}, "Pod train: volumes is not a sequence"),
         (pod("  - name: main\n    image: b\n    env: {}\n"), {}, "Pod train: env is not a sequence; correct it"),
+        (
+            pod(more="  nodeSelector: {kubernetes.io/os: windows}\n"),
+            {},
+            "Pod train: is for nodes with windows, and environments are for Linux",
+        ),
+        (pod(more="  os: {name: windows}\n"), {}, "Pod train: is for nodes with windows"),
+        (pod(more="  volumes: !!null\n"), {}, "Pod train: volumes is null by a tag; remove the tag"),
+        (
+            pod().replace(
+                "  name: train\n", f"  name: train\n  annotations: {{lamella.dev/environment: {REFERENCE!r}}}\n"
+            ),
+            {},
+            "Pod train: has the annotation lamella.dev/environment, and no container with that environment; remove",
+        ),
         (pod("    []\n"), {}, "x.yaml: its pods have no containers; add one first"),
     ],
 )
@@ -352,5 +366,17 @@ def test_options_that_contradict_each_other_are_reported(reference: str, more: d
 def test_deep_and_recursive_documents_are_read() -> None:
     deep = "[" * 100 + "]" * 100
     text = f"---\na: &a [*a, {deep}]\n---\n{pod()}"
+
+    assert remove_environment(inject(text, options()).text).text == text
+
+
+@pytest.mark.parametrize("again", ["- *all", "- *l19\n- *l19"], ids=["in itself", "two to the power of 20 times"])
+def test_a_list_that_aliases_repeat_is_read_once(again: str) -> None:
+    nested = "".join(
+        f"  l{number}: &l{number} {{apiVersion: v1, kind: List, items: [{', '.join([f'*l{number - 1}'] * 2)}]}}\n"
+        for number in range(1, 20)
+    )
+    main = "  l0: &l0 {apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: b}]}}\n"
+    text = f"&all\nx:\n{main}{nested}apiVersion: v1\nkind: List\nitems:\n- *l0\n{again}\n"
 
     assert remove_environment(inject(text, options()).text).text == text

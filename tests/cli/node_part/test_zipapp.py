@@ -78,6 +78,22 @@ def test_environment_is_pulled_verified_mounted_exported_and_freed(file: Path, l
         assert done.returncode == 0, (words, done.stderr)
 
 
+def test_packages_of_the_same_names_elsewhere_are_not_imported(file: Path, tmp_path: Path) -> None:
+    for name in ("lamella", "zstandard", "urllib3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise SystemExit('another {name}')\n")
+    done = subprocess.run(
+        [sys.executable, file, "ls"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"LAMELLA_STORE": str(tmp_path / "store"), "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "no environments" in done.stdout
+
+
 def test_same_sources_make_the_same_bytes(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     monkeypatch.setenv("TZ", "America/New_York")

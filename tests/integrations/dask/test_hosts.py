@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lamella.integrations.dask.hosts import SSH, Hosts
+import pytest
+
+from lamella.integrations.dask.hosts import SSH, ClusterError, Hosts
 
 
 def test_the_words_of_the_connection_come_first_with_the_host_s_name() -> None:
@@ -17,3 +19,8 @@ def test_ssh_gets_one_word_that_its_remote_shell_reads_as_the_command() -> None:
 
 def test_without_a_connection_the_command_runs_here() -> None:
     assert Hosts(("here",), connect=()).command("here", "run") == ["lamella", "run"]
+
+
+def test_a_name_that_ssh_takes_for_an_option_is_refused() -> None:
+    with pytest.raises(ClusterError, match="-oProxyCommand=touch /tmp/x: not a host's name"):
+        Hosts(("one", "-oProxyCommand=touch /tmp/x"))

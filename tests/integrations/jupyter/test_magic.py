@@ -79,7 +79,7 @@ def test_json_prints_the_document(
     [
         ("pulll x", "pulll: unknown verb; did you mean pull?"),
         ("scan /nonexistent", "/nonexistent: no such folder; name the folder that holds bin/python"),
-        ("inspect 'x", "%lamella inspect 'x: No closing quotation; quote words as in a shell"),
+        ("inspect 'x", "%lamella: no closing quotation; quote words as in a shell"),
         ("diff", "%lamella diff: nothing was pushed here yet; use %lamella diff REFERENCE"),
     ],
 )

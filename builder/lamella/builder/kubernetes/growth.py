@@ -101,6 +101,8 @@ def place(stream: Stream, owner: Node, path: tuple[str, ...], kind: str, *, pref
         if content.is_empty:
             if found.value.kind == "alias" and content.kind == "scalar":
                 raise InvalidManifest(f"{label}: {key} is an alias of nothing; remove it")
+            if content.is_null and "!" in stream.text[content.start : content.inside]:
+                raise InvalidManifest(f"{label}: {key} is null by a tag; remove the tag")
             text = stream.text[content.inside : content.end] if content.kind == "scalar" else "[]"
             return Place(found.mapping, path[index:], found, f"{prefix}{'.'.join(path[: index + 1])}={text}")
         node = content

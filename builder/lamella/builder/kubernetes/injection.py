@@ -18,7 +18,7 @@ from lamella.builder.kubernetes.additions import ARCHITECTURE, INIT_CONTAINERS, 
 from lamella.builder.kubernetes.growth import Plan, place
 from lamella.builder.kubernetes.nodes import entry, items, parse, scalars, text_of, value
 from lamella.builder.kubernetes.pod_templates import pod_templates
-from lamella.builder.kubernetes.records import ENVIRONMENT, KEPT, RECORD, SELECTED, prefixes
+from lamella.builder.kubernetes.records import ENVIRONMENT, KEPT, RECORD, SELECTED, environment_of, prefixes
 from lamella.builder.kubernetes.removal import Injected, InjectedPod, remove_environment
 
 if TYPE_CHECKING:
@@ -114,6 +114,19 @@ def _plan_pod(
 
 
 def _check_conflicts(template: PodTemplate, chosen: tuple[Container, ...], options: InjectOptions) -> None:
+    if environment_of(template):
+        raise InvalidManifest(
+            f"{template.label}: has the annotation {ENVIRONMENT}, and no container with that environment; remove the "
+            "annotation"
+        )
+    system = text_of(template.pod, "os", "name") or text_of(
+        value(template.pod, "nodeSelector") or template.selector, "kubernetes.io/os"
+    )
+    if system not in ("", "linux"):
+        raise InvalidManifest(
+            f"{template.label}: is for nodes with {system}, and environments are for Linux; name other pods' containers "
+            "with --container, or keep this pod in another file"
+        )
     for key, owner, taken in (
         ("volume", value(template.volumes, "volumes"), VOLUMES),
         ("init container", value(template.pod, "initContainers"), INIT_CONTAINERS),

@@ -106,14 +106,19 @@ class PodTemplate:
 
 
 def pod_templates(root: Node) -> Iterator[PodTemplate]:
-    """Yield the templates of a document; of a List, those of its items."""
-    if root.kind != "mapping":
+    """Yield the templates of a document; of a List, those of its items, each list once if aliases repeat it."""
+    yield from _templates(root, set())
+
+
+def _templates(root: Node, lists: set[int]) -> Iterator[PodTemplate]:
+    if root.kind != "mapping" or id(root) in lists:
         return
     kind, version = text_of(root, "kind"), text_of(root, "apiVersion")
     group = version.rpartition("/")[0]
     if kind.endswith("List") and (group, kind) not in TEMPLATES:
+        lists.add(id(root))
         for each in items(value(root, "items")):
-            yield from pod_templates(each)
+            yield from _templates(each, lists)
         return
     paths = TEMPLATES.get((group, kind), ())
     name = text_of(root, "metadata", "name") or text_of(root, "metadata", "generateName")

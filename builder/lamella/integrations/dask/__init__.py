@@ -17,15 +17,14 @@ from lamella.builder import LamellaError
 
 if TYPE_CHECKING:
     from lamella.integrations.dask.cluster import LamellaCluster, Source
-    from lamella.integrations.dask.hosts import Hosts
+    from lamella.integrations.dask.hosts import ClusterError, Hosts
     from lamella.integrations.dask.kubernetes import kube_cluster_spec
-    from lamella.integrations.dask.processes import ClusterError
     from lamella.integrations.dask.sync import Synced, async_sync, sync
 
 __all__ = ["ClusterError", "Hosts", "LamellaCluster", "Source", "Synced", "async_sync", "kube_cluster_spec", "sync"]
 
 _MODULES = {
-    "ClusterError": "processes",
+    "ClusterError": "hosts",
     "Hosts": "hosts",
     "LamellaCluster": "cluster",
     "Source": "cluster",

@@ -11,8 +11,8 @@ from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import SpecCluster
 
 from lamella.builder import PushOptions, ScanOptions, push
-from lamella.integrations.dask.hosts import Hosts
-from lamella.integrations.dask.processes import ClusterError, Place, Scheduler, Trial, Worker
+from lamella.integrations.dask.hosts import ClusterError, Hosts
+from lamella.integrations.dask.processes import Place, Scheduler, Trial, Worker
 from lamella.layers import Reference, Trust, inspect
 
 if TYPE_CHECKING:

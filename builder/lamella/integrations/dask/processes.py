@@ -15,8 +15,8 @@ import dask
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
-from lamella.builder import LamellaError
 from lamella.integrations.dask import server
+from lamella.integrations.dask.hosts import ClusterError
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ _LOG = logging.getLogger(__name__)
 _PIECE = 65536
 _CLOSE_SECONDS = 10.0
 _KEPT_LINES = 20
-
-
-class ClusterError(LamellaError):
-    """A cluster, or a process of one, that could not start or change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamella.integrations.dask.cluster import LamellaCluster, Source, pushed_or_found
-from lamella.integrations.dask.processes import ClusterError
+from lamella.integrations.dask.hosts import ClusterError
 from lamella.layers import Reference
 from lamella.layers.text import size
 

@@ -47,7 +47,8 @@ class Magic:
         try:
             words = shlex.split(line) or ["--help"]
         except ValueError as error:
-            raise CommandFailed(f"%lamella {line}: {error}; quote words as in a shell") from None
+            # Without the line, which can have a token in it.
+            raise CommandFailed(f"%lamella: {str(error).lower()}; quote words as in a shell") from None
         verb, typed = words[0], ""
         if verb == "diff":
             words = self._sides(words)
