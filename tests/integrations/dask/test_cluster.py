@@ -11,8 +11,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from lamella.integrations.dask.cluster import LamellaCluster
-from lamella.integrations.dask.hosts import Hosts
-from lamella.integrations.dask.processes import ClusterError
+from lamella.integrations.dask.hosts import ClusterError, Hosts
 from lamella.integrations.dask.sync import async_sync, sync
 from lamella.layers import NotFound
 from support.published import publish
