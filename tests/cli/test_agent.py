@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     ("command", "message"),
     [
         ("agent", "agent: pods could read every private environment"),
-        ("agent --allow https://a", "https://a: not HOST[:PORT][/REPOSITORY], *.DOMAIN or oci:/FOLDER"),
+        (
+            "agent --allow https://a",
+            "--allow https://a: not a registry or repository; use HOST[:PORT][/REPOSITORY], *.",
+        ),
         ("agent --allow a.b --every 0", "--every 0: not a number of seconds above 0"),
         ("agent --allow a.b --every nan", "--every nan: not a number of seconds above 0"),
         ("agent --allow a.b --socket-mode 888", "--socket-mode 888: not octal permissions"),

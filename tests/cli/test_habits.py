@@ -1,4 +1,4 @@
-"""What users of docker, uv, pip, conda, conda-pack and pixi type first: done as meant, or answered with Lamella's words."""
+"""What users of docker, kubectl, dask, uv, pip, conda, conda-pack and pixi type first: done as meant, or answered with Lamella's words."""
 
 from __future__ import annotations
 
@@ -80,6 +80,30 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella push --tls-verify=false x", "push --tls-verify: unknown option; use --insecure"),
         ("lamella push -t host/x", "push -t: unknown option; give the reference as an argument"),
         ("lamella pull --creds a:b host/x", "pull --creds: unknown option; use lamella login"),
+        # kubectl, helm and kustomize
+        (
+            "lamella apply -f pod.yaml",
+            "apply: unknown verb; use lamella inject FILE --env REFERENCE, then kubectl apply",
+        ),
+        (
+            "lamella inject -f pod.yaml --env x/y:1",
+            "inject -f: unknown option; give the manifest as an argument: lamella",
+        ),
+        ("lamella inject -k overlay --env x/y:1", "inject -k: unknown option; give the output of kustomize build: "),
+        (
+            "lamella inject pod.yaml x/y:1",
+            "inject x/y:1: too many arguments; name the environment with --env REFERENCE",
+        ),
+        ("lamella inject x/y:1 pod.yaml", "inject pod.yaml: too many arguments; name the environment with --env"),
+        ("lamella inject pod.yaml -n prod --env x/y:1", "inject -n: unknown option; pods keep the namespace of their"),
+        (
+            "lamella inject pod.yaml --dry-run --env x/y:1",
+            "inject --dry-run: unknown option; leave it out: inject only",
+        ),
+        # coiled, dask, ray
+        ("lamella watch x/y:1", "watch: unknown verb; use lamella push --watch REFERENCE here"),
+        ("lamella cluster start", "cluster: unknown verb; use lamella.integrations in Python for Dask and Ray"),
+        ("lamella daemon", "daemon: unknown verb; use lamella agent for a node, or lamella inject --daemonset --allow"),
         # conda-pack
         ("lamella pack -p env", "pack: unknown verb; use lamella export"),
         ("lamella -p . -o out.tar.gz", "-p: unknown option; use lamella export . out.tar.gz\n"),

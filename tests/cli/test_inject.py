@@ -26,6 +26,7 @@ POD = (
     "apiVersion: v1\r\nkind: Pod\r\nmetadata:\r\n  name: a\r\nspec:\r\n  containers:\r\n  - {name: main, image: b}\r\n"
 )
 PINNED = f"registry.example.com/team/envs:v1@sha256:{'a' * 64}"
+PINNED_ENV = ["--env", PINNED, "--offline"]
 IMAGE = ["--image", "registry.example.com/node:1"]
 
 
@@ -46,7 +47,7 @@ def registry() -> Iterator[RegistrySimulator]:
 def test_a_file_is_written_to_standard_output_with_its_line_ends(
     pod: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    assert main(["inject", str(pod), "--env", PINNED, *IMAGE]) == 0
+    assert main(["inject", str(pod), *PINNED_ENV, *IMAGE]) == 0
 
     out, err = capfdbinary.readouterr()
     assert b"lamella-environment" in out
@@ -63,7 +64,7 @@ def test_standard_input_is_a_post_renderer_s(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(POD.encode())))
 
-    assert main(["inject", "-", "--quiet", "--env", PINNED, "--method", "image-volume"]) == 0
+    assert main(["inject", "-", "--quiet", *PINNED_ENV, "--method", "image-volume"]) == 0
 
     out, err = capfdbinary.readouterr()
     assert b"reference: registry.example.com/team/envs:v1@sha256:" in out
@@ -75,7 +76,7 @@ def test_in_place_and_back_leaves_the_file_its_bytes_and_permissions(pod: Path, 
     link = tmp_path / "link.yaml"
     link.symlink_to(pod)
 
-    assert main(["inject", str(link), "-i", "--env", PINNED, *IMAGE]) == 0
+    assert main(["inject", str(link), "-i", *PINNED_ENV, *IMAGE]) == 0
     assert b"lamella-environment" in pod.read_bytes()
     assert main(["inject", str(link), "-i", "--remove"]) == 0
 
@@ -94,7 +95,7 @@ def test_a_file_that_does_not_change_is_not_written(pod: Path) -> None:
 
 
 def test_the_output_may_be_a_device(pod: Path) -> None:
-    assert main(["inject", str(pod), "-o", "/dev/null", "--env", PINNED, *IMAGE]) == 0
+    assert main(["inject", str(pod), "-o", "/dev/null", *PINNED_ENV, *IMAGE]) == 0
 
 
 @pytest.mark.slow
@@ -113,12 +114,32 @@ def test_a_tag_is_pinned_and_its_platform_selected(
     assert document["pods"][0]["containers"] == ["main"]
 
 
-def test_a_reference_with_its_digest_makes_no_request(
+@pytest.mark.slow
+def test_a_reference_with_its_digest_is_mounted_at_its_own_prefix(
+    pod: Path, tmp_path: Path, registry: RegistrySimulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = publish(tmp_path / "layout", [{"bin/python*": "x"}], prefix="/srv/python")
+    pinned = copy(published, f"{registry.host}/team/envs:v1").reference
+
+    assert main(["inject", str(pod), "--env", pinned, "--method", "image-volume"]) == 0
+
+    manifest = capsys.readouterr().out
+    assert "subPath: srv/python" in manifest
+    assert "kubernetes.io/arch: " in manifest
+
+
+def test_a_digest_that_the_registry_lacks_is_reported(
     pod: Path, registry: RegistrySimulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["inject", str(pod), "--env", f"{registry.host}/team/envs@sha256:{'a' * 64}", *IMAGE]) == 3
+
+    assert capsys.readouterr().out == ""
+
+
+def test_offline_makes_no_request(pod: Path, registry: RegistrySimulator, capsys: pytest.CaptureFixture[str]) -> None:
     reference = f"{registry.host}/team/envs@sha256:{'a' * 64}"
 
-    assert main(["inject", str(pod), "--env", reference, *IMAGE]) == 0
+    assert main(["inject", str(pod), "--offline", "--env", reference, *IMAGE]) == 0
 
     assert registry.requests == []
 
@@ -128,15 +149,23 @@ def test_the_node_image_may_be_a_setting(
 ) -> None:
     monkeypatch.setenv("LAMELLA_NODE_IMAGE", "registry.example.com/of-a-setting:1")
 
-    assert main(["inject", str(pod), "--env", PINNED]) == 0
+    assert main(["inject", str(pod), *PINNED_ENV]) == 0
 
     assert "registry.example.com/of-a-setting:1" in capsys.readouterr().out
 
 
 def test_the_version_of_the_cluster_chooses_the_method(pod: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inject", str(pod), "--env", PINNED, "--kubernetes-version", "v1.36.2-gke.1"]) == 0
+    assert main(["inject", str(pod), *PINNED_ENV, "--kubernetes-version", "v1.36.2-gke.1"]) == 0
 
     assert "method image-volume: Kubernetes v1.36.2-gke.1 has image volumes by default" in capsys.readouterr().err
+
+
+def test_a_pattern_that_the_agent_would_refuse_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inject", "--daemonset", *IMAGE, "--allow", "https://a"]) == 10
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("lamella: --allow https://a: not a registry or repository; use HOST[:PORT]")
 
 
 def test_the_agent_s_manifest_needs_no_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,9 +188,33 @@ def test_the_agent_s_manifest_needs_no_file(capsys: pytest.CaptureFixture[str]) 
         ("POD --env registry.example.com/a/b:v1 --offline", "has no digest, and --offline asks no registry for it"),
         ("POD --env registry.example.com/a/B:v1", "not a repository; use lower-case letters"),
         (f"BINARY --env {PINNED} --image x", "not text in UTF-8; convert it first"),
-        (f"POD --env {PINNED}", "--method init: needs the node image; build one with make node-image"),
-        (f"POD --env {PINNED} --image x --container mian", "--container mian: no such container; did you mean main?"),
+        (f"POD --env {PINNED} --offline", "--method init: needs the node image; build one with make node-image"),
+        (
+            f"POD --env {PINNED} --offline --image x --container mian",
+            "--container mian: no such container; did you mean main?",
+        ),
         (f"POD --env {PINNED} --kubernetes-version new", "--kubernetes-version new: not a version; use one such as"),
+        (
+            f"POD --env {PINNED} --offline --image x --method init --kubernetes-version new",
+            "--kubernetes-version new: not a version; use one such as",
+        ),
+        (
+            f"POD --env {PINNED} --offline --method image-volume --kubernetes-version v1.32",
+            "--method image-volume: needs Kubernetes 1.33 or newer, and the cluster has v1.32; use --method init",
+        ),
+        (
+            f"POD --env {PINNED} --namespace prod",
+            "--namespace prod: the agent's, with --daemonset; pods keep the namespace",
+        ),
+        (f"POD --env {PINNED} --allow a.b", "--allow: changes nothing without --daemonset; leave it out"),
+        ("--daemonset --image x --allow a.b --container c", "--container: not used with --daemonset; leave one of"),
+        ("--daemonset --image x --allow a.b --keep much", "--keep much: "),
+        ("--daemonset --image x --allow a.b --namespace My", "--namespace My: not a namespace; use lower-case letters"),
+        (f"absent.yaml --env {PINNED}", "absent.yaml: no such file; name a manifest, or - for standard input"),
+        (
+            f"/usr --env {PINNED}",
+            "/usr: a folder; give one manifest at a time, or kustomize build /usr | lamella inject -",
+        ),
     ],
 )
 def test_a_command_line_that_cannot_work_is_reported(
@@ -176,12 +229,6 @@ def test_a_command_line_that_cannot_work_is_reported(
     assert message in err
     assert out == ""
     assert pod.read_bytes() == POD.encode()
-
-
-def test_a_missing_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inject", str(tmp_path / "absent.yaml"), "--env", PINNED, *IMAGE]) == 1
-
-    assert "No such file or directory" in capsys.readouterr().err
 
 
 GUIDE = (Path(__file__).parents[2] / "docs/how-to/kubernetes.md").read_text()

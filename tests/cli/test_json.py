@@ -44,8 +44,8 @@ diff oci:images:v1 oci:images:v2
 diff oci:images:v1 oci:images:v2 --files
 attach oci:images:v1 report.txt --type application/vnd.example.report --annotation a=b
 attach oci:images:v1 report.txt --type application/vnd.example.report --dry-run
-inject pod.yaml --env localhost:5000/team/envs:v1@sha256:DIGEST --method image-volume
-inject pod.yaml --env localhost:5000/team/envs:v1@sha256:DIGEST --image localhost:5000/node:1 --in-place
+inject pod.yaml --env localhost:5000/team/envs:v1@sha256:DIGEST --offline --method image-volume
+inject pod.yaml --env localhost:5000/team/envs:v1@sha256:DIGEST --offline --image localhost:5000/node:1 --in-place
 inject pod.yaml --remove --output removed.yaml
 inject --daemonset --image localhost:5000/node:1 --allow localhost:5000
 inspect oci:images:v1

@@ -110,7 +110,7 @@ def _interval(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0.05 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text}: not a number of seconds from 0.05 to 86400")
+        raise argparse.ArgumentTypeError("not a number of seconds from 0.05 to 86400")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Words of docker, uv, pip, conda, conda-pack and pixi: the verb of Lamella that does it, or how to get there.
+"""Words of docker, kubectl, helm, uv, pip, conda, conda-pack, pixi, coiled, dask and ray: the verb of Lamella that does it, or how to get there.
 
 Only imported for a command line that Lamella does not know.
 """
@@ -25,6 +25,10 @@ _PULL = "use lamella pull REFERENCE, then lamella run or lamella mount"
 _PACKAGES = "use lamella scan for an environment on this disk, or lamella inspect REFERENCE for a pushed one"
 _LISTS = "use lamella ls for the store, lamella scan for an environment on this disk, or lamella tags REPOSITORY"
 _STATE = "use lamella ls, which shows each mount; Lamella has no daemon and no containers"
+_MANIFEST = "use lamella inject FILE --env REFERENCE, then kubectl apply -f -, which reads what it prints"
+_EDITS = "use lamella push --watch REFERENCE here, and lamella run --follow REFERENCE -- COMMAND on nodes"
+_SERVICE = "use lamella agent for a node, or lamella inject --daemonset --allow for every node of a cluster"
+_CLUSTER = "use lamella.integrations in Python for Dask and Ray, or lamella run REFERENCE -- COMMAND in a job"
 _STOP = "use lamella umount TARGET; a command that lamella run started ends by itself"
 _TAG = "use lamella copy SOURCE DESTINATION, which uploads nothing within a registry"
 _SETTINGS = "write LAMELLA_* variables or ~/.config/lamella/config.toml; see lamella help"
@@ -40,6 +44,10 @@ _VERBS = {
     _PACKAGES: "tree freeze show packages",
     _LISTS: "list images image",
     _STATE: "ps container containers logs top",
+    _MANIFEST: "apply kubectl helm kustomize kubernetes k8s template render patch pod",
+    _EDITS: "watch follow dev live reload",
+    _SERVICE: "serve server daemon daemonset node controller",
+    _CLUSTER: "dask ray cluster submit job spark slurm",
     _STOP: "start stop restart kill",
     _TAG: "tag retag rename mv move promote",
     _SETTINGS: "config settings set",
@@ -67,6 +75,25 @@ _FLAGS = {
     ("push", "give the folder as an argument: lamella push REFERENCE PREFIX"): "-p --prefix -n --name",
     ("push", "give the reference as an argument: lamella push REFERENCE"): "-t --tag",
     ("push", "set the base image with --base REFERENCE"): "--from",
+    ("push", "use --watch"): "-w",
+    ("run", "use --follow"): "-f",
+    ("mount", "use --follow"): "-f",
+    (
+        "inject",
+        "give the manifest as an argument: lamella inject FILE --env REFERENCE",
+    ): "-f --filename --file --values",
+    ("inject", "give the output of kustomize build: kustomize build FOLDER | lamella inject - --env REFERENCE"): "-k "
+    "--kustomize",
+    ("inject", "use --env REFERENCE"): "-e -t -r --tag --ref --reference --lamella",
+    ("inject", "use --container NAME"): "-c --containers",
+    ("inject", "use --pull-secret NAME"): "--secret --image-pull-secret --imagePullSecrets --image-pull-secrets",
+    ("inject", "pods keep the namespace of their manifest; leave it out"): "-n",
+    ("inject", "leave it out: inject only prints, unless --output or --in-place"): "--dry-run",
+    ("inject", "use --path PATH"): "--mount-path --target",
+    ("inject", "use --remove"): "--uninject --delete",
+    ("agent", "use --allow HOST/REPOSITORY"): "--registry --allow-registry --allowed-registries",
+    ("agent", "use --keep SIZE, or --min-free PERCENT"): "--max-size --cache-size",
+    ("agent", "use --every SECONDS"): "--interval",
     ("scan", "give the folder as an argument: lamella scan PREFIX"): "-p --prefix -n --name",
     ("export", "give the path as an argument: lamella export PREFIX env.tar.gz"): "-o --output -O --out",
     ("export", "give the folder as an argument: lamella export PREFIX env.tar.gz"): "-p -n --name",

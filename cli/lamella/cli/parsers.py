@@ -223,6 +223,8 @@ def _unknown(verb: str, parser: Parser, arguments: argparse.Namespace, unknown: 
         first = next(word for word in unknown if not word.startswith("-"))
         more = " ..." if unknown[1:] else ""
         return f"run: missing -- before the command; use lamella run {arguments.reference} -- {_shown(first)}{more}"
+    if not flag and verb == "inject":
+        return f"inject {unknown[0]}: too many arguments; name the environment with --env REFERENCE, and one FILE"
     if not flag:
         many = "too many arguments" if verb != "run" else "unknown argument before --"
         return f"{verb}: {many}; usage: {parser.usage}"

@@ -33,7 +33,8 @@ def push_again(arguments: argparse.Namespace, options: PushOptions, pushed: Push
             result(f"{time.strftime('%H:%M:%S')} {event.message}; {moved}")
             sys.stdout.flush()
         else:
-            remark(f"{time.strftime('%H:%M:%S')} {event.kind}: {event.message}", quiet=arguments.quiet)
+            kind = "" if event.kind == "watching" else f"{event.kind}: "  # its message begins with that word
+            remark(f"{time.strftime('%H:%M:%S')} {kind}{event.message}", quiet=arguments.quiet)
 
     notify(WatchEvent("pushed", f"pushed {pushed.reference}", pushed.reference, (), pushed.moved, round(took, 3)))
     watch(

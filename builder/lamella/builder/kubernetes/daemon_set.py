@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from lamella.builder.kubernetes.edits import Style, block
 NAME = "lamella-agent"
 _METRICS = ("127.0.0.1", 9464)
 _SECRET = "pull-secret"
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class DaemonSetOptions:
             raise InvalidManifest(
                 "--daemonset: the agent gives pods only what it is allowed to; name a registry or repository with "
                 "--allow, or references with --pull"
+            )
+        if not _LABEL.fullmatch(self.namespace):
+            raise InvalidManifest(
+                f"--namespace {self.namespace}: not a namespace; use lower-case letters, digits and '-', at most 63"
             )
 
 

@@ -48,6 +48,8 @@ class InjectOptions:
     """Whether the interpreter runs once, in the first container's image, before the pod's containers start."""
     search_path: bool = True
     """Whether PATH begins with the environment's programs."""
+    kubernetes_version: str = ""
+    """Version of the cluster, such as 1.33; a method that it does not have is refused. Empty if not known."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -65,6 +67,11 @@ class InjectOptions:
             raise InvalidManifest(
                 f"--path {self.path}: the files of the environment name {self.prefix}, and --method {self.method} "
                 f"mounts them as they are; leave --path out, or use --method init"
+            )
+        version = self.kubernetes_version
+        if version and kubernetes_version(version) < IMAGE_VOLUMES and self.method == "image-volume":
+            raise InvalidManifest(
+                f"--method image-volume: needs Kubernetes 1.33 or newer, and the cluster has {version}; use --method init"
             )
         if self.node_store and self.method != "init":
             raise InvalidManifest(f"--node-store {self.node_store}: for --method init alone; leave it out")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SETTINGS = (NODE_IMAGE, *TRUST)
 METHODS = ("auto", "image-volume", "init", "host")
 STANDARD = "-"
+NAMESPACE = "lamella"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how pods get the environment: as a volume of its image, by an init container, or from the node's agent; "
         "auto takes image-volume from Kubernetes 1.35 on, else init (default: auto)",
     )
-    pods.add_argument("--kubernetes-version", default="", metavar="VERSION", help="version of the cluster, for auto")
+    pods.add_argument(
+        "--kubernetes-version",
+        default="",
+        metavar="VERSION",
+        help="version of the cluster; chooses the method, and refuses one that the cluster does not have",
+    )
     pods.add_argument(
         "--container",
         action="append",
@@ -88,7 +94,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--keep", default="", metavar="SIZE", help="size that the agent's store may grow to, such as 50GB"
     )
     agent.add_argument(
-        "--namespace", default="lamella", metavar="NAME", help="namespace of the agent (default: lamella)"
+        "--namespace", default=NAMESPACE, metavar="NAME", help=f"namespace of the agent (default: {NAMESPACE})"
     )
     add_settings(parser, TRUST)
 
@@ -130,12 +136,29 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"inject: {given}; use lamella inject FILE --env REFERENCE, FILE --remove, or --daemonset")
     if len(methods) > 1:
         raise UsageError(f"--method {' and '.join(methods)}: only one is possible; choose it")
-    if arguments.daemonset and arguments.file:
-        raise UsageError(f"inject {arguments.file}: not used with --daemonset; leave one of them out")
+    _check_agent(arguments)
     if not arguments.daemonset and not arguments.file:
         raise UsageError("inject: missing FILE; name a manifest, or - for standard input")
     if arguments.in_place and (arguments.output or arguments.file in (None, STANDARD)):
         raise UsageError("--in-place: needs a FILE to write, and no --output; leave one of them out")
+
+
+def _check_agent(arguments: argparse.Namespace) -> None:
+    """Raise `UsageError` for the agent's options in another job, and for those of pods beside `--daemonset`."""
+    if arguments.daemonset:
+        if arguments.file:
+            raise UsageError(f"inject {arguments.file}: not used with --daemonset; leave one of them out")
+        for flag in ("container", "path", "no-path", "no-check", "node-store", "kubernetes-version"):
+            if getattr(arguments, flag.replace("-", "_")):
+                raise UsageError(f"--{flag}: not used with --daemonset; leave one of them out")
+        return
+    if arguments.namespace != NAMESPACE:
+        raise UsageError(
+            f"--namespace {arguments.namespace}: the agent's, with --daemonset; pods keep the namespace of their manifest"
+        )
+    for flag in ("pull", "allow", "keep"):
+        if getattr(arguments, flag):
+            raise UsageError(f"--{flag}: changes nothing without --daemonset; leave it out")
 
 
 def _jobs(arguments: argparse.Namespace) -> list[tuple[str, bool]]:
@@ -174,8 +197,12 @@ def _removed(text: str, arguments: argparse.Namespace) -> _Result:
 
 def _agent(arguments: argparse.Namespace) -> _Result:
     from lamella.builder import DaemonSetOptions, agent_daemon_set
-    from lamella.layers import Reference
+    from lamella.cli.verbs.gc import size_of
+    from lamella.layers import AgentOptions, Reference
 
+    # The same checks as the agent's own, which would fail on every node.
+    size_of(arguments.keep or None)
+    AgentOptions(allow=tuple(arguments.allow))
     options = DaemonSetOptions(
         arguments.node_image or "",
         tuple(str(Reference.parse(each)) for each in arguments.pull),
@@ -188,7 +215,7 @@ def _agent(arguments: argparse.Namespace) -> _Result:
 
 
 def _options(arguments: argparse.Namespace, method: Any) -> InjectOptions:
-    """Return the options, the reference pinned to its digest by its registry unless it has one."""
+    """Return the options, with the digest, prefix and platforms that the registry has, unless offline."""
     from lamella.builder import InjectOptions
     from lamella.layers import Reference, inspect
 
@@ -201,7 +228,7 @@ def _options(arguments: argparse.Namespace, method: Any) -> InjectOptions:
         )
     if arguments.offline and not parsed.digest:
         raise UsageError(f"--env {arguments.env}: has no digest, and --offline asks no registry for it; add @sha256:…")
-    if not parsed.digest:
+    if not arguments.offline:
         inspected = inspect(reference, compare=False, trust=trust_of(arguments))
         reference, first = inspected.reference, inspected.environments[0]
         architectures = tuple(sorted({each.platform.architecture for each in inspected.environments}))
@@ -219,6 +246,7 @@ def _options(arguments: argparse.Namespace, method: Any) -> InjectOptions:
         glibc=glibc,
         check=not arguments.no_check,
         search_path=not arguments.no_path,
+        kubernetes_version=arguments.kubernetes_version,
     )
 
 
@@ -234,8 +262,15 @@ def _read(file: str) -> str:
     if file == STANDARD:
         content = sys.stdin.buffer.read()
     else:
-        with open(file, "rb") as stream:
-            content = stream.read()
+        try:
+            with open(file, "rb") as stream:
+                content = stream.read()
+        except FileNotFoundError:
+            raise UsageError(f"{file}: no such file; name a manifest, or - for standard input") from None
+        except IsADirectoryError:
+            raise UsageError(
+                f"{file}: a folder; give one manifest at a time, or kustomize build {file} | lamella inject -"
+            ) from None
     try:
         return content.decode()
     except UnicodeDecodeError:

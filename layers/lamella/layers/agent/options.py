@@ -18,7 +18,7 @@ SOCKET = "/run/lamella/agent.sock"
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """How an agent serves its node."""
+    """How an agent serves its node. Raises `PolicyError` for an invalid pattern in `allow`."""
 
     socket: str = SOCKET
     """Path of the Unix socket."""
@@ -40,6 +40,10 @@ class AgentOptions:
     """Seconds that an environment stays mounted after its last request and its last use."""
     metrics: str = "127.0.0.1:9464"
     """HOST:PORT of the metrics; empty for none beside the socket's."""
+
+    def __post_init__(self) -> None:
+        if self.allow:
+            allowing(self.allow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,10 @@ def allowing(patterns: Sequence[str]) -> Policy:
     """
     for pattern in patterns:
         if not _ALLOWED.fullmatch(pattern):
-            raise PolicyError(f"{escaped(pattern, 200)}: not HOST[:PORT][/REPOSITORY], *.DOMAIN or oci:/FOLDER")
+            raise PolicyError(
+                f"--allow {escaped(pattern, 200)}: not a registry or repository; "
+                "use HOST[:PORT][/REPOSITORY], *.DOMAIN or oci:/FOLDER"
+            )
     if not patterns:
         raise PolicyError("no registry is allowed; name at least one")
     return Policy(allowed_registries=tuple(patterns))
