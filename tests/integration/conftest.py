@@ -6,11 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.engines import need, need_root
 from support.once import Lamella, once
+from support.pods import make_images, node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.pods import Node
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +76,11 @@ def lamella(tmp_path: Path, shared: Path) -> Lamella:
         )
 
     return call
+
+
+@pytest.fixture(scope="module")
+def kubelet(tmp_path_factory: pytest.TempPathFactory, shared: Path, debian: Path) -> Iterator[Node]:
+    """A node that runs pods, one for each module of tests."""
+    images = make_images(shared / "pods", debian)
+    with node(tmp_path_factory.mktemp("node"), images) as made:
+        yield made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import threading
 from base64 import b64encode
@@ -21,8 +20,8 @@ from lamella.layers import Unreachable, agent_state, copy
 from support.agents import Agent, agent_process, wait_for
 from support.distribution import PASSWORD, USER, distribution
 from support.engines import need
-from support.installed import install, venv, wheel
-from support.pods import DEBIAN, NODE, make_images, node
+from support.installed import two_versions
+from support.pods import DEBIAN, NODE, emptied
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -68,28 +67,14 @@ def pod(reference: str, *, elsewhere: bool = True) -> str:
 @pytest.fixture(scope="module")
 def prefixes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two environments that differ in one package, by what their pods print."""
-    folder = tmp_path_factory.mktemp("environments")
-    made = {}
-    for version in ("1.0", "2.0"):
-        numpy = wheel(folder, "numpy", version, {"numpy/__init__.py": f"__version__ = '{version}'\n"})
-        made[version] = install(venv(folder / version), numpy)
-    return made
-
-
-@pytest.fixture(scope="module")
-def kubelet(tmp_path_factory: pytest.TempPathFactory, shared: Path, debian: Path) -> Iterator[Node]:
-    images = make_images(shared / "pods", debian)
-    with node(tmp_path_factory.mktemp("node"), images) as made:
-        yield made
+    return two_versions(tmp_path_factory.mktemp("environments"), "numpy")
 
 
 @pytest.fixture
 def machine(kubelet: Node) -> Iterator[Node]:
-    """A node that has no store, and no pod."""
-    yield kubelet
-    kubelet.call("pod", "rm", "--all", "--force", "--time", "0")
-    for name in ("var", "run"):
-        shutil.rmtree(kubelet.folder / name, ignore_errors=True)
+    """A node without a store and without pods."""
+    with emptied(kubelet, "var", "run"):
+        yield kubelet
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from lamella.builder import InjectOptions, inject
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.push import push
 from support.distribution import PASSWORD, USER, distribution
-from support.installed import install, venv, wheel
-from support.pods import DEBIAN, NODE, ROOT, blocks, make_images, node, pod_of
+from support.installed import two_versions
+from support.pods import DEBIAN, NODE, ROOT, blocks, emptied, pod_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,12 +43,7 @@ def registry() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two environments that differ in one package: what their pods print, and the prefix."""
-    folder = tmp_path_factory.mktemp("environments")
-    made = {}
-    for version in ("1.0", "2.0"):
-        numpy = wheel(folder, "numpy", version, {"numpy/__init__.py": f"__version__ = '{version}'\n"})
-        made[version] = install(venv(folder / version), numpy)
-    return made
+    return two_versions(tmp_path_factory.mktemp("environments"), "numpy")
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +56,11 @@ def pushed(registry: str, environments: dict[str, Path], shared: Path) -> dict[s
     }
 
 
-@pytest.fixture(scope="module")
-def kubelet(tmp_path_factory: pytest.TempPathFactory, shared: Path, debian: Path) -> Iterator[Node]:
-    images = make_images(shared / "pods", debian)
-    with node(tmp_path_factory.mktemp("node"), images) as made:
-        yield made
-
-
 @pytest.fixture
 def machine(kubelet: Node) -> Iterator[Node]:
-    """A node that has no store, and no pod."""
-    yield kubelet
-    kubelet.call("pod", "rm", "--all", "--force", "--time", "0")
-    shutil.rmtree(kubelet.folder / "var", ignore_errors=True)
+    """A node without a store and without pods."""
+    with emptied(kubelet, "var"):
+        yield kubelet
 
 
 def here(manifest: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from support.distribution import distribution
 from support.engines import need
 from support.installed import install, venv, wheel
 from support.node_part import make, node_image
-from support.pods import DEBIAN, NODE, make_images, node
+from support.pods import DEBIAN, NODE, emptied
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -91,22 +90,14 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-@pytest.fixture(scope="module")
-def kubelet(tmp_path_factory: pytest.TempPathFactory, shared: Path, debian: Path) -> Iterator[Node]:
-    images = make_images(shared / "pods", debian)
-    with node(tmp_path_factory.mktemp("node"), images) as made:
-        yield made
-
-
 @pytest.fixture
 def machine(kubelet: Node) -> Iterator[Node]:
     """A node without a store, without pods, and with a file for their messages, as a kubelet makes it."""
     log = kubelet.folder / "termination-log"
     log.write_text("")
     log.chmod(0o666)
-    yield kubelet
-    kubelet.call("pod", "rm", "--all", "--force", "--time", "0")
-    shutil.rmtree(kubelet.folder / "store", ignore_errors=True)
+    with emptied(kubelet, "store"):
+        yield kubelet
 
 
 def pod(reference: str, *, user: int = 1000, volume: str = EMPTY_DIR) -> str:

@@ -120,3 +120,12 @@ def _run(command: Sequence[str]) -> None:
     clean = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     done = subprocess.run(command, capture_output=True, text=True, env=clean, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+
+
+def two_versions(folder: Path, name: str) -> dict[str, Path]:
+    """Two environments that differ in the version of one package, which its module knows, by that version."""
+    found = {}
+    for version in ("1.0", "2.0"):
+        package = wheel(folder, name, version, {f"{name}/__init__.py": f"__version__ = '{version}'\n"})
+        found[version] = install(venv(folder / version), package)
+    return found

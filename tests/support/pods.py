@@ -169,6 +169,15 @@ def node(folder: Path, images: Path) -> Iterator[Node]:
         _leave(folder / "containers", short)
 
 
+@contextmanager
+def emptied(kubelet: Node, *folders: str) -> Iterator[Node]:
+    """A node without pods, which loses its pods and these folders afterwards."""
+    yield kubelet
+    kubelet.call("pod", "rm", "--all", "--force", "--time", "0")
+    for folder in folders:
+        shutil.rmtree(kubelet.folder / folder, ignore_errors=True)
+
+
 def make_images(folder: Path, debian: Path) -> Path:
     """A store of podman's with the two images, made once a run in `folder`."""
     need_root()
