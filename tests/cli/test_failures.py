@@ -15,6 +15,7 @@ import lamella.layers
 from lamella.cli.errors import UsageError
 from lamella.cli.failures import EXIT_CODES, Failure, failure_of, report
 from lamella.cli.redaction import without_user
+from lamella.layers.agent.client import ERRORS
 
 PAGE = Path(__file__).parents[2] / "docs/reference/json.md"
 
@@ -67,6 +68,13 @@ def caused(by: int) -> Exception:
 )
 def test_each_error_has_its_code(error: BaseException, code: str) -> None:
     assert failure_of(error).code == code
+
+
+@pytest.mark.parametrize(("code", "kind"), ERRORS.items())
+def test_the_client_of_an_agent_raises_the_error_that_the_agent_had(
+    code: str, kind: type[lamella.layers.LayersError]
+) -> None:
+    assert failure_of(kind("x")).code == code
 
 
 def test_the_page_lists_every_code_with_its_exit_code() -> None:

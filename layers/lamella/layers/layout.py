@@ -12,12 +12,12 @@ import contextlib
 import errno
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamella.layers.errors import Busy, InvalidContent, NotFound, StoreError
 from lamella.layers.hardening.regular_file import open_regular
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
+from lamella.layers.oci.layout_index import tag_of, tagged, tags_of, without_tag
 from lamella.layers.oci.parsing import parse_object, shallow
 from lamella.layers.oci.storage import VerifiedReader
 from lamella.layers.oci.tags import listed
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lamella.layers.oci.storage import OpenContent, Reader
-
-REF_NAME = "org.opencontainers.image.ref.name"
-"""The annotation that holds a tag in `index.json`. Source: annotations.md."""
 
 _MARKER = canonical_json({"imageLayoutVersion": "1.0.0"})
 _EMPTY_INDEX = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
@@ -116,15 +113,15 @@ class OciLayout:
         if ":" in name:
             return self._by_digest(Digest.parse(name))
         entries = self.entries()
-        named = [entry for entry in entries if _tag_of(entry) == name]
+        named = [entry for entry in entries if tag_of(entry) == name]
         if not named:
-            raise NotFound(f"{self._folder}: no tag {name!r} in the layout; {listed(_tags(entries))}")
+            raise NotFound(f"{self._folder}: no tag {name!r} in the layout; {listed(tags_of(entries))}")
         # Tools that append instead of replacing leave the newest last.
-        return _without_tag(Descriptor.from_value(named[-1]))
+        return without_tag(Descriptor.from_value(named[-1]))
 
     def tags(self) -> list[str]:
         """See `Resolver`."""
-        return _tags(self.entries())
+        return tags_of(self.entries())
 
     def referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:  # noqa: ARG002 - for none of them
         """See `Storage`. A layout has no referrers API: tags list attachments."""
@@ -133,7 +130,7 @@ class OciLayout:
     def remove_tag(self, tag: str) -> None:
         """See `Remover`. `collect` frees the content."""
         with self.changed() as index:
-            index["manifests"] = [entry for entry in index["manifests"] if _tag_of(entry) != tag]
+            index["manifests"] = [entry for entry in index["manifests"] if tag_of(entry) != tag]
 
     def delete(self, digest: Digest) -> None:
         """See `Remover`. `collect` frees the content."""
@@ -269,14 +266,13 @@ class OciLayout:
                 return
 
     def _tag(self, descriptor: Descriptor, tag: str) -> None:
-        entry = descriptor.to_value()
-        entry["annotations"] = dict(descriptor.annotations) | {REF_NAME: tag}
+        entry = tagged(descriptor, tag)
         # Also what others wrote: after a power cut a tag must not name files that are gone.
         self._sync()
         with self.changed() as index:
             self._check_content()
             # Entries stay as they were written: other tools keep fields there that Descriptor does not know.
-            others = [other for other in index["manifests"] if _tag_of(other) != tag]
+            others = [other for other in index["manifests"] if tag_of(other) != tag]
             index["manifests"] = [*others, entry]
 
     def _check_content(self) -> None:
@@ -356,7 +352,7 @@ class OciLayout:
     def _by_digest(self, digest: Digest) -> Descriptor:
         for entry in self.entries():
             if entry.get("digest") == str(digest):
-                return _without_tag(Descriptor.from_value(entry))
+                return without_tag(Descriptor.from_value(entry))
         # A child of an index: only its own bytes tell what it is.
         path = self._blob(digest)
         try:
@@ -466,21 +462,6 @@ def _json(path: str) -> dict[str, Any]:
         # Without the beginning of the content: another user's layout may hold a link to a file that is private.
         problem = str(error).partition(": it begins with")[0]
         raise InvalidContent(f"{problem}, the layout is damaged; push to another folder") from None
-
-
-def _tag_of(entry: dict[str, Any]) -> str:
-    annotations = entry.get("annotations")
-    tag = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
-    return tag if isinstance(tag, str) else ""
-
-
-def _tags(entries: list[dict[str, Any]]) -> list[str]:
-    return sorted({tag for entry in entries if (tag := _tag_of(entry))})
-
-
-def _without_tag(descriptor: Descriptor) -> Descriptor:
-    # The tag is the layout's, not the content's: the same image under two tags is one descriptor.
-    return replace(descriptor, annotations={k: v for k, v in descriptor.annotations.items() if k != REF_NAME})
 
 
 def _failure(error: OSError, action: str) -> StoreError:

@@ -33,7 +33,7 @@ _POLL = 0.2
 _LONGEST = 3600.0
 """Seconds to wait for an answer: a large environment over a slow line. An agent that ends closes the connection."""
 _MAX_ANSWER = 1 << 20
-_ERRORS: dict[str, type[LayersError]] = {
+ERRORS: dict[str, type[LayersError]] = {
     "invalid": InvalidReference,
     "not-found": NotFound,
     "unauthorized": Denied,
@@ -134,4 +134,4 @@ def _error(answer: bytes) -> LayersError:
     if not isinstance(failure, dict):
         raise InvalidContent("the agent's answer has no error; update the agent")
     parts = [part for name in ("message", "hint") if isinstance(part := failure.get(name), str)]
-    return _ERRORS.get(str(failure.get("code")), LayersError)(f"agent of the node: {'; '.join(parts)}")
+    return ERRORS.get(str(failure.get("code")), LayersError)(f"agent of the node: {'; '.join(parts)}")

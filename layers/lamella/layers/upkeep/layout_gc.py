@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.hardening.regular_file import open_regular
-from lamella.layers.layout import REF_NAME, OciLayout
+from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import MAX_DOCUMENT, Digest
+from lamella.layers.oci.layout_index import tag_of
 from lamella.layers.oci.tags import subject_of
 from lamella.layers.settings.policy import check_folder
 from lamella.layers.text import counted, size
@@ -65,7 +66,7 @@ def gc_layout(folder: str, *, older_than: float = DAY, dry_run: bool = False) ->
         return _decide(layout.folder, layout.entries(), older_than)[0]
     with layout.changed() as index:
         freed, blobs = _decide(layout.folder, index["manifests"], older_than)
-        index["manifests"] = [entry for entry in index["manifests"] if _tag(entry) not in freed.tags]
+        index["manifests"] = [entry for entry in index["manifests"] if tag_of(entry) not in freed.tags]
         for blob in blobs:
             with suppress(FileNotFoundError):
                 os.unlink(blob.path)
@@ -84,12 +85,12 @@ def _decide(folder: str, entries: Iterable[dict[str, Any]], older_than: float) -
 def _reached(folder: str, entries: list[dict[str, Any]]) -> tuple[set[Digest], set[str]]:
     """The digests that the entries lead to, and the tags of attachments whose subject is not among them."""
     reached: set[Digest] = set()
-    waiting = [(entry, subject_of(_tag(entry))) for entry in entries]
+    waiting = [(entry, subject_of(tag_of(entry))) for entry in entries]
     while True:
         # A list of attachments counts once its subject does; attachments can have attachments of their own.
         now = [entry for entry, subject in waiting if not subject or subject in reached]
         if not now:
-            return reached, {_tag(entry) for entry, _ in waiting}
+            return reached, {tag_of(entry) for entry, _ in waiting}
         waiting = [(entry, subject) for entry, subject in waiting if subject and subject not in reached]
         for entry in now:
             _follow(folder, _digests(entry), reached)
@@ -163,9 +164,3 @@ def _check_own(path: str) -> None:
             f"{path}: a link, so that its blobs may be those of another folder; nothing was freed; run gc for "
             f"the folder that it leads to"
         )
-
-
-def _tag(entry: dict[str, Any]) -> str:
-    annotations = entry.get("annotations")
-    tag = annotations.get(REF_NAME) if isinstance(annotations, dict) else ""
-    return tag if isinstance(tag, str) else ""
