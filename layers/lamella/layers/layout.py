@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamella.layers.errors import Busy, InvalidContent, NotFound, StoreError
+from lamella.layers.hardening.durable import sync_folder
 from lamella.layers.hardening.regular_file import open_regular
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.oci.layout_index import tag_of, tagged, tags_of, without_tag
@@ -150,7 +151,7 @@ class OciLayout:
                 yield index
                 if (after := canonical_json(index)) != before:
                     self._write(os.path.join(self._folder, "index.json"), _writer(after))
-                    _sync_folder(self._folder)
+                    sync_folder(self._folder)
                 self._sweep()
         except OSError as error:
             raise _failure(error, f"{self._folder}: cannot write to the layout") from error
@@ -216,7 +217,7 @@ class OciLayout:
             path = os.path.join(self._folder, name)
             if not os.path.lexists(path):
                 self._write(path, _writer(content), replace=False)
-        _sync_folder(os.path.dirname(self._folder))
+        sync_folder(os.path.dirname(self._folder))
         self._check()
 
     def _write(self, path: str, fill: Callable[[BinaryIO], object], *, replace: bool = True) -> None:
@@ -319,7 +320,7 @@ class OciLayout:
         """Make the names of all blobs durable; their bytes were synced before they had names."""
         blobs = os.path.join(self._folder, "blobs")
         for folder in (*(os.path.join(blobs, name) for name in os.listdir(blobs)), blobs, self._folder):
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def _sweep(self) -> None:
         """Remove files that killed pushes left behind: old ones that are not locked."""
@@ -393,21 +394,6 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _sync_folder(path: str) -> None:
-    """Make the names in a folder durable, if this user may read it and the file system can."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _holds(path: str, content: bytes) -> bool:

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import Busy, InvalidContent, StoreError
+from lamella.layers.hardening.durable import sync_folder
 from lamella.layers.hardening.permissions import is_shared_folder
 from lamella.layers.oci.documents import Digest
 from lamella.layers.store import locks
@@ -174,19 +175,11 @@ def hold(store: Store, name: str, digests: Iterable[Digest], *, note: str = "", 
                     os.fsync(file.fileno())
             os.rename(temporary, path)
             if lasting:
-                _sync_folder(os.path.dirname(path))
+                sync_folder(os.path.dirname(path))
         except BaseException:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-
-
-def _sync_folder(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def release(store: Store, name: str) -> None:
