@@ -106,7 +106,7 @@ def test_an_environment_that_another_namespace_uses_is_freed_only_afterwards(tmp
     assert f"unmounted {given.reference}" in log.read_text()
 
 
-def test_a_use_of_a_part_by_a_pod_keeps_the_environment(tmp_path: Path, reference: str) -> None:
+def test_a_pod_that_uses_a_part_keeps_the_environment(tmp_path: Path, reference: str) -> None:
     log = tmp_path / "agent.log"
     with serving(tmp_path, "--every", "600") as (made, process):
         given = made.give(reference)

@@ -43,7 +43,7 @@ def test_each_hash_is_decoded(tmp_path: Path, hashes: list[str]) -> None:
 
 
 @pytest.mark.parametrize("damage", ["é" * 43, "*" * 43])
-def test_hashes_beside_a_damaged_one_are_not_believed(tmp_path: Path, damage: str) -> None:
+def test_hashes_beside_a_damaged_one_are_not_used(tmp_path: Path, damage: str) -> None:
     with pytest.raises((binascii.Error, ValueError)):
         base64.b64decode(damage + "=", validate=True)
     right = base64.urlsafe_b64encode(b"x" * 32).decode()[:43]

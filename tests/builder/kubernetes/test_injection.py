@@ -165,7 +165,7 @@ def test_only_the_named_containers_get_the_environment() -> None:
     assert [each.containers for each in injected.pods] == [("side",)]
 
 
-def test_an_init_container_gets_it_by_name() -> None:
+def test_an_init_container_gets_the_environment_by_name() -> None:
     text = pod(more="  initContainers:\n  - name: migrate\n    image: debian\n")
 
     (document,) = load(inject(text, options(containers=("migrate",))).text)
@@ -247,7 +247,7 @@ def test_another_path_in_the_containers_is_the_prefix_of_the_init_container() ->
     assert command[command.index("--prefix") + 1] == "/srv/env"
 
 
-def test_keys_in_the_order_of_kubectl_are_taken_out_again() -> None:
+def test_an_injection_whose_keys_kubectl_sorted_is_removed() -> None:
     # kubectl and kustomize sort keys: `env` comes first, beside the dash.
     text = pod("  - image: debian\n    name: main\n", "")
     written = inject(text, options()).text
@@ -337,7 +337,7 @@ def test_a_manifest_without_an_environment_is_returned_as_it_is() -> None:
         (pod("    []\n"), {}, "x.yaml: its pods have no containers; add one first"),
     ],
 )
-def test_a_manifest_that_cannot_get_it_is_reported(text: str, more: dict[str, Any], message: str) -> None:
+def test_a_manifest_that_cannot_get_an_environment_is_reported(text: str, more: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidManifest) as raised:
         inject(text, options(**more), name="x.yaml")
 

@@ -203,7 +203,7 @@ def test_a_push_is_retried_until_the_registry_takes_it(prefix: Path, project: Pa
         assert watched.next("pushed").reference != first.reference
 
 
-def test_an_objection_holds_a_push_back(tmp_path: Path, prefix: Path, project: Path, options: WatchOptions) -> None:
+def test_an_objection_prevents_a_push(tmp_path: Path, prefix: Path, project: Path, options: WatchOptions) -> None:
     (project / "trainer/allowed.py").write_text("")
     module = project / "trainer/__init__.py"
 

@@ -106,7 +106,7 @@ def test_frame_with_a_larger_window_than_allowed_is_refused_as_by_zstandard(stan
         reader.read(1)
 
 
-def test_what_it_writes_is_read_by_zstandard(stand_in: Any) -> None:
+def test_frames_that_it_writes_are_read_by_zstandard(stand_in: Any) -> None:
     file = io.BytesIO()
     with stand_in.ZstdCompressor(level=1).stream_writer(file, closefd=False) as writer:
         assert writer.write(CONTENT) == len(CONTENT)
@@ -118,7 +118,7 @@ def test_what_it_writes_is_read_by_zstandard(stand_in: Any) -> None:
         assert zstandard.ZstdDecompressor().decompressobj().decompress(written) == CONTENT
 
 
-def test_python_with_neither_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_without_any_zstd_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "compression", None)
 
     with pytest.raises(Unsupported, match=r"no zstd for .*; use CPython 3\.10 or newer"):

@@ -46,7 +46,7 @@ def run(shell: InteractiveShell, line: str) -> Any:
     return done.result
 
 
-def test_alone_it_lists_the_verbs(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_words_it_lists_the_verbs(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     run(shell, "")
     printed = capsys.readouterr().out
     assert "usage: lamella" in printed

@@ -39,9 +39,7 @@ def test_a_disk_that_is_full_is_relieved_of_an_unused_environment(tmp_path: Path
         assert any(event.startswith("freed 6.3 MB") for event in made.events), made.events
 
 
-def test_an_environment_that_was_asked_for_lately_is_not_freed_for_another(
-    tmp_path: Path, options: AgentOptions
-) -> None:
+def test_a_recently_requested_environment_is_not_freed_for_another(tmp_path: Path, options: AgentOptions) -> None:
     node = tmp_path / "node"
     with disk(node, ROOM), agent(node, replace(options, idle=3600)) as made:
         first = made.give(published(tmp_path, "first"))

@@ -36,7 +36,7 @@ def test_repositories_of_a_pattern_are_allowed(reference: str) -> None:
     "reference",
     ["ghcr.io/teams/envs:v1", "docker.io/team/envs:v1", "example.com/x:v1", "team/envs", "oci:/srv/images:v1"],
 )
-def test_other_repositories_are_refused(reference: str) -> None:
+def test_repositories_outside_the_limit_are_refused(reference: str) -> None:
     with pytest.raises(PolicyError, match=r"not allowed by the agent of this node; add --allow \S+ to its command"):
         check(AgentOptions(allow=("ghcr.io/team", "*.example.com")), reference)
 

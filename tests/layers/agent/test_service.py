@@ -91,7 +91,7 @@ def test_twenty_requests_at_once_download_each_layer_once(
     assert len(blobs) == len(set(blobs)) == 5 + 1  # and the configuration
 
 
-def test_a_second_request_by_digest_asks_nothing_of_the_registry(
+def test_a_second_request_by_digest_makes_no_request_to_the_registry(
     served: Agent, registry: RegistrySimulator, tmp_path: Path
 ) -> None:
     given = served.give(push(registry, tmp_path, TOOL))
@@ -241,7 +241,7 @@ def test_a_slow_client_is_cut_off_and_holds_up_no_other(
         assert slow.recv(100) == b""
 
 
-def test_more_connections_than_the_limit_are_asked_to_come_again(
+def test_connections_above_the_limit_get_an_answer_to_retry_after(
     tmp_path: Path, options: AgentOptions, registry: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MAX_CONNECTIONS", 2)
@@ -304,7 +304,7 @@ def test_metrics_are_served_on_the_socket_and_on_the_address_which_gives_no_envi
             assert answer in connection.recv(100)
 
 
-def test_the_socket_has_the_mode_that_was_asked_for(served: Agent) -> None:
+def test_the_socket_has_the_chosen_mode(served: Agent) -> None:
     assert stat.S_IMODE(os.stat(served.socket).st_mode) == 0o666
     assert not os.path.exists(f"{served.folder}/other")
 

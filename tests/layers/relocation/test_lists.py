@@ -30,7 +30,7 @@ def test_a_file_that_is_listed_many_times_is_rewritten_once(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("what", ["list", "file"])
-def test_what_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_list_or_file_above_its_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     root = relocatable(tmp_path / "env", "/opt/env", {"bin/tool": "#!/opt/env/bin/python\n"})
     monkeypatch.setattr(lists, "_MAX_LIST" if what == "list" else "_MAX_FILE", 10)
     with pytest.raises(

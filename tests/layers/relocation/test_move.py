@@ -94,7 +94,7 @@ def crash_in_the_middle(folder: Path, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/first", "/second", "/opt/env"])
-def test_a_move_that_crashed_ends_where_the_next_one_wants_it(tmp_path: Path, prefix: str) -> None:
+def test_a_move_after_a_crash_ends_at_its_own_prefix(tmp_path: Path, prefix: str) -> None:
     files = {f"f{number}": "/opt/env" for number in range(5)}
     relocatable(tmp_path, "/opt/env", files)
     crash_in_the_middle(tmp_path, "/first")
@@ -116,7 +116,7 @@ def test_files_removed_since_a_crash_stay_away(tmp_path: Path) -> None:
     assert content(tmp_path).keys() & {"f3", "f4"} == {"f3"}
 
 
-def test_who_finds_the_prefix_right_finds_all_of_it_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prefix_file_is_replaced_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     relocatable(tmp_path, "/opt/env", {PREFIX_FILE: "/opt/env", "a": "/opt/env", "z": "/opt/env"})
     order: list[str] = []
     real = os.replace
@@ -133,7 +133,7 @@ def test_who_finds_the_prefix_right_finds_all_of_it_right(tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_of_many_who_move_at_the_same_time_one_does_it_and_the_others_find_it_done(tmp_path: Path) -> None:
+def test_concurrent_moves_to_one_prefix_move_once(tmp_path: Path) -> None:
     files = {f"f{number}": "/opt/env" for number in range(50)}
     relocatable(tmp_path, "/opt/env", files)
 
@@ -145,7 +145,7 @@ def test_of_many_who_move_at_the_same_time_one_does_it_and_the_others_find_it_do
 
 
 @pytest.mark.root
-def test_a_folder_of_another_user_says_whose_work_it_is(tmp_path: Path) -> None:
+def test_an_environment_of_another_user_is_left_to_its_owner(tmp_path: Path) -> None:
     with folder_of(0) as folder:
         relocatable(folder / "env", "/opt/env", {"x": "/opt/env", PREFIX_FILE: "/opt/env\n"})
 

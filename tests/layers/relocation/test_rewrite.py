@@ -47,12 +47,12 @@ def test_every_occurrence_in_one_c_string_moves() -> None:
     assert moved == b"/e/a:/e/b:/x" + 12 * b"\0" + b"\0next"
 
 
-def test_a_binary_has_no_other_room_than_it_says() -> None:
+def test_a_binary_grows_into_no_more_than_its_listed_room() -> None:
     with pytest.raises(CannotRelocate, match="holds the prefix in 12 bytes, and needs 13"):
         rewrite(b"/opt/env/lib" + 9 * b"\0" + b"next", BINARY, b"/opt/env", b"/opt/env2")
 
 
-def test_a_binary_grows_into_the_room_that_the_packer_knows_of() -> None:
+def test_a_binary_grows_into_its_listed_room() -> None:
     content = b"/opt/env/lib\0\0\0\0\0next"
 
     assert rewrite(content, BINARY | {"room": 12}, b"/opt/env", b"/opt/env-1.2") == b"/opt/env-1.2/lib\0next"
