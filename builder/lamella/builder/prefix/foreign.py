@@ -77,7 +77,7 @@ def companion(short: str) -> str:
     if short == ".".join(map(str, sys.version_info[:2])) and sys.implementation.name == "cpython":
         return sys.executable
     for name in (shutil.which(f"python{short}"), f"/usr/bin/python{short}"):
-        if name and _said(name, "import sys; print(*sys.version_info[:2], sep='.')") == short:
+        if name and _output_of(name, "import sys; print(*sys.version_info[:2], sep='.')") == short:
             return name
     return ""
 
@@ -135,10 +135,10 @@ def _magic(short: str) -> str:
     python = companion(short)
     if python == sys.executable:
         return importlib.util.MAGIC_NUMBER.hex()
-    return _said(python, "import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())") if python else ""
+    return _output_of(python, "import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())") if python else ""
 
 
-def _said(python: str, question: str) -> str:
+def _output_of(python: str, question: str) -> str:
     try:
         done = subprocess.run(
             [python, "-I", "-S", "-c", question], capture_output=True, text=True, timeout=60, check=False
