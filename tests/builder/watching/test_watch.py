@@ -6,10 +6,11 @@ import fcntl
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE
@@ -52,6 +53,12 @@ class Watched:
             self.seen.append(event)
             if event.kind == kind:
                 return event
+
+    def settle(self) -> None:
+        """Take events until none comes for a second: the watch waits for the next change."""
+        with suppress(queue.Empty):
+            while True:
+                self.seen.append(self.events.get(timeout=1))
 
 
 @contextmanager
@@ -132,6 +139,40 @@ def test_a_push_follows_a_module_in_a_new_folder(
         (project / "other/second.py").write_text("VALUE = 1\n")
         while "second.py" not in files_of(reference, "trainer"):
             watched.next("pushed")
+
+
+def test_a_push_follows_code_that_was_removed_and_made_again(
+    tmp_path: Path, prefix: Path, project: Path, options: WatchOptions
+) -> None:
+    module = project / "trainer/__init__.py"
+    with watching(f"oci:{tmp_path}/images:dev", prefix, options) as watched:
+        watched.next("pushed")
+        for number in range(2):
+            # As git does when it changes to a branch without the folder, and back.
+            shutil.rmtree(module.parent)
+            watched.next("pushed")
+            module.parent.mkdir()
+            module.write_text("VALUE = 2\n")
+            watched.next("pushed")
+            watched.settle()
+            module.write_text(f"VALUE = 3  # {number}\n")
+            assert watched.next("pushed").packages == ("trainer 1",)
+
+
+def test_a_push_follows_an_environment_that_was_made_again(tmp_path: Path, prefix: Path, options: WatchOptions) -> None:
+    with watching(f"oci:{tmp_path}/images:dev", prefix, options) as watched:
+        watched.next("pushed")
+        shutil.copytree(prefix, tmp_path / "another", symlinks=True)
+        shutil.rmtree(prefix)
+        watched.next("failed")
+        os.rename(tmp_path / "another", prefix)
+        install(prefix, wheel(tmp_path / "wheels", "beta", "1.0", {"beta.py": "VALUE = 1\n"}), by="uv")
+        while "beta 1.0" not in watched.next("pushed").packages:
+            pass
+        watched.settle()
+        install(prefix, wheel(tmp_path / "wheels", "gamma", "1.0", {"gamma.py": "VALUE = 1\n"}), by="uv")
+        while "gamma 1.0" not in watched.next("pushed").packages:
+            pass
 
 
 def test_a_push_follows_an_installation(tmp_path: Path, prefix: Path, options: WatchOptions) -> None:

@@ -31,6 +31,10 @@ _REMOTE = frozenset(
 )
 
 
+_Root = tuple[str, bool]
+"""A folder, and whether everything below it is followed too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Polled:
     """Why folders are polled instead of watched, and what to do about it."""
@@ -54,7 +58,9 @@ class Changes:
         self._changed = threading.Condition()
         self._paths: set[str] = set()
         self._last = 0.0
-        self._followed: set[tuple[str, bool]] = set()
+        self._followed: dict[_Root, int] = {}
+        """With a descriptor of each folder: inotify follows the folder itself, and not another one at its path later."""
+        self._missing: set[_Root] = set()
         self._watchers: list[_Watcher] = []
         self._failure: BaseException | None = None
 
@@ -64,14 +70,23 @@ class Changes:
         return self._last
 
     def follow(self, folders: Folders) -> bool:
-        """Watch `folders` too. Return whether any of them was new: what changed in it before is unknown."""
-        new = {(folder, True) for folder in folders.deep} | {(folder, False) for folder in folders.flat}
-        new = {(folder, deep) for folder, deep in new - self._followed if os.path.isdir(folder)}
-        self._followed |= new
+        """Watch `folders` too, and each followed one that was replaced. Return whether any of them was new: what changed in
+        it before is unknown.
+        """
+        wanted = {(folder, True) for folder in folders.deep} | {(folder, False) for folder in folders.flat}
+        wanted |= self._end_replaced()
+        new = {root for root in wanted - self._followed.keys() if os.path.isdir(root[0])}
+        self._missing = (self._missing | wanted) - new - self._followed.keys()
+        self._followed |= {root: _descriptor(root[0]) for root in new}
         for deep in (True, False):
             if paths := sorted(folder for folder, is_deep in new if is_deep is deep):
                 self._start(paths, deep=deep)
         return bool(new)
+
+    def is_replaced(self) -> bool:
+        """Whether a followed folder was removed and is there again, so that changes of it are unknown until `follow`."""
+        here = [root for root, descriptor in self._followed.items() if not _is_at(root[0], descriptor)]
+        return any(os.path.isdir(folder) for folder, _ in (*here, *self._missing))
 
     def take(self) -> set[str]:
         """Return the relevant paths that changed since the last call."""
@@ -82,9 +97,9 @@ class Changes:
             return taken
 
     def wait(self, until: float, stopped: Callable[[], bool]) -> None:
-        """Wait for a relevant change, at most until that time of the monotonic clock."""
+        """Wait for a relevant change or a replaced folder, at most until that time of the monotonic clock."""
         with self._changed:
-            while not (self._paths or self._failure or stopped()):
+            while not (self._paths or self._failure or stopped() or self.is_replaced()):
                 left = until - time.monotonic()
                 if left <= 0:
                     return
@@ -107,6 +122,25 @@ class Changes:
         for watcher in self._watchers:
             watcher.thread.join(timeout=5)
         self._watchers.clear()
+        for root in list(self._followed):
+            self._forget(root)
+
+    def _end_replaced(self) -> set[_Root]:
+        """End the watchers of folders that are gone; return all folders of those, and the missing ones."""
+        gone = {root for root, descriptor in self._followed.items() if not _is_at(root[0], descriptor)}
+        ended = [watcher for watcher in self._watchers if gone & watcher.roots]
+        for watcher in ended:
+            watcher.stop.set()
+            self._watchers.remove(watcher)
+        again = {root for watcher in ended for root in watcher.roots}
+        for root in again & self._followed.keys():
+            self._forget(root)
+        return again | self._missing
+
+    def _forget(self, root: _Root) -> None:
+        descriptor = self._followed.pop(root)
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _start(self, paths: list[str], *, deep: bool) -> None:
         remote = [path for path in paths if _file_system(path) in _REMOTE]
@@ -158,6 +192,7 @@ class _Watcher:
     def __init__(self, paths: list[str], *, deep: bool, poll: bool) -> None:
         self.stop = threading.Event()
         self._paths, self._deep, self._poll = paths, deep, poll
+        self.roots = {(path, deep) for path in paths}
         self._ready = threading.Event()
         self._refused: OSError | None = None
         self.thread = threading.Thread(target=self._run, name="lamella-watch", daemon=True)
@@ -205,6 +240,23 @@ class _Watcher:
             self._fail(BuilderError(f"cannot watch {self._paths[0]}: {error}; start the watch again"))
         finally:
             self._ready.set()
+
+
+def _descriptor(folder: str) -> int:
+    """Return a descriptor of `folder`, by which its inode's number is not given to another one; -1 without one."""
+    try:
+        return os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    """Whether the folder of `descriptor` is at `path`."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return descriptor < 0 or os.path.samestat(found, os.fstat(descriptor))
 
 
 def is_limit(error: OSError) -> bool:

@@ -135,6 +135,7 @@ class _Watch:
         self._changes.wait(self._check_at, self._stopped)
         self._began = self._changes.last
         self._changed |= self._changes.take()
+        self._whole |= self._changes.is_replaced()
         if not self._changed and time.monotonic() >= self._check_at:
             self._whole = True
             self._check_at = float("inf")
