@@ -1,33 +1,21 @@
-"""Ray's workers in an environment of Lamella: push it from the driver, pull it on each node before the workers start.
-
-    ray.init("auto", runtime_env=lamella.integrations.ray.runtime_env("registry.example.com/team/envs:v1"))
-
-Each node starts Ray with RAY_RUNTIME_ENV_PLUGINS='[{"class": "lamella.integrations.ray.Plugin"}]'. Requires Ray 2.40 or
-newer, in the cluster and in the environment the same version.
-"""
+"""Ray's plugin on a node: environments pulled ahead, leased while jobs use them, and freed by Ray's cache."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import platform
 import shlex
-import shutil
-import sys
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import ray
 from ray._private.runtime_env.plugin import RuntimeEnvPlugin
 
-from lamella.builder import Environment, LayerCache, PushOptions, ScanOptions, push, scan
+from lamella.integrations.ray.field import FIELD, Wanted, program_here, run_command
+from lamella.integrations.ray.versions import check_versions
 from lamella.layers import (
-    InvalidReference,
     LamellaError,
-    LayersError,
     MountError,
     Reference,
     Store,
@@ -47,45 +35,11 @@ if TYPE_CHECKING:
     from ray._private.runtime_env.context import RuntimeEnvContext
     from ray.runtime_env import RuntimeEnv
 
-    from lamella.layers import Digest, Mounted, Progress, PublishedEnvironment, Pulled
+    from lamella.layers import Digest, Mounted, PublishedEnvironment, Pulled
 
-FIELD = "lamella"
-"""The field of a runtime environment that the plugin reads."""
-_PACKAGES = ("ray", "ray-core")
-"""Ray's package in PyPI, and in conda-forge."""
 _RETRIES = (2, 10, 60, 600)
 """Seconds to wait before each try to free what processes use."""
 _logger = logging.getLogger(__name__)
-
-
-def runtime_env(
-    reference: str,
-    environment: Environment | str | None = None,
-    options: PushOptions = PushOptions(),
-    *,
-    scan_options: ScanOptions = ScanOptions(working_directory=True),
-    trust: Trust = Trust(),
-    cache: LayerCache | None = None,
-    progress: Progress | None = None,
-) -> dict[str, str]:
-    """Push an environment and return the `runtime_env` that starts Ray's workers in it, pinned by digest.
-
-    The arguments are those of `lamella.builder.push`; the default is the running interpreter's environment with the
-    working directory's code. The result also works on nodes without the plugin, whose workers then pull when they start,
-    by the program `lamella` on PATH. Raises `Unsupported`, before anything is pushed, unless the environment has the Ray
-    and the Python minor version of this process, and what `push` raises.
-    """
-    if not isinstance(environment, Environment):
-        environment = scan(environment, replace(scan_options, image_prefix=options.image_prefix), progress=progress)
-    check_versions(
-        environment.prefix,
-        environment.interpreter.version,
-        {package.name: package.version for package in environment.packages},
-        "this process",
-    )
-    pushed = push(reference, environment, options, trust=trust, cache=cache, progress=progress)
-    parsed = Reference.parse(pushed.reference).absolute()
-    return {FIELD: str(parsed), "py_executable": _run_command("lamella", str(parsed))}
 
 
 class Plugin(RuntimeEnvPlugin):
@@ -111,7 +65,7 @@ class Plugin(RuntimeEnvPlugin):
     def get_uris(self, runtime_env: RuntimeEnv) -> list[str]:
         """Name the environment for Ray's cache; nothing for a tag without a digest."""
         try:
-            wanted = _Wanted.of(dict.get(runtime_env, FIELD))
+            wanted = Wanted.of(dict.get(runtime_env, FIELD))
         except LamellaError:
             return []  # `create` reports it: Ray shows nothing of an error that is raised here
         return [wanted.key] if wanted and wanted.is_pinned else []
@@ -126,7 +80,7 @@ class Plugin(RuntimeEnvPlugin):
         """Pull and lease the environment; return the bytes that no other leased one has. Raises `LamellaError`."""
         given_up = threading.Event()
         try:
-            wanted = _Wanted.of(runtime_env[FIELD])
+            wanted = Wanted.of(runtime_env[FIELD])
             return await asyncio.to_thread(self._prepare, uri, wanted, given_up, logger) if wanted else 0
         except LamellaError as error:
             # Ray shows the job the whole traceback: let it end here.
@@ -144,7 +98,7 @@ class Plugin(RuntimeEnvPlugin):
         logger: logging.Logger = _logger,  # noqa: ARG002 # Ray's interface
     ) -> None:
         """Start workers with the environment's Python."""
-        if wanted := _Wanted.of(runtime_env[FIELD]):
+        if wanted := Wanted.of(runtime_env[FIELD]):
             context.py_executable = self._executables[wanted.key]
 
     def delete_uri(self, uri: str, logger: logging.Logger = _logger) -> int:
@@ -188,7 +142,7 @@ class Plugin(RuntimeEnvPlugin):
             if self._free(held, uri, logger):
                 return
 
-    def _prepare(self, uri: str | None, wanted: _Wanted, given_up: threading.Event, logger: logging.Logger) -> int:
+    def _prepare(self, uri: str | None, wanted: Wanted, given_up: threading.Event, logger: logging.Logger) -> int:
         store = Store()
         with ExitStack() as stack:
             pulled = stack.enter_context(leased(wanted.reference, store=store, trust=self.trust, check=_check))
@@ -198,7 +152,7 @@ class Plugin(RuntimeEnvPlugin):
                 self._executables[wanted.key] = (
                     shlex.quote(f"{mounted.target}/bin/python")
                     if mounted
-                    else _run_command(_program(), pulled.reference)
+                    else run_command(program_here(), pulled.reference)
                 )
                 if uri is None or given_up.is_set():
                     return 0
@@ -209,52 +163,6 @@ class Plugin(RuntimeEnvPlugin):
         if before:
             before.lease.close()
         return counted
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The value of the field `lamella`."""
-
-    reference: str
-    mount: str
-    is_pinned: bool
-
-    @property
-    def key(self) -> str:
-        """Name it in Ray's cache."""
-        return f"{self.reference} at {self.mount}" if self.mount else self.reference
-
-    @classmethod
-    def of(cls, value: object) -> _Wanted | None:
-        """Parse what a job gives; None without the field. Raises `LayersError`."""
-        if value is None:
-            return None
-        fields = {"reference": value} if isinstance(value, str) else value
-        if (
-            not isinstance(fields, dict)
-            or not {"reference"} <= fields.keys() <= {"reference", "mount"}
-            or not all(isinstance(each, str) for each in fields.values())
-        ):
-            # Without the values: Ray logs the sentence, and one can be a password.
-            given = (
-                f"a dictionary with {', '.join(map(repr, fields))}"
-                if isinstance(fields, dict)
-                else type(value).__name__
-            )
-            raise InvalidReference(
-                f"runtime_env field {FIELD}: {given}: neither a reference nor a dictionary with the keys reference and, "
-                "if wanted, mount"
-            )
-        parsed = Reference.parse(fields["reference"])
-        folder = fields.get("mount", "")
-        if folder and not parsed.digest:
-            raise InvalidReference(
-                f"runtime_env field {FIELD}: cannot mount {parsed}, whose tag can move; name its digest, as "
-                "lamella.integrations.ray.runtime_env returns it"
-            )
-        if folder and not os.path.isabs(folder):
-            raise MountError(f"runtime_env field {FIELD}: mount {folder!r}: not an absolute path")
-        return cls(fields["reference"], folder, parsed.digest is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,24 +177,6 @@ class _Held:
     mounted: Mounted | None
 
 
-def check_versions(subject: str, python: str, packages: Mapping[str, str], other: str) -> None:
-    """Raise `Unsupported` unless Ray and Python in the environment `subject` are those of this process, called `other`."""
-    found = next((packages[name] for name in _PACKAGES if name in packages), "")
-    if not found:
-        raise Unsupported(f"{subject}: Ray is missing; install ray=={ray.__version__} in the environment, then push it")
-    if found != ray.__version__:
-        raise Unsupported(
-            f"{subject}: has Ray {found}, but {other} has {ray.__version__}; install ray=={ray.__version__} in the "
-            "environment, then push it"
-        )
-    here = platform.python_version()
-    if python.split(".")[:2] != here.split(".")[:2]:
-        raise Unsupported(
-            f"{subject}: has Python {python or 'of an unknown version'}, but {other} has {here}; Ray requires the same "
-            "minor version"
-        )
-
-
 def _check(environment: PublishedEnvironment) -> None:
     """Raise `Unsupported` unless Ray's workers can run in the environment on this node."""
     name = str(environment.descriptor.digest)
@@ -296,7 +186,7 @@ def _check(environment: PublishedEnvironment) -> None:
         raise Unsupported(sentence)
 
 
-def _mounted(pulled: Pulled, wanted: _Wanted, store: Store, trust: Trust) -> Mounted | None:
+def _mounted(pulled: Pulled, wanted: Wanted, store: Store, trust: Trust) -> Mounted | None:
     if not wanted.mount:
         return None
     digest = Reference.parse(pulled.reference).digest
@@ -320,19 +210,3 @@ def _alone(store: Store, pulled: Pulled) -> set[Digest]:
             others.update(layer.diff_id for layer in environment.layers)
             others.update(document.digest for document in environment.documents)
     return set(pulled.keeps) - others
-
-
-def _run_command(program: str, reference: str) -> str:
-    """A command line for Ray, which has bash run it."""
-    return shlex.join([program, "run", reference, "--", "python"])
-
-
-def _program() -> str:
-    """The command `lamella` beside this interpreter, or on PATH."""
-    beside = os.path.dirname(sys.executable)
-    found = shutil.which("lamella", path=beside) or shutil.which("lamella")
-    if not found:
-        raise LayersError(
-            f"lamella: no such command in {beside} or on PATH; install Lamella with its command on this node"
-        )
-    return found
