@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamella.cli.output import Column, result, table
+from lamella.cli.output import Column, event_line, result, table
 from lamella.cli.tables import cells, lines, wrapped
 from lamella.layers.text import counted, seconds, size
 
@@ -53,6 +53,14 @@ def test_a_larger_size_never_looks_smaller(one: int, other: int) -> None:
 @pytest.mark.parametrize(("duration", "text"), [(0.123, "0.12 s"), (12.34, "12.3 s"), (125.9, "2 min 5 s")])
 def test_durations_lose_decimals_as_they_grow(duration: float, text: str) -> None:
     assert seconds(duration) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "shown"),
+    [("failed", "no space", "failed: no space"), ("restarted", "restarted in v2", "restarted in v2")],
+)
+def test_an_event_names_its_kind_once(kind: str, message: str, shown: str) -> None:
+    assert event_line(kind, message)[8:] == f" {shown}"
 
 
 def test_counts_agree_with_their_nouns() -> None:

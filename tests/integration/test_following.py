@@ -326,6 +326,18 @@ def test_a_follower_goes_on_when_the_registry_is_back(store: Store, tmp_path: Pa
                 assert followed.events.get(timeout=SECONDS).kind in {"failed", "replaced"}
 
 
+def test_ctrl_c_names_the_mount_that_stays(store: Store, tmp_path: Path) -> None:
+    reference, target = push(tmp_path, "1"), tmp_path / "target"
+    command = ["-m", "lamella.cli", "mount", "--follow", "--store", store.path, reference, str(target)]
+    with started([sys.executable, *command], stderr=PIPE) as process:
+        assert process.stderr
+        assert " following: " in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
+        assert process.stderr.read() == (f"stopped following; {target} stays mounted until lamella umount {target}\n")
+    assert mounted(target) == 1
+
+
 def test_two_followers_share_a_store(store: Store, tmp_path: Path) -> None:
     reference = push(tmp_path, "1")
     one, two = tmp_path / "one", tmp_path / "two"

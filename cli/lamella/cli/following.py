@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
-from lamella.cli.output import event_json, remark, result_json
+from lamella.cli.output import event_json, event_line, remark, result_json
 from lamella.cli.settings import trust_of
 from lamella.layers.text import seconds, size
 
@@ -46,14 +45,29 @@ def mount(arguments: argparse.Namespace) -> int:
     ):
         if value:
             raise UsageError(f"{flag}: not available with --follow, which replaces read-only mounts; omit it")
-    follow(
-        arguments.reference,
-        arguments.target,
-        FollowOptions(interval=arguments.interval),
-        store=Store(arguments.store),
-        trust=trust_of(arguments),
-        notify=lambda event: _show(event, arguments, to=sys.stdout),
-    )
+    mounted: list[str] = []
+
+    def notify(event: FollowEvent) -> None:
+        mounted.append(event.kind)
+        _show(event, arguments, to=sys.stdout)
+
+    try:
+        follow(
+            arguments.reference,
+            arguments.target,
+            FollowOptions(interval=arguments.interval),
+            store=Store(arguments.store),
+            trust=trust_of(arguments),
+            notify=notify,
+        )
+    except KeyboardInterrupt:
+        if arguments.json or not mounted:
+            raise
+        remark(
+            f"stopped following; {arguments.target} stays mounted until lamella umount {arguments.target}",
+            quiet=arguments.quiet,
+        )
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -101,7 +115,7 @@ def _show(event: FollowEvent, arguments: argparse.Namespace, to: Any) -> None:
         event_json(document(event), to)
         return
     moved = f"; {size(event.moved)} in {seconds(event.seconds)}" if event.seconds else ""
-    remark(f"{time.strftime('%H:%M:%S')} {event.kind}: {event.message}{moved}", quiet=arguments.quiet)
+    remark(event_line(event.kind, f"{event.message}{moved}"), quiet=arguments.quiet)
 
 
 def _interval(text: str) -> float:

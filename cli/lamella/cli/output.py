@@ -46,6 +46,12 @@ def event_json(value: Mapping[str, Any], to: TextIO | None = None) -> None:
     print(json.dumps({"version": VERSION, "time": time.time(), **value}), file=to, flush=True)
 
 
+def event_line(kind: str, message: str) -> str:
+    """Return an event's line: the time, and its kind unless the message begins with that word."""
+    label = "" if message.startswith(kind) else f"{kind}: "
+    return f"{time.strftime('%H:%M:%S')} {label}{message}"
+
+
 def remark(line: str, *, quiet: bool = False) -> None:
     """Print a line about the work to stderr, unless `quiet`."""
     if not quiet:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment
-from lamella.cli.output import event_json, remark, result
+from lamella.cli.output import event_json, event_line, remark, result
 from lamella.cli.settings import trust_of
 from lamella.layers.text import seconds, size
 
@@ -33,19 +34,26 @@ def push_again(arguments: argparse.Namespace, options: PushOptions, pushed: Push
             result(f"{time.strftime('%H:%M:%S')} {event.message}; {moved}")
             sys.stdout.flush()
         else:
-            kind = "" if event.kind == "watching" else f"{event.kind}: "  # its message begins with that word
-            remark(f"{time.strftime('%H:%M:%S')} {kind}{event.message}", quiet=arguments.quiet)
+            remark(event_line(event.kind, event.message), quiet=arguments.quiet)
 
     notify(WatchEvent("pushed", f"pushed {pushed.reference}", pushed.reference, (), pushed.moved, round(took, 3)))
-    watch(
-        arguments.reference,
-        # As scanned: another folder may be the active environment's later.
-        os.path.abspath(pushed.environment.prefix),
-        WatchOptions(push=options, scan=environment.options_of(arguments), poll=arguments.poll, objection=objection),
-        trust=trust_of(arguments),
-        cache=LayerCache(arguments.cache),
-        notify=notify,
-    )
+    try:
+        watch(
+            arguments.reference,
+            # As scanned: another folder may be the active environment's later.
+            os.path.abspath(pushed.environment.prefix),
+            WatchOptions(
+                push=options, scan=environment.options_of(arguments), poll=arguments.poll, objection=objection
+            ),
+            trust=trust_of(arguments),
+            cache=LayerCache(arguments.cache),
+            notify=notify,
+        )
+    except KeyboardInterrupt:
+        if arguments.json:
+            raise
+        remark(f"stopped watching; {arguments.reference} keeps the last push", quiet=arguments.quiet)
+        return 128 + signal.SIGINT
     return 0
 
 

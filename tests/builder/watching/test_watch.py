@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import sys
@@ -284,8 +285,10 @@ def test_the_limit_of_inotify_is_named_and_folders_are_polled(tmp_path: Path, pr
             Draft202012Validator(json.loads(schema.read_text())).validate(line)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_watch(tmp_path: Path, prefix: Path, number: int, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "last"), [(signal.SIGINT, 130, "stopped watching; oci:"), (signal.SIGTERM, 143, "")]
+)
+def test_a_signal_ends_the_watch(tmp_path: Path, prefix: Path, number: int, code: int, last: str) -> None:
     command = ["-m", "lamella.cli", "push", "--watch", "--no-local", "--ignore", "python"]
     with started(
         [sys.executable, *command, f"oci:{tmp_path}/images:dev", str(prefix)], stdout=PIPE, stderr=PIPE
@@ -293,7 +296,9 @@ def test_a_signal_ends_the_watch(tmp_path: Path, prefix: Path, number: int, code
         assert process.stdout
         assert process.stderr
         assert "pushed" in process.stdout.readline()
-        assert any("watching" in line for line in process.stderr)
+        assert any(re.match(r"[\d:]{8} watching /", line) for line in process.stderr)
         process.send_signal(number)
         assert process.wait(_SECONDS) == code
-        assert "Traceback" not in process.stderr.read()
+        error = process.stderr.read()
+        assert "Traceback" not in error
+        assert error.startswith(last)

@@ -166,6 +166,35 @@ def test_a_cluster_has_a_host() -> None:
         LamellaCluster("localhost:1/team/envs", [])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options", "problem"),
+    [
+        (("localhost:1/team/envs", "head"), {}, "hosts: 'head' is one name; use a list, the scheduler's host first"),
+        (
+            (["head"], "localhost:1/team/envs"),
+            {},
+            "reference: ['head'] is not a string; use LamellaCluster(reference, ",
+        ),
+        (
+            ("localhost:1/team/envs", ["head"]),
+            {"source": ".venv"},
+            "source: '.venv' is not a Source; use Source(prefix=",
+        ),
+        (
+            ("localhost:1/team/envs", ["head"]),
+            {"n_workers": 2},
+            "n_workers: not an argument of LamellaCluster; name one",
+        ),
+    ],
+)
+def test_an_argument_of_another_cluster_is_one_sentence(
+    arguments: tuple[Any, ...], options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ClusterError) as caught:
+        LamellaCluster(*arguments, **options)
+    assert str(caught.value).startswith(problem)
+
+
 def test_sync_names_a_cluster_that_it_cannot_restart() -> None:
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as made,

@@ -10,10 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+import urllib3
 
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound, Unreachable
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.registry import pages as paging
+from lamella.layers.registry.failures import translated
 from lamella.layers.registry.repository import Registry
 from lamella.layers.registry.retry import Patience
 from lamella.layers.settings.trust import Trust
@@ -321,6 +323,17 @@ def test_a_registry_that_is_down_is_reported_in_one_sentence() -> None:
     with pytest.raises(Unreachable, match=rf"{host}: cannot connect: .*; check the registry's name, and that it is up"):
         registry.resolve("v1")
     registry.close()
+
+
+def test_a_forgotten_registry_is_explained_if_docker_io_cannot_be_reached() -> None:
+    connection = urllib3.connection.HTTPConnection("docker.io")
+    with (
+        pytest.raises(
+            Unreachable, match=r"docker\.io: cannot connect: .*; a reference without a registry is one of docker\.io"
+        ),
+        translated("docker.io"),
+    ):
+        raise urllib3.exceptions.NewConnectionError(connection, "no such name")
 
 
 # Slow if a resolver does not answer.

@@ -53,6 +53,16 @@ class Source:
         )
 
 
+_ELSEWHERE = {
+    "n_workers": "name one host for each worker in hosts, or use scale(N)",
+    "connect_options": "use Hosts(names, connect), or ~/.ssh/config",
+    "remote_python": "hosts need no Python; use Hosts(names, lamella=...) for the program",
+    "package_sync": "leave it out: this process's environment is pushed by default",
+    "image": "leave it out: hosts run no image",
+}
+"""What the arguments of other clusters of Dask are here."""
+
+
 class LamellaCluster(SpecCluster):
     """A scheduler and workers on hosts, in the environment of `reference`.
 
@@ -76,6 +86,7 @@ class LamellaCluster(SpecCluster):
         worker_class: str = _NANNY,
         **options: Any,
     ) -> None:
+        _check(reference, hosts, source, options)
         self.hosts = hosts if isinstance(hosts, Hosts) else Hosts(tuple(hosts))
         if not self.hosts.names:
             raise ClusterError("hosts: name the scheduler's host, then one for each worker")
@@ -168,3 +179,16 @@ def pushed_or_found(reference: str, source: Source | None) -> tuple[str, Pushed 
         return inspect(reference, compare=False).reference, None
     pushed = source.pushed(reference)
     return pushed.reference, pushed
+
+
+def _check(reference: object, hosts: object, source: object, options: Mapping[str, Any]) -> None:
+    """Raise `ClusterError` for arguments in the wrong place, before anything is pushed."""
+    if not isinstance(reference, str):
+        raise ClusterError(f"reference: {reference!r} is not a string; use LamellaCluster(reference, hosts)")
+    if isinstance(hosts, str):
+        raise ClusterError(f"hosts: {hosts!r} is one name; use a list, the scheduler's host first: [{hosts!r}, ...]")
+    if source is not None and not isinstance(source, Source):
+        raise ClusterError(f"source: {source!r} is not a Source; use Source(prefix={source!r}) for a folder")
+    for name in options:
+        if name in _ELSEWHERE:
+            raise ClusterError(f"{name}: not an argument of LamellaCluster; {_ELSEWHERE[name]}")

@@ -41,7 +41,10 @@ def translated(host: str, proxy: str = "") -> Iterator[None]:
         yield
     except exceptions.NewConnectionError as error:
         reason = str(error).partition(": ")[2] or "no connection"
-        raise Refused(f"{host}: cannot connect: {reason}; check the registry's name, and that it is up") from error
+        check = "check the registry's name, and that it is up"
+        if host == "docker.io":
+            check = "a reference without a registry is one of docker.io; write REGISTRY/REPOSITORY:TAG"
+        raise Refused(f"{host}: cannot connect: {reason}; {check}") from error
     except exceptions.SSLError as error:
         raise _tls_failure(host, error.args[0] if error.args else error) from error
     except exceptions.LocationValueError as error:
