@@ -80,6 +80,9 @@ def test_json_prints_the_document(
         ("pulll x", "pulll: unknown verb; did you mean pull?"),
         ("scan /nonexistent", "/nonexistent: no such folder; name the folder that holds bin/python"),
         ("inspect 'x", "%lamella: no closing quotation; quote words as in a shell"),
+        ("push {reference}", "%lamella: {reference}: no such variable in this notebook; define it in a cell first"),
+        ("push localhost:1/team/$name:v1", "%lamella: $name: no such variable in this notebook; define it in a cell"),
+        ("login localhost:1 --password x", "login --password: unknown option; every process can read a command line"),
         ("diff", "%lamella diff: nothing was pushed here yet; use %lamella diff REFERENCE"),
     ],
 )
@@ -94,7 +97,7 @@ def test_an_error_is_one_sentence_without_a_traceback(
 
 
 def test_no_password_in_a_reference_is_shown(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
-    shell.run_cell("%lamella inspect https://ada:open-sesame@localhost:1/team/envs")
+    shell.run_cell("%lamella inspect https://ada:$open-sesame@localhost:1/team/envs")
     printed = capsys.readouterr()
     assert "localhost:1" in printed.out + printed.err
     assert "open-sesame" not in printed.out + printed.err

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _TABLES = frozenset({"push", "diff", "scan"})
 # With one of these the command's own text is the result.
-_TEXT = frozenset({"--json", "--files", "--left-out", "--help", "-h"})
+_TEXT = frozenset({"--json", "--files", "--left-out", "--help", "-h", "--watch"})
+# Without @, before which a password could stand.
+_VARIABLE = re.compile(r"[\w./:-]*?(\{[\w.\[\]]+\}|\$[A-Za-z_]\w*)[\w./:-]*", re.ASCII)
 _PASSWORD = "--password-stdin"
 
 
@@ -50,9 +52,10 @@ class Magic:
             # Without the line, which can have a token in it.
             raise CommandFailed(f"%lamella: {str(error).lower()}; quote words as in a shell") from None
         verb, typed = words[0], ""
+        _check_variables(words)
         if verb == "diff":
             words = self._sides(words)
-        elif verb == "login" and not {_PASSWORD, *_TEXT} & set(words):
+        elif verb == "login" and not any(word in _TEXT or word.startswith("--password") for word in words):
             typed = getpass.getpass("Password: ")
             words.append(_PASSWORD)
         if verb not in _TABLES or any(word.partition("=")[0] in _TEXT for word in words):
@@ -153,3 +156,10 @@ def _to_stderr(line: str) -> None:
 
 def _nothing(*_: object) -> None:
     """Nothing."""
+
+
+def _check_variables(words: Sequence[str]) -> None:
+    """Raise `CommandFailed` for a variable of the notebook that IPython left as it is, since it does not exist."""
+    for word in words[: words.index("--") if "--" in words else None]:
+        if found := _VARIABLE.fullmatch(word):
+            raise CommandFailed(f"%lamella: {found[1]}: no such variable in this notebook; define it in a cell first")
