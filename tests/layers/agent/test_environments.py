@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lamella.layers import AgentOptions, NoSpace
+from lamella.layers import AgentOptions, NoSpace, StoreError
 from support.agents import agent, wait_for
 from support.disks import disk
 from support.published import publish
@@ -75,3 +75,17 @@ def test_a_new_empty_folder_stays_for_the_pod_that_waits_for_it(tmp_path: Path, 
     with agent(tmp_path, replace(options, every=0.05, idle=3600)) as made:
         wait_for(lambda: "checks_total 3" in made.get("/metrics")[1])
     assert folder.exists()
+
+
+def test_a_folder_that_other_users_can_write_is_refused(tmp_path: Path, options: AgentOptions) -> None:
+    folder = tmp_path / "environments"
+    folder.mkdir()
+    folder.chmod(0o777)
+    tmp_path.chmod(0o755)
+    with (
+        pytest.raises(
+            StoreError, match=f"--environments {folder}: every user can write .*; chmod o-w {folder}, or choose"
+        ),
+        agent(tmp_path, replace(options, environments=str(folder))),
+    ):
+        pass

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 from lamella.layers import mountinfo
 from lamella.layers.agent import uses
 from lamella.layers.agent.protocol import NodeEnvironment
-from lamella.layers.errors import InvalidReference, MountError, NoSpace, Unsupported
-from lamella.layers.hardening.permissions import make_folder, make_folders
+from lamella.layers.errors import InvalidReference, MountError, NoSpace, StoreError, Unsupported
+from lamella.layers.hardening.permissions import make_folder, make_folders, stranger
 from lamella.layers.mounting import claims
 from lamella.layers.mounting.kernel import here
 from lamella.layers.mounting.mount import MountOptions, mounts, place, umount
@@ -68,7 +68,7 @@ class Environments:
     def __init__(
         self, store: Store, folder: str, *, allowed: Allowed, trust: Trust, counts: Counts, notify: Log
     ) -> None:
-        self.store, self.folder = store, os.path.realpath(folder)
+        self.store, self.folder, self._named = store, os.path.realpath(folder), folder
         self._allowed, self._trust = allowed, trust
         self._counts, self._notify = counts, notify
         self._kernel = here()
@@ -92,6 +92,11 @@ class Environments:
         with self.store.explained():
             make_folders(os.path.dirname(self.folder))
             make_folder(self.folder)
+            # Else they choose, by a link of an environment's name, where a privileged process mounts.
+            found = stranger(self._named, machine_policy().shared_group)
+        if found:
+            remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
+            raise StoreError(f"--environments {self._named}: {found}; {remedy} another folder")
 
     def give(self, text: str, c_library: str | None = None) -> NodeEnvironment:
         """Pull and mount what a reference names, unless it is there, and return its place.

@@ -56,8 +56,12 @@ def listening(path: str, mode: int) -> Iterator[socket.socket]:
                 if not stat.S_ISSOCK(os.lstat(path).st_mode):
                     raise LayersError(f"--socket {path}: not a socket; remove it, or choose another path")
                 os.unlink(path)
-            listener.bind(path)
-            os.chmod(path, mode)
+            # By the umask: chmod(2) would follow a link that another user puts in its place.
+            before = os.umask(0o777 & ~mode)
+            try:
+                listener.bind(path)
+            finally:
+                os.umask(before)
             listener.listen(_BACKLOG)
         except OSError as error:
             # A path of more than 107 bytes has no errno.
