@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lamella.cli.errors import UsageError
-from lamella.cli.verbs.gc import age_of, size_of
 from lamella.layers import sign
 from lamella.layers.pulling.pull import leased
 from lamella.layers.store.store import Store
@@ -162,18 +160,6 @@ def test_gc_without_a_limit_is_a_usage_error(node: Node) -> None:
     assert done.stderr == "lamella: gc: no limit; use --older-than 30d, --keep 20GB or --all\n"
 
 
-@pytest.mark.parametrize(("text", "count"), [("20GB", 20 * 10**9), ("1.5 MB", 1_500_000), ("2KiB", 2048), ("7B", 7)])
-def test_sizes_are_decimal_except_with_binary_units(text: str, count: int) -> None:
-    assert size_of(text) == count
-
-
-@pytest.mark.parametrize(
-    ("text", "duration"), [("30d", 2_592_000), ("12h", 43_200), ("90min", 5400), ("2w", 1_209_600)]
-)
-def test_ages_are_in_minutes_hours_days_or_weeks(text: str, duration: float) -> None:
-    assert age_of(text) == duration
-
-
 def test_a_size_without_a_unit_is_refused(node: Node) -> None:
     assert node("pull", node.reference).returncode == 0
     done = node("gc", "--keep", "20")
@@ -227,14 +213,6 @@ def test_gc_names_the_process_that_keeps_layers(node: Node) -> None:
     with leased(node.reference, store=Store(str(node.store))):
         done = node("gc", "--all", "--yes")
     assert f"kept layers in use by pull {node.reference} (process {os.getpid()} of user " in done.stderr
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-5GB", "5XB", "5 d d", "1e9"])
-def test_an_invalid_size_is_rejected_with_an_example(text: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"^--keep .*: (invalid|no unit); use a number and a unit \(.*\), such as 20GB$"
-    ):
-        size_of(text)
 
 
 def test_copy_copies_an_environment_and_tags_lists_its_tag(node: Node, tmp_path: Path) -> None:

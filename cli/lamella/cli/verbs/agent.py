@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result, result_json, tell, writes_records
+from lamella.cli.quantities import age_of, seconds_of, share_of, size_of
 from lamella.cli.settings import STORE, TRUST, add_settings, quoted, trust_of
 
 if TYPE_CHECKING:
@@ -88,7 +89,6 @@ def run(arguments: argparse.Namespace) -> int:
         remark(f"the agent at {arguments.socket} is ready", quiet=arguments.quiet)
         return 0
     from lamella.cli.failures import failure_of
-    from lamella.cli.verbs.gc import age_of, size_of
 
     options = AgentOptions(
         socket=arguments.socket,
@@ -96,9 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
         environments=arguments.environments,
         allow=tuple(arguments.allow),
         pull=tuple(arguments.pull),
-        every=seconds_of("--every", arguments.every),
+        every=seconds_of(arguments.every, "--every"),
         keep_bytes=size_of(arguments.keep),
-        min_free=_share_of(arguments.min_free),
+        min_free=share_of(arguments.min_free, "--min-free"),
         idle=age_of(arguments.idle, "--idle") or 0.0,
         metrics=arguments.metrics,
     )
@@ -144,7 +144,7 @@ def ask(arguments: argparse.Namespace) -> int:
     given = request_environment(
         arguments.reference,
         path=arguments.agent,
-        timeout=seconds_of("--timeout", arguments.timeout),
+        timeout=seconds_of(arguments.timeout, "--timeout"),
         elsewhere=bool(arguments.elsewhere),
     )
     if arguments.json:
@@ -164,17 +164,6 @@ def ask(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def seconds_of(flag: str, text: str) -> float:
-    """Return a positive number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 10**7:
-        raise UsageError(f"{flag} {quoted(text)}: not a number of seconds above 0; use 60 or the like")
-    return value
-
-
 def _mode_of(text: str) -> int:
     try:
         mode = int(text, 8)
@@ -183,13 +172,3 @@ def _mode_of(text: str) -> int:
     if not 0 <= mode <= 0o777:
         raise UsageError(f"--socket-mode {quoted(text)}: not octal permissions; use 666, 660 or 600")
     return mode
-
-
-def _share_of(text: str) -> float:
-    try:
-        share = float(text.removesuffix("%"))
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 100:
-        raise UsageError(f"--min-free {quoted(text)}: not a percentage from 0 to 99; use 10%")
-    return share / 100

@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fetch, and print the path of each file."""
     from lamella.cli.progress import shown
-    from lamella.cli.verbs.gc import size_of
+    from lamella.cli.quantities import size_of
     from lamella.layers import FetchOptions, fetch
 
     limit = size_of(arguments.limit, "--limit") or 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result_json
+from lamella.cli.quantities import age_of, size_of
 from lamella.cli.settings import CACHE, STORE, add_settings, quoted
 from lamella.layers.text import counted, escaped, size
 
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     import argparse
 
 SETTINGS = (STORE, CACHE)
-_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -163,23 +160,3 @@ def _asks(arguments: argparse.Namespace) -> bool:
 def _agreed(question: str) -> bool:
     print(f"{escaped(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def size_of(text: str | None, flag: str = "--keep") -> int | None:
-    """Return `20GB`, `1.5TB` or `512MiB` in bytes."""
-    return None if text is None else int(_amount(flag, text, _BYTES, "20GB"))
-
-
-def age_of(text: str | None, flag: str = "--older-than") -> float | None:
-    """Return `30d`, `2w` or `12h` in seconds."""
-    return None if text is None else _amount(flag, text, _SECONDS, "30d")
-
-
-def _amount(flag: str, text: str, units: dict[str, int], example: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text, re.ASCII)
-    if not match or match[2] not in units:
-        problem = "no unit" if match and not match[2] else "invalid"
-        raise UsageError(
-            f"{flag} {quoted(text)}: {problem}; use a number and a unit ({', '.join(units)}), such as {example}"
-        )
-    return float(match[1]) * units[match[2]]

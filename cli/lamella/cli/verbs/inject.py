@@ -197,7 +197,7 @@ def _removed(text: str, arguments: argparse.Namespace) -> _Result:
 
 def _agent(arguments: argparse.Namespace) -> _Result:
     from lamella.builder import DaemonSetOptions, agent_daemon_set
-    from lamella.cli.verbs.gc import size_of
+    from lamella.cli.quantities import size_of
     from lamella.layers import AgentOptions, Reference
 
     # The same checks as the agent's own, which would fail on every node.
