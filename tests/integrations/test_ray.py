@@ -160,6 +160,15 @@ def test_a_message_about_an_invalid_value_holds_none_of_its_words() -> None:
     assert "correct horse" not in str(raised.value)
 
 
+def test_a_second_choice_of_the_interpreter_is_refused_before_a_download(store: Store) -> None:
+    wanted = RuntimeEnv(lamella=f"localhost:1/team/envs@sha256:{64 * '0'}", pip=["six"])
+    with pytest.raises(
+        Unsupported, match="fields lamella and pip: both choose the interpreter; install the packages in"
+    ):
+        asyncio.run(Plugin().create(None, wanted, RuntimeEnvContext()))
+    assert list(store.layers()) == []
+
+
 def test_an_environment_without_the_field_has_no_uri() -> None:
     assert Plugin().get_uris(RuntimeEnv(env_vars={"A": "b"})) == []
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _RETRIES = (2, 10, 60, 600)
 """Seconds to wait before each try to free what processes use."""
+_INTERPRETERS = ("pip", "uv", "conda", "image_uri", "container")
+"""Ray's fields that choose an interpreter, which this plugin's would replace without a word."""
 _logger = logging.getLogger(__name__)
 
 
@@ -81,7 +83,10 @@ class Plugin(RuntimeEnvPlugin):
         given_up = threading.Event()
         try:
             wanted = Wanted.of(runtime_env[FIELD])
-            return await asyncio.to_thread(self._prepare, uri, wanted, given_up, logger) if wanted else 0
+            if not wanted:
+                return 0
+            _check_alone(runtime_env)
+            return await asyncio.to_thread(self._prepare, uri, wanted, given_up, logger)
         except LamellaError as error:
             # Ray shows the job the whole traceback: let it end here.
             raise error.with_traceback(None) from None
@@ -175,6 +180,16 @@ class _Held:
     """Bytes of each layer on this disk."""
     lease: ExitStack
     mounted: Mounted | None
+
+
+def _check_alone(runtime_env: RuntimeEnv) -> None:
+    """Raise `Unsupported` for another field that chooses the interpreter: its packages would be missing."""
+    # RuntimeEnv's own `get` converts what it returns.
+    if others := [name for name in _INTERPRETERS if dict.get(runtime_env, name)]:
+        raise Unsupported(
+            f"runtime_env fields {FIELD} and {', '.join(others)}: both choose the interpreter; install the packages in the "
+            f"environment that is pushed, and leave out {', '.join(others)}"
+        )
 
 
 def _check(environment: PublishedEnvironment) -> None:
