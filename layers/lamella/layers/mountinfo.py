@@ -1,14 +1,15 @@
-"""Mounts as the kernel lists them in /proc/PID/mountinfo. Source: proc_pid_mountinfo(5)."""
+"""Mounts as the kernel lists them, by process and by namespace. Sources: proc_pid_mountinfo(5), mount_namespaces(7)."""
 
 from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -53,6 +54,26 @@ def mounts(process: str = "self") -> list[ListedMount]:
     """Return the mounts that a process sees. Raises `OSError`, as for one that has ended."""
     with open(f"/proc/{process}/mountinfo", "rb") as file:
         return parse(file.read())
+
+
+def mounts_by_namespace(*, own: bool) -> Iterator[list[ListedMount]]:
+    """Yield the mounts of each mount namespace that a visible process is in. `own`: whether this process's is one of them."""
+    seen = set() if own else {mount_namespace("self")}
+    for process in os.listdir("/proc"):
+        if not process.isdecimal():
+            continue
+        # A process can end at any time.
+        with suppress(OSError):
+            namespace = mount_namespace(process)
+            if namespace not in seen:
+                found = mounts(process)
+                seen.add(namespace)
+                yield found
+
+
+def mount_namespace(process: str) -> str:
+    """Return the name of a process's mount namespace. Raises `OSError`, as for one that has ended."""
+    return os.readlink(f"/proc/{process}/ns/mnt")
 
 
 def mount_of(path: str, listed: Iterable[ListedMount]) -> ListedMount | None:

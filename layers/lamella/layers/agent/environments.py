@@ -146,7 +146,7 @@ class Environments:
 
     def used(self) -> set[str]:
         """Return the folders of the environments that other namespaces use, and note that they are."""
-        mine, others = mountinfo.mounts(), list(uses.mounts_elsewhere())
+        mine, others = mountinfo.mounts(), list(mountinfo.mounts_by_namespace(own=False))
         found = {each.target for each in self.mounted() if uses.is_used(each.target, mine, others)}
         now = time.monotonic()
         self._last |= dict.fromkeys(found, now)
@@ -213,7 +213,7 @@ class Environments:
 
         The store answers by digest alone, and may hold what others pulled: naming an allowed repository must not open it.
         """
-        if not reference.digest or reference.is_layout or _repository(reference) in self._origins(reference.digest):
+        if not reference.digest or reference.is_layout or reference.place in self._origins(reference.digest):
             return
         with closing(open_registry(reference, self._trust)) as registry:
             registry.digest_of(str(reference.digest))
@@ -223,7 +223,7 @@ class Environments:
         found = set()
         for name in names.of(self.store, digest):
             with suppress(InvalidReference):
-                found.add(_repository(Reference.parse(name)))
+                found.add(Reference.parse(name).place)
         return found
 
     def _bring(self, reference: Reference, c_library: str | None) -> NodeEnvironment:
@@ -273,10 +273,6 @@ def _check(environment: PublishedEnvironment, c_library: str | None) -> None:
     # The agent's own C library is not that of the programs: its needs hold unless the container's is given.
     if why_not := preflight.obstacle(environment, environment.glibc if c_library is None else c_library):
         raise Unsupported(why_not)
-
-
-def _repository(reference: Reference) -> str:
-    return f"{reference.registry}/{reference.repository}" if not reference.is_layout else ""
 
 
 def _name(reference: Reference) -> str:

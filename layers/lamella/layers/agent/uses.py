@@ -10,11 +10,10 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from lamella.layers import mountinfo
-from lamella.layers.mountinfo import is_below, mount_of
+from lamella.layers.mountinfo import is_below, mount_namespace, mount_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from lamella.layers.mountinfo import ListedMount
 
@@ -62,28 +61,8 @@ def is_shared(folder: str, mine: Sequence[ListedMount]) -> bool:
     return found is not None and bool(found.groups)
 
 
-def mounts_elsewhere() -> Iterator[list[ListedMount]]:
-    """Yield the mounts of every other mount namespace that has a process, each namespace once."""
-    known = {_namespace("self")}
-    for name in os.listdir("/proc"):
-        if not name.isdecimal():
-            continue
-        # A process can end at any time.
-        with suppress(OSError):
-            namespace = _namespace(name)
-            if namespace in known:
-                continue
-            seen = mountinfo.mounts(name)
-            known.add(namespace)
-            yield seen
-
-
 def is_of_first_process() -> bool:
     """Whether this process sees the mounts of process 1, as one of the machine itself does."""
     with suppress(OSError):
-        return _namespace("self") == _namespace("1")
+        return mount_namespace("self") == mount_namespace("1")
     return False
-
-
-def _namespace(process: str) -> str:
-    return os.readlink(f"/proc/{process}/ns/mnt")

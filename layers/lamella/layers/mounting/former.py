@@ -15,6 +15,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from lamella.layers import mountinfo
 from lamella.layers.mounting import claims
 from lamella.layers.store import leases
 
@@ -77,21 +78,6 @@ def _devices_in_use() -> frozenset[int]:
             for path in paths:
                 with suppress(OSError):  # it has ended, or closed it
                     found.add(os.stat(path).st_dev)
-    return frozenset(found | _devices_mounted())
-
-
-def _devices_mounted() -> set[int]:
-    """Return the devices of every mount that a process sees, each mount namespace once. Source: proc_pid_mountinfo(5)."""
-    found: set[int] = set()
-    seen: set[str] = set()
-    for process in os.listdir("/proc"):
-        if process.isdecimal():
-            with suppress(OSError):  # it has ended
-                namespace = os.readlink(f"/proc/{process}/ns/mnt")
-                if namespace in seen:
-                    continue
-                with open(f"/proc/{process}/mountinfo", "rb") as file:
-                    numbers = [line.split(b" ", 3)[2].split(b":") for line in file]
-                found.update(os.makedev(int(major), int(minor)) for major, minor in numbers)
-                seen.add(namespace)
-    return found
+    for mounts in mountinfo.mounts_by_namespace(own=True):
+        found |= {os.makedev(*map(int, each.device.split(":"))) for each in mounts}
+    return frozenset(found)
