@@ -348,6 +348,19 @@ def test_two_followers_share_a_store(store: Store, tmp_path: Path) -> None:
         assert (tool(one), tool(two)) == ("2", "2")
 
 
+def test_a_link_of_another_user_is_refused_as_the_target(store: Store, tmp_path: Path) -> None:
+    theirs, aim = tmp_path / "theirs", tmp_path / "aim"
+    theirs.mkdir()
+    aim.mkdir()
+    (theirs / "link").symlink_to(aim)
+    give(theirs, NOBODY)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(MountError, match="link is a symlink of user nobody, who can change it; name the folder"):
+        follow(push(tmp_path, "1"), str(theirs / "link"), store=store, stop=stop)
+    assert mounted(aim) == 0
+
+
 def test_a_tree_of_links_is_refused(store: Store, tmp_path: Path) -> None:
     from lamella.layers import MountOptions, mount
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -14,7 +13,7 @@ from lamella.layers.following.moves import FollowEvent, Moves
 from lamella.layers.following.tag import TaggedDigest
 from lamella.layers.mounting import claims, former
 from lamella.layers.mounting.kernel import here
-from lamella.layers.mounting.mount import MountOptions, mount
+from lamella.layers.mounting.mount import MountOptions, mount, resolved
 from lamella.layers.mounting.swap import check_replaceable, swap
 from lamella.layers.oci.reference import Reference
 from lamella.layers.settings.trust import Trust
@@ -66,9 +65,9 @@ def follow(
     """
     stop = stop or threading.Event()
     store = store or Store()
+    target = resolved(target)
     with closing(TaggedDigest(reference, trust, options.interval)) as tag:
         moves = Moves(tag, store, trust, notify)
-        target = os.path.realpath(target)
         moves.used = _first(tag, target, store, trust, notify)
         looked = time.monotonic()
         while not stop.wait(tag.pause):

@@ -79,10 +79,9 @@ def mount(
     """
     from lamella.layers.pulling import pull
 
-    for path in filter(None, (target, options.changes)):
-        if problem := foreign_link(path):
-            raise MountError(f"{path}: {problem}")
-    target = os.path.realpath(target)
+    target = resolved(target)
+    if options.changes:
+        resolved(options.changes)
 
     def check(environment: PublishedEnvironment) -> None:
         # What another root's programs, or those behind `prefix`, have for a C library is not known here.
@@ -97,11 +96,18 @@ def mount(
         return place(pulled, target, options, store=store, kernel=kernel)
 
 
+def resolved(path: str) -> str:
+    """Return `path` without symlinks. Raises `MountError` for one of another user, who would choose where to mount."""
+    if problem := foreign_link(path):
+        raise MountError(f"{path}: {problem}")
+    return os.path.realpath(path)
+
+
 def place(pulled: Pulled, target: str, options: MountOptions, *, store: Store, kernel: Kernel) -> Mounted:
     """Mount the `pulled` environment, whose layers the caller has leased, at `target`. See `mount`."""
     home = store.writable()
-    target = os.path.realpath(target)
-    changes = os.path.realpath(options.changes) if options.changes else ""
+    target = resolved(target)
+    changes = resolved(options.changes) if options.changes else ""
     namespace = claims.namespace_here()
     thrown_away = claims.changes_of(home, claims.key_of(namespace, target)) if options.writable and not changes else ""
     prefix = options.prefix or seen_at(target, pulled.environment.prefix)
