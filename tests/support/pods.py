@@ -76,13 +76,14 @@ class Node:
         """Ends a pod. Volumes of the host stay as they are."""
         self.call("pod", "rm", "--force", "--time", "0", name)
 
-    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs one command of podman."""
+    def call(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs one command of podman, in `folder`."""
         return subprocess.run(
             [*self.podman, *arguments],
             check=False,
             capture_output=True,
             text=True,
+            cwd=folder,
             env=self._env,
             stdin=subprocess.DEVNULL,
         )
@@ -184,6 +185,8 @@ def make_images(folder: Path, debian: Path) -> Path:
     images = folder / "images"
     with once(images) as mine:
         if mine:
+            # What an attempt that failed has left belongs to another runroot.
+            shutil.rmtree(images, ignore_errors=True)
             short = tempfile.mkdtemp(prefix="lamella-")
             podman = Node(folder, tuple(_podman(images, short)), _settings(folder))
             try:
@@ -193,7 +196,10 @@ def make_images(folder: Path, debian: Path) -> Path:
                 done = podman.call("import", "--quiet", "--change", path, str(archive), DEBIAN)
                 assert done.returncode == 0, done.stderr
                 archive.unlink()
-                pulled = podman.call("pull", "--quiet", node_image(folder.parent))
+                layout, version = node_image(folder.parent).removeprefix("oci:").rsplit(":", 1)
+                # podman names the image by this path, and takes no upper case letters there.
+                reference = f"oci:{Path(layout).name}:{version}"
+                pulled = podman.call("pull", "--quiet", reference, folder=Path(layout).parent)
                 assert pulled.returncode == 0, pulled.stderr
                 podman.call("tag", pulled.stdout.strip(), NODE)
             finally:
