@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 VALUES = {
     "ca-file": "'ca.pem'", "cache": "'.cache'", "elsewhere": "true", "hosts-dir": "'hosts'", "insecure": "true", "local": "'..'",
-    "method": "'copies'", "require-identity": "'reference'", "require-signature": "'key.pub'", "store": "'.store'",
+    "method": "'copies'", "node-image": "'r.example/node'", "require-identity": "'reference'", "require-signature": "'key.pub'", "store": "'.store'",
 }  # fmt: skip
 """What a project may not set, with a valid value."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lamella.builder.files import secrets, small_file
 from lamella.builder.pushing import team_cache
+from lamella.layers.agent import service
 from lamella.layers.attaching import file_names, listing
 from lamella.layers.oci import documents, parsing, referrers, values
 from lamella.layers.published import environment, tree
@@ -56,6 +57,8 @@ BOUNDS = {
     "artifacts that are listed": count(listing.MOST),
     "bytes of an attached file's name; its folders and it": f"{file_names._MAX_PART}; {file_names._MAX_PARTS}",
     "tags of a repository that a push reads to find layers": count(team_cache.MOST_TAGS),
+    "bytes of a request to an agent; seconds; connections at once": f"{size(service.MAX_REQUEST)}; "
+    f"{count(service.MAX_SECONDS)}; {count(service.MAX_CONNECTIONS)}",
     "bytes of the user's configuration; of the machine's": f"{size(folders._MAX_BYTES)}; {size(policy._MAX_BYTES)}",
     "bytes of a file of an environment that is read whole": size(small_file._MOST),
     "bytes of a file that are searched for credentials": size(secrets._MOST),

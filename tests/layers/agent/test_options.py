@@ -60,7 +60,7 @@ def test_a_layout_folder_is_allowed_by_its_real_path_alone(tmp_path: Path) -> No
 
 
 def test_an_invalid_pattern_is_refused() -> None:
-    with pytest.raises(PolicyError, match=r"https://ghcr\.io: not HOST"):
+    with pytest.raises(PolicyError, match=r"--allow https://ghcr\.io: not a registry or repository; use HOST"):
         allowed(AgentOptions(allow=("https://ghcr.io",)))
 
 
