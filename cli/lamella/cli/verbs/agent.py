@@ -103,8 +103,6 @@ def run(arguments: argparse.Namespace) -> int:
         metrics=arguments.metrics,
     )
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
 
     def notify(message: str, **fields: object) -> None:
         if writes_records():
@@ -119,15 +117,20 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(state), flush=True)
 
-    serve_agent(
-        options,
-        store=Store(arguments.store),
-        trust=trust_of(arguments),
-        describe=lambda error: failure_of(error).document(),
-        notify=notify,
-        stop=stop,
-        ready=ready,
-    )
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        serve_agent(
+            options,
+            store=Store(arguments.store),
+            trust=trust_of(arguments),
+            describe=lambda error: failure_of(error).document(),
+            notify=notify,
+            stop=stop,
+            ready=ready,
+        )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
