@@ -110,10 +110,10 @@ bench: $(STAMP)
 bench-compare: $(STAMP)
 	PYTHONPATH=tests $(VENV)/bin/python -m bench.compare --base $(BASE) $(if $(PREFIX),--prefix $(PREFIX)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# One part of the code by itself: bench-scan, bench-push, bench-pull, bench-mount, bench-transport;
+# One part of the code by itself: bench-scan, bench-push, bench-pull, bench-mount, bench-transport, bench-follow;
 # bench-pack beside conda-pack.
 bench-%: $(STAMP)
-	PYTHONPATH=tests $(VENV)/bin/python tests/bench/$*.py
+	PYTHONPATH=tests $(VENV)/bin/python tests/bench/$*.py $(PREFIX)
 
 docs: $(STAMP)
 	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md.new && mv docs/reference/cli.md.new docs/reference/cli.md

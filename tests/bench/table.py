@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bench.measure import Took
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".bench"
 """Folder of results."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import select
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import threading
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -32,7 +31,7 @@ from support.agents import wait_for
 from support.engines import need_root
 from support.keys import key_pair
 from support.people import NOBODY, become, folder_of, give, import_everything
-from support.processes import exit_code, forked, started
+from support.processes import Lines, ended, exit_code, forked, started
 from support.published import publish
 from support.registry_simulator import Fault, RegistrySimulator
 
@@ -99,7 +98,8 @@ def following(reference: str, target: Path, store: Store, trust: Trust | None = 
 
 def tool(target: Path) -> str:
     """What a new process at the target sees."""
-    return subprocess.run([target / "bin/tool"], check=True, capture_output=True, text=True).stdout.strip()
+    command = [target / "bin/tool"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS).stdout.strip()
 
 
 def mounted(target: Path) -> int:
@@ -156,7 +156,7 @@ def test_no_process_ever_finds_the_target_without_an_environment(store: Store, t
                 followed.next("replaced")
         finally:
             stop.set()
-            thread.join()
+            thread.join(SECONDS)
     assert missing == []
 
 
@@ -195,13 +195,14 @@ def test_gc_keeps_a_former_environment_that_another_mount_namespace_shows(
         with started([*command, str(target), str(point)], stdin=PIPE, stdout=PIPE) as container:
             assert container.stdin
             assert container.stdout
-            assert container.stdout.readline() == "ready\n"
+            lines = Lines(container.stdout)
+            assert next(lines) == "ready"
             push(tmp_path, "2")
             followed.next("replaced")
             gc(store, keep_bytes=0)
             container.stdin.write("\n")
             container.stdin.flush()
-            assert container.stdout.read() == "1"
+            assert next(lines) == "1"
         # Namespaces of tests beside this one hold copies of every mount, and end soon.
         wait_for(lambda: bool(gc(store, keep_bytes=0).layers))
 
@@ -213,7 +214,7 @@ def test_a_follower_that_was_killed_is_replaced_by_the_next(store: Store, tmp_pa
     settings = os.environ | {"LAMELLA_STORE": store.path}
     with started(command, stdout=PIPE, env=settings) as process:
         assert process.stdout
-        event = json.loads(process.stdout.readline())
+        event = json.loads(next(Lines(process.stdout)))
         assert event["event"] == "following"
         schema = Path(__file__).parents[2] / "docs/reference/schemas/follow.json"
         Draft202012Validator(json.loads(schema.read_text())).validate(event)
@@ -379,7 +380,8 @@ class Running:
 
     def __init__(self, process: int, lines: int, answers: int, events: int) -> None:
         self.process = process
-        self._lines, self._answers, self._events = lines, os.fdopen(answers), os.fdopen(events)
+        self._lines, self._pipes = lines, (answers, events)
+        self._answers, self._events = Lines(answers), Lines(events)
 
     def tool(self) -> str:
         """What a process sees that the command starts now."""
@@ -388,18 +390,18 @@ class Running:
 
     def line(self) -> str:
         """The next line of the command."""
-        return _line(self._answers)
+        return next(self._answers).strip()
 
     def event(self, kind: str) -> str:
         """The message of the next event, of that kind."""
-        found, message = json.loads(_line(self._events))
+        found, message = json.loads(next(self._events))
         assert found == kind, message
         return str(message)
 
     def close(self) -> None:
-        """Close the streams."""
-        for stream in (self._answers, self._events):
-            stream.close()
+        """Close the pipes."""
+        for pipe in self._pipes:
+            os.close(pipe)
         with suppress(OSError):
             os.close(self._lines)
 
@@ -407,13 +409,7 @@ class Running:
         """Close the command's input; return the exit code."""
         os.close(self._lines)
         self._lines = -1
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-
-
-def _line(stream: Any) -> str:
-    ready, _, _ = select.select([stream], [], [], SECONDS)
-    assert ready, "no line"
-    return str(stream.readline()).strip()
+        return ended(self.process)
 
 
 TOOL = ["sh", "-c", "tool; while read line; do tool; done; exit 7"]
@@ -514,7 +510,7 @@ def test_a_signal_to_the_follower_ends_the_command(home: tuple[Path, int]) -> No
         assert command.line() == "1"
         os.kill(command.process, signal.SIGTERM)
         # Its input stays open: the command would end by itself.
-        assert os.waitstatus_to_exitcode(os.waitpid(command.process, 0)[1]) == 128 + signal.SIGTERM
+        assert ended(command.process) == 128 + signal.SIGTERM
 
 
 def test_a_command_survives_its_follower_with_the_environment_that_it_has(home: tuple[Path, int]) -> None:
@@ -524,7 +520,7 @@ def test_a_command_survives_its_follower_with_the_environment_that_it_has(home: 
         push_as(home, "2")
         command.event("replaced")
         os.kill(command.process, signal.SIGKILL)
-        os.waitpid(command.process, 0)
+        ended(command.process)
         assert command.tool() == "2"
         gc(Store(f"{home[0]}/store"), keep_bytes=0)
         assert command.tool() == "2"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import traceback
 import warnings
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+DEADLINE = 60.0
+"""Seconds after which a child that does not answer or end is a failure, whatever the load of the machine."""
 _INHERITED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -68,7 +71,42 @@ def forked(do: Callable[[], object]) -> Iterator[int]:
 def exit_code(do: Callable[[], object]) -> int:
     """Exit code of a forked child that calls `do`; negative if a signal ends it."""
     with forked(do) as child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return ended(child)
+
+
+def ended(child: int, seconds: float = DEADLINE) -> int:
+    """Wait for a child and return its exit code, negative if a signal ended it. Fails after `seconds`."""
+    descriptor = os.pidfd_open(child)
+    try:
+        readable, _, _ = select.select([descriptor], [], [], seconds)
+    finally:
+        os.close(descriptor)
+    assert readable, f"process {child} has not ended within {seconds:g} s"
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class Lines:
+    """Lines of a pipe, each awaited for at most `seconds`: a process that hangs fails the test instead of hanging it."""
+
+    def __init__(self, pipe: int | IO[str], seconds: float = DEADLINE) -> None:
+        self._pipe = pipe if isinstance(pipe, int) else pipe.fileno()
+        self._seconds = seconds
+        self._read = b""
+
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> str:
+        while b"\n" not in self._read:
+            readable, _, _ = select.select([self._pipe], [], [], self._seconds)
+            assert readable, f"no line within {self._seconds:g} s"
+            if not (more := os.read(self._pipe, 1 << 16)):
+                if not self._read:
+                    raise StopIteration
+                self._read += b"\n"
+            self._read += more
+        line, _, self._read = self._read.partition(b"\n")
+        return line.decode()
 
 
 def _survive(number: int, frame: object) -> None:

@@ -24,7 +24,7 @@ from lamella.builder import ScanOptions, WatchEvent, WatchOptions, watch
 from lamella.layers import layer_files
 from support.engines import need
 from support.installed import install, venv, wheel
-from support.processes import started
+from support.processes import Lines, started
 from support.registry_simulator import Fault, RegistrySimulator
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def test_the_limit_of_inotify_is_named_and_folders_are_polled(tmp_path: Path, pr
     unshare = need("unshare")
     with started([unshare, "--user", "--map-root-user", "sh", "-c", limited, sys.executable], stdout=PIPE) as process:
         assert process.stdout
-        lines = map(json.loads, process.stdout)
+        lines = map(json.loads, Lines(process.stdout))
         polled = next(line for line in lines if line["event"] == "polling")
         assert "fs.inotify.max_user_watches" in polled["message"]
         (project / "trainer/__init__.py").write_text("VALUE = 2\n")
@@ -295,10 +295,11 @@ def test_a_signal_ends_the_watch(tmp_path: Path, prefix: Path, number: int, code
     ) as process:
         assert process.stdout
         assert process.stderr
-        assert "pushed" in process.stdout.readline()
-        assert any(re.match(r"[\d:]{8} watching /", line) for line in process.stderr)
+        printed, notes = Lines(process.stdout), Lines(process.stderr)
+        assert "pushed" in next(printed)
+        assert any(re.match(r"[\d:]{8} watching /", line) for line in notes)
         process.send_signal(number)
         assert process.wait(_SECONDS) == code
-        error = process.stderr.read()
+        error = "\n".join(notes)
         assert "Traceback" not in error
         assert error.startswith(last)

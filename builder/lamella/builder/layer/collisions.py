@@ -45,7 +45,7 @@ def collisions(packages: Iterable[Package]) -> list[Collision]:
     No node can have both: which of the two it gets would depend on how it merges layers.
     """
     packages = tuple(packages)
-    if _disjoint(packages):
+    if is_disjoint(packages):
         return []
     shipped = [(package, _paths(package)) for package in packages]
     owners: dict[str, Package] = {}
@@ -67,7 +67,7 @@ def collisions(packages: Iterable[Package]) -> list[Collision]:
     return sorted(found, key=lambda each: (each.path, each.below))
 
 
-def _disjoint(packages: Sequence[Package]) -> bool:
+def is_disjoint(packages: Sequence[Package]) -> bool:
     """Whether no path occurs twice, as nearly always. On 44,000 files in a fifth of the time of naming the owners."""
     paths = [path for package in packages for path in _paths(package)]
     places = set(paths)
@@ -76,6 +76,15 @@ def _disjoint(packages: Sequence[Package]) -> bool:
     while above := {folder.rpartition("/")[0] for folder in above} - folders:
         folders |= above
     return len(places) == len(paths) and places.isdisjoint(folders)
+
+
+def have_same_places(before: Sequence[Package], after: Sequence[Package]) -> bool:
+    """Whether both are the same packages but for the content of their files. An edit leaves the others the same objects."""
+    return len(before) == len(after) and all(
+        old is new
+        or [(file.path, file.target) for file in old.files] == [(file.path, file.target) for file in new.files]
+        for old, new in zip(before, after, strict=True)
+    )
 
 
 def _paths(package: Package) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import marshal
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lamella.builder.content import bytecode
@@ -12,6 +13,7 @@ from lamella.builder.content import package as content
 from lamella.builder.content.blob import compression_name
 from lamella.builder.content.key import bundle_key, layer_key
 from lamella.builder.layer.bundle import partition
+from lamella.builder.layer.known_keys import KnownKeys
 from lamella.builder.layer.plan import WantedLayer
 
 if TYPE_CHECKING:
@@ -69,13 +71,17 @@ def layers(
     compression: Compression,
     image_layers: int,
     notes: Remembered | None = None,
+    known: KnownKeys | None = None,
 ) -> LayerSet:
     """Compute the layers of `environment`. Reads only the files to rewrite, and none of a package in `notes`.
 
-    `image_layers` is the maximum for the runnable image.
+    `image_layers` is the maximum for the runnable image. `known`: layers of the packages of an earlier push.
     """
+    known = known or KnownKeys()
+    known.begin((environment.interpreter, environment.prefixes, image_prefix, compression))
     found = [
-        (package, _wanted(environment, package, image_prefix, compression, notes)) for package in environment.packages
+        (package, known.wanted(package, partial(_wanted, environment, package, image_prefix, compression, notes)))
+        for package in environment.packages
     ]
     contents = [PlannedPackage(package, wanted) for package, wanted in found if wanted]
     by_name = {f"{made.package.origin}:{made.package.name}": made.wanted for made in contents}

@@ -17,6 +17,7 @@ from lamella.builder.layer.build import BuildTools, build
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing.decide import decide
+from lamella.builder.pushing.earlier import Earlier
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.publish import Goal, NewAttachment, PublishedIndex, publish
 from lamella.builder.pushing.resolve import cached_layers, resolve, tools_for
@@ -117,10 +118,15 @@ def push_to(
     trust: Trust,
     cache: LayerCache,
     progress: Progress,
+    earlier: Earlier | None = None,
 ) -> Pushed:
-    """Push a scanned environment to `target` in `storage`, which stays open for more. Raises as `push` does."""
+    """Push a scanned environment to `target` in `storage`, which stays open for more. Raises as `push` does.
+
+    `earlier`: the last push to them, from which this one goes on.
+    """
     with uncollected():
         tools = tools_for(storage, target, trust, cache, progress, check=options.check)
+        tools = replace(tools, earlier=earlier or Earlier())
         return _push(tools, resolve(tools, environment, options))
 
 
@@ -178,7 +184,7 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
     if decided.plan.unchanged:
         return results
     keys = {layer.wanted.key for layer in decided.plan.chosen("build")}
-    if keys:
+    if keys and not tools.earlier.is_pushed:
         # Before a build of minutes: a registry may be read-only, or this user without the right to push.
         tools.storage.check_writable()
     uploads.begin()
@@ -223,6 +229,7 @@ def _publish(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer], 
     # Its layers are known: no later push needs to read it.
     presence.answers.tags[tag_name(tools.target.tag, published.index.digest, resolved.reuse)] = time.time()
     presence.remember()
+    tools.earlier.pushed(published.index.digest, {item.key: known[item.key] for item in resolved.layers.all})
     return published
 
 

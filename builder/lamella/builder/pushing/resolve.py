@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
@@ -12,8 +12,8 @@ from lamella.builder.image import findings_report
 from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
 from lamella.builder.layer import layer_set
 from lamella.builder.layer.code_fingerprint import Remembered
-from lamella.builder.layer.collisions import check_collisions
 from lamella.builder.pushing import destination
+from lamella.builder.pushing.earlier import Earlier
 from lamella.builder.pushing.presence import Presence
 from lamella.builder.pushing.publish import Attachments
 from lamella.builder.pushing.reuse_policy import reuse_policy
@@ -46,6 +46,8 @@ class Tools:
     cache: LayerCache
     presence: Presence
     progress: Progress
+    earlier: Earlier = field(default_factory=Earlier)
+    """Last push of this process to this target."""
 
 
 def tools_for(
@@ -91,7 +93,7 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
 
     Raises `CannotBuild` if layers would collide.
     """
-    check_collisions(environment.packages)
+    tools.earlier.check_collisions(environment.packages)
     base = _base(tools, environment, options)
     count = len(base.layers) if base else 0
     if count >= options.max_layers:
@@ -106,6 +108,7 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
         compression=options.compression,
         image_layers=options.max_layers - count,
         notes=remembered,
+        known=tools.earlier.keys,
     )
     reuse = reuse_policy(tools.target, options.signing_key, tools.trust)
     cached = cached_layers(tools.cache, layers, reuse)

@@ -8,6 +8,8 @@ from lamella.builder.pushing import destination, team_cache
 from lamella.layers import logs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lamella.builder.layer.cache import BuiltLayer
     from lamella.builder.pushing.resolve import Resolved, Tools
 
@@ -19,10 +21,11 @@ def find_layers(tools: Tools, resolved: Resolved) -> dict[str, BuiltLayer]:
     """
     storage, target, cached = tools.storage, tools.target, resolved.cached
     platform, reuse = resolved.environment.platform, resolved.reuse
-    found = destination.read_layers(storage, target, resolved.tag, platform, reuse) if resolved.tag else {}
+    found, is_own = _under_the_tag(tools, resolved)
     missing = {item.key for item in resolved.layers.all} - set(cached) - set(found)
     others: dict[str, BuiltLayer] = {}
-    if not target.is_layout:
+    # After an edit, only the edited package and its bundle are missing, which no colleague has pushed.
+    if not (target.is_layout or is_own):
         others = team_cache.learn(storage, target, missing, platform, answers=tools.presence.answers, reuse=reuse)
     # This user's own builds first, whatever others state. Byte code may differ by a patch release of Python: of learned
     # layers, prefer those that the tag names now.
@@ -39,3 +42,15 @@ def find_layers(tools: Tools, resolved: Resolved) -> dict[str, BuiltLayer]:
         if cached.get(key) != built:
             tools.cache.learn(key, built)
     return known
+
+
+def _under_the_tag(tools: Tools, resolved: Resolved) -> tuple[Mapping[str, BuiltLayer], bool]:
+    """Layers that the tag names, and whether this process's last push set it: then nothing is read."""
+    tag, reuse = resolved.tag, resolved.reuse
+    if tag is None:
+        return {}, False
+    own = tools.earlier.layers_of(tag.digest)
+    # A signed push, or one under a policy, takes only what a signature vouches for.
+    if own is not None and not (resolved.options.append or reuse.fingerprint):
+        return own, True
+    return destination.read_layers(tools.storage, tools.target, tag, resolved.environment.platform, reuse), False

@@ -93,8 +93,10 @@ class Uploads:
 
     def documents(self, documents: Documents) -> None:
         """Upload all documents, each after those that it names, the index without a tag."""
-        for document in (*documents.configs, *documents.manifests, documents.index):
-            self.document(document)
+        for together in (documents.configs, documents.manifests):
+            for future in [self._pool.submit(self.document, document) for document in together]:
+                future.result()
+        self.document(documents.index)
 
     def _send(self, built: BuiltLayer, path: str, cache: LayerCache) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lamella.builder.pushing.earlier import Earlier
 from lamella.builder.pushing.push import destination_of, push_to
 from lamella.layers.progress.display import Silent
 
@@ -24,6 +25,7 @@ class Destination:
         self.target, self.cache = target, cache
         self._trust = trust
         self._storage: Storage | None = None
+        self._earlier = Earlier()
 
     def push(self, environment: Environment, options: PushOptions) -> Pushed:
         """Push to it. Raises what `push` raises; the next push then opens it again."""
@@ -37,6 +39,7 @@ class Destination:
                 trust=self._trust,
                 cache=self.cache,
                 progress=Silent(),
+                earlier=self._earlier,
             )
         except BaseException:
             self.close()
@@ -47,3 +50,4 @@ class Destination:
         if self._storage:
             self._storage.close()
         self._storage = None
+        self._earlier = Earlier()

@@ -16,7 +16,7 @@ from lamella.layers.oci.documents import EMPTY, INDEX_TYPES, MANIFEST, Descripto
 from lamella.layers.oci.storage import fetch_document
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from lamella.layers.oci.documents import Digest
     from lamella.layers.oci.storage import ReadOnlyStorage, Storage
@@ -65,10 +65,21 @@ def attach(
     listed = any(entry.digest == descriptor.digest for entry in there)
     if listed and not (check and any(not storage.exists(each) for each in (descriptor, config, layer))):
         return descriptor
-    for document, content in ((config, b"{}"), (layer, artifact.content)):
+    _send_missing(storage, [(config, b"{}"), (layer, artifact.content)])
+    return attach_manifest(storage, subject, manifest)
+
+
+def _send_missing(storage: Storage, contents: Sequence[tuple[Descriptor, bytes]]) -> None:
+    """Push each blob that `storage` lacks, all at once: over a long line, each question and upload is a round trip."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def send(document: Descriptor, content: bytes) -> None:
         if not storage.exists(document):
             storage.push(document, partial(BytesIO, content))
-    return attach_manifest(storage, subject, manifest)
+
+    with ThreadPoolExecutor(len(contents), "lamella-attach") as pool:
+        for sent in [pool.submit(send, *each) for each in contents]:
+            sent.result()
 
 
 def attach_manifest(storage: Storage, subject: Descriptor, manifest: Manifest) -> Descriptor:
