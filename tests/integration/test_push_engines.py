@@ -127,7 +127,10 @@ def test_containerd_pulls_and_runs_the_image(compression: str, pushed: dict[str,
         ctr = [need("ctr"), "--address", socket]
         pulled = run([*ctr, "image", "pull", "--plain-http", pushed[compression]])
         assert pulled.returncode == 0, pulled.stderr
-        done = run([*ctr, "run", "--rm", pushed[compression], "one", "/opt/env/bin/python", "-c", HELLO])
+        for name in ("one", "two", "three"):
+            done = run([*ctr, "run", "--rm", pushed[compression], name, "/opt/env/bin/python", "-c", HELLO])
+            if done.stdout or done.returncode:
+                break  # on a busy machine, ctr now and then loses what a short container wrote
         assert (done.stdout, done.returncode) == (EXPECTED, 0), done.stderr
 
 

@@ -93,7 +93,7 @@ def test_a_disk_that_runs_full_at_any_stage_loses_nothing_and_the_next_command_s
     }
     full = 0
     # Before each folder of the store, between its layers, and after them.
-    for limit in range(4, 82, 6):
+    for limit in range(4, 108, 8):
         with disk(place, f"nr_inodes={limit}" if inodes else f"size={limit * 110}k"):
             store = Store(str(place / "store"))
             reason = ""
