@@ -132,6 +132,7 @@ class _Session:
         self._socket: socket.socket | None = None
         self._helper = self._pid = 0
         self._former_handlers: signals.Handlers = {}
+        self._waiting: list[int] = []
 
     def start(self, ready: _Ready) -> None:
         """Start the command in that environment. Raises what kept it from starting."""
@@ -141,7 +142,9 @@ class _Session:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The command inherits it, and keeps its layers as long as it lives.
         os.set_inheritable(ready.lease, True)
-        # A signal that comes before the command's number is known waits.
+        # Another thread takes a signal that this one blocks: it must find a handler, with which the signal waits for the command.
+        if not self._former_handlers:
+            self._former_handlers = signals.forward(self._send)
         with signals.blocked() as mask:
             with warnings.catch_warnings():
                 # Python warns of forks beside threads, whose locks the child keeps for ever. It uses none of theirs.
@@ -156,8 +159,8 @@ class _Session:
             os.set_inheritable(ready.lease, False)
             self._socket, self._ready = ours, ready
             self._pid = self._started(self._answer())
-            if not self._former_handlers:
-                self._former_handlers = signals.forward(self._send)
+        while self._waiting:
+            self._send(self._waiting.pop(0))
 
     def _started(self, answer: dict[str, Any]) -> int:
         """Return the number of the command's process. Raises what kept it from starting."""
@@ -247,6 +250,8 @@ class _Session:
         self._notify(FollowEvent(kind, f"{what} {reference}", reference, ready.pulled.moved, took))
 
     def _send(self, number: int) -> None:
-        if self._pid:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, number)
+        if not self._pid:
+            self._waiting.append(number)
+            return
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, number)
