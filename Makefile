@@ -41,6 +41,7 @@ fish activation and completion in another shell
 tcsh activation in csh
 man-db reads the manual pages
 default-jre-headless runs Spark
+procps lists processes
 slurmctld runs SLURM jobs
 slurmd the nodes of SLURM
 slurm-client submits SLURM jobs

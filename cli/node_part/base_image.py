@@ -5,22 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from lamella.layers.oci.documents import CONFIG, INDEX, LAYER_TAR, MANIFEST, canonical_json
+from lamella.layers.tar.headers import MTIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_TIME = 315619200
-"""1980-01-02, the time of every file in Lamella's layers."""
 _CREATED = "1980-01-01T00:00:00Z"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-_INDEX = "application/vnd.oci.image.index.v1+json"
-_CONFIG = "application/vnd.oci.image.config.v1+json"
-_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +34,15 @@ def write(layout: Path, tag: str, images: tuple[BaseImage, ...], compression: st
     """Write the images as one tag of a new layout."""
     (layout / "blobs/sha256").mkdir(parents=True)
     manifests = [_image(layout, image, compression) for image in images]
-    index = _put(layout, _INDEX, _json({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
+    index = _put(layout, INDEX, canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}))
     entry = {**index, "annotations": {"org.opencontainers.image.ref.name": tag}}
-    (layout / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": [entry]}))
-    (layout / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
+    (layout / "index.json").write_bytes(canonical_json({"schemaVersion": 2, "manifests": [entry]}))
+    (layout / "oci-layout").write_bytes(canonical_json({"imageLayoutVersion": "1.0.0"}))
 
 
 def _image(layout: Path, image: BaseImage, compression: str) -> dict[str, Any]:
     tar = _tar(image.files)
-    layer = _put(layout, f"{_LAYER}+{compression}", _compressed(tar, compression))
+    layer = _put(layout, f"{LAYER_TAR}+{compression}", _compressed(tar, compression))
     platform = {"architecture": image.architecture, "os": "linux"}
     config = platform | {
         "config": image.run,
@@ -54,8 +50,8 @@ def _image(layout: Path, image: BaseImage, compression: str) -> dict[str, Any]:
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}"]},
         "history": [{"created": _CREATED, "created_by": "lamella: C library and certificates"}],
     }
-    manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": _put(layout, _CONFIG, _json(config))}
-    return {**_put(layout, _MANIFEST, _json(manifest | {"layers": [layer]})), "platform": platform}
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": _put(layout, CONFIG, canonical_json(config))}
+    return {**_put(layout, MANIFEST, canonical_json(manifest | {"layers": [layer]})), "platform": platform}
 
 
 def _tar(files: Mapping[str, bytes | str]) -> bytes:
@@ -66,7 +62,7 @@ def _tar(files: Mapping[str, bytes | str]) -> bytes:
     with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name in sorted({*files, *folders, "tmp"}):
             entry = tarfile.TarInfo(name)
-            entry.mtime = _TIME
+            entry.mtime = MTIME
             found = files.get(name)
             if found is None:
                 entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
@@ -93,7 +89,3 @@ def _put(layout: Path, media_type: str, content: bytes) -> dict[str, Any]:
     digest = hashlib.sha256(content).hexdigest()
     (layout / "blobs/sha256" / digest).write_bytes(content)
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

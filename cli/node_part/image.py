@@ -44,7 +44,7 @@ _RUN = {
     "WorkingDir": "/",
     "Env": [
         "PATH=/usr/local/bin:/usr/bin:/bin",
-        # The kubelet shows its end in `kubectl describe pod`; elsewhere there is no such file.
+        # `kubectl describe pod` shows the end of this file. Only kubelets create it.
         "LAMELLA_TERMINATION_LOG=/dev/termination-log",
         # Environments run in other containers, whose C library is not this one.
         "LAMELLA_ELSEWHERE=1",

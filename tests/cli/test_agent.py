@@ -54,7 +54,7 @@ def test_an_invalid_command_line_is_one_sentence(
 
 
 @pytest.mark.slow
-def test_mount_prints_the_folder_of_the_agent_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mount_prints_only_the_agent_s_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reference = publish(tmp_path / "layout", [{"a": "1"}, {"b": "2"}])
     with agent(tmp_path, AgentOptions(allow=(f"oci:{tmp_path}",), metrics="", min_free=0)) as made:
         assert main(["mount", "--agent", made.socket, reference]) == 0

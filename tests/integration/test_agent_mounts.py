@@ -14,7 +14,7 @@ import pytest
 
 from support.agents import agent_process, wait_for
 from support.engines import need, need_root
-from support.processes import started
+from support.processes import DEADLINE, Lines, started
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ def serving(tmp_path: Path, *arguments: str) -> Iterator[tuple[Agent, subprocess
             yield made, process
         finally:
             process.terminate()
-            process.wait()
-            made.clean()
+            try:
+                process.wait(DEADLINE)
+            finally:
+                made.clean()
 
 
 @contextmanager
@@ -52,7 +54,7 @@ def pod(path: str, point: Path, setup: str = 'mount --bind "$0" "$1"') -> Iterat
     command = [need("unshare"), "--mount", "sh", "-c", f"{setup} && echo ready && read line", path, str(point)]
     with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
-        assert process.stdout.readline() == "ready\n"
+        assert next(Lines(process.stdout)) == "ready"
         yield process
 
 
@@ -76,7 +78,7 @@ def test_an_agent_that_starts_after_a_kill_finds_the_mounts_and_goes_on(tmp_path
         given = made.give(reference)
         before = os.stat(given.path).st_dev
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(DEADLINE)
         assert os.path.exists(made.socket)
 
         with serving(tmp_path) as (again, _):
@@ -92,7 +94,7 @@ def test_an_environment_that_another_namespace_uses_is_freed_only_afterwards(tmp
         given = made.give(reference)
         with pod(given.path, tmp_path / "pod") as user:
             process.terminate()
-            process.wait()
+            process.wait(DEADLINE)
             with serving(tmp_path, *FREES) as (again, _):
                 wait_for(looked(again), log)
                 assert os.path.ismount(given.path)
@@ -114,7 +116,7 @@ def test_a_pod_that_uses_a_part_keeps_the_environment(tmp_path: Path, reference:
         setup = 'mount --bind "$0/lib" "$1" && umount "$0"'
         with pod(given.path, tmp_path / "pod", setup):
             process.terminate()
-            process.wait()
+            process.wait(DEADLINE)
             with serving(tmp_path, *FREES) as (again, _):
                 wait_for(looked(again), log)
                 assert os.path.ismount(given.path)
@@ -125,7 +127,7 @@ def test_an_environment_with_an_open_file_is_kept(tmp_path: Path, reference: str
     with serving(tmp_path, "--every", "600") as (made, process):
         given = made.give(reference)
         process.terminate()
-        process.wait()
+        process.wait(DEADLINE)
         with Path(given.path, "lib/data").open() as opened, serving(tmp_path, *FREES):
             wait_for(lambda: f"kept {given.path}" in log.read_text(), log)
             assert opened.read() == "1"
@@ -139,7 +141,7 @@ def test_an_agent_without_sight_of_other_processes_frees_nothing_that_is_mounted
     with serving(tmp_path) as (made, process):
         given = made.give(reference)
         process.terminate()
-        process.wait()
+        process.wait(DEADLINE)
         need("unshare")
         within = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "unchanged"]
         with agent_process(tmp_path, "--allow", f"oci:{tmp_path}", *FREES, within=within) as (again, _):

@@ -22,6 +22,7 @@ from support.distribution import PASSWORD, USER, distribution
 from support.engines import need
 from support.installed import two_versions
 from support.pods import DEBIAN, NODE, emptied
+from support.processes import DEADLINE
 from support.published import publish
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ def agent(machine: Node, *arguments: str) -> Iterator[Agent]:
         finally:
             machine.call("pod", "rm", "--all", "--force", "--time", "0")
             process.terminate()
-            process.wait()
-            made.clean()
+            try:
+                process.wait(DEADLINE)
+            finally:
+                made.clean()
 
 
 def answers(made: Agent) -> bool:
@@ -108,7 +111,7 @@ def downloaded(made: Agent) -> int:
     return int(found[1])
 
 
-def test_pods_of_a_node_share_what_one_of_them_brought(machine: Node, prefixes: dict[str, Path], shared: Path) -> None:
+def test_pods_of_a_node_share_one_download(machine: Node, prefixes: dict[str, Path], shared: Path) -> None:
     cache = LayerCache(str(shared / "cache"))
     with distribution() as host:
         pushed = {

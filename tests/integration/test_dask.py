@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import lamella
+from support.agents import wait_for
 from support.distribution import distribution
 from support.hosts import hosts, ssh
 from support.installed import base_python, copied, install, venv, wheel
 from support.node_part import node_file
-from support.processes import started
+from support.processes import DEADLINE, Lines, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,8 +101,12 @@ class Site:
             "LAMELLA_CACHE": str(self.folder / "cache"),
         }
         command = [str(self.prefix / "bin/python"), str(path)]
-        with started(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=path.parent, env=environment) as process:
-            yield Script(process)
+        log = self.folder / "script.log"
+        with (
+            log.open("w") as errors,
+            started(command, stdin=PIPE, stdout=PIPE, stderr=errors, cwd=path.parent, env=environment) as process,
+        ):
+            yield Script(process, log)
 
     def processes(self, *names: str) -> set[int]:
         """The processes on these hosts, or on all."""
@@ -118,14 +123,17 @@ class Script:
     """The running script."""
 
     process: subprocess.Popen[str]
+    log: Path
+
+    def __post_init__(self) -> None:
+        assert self.process.stdout
+        self._lines = Lines(self.process.stdout, 300)
 
     def answer(self) -> Any:
         """Read what it prints."""
-        assert self.process.stdout
-        line = self.process.stdout.readline()
+        line = next(self._lines, "")
         if not line:
-            assert self.process.stderr
-            pytest.fail(self.process.stderr.read())
+            pytest.fail(self.log.read_text())
         return json.loads(line)
 
     def do(self, name: str) -> Any:
@@ -206,9 +214,8 @@ def test_a_lost_worker_registry_or_caller_leaves_no_wrong_result_and_no_process(
             script.begin(f"sync {registry}/team/envs:me")
             wait_for_upload(tmp_path / "second")
             script.process.kill()
-            script.process.wait()
-        while site.processes():
-            pass
+            script.process.wait(DEADLINE)
+        wait_for(lambda: not site.processes())
     with site.script() as script:
         assert script.answer() == [0, 7, 14, 21]
         assert script.do("by-name") == 21
@@ -216,5 +223,4 @@ def test_a_lost_worker_registry_or_caller_leaves_no_wrong_result_and_no_process(
 
 def wait_for_upload(folder: Path) -> None:
     """Return when a blob is on its way to the registry whose files are in `folder`."""
-    while not any(folder.glob("docker/registry/v2/repositories/team/envs/_uploads/*/data")):
-        pass
+    wait_for(lambda: any(folder.glob("docker/registry/v2/repositories/team/envs/_uploads/*/data")))

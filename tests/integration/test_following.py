@@ -28,7 +28,7 @@ from lamella.layers.pulling import pull
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from support.agents import wait_for
-from support.engines import need_root
+from support.engines import need_linux, need_root
 from support.keys import key_pair
 from support.people import NOBODY, become, folder_of, give, import_everything
 from support.processes import Lines, ended, exit_code, forked, started
@@ -134,6 +134,7 @@ def test_new_processes_see_a_moved_tag_and_running_ones_keep_theirs(store: Store
 
 
 def test_no_process_ever_finds_the_target_without_an_environment(store: Store, tmp_path: Path) -> None:
+    need_linux(6, 7)
     target = tmp_path / "target"
     reference = push(tmp_path, "0")
     missing: list[OSError] = []
@@ -226,29 +227,42 @@ def test_a_follower_that_was_killed_is_replaced_by_the_next(store: Store, tmp_pa
     assert mounted(target) == 1
 
 
-@pytest.mark.parametrize("step", ["move_mount", "umount"])
-def test_a_crash_in_the_middle_of_a_replacement_is_cleared_by_the_next(store: Store, tmp_path: Path, step: str) -> None:
-    class Crashing(LinuxKernel):
-        def move_mount(self, mount: int, target: str, *, beneath: bool = False) -> None:
-            super().move_mount(mount, target, beneath=beneath)
-            if step == "move_mount":
-                os._exit(9)
+class Crashing(LinuxKernel):
+    """Ends its process after one step of a replacement."""
 
-        def umount(self, target: str, flags: int = 0) -> None:
-            super().umount(target, flags)
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    def move_mount(self, mount: int, target: str, *, beneath: bool = False) -> None:
+        super().move_mount(mount, target, beneath=beneath)
+        if self._step == "move_mount":
             os._exit(9)
 
-    target = tmp_path / "target"
-    reference = push(tmp_path, "1")
+    def umount(self, target: str, flags: int = 0) -> None:
+        super().umount(target, flags)
+        os._exit(9)
+
+
+def crash_in_a_replacement(folder: Path, target: Path, store: Store, step: str) -> str:
+    """Follow a tag, move it, and crash after that step of the replacement; the reference."""
+    need_linux(6, 7)
+    reference = push(folder, "1")
     with following(reference, target, store):
         pass
-    push(tmp_path, "2")
+    push(folder, "2")
 
     def crash() -> None:
         with pull.leased(reference, store=store) as pulled:
-            swap(pulled, str(target), store=store, kernel=Crashing())
+            swap(pulled, str(target), store=store, kernel=Crashing(step))
 
     assert exit_code(crash) == 9
+    return reference
+
+
+@pytest.mark.parametrize("step", ["move_mount", "umount"])
+def test_a_crash_in_the_middle_of_a_replacement_is_cleared_by_the_next(store: Store, tmp_path: Path, step: str) -> None:
+    target = tmp_path / "target"
+    reference = crash_in_a_replacement(tmp_path, target, store, step)
     with following(reference, target, store) as followed:
         followed.next("replaced")
         assert tool(target) == "2"
@@ -258,22 +272,8 @@ def test_a_crash_in_the_middle_of_a_replacement_is_cleared_by_the_next(store: St
 
 
 def test_umount_after_a_crash_leaves_no_mount(store: Store, tmp_path: Path) -> None:
-    class Crashing(LinuxKernel):
-        def move_mount(self, mount: int, target: str, *, beneath: bool = False) -> None:
-            super().move_mount(mount, target, beneath=beneath)
-            os._exit(9)
-
     target = tmp_path / "target"
-    reference = push(tmp_path, "1")
-    with following(reference, target, store):
-        pass
-    push(tmp_path, "2")
-
-    def crash() -> None:
-        with pull.leased(reference, store=store) as pulled:
-            swap(pulled, str(target), store=store, kernel=Crashing())
-
-    assert exit_code(crash) == 9
+    crash_in_a_replacement(tmp_path, target, store, "move_mount")
     assert mounted(target) == 2
     umount(str(target), store=store)
     assert mounted(target) == 0
@@ -360,7 +360,7 @@ def test_a_link_of_another_user_is_refused_as_the_target(store: Store, tmp_path:
     give(theirs, NOBODY)
     stop = threading.Event()
     stop.set()
-    with pytest.raises(MountError, match="link is a symlink of user nobody, who can change it; name the folder"):
+    with pytest.raises(MountError, match="link: symlink owned by user nobody; name the folder that it leads to"):
         follow(push(tmp_path, "1"), str(theirs / "link"), store=store, stop=stop)
     assert mounted(aim) == 0
 
@@ -524,6 +524,20 @@ def test_a_command_survives_its_follower_with_the_environment_that_it_has(home: 
         assert command.tool() == "2"
         gc(Store(f"{home[0]}/store"), keep_bytes=0)
         assert command.tool() == "2"
+
+
+def test_every_former_environment_of_a_command_stays_leased(home: tuple[Path, int]) -> None:
+    reference = push_as(home, "1")
+    leases = home[0] / "store/leases"
+    with running(*home, reference, FollowOptions(interval=0.05)) as command:
+        assert command.line() == "1"
+        push_as(home, "2")
+        command.event("replaced")
+        before = set(os.listdir(leases))
+        push_as(home, "3")
+        command.event("replaced")
+        assert len(before) == 2
+        assert before < set(os.listdir(leases))
 
 
 def test_another_image_prefix_is_refused(home: tuple[Path, int]) -> None:

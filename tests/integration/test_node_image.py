@@ -117,7 +117,7 @@ def pushed(shared: Path, environments: dict[str, Path]) -> Iterator[dict[str, st
 
 
 @pytest.mark.parametrize("user", [1000, 1_234_567])
-def test_worker_without_python_computes_in_what_an_init_container_mounted(
+def test_worker_without_python_runs_in_the_init_container_s_mount(
     machine: Node, pushed: dict[str, str], user: int
 ) -> None:
     said = machine.run(pod(pushed["1.0"], user=user), "train", "0000-1")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.engines import need
 from support.installed import venv
 from support.own_distributions import link_distributions
 from support.ray_cluster import UNUSED_BY_WORKERS, ray_cluster
@@ -90,6 +91,7 @@ def driver(cluster: Cluster, folder: Path, code: str, *arguments: object) -> Any
         capture_output=True,
         text=True,
         cwd=folder,
+        timeout=300,
         env=dict(cluster.settings),
         stdin=subprocess.DEVNULL,
     )
@@ -97,8 +99,9 @@ def driver(cluster: Cluster, folder: Path, code: str, *arguments: object) -> Any
     return json.loads(done.stdout)
 
 
-def test_jobs_run_in_what_the_driver_pushed_and_see_an_edit(tmp_path: Path, cluster: Cluster) -> None:
+def test_jobs_run_in_the_pushed_environment_and_see_an_edit(tmp_path: Path, cluster: Cluster) -> None:
     """One test, since a cluster and an environment with Ray take half a minute to make."""
+    need("ps")
     layout, project, elsewhere = tmp_path / "layout", tmp_path / "project", tmp_path / "elsewhere"
     project.mkdir()
     elsewhere.mkdir()

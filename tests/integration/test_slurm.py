@@ -50,6 +50,7 @@ def test_each_node_of_a_batch_job_pulls_once_into_its_own_store(tmp_path: Path, 
                 capture_output=True,
                 text=True,
                 cwd=tmp_path,
+                timeout=300,
                 env=os.environ | settings | {"PATH": path, "USER": "ada"},
             )
         output = (tmp_path / "output").read_text()

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.engines import need
+from support.engines import missing, need
 from support.installed import install, venv, wheel
 from support.supervised import supervised
 
@@ -46,9 +47,11 @@ def reference(tmp_path: Path, lamella: Lamella) -> str:
 
 def submitted(folder: Path, *options: str, **settings: str) -> list[list[Any]]:
     """What a job's two partitions see, on an executor of a local cluster."""
-    pyspark = pytest.importorskip("pyspark")
     need("java")
-    home = Path(pyspark.__file__).parent
+    spec = find_spec("pyspark")
+    if not spec or not spec.origin:
+        missing("pyspark is not here: install the project with its test extra")
+    home = Path(spec.origin).parent
     script = folder / "script.py"
     script.write_text(JOB)
     common = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
@@ -61,6 +64,8 @@ def submitted(folder: Path, *options: str, **settings: str) -> list[list[Any]]:
         **settings,
     }
     command = [
+        need("timeout"),
+        "300",
         str(home / "bin/spark-submit"),
         "--master=local-cluster[1,1,1024]",
         "--conf=spark.ui.enabled=false",

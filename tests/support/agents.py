@@ -24,7 +24,7 @@ from lamella.layers import (
     serve_agent,
     umount,
 )
-from support.processes import started
+from support.processes import DEADLINE, Lines, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +63,7 @@ class Agent:
     def send(self, request: bytes) -> tuple[int, dict[str, Any]]:
         """Send a request as it is; the status and the document of the answer."""
         with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(DEADLINE)
             connection.connect(self.socket)
             with suppress(BrokenPipeError):  # refused before it was read to its end
                 connection.sendall(request)
@@ -75,6 +76,7 @@ class Agent:
     def get(self, path: str) -> tuple[str, str]:
         """The head and the body of an answer."""
         with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(DEADLINE)
             connection.connect(self.socket)
             connection.sendall(b"GET %s HTTP/1.1\r\n\r\n" % path.encode())
             answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
@@ -115,14 +117,15 @@ def agent(folder: Path, options: AgentOptions) -> Iterator[Agent]:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        ready.wait()
+        assert ready.wait(DEADLINE), "the agent does not listen"
         if failed:
             raise failed[0]
         yield made
     finally:
         stop.set()
-        thread.join()
+        thread.join(DEADLINE)
         made.clean()
+        assert not thread.is_alive()
 
 
 @contextmanager
@@ -149,7 +152,7 @@ def agent_process(
         started(command, stdout=subprocess.PIPE, stderr=log, env=os.environ | environment) as process,
     ):
         assert process.stdout
-        line = process.stdout.readline()
+        line = next(Lines(process.stdout), "")
         assert line.startswith('{"version"'), (folder / "agent.log").read_text()
         made.state = json.loads(line)
         assert made.state == agent_state(made.socket)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import NoReturn
 
@@ -36,6 +37,7 @@ ENGINES = {
     "slurmd": "slurmd",
     "sbatch": "slurm-client",
     "sinfo": "slurm-client",
+    "ps": "procps",
 }
 """Programs that a contributor's machine may well lack, with the Debian package of each (see the Makefile)."""
 
@@ -57,6 +59,13 @@ def need_root() -> None:
     _require_mark("root", "needs root")
     if os.geteuid() != 0:
         missing("this test needs root")
+
+
+def need_linux(major: int, minor: int) -> None:
+    """Fail (CI) or skip the test on an older kernel."""
+    release = os.uname().release
+    if tuple(map(int, re.findall(r"\d+", release)[:2])) < (major, minor):
+        missing(f"needs Linux {major}.{minor} or newer; this is {release}")
 
 
 def missing(reason: str) -> NoReturn:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def hosts(folder: Path, names: Sequence[str], port: int, lamella: Path, cache: P
             space = f"{bridge}-{name}"
             run("netns", "add", space)
             stack.callback(run, "netns", "delete", space)
+            stack.callback(_kill, ip, space)
             run("link", "add", f"{bridge}v{number}", "type", "veth", "peer", "name", "eth0", "netns", space)
             run("link", "set", f"{bridge}v{number}", "master", bridge, "up")
             run("-n", space, "address", "add", f"{network}.{number}/24", "dev", "eth0")
@@ -69,6 +71,14 @@ def hosts(folder: Path, names: Sequence[str], port: int, lamella: Path, cache: P
             made[name] = Host(space, _root(folder / name, program, lamella))
         _enter_script(folder / "enter")
         yield made
+
+
+def _kill(ip: str, space: str) -> None:
+    """Kill the processes of a network namespace: deleting its name leaves them."""
+    listed = subprocess.run([ip, "netns", "pids", space], check=True, capture_output=True, text=True).stdout
+    for number in listed.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(number), signal.SIGKILL)
 
 
 def ssh(folder: Path) -> Path:

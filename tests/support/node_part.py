@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from node_part.part import project_version
+from support.engines import need
 from support.once import once
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,6 +25,7 @@ def node_file(shared: Path) -> Path:
 
 def node_image(shared: Path) -> str:
     """Reference of the image for nodes, as `make node-image` makes it for this machine, with zstd alone."""
+    need("mmdebstrap")
     layout = shared / "node" / "node-image"
     with once(layout) as mine:
         if mine:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment
@@ -31,7 +30,7 @@ def push_again(arguments: argparse.Namespace, options: PushOptions, pushed: Push
             event_json(document(event))
         elif event.kind == "pushed":
             moved = f"{size(event.moved)} in {seconds(event.seconds)}"
-            result(f"{time.strftime('%H:%M:%S')} {event.message}; {moved}")
+            result(event_line(event.kind, f"{event.message}; {moved}"))
             sys.stdout.flush()
         else:
             remark(event_line(event.kind, event.message), quiet=arguments.quiet)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _compiled() -> ModuleType | None:
-    """Load the compiled module; None if there is none for this Python, machine or C library."""
+    """Load the compiled module for this Python, machine and C library, or return None without one."""
     name = f"backend_c.{sys.implementation.cache_tag}-{os.uname().machine}.so"
     try:
         content = __loader__.get_data(os.path.join(os.path.dirname(__file__), name))  # type: ignore[name-defined] # zipimport's

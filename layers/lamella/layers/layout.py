@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamella.layers.errors import Busy, InvalidContent, NotFound, StoreError
 from lamella.layers.hardening.durable import sync_folder
+from lamella.layers.hardening.permissions import foreign_link
 from lamella.layers.hardening.regular_file import open_regular
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.oci.layout_index import tag_of, tagged, tags_of, without_tag
@@ -226,6 +227,8 @@ class OciLayout:
             file.flush()
             # Without it a crash soon after may leave an empty file under the final name.
             os.fsync(file.fileno())
+            if problem := foreign_link(os.path.dirname(path)):
+                raise StoreError(problem)
             if replace:
                 # Not before there is something for it: what a failed push leaves of a new layout is one empty folder.
                 os.makedirs(os.path.dirname(path), exist_ok=True)

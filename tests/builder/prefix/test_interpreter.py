@@ -147,7 +147,7 @@ def test_without_system_site_packages_neither_the_system_s_nor_the_user_s_packag
 def test_debian_s_site_module_finds_the_packages(tmp_path: Path) -> None:
     with open("/etc/os-release", encoding="utf-8") as about:
         if "debian" not in about.read():
-            pytest.skip("the system's Python is not Debian's")
+            missing("the system's Python is not Debian's")
     scanned = scan(str(venv(tmp_path / "env", python=SYSTEM_PYTHON)))
     assert file(scanned, f"{scanned.interpreter.stdlib}/dist-packages").target == "site-packages"
 

@@ -115,7 +115,7 @@ def told(environment: Environment, cache: Path) -> str:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_changes_of_any_kind_are_seen_by_a_scan_that_remembers(prefix: Path, tmp_path: Path, seed: int) -> None:
+def test_cached_scan_equals_a_fresh_scan_after_any_change(prefix: Path, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     copy = tmp_path / "env"
     shutil.copytree(prefix, copy, symlinks=True)

@@ -15,6 +15,7 @@ import zstandard
 from lamella.layers import Unsupported
 from lamella.layers.tar.decompress import MAX_WINDOW
 from node_part.part import STAND_INS
+from support.engines import missing
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(100_000))
 
@@ -29,7 +30,9 @@ def standard_library(tmp_path_factory: pytest.TempPathFactory) -> types.ModuleTy
     folder = tmp_path_factory.mktemp("backport")
     uv = Path(sys.executable).with_name("uv")
     install = [str(uv), "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(folder)]
-    subprocess.run([*install, "backports-zstd"], check=True)
+    done = subprocess.run([*install, "backports-zstd"], check=False, capture_output=True, text=True)
+    if done.returncode:
+        missing(f"backports-zstd cannot be installed: {done.stderr.strip()}")
     sys.path.insert(0, str(folder))
     try:
         from backports import zstd  # type: ignore[import-not-found,unused-ignore] # installed above

@@ -1,4 +1,4 @@
-"""Clusters of one machine: their processes, and errors that leave none."""
+"""Clusters of one machine: their processes, and errors that leave no process."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_scaling_starts_workers_on_the_workers_hosts(client: Client) -> None:
     of(client).scale(1)
 
 
-def test_a_sync_without_a_change_starts_lost_workers_and_keeps_results(client: Client) -> None:
+def test_sync_without_a_change_keeps_results(client: Client) -> None:
     future = client.submit(sum, [1, 2])
     synced = sync(client, of(client).running)
     assert (future.result(), repr(synced)) == (3, f"<Synced {of(client).running}: 0 B; unchanged>")
@@ -82,9 +82,11 @@ def test_a_sync_without_a_change_starts_lost_workers_and_keeps_results(client: C
 def test_a_host_that_cannot_take_the_new_environment_keeps_the_cluster_as_it_was(client: Client, disk: Path) -> None:
     future, before = client.submit(sum, [1, 2]), of(client).running
     (disk / "full").touch()
-    with pytest.raises(ClusterError) as caught:
-        sync(client, f"localhost:1/team/envs@sha256:{'2' * 64}")
-    (disk / "full").unlink()
+    try:
+        with pytest.raises(ClusterError) as caught:
+            sync(client, f"localhost:1/team/envs@sha256:{'2' * 64}")
+    finally:
+        (disk / "full").unlink()
     assert str(caught.value) == f"python on here: did not start: disk full; the cluster still runs {before}"
     assert future.result() == 3
 

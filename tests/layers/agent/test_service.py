@@ -7,7 +7,6 @@ import os
 import socket
 import stat
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -257,7 +256,6 @@ def test_connections_above_the_limit_get_an_answer_to_retry_after(
                 paused.append(duration)
                 for each in idle:
                     each.close()
-                time.sleep(duration)
 
             assert request_environment(reference, path=made.socket, timeout=20, pause=pause).prefix == "/opt/env"
             assert paused
@@ -304,9 +302,10 @@ def test_metrics_are_served_on_the_socket_and_on_the_address_which_gives_no_envi
             assert answer in connection.recv(100)
 
 
-def test_the_socket_has_the_chosen_mode(served: Agent) -> None:
-    assert stat.S_IMODE(os.stat(served.socket).st_mode) == 0o666
-    assert not os.path.exists(f"{served.folder}/other")
+@pytest.mark.parametrize("mode", [0o666, 0o660])
+def test_the_socket_has_the_chosen_mode(tmp_path: Path, options: AgentOptions, mode: int) -> None:
+    with agent(tmp_path, replace(options, socket_mode=mode)) as made:
+        assert stat.S_IMODE(os.stat(made.socket).st_mode) == mode
 
 
 def test_a_second_agent_on_a_socket_is_refused_and_the_first_goes_on(served: Agent, options: AgentOptions) -> None:
@@ -348,15 +347,16 @@ def test_a_client_waits_for_an_agent_that_starts(
 ) -> None:
     reference = push(registry, tmp_path, TOOL)
     with ThreadPoolExecutor(1) as pool:
-        waiting = threading.Event()
+        waiting, up = threading.Event(), threading.Event()
 
-        def pause(duration: float) -> None:
+        def pause(_: float) -> None:
             waiting.set()
-            time.sleep(duration)
+            assert up.wait(20)
 
         asked = pool.submit(request_environment, reference, path=str(tmp_path / "agent.sock"), pause=pause)
         assert waiting.wait(20)
         with agent(tmp_path, options):
+            up.set()
             assert asked.result(20).prefix == "/opt/env"
 
 

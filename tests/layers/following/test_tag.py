@@ -79,6 +79,6 @@ def test_a_missing_tag_is_reported() -> None:
         TaggedDigest(f"{registry.host}/team/envs:dev", Trust()).ask()
 
 
-def test_a_digest_can_t_be_followed() -> None:
+def test_following_a_digest_is_refused() -> None:
     with pytest.raises(InvalidReference, match="a digest never moves; name a tag to follow"):
         TaggedDigest(f"registry.example.com/team/envs@sha256:{'0' * 64}", Trust())

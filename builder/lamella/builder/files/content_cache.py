@@ -35,9 +35,9 @@ file systems count time in steps of up to two seconds: not remembered. git calls
 _KEPT = 90
 """Days after which rows that no scan asked for are dropped."""
 _FEW = 500
-"""Files that are looked up one by one. For more, a range read takes less time, and for so many a listing."""
+"""Most files that are looked up one by one; above this, one range read and a listing are faster."""
 _MOST_INTEGER = 1 << 63
-"""Above SQLite's integers: some file systems in user space number inodes so."""
+"""First number too large for SQLite: some FUSE file systems have such inode numbers."""
 _TASK = "reading files"
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS content_{VERSION}(

@@ -79,7 +79,7 @@ def is_disjoint(packages: Sequence[Package]) -> bool:
 
 
 def have_same_places(before: Sequence[Package], after: Sequence[Package]) -> bool:
-    """Whether both are the same packages but for the content of their files. An edit leaves the others the same objects."""
+    """Whether both have the same paths and link targets, package by package. Unedited packages are the same objects."""
     return len(before) == len(after) and all(
         old is new
         or [(file.path, file.target) for file in old.files] == [(file.path, file.target) for file in new.files]

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 class KnownKeys:
     """Wanted layers of the packages of the last push.
 
-    A package is recognised by being the same object: a frozen value that lives as long as it is in here, and that needs
-    no comparison of its files.
+    A package is recognised by identity: it is frozen and kept alive here, so no file is compared.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class KnownKeys:
         self._rules, self._next = rules, {}
 
     def wanted(self, package: Package, compute: Callable[[], WantedLayer | None]) -> WantedLayer | None:
-        """Return the layer of `package`, computed if it was not of the last push."""
+        """Return the layer of `package`; compute it unless the last push had the package."""
         known = self._found.get(id(package))
         wanted = known[1] if known and known[0] is package else compute()
         self._next[id(package)] = package, wanted

@@ -1,6 +1,6 @@
-"""Findings of the last push of one process to one destination, from which its next push goes on.
+"""Results of the last push of one process to one destination, reused by its next push.
 
-Every one of them is a value that the next push would compute, or read back, the same.
+Each is a value that the next push would compute, or read back, the same.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ class Earlier:
     def check_collisions(self, packages: Sequence[Package]) -> None:
         """Raise `CannotBuild` if layers of `packages` collide. Packages whose paths were checked before are not again."""
         packages = tuple(packages)
-        if not have_same_places(self._disjoint, packages):
+        if not (have_same_places(self._disjoint, packages) or is_disjoint(packages)):
             check_collisions(packages)
-            if not is_disjoint(packages):
-                return  # equal files at one path, of which an edit may change one
+            return  # equal files at one path, of which an edit may change one
         self._disjoint = packages
 
     def layers_of(self, index: Digest) -> Mapping[str, BuiltLayer] | None:

@@ -24,8 +24,10 @@ def find_layers(tools: Tools, resolved: Resolved) -> dict[str, BuiltLayer]:
     found, is_own = _under_the_tag(tools, resolved)
     missing = {item.key for item in resolved.layers.all} - set(cached) - set(found)
     others: dict[str, BuiltLayer] = {}
-    # After an edit, only the edited package and its bundle are missing, which no colleague has pushed.
-    if not (target.is_layout or is_own):
+    # An edit of local code misses its package and its bundle, which no colleague has pushed; an installation may not.
+    edited = {each.wanted.key for each in resolved.layers.packages if each.package.origin == "local"}
+    edited |= {bundle.key for bundle in resolved.layers.bundles}
+    if not (target.is_layout or (is_own and missing <= edited)):
         others = team_cache.learn(storage, target, missing, platform, answers=tools.presence.answers, reuse=reuse)
     # This user's own builds first, whatever others state. Byte code may differ by a patch release of Python: of learned
     # layers, prefer those that the tag names now.

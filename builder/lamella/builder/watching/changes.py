@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 _STEP_MS = 50
 _POLL_MS = 300
+_SETTLE_MOST = 60.0
+"""Most seconds to wait for quiet: a program may write all the time."""
 _LIMITS = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE})
 # inotify does not report changes that their servers make. Source: statfs(2), by the names of /proc/filesystems.
 _REMOTE = frozenset(
@@ -35,13 +36,6 @@ _Root = tuple[str, bool]
 """A folder, and whether everything below it is followed too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Polled:
-    """Why folders are polled instead of watched, and what to do about it."""
-
-    reason: str
-
-
 class Changes:
     """Changed paths since the last `take`. Start it with `follow`, end it with `close`.
 
@@ -50,7 +44,7 @@ class Changes:
     """
 
     def __init__(
-        self, is_relevant: Callable[[str, bool], bool], *, poll: bool = False, notify: Callable[[Polled], object]
+        self, is_relevant: Callable[[str, bool], bool], *, poll: bool = False, notify: Callable[[str], object]
     ) -> None:
         self._is_relevant = is_relevant
         self._poll = poll
@@ -107,10 +101,11 @@ class Changes:
                 self._changed.wait(min(left, 0.5))
 
     def settle(self, quiet: float, stopped: Callable[[], bool]) -> None:
-        """Wait until nothing has changed for `quiet` seconds."""
+        """Wait until nothing has changed for `quiet` seconds, at most a minute."""
+        most = time.monotonic() + _SETTLE_MOST
         with self._changed:
             while not (self._failure or stopped()):
-                left = self._last + quiet - time.monotonic()
+                left = min(self._last + quiet, most) - time.monotonic()
                 if left <= 0:
                     return
                 self._changed.wait(left)
@@ -150,7 +145,7 @@ class Changes:
             return
         if remote:
             kind = _file_system(remote[0])
-            self._notify(Polled(f"{remote[0]}: on a network file system ({kind}); polled every {_POLL_MS} ms"))
+            self._notify(f"{remote[0]}: on a network file system ({kind}); polled every {_POLL_MS} ms")
             self._watch(remote, deep=deep, poll=True)
         if not local:
             return
@@ -160,10 +155,8 @@ class Changes:
             if not is_limit(error):
                 raise
             self._notify(
-                Polled(
-                    "the limit of inotify is reached: raise it with sudo sysctl fs.inotify.max_user_watches=524288 "
-                    f"fs.inotify.max_user_instances=512; until then, folders are polled every {_POLL_MS} ms"
-                )
+                "the limit of inotify is reached: raise it with sudo sysctl fs.inotify.max_user_watches=524288 "
+                f"fs.inotify.max_user_instances=512; until then, folders are polled every {_POLL_MS} ms"
             )
             self._watch(local, deep=deep, poll=True)
 

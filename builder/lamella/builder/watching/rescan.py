@@ -27,6 +27,8 @@ _MODULES = (".py", ".pyi")
 # Changed without a change of their own name in the file list, they change what else ships.
 _RULES = frozenset({".gitignore", ".lamellaignore", "pyvenv.cfg", "RECORD", "METADATA", "direct_url.json", "history"})
 _RULE_ENDINGS = (".pth", ".toml", ".egg-link", ".cfg")
+_TWICE = (-1, -1)
+"""Place of a file that ships at two paths: its edit needs a whole scan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class ScannedFiles:
 
     environment: Environment
     shipped: Mapping[str, tuple[int, int]]
-    """Real path of each file to its package's and its own index."""
+    """Real path of each file to its package's and its own index, or `_TWICE`."""
     folders: frozenset[str]
     """Every folder with shipped files below it."""
     hidden: frozenset[str]
@@ -63,7 +65,8 @@ def scanned_files(environment: Environment) -> ScannedFiles:
             if folder not in real:
                 real[folder] = os.path.realpath(folder)
                 _add_with_parents(real[folder], folders)
-            shipped[f"{real[folder]}/{name}"] = number, at
+            path = f"{real[folder]}/{name}"
+            shipped[path] = _TWICE if path in shipped else (number, at)
     prefix = os.path.realpath(environment.prefix)
     hidden = {
         os.path.realpath(os.path.join(prefix, each.path)) for each in environment.left_out if each.reason in REASONS
@@ -85,7 +88,7 @@ def rescan(last: ScannedFiles, changed: Iterable[str]) -> ScannedFiles | None:
             if place is None and path not in last.folders:
                 continue  # an editor's own file, which came and went
             raise EnvironmentChanged(f"{path}: changed while it was read; try again") from error
-        if place is None or not _is_plain(last.environment, place, seen):
+        if place is None or place == _TWICE or not _is_plain(last.environment, place, seen):
             return None
         found[place] = seen
     contents = _contents(last.environment, found)

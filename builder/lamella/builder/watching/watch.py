@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamella.builder.environment import Environment
-    from lamella.builder.watching.changes import Polled
 
 _QUIET_INSTALLED = 0.3
 """Seconds without a change in an environment before its scan: installers write in bursts."""
@@ -133,8 +132,10 @@ class _Watch:
 
     def _wait(self) -> None:
         self._changes.wait(self._check_at, self._stopped)
-        self._began = self._changes.last
-        self._changed |= self._changes.take()
+        changed = self._changes.take()
+        # A check without a change begins at its own time, not at that of the last edit.
+        self._began = self._changes.last if changed else 0.0
+        self._changed |= changed
         self._whole |= self._changes.is_replaced()
         if not self._changed and time.monotonic() >= self._check_at:
             self._whole = True
@@ -227,8 +228,8 @@ class _Watch:
             self._last = f"{kind} {message}"
             self._notify(WatchEvent(kind, message))
 
-    def _polled(self, polled: Polled) -> None:
-        self._notify(WatchEvent("polling", polled.reason))
+    def _polled(self, reason: str) -> None:
+        self._notify(WatchEvent("polling", reason))
 
     def _is_relevant(self, path: str, modified: bool) -> bool:
         if is_noise(path) or any(is_in(path, folder) for folder in self._own):

@@ -83,9 +83,12 @@ def request_environment(
     asked = json.dumps({"reference": str(parsed), "glibc": None if elsewhere else preflight.glibc()})
     until = time.monotonic() + timeout
     while True:
+        began = time.monotonic()
         try:
             status, answer = _exchange(path, "POST", "/environments", asked, _LONGEST)
         except _Unanswered as error:
+            if time.monotonic() - began > _POLL:
+                until = time.monotonic() + timeout  # an agent was at work, and ended: wait for the next one
             if time.monotonic() + _POLL > until:
                 raise Unreachable(
                     f"--agent {path}: no agent answered within {timeout:g} s ({error}); check the pod of the DaemonSet "
@@ -117,10 +120,10 @@ def _exchange(path: str, method: str, url: str, body: str | None, timeout: float
         content = response.read(_MAX_ANSWER)
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, PermissionError):
-            raise Unreachable(
-                f"--agent {path}: {error.strerror}; the socket's mode is the agent's --socket-mode"
-            ) from error
-        why = getattr(error, "strerror", None) or "connection closed"
+            raise Unreachable(f"{path}: {error.strerror}; the socket's mode is the agent's --socket-mode") from error
+        why = (
+            "timed out" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or "connection closed"
+        )
         raise _Unanswered(str(why).lower()) from error
     finally:
         connection.close()

@@ -162,7 +162,7 @@ class Environments:
         now = time.monotonic()
         used, pinned = self.used(), set(self._pinned.values())
         free = [each.target for each in self.mounted() if each.target not in used | pinned]
-        # After a start nothing is known of the time before.
+        # Idle time counts from the start of the agent at the earliest.
         last = {target: self._last.setdefault(target, now) for target in free}
         return sorted((target for target in free if now - last[target] >= seconds), key=lambda target: last[target])
 

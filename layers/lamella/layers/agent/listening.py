@@ -37,7 +37,7 @@ def alone(path: str, what: str) -> Iterator[None]:
 
 def _opened(path: str) -> int:
     try:
-        make_folders(os.path.dirname(path))
+        make_folders(os.path.dirname(os.path.abspath(path)))
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise LayersError(f"{path}: {error.strerror}; choose a folder that the agent can write") from error

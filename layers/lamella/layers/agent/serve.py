@@ -93,7 +93,7 @@ def serve_agent(
 
 @dataclass(frozen=True, slots=True)
 class _Agent:
-    """The work that no request starts."""
+    """Background work: pull ahead, free space."""
 
     environments: Environments
     options: AgentOptions
@@ -150,7 +150,7 @@ class _Agent:
 
 
 class _Gauges:
-    """The text of all metrics; what costs a look at the store or at every process is kept for a moment."""
+    """The text of all metrics. Gauges that read the store or /proc are cached for `_FRESH` seconds."""
 
     def __init__(self, environments: Environments, counts: Counts) -> None:
         self._environments, self._counts, self._version = environments, counts, version("lamella")

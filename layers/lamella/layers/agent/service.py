@@ -257,7 +257,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
             self._free.release()
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection, with a sign for a client that still reads."""
+        """Close a connection after sending end-of-file to the client."""
         with suppress(OSError):
             request.shutdown(socket.SHUT_WR)
             # Closed with bytes unread, a client that still sends would lose the answer.

@@ -26,6 +26,7 @@ from lamella.layers.following.moves import FollowEvent, Moves
 from lamella.layers.following.tag import TaggedDigest
 from lamella.layers.mounting import lowerdirs
 from lamella.layers.mounting.kernel import here
+from lamella.layers.oci.reference import Reference
 from lamella.layers.pulling import pull
 from lamella.layers.running import signals
 from lamella.layers.running.failure import error_of
@@ -97,8 +98,9 @@ def run_following(
         threading.Thread(target=look, name="lamella-follow", daemon=True).start()
         while (code := session.wait(wake)) is None:
             os.read(wake, 1)
-            if why_not := session.take(found.get()):
-                moves.refuse(moves.used, why_not)
+            ready = found.get()
+            if why_not := session.take(ready):
+                moves.refuse(Reference.parse(ready.pulled.reference).digest, why_not)
         return code
 
 
@@ -108,8 +110,13 @@ def _pulled(moves: Moves, digest: Digest, store: Store) -> _Ready | None:
         pulled = moves.pulled(digest, pulling)
         if pulled is None:
             return None
+        try:
+            ready = _leased(store, pulled, ExitStack(), began)
+        except (LayersError, OSError) as error:
+            moves.failed(f"{error}; retrying")
+            return None
         moves.used = digest
-        return _leased(store, pulled, ExitStack(), began)
+        return ready
 
 
 def _leased(store: Store, pulled: Pulled, stack: ExitStack, began: float) -> _Ready:
@@ -129,6 +136,8 @@ class _Session:
     ) -> None:
         self._command, self._options, self._store, self._notify = command, options, store, notify
         self._ready: _Ready | None = None
+        self._former: list[_Ready] = []
+        """Environments that processes of the command may still use; their leases end with this object."""
         self._socket: socket.socket | None = None
         self._helper = self._pid = 0
         self._former_handlers: signals.Handlers = {}
@@ -151,9 +160,9 @@ class _Session:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._helper = os.fork()
             if self._helper == 0:
+                self.restore_signals()
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 ours.close()
-                self.restore_signals()
                 namespaced.serve(theirs, start)
             theirs.close()
             os.set_inheritable(ready.lease, False)
@@ -198,7 +207,8 @@ class _Session:
             ready.stack.close()
             return str(why_not)
         if answer:
-            # The lease before it stays: a process that is not known may use its environment.
+            # Its lease must stay: a process that is not known may use it, and a collected one is released.
+            self._former.append(self._ready)
             self._ready = ready
             self._report("signalled" if self._options.signal else "replaced", ready)
         return ""
@@ -239,7 +249,10 @@ class _Session:
 
     def _answer(self) -> dict[str, Any]:
         assert self._socket
-        packet = self._socket.recv(namespaced.PACKET)
+        try:
+            packet = self._socket.recv(namespaced.PACKET)
+        except ConnectionResetError:
+            packet = b""  # it ended with a request unread
         answer: dict[str, Any] = json.loads(packet) if packet else {}
         return answer
 

@@ -8,12 +8,12 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import LayersError
+from lamella.layers.errors import LayersError, MountError
 from lamella.layers.following.moves import FollowEvent, Moves
 from lamella.layers.following.tag import TaggedDigest
 from lamella.layers.mounting import claims, former
 from lamella.layers.mounting.kernel import here
-from lamella.layers.mounting.mount import MountOptions, mount, resolved
+from lamella.layers.mounting.mount import MountOptions, mount, resolved, umount
 from lamella.layers.mounting.swap import check_replaceable, swap
 from lamella.layers.oci.reference import Reference
 from lamella.layers.settings.trust import Trust
@@ -89,7 +89,11 @@ def _first(
         notify(FollowEvent("following", f"{state.reference} is at {target}; follows {tag.reference}", state.reference))
         return None if state.replacing else Reference.parse(state.reference).digest
     mounted = mount(tag.at(tag.ask()), target, options=MountOptions(), store=store, trust=trust)
-    check_replaceable(mounted, target, kernel)
+    try:
+        check_replaceable(mounted, target, kernel)
+    except MountError:
+        umount(target, store=store, kernel=kernel)
+        raise
     notify(FollowEvent("following", f"{mounted.reference} is at {target}; follows {tag.reference}", mounted.reference))
     return Reference.parse(mounted.reference).digest
 

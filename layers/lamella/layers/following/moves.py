@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FollowEvent:
-    """One line of what follows a tag."""
+    """One event of following a tag."""
 
     kind: Literal["following", "replaced", "restarted", "signalled", "failed", "note"]
     message: str

@@ -7,7 +7,7 @@ with its execve(2). It talks to the follower over a socket of packets, each a JS
                 {"replaced": true}             atomically, or not; or {"why_not": "..."}
     to here     {"folders": [...], "signal": 0}    with the descriptor of a lease, which this process keeps to its end
 
-It exits as the command does. A follower that is killed leaves both running, with the environment that was seen last.
+It exits as the command does. If the follower is killed, both keep running in the last environment.
 """
 
 from __future__ import annotations

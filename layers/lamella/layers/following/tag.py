@@ -1,4 +1,4 @@
-"""The digest that a tag has, asked again and again: HEAD requests to a registry, or a look at a layout's index."""
+"""Poll the digest of a tag: by HEAD requests to a registry, or from a layout's index."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Names(Protocol):
 
 
 class TaggedDigest:
-    """Asks for the digest of one tag. `interval`: seconds between two questions; 0 for the default."""
+    """Polls one tag. `interval`: seconds between two requests; 0 for the default."""
 
     def __init__(self, reference: str, trust: Trust, interval: float = 0.0) -> None:
         self.reference = Reference.parse(reference)
@@ -64,7 +64,7 @@ class TaggedDigest:
 
     @property
     def pause(self) -> float:
-        """Seconds until the next question, give or take a tenth, so that nodes that start together do not ask together."""
+        """Seconds until the next request, varied by a tenth, so that nodes that start together do not ask together."""
         slower = min(self._interval * float(1 << min(self._failures, 16)), max(_SLOWEST, self._interval))
         return slower * random.uniform(0.9, 1.1)
 

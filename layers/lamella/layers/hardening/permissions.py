@@ -85,7 +85,7 @@ def foreign_link(path: str) -> str:
     for each, seen in _passed(os.path.abspath(path)):
         own = seen.st_uid in (0, os.geteuid()) or _is_unmapped(seen.st_uid)
         if stat.S_ISLNK(seen.st_mode) and not own:
-            return f"{each} is a symlink of {user_name(seen.st_uid)}, who can change it; name the folder itself"
+            return f"{each}: symlink owned by {user_name(seen.st_uid)}; name the folder that it leads to"
     return ""
 
 

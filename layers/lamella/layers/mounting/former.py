@@ -1,9 +1,9 @@
 """Mounts that were replaced, and that processes may still use: their layers stay until the last of these has ended.
 
-What a removed layer would break is a lookup in such a mount: from a working directory, a root or an open folder in it, or
-by a path in another mount namespace or at a bind mount, as in containers, where it stays. Open and mapped files keep their
-bytes. So it is in use as long as a process or a mount namespace has one of these on its device, which no other file system
-has until it is gone.
+Removing a layer breaks lookups in such a mount: from a working directory, root or open folder in it, or through a mount of
+it that remains in another namespace or at a bind mount, as in containers. Open and mapped files keep their bytes. A former
+mount is therefore in use while any process or mount namespace refers to its device number, which the kernel does not reuse
+before then.
 
     <store>/holds/former-<key>-<device>    its layers, and the target as a note
 """
