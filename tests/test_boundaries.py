@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 # Each package with the folder that holds it.
-PACKAGES = {"layers": "layers", "builder": "builder", "integrations": "builder", "cli": "cli"}
+PACKAGES = {"layers": "layers", "builder": "builder", "integrations": "builder", "comparison": "builder", "cli": "cli"}
 MAY_IMPORT = {
     "layers": {"lamella.layers"},
     "builder": {"lamella.layers", "lamella.builder"},
     "integrations": {"lamella.layers", "lamella.builder", "lamella.integrations"},
-    "cli": {"lamella.layers", "lamella.builder", "lamella.cli"},
+    "comparison": {"lamella.layers", "lamella.builder", "lamella.comparison"},
+    "cli": {"lamella.layers", "lamella.builder", "lamella.comparison", "lamella.cli"},
 }
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
@@ -83,7 +84,7 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
     ours = {
         (path.name, name) for path in modules(package) for name in imports(path) if name.split(".", 1)[0] == "lamella"
     }
-    assert ours or package in ("layers", "integrations")
+    assert ours or package in ("layers", "integrations", "comparison")
     assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
 
 
@@ -91,7 +92,7 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
 SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.settings.homes")
 
 
-@pytest.mark.parametrize("package", ["cli", "integrations"])
+@pytest.mark.parametrize("package", ["cli", "integrations", "comparison"])
 @pytest.mark.parametrize("api", [lamella.layers, lamella.builder], ids=["layers", "builder"])
 def test_the_command_and_the_integrations_use_the_public_api_alone(api: ModuleType, package: str) -> None:
     private = {
