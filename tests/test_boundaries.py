@@ -36,8 +36,8 @@ FLOORS = {
         {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting", "following"}, {"agent"},
     ),
     "builder": (
-        {"errors", "urls", "environment", "garbage"}, {"cache_folder", "kubernetes"}, {"files"}, {"prefix"}, {"installed"}, {"content", "local"},
-        {"layer", "wheels"}, {"image", "scanning"}, {"pushing", "packing"}, {"watching"},
+        {"errors", "urls", "environment", "garbage"}, {"cache_folder", "kubernetes"}, {"files", "indexes"}, {"prefix"}, {"installed"}, {"content", "local"},
+        {"layer", "wheels"}, {"image", "scanning"}, {"resolving"}, {"pushing", "packing"}, {"watching"},
     ),
 }  # fmt: skip
 NODE_MAY_IMPORT_LAZILY = {"urllib3", "zstandard", "cachetools", "zlib_ng"}
