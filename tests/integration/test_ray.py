@@ -117,10 +117,19 @@ def test_jobs_run_in_the_pushed_environment_and_see_an_edit(tmp_path: Path, clus
     assert first["lamella"].startswith(f"oci:{layout}:v1@sha256:")
 
     wrong = {"lamella": f"oci:{layout}:v9"}
-    jobs = [("frees", first), ("frees", wrong), ("keeps", {"py_executable": first["py_executable"]})]
-    freed, error, plain = driver(cluster, elsewhere, NEXT_JOB, *(f"{on} {json.dumps(env)}" for on, env in jobs))
+    misspelt = {"lamela": first["lamella"]}
+    jobs = [
+        ("frees", first),
+        ("frees", wrong),
+        ("frees", misspelt),
+        ("keeps", {"py_executable": first["py_executable"]}),
+    ]
+    answers = driver(cluster, elsewhere, NEXT_JOB, *(f"{on} {json.dumps(env)}" for on, env in jobs))
+    freed, error, unknown, plain = answers
     assert (freed, plain) == (one[:2], one[:2])
     assert error.splitlines()[-1] == f"lamella.layers.errors.NotFound: {layout}: no tag 'v9' in the layout; it has v1"
+
+    assert unknown.splitlines()[-1].endswith("runtime_env field 'lamela': unknown; did you mean lamella?")
 
     (layout / "blobs").rename(layout / "away")
     again = driver(cluster, elsewhere, NEXT_JOB, f"keeps {json.dumps(second)}")

@@ -172,7 +172,19 @@ def test_a_second_choice_of_the_interpreter_is_refused_before_a_download(store: 
 
 
 def test_an_environment_without_the_field_has_no_uri() -> None:
-    assert Plugin().get_uris(RuntimeEnv(env_vars={"A": "b"})) == []
+    for wanted in (RuntimeEnv(env_vars={"A": "b"}), RuntimeEnv(llama="x"), RuntimeEnv(parallel="x")):
+        assert Plugin().get_uris(wanted) == []
+        assert "lamella" not in wanted
+
+
+@pytest.mark.parametrize("name", ["lamela", "Lamella", "lamellla", "lamella_env"])
+def test_a_misspelt_field_is_reported_by_create(name: str) -> None:
+    # Ray gives both methods the same object.
+    wanted, plugin = RuntimeEnv(), Plugin()
+    wanted.set(name, "oci:x:v1")
+    assert plugin.get_uris(wanted) == []
+    with pytest.raises(InvalidReference, match=f"runtime_env field '{name}': unknown; did you mean lamella"):
+        asyncio.run(plugin.create(None, wanted, RuntimeEnvContext()))
 
 
 def test_the_callers_environment_must_hold_this_ray(tmp_path: Path) -> None:

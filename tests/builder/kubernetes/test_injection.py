@@ -282,7 +282,11 @@ def test_a_manifest_without_an_environment_is_returned_as_it_is() -> None:
         ("a: [", {}, "x.yaml line 1: not YAML"),
         ("a: b\n  c: d\n", {}, "x.yaml line 2: not YAML: mapping values are not allowed here; correct it"),
         ("kind: Service\napiVersion: v1\n", {}, "x.yaml: has no pods; give a manifest with a Pod"),
-        ("", {}, "x.yaml: has no pods"),
+        ("", {}, "x.yaml: empty; give a manifest with pods"),
+        ("\ufeff \n\r\n", {}, "x.yaml: empty; give a manifest with pods"),
+        ("# nothing here\n", {}, "x.yaml: has only comments; give a manifest with pods"),
+        ("a:\n\tb: c\n", {}, "x.yaml line 2, column 1: a tab, where YAML allows spaces only; replace it"),
+        ("a:\n- \tb: c\n", {}, "x.yaml line 2, column 3: a tab, where YAML allows spaces only; replace it"),
         ("spec:\n{{- if .Values.x }}\n  a: b\n{{- end }}\n", {}, "x.yaml line 2: a Helm template, not YAML; render it"),
         ("metadata:\n  name: {{ .Values.name }}\n", {}, "line 2: a Helm template, not YAML; render it first"),
         (pod(), {"containers": ("mian",)}, "--container mian: no such container; did you mean main?"),
@@ -361,6 +365,16 @@ def test_options_that_contradict_each_other_are_reported(reference: str, more: d
         options(reference=reference, **more)
 
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("tabs", ["\t", " \t", "\t\t "])
+def test_tabs_that_separate_tokens_are_kept(tabs: str) -> None:
+    text = f"# a\tb\n{pod()}".replace(": ", f":{tabs}").replace("\n  ", f"{tabs}# why\n  ", 1)
+
+    written = inject(text, options()).text
+
+    assert written.count("\t") == text.count("\t")
+    assert remove_environment(written).text == text
 
 
 def test_deep_and_recursive_documents_are_read() -> None:

@@ -111,6 +111,34 @@ def test_file_is_small_and_has_the_licences_of_what_it_holds(file: Path) -> None
     assert set(licences) >= {"lamella", "urllib3", "cachetools", "tomli", "zstandard"}
 
 
+@pytest.mark.parametrize("name", ["lamella/cli/main.py", "lamella/layers/store/store.py"])
+def test_damaged_file_is_reported_in_one_sentence(file: Path, tmp_path: Path, name: str) -> None:
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        entry = archive.getinfo(name)
+    middle = entry.header_offset + 60 + entry.compress_size // 2
+    content[middle : middle + 20] = bytes(20)
+    damaged = tmp_path / "lamella-node.pyz"
+    damaged.write_bytes(content)
+
+    done = run(damaged, "ls", store=tmp_path / "store")
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "lamella-node.pyz: damaged; copy it here again, and compare its sha256 with the original's\n"
+    )
+
+
+def test_truncated_file_is_refused_by_python_as_documented(file: Path, tmp_path: Path) -> None:
+    truncated = tmp_path / "lamella-node.pyz"
+    truncated.write_bytes(file.read_bytes()[:100_000])
+
+    done = run(truncated, "ls")
+
+    assert done.returncode == 1
+    assert "SyntaxError: " in done.stderr
+
+
 @pytest.mark.parametrize(
     "words",
     [("push", "localhost:1/envs:v1"), ("scan",), ("export", "/usr", "/nonexistent"), ("completion", "bash")],

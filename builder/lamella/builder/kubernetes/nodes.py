@@ -28,6 +28,9 @@ _BREAK = re.compile(r"\r\n|\n|\r")
 _TEMPLATE = "{{"
 _TEMPLATE_LINE = re.compile(r"(?:^|[:-])[ \t]*(\{\{)", re.MULTILINE)
 _MERGE = "<<"
+_LINE_WITH_TAB = re.compile(r"[^\r\n\t]*\t[^\r\n]*")
+_INDENTATION = re.compile(r"[ \t\ufeff]*(?:[-?][ \t]+)*")
+"""Of a line, with the dashes of items."""
 
 
 @dataclass(slots=True, eq=False)
@@ -114,15 +117,22 @@ def parse(text: str, name: str) -> Stream:
 
     try:
         events = list(YAML(typ="safe", pure=True).parse(_without_tabs(text)))
-        return Stream(text, tuple(_compose(events, text, name)))
+        roots = tuple(_compose(events, text, name))
     except MarkedYAMLError as error:
         if template := _TEMPLATE_LINE.search(text):
             raise _helm(name, Stream(text, ()).line_number(template.start(1))) from None
         mark = error.problem_mark or error.context_mark
+        if mark and text.startswith("\t", mark.index):
+            at = f"line {mark.line + 1}, column {mark.column + 1}"
+            raise InvalidManifest(f"{name} {at}: a tab, where YAML allows spaces only; replace it") from None
         at = f" line {mark.line + 1}" if mark else ""
         raise InvalidManifest(f"{name}{at}: not YAML: {error.problem or error.context}; correct it") from None
     except YAMLError as error:
         raise InvalidManifest(f"{name}: not YAML: {' '.join(str(error).split())}; correct it") from None
+    if not roots:
+        kind = "has only comments" if text.strip("\ufeff \t\r\n") else "empty"
+        raise InvalidManifest(f"{name}: {kind}; give a manifest with pods")
+    return Stream(text, roots)
 
 
 def _helm(name: str, line: int) -> InvalidManifest:
@@ -132,13 +142,26 @@ def _helm(name: str, line: int) -> InvalidManifest:
 
 
 def _without_tabs(text: str) -> str:
-    """Return JSON with spaces for its tabs, which YAML forbids for indentation; anything else as it is."""
-    if "\t" in text and text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+    """Return `text` with spaces for the tabs that JSON and YAML allow and ruamel.yaml refuses, at the same places.
+
+    Values of scalars can change by it, which no edit writes. Source: YAML 1.2.2, 6.2 Separation Spaces; tabs after the
+    dash of an item stay, since Kubernetes' own parser refuses them too.
+    """
+    if "\t" not in text:
+        return text
+    if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
         with suppress(ValueError, RecursionError):
             # A tab in a string is not valid JSON, so each one is between tokens.
             json.loads(text.lstrip("\ufeff"))
             return text.replace("\t", " ")
-    return text
+    return _LINE_WITH_TAB.sub(_without_inner_tabs, text)
+
+
+def _without_inner_tabs(found: re.Match[str]) -> str:
+    line = found[0]
+    indentation = _INDENTATION.match(line)
+    inner = indentation.end() if indentation else 0
+    return line[:inner] + line[inner:].replace("\t", " ")
 
 
 def _compose(events: list[Any], text: str, name: str) -> Iterator[Node]:

@@ -7,11 +7,30 @@ import shlex
 import shutil
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from lamella.layers import InvalidReference, LayersError, MountError, Reference
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 FIELD = "lamella"
 """The field that the plugin reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misspelt:
+    """The value of the field `lamella` if it stands under another name."""
+
+    name: str
+
+
+def misspelt(fields: Iterable[str]) -> Misspelt | None:
+    """Find the name among `fields`, all of them unknown to Ray, that is meant to be `lamella`."""
+    names = {name.lower(): name for name in fields}
+    close = get_close_matches(FIELD, names, n=1, cutoff=0.75)
+    return Misspelt(names[close[0]]) if close else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +51,8 @@ class Wanted:
         """Parse what a job gives; None without the field. Raises `LayersError`."""
         if value is None:
             return None
+        if isinstance(value, Misspelt):
+            raise InvalidReference(f"runtime_env field {value.name!r}: unknown; did you mean {FIELD}?")
         fields = {"reference": value} if isinstance(value, str) else value
         if (
             not isinstance(fields, dict)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ray._private.runtime_env.plugin import RuntimeEnvPlugin
 
-from lamella.integrations.ray.field import FIELD, Wanted, program_here, run_command
+from lamella.integrations.ray.field import FIELD, Wanted, misspelt, program_here, run_command
 from lamella.integrations.ray.versions import check_versions
 from lamella.layers import (
     LamellaError,
@@ -66,6 +66,10 @@ class Plugin(RuntimeEnvPlugin):
 
     def get_uris(self, runtime_env: RuntimeEnv) -> list[str]:
         """Name the environment for Ray's cache; nothing for a tag without a digest."""
+        if dict.get(runtime_env, FIELD) is None and (given := misspelt(name for name, _ in runtime_env.plugins())):
+            # Ray ignores an unknown field, with a line in a log of the node, and calls `create`, whose errors a job sees,
+            # for the plugin's own field alone.
+            dict.__setitem__(runtime_env, FIELD, given)
         try:
             wanted = Wanted.of(dict.get(runtime_env, FIELD))
         except LamellaError:

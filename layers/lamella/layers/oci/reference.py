@@ -72,8 +72,13 @@ class Reference:
         if at:
             try:
                 digest = Digest.parse(digest_text)
-            except InvalidContent as error:
-                raise InvalidReference(f"{_shown(text)}: {error}") from None
+            except InvalidContent:
+                if "/" in digest_text:
+                    raise InvalidReference(f"{_shown(text)}: has a user; leave it out, and use lamella login") from None
+                problem = "invalid digest" if digest_text else "missing digest after @"
+                raise InvalidReference(
+                    f"{_shown(text)}: {problem}; write sha256: or sha512: and lower-case hex"
+                ) from None
         if name.startswith("oci:"):
             return _layout(text, name.removeprefix("oci:"), digest)
         return _registry(text, name, digest)
@@ -102,8 +107,8 @@ def _layout(text: str, rest: str, digest: Digest | None) -> Reference:
         colon = ""
     if not folder or "\0" in folder:
         raise InvalidReference(f"{_shown(text)}: names no folder; write oci:FOLDER:TAG")
-    if (tag or colon) and not _TAG.fullmatch(tag):
-        raise InvalidReference(f"{_shown(text)}: {_TAG_PROBLEM}")
+    if colon:
+        _check_tag(text, tag)
     return Reference(folder=folder, tag=tag, digest=digest)
 
 
@@ -124,15 +129,26 @@ def _registry(text: str, name: str, digest: Digest | None) -> Reference:
         repository = f"library/{repository}"
     if not _HOST.fullmatch(registry):
         raise InvalidReference(f"{shown}: the registry is not a host name with an optional port; write HOST[:PORT]")
+    if not repository or repository.endswith("/"):
+        raise InvalidReference(f"{shown}: missing repository; write REGISTRY/REPOSITORY:TAG")
     if not _REPOSITORY.fullmatch(repository):
         raise InvalidReference(
             f"{shown}: not a repository; use lower-case letters, digits, and single '.', '_', '-' and '/' between them"
         )
-    if colon and not _TAG.fullmatch(tag):
-        raise InvalidReference(f"{shown}: {_TAG_PROBLEM}")
+    if colon:
+        _check_tag(text, tag)
     return Reference(registry, repository, tag=tag or ("" if digest else "latest"), digest=digest)
+
+
+def _check_tag(text: str, tag: str) -> None:
+    if not tag:
+        raise InvalidReference(f"{_shown(text)}: missing tag after the colon; add one, such as v1")
+    if not _TAG.fullmatch(tag):
+        raise InvalidReference(f"{_shown(text)}: {_TAG_PROBLEM}")
 
 
 def _shown(text: str) -> str:
     # The password of user:password@host must not end in a log.
-    return escaped(re.sub(r"[^/@]*:[^/@]*@(?!sha)", "***@", text), 200) or "''"
+    shown = escaped(re.sub(r"[^/@]*:[^/@]*@(?!sha)", "***@", text), 200)
+    # Quoted if its end would run into the message's own colon.
+    return f"'{shown}'" if not text or re.search(r"\s|[:@]$", text) else shown
