@@ -1,1 +1,69 @@
-"""`lamella compare`: one environment through Lamella and through other workflows, side by side, measured."""
+"""`lamella compare`: one environment through Lamella and through other workflows, side by side, measured.
+
+This is the whole API of the package. Names are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lamella.comparison.errors import ComparisonError
+    from lamella.comparison.result import (
+        ComparedPrefix,
+        Comparison,
+        Machine,
+        Network,
+        RegistryProgram,
+        Run,
+        Step,
+        Story,
+        Workflow,
+        document,
+        read,
+    )
+
+__all__ = [
+    "ComparedPrefix",
+    "Comparison",
+    "ComparisonError",
+    "Machine",
+    "Network",
+    "RegistryProgram",
+    "Run",
+    "Step",
+    "Story",
+    "Workflow",
+    "document",
+    "read",
+]
+
+_MODULES = {
+    "ComparisonError": "lamella.comparison.errors",
+    "ComparedPrefix": "lamella.comparison.result",
+    "Comparison": "lamella.comparison.result",
+    "Machine": "lamella.comparison.result",
+    "Network": "lamella.comparison.result",
+    "RegistryProgram": "lamella.comparison.result",
+    "Run": "lamella.comparison.result",
+    "Step": "lamella.comparison.result",
+    "Story": "lamella.comparison.result",
+    "Workflow": "lamella.comparison.result",
+    "document": "lamella.comparison.result",
+    "read": "lamella.comparison.result",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import `name` from its module. Source: PEP 562."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

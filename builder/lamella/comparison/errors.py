@@ -1,0 +1,9 @@
+"""Errors of `lamella.comparison`: VALUE: problem; next command."""
+
+from __future__ import annotations
+
+from lamella.layers import LamellaError
+
+
+class ComparisonError(LamellaError):
+    """Root of the errors of `lamella.comparison`: a comparison that cannot be run, read or drawn."""
