@@ -90,6 +90,7 @@ def comparison(rounds: int = 3) -> Comparison:
     runs[at] = replace(runs[at], steps=(), failed="docker build: exit code 1: no space left on device")
     return Comparison(
         lamella="0.1.0",
+        command=f"lamella compare /home/ada/project/.venv --rounds {rounds} --report comparison",
         begun="2026-11-27T01:40:00Z",
         seconds=5234.5,
         complete=True,

@@ -137,6 +137,8 @@ class Comparison:
 
     lamella: str
     """Version."""
+    command: str
+    """The command line that repeats it, without credentials."""
     begun: str
     """UTC, as in RFC 3339."""
     seconds: float
