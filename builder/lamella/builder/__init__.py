@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lamella.builder.kubernetes.injection import inject
     from lamella.builder.kubernetes.options import InjectOptions, injection_method
     from lamella.builder.kubernetes.removal import Injected, InjectedPod, remove_environment
+    from lamella.builder.kubernetes.resolve import resolve_options
     from lamella.builder.layer.cache import LayerCache
     from lamella.builder.layer.plan import PlannedLayer, PushPlan
     from lamella.builder.layer.prune import CacheUsage, Pruned, cache_usage, prune_cache
@@ -105,6 +106,7 @@ __all__ = [
     "prune_cache",
     "push",
     "remove_environment",
+    "resolve_options",
     "scan",
     "shipped_files",
     "watch",
@@ -135,6 +137,7 @@ _MODULES = {
     "Injected": "lamella.builder.kubernetes.removal",
     "InjectedPod": "lamella.builder.kubernetes.removal",
     "remove_environment": "lamella.builder.kubernetes.removal",
+    "resolve_options": "lamella.builder.kubernetes.resolve",
     "LayerCache": "lamella.builder.layer.cache",
     "PlannedLayer": "lamella.builder.layer.plan",
     "PushPlan": "lamella.builder.layer.plan",

@@ -17,7 +17,7 @@ NAMES = sorted(path.name for path in MANIFESTS.iterdir())
 REFERENCE = f"registry.example.com/team/envs:v1@sha256:{'a' * 64}"
 NEWER = f"registry.example.com/team/envs:v2@sha256:{'b' * 64}"
 METHODS = ("init", "image-volume", "host")
-ADDED = {"volumes", "initContainers", "volumeMounts", "env", "nodeSelector", "annotations", "metadata"}
+ADDED = {"volumes", "initContainers", "volumeMounts", "env", "nodeSelector", "affinity", "annotations", "metadata"}
 
 
 def options(method: Any = "init", reference: str = REFERENCE, **more: Any) -> InjectOptions:
@@ -209,8 +209,87 @@ def test_too_little_memory_to_unpack_layers_is_not_taken_over() -> None:
     assert document["spec"]["initContainers"][0]["resources"]["limits"] == {"memory": "1Gi"}
 
 
-def test_an_environment_of_several_architectures_selects_no_nodes() -> None:
-    assert "nodeSelector" not in inject(pod(), options(architectures=("amd64", "arm64"))).text
+BOTH = ("amd64", "arm64")
+IN_BOTH = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
+
+
+def affinity(text: str) -> Any:
+    (document,) = load(inject(text, options(architectures=BOTH)).text)
+    required = document["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    return required["nodeSelectorTerms"]
+
+
+def terms(*lines: str) -> str:
+    """A pod whose required node affinity has these lines."""
+    path = "  affinity:\n    nodeAffinity:\n      requiredDuringSchedulingIgnoredDuringExecution:\n"
+    return pod(more=f"{path}        nodeSelectorTerms:\n" + "".join(f"        {line}\n" for line in lines))
+
+
+def test_a_pod_of_several_architectures_goes_to_nodes_that_have_one() -> None:
+    assert affinity(pod()) == [{"matchExpressions": [IN_BOTH]}]
+    assert affinity(pod(more="  affinity: {}\n")) == [{"matchExpressions": [IN_BOTH]}]
+
+
+def test_each_term_of_an_affinity_gets_the_architectures() -> None:
+    zone = "- matchExpressions:", "  - {key: zone, operator: In, values: [a]}"
+    named = "- matchFields:", "  - {key: metadata.name, operator: In, values: [b]}"
+
+    first, second, empty = affinity(terms(*zone, *named, "- matchExpressions: []"))
+
+    assert first["matchExpressions"] == [{"key": "zone", "operator": "In", "values": ["a"]}, IN_BOTH]
+    assert second["matchExpressions"] == [IN_BOTH]
+    assert empty == {"matchExpressions": []}, "a term that fits no node must not fit one now"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "  nodeSelector: {kubernetes.io/arch: amd64}\n",
+        (
+            "  affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: ["
+            "{matchExpressions: [{key: kubernetes.io/arch, operator: In, values: [arm64, amd64]}]}]}}}\n"
+        ),
+    ],
+)
+def test_a_pod_that_selects_among_the_architectures_stays_as_it_is(more: str) -> None:
+    text = inject(pod(more=more), options(architectures=BOTH)).text
+    assert more in text
+    assert text.count("kubernetes.io/arch") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pod(),
+        pod(more="  affinity: {}\n"),
+        pod(more="  affinity:\n"),
+        pod(more="  affinity:\n    nodeAffinity: {}\n"),
+        pod(more="  affinity:\n    podAffinity: {}\n"),
+        terms("- matchExpressions:", "  - {key: zone, operator: In, values: [a]}", "- matchFields: [{key: a}]"),
+        terms("- matchFields: [{key: a}]", "  matchExpressions: []"),
+        terms("  []"),
+        terms("- matchExpressions: [{key: kubernetes.io/arch, operator: In, values: [amd64, s390x]}]"),
+    ],
+)
+def test_removing_an_affinity_gives_the_original_back(text: str) -> None:
+    written = inject(text, options(architectures=BOTH)).text
+    assert "arm64" in written
+    assert inject(written, options(architectures=BOTH)).text == written
+    assert remove_environment(written).text == text
+    assert schema_problems(inject(pod(), options(architectures=BOTH)).text, VERSIONS[-1]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_removing_architectures_gives_every_original_back(name: str) -> None:
+    written = inject(read(name), options(architectures=BOTH)).text
+    assert remove_environment(written).text == read(name)
+    assert remove_environment(inject(written, options()).text).text == read(name)
+
+
+def test_a_tag_is_resolved_before_it_is_injected() -> None:
+    with pytest.raises(InvalidManifest, match="envs:v1: not pinned to a digest"):
+        inject(pod(), options(reference="registry.example.com/team/envs:v1"))
 
 
 def test_a_selector_that_is_there_stays_alone() -> None:
@@ -351,7 +430,7 @@ def test_a_manifest_that_cannot_get_an_environment_is_reported(text: str, more: 
 @pytest.mark.parametrize(
     ("reference", "more", "message"),
     [
-        ("registry.example.com/team/envs:v1", {}, "not pinned to a digest"),
+        ("oci:/srv/layout:v1", {}, "oci:/srv/layout:v1: a folder, which pods can't read"),
         (REFERENCE, {"image": ""}, "--method init: needs the node image; build one with make node-image"),
         (REFERENCE, {"method": "host", "path": "/srv"}, "the files of the environment name /opt/env"),
         (REFERENCE, {"path": "srv"}, "--path srv: not an absolute path; use one such as /opt/env"),

@@ -56,10 +56,10 @@ class Plan:
     insertions: dict[int, Edit] = field(default_factory=dict)
 
     def add_items(self, place: Place, items: list[dict[str, Any]], *, first: bool = False) -> None:
-        """Add items to a list, unless it has items of these names from another of its owners."""
+        """Add items to a list, unless it has items of these names or keys from another of its owners."""
         growth = self.growths.setdefault(place.identity, Growth(place, self.style, first))
-        names = {each["name"] for each in growth.items}
-        growth.items += [each for each in items if each["name"] not in names]
+        names = {_name(each) for each in growth.items}
+        growth.items += [each for each in items if _name(each) not in names]
 
     def add_entries(self, place: Place, entries: dict[str, str]) -> None:
         """Add entries to a mapping."""
@@ -82,6 +82,10 @@ class Plan:
         yield from self.insertions.values()
         for growth in self.growths.values():
             yield from _edits(self.stream, growth)
+
+
+def _name(item: dict[str, Any]) -> Any:
+    return item.get("name", item.get("key"))
 
 
 def place(stream: Stream, owner: Node, path: tuple[str, ...], kind: str, *, prefix: str = "", label: str = "") -> Place:

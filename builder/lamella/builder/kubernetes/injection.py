@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.builder.errors import InvalidManifest
 from lamella.builder.kubernetes import edits
-from lamella.builder.kubernetes.additions import ARCHITECTURE, INIT_CONTAINERS, SYSTEM_PATH, VOLUMES, additions
+from lamella.builder.kubernetes.additions import INIT_CONTAINERS, SYSTEM_PATH, VOLUMES, additions
 from lamella.builder.kubernetes.growth import Plan, place
-from lamella.builder.kubernetes.nodes import entry, items, parse, scalars, text_of, value
+from lamella.builder.kubernetes.nodes import entry, items, parse, text_of, value
 from lamella.builder.kubernetes.pod_templates import pod_templates
-from lamella.builder.kubernetes.records import ENVIRONMENT, KEPT, RECORD, SELECTED, environment_of, prefixes
+from lamella.builder.kubernetes.records import ENVIRONMENT, KEPT, RECORD, environment_of, prefixes
 from lamella.builder.kubernetes.removal import Injected, InjectedPod, remove_environment
+from lamella.builder.kubernetes.selection import plan_selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from lamella.builder.kubernetes.additions import Additions
     from lamella.builder.kubernetes.nodes import Node
@@ -35,8 +36,10 @@ _FIRST = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)\s*")
 def inject(text: str, options: InjectOptions, *, name: str = "manifest") -> Injected:
     """Return the manifest `text` with the environment in its pods; nothing else of the text changes.
 
-    `name` is the manifest's in messages. An environment that is there already is replaced. Raises `InvalidManifest`.
+    `name` is the manifest's in messages. An environment that is there already is replaced. Raises `InvalidManifest`, also
+    unless the reference is pinned, as `resolve_options` returns it.
     """
+    options.check_pinned()
     removed = remove_environment(text, name=name)
     before = {(pod.kind, pod.name, pod.path): pod.reference for pod in removed.pods}
     plan = Plan(parse(removed.text, name))
@@ -103,10 +106,7 @@ def _plan_pod(
         grow(container.node, "env", variables, of)
         grow(container.node, "volumeMounts", [added.mount], of)
         words.update(f"{prefix}{of}{each}" for each in word)
-    if _selects(template, options):
-        where = place(plan.stream, template.pod, ("nodeSelector",), "mapping", prefix=prefix, label=template.label)
-        plan.add_entries(where, {ARCHITECTURE: options.architectures[0]})
-        words.update(filter(None, [f"{prefix}{SELECTED}", where.kept]))
+    words |= plan_selection(plan, template, options, prefix)
     where = place(plan.stream, template.owner, template.annotations, "mapping", prefix=prefix, label=template.label)
     words.update(filter(None, [where.kept]))
     record = {RECORD: " ".join(sorted(words))} if words else {}
@@ -177,31 +177,6 @@ def first_character(text: str, scalar: Node) -> int:
         found = _FIRST.match(text, scalar.inside)
         return found.end() if found else scalar.end
     return scalar.inside + bool(scalar.style)
-
-
-def _selects(template: PodTemplate, options: InjectOptions) -> bool:
-    """Whether to add a node selector. Raises `InvalidManifest` if the pod selects nodes that the environment is not for."""
-    given = set(_selected(template))
-    if options.architectures and given and not given & set(options.architectures):
-        raise InvalidManifest(
-            f"{template.label}: selects nodes with {', '.join(sorted(given))}, and the environment is for "
-            f"{', '.join(options.architectures)}; push it for that platform too, or change the selector"
-        )
-    inherits = template.selector is not None and value(template.pod, "nodeSelector") is None
-    return len(options.architectures) == 1 and not inherits and given != set(options.architectures)
-
-
-def _selected(template: PodTemplate) -> Iterator[str]:
-    """Yield the architectures that a pod's node selector or required affinity allows."""
-    selector = scalars(value(template.pod, "nodeSelector") or template.selector)
-    if ARCHITECTURE in selector:
-        yield selector[ARCHITECTURE]
-        return
-    required = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
-    for term in items(value(template.pod, *required)):
-        for each in items(value(term, "matchExpressions")):
-            if text_of(each, "key") == ARCHITECTURE and text_of(each, "operator") == "In":
-                yield from (allowed.value for allowed in items(value(each, "values")))
 
 
 def _check_shared(plan: Plan, templates: Sequence[PodTemplate], options: InjectOptions) -> None:

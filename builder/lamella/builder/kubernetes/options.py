@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lamella.builder.errors import InvalidManifest
+from lamella.layers.oci.reference import Reference
 
 InjectionMethod = Literal["init", "image-volume", "host"]
 METHODS: tuple[str, ...] = get_args(InjectionMethod)
@@ -23,10 +24,13 @@ _PINNED = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class InjectOptions:
-    """The environment to add to pods, and how. Raises `InvalidManifest` if two options contradict each other."""
+    """The environment to add to pods, and how.
+
+    Raises `InvalidManifest` if two options contradict each other, and `InvalidReference`.
+    """
 
     reference: str
-    """Pinned to its digest: REGISTRY/REPOSITORY:TAG@sha256:…"""
+    """REGISTRY/REPOSITORY:TAG@sha256:…; `resolve_options` adds the digest of a tag, which `inject` needs."""
     method: InjectionMethod = "init"
     image: str = ""
     """The node image, which the methods init and host run."""
@@ -41,7 +45,7 @@ class InjectOptions:
     node_store: str = ""
     """Folder of the node with a store that its pods share, for the method init; empty for a store in each pod."""
     architectures: tuple[str, ...] = ()
-    """Architectures that the environment is for, such as amd64; pods select the only one. Empty if not known."""
+    """Architectures that the environment is for, such as amd64; pods select nodes that have one. Empty if not known."""
     glibc: str = ""
     """Version of glibc that the environment needs, which the check compares; empty if not known."""
     check: bool = True
@@ -54,11 +58,9 @@ class InjectOptions:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InvalidManifest(f"--method {self.method}: invalid choice; use {', '.join(METHODS)}")
-        if not _PINNED.fullmatch(self.reference):
-            raise InvalidManifest(f"{self.reference}: not pinned to a digest; use REGISTRY/REPOSITORY:TAG@sha256:…")
-        if self.reference.startswith("oci:"):
+        if Reference.parse(self.reference).is_layout:
             raise InvalidManifest(
-                f"{self.reference}: a folder, which pods can't read; use lamella copy to a registry, then inject that"
+                f"--env {self.reference}: a folder, which pods can't read; use lamella copy to a registry, then inject that"
             )
         for flag, path in (("--path", self.target), ("--node-store", self.node_store)):
             if path and (not _PATH.fullmatch(path) or posixpath.normpath(path) != path):
@@ -80,6 +82,11 @@ class InjectOptions:
                 f"--method {self.method}: needs the node image; build one with make node-image, push it with "
                 "lamella copy, and name it with --image or LAMELLA_NODE_IMAGE"
             )
+
+    def check_pinned(self) -> None:
+        """Raise `InvalidManifest` unless the reference has its digest."""
+        if not _PINNED.fullmatch(self.reference):
+            raise InvalidManifest(f"{self.reference}: not pinned to a digest; use REGISTRY/REPOSITORY:TAG@sha256:…")
 
     @property
     def target(self) -> str:

@@ -98,6 +98,8 @@ class PodTemplate:
     """The pod's security context."""
     selector: Node | None = None
     """The node selector that applies to the pod if it has none of its own."""
+    affinity: Node | None = None
+    """The affinity that applies to the pod if it has none of its own."""
 
     @property
     def label(self) -> str:
@@ -216,4 +218,5 @@ def _of_argo(kind: str, name: str, path: str, spec: Node) -> Iterator[PodTemplat
                 pull_secrets=tuple(filter(None, secrets)),
                 security=value(node, "securityContext") or value(spec, "securityContext"),
                 selector=value(spec, "nodeSelector"),
+                affinity=value(spec, "affinity"),
             )

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 ENVIRONMENT, RECORD = "lamella.dev/environment", "lamella.dev/injected"
 """Annotations: the reference, and words about the state before."""
 SELECTED = "arch"
-"""The word for a node selector that was added."""
+"""The word for a node selector that was added; `arch=A,B` for a node affinity of these architectures."""
+TERMS = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+"""The path of a required node affinity in a pod."""
 KEPT = "kept"
 """In `CONTAINER.PATH=kept`: it began with the environment before."""
 
@@ -28,6 +30,11 @@ def environment_of(template: PodTemplate) -> str:
 def words_of(template: PodTemplate) -> frozenset[str]:
     """Return the words of a template's record."""
     return frozenset(text_of(template.owner, *template.annotations, RECORD).split())
+
+
+def term_words(prefix: str, index: int) -> str:
+    """Return the prefix of the words of one term of the node affinity."""
+    return f"{prefix}term{index}."
 
 
 def prefixes(templates: Sequence[PodTemplate]) -> list[str]:

@@ -15,8 +15,10 @@ from lamella.builder.kubernetes.records import (
     KEPT,
     RECORD,
     SELECTED,
+    TERMS,
     environment_of,
     prefixes,
+    term_words,
     words_of,
 )
 
@@ -129,6 +131,9 @@ def _remove_pod(removals: _Removals, template: PodTemplate, words: set[str]) -> 
         _remove_items(removals, container.node, "volumeMounts", {NAME}, own)
     if SELECTED in words:
         _remove_entries(removals, template.pod, ("nodeSelector",), {ARCHITECTURE}, words)
+    for word in words:
+        if word.startswith(f"{SELECTED}="):
+            _remove_affinity(removals, template, word.partition("=")[2].split(","), words)
     _remove_entries(removals, template.owner, template.annotations, {ENVIRONMENT, RECORD}, words)
 
 
@@ -163,15 +168,55 @@ def _remove_items(removals: _Removals, owner: Node, key: str, names: Collection[
 def _remove_entries(
     removals: _Removals, owner: Node, path: tuple[str, ...], keys: Collection[str], words: set[str]
 ) -> None:
+    on_path = _path_to(owner, path)
+    if on_path:
+        node = on_path[-1].value.content
+        removals.remove(node, [each for each in node.children[::2] if each.value in keys])
+        _close_path(removals, on_path, path, words)
+
+
+def _remove_affinity(removals: _Removals, template: PodTemplate, values: list[str], words: set[str]) -> None:
+    """Remove the expression for several architectures; a term that has nothing else was added with it."""
+    on_path = _path_to(template.pod, TERMS)
+    if not on_path:
+        return
+    terms = on_path[-1].value.content
+    added: list[Node] = []
+    for index, child in enumerate(terms.children):
+        found = entry(child.content, "matchExpressions")
+        doomed = [each for each in (found.value.content.children if found else []) if _selects(each.content, values)]
+        if found is None or not doomed:
+            continue
+        if len(child.content.children) == 2 and doomed == found.value.content.children:
+            added.append(child)
+            continue
+        removals.remove(found.value.content, doomed)
+        of = term_words("", index)
+        _close(removals, found, "matchExpressions", {word.removeprefix(of) for word in words if word.startswith(of)})
+    if added:
+        removals.remove(terms, added)
+        _close_path(removals, on_path, TERMS, words)
+
+
+def _selects(expression: Node, values: list[str]) -> bool:
+    allowed = [each.value for each in items(value(expression, "values"))]
+    return text_of(expression, "key") == ARCHITECTURE and allowed == values
+
+
+def _path_to(owner: Node, path: tuple[str, ...]) -> list[Entry]:
+    """Return the entries on `path`; an empty list unless all exist."""
     on_path: list[Entry] = []
     node = owner
     for key in path:
         found = entry(node, key)
         if found is None:
-            return
+            return []
         on_path.append(found)
         node = found.value.content
-    removals.remove(node, [each for each in node.children[::2] if each.value in keys])
+    return on_path
+
+
+def _close_path(removals: _Removals, on_path: list[Entry], path: tuple[str, ...], words: set[str]) -> None:
     for index in reversed(range(len(path))):
         if not _close(removals, on_path[index], ".".join(path[: index + 1]), words):
             return

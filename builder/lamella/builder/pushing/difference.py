@@ -108,6 +108,9 @@ def diff(
     `platform` selects one of a reference's platforms; the default is this machine's. Raises
     `BuilderError` and `LayersError`.
     """
+    for side in (before, after):
+        if isinstance(side, str) and not os.path.isdir(side):
+            Reference.parse(side)
     sides = [
         _fetched(side, platform, trust) if isinstance(side, str) and not os.path.isdir(side) else side
         for side in (before, after)

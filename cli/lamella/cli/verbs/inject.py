@@ -170,13 +170,17 @@ def _jobs(arguments: argparse.Namespace) -> list[tuple[str, bool]]:
 
 
 def _injected(text: str, arguments: argparse.Namespace) -> _Result:
-    from lamella.builder import inject, injection_method
+    from lamella.builder import inject, injection_method, resolve_options
 
     method = (arguments.method or ["auto"])[0]
+    reason = ""
     if method == "auto":
         method, reason = injection_method(arguments.kubernetes_version)
-        remark(f"method {method}: {reason}", quiet=arguments.quiet)
     options = _options(arguments, method)
+    if reason:
+        remark(f"method {method}: {reason}", quiet=arguments.quiet)
+    if not arguments.offline:
+        options = resolve_options(options, trust=trust_of(arguments))
     injected = inject(text, options, name=_name(arguments.file))
     for pod in injected.pods:
         instead = f", in place of {pod.replaced}" if pod.replaced and pod.replaced != pod.reference else ""
@@ -215,35 +219,21 @@ def _agent(arguments: argparse.Namespace) -> _Result:
 
 
 def _options(arguments: argparse.Namespace, method: Any) -> InjectOptions:
-    """Return the options, with the digest, prefix and platforms that the registry has, unless offline."""
+    """Return the options as the command line has them; the registry completes them. Raises `InvalidManifest`, `UsageError`."""
     from lamella.builder import InjectOptions
-    from lamella.layers import Reference, inspect
+    from lamella.layers import Reference
 
-    parsed = Reference.parse(arguments.env)
-    reference, prefix, glibc = str(parsed), arguments.path or "/opt/env", ""
-    architectures: tuple[str, ...] = ()
-    if parsed.is_layout:
-        raise UsageError(
-            f"--env {arguments.env}: a folder, which pods can't read; use lamella copy to a registry, then inject that"
-        )
-    if arguments.offline and not parsed.digest:
+    if arguments.offline and not Reference.parse(arguments.env).digest:
         raise UsageError(f"--env {arguments.env}: has no digest, and --offline asks no registry for it; add @sha256:…")
-    if not arguments.offline:
-        inspected = inspect(reference, compare=False, trust=trust_of(arguments))
-        reference, first = inspected.reference, inspected.environments[0]
-        architectures = tuple(sorted({each.platform.architecture for each in inspected.environments}))
-        prefix, glibc = first.prefix, first.glibc
     return InjectOptions(
-        reference,
+        str(Reference.parse(arguments.env)),
         method=method,
         image=arguments.node_image or "",
-        prefix=prefix,
+        prefix=arguments.path or "/opt/env",
         path=arguments.path,
         containers=tuple(arguments.container),
         pull_secret=arguments.pull_secret,
         node_store=arguments.node_store,
-        architectures=architectures,
-        glibc=glibc,
         check=not arguments.no_check,
         search_path=not arguments.no_path,
         kubernetes_version=arguments.kubernetes_version,

@@ -124,6 +124,8 @@ def fetch(
     policy require, `ExportError` if a file is in the way, `Denied`, `Unreachable`.
     """
     parsed = Reference.parse(reference)
+    media_type_of({"mediaType": artifact_type})
+    cosign.check_keys(trust)
     with closing(open_storage(parsed, trust)) as storage:
         root = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag)
         wanted = Digest.parse(options.digest) if options.digest else None

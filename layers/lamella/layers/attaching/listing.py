@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci.annotations import PLATFORM, TITLE
 from lamella.layers.oci.documents import INDEX_TYPES, Index, Manifest
+from lamella.layers.oci.parsing import media_type_of
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import referrers
 from lamella.layers.oci.storage import fetch_document
@@ -85,6 +86,8 @@ def artifacts(reference: str, artifact_type: str = "", *, trust: Trust = Trust()
     are not. Raises `InvalidReference`, `NotFound`, `InvalidContent` for more than 1,000, `Denied`, `Unreachable`.
     """
     parsed = Reference.parse(reference)
+    if artifact_type:
+        media_type_of({"mediaType": artifact_type})
     with closing(open_storage(parsed, trust)) as storage:
         root = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag)
         return attached_to(storage, root, artifact_type)

@@ -80,8 +80,8 @@ def mount(
     from lamella.layers.pulling import pull
 
     target = resolved(target)
-    if options.changes:
-        resolved(options.changes)
+    store, kernel = store or Store(), here()
+    _check_options(options, target, store, kernel)
 
     def check(environment: PublishedEnvironment) -> None:
         # What another root's programs, or those behind `prefix`, have for a C library is not known here.
@@ -90,10 +90,18 @@ def mount(
             for note in () if options.elsewhere else preflight.notes(environment):
                 notify(note)
 
-    kernel = here()
-    store = store or Store()
     with pull.leased(reference, store=store, trust=trust, progress=progress, check=check) as pulled:
         return place(pulled, target, options, store=store, kernel=kernel)
+
+
+def _check_options(options: MountOptions, target: str, store: Store, kernel: Kernel) -> None:
+    """Raise `MountError` for what `place` would refuse, whatever the environment: before a download."""
+    if options.prefix and not os.path.isabs(options.prefix):
+        raise MountError(f"--prefix {options.prefix}: not an absolute path; use one such as /opt/env")
+    if options.changes and os.path.exists(changes := resolved(options.changes)) and not os.path.isdir(changes):
+        raise MountError(f"--changes {options.changes}: not a directory; use another folder")
+    if not claims.find(store.writable(), target, kernel):
+        _check_empty(target, _topmost_missing(target))
 
 
 def resolved(path: str) -> str:
@@ -126,7 +134,7 @@ def place(pulled: Pulled, target: str, options: MountOptions, *, store: Store, k
         if state and (there := _finish(home, state, wanted, options.method, kernel)):
             return there
         state = replace(wanted, created=_topmost_missing(target))
-        _check_empty(state)
+        _check_empty(target, state.created)
         if changes:
             _check_changes(known(), state, kernel)
         folders = lowerdirs.for_prefix(store, pulled.environment, prefix, writable=bool(state.changes))
@@ -230,12 +238,12 @@ def _finish(home: Store, state: Mounted, wanted: Mounted, method: Method | None,
     )
 
 
-def _check_empty(state: Mounted) -> None:
+def _check_empty(target: str, created: str) -> None:
     try:
-        if not state.created and os.listdir(state.target):
-            raise MountError(f"{state.target}: not empty, the mount would hide its content; use an empty folder")
+        if not created and os.listdir(target):
+            raise MountError(f"{target}: not empty, the mount would hide its content; use an empty folder")
     except OSError as error:
-        raise MountError(f"{state.target}: {error.strerror}; use another folder") from error
+        raise MountError(f"{target}: {error.strerror}; use another folder") from error
 
 
 def _check_changes(known: Iterable[Mounted], state: Mounted, kernel: Kernel) -> None:

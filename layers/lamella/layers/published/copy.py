@@ -63,6 +63,7 @@ def copy(
     `Unreachable`, `StoreError`.
     """
     origin, goal = Reference.parse(source), Reference.parse(destination)
+    cosign.check_keys(trust)
     with (
         contextlib.closing(open_storage(origin, trust_for(origin, goal, trust))) as here,
         contextlib.closing(open_storage(goal, trust, create=True, mirrors=False)) as there,

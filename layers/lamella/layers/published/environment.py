@@ -136,11 +136,14 @@ def read_index(
     `NotFound`, `NotSigned` unless it is signed as `trust` and this machine's policy require, `InvalidContent` without an
     environment, and what `fetch` raises.
     """
-    descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
-    if trust.required_key or trust.required_identity or machine_policy().required_keys:
+    checks = bool(trust.required_key or trust.required_identity or machine_policy().required_keys)
+    if checks:
         # Imported only then: a command starts faster without it.
         from lamella.layers.signing import cosign
 
+        cosign.check_keys(trust)
+    descriptor = storage.resolve(str(reference.digest) if reference.digest else reference.tag)
+    if checks:
         cosign.require(storage, reference, descriptor.digest, trust)
     if descriptor.media_type not in INDEX_TYPES:
         raise InvalidContent(_without_index(storage, reference, descriptor))

@@ -87,6 +87,7 @@ def verify_reference(
     `InvalidReference`, `NotFound` if the tag itself is missing, `Denied`, `Unreachable`.
     """
     parsed = Reference.parse(reference)
+    cosign.check_keys(trust)
     with closing(open_storage(parsed, trust, mirrors=False)) as storage:
         root = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag)
         found = _Check(storage, deep=deep, progress=progress or Silent())

@@ -91,10 +91,11 @@ def verify_signature(reference: str, key: str, *, trust: Trust = Trust()) -> str
     The signature must also name what `trust` requires it to name, if anything. Raises `NotSigned`, `SignatureError` if the
     key can't be used, `NotFound`, `Denied`, `Unreachable`.
     """
-    parsed = Reference.parse(reference)
+    parsed, wanted = Reference.parse(reference), replace(trust, required_key=key)
+    check_keys(wanted)
     with contextlib.closing(open_storage(parsed, trust)) as storage:
         digest = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag).digest
-        require(storage, parsed, digest, replace(trust, required_key=key))
+        require(storage, parsed, digest, wanted)
     return str(parsed.at(digest))
 
 
@@ -133,21 +134,35 @@ def signed_by(storage: ReadOnlyStorage, digest: Digest, key: PublicKey) -> bool:
     )
 
 
+def check_keys(trust: Trust) -> None:
+    """Raise `SignatureError` for required keys that can't be used: `require` does so too, after the first request."""
+    required = _required(trust)
+    for file in dict.fromkeys(file for files in required for file in files):
+        keys.public_key(file)
+
+
+def _required(trust: Trust) -> tuple[tuple[str, ...], ...]:
+    """Return groups of keys of which one each must have signed."""
+    required = tuple(
+        filter(None, ((trust.required_key,) if trust.required_key else (), machine_policy().required_keys))
+    )
+    if trust.required_identity and not required:
+        raise SignatureError(
+            f"--require-identity {trust.required_identity}: no key is required; add --require-signature KEY"
+        )
+    return required
+
+
 def require(storage: ReadOnlyStorage, reference: Reference, digest: Digest, trust: Trust) -> None:
     """Raise `NotSigned` unless `digest`, in `storage`, is signed as `trust` and this machine's policy require.
 
     Required are `trust.required_key` and one of the policy's keys, each with a signature that names what both require it to
     name. Everything that reads an image to use it goes through here.
     """
-    policy = machine_policy()
-    required = tuple(filter(None, ((trust.required_key,) if trust.required_key else (), policy.required_keys)))
-    if trust.required_identity and not required:
-        raise SignatureError(
-            f"--require-identity {trust.required_identity}: no key is required; add --require-signature KEY"
-        )
+    required = _required(trust)
     wanted = [
         _expected(identity, reference)
-        for identity in dict.fromkeys((trust.required_identity, policy.required_identity))
+        for identity in dict.fromkeys((trust.required_identity, machine_policy().required_identity))
         if identity
     ]
     older: list[_Claim] | None = None
