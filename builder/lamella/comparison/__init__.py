@@ -23,20 +23,27 @@ if TYPE_CHECKING:
         document,
         read,
     )
+    from lamella.comparison.summary import Figures, Spread, StoryFigures, digits, ratio, summarize
 
 __all__ = [
     "ComparedPrefix",
     "Comparison",
     "ComparisonError",
+    "Figures",
     "Machine",
     "Network",
     "RegistryProgram",
     "Run",
+    "Spread",
     "Step",
     "Story",
+    "StoryFigures",
     "Workflow",
+    "digits",
     "document",
+    "ratio",
     "read",
+    "summarize",
 ]
 
 _MODULES = {
@@ -52,6 +59,12 @@ _MODULES = {
     "Workflow": "lamella.comparison.result",
     "document": "lamella.comparison.result",
     "read": "lamella.comparison.result",
+    "Figures": "lamella.comparison.summary",
+    "Spread": "lamella.comparison.summary",
+    "StoryFigures": "lamella.comparison.summary",
+    "digits": "lamella.comparison.summary",
+    "ratio": "lamella.comparison.summary",
+    "summarize": "lamella.comparison.summary",
 }
 
 
