@@ -16,7 +16,7 @@ from lamella.builder.content.prefix_rewrite import rewrite_binary, rewrite_text
 from lamella.builder.content.rpath import patched
 from lamella.builder.content.scripts import LOOK, with_shebang
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
-from lamella.builder.files.small_file import read_small
+from lamella.builder.files.small_file import READ, read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -130,7 +130,7 @@ def opened(file: File) -> Iterator[int]:
     """Open a file for reading. Raises `EnvironmentChanged` and `CannotBuild`."""
     try:
         # NONBLOCK: do not wait for a writer if a FIFO replaced the file since the scan.
-        descriptor = os.open(file.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(file.source, READ)
     except OSError as error:
         raise _unreadable(file, error) from None
     try:

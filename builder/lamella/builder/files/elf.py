@@ -56,6 +56,14 @@ class Elf:
         return cls(machine, soname, tuple(needed), tuple(rpath), tuple(runpath), tuple(glibc), level, program)
 
 
+def machine_of(head: bytes) -> str:
+    """OCI architecture of the ELF file that begins with `head`; empty if OCI has no name for it."""
+    if len(head) < 20 or head[5] not in (1, 2):
+        return ""
+    (machine,) = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)
+    return _MACHINES.get(machine, "")
+
+
 def read_elf(descriptor: int) -> Elf | None:
     """Parse the open file. None if it is not ELF or is truncated: it cannot be loaded and needs nothing."""
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files import elf, prefix_pattern
+from lamella.builder.files.small_file import READ
 
 if TYPE_CHECKING:
     import re
@@ -90,7 +91,7 @@ def _batches(files: Iterable[tuple[str, os.stat_result]]) -> list[list[tuple[str
 def _read(path: str, seen: os.stat_result, search: _Search) -> FileContent:
     try:
         # NONBLOCK: do not wait for a writer if a FIFO replaced the file since the walk.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, READ)
     except FileNotFoundError as error:
         raise _changed(path) from error
     except OSError as error:

@@ -13,12 +13,15 @@ from typing import Any
 _MOST = 256 << 20
 """Bytes: RECORD has 100 for each file, and the largest packages have 100,000 files."""
 _CHUNK = 1 << 20
+# NONBLOCK: opening a FIFO waits for a writer, and opening a device may do anything. Windows has neither of the two, and
+# translates line ends without BINARY.
+READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Flags to open a file for reading, on every system."""
 
 
 def read_small(path: str, most: int | None = None) -> bytes:
     """Return the bytes of a file, or its first `most`. `OSError` if it is too large or not a regular file."""
-    # NONBLOCK: opening a FIFO waits for a writer, and opening a device may do anything.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(path, READ)
     try:
         seen = os.fstat(descriptor)
         if not stat.S_ISREG(seen.st_mode):

@@ -18,27 +18,30 @@ import sys
 
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.files import elf
-from lamella.builder.files.small_file import read_text
-from lamella.layers.oci.documents import Platform
+from lamella.builder.files.small_file import read_small, read_text
+from lamella.builder.prefix.systems import System, system_of
 
 
 def architecture(executable: str) -> str:
     """OCI architecture of `executable`; empty if it is not ELF, such as a wrapper script."""
+    return elf.machine_of(_head(executable))
+
+
+def is_foreign(executable: str, here: System | None = None) -> bool:
+    """Whether `executable` is for another machine than `here`. A 64-bit machine runs 32-bit programs."""
+    here = here or System.here()
+    found = system_of(executable, here)
+    if found.name != here.name:
+        return True
+    return found != here and (found.architecture, here.architecture) not in (("386", "amd64"), ("arm", "arm64"))
+
+
+def _head(executable: str) -> bytes:
     try:
-        descriptor = os.open(executable, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        head = read_small(executable, 64)
     except OSError:
-        return ""
-    try:
-        found = elf.read_elf(descriptor)
-    finally:
-        os.close(descriptor)
-    return found.machine if found else ""
-
-
-def is_foreign(executable: str) -> bool:
-    """Whether `executable` is for another machine than this one. A 64-bit machine runs 32-bit programs."""
-    found, here = architecture(executable), Platform.here().architecture
-    return found not in ("", here) and (found, here) not in (("386", "amd64"), ("arm", "arm64"))
+        return b""
+    return head if head.startswith(elf.MAGIC) else b""
 
 
 def answer(executable: str) -> str:
@@ -98,18 +101,23 @@ def _stdlib(executable: str, base: str) -> str:
     )
 
 
-def _version(executable: str, base: str, short: str) -> str:
-    header = os.path.join(base, "include", f"python{short}", "patchlevel.h")
+def header_version(header: str) -> str:
+    """Version in a `patchlevel.h`, such as 3.12.4; empty if there is none."""
     try:
         found = re.search(r'^#define\s+PY_VERSION\s+"(\d+\.\d+\.\d+)', read_text(header, 1 << 16), re.MULTILINE)
-        if found:
-            return found[1]
     except OSError:
-        pass
+        return ""
+    return found[1] if found else ""
+
+
+def _version(executable: str, base: str, short: str) -> str:
+    header = os.path.join(base, "include", f"python{short}", "patchlevel.h")
+    if found := header_version(header):
+        return found
     for record in sorted(glob.glob(os.path.join(glob.escape(base), "conda-meta", f"python-{short}.*.json"))):
-        found = re.match(r"python-(\d+\.\d+\.\d+)", os.path.basename(record))
-        if found:
-            return found[1]
+        recorded = re.match(r"python-(\d+\.\d+\.\d+)", os.path.basename(record))
+        if recorded:
+            return recorded[1]
     raise NotAnEnvironment(
         f"{executable}: built for {architecture(executable)}, and its version is unknown; no such file: {header}"
     )

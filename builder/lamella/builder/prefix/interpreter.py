@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.prefix import foreign
 from lamella.builder.prefix.locate import broken
+from lamella.builder.prefix.systems import System, system_of
 from lamella.layers.oci.documents import Platform
 
 if TYPE_CHECKING:
@@ -126,7 +127,12 @@ class Prefix:
 
 
 def prefix_of(located: LocatedPrefix, hashes: ContentCache) -> Prefix:
-    """Ask the located environment's interpreter. Raises the errors of `ask`."""
+    """Ask the located environment's interpreter. Raises the errors of `ask`, and for an environment of another system."""
+    system = system_of(os.path.realpath(located.executable), System.here())
+    if system.name != "linux":
+        raise NotAnEnvironment(
+            f"{located.prefix}: for {system}, and nodes run Linux; add --platform linux/amd64, or the nodes' platform"
+        )
     python = ask(located.executable, hashes)
     return Prefix(located.prefix, located.executable, located.kind, located.configuration, python)
 

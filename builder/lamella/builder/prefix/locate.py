@@ -8,6 +8,7 @@ from typing import Literal
 
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.files.small_file import read_text
+from lamella.builder.prefix.systems import INTERPRETERS, System
 from lamella.layers.settings.homes import expanded
 
 Kind = Literal["venv", "conda", "plain"]
@@ -39,8 +40,8 @@ def locate(named: str, *, how: str = "") -> LocatedPrefix:
     if not os.path.isdir(prefix):
         problem = "not a directory" if os.path.lexists(prefix) else "no such folder"
         raise NotAnEnvironment(f"{how}{prefix}: {problem}; {ADVICE}")
-    for name in ("python", "python3"):
-        executable = os.path.join(prefix, "bin", name)
+    for name in INTERPRETERS:
+        executable = os.path.join(prefix, *name.split("/"))
         if os.path.lexists(executable):
             if not os.path.exists(executable):
                 raise NotAnEnvironment(broken(executable))
@@ -50,7 +51,7 @@ def locate(named: str, *, how: str = "") -> LocatedPrefix:
             if os.path.isdir(os.path.join(prefix, "conda-meta")):
                 kind = "conda"
             return LocatedPrefix(prefix, executable, kind, settings)
-    raise NotAnEnvironment(f"{how}{prefix}: not a Python environment (no bin/python); {ADVICE}")
+    raise NotAnEnvironment(f"{how}{prefix}: not a Python environment (no {System.here().interpreter}); {ADVICE}")
 
 
 def broken(executable: str) -> str:

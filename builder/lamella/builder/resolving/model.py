@@ -44,6 +44,11 @@ class InstalledDistribution:
     editable: bool = False
     local: str = ""
     """Folder of the local project that it was installed from; empty if it is not local."""
+    pure: bool = False
+    """Whether its files are right on every platform: it was installed from a wheel with the tag `none-any`. If no index has
+    a wheel of it (a Git package, one that is published as source alone), its installed files are taken (`Resolution.kept`)."""
+    folder: str = ""
+    """Absolute path of its metadata on this disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,9 @@ class Resolution:
     """Sorted by kind and name."""
     projects: tuple[str, ...] = ()
     """Folders of local projects, to be built as wheels."""
+    kept: tuple[str, ...] = ()
+    """Names of pure distributions whose installed files are taken, since no index has a wheel of them: `target_prefix`
+    packs those files as a wheel."""
     moved: tuple[Moved, ...] = ()
     findings: tuple[Finding, ...] = ()
 
