@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lamella.layers.errors import Busy, InvalidContent, NotFound, StoreError
 from lamella.layers.hardening.durable import sync_folder
+from lamella.layers.hardening.file_locks import try_lock
 from lamella.layers.hardening.permissions import foreign_link
 from lamella.layers.hardening.regular_file import open_regular
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
@@ -258,7 +259,7 @@ class OciLayout:
             with open(path, "xb") as file:
                 # Without locks on this file system, a sweep can't lock it either, and leaves it alone.
                 with contextlib.suppress(OSError):
-                    _lock(file.fileno())
+                    try_lock(file.fileno())
                 # A sweep between the two calls took it; the next name is as good.
                 if not os.fstat(file.fileno()).st_nlink:
                     continue
@@ -295,7 +296,7 @@ class OciLayout:
         descriptor = self._open_lock()
         try:
             deadline = time.monotonic() + PATIENCE
-            while not _lock(descriptor):
+            while not try_lock(descriptor):
                 if time.monotonic() > deadline:
                     raise Busy(
                         f"{self._folder}: locked by another process for {seconds(PATIENCE)}; end it, then push again"
@@ -309,14 +310,14 @@ class OciLayout:
         # A file of its own, closed to those who may only read the layout: flock(2) asks for no right to write. Open for
         # writing, since NFS gives no exclusive lock otherwise.
         path = os.path.join(self._folder, _LOCK)
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
             descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return os.open(path, flags)
         writers = os.stat(self._folder).st_mode & 0o222
         with contextlib.suppress(OSError):  # a file system without modes
-            os.fchmod(descriptor, 0o600 | writers | writers << 1)
+            os.chmod(path, 0o600 | writers | writers << 1)
         return descriptor
 
     def _sync(self) -> None:
@@ -333,7 +334,7 @@ class OciLayout:
                 with contextlib.suppress(OSError):
                     if entry.name.startswith(_PARTIAL) and entry.stat().st_mtime < time.time() - _STALE:
                         with open(entry.path, "rb") as file:
-                            if _lock(file.fileno()):
+                            if try_lock(file.fileno()):
                                 os.unlink(entry.path)
 
     def _index(self) -> dict[str, Any]:
@@ -386,17 +387,6 @@ class _Translating:
             return self._stream.read(size)
         except OSError as error:
             raise _failure(error, f"{self._folder}: cannot read the layout") from error
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock an open file; False if another process holds the lock."""
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _holds(path: str, content: bytes) -> bool:

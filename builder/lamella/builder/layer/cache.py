@@ -9,7 +9,6 @@ leftovers of a killed one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from lamella.builder.cache_folder import cache_folder, cannot_write
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
+from lamella.layers.hardening.file_locks import try_lock, wait_for_lock
 from lamella.layers.hardening.permissions import make_folders
 from lamella.layers.oci.documents import Digest
 
@@ -120,8 +120,7 @@ class LayerCache:
         """
         with self._partial() as (stream, path):
             packed = write(stream)
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
+            _finish(stream, path)
             target = self._blob_path(packed.digest)
             make_folders(os.path.dirname(target))
             os.replace(path, target)
@@ -185,8 +184,7 @@ class LayerCache:
     def _write(self, path: str, content: bytes) -> None:
         with self._partial() as (stream, partial):
             stream.write(content)
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
+            _finish(stream, partial)
             make_folders(os.path.dirname(path))
             os.replace(partial, path)
 
@@ -213,11 +211,17 @@ class LayerCache:
                 os.unlink(path)
 
 
+def _finish(stream: BinaryIO, path: str) -> None:
+    """Close a written file, so that it can be renamed: Windows renames no open file. Its age keeps it from a sweep."""
+    stream.close()
+    os.chmod(path, 0o644)
+
+
 def _locked(folder: str) -> tuple[int, str]:
     """Make a new file in `folder` and lock it."""
     while True:
         descriptor, path = tempfile.mkstemp(dir=folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        wait_for_lock(descriptor)
         # A process that was stopped between the two calls can lose the file to a sweep; the next name is as good.
         if os.fstat(descriptor).st_nlink:
             return descriptor, path
@@ -239,8 +243,8 @@ def _sweep(folder: str) -> None:
             if entry.stat().st_mtime > young:
                 continue
             with open(entry.path, "rb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry.path)
+                if try_lock(stream.fileno()):
+                    os.unlink(entry.path)
 
 
 def _unreadable(path: str, error: OSError) -> CacheError:

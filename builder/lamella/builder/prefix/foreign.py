@@ -44,8 +44,8 @@ def _head(executable: str) -> bytes:
     return head if head.startswith(elf.MAGIC) else b""
 
 
-def answer(executable: str) -> str:
-    """Answer of `executable` to `interpreter.ask`'s question, from its files.
+def answer(executable: str, python: str = "") -> str:
+    """Answer of `executable` to `interpreter.ask`'s question, from its files, and from `python`, which compiles for it.
 
     Raises `NotAnEnvironment` if they are insufficient.
     """
@@ -59,7 +59,7 @@ def answer(executable: str) -> str:
             "version": _version(executable, base, short),
             "implementation": "cpython",
             "cache_tag": "cpython-" + short.replace(".", ""),
-            "magic": _magic(short),
+            "magic": _magic(python or companion(short)),
             "base_prefix": base,
             "base_executable": real,
             "stdlib": stdlib,
@@ -138,9 +138,8 @@ def _built_with(stdlib: str) -> dict[str, object]:
     return {}
 
 
-def _magic(short: str) -> str:
-    """Byte code's magic number, 8 hex digits; empty if no Python of that version runs here."""
-    python = companion(short)
+def _magic(python: str) -> str:
+    """Byte code's magic number of `python`, 8 hex digits; empty without one."""
     if python == sys.executable:
         return importlib.util.MAGIC_NUMBER.hex()
     return _output_of(python, "import importlib.util; print(importlib.util.MAGIC_NUMBER.hex())") if python else ""

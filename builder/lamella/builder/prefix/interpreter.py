@@ -126,19 +126,22 @@ class Prefix:
         return self.python.compiler != self.executable
 
 
-def prefix_of(located: LocatedPrefix, hashes: ContentCache) -> Prefix:
-    """Ask the located environment's interpreter. Raises the errors of `ask`, and for an environment of another system."""
+def prefix_of(located: LocatedPrefix, hashes: ContentCache, companion: str | None = None) -> Prefix:
+    """Ask the located environment's interpreter; with a `companion`, its files. Raises `NotAnEnvironment`, also for
+    an environment of another system than Linux."""
     system = system_of(os.path.realpath(located.executable), System.here())
     if system.name != "linux":
         raise NotAnEnvironment(
             f"{located.prefix}: for {system}, and nodes run Linux; add --platform linux/amd64, or the nodes' platform"
         )
-    python = ask(located.executable, hashes)
+    python = ask(located.executable, hashes, companion)
     return Prefix(located.prefix, located.executable, located.kind, located.configuration, python)
 
 
-def ask(executable: str, hashes: ContentCache) -> InterpreterFacts:
+def ask(executable: str, hashes: ContentCache, companion: str | None = None) -> InterpreterFacts:
     """Ask `executable` for its facts, which are remembered until its file changes.
+
+    With a `companion` (see `ScanOptions`), and for another machine, they are read from its files.
 
     Raises `NotAnEnvironment` if it does not run, or if Lamella does not support it.
     """
@@ -148,9 +151,14 @@ def ask(executable: str, hashes: ContentCache) -> InterpreterFacts:
     except OSError as error:
         raise NotAnEnvironment(broken(executable)) from error
     # The unresolved path is part of the question: a venv's configuration is beside its link, not beside the target.
-    if foreign.is_foreign(resolved):
-        facts = _facts(executable, foreign.answer(executable), Platform("linux", foreign.architecture(resolved)), "")
-        return replace(facts, compiler=foreign.companion(facts.short))
+    if companion is not None or foreign.is_foreign(resolved):
+        facts = _facts(
+            executable,
+            foreign.answer(executable, companion or ""),
+            Platform("linux", foreign.architecture(resolved)),
+            "",
+        )
+        return replace(facts, compiler=companion or foreign.companion(facts.short))
     question = json.dumps([executable, resolved, _QUESTION])
     answer = hashes.answer(question, seen)
     if answer is None:

@@ -92,6 +92,6 @@ def _named(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer]) ->
         return None
     others: tuple[Pair, ...] = ()
     if options.append:
-        others = destination.others(tools.storage, tag, resolved.environment.platform, resolved.reuse)
+        others = destination.others(tools.storage, tag, resolved.environment.platform, resolved.reuse, options.keep)
     made = resolved.documents(known, others)
     return made if tag.digest == made.index.descriptor.digest else None

@@ -15,7 +15,7 @@ from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.published import environment as published
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from lamella.builder.pushing.reuse_policy import ReusePolicy
     from lamella.layers.oci.documents import Descriptor, Layer, Platform
@@ -57,12 +57,18 @@ def read_layers(
     return known
 
 
-def others(storage: Storage, index: Descriptor, platform: Platform, reuse: ReusePolicy) -> tuple[Pair, ...]:
-    """Entries of the index for platforms other than `platform`; empty if Lamella did not push it.
+def others(
+    storage: Storage,
+    index: Descriptor,
+    platform: Platform,
+    reuse: ReusePolicy,
+    keep: Collection[Platform] | None = None,
+) -> tuple[Pair, ...]:
+    """Entries of the index for platforms other than `platform`, of those in `keep`; empty if Lamella did not push it.
 
     Raises `BuilderError` if there are some and `reuse` does not accept the index.
     """
-    pairs = _others(storage, index, platform)
+    pairs = tuple(pair for pair in _others(storage, index, platform) if keep is None or pair.image.platform in keep)
     if pairs and not reuse.accepts(storage, index.digest):
         names = ", ".join(str(pair.image.platform) for pair in pairs)
         raise BuilderError(

@@ -9,6 +9,7 @@ from lamella.builder.image.documents import ImageSettings
 
 if TYPE_CHECKING:
     from lamella.builder.content.blob import Compression
+    from lamella.layers.oci.documents import Platform
     from lamella.layers.signing.keys import PrivateKey
 
 
@@ -32,6 +33,8 @@ class PushOptions:
     """Ask the destination for everything that the tag names, also for what it had within the last day."""
     append: bool = False
     """Keep the tag's images for other platforms."""
+    keep: tuple[Platform, ...] | None = None
+    """With `append`, keep these of the tag's other platforms alone; None for all."""
     sbom: bool = False
     """Attach a CycloneDX bill of materials."""
     signing_key: PrivateKey | None = None

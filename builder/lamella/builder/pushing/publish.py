@@ -85,6 +85,8 @@ class Goal:
     """What the tag names before the push."""
     append: bool
     """Keep the tag's images for other platforms."""
+    keep: tuple[Platform, ...] | None = None
+    """With `append`, the only other platforms to keep; None for all."""
 
 
 def publish(
@@ -100,7 +102,9 @@ def publish(
     """
     storage, target, now = goal.storage, goal.target, goal.now
     for _ in range(_TRIES):
-        others = destination.others(storage, now, attachments.platform, goal.reuse) if goal.append and now else ()
+        others = (
+            destination.others(storage, now, attachments.platform, goal.reuse, goal.keep) if goal.append and now else ()
+        )
         made = document(others)
         index = made.index.descriptor
         try:

@@ -222,8 +222,8 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
 def _publish(tools: Tools, resolved: Resolved, known: Mapping[str, BuiltLayer], uploads: Uploads) -> PublishedIndex:
     """Upload the documents, attach the artifacts, and set the tag."""
     presence = tools.presence
-    append = resolved.options.append
-    goal = Goal(tools.storage, tools.target, presence, resolved.reuse, resolved.tag, append)
+    options = resolved.options
+    goal = Goal(tools.storage, tools.target, presence, resolved.reuse, resolved.tag, options.append, options.keep)
     published = publish(goal, functools.partial(resolved.documents, known), resolved.attachments(known), uploads)
     presence.confirm(uploads.confirmed)
     # Its layers are known: no later push needs to read it.

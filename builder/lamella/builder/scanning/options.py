@@ -31,5 +31,8 @@ class ScanOptions:
     """Path of the environment on nodes. Files that cannot be rewritten for it are findings."""
     platform: Platform | None = None
     """Platform to record, such as one with a variant; None for the interpreter's own."""
+    companion: str | None = None
+    """Python of the environment's minor version that runs here and compiles for it; the environment's own interpreter is
+    then not run, as for another machine. Empty to look for one on PATH. None to run the environment's if it can run here."""
     cache: str | None = None
     """Folder of known hashes, built wheels and rewritten `.pth` files; None for the user's cache folder."""

@@ -78,7 +78,7 @@ def scan(
     located = locate(sys.prefix if prefix is None else prefix)
     path = os.path.join(cache_folder(options.cache), "hashes.sqlite")
     with shown(progress) as bars, contextlib.closing(ContentCache(path)) as hashes, uncollected():
-        return _scan(prefix_of(located, hashes), options, hashes, bars)
+        return _scan(prefix_of(located, hashes, options.companion), options, hashes, bars)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from typing import TYPE_CHECKING
+
+from lamella.builder.files.small_file import READ
+from lamella.layers.hardening.file_locks import try_lock
 
 if TYPE_CHECKING:
     from lamella.builder.environment import Environment
@@ -34,15 +36,12 @@ def half_installed(environment: Environment, before: Environment | None) -> str:
 def is_locked(prefix: str) -> bool:
     """Whether uv holds the lock of the environment at `prefix`, as it does while it installs."""
     try:
-        file = os.open(os.path.join(prefix, ".lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = os.open(os.path.join(prefix, ".lock"), READ | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(file, shared=True)
     except OSError:
         return False
     finally:
         os.close(file)
-    return False

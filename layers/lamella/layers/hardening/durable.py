@@ -8,6 +8,8 @@ import os
 
 def sync_folder(path: str) -> None:
     """Make the names in a folder durable, if this user may read it and the file system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no folders, and writes their names itself
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:

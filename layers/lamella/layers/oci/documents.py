@@ -122,7 +122,8 @@ class Platform:
 
             machine = platform.machine().lower()
         names = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-        return cls(sys.platform, names.get(machine, machine), "v7" if machine == "armv7l" else "")
+        system = "windows" if sys.platform == "win32" else sys.platform
+        return cls(system, names.get(machine, machine), "v7" if machine == "armv7l" else "")
 
     def to_value(self) -> dict[str, str]:
         """The document's `platform` object."""

@@ -1,0 +1,57 @@
+"""A fresh process in which this machine looks like macOS or Windows to Python: what Linux alone has is absent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+MODULES = {
+    "darwin": ("spwd",),
+    "win32": ("fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "syslog", "readline"),
+}
+NAMES = {
+    "darwin": {
+        "os": (
+            "O_TMPFILE", "O_PATH", "sched_getaffinity", "memfd_create", "pidfd_open", "getxattr", "setxattr", "listxattr",
+            "removexattr", "posix_fadvise", "posix_fallocate", "copy_file_range", "unshare", "setns", "splice", "eventfd",
+        ),
+        "signal": ("pidfd_send_signal", "SIGRTMIN", "SIGPWR"),
+    },
+    "win32": {
+        "os": (
+            "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_PATH", "O_TMPFILE", "fork", "geteuid", "getuid", "getgid",
+            "getegid", "getgroups", "chown", "fchown", "lchown", "fchmod", "mkfifo", "mknod", "statvfs", "fstatvfs", "sched_getaffinity",
+            "setsid", "killpg", "uname", "pread", "pwrite", "posix_fadvise", "posix_fallocate", "sendfile", "copy_file_range",
+            "getxattr", "setxattr", "listxattr", "removexattr", "memfd_create", "pidfd_open", "unshare", "setns", "splice", "eventfd", "sysconf",
+        ),
+        "signal": ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "pthread_sigmask", "sigwait"),
+    },
+}  # fmt: skip
+
+_START = """
+import importlib.abc, os, signal, sys, tempfile, subprocess
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in {modules!r}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+for name in {modules!r}:
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Hidden())
+for module, names in {names!r}.items():
+    for name in names:
+        if hasattr(sys.modules[module], name):
+            delattr(sys.modules[module], name)
+sys.platform = {platform!r}
+"""
+
+
+def run(platform: str, code: str, *arguments: str, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh process on `platform`, as `sys.platform` names it, with `arguments` in sys.argv.
+
+    The standard library keeps the code of this system: what it has imported before the change stays.
+    """
+    start = _START.format(modules=MODULES[platform], names=NAMES[platform], platform=platform)
+    return subprocess.run(
+        [sys.executable, "-c", start + code, *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=dict(os.environ)
+    )
