@@ -46,15 +46,19 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prefix
 
 
-def test_the_wheel_holds_the_four_packages_and_their_types_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_five_packages_and_their_types_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {f"lamella/{part}/py.typed" for part in ("layers", "builder", "integrations", "cli")} <= set(names)
+    assert {f"lamella/{part}/py.typed" for part in ("layers", "builder", "integrations", "comparison", "cli")} <= set(
+        names
+    )
+    assert {f"lamella/comparison/report/{name}" for name in ("page.html", "style.css")} <= set(names)
     code = [name for name in names if ".dist-info/" not in name and ".data/" not in name]
     assert {"/".join(name.split("/")[:2]) for name in code} == {
         "lamella/layers",
         "lamella/builder",
         "lamella/integrations",
+        "lamella/comparison",
         "lamella/cli",
     }
     assert "lamella/__init__.py" not in names

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lamella.comparison.errors import ComparisonError
+    from lamella.comparison.report.write import check_report, write_report
     from lamella.comparison.result import (
         ComparedPrefix,
         Comparison,
@@ -39,15 +40,19 @@ __all__ = [
     "Story",
     "StoryFigures",
     "Workflow",
+    "check_report",
     "digits",
     "document",
     "ratio",
     "read",
     "summarize",
+    "write_report",
 ]
 
 _MODULES = {
     "ComparisonError": "lamella.comparison.errors",
+    "check_report": "lamella.comparison.report.write",
+    "write_report": "lamella.comparison.report.write",
     "ComparedPrefix": "lamella.comparison.result",
     "Comparison": "lamella.comparison.result",
     "Machine": "lamella.comparison.result",
