@@ -46,6 +46,7 @@ slurmctld runs SLURM jobs
 slurmd the nodes of SLURM
 slurm-client submits SLURM jobs
 munge the credentials of SLURM
+chromium-headless-shell opens the page of a comparison
 endef
 system: export PACKAGES := $(PACKAGES)
 

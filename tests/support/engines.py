@@ -38,6 +38,7 @@ ENGINES = {
     "sbatch": "slurm-client",
     "sinfo": "slurm-client",
     "ps": "procps",
+    "chromium-headless-shell": "chromium-headless-shell",
 }
 """Programs that a contributor's machine may well lack, with the Debian package of each (see the Makefile)."""
 

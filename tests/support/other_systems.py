@@ -53,5 +53,10 @@ def run(platform: str, code: str, *arguments: str, cwd: str | None = None) -> su
     """
     start = _START.format(modules=MODULES[platform], names=NAMES[platform], platform=platform)
     return subprocess.run(
-        [sys.executable, "-c", start + code, *arguments], capture_output=True, text=True, check=False, cwd=cwd, env=dict(os.environ)
+        [sys.executable, "-c", start + code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=dict(os.environ),
     )

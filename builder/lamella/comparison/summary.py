@@ -41,7 +41,8 @@ class Figures:
     """Name and seconds of each step, in order."""
     uploaded: int
     downloaded: int
-    registry_bytes: int
+    registry_bytes: int | None
+    """None for a registry that the user named: its storage is out of reach."""
     node_bytes: int
     peak_memory: int
     cpu_seconds: float
@@ -91,7 +92,7 @@ def summarize(comparison: Comparison) -> tuple[StoryFigures, ...]:
     for story in comparison.stories:
         reference = _median([run.seconds for run in runs.get((story.name, REFERENCE), ()) if run.failed is None])
         rows = tuple(
-            _figures(workflow, runs[story.name, workflow.name], reference)
+            _figures(workflow, runs[story.name, workflow.name], reference, given=comparison.registry.given)
             for workflow in comparison.workflows
             if (story.name, workflow.name) in runs
         )
@@ -100,7 +101,7 @@ def summarize(comparison: Comparison) -> tuple[StoryFigures, ...]:
     return tuple(found)
 
 
-def _figures(workflow: Workflow, runs: Sequence[Run], reference: float) -> Figures:
+def _figures(workflow: Workflow, runs: Sequence[Run], reference: float, *, given: bool) -> Figures:
     good = [run for run in runs if run.failed is None]
     seconds = [run.seconds for run in good]
     spread = Spread(_median(seconds), min(seconds), max(seconds)) if good else None
@@ -117,7 +118,7 @@ def _figures(workflow: Workflow, runs: Sequence[Run], reference: float) -> Figur
         steps=_steps(good),
         uploaded=middle(lambda run: run.uploaded),
         downloaded=middle(lambda run: run.downloaded),
-        registry_bytes=middle(lambda run: run.registry_bytes),
+        registry_bytes=None if given else middle(lambda run: run.registry_bytes),
         node_bytes=middle(lambda run: run.node_bytes),
         peak_memory=middle(lambda run: run.peak_memory),
         cpu_seconds=_median([run.cpu_seconds for run in good]),

@@ -97,7 +97,7 @@ def _row(row: Figures) -> list[str]:
         f"{digits(row.seconds.least)} to {digits(row.seconds.most)}" if several else "",
         size(row.uploaded),
         size(row.downloaded),
-        size(row.registry_bytes),
+        "" if row.registry_bytes is None else size(row.registry_bytes),
         size(row.node_bytes),
         size(row.peak_memory),
         digits(row.cpu_seconds),
