@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from lamella.layers.settings.trust import Trust
 
 
-def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform, trust: Trust) -> Base:
-    """Read the image of `reference` for `platform`.
+def read_base(
+    storage: ReadOnlyStorage, reference: Reference, platform: Platform, trust: Trust, *, flag: str = "--base"
+) -> Base:
+    """Read the image of `reference` for `platform`; messages name the `flag` that asked for it.
 
     Raises `NotSigned` unless signed as `trust` and this machine's policy require, `InvalidContent` with the platforms
     that the reference has if `platform` is not one.
@@ -33,7 +35,7 @@ def read_base(storage: ReadOnlyStorage, reference: Reference, platform: Platform
         fitting = choose(index.manifests, platform)
         if not fitting:
             available = ", ".join(str(entry.platform) for entry in index.manifests if entry.platform) or "unnamed"
-            raise InvalidContent(f"--base {reference}: no image for {platform}; available: {available}")
+            raise InvalidContent(f"{flag} {reference}: no image for {platform}; available: {available}")
         descriptor = fitting
     manifest = Manifest.parse(fetch_document(storage, descriptor))
     config = ImageConfig.parse(fetch_document(storage, manifest.config))

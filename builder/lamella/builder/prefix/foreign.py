@@ -10,6 +10,7 @@ import ast
 import glob
 import importlib.util
 import json
+import mmap
 import os
 import re
 import shutil
@@ -68,7 +69,7 @@ def answer(executable: str, python: str = "") -> str:
             "debug": bool(built.get("Py_DEBUG")),
             "free_threaded": bool(built.get("Py_GIL_DISABLED")),
             "musl": "musl" in str(built.get("SOABI")),
-            "debian": False,
+            "debian": _is_debians(stdlib),
             "platlibdir": "lib",
             "certificates": [],
         }
@@ -110,9 +111,26 @@ def header_version(header: str) -> str:
     return found[1] if found else ""
 
 
+def own_version(*binaries: str) -> str:
+    """Version in the bytes of an interpreter's executable or library, such as 3.12.4; empty if none has it.
+
+    Source: CPython, Python/getversion.c: PY_VERSION is a string of its own.
+    """
+    for path in binaries:
+        try:
+            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+                found = re.search(rb"\0(3\.\d{1,2}\.\d{1,2})(?:(?:a|b|rc)\d+)?\+?\0", image)
+                if found:
+                    return found[1].decode()
+        except (OSError, ValueError):
+            continue
+    return ""
+
+
 def _version(executable: str, base: str, short: str) -> str:
     header = os.path.join(base, "include", f"python{short}", "patchlevel.h")
-    if found := header_version(header):
+    library = os.path.join(base, "lib", f"libpython{short}.so.1.0")
+    if found := header_version(header) or own_version(library, executable):
         return found
     for record in sorted(glob.glob(os.path.join(glob.escape(base), "conda-meta", f"python-{short}.*.json"))):
         recorded = re.match(r"python-(\d+\.\d+\.\d+)", os.path.basename(record))
@@ -121,6 +139,14 @@ def _version(executable: str, base: str, short: str) -> str:
     raise NotAnEnvironment(
         f"{executable}: built for {architecture(executable)}, and its version is unknown; no such file: {header}"
     )
+
+
+def _is_debians(stdlib: str) -> bool:
+    """Whether its site module looks for packages in dist-packages."""
+    try:
+        return "dist-packages" in read_text(os.path.join(stdlib, "site.py"))
+    except OSError:
+        return False
 
 
 def _built_with(stdlib: str) -> dict[str, object]:

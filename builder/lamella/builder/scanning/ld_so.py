@@ -41,7 +41,7 @@ GLIBC = frozenset(
 )
 """Libraries of every glibc system. Never shipped: they belong with the node's loader."""
 
-_LOADER = re.compile(r"ld-linux.*\.so\.\d|ld(64)?\.so\.\d|linux-vdso.*")
+LOADER = re.compile(r"ld-linux.*\.so\.\d|ld(64)?\.so\.\d|linux-vdso.*")
 DRIVER = re.compile(
     r"libcuda\.so.*|libcudadebugger\.so.*|libnv(idia|cuvid|optix).*\.so.*|libamdhip64.*|libhsa-runtime64.*"
 )
@@ -90,13 +90,16 @@ def needed(
     read: Callable[[Iterable[str]], Mapping[str, Elf]],
     *,
     without: Container[str] = (),
+    system_folder: str = "",
 ) -> Needed:
     """Find the libraries that `files` (resolved source path: ELF facts) need outside the environment.
 
-    `library_folders` are those in the interpreter's own RPATH. `read` returns the ELF facts of a system
+    `library_folders` are those in the interpreter's own RPATH, and `system_folder` is the last of them, with the
+    libraries that an export or another platform's interpreter brought from a system: they count as that system's.
+    `read` returns the ELF facts of a system
     library, whose own needs are searched in turn. The resolved paths `without` are never used.
     """
-    search = _Search(environment.inside, tuple(library_folders), machine, without)
+    search = _Search(environment.inside, tuple(library_folders), machine, without, system_folder)
     held = {elf.soname: source for source, elf in files.items() if elf.soname}
     held |= {os.path.basename(source): source for source in files}
     result = Needed()
@@ -116,7 +119,7 @@ def needed(
         found: dict[str, str] = {}
         for source, elf in pending.items():
             for soname in elf.needed:
-                if soname in GLIBC or _LOADER.fullmatch(soname) or soname in result.libraries or soname in found:
+                if soname in GLIBC or LOADER.fullmatch(soname) or soname in result.libraries or soname in found:
                     continue
                 path, travels = search.find(soname, source, elf)
                 inside = bool(path) and (environment.inside(path) or environment.inside(os.path.realpath(path)))
@@ -144,13 +147,20 @@ class _Search:
     """Folders in which the loader looks for a library. Source: ld.so(8)."""
 
     def __init__(
-        self, inside: Callable[[str], bool], library_folders: Sequence[str], machine: str, without: Container[str]
+        self,
+        inside: Callable[[str], bool],
+        library_folders: Sequence[str],
+        machine: str,
+        without: Container[str],
+        system_folder: str,
     ) -> None:
         here = machine in ("", Platform.here().architecture)
+        self._here = here
         self._inside = inside
         self._without = without
         self._cached = _cache(machine)
         self._interpreter = library_folders
+        self._system = (system_folder,) if system_folder else ()
         self._variable = tuple(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":") if here else ()))
         # A multiarch system may have another machine's libraries, in folders named after it.
         self._default = [
@@ -159,7 +169,7 @@ class _Search:
             if here or (machine in _TRIPLETS and "{" in folder)
         ]
         local = [folder.format(triplet=_TRIPLETS.get(machine, "")) for folder in _LOCAL]
-        self._distribution = frozenset((*self._default, *local))
+        self._distribution = frozenset((*self._default, *local, *self._system))
         self._exists: dict[str, bool] = {}
 
     def find(self, soname: str, source: str, elf: Elf) -> tuple[str, bool]:
@@ -171,8 +181,8 @@ class _Search:
         if "/" in soname:
             return (soname, False) if self._is_there(soname) else ("", False)
         origin = os.path.dirname(source)
-        own = [expand(folder, origin) for folder in (*elf.rpath, *elf.runpath)]
-        for folder in (*own, *self._interpreter):
+        own = [expand(folder, origin) for folder in (*elf.rpath, *elf.runpath) if self._here or self._travels(folder)]
+        for folder in (*own, *self._interpreter, *self._system):
             if self._is_there(path := os.path.normpath(f"{folder}/{soname}")):
                 return path, True
         for folder in self._variable:
@@ -181,6 +191,12 @@ class _Search:
         if soname in self._cached:
             return self._cached[soname], False
         return next((path for folder in self._default if self._is_there(path := f"{folder}/{soname}")), ""), False
+
+    def _travels(self, folder: str) -> bool:
+        """Whether a folder of a run path, in a file for another machine, is not one of this machine's own."""
+        return not folder.startswith("/") or any(
+            folder.startswith(f"{os.path.dirname(each)}/") for each in self._interpreter
+        )
 
     def by_interpreter(self, soname: str) -> bool:
         """Whether the environment has the library in a folder of the interpreter's run path."""

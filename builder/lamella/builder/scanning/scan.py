@@ -43,7 +43,7 @@ from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import Ownership, own
 from lamella.builder.scanning.prefix_findings import cramped, unrewritten
 from lamella.builder.scanning.symlinks import verified, without_dangling
-from lamella.builder.scanning.system_libraries import Shipped, libraries
+from lamella.builder.scanning.system_libraries import UNNEEDED, Shipped, is_system_library, libraries
 from lamella.layers.progress.display import shown
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class _Assigned:
     owned: Ownership
     python: Sequence[FoundFile]
     """Files of the interpreter's own package."""
+    system: Sequence[FoundFile]
+    """Libraries of a system and links to them; they ship as such if something needs them."""
     installed: list[Distribution]
     """Distributions whose requirements must be met."""
     dropped: list[Distribution]
@@ -112,6 +114,8 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
     assigned = _assigned(collected, contents, ignore)
     system = _system_libraries(prefix, collected, assigned, contents, read)
     contents |= system.contents
+    held = {entry.path for entry in assigned.system if entry.target is None}
+    unneeded = [LeftOut(path, UNNEEDED) for path in held.difference(entry.path for entry in system.entries)]
     ships_system = options.system_libraries and SYSTEM_LIBRARIES not in ignore
     packages = [
         _with_run_paths(package, system.run_paths)
@@ -124,7 +128,7 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
         interpreter=_interpreter(prefix),
         platform=platform,
         packages=tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
-        left_out=tuple(sorted(assigned.left_out, key=lambda each: (each.path, each.reason))),
+        left_out=tuple(sorted([*assigned.left_out, *unneeded], key=lambda each: (each.path, each.reason))),
         findings=(
             *_findings(prefix, collected, assigned, contents, platform),
             *unmet([*distributions, *assigned.installed], prefix, hashes, left_out=assigned.dropped),
@@ -192,11 +196,16 @@ def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore:
     others = {path: entry for path, entry in entries.items() if path not in collected.python}
     owned = own([*by_pip, *collected.conda], others, contents, _covered(collected.left_out))
     chosen = without(owned, python, ignore)
-    public = _without_secrets(chosen.owned)
+    system = [entry for entry in chosen.owned.unowned if is_system_library(entry)]
+    unowned = (
+        [entry for entry in chosen.owned.unowned if not is_system_library(entry)] if system else chosen.owned.unowned
+    )
+    public = _without_secrets(chosen.owned._replace(unowned=unowned))
     installed = [each for each in brought if chosen.paths.isdisjoint((each.records, f"{each.records}/METADATA"))]
     return _Assigned(
         public,
         chosen.python,
+        system,
         installed,
         [*chosen.dropped, *(each for each in brought if each not in installed)],
         chosen.sources,

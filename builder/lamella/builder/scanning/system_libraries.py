@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lamella.layers.published.findings import Finding
 
 FOLDER = "lib/system"
+UNNEEDED = "a system's library that no file here needs"
 
 
 class Libraries(NamedTuple):
@@ -83,6 +84,17 @@ class Shipped:
         return bool(end) and end in seen
 
 
+def is_system_library(entry: FoundFile) -> bool:
+    """Whether a file that no package owns is a library of a system in `FOLDER`, or a link to one.
+
+    An export has them, and a prefix with an interpreter for another platform.
+    """
+    at = entry.path
+    if entry.target is not None:
+        at = os.path.normpath(os.path.join(os.path.dirname(entry.path), entry.target))
+    return os.path.dirname(at) == FOLDER and ".so" in at and os.path.basename(at) == os.path.basename(entry.path)
+
+
 def libraries(
     shipped: Shipped,
     contents: Mapping[str, FileContent],
@@ -110,7 +122,13 @@ def libraries(
     # The environment's lib folder first, then the base interpreter's, which has conda's OpenSSL and zlib.
     folders = dict.fromkeys([f"{prefix}/lib", *(f"{place.source}/lib" for place in shipped.places if not place.path)])
     needed = ld_so.needed(
-        files, shipped, tuple(folders), machine[0][0] if machine else "", more, without=shipped.without
+        files,
+        shipped,
+        tuple(folders),
+        machine[0][0] if machine else "",
+        more,
+        without=shipped.without,
+        system_folder=f"{prefix}/{FOLDER}",
     )
     system = [
         FoundFile(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
