@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,13 @@ def test_the_working_directorys_code_ships_with_a_remark(prefix: Path, here: Pat
     out, err = lamella("push", f"oci:{here.parent}/layout:v1", prefix)
     assert err.startswith(line)
     assert lamella("scan", prefix, "--json", "--quiet")[1] == ""
+
+
+def test_cycles_are_collected_again_after_a_scan_and_after_a_failed_one(prefix: Path, here: Path, lamella: Any) -> None:
+    lamella("scan", prefix)
+    assert gc.isenabled()
+    assert main(["scan", str(here / "absent")]) != 0
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("way", ["flag", "variable", "file"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,13 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
     """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
     from lamella.builder import active_prefix, scan
 
-    environment = scan(arguments.prefix or active_prefix(), options_of(arguments), progress=progress)
+    gc.disable()
+    try:
+        environment = scan(arguments.prefix or active_prefix(), options_of(arguments), progress=progress)
+        # A scan's hundreds of thousands of objects stay and form no cycles: spare Python the search for some.
+        gc.freeze()
+    finally:
+        gc.enable()
     for package in environment.packages:
         folder = package.source.removeprefix("file://")
         if package.origin == "local" and folder in _folders(arguments):

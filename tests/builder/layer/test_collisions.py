@@ -46,7 +46,9 @@ def test_two_contents_at_one_path_are_a_collision() -> None:
 
 def test_headers_of_a_venv_collide_at_the_path_where_they_ship() -> None:
     one, two = regular("include/site/python3.11/x.h"), regular("include/python3.11/x.h", "b")
-    assert [each.path for each in collisions([of("one", one), of("two", two)])] == ["include/python3.11/x.h"]
+    among_others = of("one", regular("bin/one"), regular("include/other.h"), one, regular("lib/one.py"))
+    for first in (of("one", one), among_others):
+        assert [each.path for each in collisions([first, of("two", two)])] == ["include/python3.11/x.h"]
 
 
 def test_equal_content_at_one_path_and_common_folders_are_fine() -> None:

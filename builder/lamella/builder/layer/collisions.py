@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,9 @@ def have_same_places(before: Sequence[Package], after: Sequence[Package]) -> boo
 def _paths(package: Package) -> list[str]:
     """Paths at which the files of `package` ship."""
     paths = [file.path for file in package.files]
-    if not any(path.startswith(VENV_HEADERS) for path in paths):
+    # A package's files are sorted by path.
+    first = bisect_left(paths, VENV_HEADERS)
+    if not any(path.startswith(VENV_HEADERS) for path in paths[first : first + 1]):
         return paths
     return [canonical_place(file)[0] for file in package.files]
 

@@ -6,6 +6,7 @@ import hashlib
 import marshal
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from lamella.builder.content import bytecode
@@ -17,12 +18,12 @@ from lamella.builder.layer.known_keys import KnownKeys
 from lamella.builder.layer.plan import WantedLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lamella.builder.content.blob import Compression
     from lamella.builder.content.bytecode import Module
     from lamella.builder.content.entry import Entry
-    from lamella.builder.environment import Environment, Package
+    from lamella.builder.environment import Environment, File, Package
     from lamella.builder.layer.code_fingerprint import Remembered
 
 
@@ -130,12 +131,14 @@ def _wanted(
     return None if key == "-" else WantedLayer(key, (name,), int(size))
 
 
+# path, mode, size, digest, target, holds; in C, since a push calls it for 44,000 files.
+_facts: Callable[[File], tuple[object, ...]] = itemgetter(0, 2, 3, 4, 5, 6)
+
+
 def _question(environment: Environment, package: Package, image_prefix: str, compression: Compression) -> str:
     """Everything that a package's key depends on, besides the code, as one line."""
     # Version 2 has no references, so that equal values have equal bytes.
-    facts = [
-        (path, mode, size, digest, target, holds) for path, _, mode, size, digest, target, holds, *_ in package.files
-    ]
+    facts = list(map(_facts, package.files))
     run_paths = [(file.path, *file.run_path) for file in package.files if file.run_path]
     files = hashlib.sha256(marshal.dumps((facts, run_paths), 2))
     interpreter = environment.interpreter
