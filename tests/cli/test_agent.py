@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         ("agent --check", "agent.sock: no agent answers (no such file or directory); start one with lamella agent"),
         ("mount a/b:v1", "mount: missing TARGET; name an empty folder, or use --agent SOCKET"),
         ("mount a/b:v1 /env --agent x", "TARGET: not with --agent; the agent chooses the folder"),
-        ("mount a/b:v1 --agent x --writable", "--writable: not with --agent"),
-        ("mount a/b:v1 --agent x --dry-run", "--dry-run: not with --agent"),
+        ("mount a/b:v1 --agent x --writable", "--writable: has no effect with --agent; leave one of them out"),
+        ("mount a/b:v1 --agent x --dry-run", "--dry-run: has no effect with --agent"),
         ("mount a/b:v1 --agent x --timeout soon", "--timeout soon: not a number of seconds"),
         ("mount A/B:V1 --agent x", "A/B:V1: "),
     ],
@@ -46,7 +46,8 @@ def test_an_invalid_command_line_is_one_sentence(
 ) -> None:
     words = command.split()
     if words[0] == "agent":
-        words += ["--socket", str(tmp_path / "agent.sock"), "--store", str(tmp_path / "store")]
+        words += ["--socket", str(tmp_path / "agent.sock")]
+        words += [] if "--check" in words else ["--store", str(tmp_path / "store")]
     assert main(words) != 0
     error = capsys.readouterr().err
     assert message in error

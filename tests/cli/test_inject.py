@@ -179,7 +179,7 @@ def test_the_agent_s_manifest_needs_no_file(capsys: pytest.CaptureFixture[str]) 
     [
         ("POD", "inject: missing --env REFERENCE; use lamella inject FILE --env REFERENCE"),
         (f"--env {PINNED}", "inject: missing FILE; name a manifest, or - for standard input"),
-        (f"POD --env {PINNED} --remove", "inject: --env and --remove: only one is possible"),
+        (f"POD --env {PINNED} --remove", "--env: has no effect with --remove; leave one of them out"),
         (f"POD --env {PINNED} --method host --method init", "--method host and init: only one is possible; choose it"),
         ("POD --daemonset", "not used with --daemonset; leave one of them out"),
         (f"- --in-place --env {PINNED}", "--in-place: needs a FILE to write, and no --output"),
@@ -204,10 +204,13 @@ def test_the_agent_s_manifest_needs_no_file(capsys: pytest.CaptureFixture[str]) 
         ),
         (
             f"POD --env {PINNED} --namespace prod",
-            "--namespace prod: the agent's, with --daemonset; pods keep the namespace",
+            "--namespace: has no effect with --env, only with --daemonset; add --daemonset, or leave --namespace out",
         ),
-        (f"POD --env {PINNED} --allow a.b", "--allow: changes nothing without --daemonset; leave it out"),
-        ("--daemonset --image x --allow a.b --container c", "--container: not used with --daemonset; leave one of"),
+        (f"POD --env {PINNED} --allow a.b", "--allow: has no effect with --env, only with --daemonset"),
+        (
+            "--daemonset --image x --allow a.b --container c",
+            "--container: has no effect with --daemonset, only with --env",
+        ),
         ("--daemonset --image x --allow a.b --keep much", "--keep much: "),
         ("--daemonset --image x --allow a.b --namespace My", "--namespace My: not a namespace; use lower-case letters"),
         (f"absent.yaml --env {PINNED}", "absent.yaml: no such file; name a manifest, or - for standard input"),

@@ -36,15 +36,6 @@ def mount(arguments: argparse.Namespace) -> int:
     """Follow at a folder until a signal ends this process; the mount stays."""
     from lamella.layers import FollowOptions, Store, follow
 
-    for flag, value in (
-        ("--writable", arguments.writable),
-        ("--changes", arguments.changes),
-        ("--prefix", arguments.prefix),
-        ("--explain", arguments.explain),
-        ("--method", arguments.method != "auto"),
-    ):
-        if value:
-            raise UsageError(f"{flag}: not available with --follow, which replaces read-only mounts; omit it")
     mounted: list[str] = []
 
     def notify(event: FollowEvent) -> None:

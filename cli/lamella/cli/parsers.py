@@ -206,6 +206,10 @@ def parsed(verb: str, argv: Sequence[str]) -> argparse.Namespace:
     arguments, unknown = parser.checked(words)
     if unknown:
         raise UsageError(_unknown(verb, parser, arguments, unknown, "--" in argv))
+    if modes := getattr(module(verb), "MODES", ()):
+        from lamella.cli.modes import check
+
+        check(parser, modes, arguments, words)
     arguments.command = command
     return arguments
 

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import remark, result, result_json, tell, writes_records
 from lamella.cli.quantities import age_of, seconds_of, share_of, size_of
 from lamella.cli.settings import STORE, TRUST, add_settings, quoted, trust_of
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     import argparse
 
 SETTINGS = (STORE, *TRUST)
+MODES = (
+    Mode("--check", flags_of("--socket")),
+    Mode(
+        "",
+        flags_of(
+            "--socket --socket-mode --environments --allow --pull --every --keep --min-free --idle --metrics", SETTINGS
+        ),
+    ),
+)
 SOCKET = "/run/lamella/agent.sock"
 
 
@@ -138,12 +148,8 @@ def ask(arguments: argparse.Namespace) -> int:
     """Ask the agent of `mount --agent` for an environment, and print its folder."""
     from lamella.layers import request_environment
 
-    for flag in ("target", "writable", "changes", "prefix", "explain", "dry_run"):
-        if getattr(arguments, flag):
-            name = "TARGET" if flag == "target" else f"--{flag.replace('_', '-')}"
-            raise UsageError(
-                f"{name}: not with --agent; the agent chooses the folder, which is read-only, and prints it"
-            )
+    if arguments.target:
+        raise UsageError("TARGET: not with --agent; the agent chooses the folder, which is read-only, and prints it")
     given = request_environment(
         arguments.reference,
         path=arguments.agent,

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.environment import add_no_local_to, check_folder
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, result, result_json, table
 from lamella.cli.settings import (
     COMPRESSION,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from lamella.builder import ComparedEnvironment, ComparedPackage, Difference, PackageChanges
     from lamella.layers import Progress
 
+_EVERY = flags_of("--no-local", (LOCAL, INCLUDE, IGNORE, PLATFORM, IMAGE_PREFIX, COMPRESSION, *TRUST))
+MODES = (Mode("--files", _EVERY | {"--store"}), Mode("", _EVERY))
 SETTINGS = (LOCAL, INCLUDE, IGNORE, PLATFORM, IMAGE_PREFIX, COMPRESSION, STORE, *TRUST)
 SHOWN = 10
 """Files of a package shown unless it is named."""

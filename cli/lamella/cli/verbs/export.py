@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.cli.environment import check_folder
 from lamella.cli.errors import UsageError
 from lamella.cli.findings import how_many
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import (
     CACHE,
@@ -35,6 +36,22 @@ if TYPE_CHECKING:
 
 SETTINGS = (STORE, PLATFORM, IMAGE_PREFIX, IGNORE, CACHE, *TRUST)
 FORMATS = ("dir", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "squashfs", "parcel")
+_EVERY = flags_of(
+    "--format --link --prefix --arcroot --compress-level --threads --exclude --include --no-byte-code",
+    "--no-system-libraries --parcel-root --force --dry-run",
+)
+
+
+def _packs(arguments: argparse.Namespace) -> bool:
+    """Whether the source is an environment on this disk."""
+    return not arguments.to_docker and (not arguments.path or os.path.isdir(arguments.source))
+
+
+MODES = (
+    Mode("--to-docker", flags_of("--platform", TRUST)),
+    Mode("a folder as SOURCE", _EVERY | flags_of("--local", (IMAGE_PREFIX, IGNORE, CACHE)), _packs),
+    Mode("", _EVERY | flags_of((STORE, PLATFORM), TRUST)),
+)
 _ARCHIVE = re.compile(r"\.(?:tar(?:\.\w+)?|tgz|tbz2|txz|tzst|zip|squashfs|sqfs|parcel)$", re.IGNORECASE)
 LARGEST = 20
 """Packages shown by a dry run: the rest is most of the lines and little of the size."""
@@ -131,8 +148,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not source or os.path.isdir(source):
         return _pack(arguments, source, path)
     check_folder("export", source)
-    if arguments.local:
-        raise UsageError(f"export --local {arguments.local}: only for an environment on this disk; drop it")
     return _export(arguments, source, path)
 
 

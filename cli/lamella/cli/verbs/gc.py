@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import remark, result_json
 from lamella.cli.quantities import age_of, size_of
 from lamella.cli.settings import CACHE, STORE, add_settings, quoted
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     import argparse
 
 SETTINGS = (STORE, CACHE)
+MODES = (
+    Mode("oci:FOLDER", flags_of("--older-than --all --yes --dry-run"), lambda arguments: bool(arguments.layout)),
+    Mode("--layer-cache", flags_of("--keep --older-than --all --yes --dry-run --cache")),
+    Mode("", flags_of("--keep --older-than --all --yes --dry-run --store")),
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Free space, and print the amount."""
     from lamella.layers import Store, gc
 
+    if arguments.all and (arguments.keep or arguments.older_than):
+        flag = "--keep" if arguments.keep else "--older-than"
+        raise UsageError(f"{flag}: has no effect with --all; leave one of them out")
     if arguments.layout:
         return _layout(arguments)
     if not (arguments.all or arguments.keep or arguments.older_than):
@@ -81,9 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _layout(arguments: argparse.Namespace) -> int:
     from lamella.layers import Reference, gc_layout
 
-    for flag in ("keep", "layer_cache"):
-        if getattr(arguments, flag):
-            raise UsageError(f"--{flag.replace('_', '-')}: not for an OCI layout folder; use --older-than or --all")
     parsed = Reference.parse(arguments.layout)
     if not parsed.is_layout or parsed.digest or (parsed.tag and not _without_tag(arguments.layout, parsed.tag)):
         raise UsageError(f"gc {quoted(arguments.layout)}: not an OCI layout folder; write oci:FOLDER, without a tag")

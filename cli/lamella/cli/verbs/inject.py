@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import remark, result_json
 from lamella.cli.settings import NODE_IMAGE, TRUST, add_settings, trust_of
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from lamella.builder import InjectedPod, InjectOptions
 
 SETTINGS = (NODE_IMAGE, *TRUST)
+MODES = (
+    Mode("--daemonset", flags_of("--output --pull-secret --image --pull --allow --keep --namespace")),
+    Mode("--remove", flags_of("--output --in-place")),
+    Mode(
+        "--env",
+        flags_of(
+            "--output --in-place --method --kubernetes-version --container --path --no-path --no-check --pull-secret",
+            "--node-store --image --offline",
+            TRUST,
+        ),
+    ),
+)
 METHODS = ("auto", "image-volume", "init", "host")
 STANDARD = "-"
 NAMESPACE = "lamella"
@@ -136,29 +149,12 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(f"inject: {given}; use lamella inject FILE --env REFERENCE, FILE --remove, or --daemonset")
     if len(methods) > 1:
         raise UsageError(f"--method {' and '.join(methods)}: only one is possible; choose it")
-    _check_agent(arguments)
+    if arguments.daemonset and arguments.file:
+        raise UsageError(f"inject {arguments.file}: not used with --daemonset; leave one of them out")
     if not arguments.daemonset and not arguments.file:
         raise UsageError("inject: missing FILE; name a manifest, or - for standard input")
     if arguments.in_place and (arguments.output or arguments.file in (None, STANDARD)):
         raise UsageError("--in-place: needs a FILE to write, and no --output; leave one of them out")
-
-
-def _check_agent(arguments: argparse.Namespace) -> None:
-    """Raise `UsageError` for the agent's options in another job, and for those of pods beside `--daemonset`."""
-    if arguments.daemonset:
-        if arguments.file:
-            raise UsageError(f"inject {arguments.file}: not used with --daemonset; leave one of them out")
-        for flag in ("container", "path", "no-path", "no-check", "node-store", "kubernetes-version"):
-            if getattr(arguments, flag.replace("-", "_")):
-                raise UsageError(f"--{flag}: not used with --daemonset; leave one of them out")
-        return
-    if arguments.namespace != NAMESPACE:
-        raise UsageError(
-            f"--namespace {arguments.namespace}: the agent's, with --daemonset; pods keep the namespace of their manifest"
-        )
-    for flag in ("pull", "allow", "keep"):
-        if getattr(arguments, flag):
-            raise UsageError(f"--{flag}: changes nothing without --daemonset; leave it out")
 
 
 def _jobs(arguments: argparse.Namespace) -> list[tuple[str, bool]]:

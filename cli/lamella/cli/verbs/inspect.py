@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, result, result_json, table
 from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
 from lamella.cli.verbs import artifacts
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     )
 
 SETTINGS = (PLATFORM, STORE, *TRUST)
+MODES = (
+    Mode("--sbom", flags_of("--verify --platform", TRUST)),
+    Mode("--files", flags_of("--verify --platform --store", TRUST)),
+    Mode("--findings", flags_of("--verify --platform --all", TRUST)),
+    Mode("", flags_of("--verify --platform --all", TRUST)),
+)
 LARGEST = 20
 """Packages shown without --all: the rest is most of the lines and little of the size."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import following
 from lamella.cli.errors import UsageError
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import ELSEWHERE, METHOD, STORE, TRUST, add_settings, trust_of
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from lamella.layers import Mounted, Rung
 
 SETTINGS = (STORE, METHOD, ELSEWHERE, *TRUST)
+MODES = (
+    Mode("--agent", flags_of("--timeout --elsewhere")),
+    Mode("--follow", flags_of("--interval --dry-run --store", TRUST)),
+    Mode("", flags_of("--writable --changes --prefix --explain --dry-run", SETTINGS)),
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +60,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Mount, and print the folder."""
     if arguments.agent:
-        if arguments.follow:
-            raise UsageError("--agent --follow: an agent keeps what it mounts; omit one of them")
         from lamella.cli.verbs import agent
 
         return agent.ask(arguments)
@@ -68,8 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
         return pull.would(arguments, target=os.path.abspath(arguments.target))
     if arguments.follow:
         return following.mount(arguments)
-    if arguments.interval:
-        raise UsageError("--interval: changes nothing without --follow; add --follow")
     from lamella.cli.progress import shown
     from lamella.layers import MountOptions, Store, mount
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import ELSEWHERE, PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
 from lamella.layers.text import counted, seconds, size
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from lamella.layers import Layer, PublishedEnvironment, Pulled
 
 SETTINGS = (STORE, PLATFORM, ELSEWHERE, *TRUST)
+MODES = (
+    Mode("--platform", flags_of("--dry-run --store", TRUST)),
+    Mode("", flags_of("--dry-run --store --elsewhere", TRUST)),
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
 from lamella.cli.errors import UsageError
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import (
     BASE,
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from lamella.builder import ImageSettings, Pushed, PushOptions
 
 SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.CHECKED, *TRUST)
+_EVERY = flags_of(
+    "--no-local --wheels --allow-large --no-system-libraries --strict --check --append --sbom --sign",
+    "--entrypoint --cmd --env --label --annotation --created",
+    SETTINGS,
+)
+MODES = (Mode("--watch", _EVERY | {"--poll"}), Mode("", _EVERY | {"--dry-run"}))
 DOCKER_LAYERS = 125
 """Most layers that Docker's engine accepts; containerd's clients accept about as many."""
 ERRORS = 5
@@ -97,10 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.cli.progress import shown
     from lamella.layers import Reference
 
-    if arguments.poll and not arguments.watch:
-        raise UsageError("--poll: changes nothing without --watch; add --watch")
-    if arguments.watch and arguments.dry_run:
-        raise UsageError("--watch --dry-run: a dry run does not follow changes; omit one of them")
     # An invalid option or reference fails before the scan, which takes seconds.
     options = _options(arguments)
     Reference.parse(arguments.reference)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli import following
 from lamella.cli.errors import UsageError
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import remark, result_json
 from lamella.cli.settings import STORE, TRUST, add_settings, trust_of
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     import argparse
 
 SETTINGS = (STORE, *TRUST)
+MODES = (
+    Mode("--follow", flags_of("--interval --restart --signal --dry-run", SETTINGS)),
+    Mode("", flags_of("--dry-run", SETTINGS)),
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
         return pull.would(arguments, command=arguments.command, exit_code=None)
     if arguments.follow:
         return following.run(arguments)
-    if arguments.restart or arguments.signal or arguments.interval:
-        flag = "--restart" if arguments.restart else "--signal" if arguments.signal else "--interval"
-        raise UsageError(f"{flag}: changes nothing without --follow; add --follow")
     from lamella.cli.progress import shown
     from lamella.layers import Store, exec_command
     from lamella.layers import run as run_and_wait

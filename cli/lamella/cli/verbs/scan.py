@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, files, findings
 from lamella.cli.errors import UsageError
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import IMAGE_PREFIX, add_settings, quoted
 from lamella.layers.text import counted, size
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     Contents = Mapping[str, tuple[ShippedFile, ...]]
 
 SETTINGS = (IMAGE_PREFIX, *environment.CHECKED)
+_EVERY = flags_of("--no-local --wheels --allow-large --no-system-libraries --strict", SETTINGS)
+MODES = (Mode("--files", _EVERY), Mode("", _EVERY | {"--all", "--left-out"}))
 LARGEST = 20
 """Packages shown without --all: the rest is most of the lines and little of the size."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import remark, result, result_json
 from lamella.cli.settings import REGISTRY, add_settings, quoted, trust_of
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     import argparse
 
 SETTINGS = REGISTRY
+MODES = (
+    Mode("--manifest", flags_of("--other-tags --dry-run", SETTINGS)),
+    Mode("", flags_of("--dry-run", SETTINGS)),
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamella.cli.errors import UsageError
+from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import STORE, TRUST, add_settings, trust_of
 from lamella.layers.text import counted, size
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
 SETTINGS = (STORE, *TRUST)
+MODES = (Mode("REFERENCE", flags_of("--deep", TRUST)), Mode("", flags_of("--dry-run --store")))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Verify the store or the reference. The exit code is 1 if something is damaged or missing."""
     if arguments.reference:
-        if arguments.dry_run:
-            raise UsageError("verify --dry-run: only for the store; leave it out, a reference is never changed")
         return _reference(arguments)
-    if arguments.deep:
-        raise UsageError("verify --deep: only for a REFERENCE; leave it out, the store is always read as a whole")
     return _store(arguments)
 
 
