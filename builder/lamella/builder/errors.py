@@ -12,9 +12,13 @@ class BuilderError(LamellaError):
 class NotAnEnvironment(BuilderError):
     """A prefix without a Python environment, or with one that Lamella does not support."""
 
+    code = "no-environment"
+
 
 class EnvironmentChanged(BuilderError):
     """Files changed while they were read; the inconsistent layer is discarded."""
+
+    code = "changed"
 
 
 class CannotBuild(BuilderError):
@@ -27,3 +31,5 @@ class CacheError(BuilderError):
 
 class InvalidManifest(BuilderError):
     """Kubernetes YAML that cannot be read, or that an environment cannot be added to."""
+
+    code = "invalid"

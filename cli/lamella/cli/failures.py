@@ -41,25 +41,6 @@ EXIT_CODES = {
 OF_RUN = 125
 """What `run` exits with if it fails itself, as docker run, env and timeout do: other codes are the command's."""
 _RUNS_OWN = frozenset({"not-executable", "command-not-found", "interrupted"})
-_NAMES = {
-    "InvalidReference": "invalid",
-    "InvalidManifest": "invalid",
-    "NotFound": "not-found",
-    "Denied": "unauthorized",
-    "CredentialsError": "unauthorized",
-    "Unreachable": "unreachable",
-    "NoSpace": "no-space",
-    "Busy": "busy",
-    "InvalidContent": "damaged",
-    "UnsafeLayer": "damaged",
-    "NotSigned": "not-signed",
-    "SignatureError": "invalid",
-    "PolicyError": "not-allowed",
-    "Unsupported": "unsupported",
-    "NotAnEnvironment": "no-environment",
-    "EnvironmentChanged": "changed",
-}
-"""Codes of the errors of layers and builder, by the name of the class or of one above it."""
 _NUMBERS = {
     errno.ENOSPC: "no-space",
     errno.EDQUOT: "no-space",
@@ -141,12 +122,11 @@ def _write_termination_log(sentence: str) -> None:
 
 
 def _code(error: BaseException) -> str:
-    from lamella.layers import CannotRun
+    from lamella.layers import CannotRun, LamellaError
 
     if isinstance(error, CannotRun):
         return "not-executable" if error.exit_code == 126 else "command-not-found"
-    names = [_NAMES[each.__name__] for each in type(error).__mro__ if each.__name__ in _NAMES]
-    return names[0] if names else _code_of_system(error)
+    return (error.code if isinstance(error, LamellaError) else "") or _code_of_system(error)
 
 
 def _code_of_system(error: BaseException | None) -> str:

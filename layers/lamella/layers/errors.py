@@ -1,8 +1,15 @@
 """The errors of `lamella.layers`: what happened, to what, and what to do next, in one sentence."""
 
+from __future__ import annotations
+
+from typing import ClassVar
+
 
 class LamellaError(Exception):
     """The root of every error that Lamella raises on purpose."""
+
+    code: ClassVar[str] = ""
+    """Code in documents of failures; empty if the error of the system below decides. docs/reference/json.md lists them."""
 
 
 class LayersError(LamellaError):
@@ -12,9 +19,13 @@ class LayersError(LamellaError):
 class InvalidReference(LayersError):
     """A reference that no registry and no layout folder could have."""
 
+    code = "invalid"
+
 
 class InvalidContent(LayersError):
     """Bytes that are not what their descriptor, or the specification, says they are."""
+
+    code = "damaged"
 
 
 class FalseMirror(InvalidContent):
@@ -24,17 +35,25 @@ class FalseMirror(InvalidContent):
 class NotFound(LayersError):
     """A tag, manifest or blob that is certainly absent (never: one that could not be asked for)."""
 
+    code = "not-found"
+
 
 class Unreachable(LayersError):
     """A registry that could not be asked: down, timed out, or answering 5xx for as long as was tried."""
+
+    code = "unreachable"
 
 
 class Denied(LayersError):
     """A registry that refuses these credentials, or wants some."""
 
+    code = "unauthorized"
+
 
 class UnsafeLayer(LayersError):
     """A layer whose unpacking would leave its folder, or hold what no environment needs."""
+
+    code = "damaged"
 
 
 class StoreError(LayersError):
@@ -44,6 +63,8 @@ class StoreError(LayersError):
 class NoSpace(StoreError):
     """A store whose disk has too little space for an environment."""
 
+    code = "no-space"
+
     def __init__(self, message: str, lacking: int = 0) -> None:
         super().__init__(message)
         self.lacking = lacking
@@ -52,6 +73,8 @@ class NoSpace(StoreError):
 
 class Busy(StoreError):
     """A store or layout that another process keeps locked."""
+
+    code = "busy"
 
 
 class MountError(LayersError):
@@ -64,6 +87,8 @@ class ExportError(LayersError):
 
 class Unsupported(LayersError):
     """Something that this machine can't do, such as mounting on a system other than Linux."""
+
+    code = "unsupported"
 
 
 class CannotRun(LayersError):
@@ -78,14 +103,22 @@ class CannotRun(LayersError):
 class PolicyError(LayersError):
     """Something that this machine's administrator does not allow, or a policy that can't be read."""
 
+    code = "not-allowed"
+
 
 class CredentialsError(LayersError):
     """A credentials file or helper that can't be used as it is."""
+
+    code = "unauthorized"
 
 
 class SignatureError(LayersError):
     """Content that was not signed by the key that it had to be, or a key that can't be used."""
 
+    code = "invalid"
+
 
 class NotSigned(SignatureError):
     """Content that was not signed by the key that it had to be."""
+
+    code = "not-signed"

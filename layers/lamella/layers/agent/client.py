@@ -8,20 +8,8 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from lamella.layers.agent.protocol import NodeEnvironment
-from lamella.layers.errors import (
-    Busy,
-    Denied,
-    InvalidContent,
-    InvalidReference,
-    LayersError,
-    NoSpace,
-    NotFound,
-    NotSigned,
-    PolicyError,
-    Unreachable,
-    Unsupported,
-)
+from lamella.layers.agent.protocol import NodeEnvironment, error_of
+from lamella.layers.errors import InvalidContent, LayersError, Unreachable
 from lamella.layers.oci.parsing import parse_object
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published import preflight
@@ -33,19 +21,6 @@ _POLL = 0.2
 _LONGEST = 3600.0
 """Seconds to wait for an answer: a large environment over a slow line. An agent that ends closes the connection."""
 _MAX_ANSWER = 1 << 20
-ERRORS: dict[str, type[LayersError]] = {
-    "invalid": InvalidReference,
-    "not-found": NotFound,
-    "unauthorized": Denied,
-    "unreachable": Unreachable,
-    "no-space": NoSpace,
-    "busy": Busy,
-    "damaged": InvalidContent,
-    "not-signed": NotSigned,
-    "not-allowed": PolicyError,
-    "unsupported": Unsupported,
-}
-"""The error of each code of a failure's document."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -137,4 +112,4 @@ def _error(answer: bytes) -> LayersError:
     if not isinstance(failure, dict):
         raise InvalidContent("the agent's answer has no error; update the agent")
     parts = [part for name in ("message", "hint") if isinstance(part := failure.get(name), str)]
-    return ERRORS.get(str(failure.get("code")), LayersError)(f"agent of the node: {'; '.join(parts)}")
+    return error_of(str(failure.get("code")), f"agent of the node: {'; '.join(parts)}")

@@ -6,8 +6,45 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
-from lamella.layers.errors import InvalidContent
+from lamella.layers.errors import (
+    Busy,
+    Denied,
+    InvalidContent,
+    InvalidReference,
+    LayersError,
+    NoSpace,
+    NotFound,
+    NotSigned,
+    PolicyError,
+    Unreachable,
+    Unsupported,
+)
 from lamella.layers.oci.parsing import parse_object
+
+STATUSES: dict[type[LayersError], int] = {
+    InvalidReference: 400,
+    PolicyError: 403,
+    NotSigned: 403,
+    NotFound: 404,
+    Unsupported: 422,
+    Denied: 502,
+    Unreachable: 502,
+    InvalidContent: 502,
+    Busy: 503,
+    NoSpace: 507,
+}
+"""The HTTP status of each error; 500 for any other. 502 is the registry's fault."""
+_ERRORS = {kind.code: kind for kind in STATUSES}
+
+
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of an error."""
+    return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 500)
+
+
+def error_of(code: str, message: str) -> LayersError:
+    """Return the error of a code in a failure's document."""
+    return _ERRORS.get(code, LayersError)(message)
 
 
 @dataclass(frozen=True, slots=True)

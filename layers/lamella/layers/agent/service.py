@@ -21,19 +21,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.agent.metrics import CONTENT_TYPE
-from lamella.layers.errors import (
-    Busy,
-    Denied,
-    InvalidContent,
-    InvalidReference,
-    LamellaError,
-    NoSpace,
-    NotFound,
-    NotSigned,
-    PolicyError,
-    Unreachable,
-    Unsupported,
-)
+from lamella.layers.agent.protocol import status_of
+from lamella.layers.errors import InvalidContent, InvalidReference, LamellaError
 from lamella.layers.oci.parsing import parse_object
 
 if TYPE_CHECKING:
@@ -54,20 +43,6 @@ _DRAIN_BYTES, _DRAIN_SECONDS = 4 * MAX_REQUEST, 0.5
 _MAX_REFERENCE = 1024
 _C_LIBRARY = re.compile(r"(?:[0-9]{1,4}(?:\.[0-9]{1,4}){0,3})?", re.ASCII)
 _TOO_MANY = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
-
-STATUSES: tuple[tuple[type[BaseException], int], ...] = (
-    (InvalidReference, 400),
-    (PolicyError, 403),
-    (NotSigned, 403),
-    (NotFound, 404),
-    (Unsupported, 422),
-    (Denied, 502),
-    (Unreachable, 502),
-    (InvalidContent, 502),
-    (Busy, 503),
-    (NoSpace, 507),
-)
-"""The HTTP status of each error; 500 for any other. 502 is the registry's fault."""
 
 
 class InvalidRequest(InvalidReference):
@@ -171,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, answer)
 
     def _failed(self, error: BaseException) -> tuple[int, str]:
-        status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+        status = status_of(error)
         answer = self._service.describe(error)
         failure = json.loads(answer)["error"]
         sentence = "; ".join(filter(None, (failure["message"], failure["hint"])))
