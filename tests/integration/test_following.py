@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
@@ -267,6 +269,52 @@ def test_a_crash_in_the_middle_of_a_replacement_is_cleared_by_the_next(store: St
         followed.next("replaced")
         assert tool(target) == "2"
     assert mounted(target) == 1
+    umount(str(target), store=store)
+    assert not target.exists()
+
+
+class Failing(LinuxKernel):
+    """Makes no mount."""
+
+    def fscreate(self, filesystem: int) -> None:
+        del filesystem
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def test_a_failed_replacement_leaves_the_claim_of_the_former_environment(store: Store, tmp_path: Path) -> None:
+    need_linux(6, 7)
+    target = tmp_path / "target"
+    reference = push(tmp_path, "1")
+    with following(reference, target, store):
+        pass
+    (before,) = claims.claims(store)
+    push(tmp_path, "2")
+    with pull.leased(reference, store=store) as pulled, pytest.raises(MountError, match="Cannot allocate memory"):
+        swap(pulled, str(target), store=store, kernel=Failing())
+    assert list(claims.claims(store)) == [before]
+    assert tool(target) == "1"
+    with following(reference, target, store) as followed:
+        followed.next("replaced")
+        assert tool(target) == "2"
+
+
+def test_a_kernel_without_mount_descriptors_replaces_an_environment_too(store: Store, tmp_path: Path) -> None:
+    class Older(LinuxKernel):
+        def fsopen(self, fstype: str) -> int:
+            del fstype
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    target = tmp_path / "target"
+    reference = push(tmp_path, "1")
+    with following(reference, target, store):
+        pass
+    push(tmp_path, "2")
+    with pull.leased(reference, store=store) as pulled:
+        assert not swap(pulled, str(target), store=store, kernel=Older())[1]
+    assert tool(target) == "2"
+    assert mounted(target) == 1
+    with pytest.raises(OSError, match="Read-only"):
+        (target / "new").write_text("")
     umount(str(target), store=store)
     assert not target.exists()
 
@@ -538,6 +586,17 @@ def test_every_former_environment_of_a_command_stays_leased(home: tuple[Path, in
         command.event("replaced")
         assert len(before) == 2
         assert before < set(os.listdir(leases))
+
+
+def test_a_command_that_ended_leaves_no_descriptor_and_no_lease(store: Store, tmp_path: Path) -> None:
+    need_linux(6, 7)
+    reference = push(tmp_path, "1")
+    before = sorted(os.listdir("/proc/self/fd"))
+    assert run_following(reference, ["tool"], FollowOptions(interval=0.05), store=store) == 0
+    deadline = time.monotonic() + SECONDS
+    while sorted(os.listdir("/proc/self/fd")) != before:
+        assert time.monotonic() < deadline, os.listdir("/proc/self/fd")
+        threading.Event().wait(0.02)
 
 
 def test_another_image_prefix_is_refused(home: tuple[Path, int]) -> None:

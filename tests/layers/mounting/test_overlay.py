@@ -209,6 +209,24 @@ def test_a_kernel_that_puts_no_mount_beneath_gets_the_new_one_after_the_former(t
     assert recorded.open == set()
 
 
+def test_without_descriptors_the_new_mount_is_made_before_the_former_goes(tmp_path: Path) -> None:
+    recorded = RecordingKernel({"fsopen": errno.ENOSYS}, mounts=["/target"], of=["lamella-1"])
+
+    assert not overlay.replace(recorded, folders(tmp_path, 2), "/target", "lamella-1")
+
+    assert recorded.names() == ["fsopen", "mount", "umount", "mount", "umount"]
+    assert recorded.mounts == ["/target"]
+
+
+def test_without_descriptors_a_mount_that_can_t_be_made_leaves_the_former_one(tmp_path: Path) -> None:
+    recorded = RecordingKernel({"fsopen": errno.ENOSYS, "mount": errno.ENOMEM}, mounts=["/target"], of=["lamella-1"])
+
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        overlay.replace(recorded, folders(tmp_path, 2), "/target", "lamella-1")
+
+    assert recorded.mounts == ["/target"]
+
+
 def test_a_mount_that_can_t_be_made_leaves_the_former_one(tmp_path: Path) -> None:
     recorded = RecordingKernel({"fscreate": errno.ENOMEM}, mounts=["/target"], of=["lamella-1"])
 

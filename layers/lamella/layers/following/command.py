@@ -85,15 +85,25 @@ def run_following(
         stack.callback(session.restore_signals)
         session.start(ready)
         wake, waker = os.pipe()
+        stack.callback(os.close, wake)
         found: queue.SimpleQueue[_Ready] = queue.SimpleQueue()
         stop = threading.Event()
+        stack.callback(_release, found)
         stack.callback(stop.set)
 
         def look() -> None:
-            while not stop.wait(tag.pause):
-                if (moved := moves.next()) and (got := _pulled(moves, moved, store)):
-                    found.put(got)
-                    os.write(waker, b"1")
+            # Only this thread, which can outlive the command, knows when its end of the pipe is not used any more.
+            try:
+                while not stop.wait(tag.pause):
+                    if (moved := moves.next()) and (got := _pulled(moves, moved, store)):
+                        found.put(got)
+                        os.write(waker, b"1")
+            except BrokenPipeError:
+                pass  # the command has ended
+            finally:
+                os.close(waker)
+                if stop.is_set():
+                    _release(found)
 
         threading.Thread(target=look, name="lamella-follow", daemon=True).start()
         while (code := session.wait(wake)) is None:
@@ -102,6 +112,13 @@ def run_following(
             if why_not := session.take(ready):
                 moves.refuse(Reference.parse(ready.pulled.reference).digest, why_not)
         return code
+
+
+def _release(found: queue.SimpleQueue[_Ready]) -> None:
+    """End the leases of environments that the command did not live to use."""
+    with suppress(queue.Empty):
+        while True:
+            found.get_nowait().stack.close()
 
 
 def _pulled(moves: Moves, digest: Digest, store: Store) -> _Ready | None:
@@ -206,7 +223,7 @@ class _Session:
         if why_not := answer.get("why_not"):
             ready.stack.close()
             return str(why_not)
-        if answer:
+        if "replaced" in answer:
             # Its lease must stay: a process that is not known may use it, and a collected one is released.
             self._former.append(self._ready)
             self._ready = ready

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lamella.layers.errors import LayersError, MountError
+from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.mounting import ladder, lowerdirs, namespace, overlay
 from lamella.layers.mounting.kernel import here
 from lamella.layers.running import ca_bundle
@@ -61,9 +61,10 @@ def serve(follower: socket.socket, start: Start) -> NoReturn:
         command = _started(start, prefix)
         follower.send(json.dumps({"pid": command}).encode())
         code = _wait(follower, kernel, prefix, command)
-    except LayersError as error:
+    except (LayersError, OSError, MemoryError, RuntimeError, ValueError) as error:
+        known = error if isinstance(error, LayersError) else CannotRun(f"cannot prepare the namespace: {error!r}")
         with suppress(OSError):
-            follower.send(json.dumps({"failed": failure_of(error)}).encode())
+            follower.send(json.dumps({"failed": failure_of(known)}).encode())
     finally:
         os._exit(code)
 

@@ -67,15 +67,15 @@ def by_descriptors(
 def replace(kernel: Kernel, lowers: Sequence[str], target: str, source: str = SOURCE) -> bool:
     """Show `lowers` at `target` in place of the topmost mount there, which its users keep; return whether atomically.
 
-    Before Linux 6.5 the folder below both is seen for the time between two system calls.
+    Before Linux 6.5 the folder below both is seen for the time between two system calls. The new mount is made before the
+    former one is detached: one that cannot be made changes nothing.
     """
     try:
         mount = _detached(kernel, lowers, None, source)
     except OSError as error:
         if error.errno not in _NO_DESCRIPTORS:
             raise
-        kernel.umount(target, MNT_DETACH)
-        by_options(kernel, lowers, target, source=source)
+        _replace_by_options(kernel, lowers, target, source)
         return False
     try:
         try:
@@ -90,6 +90,19 @@ def replace(kernel: Kernel, lowers: Sequence[str], target: str, source: str = SO
         return True
     finally:
         kernel.close(mount)
+
+
+def _replace_by_options(kernel: Kernel, lowers: Sequence[str], target: str, source: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="lamella-") as elsewhere:
+        by_options(kernel, lowers, elsewhere, source=source)
+        try:
+            kernel.umount(target, MNT_DETACH)
+            # Bound, not moved: no mount below a shared one can be moved (mount(2), MS_MOVE).
+            kernel.mount(elsewhere, target, flags=MS_BIND)
+        finally:
+            kernel.umount(elsewhere, MNT_DETACH)
 
 
 def _detached(kernel: Kernel, lowers: Sequence[str], upper: Upper | None, source: str) -> int:

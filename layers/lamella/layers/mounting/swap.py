@@ -42,11 +42,18 @@ def swap(pulled: Pulled, target: str, *, store: Store, kernel: Kernel) -> tuple[
             return state, True
         _settle(state, kernel)
         folders = lowerdirs.for_replacement(store, pulled.environment, state.prefix)
-        former.keep(home, state, claims.kept(home, state))
+        before, keeps = state, claims.kept(home, state)
+        former.keep(home, state, keeps)
         rungs = (Rung("overlay"),)
         state = replace(state, reference=pulled.reference, method="overlay", rungs=rungs, identity="", replacing=True)
         claims.write(home, state, pulled.keeps)
-        return _put(kernel, home, state, folders, pulled.keeps)
+        try:
+            return _put(kernel, home, state, folders, pulled.keeps)
+        except MountError:
+            # The former environment stays in use, and its claim with it; `replacing` if that is not certain.
+            if claims.is_there(before, kernel):
+                claims.write(home, before, keeps)
+            raise
 
 
 def check_replaceable(state: Mounted | None, target: str, kernel: Kernel) -> None:
