@@ -208,6 +208,13 @@ def test_a_comparison_without_a_run_that_succeeded_has_a_page(tmp_path: Path) ->
     assert "No run had ended." in Elements(files["index.html"]).text
 
 
+def test_the_disk_of_a_registry_that_the_user_named_is_not_counted(tmp_path: Path) -> None:
+    given = replace(comparison(rounds=1), registry=replace(comparison().registry, given=True))
+    text = Elements(written(given, tmp_path / "report")["index.html"]).text
+    assert "named by the user; its disk is not counted" in text
+    assert {row.registry_bytes for story in summarize(given) for row in story.rows} == {None}
+
+
 def test_a_story_that_took_no_time_and_one_workflow_alone_are_drawn(tmp_path: Path) -> None:
     nothing = replace(run("lamella", "new"), seconds=0.0, steps=(), uploaded=0, downloaded=0, registry_bytes=0)
     page = written(replace(comparison(), runs=(nothing,)), tmp_path / "report")["index.html"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KINDS = ("seconds", "bytes", "disk")
 _LABEL = 46
 """Characters of a workflow's title at most."""
-Paint = tuple[str, str, Callable[["Figures"], int]]
+Paint = tuple[str, str, Callable[["Figures"], "int | None"]]
 _MOVED: tuple[Paint, ...] = (
     ("send", "uploaded", lambda row: row.uploaded),
     ("fetch", "downloaded", lambda row: row.downloaded),
@@ -41,7 +41,7 @@ def figure(kind: str, stories: Sequence[StoryFigures]) -> Chart:
     paints = _MOVED if kind == "bytes" else _DISKS
     return Chart(
         _title("Bytes on the wire" if kind == "bytes" else "Growth of the registry's and the node's disk", stories),
-        _spoken(stories, lambda row: ", ".join(f"{size(count(row))} {words}" for _, words, count in paints)),
+        _spoken(stories, lambda row: ", ".join(f"{size(found)} {words}" for found, _, words in _known(row, paints))),
         tuple(_panel(story, stories, lambda row: _sizes(row, paints)) for story in stories),
         tuple((colour, words) for colour, words, _ in paints),
         lambda value: size(value) if value else "0",
@@ -103,9 +103,12 @@ def _sizes(row: Figures, paints: Sequence[Paint]) -> tuple[Bar, ...]:
     if row.seconds is None:
         return (Bar((), "failed"),)
     return tuple(
-        Bar(
-            (Segment(colour, count(row), f"{escaped(row.workflow.title, _LABEL)}: {size(count(row))} {words}"),),
-            size(count(row)),
-        )
-        for colour, words, count in paints
+        Bar((Segment(colour, found, f"{escaped(row.workflow.title, _LABEL)}: {size(found)} {words}"),), size(found))
+        for found, colour, words in _known(row, paints)
     )
+
+
+def _known(row: Figures, paints: Sequence[Paint]) -> list[tuple[int, str, str]]:
+    """Return the counts that there are, with their colour and words."""
+    counts = ((count(row), colour, words) for colour, words, count in paints)
+    return [(found, colour, words) for found, colour, words in counts if found is not None]

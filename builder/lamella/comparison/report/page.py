@@ -94,7 +94,7 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     else:
         speed = "unlimited" if network.megabits is None else f"{network.megabits:g} Mbit/s"
         yield "Network", f"Each node in a namespace of its own: {speed}, {network.delay_ms:g} ms"
-    whose = "named by the user" if comparison.registry.given else "started for the comparison"
+    whose = "named by the user; its disk is not counted" if comparison.registry.given else "started for the comparison"
     yield "Registry", f"{comparison.registry.program}, {whose}"
     yield "Load", f"{' before, '.join(f'{load:.2f}' for load in machine.load)} after" if machine.load else "unknown"
     yield "Duration", f"{counted(len(comparison.runs), 'run')} in {comparison.seconds / 60:,.0f} minutes"
@@ -163,7 +163,11 @@ def _row(row: Figures) -> list[str]:
         "" if row.ratio is None else ratio(row.ratio),
         digits(row.seconds.least),
         digits(row.seconds.most),
-        *(size(count) for count in (row.uploaded, row.downloaded, row.registry_bytes, row.node_bytes, row.peak_memory)),
+        size(row.uploaded),
+        size(row.downloaded),
+        "" if row.registry_bytes is None else size(row.registry_bytes),
+        size(row.node_bytes),
+        size(row.peak_memory),
         f"{digits(row.cpu_seconds)} s",
     ]
 
@@ -178,10 +182,11 @@ def _run(comparison: Comparison, run: Run) -> dict[str, Any]:
         "figures": [
             digits(run.seconds),
             steps,
-            *(
-                size(count)
-                for count in (run.uploaded, run.downloaded, run.registry_bytes, run.node_bytes, run.peak_memory)
-            ),
+            size(run.uploaded),
+            size(run.downloaded),
+            "" if comparison.registry.given else size(run.registry_bytes),
+            size(run.node_bytes),
+            size(run.peak_memory),
             digits(run.cpu_seconds),
         ],
     }
