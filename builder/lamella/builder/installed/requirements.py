@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Platform
 
 
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i686"}
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "386": "i686"}
 """Machine names of uname, by OCI's names."""
 
 
@@ -73,7 +73,7 @@ def marker_environment(version: str, platform: Platform) -> dict[str, str]:
         "python_version": ".".join(version.split(".")[:2]),
         "python_full_version": version,
         "implementation_version": version,
-        "platform_machine": _MACHINES.get(platform.architecture, platform.architecture),
+        "platform_machine": MACHINES.get(platform.architecture, platform.architecture),
         "extra": "",
     }
 

@@ -35,8 +35,17 @@ if TYPE_CHECKING:
 _PYTHON = b"#!python"
 
 
-def unpack(path: str, target: str, *, short: str, prefix: str) -> None:
+def unpack(
+    path: str,
+    target: str,
+    *,
+    short: str,
+    prefix: str,
+    advice: str = "correct the project's build, or push without --wheels",
+) -> None:
     """Unpack the wheel at `path` into the folder `target`, for Python `short` (such as 3.12) at `prefix`.
+
+    `advice`: what to do about a damaged wheel.
 
     Raises `BuilderError` if the wheel is damaged, leads out of the environment or has an unsupported Wheel-Version, and
     `OSError` if a file can't be read or written.
@@ -50,9 +59,7 @@ def unpack(path: str, target: str, *, short: str, prefix: str) -> None:
     except (InstallerError, WheelError, zipfile.BadZipFile, ValueError, KeyError) as error:
         # InvalidWheelSource carries the source before its reason; a KeyError is zipfile's for a missing member.
         reason = error.args[-1] if isinstance(error, (InstallerError, KeyError)) and error.args else error
-        raise BuilderError(
-            f"wheel {os.path.basename(path)}: {str(reason).rstrip('.')}; correct the project's build, or push without --wheels"
-        ) from None
+        raise BuilderError(f"wheel {os.path.basename(path)}: {str(reason).rstrip('.')}; {advice}") from None
 
 
 class _Source(WheelFile):

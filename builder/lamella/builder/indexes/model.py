@@ -1,0 +1,107 @@
+"""Nouns of where packages come from: package indexes in order, with credentials that are never shown. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+PYPI = "https://pypi.org/simple"
+
+Strategy = Literal["first-index", "unsafe-first-match", "unsafe-best-match"]
+"""uv's names: a package is taken from the first index that has it, or from any of them (pip)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """User and password of an index."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PackageIndex:
+    """A package index that speaks the simple repository API (PEP 503, PEP 691)."""
+
+    url: str
+    """Without credentials and trailing slash."""
+    name: str = ""
+    """uv's name of it; empty for none."""
+    explicit: bool = False
+    """Only for the packages that are pinned to it."""
+    login: Login | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Indexes:
+    """The indexes to look in, the most preferred first; the last one is the default of uv and pip."""
+
+    indexes: tuple[PackageIndex, ...] = (PackageIndex(PYPI),)
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """URL of the one index of a package, by its normalised name."""
+    find_links: tuple[str, ...] = ()
+    """Folders and pages with links to wheels, without credentials."""
+    strategy: Strategy = "first-index"
+
+    def for_package(self, name: str) -> tuple[PackageIndex, ...]:
+        """Return the indexes that may be asked for the package `name`, the most preferred first."""
+        pinned = self.pins.get(name)
+        if pinned:
+            return tuple(each for each in self.indexes if each.url == pinned) or (PackageIndex(pinned),)
+        return tuple(each for each in self.indexes if not each.explicit)
+
+    def login_for(self, url: str) -> Login | None:
+        """Return the login for `url`, which must be on the same server as an index with one."""
+        origin = _origin(url)
+        found = [each for each in self.indexes if each.login and _origin(each.url) == origin]
+        below = [each for each in found if url == each.url or url.startswith(f"{each.url}/")]
+        return next((each.login for each in (*below, *found)), None)
+
+    def index_of(self, url: str) -> str:
+        """Return the configured URL that `url`, as a tool wrote it, means; `url` itself if there is none."""
+        bare = url.rstrip("/")
+        return next((each.url for each in self.indexes if each.url == bare), bare)
+
+
+def parsed(url: str, *, name: str = "", explicit: bool = False) -> PackageIndex:
+    """Return the index at `url`, with the login that the URL holds apart from it."""
+    from urllib.parse import unquote
+
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    login = None
+    if at:
+        name_part, _, password = user.partition(":")
+        login = Login(unquote(name_part), unquote(password))
+    bare = urlunsplit((parts.scheme, host, parts.path, parts.query, "")).rstrip("/")
+    return PackageIndex(bare, name, explicit, login)
+
+
+def with_login(index: PackageIndex) -> str:
+    """Return the URL of `index` with its login, for a tool's environment and never for a message."""
+    if index.login is None:
+        return index.url
+    parts = urlsplit(index.url)
+    login = f"{quote(index.login.user, safe='')}:{quote(index.login.password, safe='')}"
+    return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
+
+
+def without_repeats(indexes: Iterable[PackageIndex]) -> tuple[PackageIndex, ...]:
+    """Return each index once, at its first place."""
+    found: dict[str, PackageIndex] = {}
+    for each in indexes:
+        found.setdefault(each.url, each)
+    return tuple(found.values())
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        port = None
+    return parts.scheme, parts.hostname or "", port

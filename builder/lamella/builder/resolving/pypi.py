@@ -1,0 +1,305 @@
+"""Resolve the installed pip distributions for a target: the same versions, or the nearest that it has.
+
+1. What only the source's system requires falls away (`reachable`); what comes as local project, from a repository or an
+   archive is no question for an index.
+2. uv, else pip, resolves the rest with every version pinned, and adds what the target needs besides.
+3. If that fails, the indexes' pages say what each package has for the target (`offered`): each that cannot be had is
+   loosened as far as `match` allows, dropped if it is of one system alone, or part of one refusal that names them all.
+4. An environment that is inconsistent on its own system stays as it is: resolved without dependencies, with findings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from lamella.builder.errors import BuilderError
+from lamella.builder.installed.distributions import normalised
+from lamella.builder.resolving import by_pip, by_uv
+from lamella.builder.resolving.consistency import Resolved, inconsistencies
+from lamella.builder.resolving.model import Artifact, Moved, Resolution
+from lamella.builder.resolving.offered import branch_range, offers
+from lamella.builder.resolving.question import Question, Unsolvable, Wheel
+from lamella.builder.resolving.reachable import applies, fallen_away, parsed
+from lamella.builder.resolving.sources import direct_artifact, is_from_index
+from lamella.builder.resolving.target_tags import target_markers
+from lamella.layers.published.findings import Finding
+from lamella.layers.text import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lamella.builder.indexes.model import Indexes
+    from lamella.builder.resolving.model import (
+        InstalledDistribution,
+        InstalledPackages,
+        Match,
+        ResolveOptions,
+        Target,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is asked of a resolver, and what is known without one."""
+
+    pins: Mapping[str, str]
+    """Specifier by name of what an index has: `==2.4.6`, `==2.4.*`, or empty."""
+    sources: tuple[Artifact, ...] = ()
+    """Source distributions, archives and repositories, whose wheels are made here."""
+    moved: tuple[Moved, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a version may not be the installed one, by name."""
+
+
+class Refused(BuilderError):
+    """Distributions that cannot be had for the target; the message names all of them."""
+
+
+def resolve_distributions(
+    installed: InstalledPackages, target: Target, options: ResolveOptions, indexes: Indexes
+) -> Resolution:
+    """Resolve the pip distributions of `installed` for `target`; downloads nothing but metadata, builds nothing.
+
+    Raises `Refused` with every package that cannot be had, and `IndexUnusable`.
+    """
+    match: Match = options.match or ("exact" if installed.system == "linux" else "minor")
+    away = fallen_away(installed, target)
+    conda = {normalised(each.name): each.version for each in installed.conda}
+    local = [each for each in installed.pypi if each.name not in away and _is_local(each)]
+    direct = [
+        each for each in installed.pypi if each.name not in away and not _is_local(each) and not is_from_index(each)
+    ]
+    asked = {
+        each.name: each
+        for each in installed.pypi
+        if each.name not in away and is_from_index(each) and not _is_local(each)
+    }
+    moved = [
+        Moved(name, "dropped", _version(installed, name), "", _only_here(installed, by)) for name, by in away.items()
+    ]
+    plan = _Plan(
+        pins={name: f"=={each.version}" for name, each in asked.items()},
+        sources=tuple(direct_artifact(each, target) for each in direct),
+        moved=tuple(moved),
+    )
+    here = {each.name for each in (*local, *direct)}
+    wheels, plan, findings = _solved(
+        plan, installed, target, asked, here | conda.keys(), match=match, exact=options.exact, indexes=indexes
+    )
+    by_name = {wheel.name: wheel for wheel in wheels}
+    moved = [*plan.moved, *_moved(by_name, asked, plan)]
+    findings += inconsistencies(
+        _resolved(by_name, installed, plan), conda, [each.name for each in moved if each.change == "dropped"], target
+    )
+    findings += [
+        Finding("warning", "yanked", each.name, f"{each.name} {each.version} is yanked; it ships since it is installed")
+        for each in wheels
+        if each.yanked
+    ]
+    findings += [
+        Finding("warning", "unverified", wheel.name, f"{wheel.index or wheel.url} states no sha256 of {wheel.filename}")
+        for wheel in wheels
+        if not wheel.sha256
+    ]
+    artifacts = sorted((*map(_artifact, wheels), *plan.sources), key=lambda each: (each.kind, each.name))
+    return Resolution(
+        target=target,
+        artifacts=tuple(artifacts),
+        projects=tuple(sorted({each.local or _folder(each) for each in local})),
+        moved=tuple(sorted(moved, key=lambda each: each.name)),
+        findings=tuple(findings),
+    )
+
+
+def _solved(
+    plan: _Plan,
+    installed: InstalledPackages,
+    target: Target,
+    asked: Mapping[str, InstalledDistribution],
+    here: set[str],
+    *,
+    match: Match,
+    exact: tuple[str, ...],
+    indexes: Indexes,
+) -> tuple[tuple[Wheel, ...], _Plan, list[Finding]]:
+    """Wheels, the plan that they follow, and findings."""
+
+    def ask(plan: _Plan, *, dependencies: bool) -> tuple[Wheel, ...]:
+        made = {each.name for each in plan.sources}
+        dropped = {each.name for each in plan.moved if each.change == "dropped"}
+        question = Question(
+            requirements=(
+                *(f"{name}{specifier}" for name, specifier in sorted(plan.pins.items())),
+                *_required_by(installed, here | made, plan, target),
+            ),
+            target=target,
+            indexes=indexes,
+            preferred={name: asked[name].version for name in plan.pins},
+            absent=frozenset(here | made | dropped),
+            dependencies=dependencies,
+        )
+        if not question.requirements:
+            return ()
+        return by_uv.solve(question) if by_uv.serves(question) else by_pip.solve(question)
+
+    try:
+        return ask(plan, dependencies=True), plan, []
+    except Unsolvable:
+        plan = _loosened(plan, asked, target, match=match, exact=exact, indexes=indexes)
+    try:
+        return ask(plan, dependencies=True), plan, []
+    except Unsolvable as error:
+        reason = str(error)
+    if match != "exact":
+        looser = {
+            name: specifier if name in exact or not specifier else _allowed(asked[name].version, match)
+            for name, specifier in plan.pins.items()
+        }
+        reasons = {**dict.fromkeys(looser, "another package of the target requires it"), **plan.reasons}
+        try:
+            loose = replace(plan, pins=looser, reasons=reasons)
+            return ask(loose, dependencies=True), loose, []
+        except Unsolvable:
+            pass
+    try:
+        wheels = ask(plan, dependencies=False)
+    except Unsolvable as error:
+        raise Refused(
+            f"{target.platform}: no set of packages: {error}; install versions that fit together, or use --match none"
+        ) from None
+    message = f"the packages require versions that exclude each other: {reason}; they ship as they are installed"
+    return wheels, plan, [Finding("warning", "requires", installed.prefix, message)]
+
+
+def _loosened(
+    plan: _Plan,
+    asked: Mapping[str, InstalledDistribution],
+    target: Target,
+    *,
+    match: Match,
+    exact: tuple[str, ...],
+    indexes: Indexes,
+) -> _Plan:
+    """`plan` with what the indexes have in place of what they lack. Raises `Refused` with all that they lack."""
+    found = offers(plan.pins, indexes)
+    pins, sources, moved = dict(plan.pins), list(plan.sources), list(plan.moved)
+    reasons, refused = dict(plan.reasons), []
+    for name, offer in found.items():
+        version = asked[name].version
+        if offer.wheel(version, target):
+            continue
+        problem = offer.problem(version, target)
+        allowed = "exact" if name in exact else match
+        nearest = "" if allowed == "exact" else offer.nearest(version, target, minor=allowed == "minor")
+        sdist = None if offer.has_linux_wheels(version) else offer.sdist(version)
+        if sdist and not any(file.is_wheel for file in offer.of(version)):
+            del pins[name]
+            sources.append(_sdist(name, version, sdist.url, sdist.sha256, size=sdist.size, index=offer.index))
+        elif offer.is_of_one_system() and not _is_required(name, asked.values(), target):
+            del pins[name]
+            moved.append(Moved(name, "dropped", version, "", f"no version for Linux on {offer.index}"))
+        elif nearest:
+            pins[name] = f"=={nearest}"
+            reasons[name] = problem
+        else:
+            refused.append(f"{escaped(name, 100)} {escaped(version, 60)}: {problem}")
+    if refused:
+        raise Refused(_refusal(refused, target, match))
+    return replace(plan, pins=pins, sources=tuple(sources), moved=tuple(moved), reasons=reasons)
+
+
+def _refusal(refused: list[str], target: Target, match: Match) -> str:
+    looser = {"exact": "--match minor, or ", "minor": "--match none, or ", "none": ""}[match]
+    return (
+        f"{target.platform}: {len(refused)} of the installed packages cannot be had: {'; '.join(refused)}; use {looser}"
+        f"put their wheels on an index, or push from {target.platform}"
+    )
+
+
+def _allowed(version: str, match: Match) -> str:
+    return branch_range(version) if match == "minor" else ""
+
+
+def _is_local(each: InstalledDistribution) -> bool:
+    return bool(each.local or each.editable)
+
+
+def _folder(each: InstalledDistribution) -> str:
+    return each.source.removeprefix("file://")
+
+
+def _is_required(name: str, asked: Iterable[InstalledDistribution], target: Target) -> bool:
+    markers = target_markers(target)
+    return any(
+        normalised(requirement.name) == name and applies(requirement, markers)
+        for each in asked
+        for requirement in parsed(each.requires)
+    )
+
+
+def _required_by(installed: InstalledPackages, names: set[str], plan: _Plan, target: Target) -> list[str]:
+    """What distributions that no index is asked for require of one."""
+    markers = target_markers(target)
+    there = names | {each.name for each in plan.moved if each.change == "dropped"}
+    found = {
+        str(requirement)
+        for each in installed.pypi
+        if each.name in names
+        for requirement in parsed(each.requires)
+        if applies(requirement, markers) and normalised(requirement.name) not in there
+    }
+    return sorted(found)
+
+
+def _moved(found: Mapping[str, Wheel], asked: Mapping[str, InstalledDistribution], plan: _Plan) -> list[Moved]:
+    moved = []
+    for name, wheel in found.items():
+        if name not in asked:
+            moved.append(Moved(name, "added", "", wheel.version, "required on the target"))
+        elif not _same(wheel.version, asked[name].version):
+            reason = plan.reasons.get(name, "another package of the target requires it")
+            moved.append(Moved(name, "moved", asked[name].version, wheel.version, reason))
+    return moved
+
+
+def _same(one: str, other: str) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return one == other
+
+
+def _resolved(found: Mapping[str, Wheel], installed: InstalledPackages, plan: _Plan) -> list[Resolved]:
+    by_name = {each.name: each for each in installed.pypi}
+    away = {each.name for each in plan.moved if each.change == "dropped"}
+    rest = [each for each in installed.pypi if each.name not in found and each.name not in away]
+    return [
+        *(
+            Resolved(
+                name,
+                wheel.version,
+                by_name[name].requires if name in by_name and _same(wheel.version, by_name[name].version) else None,
+            )
+            for name, wheel in found.items()
+        ),
+        *(Resolved(each.name, each.version, each.requires) for each in rest),
+    ]
+
+
+def _version(installed: InstalledPackages, name: str) -> str:
+    return next((each.version for each in installed.pypi if each.name == name), "")
+
+
+def _only_here(installed: InstalledPackages, by: str) -> str:
+    return f"required on {installed.system} only" + (f", by {by}" if by else "")
+
+
+def _artifact(wheel: Wheel) -> Artifact:
+    return Artifact("wheel", wheel.name, wheel.version, wheel.url, wheel.sha256, wheel.size, wheel.index)
+
+
+def _sdist(name: str, version: str, url: str, sha256: str, *, size: int, index: str) -> Artifact:
+    return Artifact("wheel", name, version, url, sha256, size, index)
