@@ -36,7 +36,7 @@ FLOORS = {
         {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting", "following"}, {"agent"},
     ),
     "builder": (
-        {"errors", "urls", "environment", "garbage"}, {"cache_folder", "kubernetes"}, {"files", "indexes"}, {"prefix"}, {"installed"}, {"content", "local"},
+        {"errors", "urls", "environment", "garbage"}, {"cache_folder", "kubernetes"}, {"files"}, {"prefix", "indexes"}, {"installed"}, {"content", "local"},
         {"layer", "wheels"}, {"image", "scanning"}, {"resolving"}, {"pushing", "packing"}, {"watching"},
     ),
 }  # fmt: skip

@@ -49,7 +49,7 @@ _ASKED = 86400
 def fetch(
     artifacts: Iterable[Artifact], target: Target, indexes: Indexes, cache_path: str, progress: Progress
 ) -> dict[Artifact, str]:
-    """Return the path of each artifact's file in the cache; download what is missing.
+    """Return the path of each artifact's file in the cache; download the missing ones.
 
     For a repository or a source distribution that is the wheel that is built of it here, which has to be pure. A file is downloaded once, also by two processes at a time. An interrupted download leaves nothing. Raises
     `BuilderError` for an index that cannot be asked and for content with another hash, `CacheError` if the cache

@@ -13,7 +13,7 @@ from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import Wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from packaging.version import Version
 
@@ -31,13 +31,15 @@ class Offer:
     name: str
     index: str
     """URL of that index, without credentials; empty if none has it."""
-    files: tuple[tuple[str, IndexFile], ...] = ()
-    """Version as PEP 440 writes it, and file."""
+    files: tuple[IndexFile, ...] = ()
 
     def of(self, version: str) -> tuple[IndexFile, ...]:
         """Files of `version`."""
+        # Names are parsed only if they may be of this version: numpy's page has 4,000 files.
+        spelt = f"-{version}"
+        likely = [file for file in self.files if spelt in file.filename] or self.files
         wanted = _normal(version)
-        return tuple(file for found, file in self.files if found == wanted)
+        return tuple(file for file in likely if version_of(file.filename, self.name) == wanted)
 
     def wheel(self, version: str, target: Target) -> Wheel | None:
         """Best wheel of `version` for `target`; None if none fits."""
@@ -65,16 +67,22 @@ class Offer:
             return ""
         fits = [
             found
-            for found in sorted({Version(found) for found, file in self.files if not file.yanked}, reverse=True)
+            for found in sorted(self._versions(), reverse=True)
             if (not minor or _branch(found) == _branch(installed))
             and (installed.is_prerelease or not found.is_prerelease)
         ]
         return next((str(found) for found in fits if self.wheel(str(found), target)), "")
 
+    def _versions(self) -> set[Version]:
+        from packaging.version import Version
+
+        found = {version_of(file.filename, self.name) for file in self.files if not file.yanked}
+        return {Version(each) for each in found if each}
+
     def is_of_one_system(self) -> bool:
         """Whether no version has a wheel for Linux or for any system, and none comes as source."""
         return bool(self.files) and not any(
-            not file.is_wheel or target_tags.is_for_linux(file.filename) for _, file in self.files
+            not file.is_wheel or target_tags.is_for_linux(file.filename) for file in self.files
         )
 
     def has_linux_wheels(self, version: str) -> bool:
@@ -109,24 +117,17 @@ def offers(names: Iterable[str], indexes: Indexes) -> dict[str, Offer]:
 
 
 def _offer(client: IndexClient, indexes: Indexes, name: str) -> Offer:
-    merged: list[tuple[str, IndexFile]] = []
+    merged: list[IndexFile] = []
     first = ""
     for index in indexes.for_package(name):
         files = project_files(client, index, name)
         if files is None:
             continue
         first = first or index.url
-        merged += _versions(name, files)
+        merged += files
         if indexes.strategy == "first-index":
             break
     return Offer(name, first, tuple(merged))
-
-
-def _versions(name: str, files: Iterable[IndexFile]) -> Iterator[tuple[str, IndexFile]]:
-    for file in files:
-        version = version_of(file.filename, name)
-        if version:
-            yield version, file
 
 
 def version_of(filename: str, name: str) -> str:

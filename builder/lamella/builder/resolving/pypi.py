@@ -1,7 +1,7 @@
 """Resolve the installed pip distributions for a target: the same versions, or the nearest that it has.
 
-1. What only the source's system requires falls away (`reachable`); what comes as local project, from a repository or an
-   archive is no question for an index.
+1. What only the source's system requires falls away (`reachable`); local projects, repositories and archives are
+   not looked for on an index.
 2. uv, else pip, resolves the rest with every version pinned, and adds what the target needs besides.
 3. If that fails, the indexes' pages say what each package has for the target (`offered`): each that cannot be had is
    loosened as far as `match` allows, dropped if it is of one system alone, or part of one refusal that names them all.
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is asked of a resolver, and what is known without one."""
+    """Questions for a resolver, and answers that need none."""
 
     pins: Mapping[str, str]
     """Specifier by name of what an index has: `==2.4.6`, `==2.4.*`, or empty."""

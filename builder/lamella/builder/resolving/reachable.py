@@ -1,4 +1,4 @@
-"""Which installed distributions the target needs: what was asked for, and what that requires there. No I/O."""
+"""Which installed distributions the target needs: those that a user asked for, and their requirements there. No I/O."""
 
 from __future__ import annotations
 
