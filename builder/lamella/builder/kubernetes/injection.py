@@ -17,7 +17,7 @@ from lamella.builder.kubernetes import edits
 from lamella.builder.kubernetes.additions import INIT_CONTAINERS, SYSTEM_PATH, VOLUMES, additions
 from lamella.builder.kubernetes.growth import Plan, place
 from lamella.builder.kubernetes.nodes import entry, items, parse, text_of, value
-from lamella.builder.kubernetes.pod_templates import pod_templates
+from lamella.builder.kubernetes.pod_templates import WITHOUT_IMAGE_VOLUMES, pod_templates
 from lamella.builder.kubernetes.records import ENVIRONMENT, KEPT, RECORD, environment_of, prefixes
 from lamella.builder.kubernetes.removal import Injected, InjectedPod, remove_environment
 from lamella.builder.kubernetes.selection import plan_selection
@@ -126,6 +126,11 @@ def _check_conflicts(template: PodTemplate, chosen: tuple[Container, ...], optio
         raise InvalidManifest(
             f"{template.label}: is for nodes with {system}, and environments are for Linux; name other pods' containers "
             "with --container, or keep this pod in another file"
+        )
+    if options.method == "image-volume" and template.kind in WITHOUT_IMAGE_VOLUMES:
+        raise InvalidManifest(
+            f"{template.label}: its operator's schema has no image volumes, and the API server would drop them; use "
+            "--method init or host"
         )
     for key, owner, taken in (
         ("volume", value(template.volumes, "volumes"), VOLUMES),

@@ -61,6 +61,8 @@ TEMPLATES: dict[tuple[str, str], tuple[str, ...]] = {
     (_ARGO, "CronWorkflow"): ("spec.workflowSpec",),
 }
 """Paths of the templates by API group and kind; * stands for each item of a list, or each value of a mapping."""
+WITHOUT_IMAGE_VOLUMES = frozenset({"DaskCluster", "DaskJob", "DaskWorkerGroup"})
+"""Kinds whose operator (dask-kubernetes 2025.7.0) embeds a schema of pods from before Kubernetes 1.31."""
 _WORKFLOWS = {"Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate", "CronWorkflow"}
 
 
