@@ -61,9 +61,13 @@ def _wanted(client: Client, reference: str | None, source: Source | None) -> tup
     """Return the client's cluster, and what to push where."""
     cluster: object = client.cluster
     if not isinstance(cluster, LamellaCluster):
-        kind = "not its own: it is connected by an address" if cluster is None else type(cluster).__name__
+        if cluster is None:
+            raise ClusterError(
+                "sync: the client is connected by an address, and only the process that created the LamellaCluster can "
+                "start its workers again; call sync there, or create a cluster here: Client(LamellaCluster(REFERENCE, HOSTS))"
+            )
         raise ClusterError(
-            f"sync: the client's cluster is {kind}; create it with Client(LamellaCluster(REFERENCE, HOSTS))"
+            f"sync: the client's cluster is {type(cluster).__name__}; create it with Client(LamellaCluster(REFERENCE, HOSTS))"
         )
     return cluster, str(Reference.parse(reference or cluster.reference)), source or cluster.source or Source()
 
