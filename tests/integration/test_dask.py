@@ -20,9 +20,11 @@ import lamella
 from support.agents import wait_for
 from support.distribution import distribution
 from support.hosts import hosts, ssh
-from support.installed import base_python, copied, install, venv, wheel
+from support.installed import base_python, install, venv, wheel
 from support.node_part import node_file
+from support.own_distributions import link_distributions
 from support.processes import DEADLINE, Lines, started
+from support.slow_line import SlowLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
 
+ROUND_TRIP = 0.05
+"""Seconds on the line between the registry and everybody else."""
 PAGE = Path(__file__).parent.parent.parent / "docs/how-to/dask.md"
 _BEFORE = """
 import glob, json, sys
@@ -152,16 +156,17 @@ class Script:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("dask")
     (folder / "hosts").mkdir()
-    prefix = copied(venv(folder / "project" / ".venv", by="uv", python=base_python()), "distributed")
+    prefix = link_distributions(venv(folder / "project" / ".venv", by="uv", python=base_python()), "distributed")
     base = tmp_path_factory.getbasetemp()
     program = node_file(base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base)
     names = ["head", "node1", "node2"]
     with (
         distribution() as registry,
-        hosts(folder / "hosts", names, int(registry.rpartition(":")[2]), program, folder / "cache") as made,
+        SlowLine(registry, ROUND_TRIP).serving() as far,
+        hosts(folder / "hosts", names, port := int(far.rpartition(":")[2]), program, folder / "cache") as made,
     ):
         ssh(folder / "hosts")
-        yield Site(folder, made, registry, prefix)
+        yield Site(folder, made, f"localhost:{port}", prefix)
 
 
 def test_an_edit_and_an_upgrade_reach_workers_on_hosts_without_python(site: Site) -> None:

@@ -30,12 +30,14 @@ from lamella.layers.pulling import pull
 from lamella.layers.store.store import Store
 from lamella.layers.upkeep.gc import gc
 from support.agents import wait_for
+from support.distribution import distribution
 from support.engines import need_linux, need_root
 from support.keys import key_pair
 from support.people import NOBODY, become, folder_of, give, import_everything
 from support.processes import Lines, ended, exit_code, forked, started
 from support.published import publish
 from support.registry_simulator import Fault, RegistrySimulator
+from support.slow_line import SlowLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -376,6 +378,21 @@ def test_a_follower_goes_on_when_the_registry_is_back(store: Store, tmp_path: Pa
             copy(push(tmp_path, "2"), reference)
             while tool(target) != "2":
                 assert followed.events.get(timeout=SECONDS).kind in {"failed", "replaced"}
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_a_follower_behind_a_long_line_sees_each_move(store: Store, tmp_path: Path) -> None:
+    from lamella.layers import copy
+
+    target = tmp_path / "target"
+    with distribution() as registry, SlowLine(registry, 0.05).serving() as far:
+        copy(push(tmp_path, "1"), f"{registry}/team/envs:dev")
+        with following(f"{far}/team/envs:dev", target, store) as followed:
+            for version in ("2", "3"):
+                copy(push(tmp_path, version), f"{registry}/team/envs:dev")
+                followed.next("replaced")
+                assert tool(target) == version
 
 
 def test_ctrl_c_names_the_mount_that_stays(store: Store, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ log: {{level: info, accesslog: {{disabled: true}}}}
 storage:
   filesystem: {{rootdirectory: {folder}, maxthreads: 100}}
   delete: {{enabled: true}}
-http: {{addr: "127.0.0.1:0", secret: tests{tls}}}
+http: {{addr: "127.0.0.1:{port}", secret: tests{tls}}}
 {auth}
 {proxy}
 """
@@ -35,12 +35,12 @@ http: {{addr: "127.0.0.1:0", secret: tests{tls}}}
 
 @contextlib.contextmanager
 def distribution(
-    *, auth: bool = False, folder: str = "", tls: tuple[str, str] | None = None, cache_of: str = ""
+    *, auth: bool = False, folder: str = "", tls: tuple[str, str] | None = None, cache_of: str = "", port: int = 0
 ) -> Iterator[str]:
     """Run a registry and give its `localhost:PORT`. Its files go with it unless `folder` is given.
 
     It speaks plain HTTP, or HTTPS with the certificate and key in `tls`. `cache_of`: the registry whose pull-through cache
-    it is.
+    it is. `port`: that of an earlier one; by default the kernel chooses it.
     """
     program = need("docker-registry")
     with tempfile.TemporaryDirectory(prefix="lamella-registry-") as own:
@@ -53,7 +53,7 @@ def distribution(
             secure = f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else ""
             proxy = f"proxy: {{remoteurl: 'http://{cache_of}'}}" if cache_of else ""
             data = folder or os.path.join(own, "data")
-            file.write(_CONFIG.format(folder=data, auth=basic, tls=secure, proxy=proxy))
+            file.write(_CONFIG.format(port=port, folder=data, auth=basic, tls=secure, proxy=proxy))
         # It takes every REGISTRY_* variable for a setting of its own.
         settings = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
         command = [program, "serve", config]

@@ -5,15 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import distribution
 from typing import TYPE_CHECKING, Literal
-
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from support.engines import missing
 
@@ -92,27 +87,6 @@ def install(prefix: Path, *what: Path | str, by: By = "pip", options: Sequence[s
         command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
         command.append("--disable-pip-version-check")
     _run([*command, *options, *names])
-    return prefix
-
-
-def copied(prefix: Path, *names: str) -> Path:
-    """Link these distributions, and what they require, from the tests' environment into the one at `prefix`, as installed."""
-    (site,) = prefix.glob("lib/python*/site-packages")
-    waiting, seen = [*names], set()
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in seen:
-            continue
-        seen.add(name)
-        found = distribution(name)
-        for file in found.files or ():
-            if file.parts[0] != ".." and file.suffix != ".pyc":
-                target = site / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists():
-                    shutil.copyfile(str(found.locate_file(file)), target)
-        requirements = [Requirement(line) for line in found.requires or ()]
-        waiting += [each.name for each in requirements if not each.marker or each.marker.evaluate({"extra": ""})]
     return prefix
 
 

@@ -23,6 +23,7 @@ class SlowLine:
         self._delay = round_trip / 2
         self.requests: list[str] = []
         """Method and path of each HTTP request that a client has sent."""
+        self._writers: list[asyncio.StreamWriter] = []
         self.connections = 0
         """Connections that clients have opened; each costs a round trip more."""
 
@@ -41,7 +42,11 @@ class SlowLine:
             server.close()
             for task in (tasks := asyncio.all_tasks(loop)):
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            if tasks:  # gather of nothing belongs to no loop
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            for writer in self._writers:
+                writer.transport.abort()
+            loop.run_until_complete(asyncio.sleep(0))
             loop.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,6 +54,7 @@ class SlowLine:
         # The handshake of TCP.
         await asyncio.sleep(2 * self._delay)
         there, here = await asyncio.open_connection(self._host, self._port)
+        self._writers += [here, writer]
         # Cancelled at the end of the block, with connections that clients keep open.
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             await asyncio.gather(self._copy(reader, here, counted=True), self._copy(there, writer, counted=False))
