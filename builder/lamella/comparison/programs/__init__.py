@@ -1,0 +1,1 @@
+"""Programs that a comparison starts for itself: registry, index, container engines, commands."""

@@ -1,0 +1,89 @@
+"""The base image of every Docker workflow: given, or made of Debian's packages with the environment's Python.
+
+It lies in the registry, in the builder and on each node before a story begins, so that no workflow is charged for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tarfile
+from typing import TYPE_CHECKING
+
+from lamella.comparison.programs.docker import engine
+from lamella.comparison.programs.registry import registry
+from lamella.layers.settings.homes import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lamella.comparison.programs.commands import Commands
+
+NAME = "base:1"
+HOW = "sudo apt install mmdebstrap, or give an image with --base-image"
+_SHARED = ("/usr", "/")
+
+
+def missing(given: str | None) -> str | None:
+    """Return what this machine lacks to make a base image, and how to get it."""
+    if given or shutil.which("mmdebstrap"):
+        return None
+    return f"mmdebstrap: not installed; {HOW}"
+
+
+def prepare(commands: Commands, scratch: str, given: str | None, base_prefix: str) -> str:
+    """Put the base image into a registry's storage, once for all runs, and return that folder."""
+    storage = os.path.join(scratch, "base-registry")
+    with (
+        registry(commands, storage) as host,
+        _temporary(os.path.join(scratch, "base-engine")) as folder,
+        engine(commands, folder) as docker,
+    ):
+        if given:
+            docker("pull", "--quiet", given)
+            docker("tag", given, f"{host}/{NAME}")
+        else:
+            docker("import", _root_files(commands, scratch, base_prefix), f"{host}/{NAME}")
+        docker("push", "--quiet", f"{host}/{NAME}")
+    return storage
+
+
+def _root_files(commands: Commands, scratch: str, base_prefix: str) -> str:
+    """Return a tar of Debian with its Python, and with the environment's interpreter if that is another one."""
+    suite = _suite()
+    kept = os.path.join(cache_folder() or scratch, "lamella", "comparison", f"{suite}.tar")
+    if not os.path.exists(kept):
+        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        partial = f"{kept}.{os.getpid()}.tar"
+        try:
+            packages = "python3,python3-venv,python3-pip,ca-certificates"
+            commands.run(["mmdebstrap", "--variant=minbase", f"--include={packages}", suite, partial])
+            os.replace(partial, kept)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+    if base_prefix in _SHARED:
+        return kept
+    whole = os.path.join(scratch, "base.tar")
+    shutil.copyfile(kept, whole)
+    with tarfile.open(whole, "a") as tar:
+        tar.add(base_prefix, base_prefix.lstrip("/"))
+    return whole
+
+
+def _suite() -> str:
+    with contextlib.suppress(OSError), open("/etc/os-release", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("VERSION_CODENAME="):
+                return line.partition("=")[2].strip().strip('"')
+    return "stable"
+
+
+@contextlib.contextmanager
+def _temporary(folder: str) -> Iterator[str]:
+    os.makedirs(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""The scratch folder of a comparison: claimed while it runs, and left by no process, mount or file afterwards.
+
+A comparison that was killed leaves its folder with a claim whose process is gone: the next one beside it clears it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from lamella.comparison.measuring.processes import below, processes
+from lamella.comparison.programs.commands import MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+PREFIX = "lamella-compare-"
+CLAIM = "claim.json"
+_ENDING_SECONDS = 10.0
+_TERMINATED = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: str | None) -> Iterator[str]:
+    """Make a claimed folder in `parent`, default the system's temporary folder, and clear it at the end, whatever happens."""
+    where = os.path.abspath(parent or tempfile.gettempdir())
+    os.makedirs(where, exist_ok=True)
+    for former in {where, tempfile.gettempdir()}:
+        clear_abandoned(former)
+    with _one_signal():
+        folder = claimed(where)
+        try:
+            yield folder
+        finally:
+            clear(folder)
+
+
+def claimed(parent: str) -> str:
+    """Make a folder in `parent` with a claim of this process."""
+    folder = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+    with open(os.path.join(folder, CLAIM), "w", encoding="utf-8") as file:
+        json.dump({"pid": os.getpid(), "started": _started(os.getpid()), "boot": _boot()}, file)
+    return folder
+
+
+def clear_abandoned(parent: str) -> None:
+    """Clear this user's folders in `parent` that a comparison left when it was killed."""
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in list(entries):
+            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False) and _is_abandoned(entry.path):
+                clear(entry.path)
+
+
+def clear(folder: str) -> None:
+    """End the processes of the comparison in `folder`, and remove its mounts and files. This is idempotent."""
+    until = time.monotonic() + _ENDING_SECONDS
+    while (left := _left(folder)) and time.monotonic() < until:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        time.sleep(0.01)
+    for point in _mounts(folder):
+        _detach(point)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left(folder: str) -> set[int]:
+    """Return the processes of the comparison: marked, in its folder, or below one of these."""
+    mark = f"{MARK}={folder}\0".encode()
+    listed, found = processes(), set()
+    for pid in listed:
+        if pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                marked = mark in file.read()
+            if marked or _is_below(os.readlink(f"/proc/{pid}/root"), folder):
+                found.add(pid)
+    for pid in tuple(found):
+        found |= {each.pid for each in below(pid, listed)}
+    return found - {os.getpid()}
+
+
+def _mounts(folder: str) -> list[str]:
+    """Return the mount points below `folder`, the innermost first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [line.split()[4].encode().decode("unicode_escape") for line in file]
+    return [each for each in reversed(points) if _is_below(each, folder)]
+
+
+def _detach(point: str) -> None:
+    import ctypes
+
+    # MNT_DETACH | UMOUNT_NOFOLLOW, umount2(2).
+    ctypes.CDLL(None).umount2(os.fsencode(point), 2 | 8)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def _is_abandoned(folder: str) -> bool:
+    try:
+        if os.lstat(folder).st_uid != os.geteuid():
+            return False
+        with open(os.path.join(folder, CLAIM), encoding="utf-8") as file:
+            claim = json.load(file)
+        return bool(claim["boot"] != _boot() or claim["started"] != _started(claim["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # Another program's folder, or one whose claim is being written.
+
+
+def _started(pid: int) -> str:
+    """Return when a process began, in ticks since the boot, or an empty string if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except OSError:
+        return ""
+
+
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+@contextlib.contextmanager
+def _one_signal() -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the comparison, and later ones wait until everything is cleared."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen = False
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        if seen:
+            return
+        seen = True
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(_TERMINATED)
+
+    former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, each in former.items():
+            signal.signal(number, each)

@@ -1,0 +1,1 @@
+"""The ways from an environment to nodes, one module each."""
