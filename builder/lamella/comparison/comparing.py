@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lamella.builder import Environment
     from lamella.comparison.options import CompareOptions
     from lamella.comparison.subject.subject import Original
+    from lamella.comparison.workflows.workflow import Workflow as AnyWorkflow
     from lamella.layers import Progress
 
 _TASK = "compare"
@@ -139,7 +140,7 @@ class _Result:
         )
 
 
-def _described(workflow: table.Workflow, original: Original, options: CompareOptions) -> Workflow:
+def _described(workflow: AnyWorkflow, original: Original, options: CompareOptions) -> Workflow:
     missing = workflow.missing(original, options)
     return Workflow(
         name=workflow.name,

@@ -47,6 +47,7 @@ NAMES = (
     "second-node",
     "ten-nodes",
 )
+BEFORE = "Docker's base image is on the builder, in the registry and on the node before."
 ONLY_DELIVERS = frozenset({"second-node", "ten-nodes"})
 """Stories that change and publish nothing: what was published last reaches fresh nodes."""
 
@@ -68,36 +69,28 @@ def described(name: str, original: Original, nodes: int) -> Story:
     small, large = original.small, original.large
     upgrade = "another version in its metadata and a line in its largest module"
     titles = {
-        "new": (
-            "Everything new",
-            f"{len(original.distributions)} packages and {original.code_files} files of local code reach a registry and a "
-            "node that have none of them. Docker's base image is on the builder, in the registry and on the node before.",
-        ),
-        "unchanged": ("Nothing changed", "The same environment once more, from the command on the laptop to the node."),
-        "small-upgrade": (
-            "One small package upgraded",
-            f"{small.name} ({size(original.size_of(small))}) gets {upgrade}.",
-        ),
-        "large-upgrade": (
-            "One large package upgraded",
-            f"{large.name} ({size(original.size_of(large))}) gets {upgrade}.",
-        ),
-        "edit": ("One line of local code edited", "One line of one module of the local code changes."),
-        "sharing": (
-            f"A second environment that shares {SHARED_PERCENT} %",
-            f"Another tag for a copy in which packages with {100 - SHARED_PERCENT} % of the bytes have other versions, "
-            "delivered to the node that has the first environment.",
-        ),
-        "second-node": (
-            "A second node",
-            "What was published last reaches a node that has nothing but Docker's base image.",
-        ),
-        "ten-nodes": (
-            f"{nodes} nodes at once",
-            f"What was published last reaches {nodes} such nodes at the same time, all on this machine.",
-        ),
+        "new": "Everything new",
+        "unchanged": "Nothing changed",
+        "small-upgrade": "One small package upgraded",
+        "large-upgrade": "One large package upgraded",
+        "edit": "One line of local code edited",
+        "sharing": f"A second environment that shares {SHARED_PERCENT} %",
+        "second-node": "A second node",
+        "ten-nodes": f"{nodes} nodes at once",
     }
-    return Story(name, *titles[name])
+    descriptions = {
+        "new": f"{len(original.distributions)} packages and {original.code_files} files of local code reach a registry and a node"
+        f" that have none of them. {BEFORE}",
+        "unchanged": "The same environment once more, from the command on the laptop to the node.",
+        "small-upgrade": f"{small.name} ({size(original.size_of(small))}) gets {upgrade}.",
+        "large-upgrade": f"{large.name} ({size(original.size_of(large))}) gets {upgrade}.",
+        "edit": "One line of one module of the local code changes.",
+        "sharing": f"A copy in which packages with {100 - SHARED_PERCENT} % of the bytes have other versions, under another tag,"
+        " delivered to the node that has the first environment.",
+        "second-node": "What was published last reaches a node that has nothing but Docker's base image.",
+        "ten-nodes": f"What was published last reaches {nodes} such nodes at the same time, all on this machine.",
+    }
+    return Story(name, titles[name], descriptions[name])
 
 
 def change(name: str, subject: Subject) -> Check:

@@ -26,7 +26,7 @@ class Measure(Protocol):
 class Unmeasured:
     """Measures nothing: its steps are parts of one that is measured as a whole."""
 
-    def step(self, name: str) -> AbstractContextManager[None]:
+    def step(self, _name: str) -> AbstractContextManager[None]:
         """Enclose a step."""
         return contextlib.nullcontext()
 

@@ -15,6 +15,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import dataclass
 
 _COUNTS = struct.Struct("=QQ")
 _CHUNK = 256 * 1024
@@ -51,40 +52,77 @@ class Counts:
         self._map.close()
 
 
-class Line:
-    """One direction of the line, shared by its connections. It passes `rate` bytes a second, without bursts."""
+class Limit:
+    """One direction of a line, shared by its connections: it passes `rate` bytes a second, without bursts; 0 for any."""
 
     def __init__(self, rate: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._free_at = 0.0
         self._lock = threading.Lock()
 
     def pass_through(self, amount: int) -> None:
         """Wait until `amount` bytes have passed."""
-        if not self._rate:
+        if not self.rate:
             return
         with self._lock:
             now = time.monotonic()
-            self._free_at = max(now, self._free_at) + amount / self._rate
+            self._free_at = max(now, self._free_at) + amount / self.rate
             until = self._free_at
         if until > now:
             time.sleep(until - now)
 
 
-def _copy(source: socket.socket, target: socket.socket, way: int, counts: Counts, line: Line, limited: bool) -> None:
-    buffer = memoryview(bytearray(_LIMITED_CHUNK if limited else _CHUNK))
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What all connections share."""
+
+    server: tuple[str, int]
+    counts: Counts
+    delay: float
+    """Seconds, each way."""
+    limits: tuple[Limit, Limit]
+    """To the server, and from it."""
+
+
+def serve(listener: socket.socket, line: Line) -> None:
+    """Accept connections for ever, each joined with one to the line's server."""
+    while True:
+        client, _ = listener.accept()
+        threading.Thread(target=_join, args=(client, line), daemon=True).start()
+
+
+def _join(client: socket.socket, line: Line) -> None:
+    try:
+        upstream = socket.create_connection(line.server)
+    except OSError:
+        client.close()
+        return
+    copy = _copy_late if line.delay else _copy
+    with client, upstream:
+        ends = (client, upstream)
+        for each in ends:
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threads = [
+            threading.Thread(target=copy, args=(ends[way], ends[1 - way], way, line), daemon=True) for way in (0, 1)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def _copy(source: socket.socket, target: socket.socket, way: int, line: Line) -> None:
+    limit = line.limits[way]
+    buffer = memoryview(bytearray(_LIMITED_CHUNK if limit.rate else _CHUNK))
     with contextlib.suppress(OSError):
         while length := source.recv_into(buffer):
-            line.pass_through(length)
-            counts.add(way, length)
+            limit.pass_through(length)
+            line.counts.add(way, length)
             target.sendall(buffer[:length])
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+    _end(target, socket.SHUT_WR)
 
 
-def _copy_late(
-    source: socket.socket, target: socket.socket, way: int, counts: Counts, line: Line, delay: float
-) -> None:
+def _copy_late(source: socket.socket, target: socket.socket, way: int, line: Line) -> None:
     waiting: queue.Queue[tuple[float, bytes]] = queue.Queue(_WAITING)
 
     def read() -> None:
@@ -94,67 +132,28 @@ def _copy_late(
                 data = source.recv(_LIMITED_CHUNK)
             except OSError:
                 data = b""
-            line.pass_through(len(data))
-            waiting.put((time.monotonic() + delay, data))
+            line.limits[way].pass_through(len(data))
+            waiting.put((time.monotonic() + line.delay, data))
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    while True:
-        due, data = waiting.get()
-        if not data:
-            break
+    threading.Thread(target=read, daemon=True).start()
+    while (due_and_data := waiting.get())[1]:
+        due, data = due_and_data
         time.sleep(max(0, due - time.monotonic()))
-        counts.add(way, len(data))
+        line.counts.add(way, len(data))
         try:
             target.sendall(data)
         except OSError:
-            # The reader must not wait for room that nobody makes.
-            with contextlib.suppress(OSError):
-                source.shutdown(socket.SHUT_RD)
+            # The reader must come to its end, and not wait for room in the queue.
+            _end(source, socket.SHUT_RD)
             while waiting.get()[1]:
                 pass
             break
+    _end(target, socket.SHUT_WR)
+
+
+def _end(end: socket.socket, how: int) -> None:
     with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
-
-
-def serve(listener: socket.socket, server: tuple[str, int], counts: Counts, delay: float, rate: float) -> None:
-    """Accept connections for ever, each joined with one to `server`. `delay` in seconds and `rate` in bytes a second, each way."""
-    lines = (Line(rate), Line(rate))
-    while True:
-        client, _ = listener.accept()
-        threading.Thread(target=_join, args=(client, server, counts, lines, delay, bool(rate)), daemon=True).start()
-
-
-def _join(
-    client: socket.socket,
-    server: tuple[str, int],
-    counts: Counts,
-    lines: tuple[Line, Line],
-    delay: float,
-    limited: bool,
-) -> None:
-    try:
-        upstream = socket.create_connection(server)
-    except OSError:
-        client.close()
-        return
-    with client, upstream:
-        ends = (client, upstream)
-        for each in ends:
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threads = [
-            threading.Thread(
-                target=_copy_late if delay else _copy,
-                args=(ends[way], ends[1 - way], way, counts, lines[way], delay if delay else limited),
-                daemon=True,
-            )
-            for way in (0, 1)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        end.shutdown(how)
 
 
 def main() -> None:
@@ -169,7 +168,8 @@ def main() -> None:
     host, _, port = arguments.server.rpartition(":")
     with socket.create_server((arguments.address, 0), backlog=512) as listener:
         print(listener.getsockname()[1], flush=True)
-        serve(listener, (host, int(port)), Counts(arguments.counts), arguments.delay, arguments.rate)
+        limits = (Limit(arguments.rate), Limit(arguments.rate))
+        serve(listener, Line((host, int(port)), Counts(arguments.counts), arguments.delay, limits))
 
 
 if __name__ == "__main__":

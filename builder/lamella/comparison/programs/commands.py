@@ -56,11 +56,11 @@ class Commands:
             self._started(command, env, cwd, out=out.fileno(), err=err.fileno(), source=source.fileno()) as process,
         ):
             code = process.wait()
-        with open(f"{path}.out", "rb") as out:
-            text = out.read().decode("utf-8", "replace")
+        with open(f"{path}.out", "rb") as result:
+            text = result.read().decode("utf-8", "replace")
         if code:
-            with open(path, "rb") as err:
-                lines = [line for line in err.read().decode("utf-8", "replace").splitlines() if line.strip()]
+            with open(path, "rb") as messages:
+                lines = [line for line in messages.read().decode("utf-8", "replace").splitlines() if line.strip()]
             said = (lines or text.splitlines() or ["no message"])[-1].strip()
             raise StepFailed(f"{os.path.basename(command[0])} ended with {code}: {escaped(said, _LINE)}")
         return text
@@ -103,7 +103,14 @@ class Commands:
 
     @contextlib.contextmanager
     def _started(
-        self, command: Sequence[str], env: Mapping[str, str] | None, cwd: str | None, *, out: int, err: int, source: int = -3
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        *,
+        out: int,
+        err: int,
+        source: int = -3,
     ) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(
             command,

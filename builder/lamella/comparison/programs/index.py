@@ -33,7 +33,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             super().do_GET()
             return
         name = self.path.removeprefix("/simple/").strip("/")
-        found = [each for each in sorted(os.listdir(self.directory)) if each.endswith(".whl") and normalised(each) == name]
+        found = [
+            each for each in sorted(os.listdir(self.directory)) if each.endswith(".whl") and normalised(each) == name
+        ]
         links = "".join(
             f'<a href="/{html.escape(each)}#sha256={digest(os.path.join(self.directory, each))}">{html.escape(each)}</a>\n'
             for each in found

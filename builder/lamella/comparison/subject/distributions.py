@@ -45,7 +45,7 @@ def distributions(prefix: str) -> tuple[Distribution, ...]:
 def record(distribution: Distribution) -> list[list[str]]:
     """Return the rows of its RECORD: path, hash, size."""
     with open(os.path.join(distribution.info, "RECORD"), encoding="utf-8", newline="") as file:
-        return [(row + ["", ""])[:3] for row in csv.reader(file) if row]
+        return [[*row, "", ""][:3] for row in csv.reader(file) if row]
 
 
 def path_of(distribution: Distribution, row: list[str]) -> str:

@@ -76,9 +76,7 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
     move_environment(folder, environment.prefix, place)
     found = distributions(folder)
     if not found:
-        raise ComparisonError(
-            f"{environment.prefix}: has no Python packages with a RECORD; name another environment"
-        )
+        raise ComparisonError(f"{environment.prefix}: has no Python packages with a RECORD; name another environment")
     sizes = {each.normalised: size_of(each) for each in found}
     python = os.path.join(environment.prefix, "bin", "python")
     base = commands.run([python, "-I", "-c", "import sys; print(sys.base_prefix); print(sys._base_executable)"])
@@ -102,10 +100,10 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
     small = next(filter(imports, [each for each in (*not_tiny, *by_size[::-1]) if each != large][:_TRIES]), large)
     if not large or not small:
         raise ComparisonError(f"{environment.prefix}: none of its packages can be imported; name another environment")
-    others = sorted(
-        f"{each.name} ({each.origin})" for each in environment.packages if each.origin not in ("pip", "local", "python", "system", "unowned")
+    others = sorted(each.name for each in environment.packages if each.origin == "conda")
+    no_wheels = (
+        f"{others[0]}: a conda package, which no Python index has; compare a virtual environment" if others else None
     )
-    no_wheels = f"{others[0]}: not a Python package of an index; compare a virtual environment" if others else None
     wheels = None if no_wheels else os.path.join(scratch, "wheels")
     if wheels:
         note("build wheels of the installed packages")
@@ -191,9 +189,7 @@ def working_copy(original: Original) -> Subject:
 
 
 def _moved(distribution: Distribution, former: str, prefix: str) -> Distribution:
-    return Distribution(
-        distribution.name, distribution.version, f"{prefix}{distribution.info.removeprefix(former)}"
-    )
+    return Distribution(distribution.name, distribution.version, f"{prefix}{distribution.info.removeprefix(former)}")
 
 
 def _has_byte_code(folder: str) -> bool:

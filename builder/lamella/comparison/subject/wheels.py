@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from lamella.comparison.subject.distributions import Distribution
 
-_INSTALLED = frozenset({"RECORD", "RECORD.jws", "RECORD.p7s", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
+_INSTALLED = frozenset(
+    {"RECORD", "RECORD.jws", "RECORD.p7s", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
+)
 """Files of `.dist-info` that installers write."""
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MOST_WORKERS = 4
@@ -74,7 +76,8 @@ def make_wheel(distribution: Distribution, prefix: str, folder: str) -> str:
                 has_wheel |= rest == "WHEEL"
                 target = f"{stem}.dist-info/{rest}"
             elif not source.startswith(f"{distribution.site}/"):
-                if (target := _outside(source, prefix, stem, generated)) is None:
+                target = _outside(source, prefix, stem, generated)
+                if not target:
                     continue
             else:
                 target = row[0]
@@ -96,14 +99,14 @@ def make_wheel(distribution: Distribution, prefix: str, folder: str) -> str:
     return path
 
 
-def _outside(source: str, prefix: str, stem: str, generated: frozenset[str]) -> str | None:
-    """Return a wheel's path for a file outside site-packages; None for one that installers generate or another owns."""
+def _outside(source: str, prefix: str, stem: str, generated: frozenset[str]) -> str:
+    """Return a wheel's path for a file outside site-packages; empty for one that installers generate or another owns."""
     if not source.startswith(f"{prefix}/"):
-        return None
+        return ""
     rest = source.removeprefix(f"{prefix}/")
     if rest.startswith("bin/"):
         name = rest.removeprefix("bin/")
-        return None if name in generated else f"{stem}.data/scripts/{name}"
+        return "" if name in generated else f"{stem}.data/scripts/{name}"
     return f"{stem}.data/data/{rest}"
 
 
@@ -122,5 +125,8 @@ def _entry_points(distribution: Distribution) -> frozenset[str]:
     with contextlib.suppress(configparser.Error, OSError):
         parser.read(os.path.join(distribution.info, "entry_points.txt"), encoding="utf-8")
     return frozenset(
-        name for section in ("console_scripts", "gui_scripts") if parser.has_section(section) for name in parser[section]
+        name
+        for section in ("console_scripts", "gui_scripts")
+        if parser.has_section(section)
+        for name in parser[section]
     )

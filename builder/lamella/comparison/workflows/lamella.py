@@ -34,7 +34,7 @@ class Lamella:
     source: str = "https://github.com/lamella-env/lamella"
     uses_base_image: bool = False
 
-    def missing(self, original: Original, options: CompareOptions) -> str | None:
+    def missing(self, _original: Original, _options: CompareOptions) -> str | None:
         """It is here."""
         return None
 
@@ -63,7 +63,7 @@ class OpenedLamella:
             self._run(session.laptop, [*command, self._reference(session.laptop, tag), session.subject.prefix])
 
     @contextlib.contextmanager
-    def node(self, place: Place) -> Iterator[None]:
+    def node(self, _place: Place) -> Iterator[None]:
         """Start nothing."""
         yield
 

@@ -33,7 +33,7 @@ class Uv:
     source: str = "https://docs.astral.sh/uv/pip/compile/#syncing-an-environment"
     uses_base_image: bool = False
 
-    def missing(self, original: Original, options: CompareOptions) -> str | None:
+    def missing(self, original: Original, _options: CompareOptions) -> str | None:
         """Return what it lacks."""
         return original.no_wheels or (None if uv_program() else "uv: not installed; pipx install uv")
 
@@ -85,7 +85,10 @@ class OpenedUv:
         settings |= {"UV_COMPILE_BYTECODE": "1", "UV_NO_CONFIG": "1", "XDG_CONFIG_HOME": place.folder}
         run = self.session.commands.run
         if not os.path.isdir(folder):
-            run([uv_program(), "venv", "--quiet", "--python", self.session.subject.original.python, folder], env=settings)
+            run(
+                [uv_program(), "venv", "--quiet", "--python", self.session.subject.original.python, folder],
+                env=settings,
+            )
         assert place.index
         command = [uv_program(), "pip", "sync", "--quiet", "--index-url", f"http://{place.index.host}/simple/"]
         run([*command, "--python", f"{folder}/bin/python", self.session.subject.requirements], env=settings)

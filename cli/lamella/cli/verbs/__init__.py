@@ -59,6 +59,14 @@ VERBS = {
         needs_linux=False,
         examples=("lamella explain train.py", "lamella explain numpy.linalg"),
     ),
+    "compare": Verb(
+        "measure an environment through Lamella, Docker images and installers, side by side",
+        "laptop",
+        examples=(
+            "lamella compare --workflow lamella --workflow docker-uv --report comparison",
+            "sudo lamella compare .venv --rounds 3 --json",
+        ),
+    ),
     "inject": Verb(
         "add an environment to the pods of a Kubernetes manifest",
         "laptop",
