@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lamella.comparison.comparing import compare, write_result
     from lamella.comparison.errors import ComparisonError
     from lamella.comparison.options import CompareOptions
+    from lamella.comparison.report.write import check_report, write_report
     from lamella.comparison.result import (
         ComparedPrefix,
         Comparison,
@@ -58,6 +59,8 @@ _MODULES = {
     "compare": "lamella.comparison.comparing",
     "write_result": "lamella.comparison.comparing",
     "ComparisonError": "lamella.comparison.errors",
+    "check_report": "lamella.comparison.report.write",
+    "write_report": "lamella.comparison.report.write",
     "ComparedPrefix": "lamella.comparison.result",
     "Comparison": "lamella.comparison.result",
     "Machine": "lamella.comparison.result",

@@ -63,16 +63,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where to keep copies, engines and registries, which are removed at the end; several times the environment's "
         "size (default: the system's temporary folder)",
     )
-    what.add_argument("--report", metavar="FOLDER", help="write the result there after each run, as result.json")
+    what.add_argument(
+        "--report", metavar="FOLDER", help="write a page with charts there, and result.json after each run"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, and show the result."""
     from lamella.cli.comparison_table import show_comparison
     from lamella.cli.progress import shown
-    from lamella.comparison import compare, document, write_result
+    from lamella.comparison import check_report, compare, document, write_report, write_result
 
     options = _options(arguments)
+    if arguments.report:
+        check_report(arguments.report)
     path = os.path.join(arguments.report, "result.json") if arguments.report else None
     with shown(quiet=arguments.quiet) as progress:
         scanned = environment.scanned(arguments, progress)
@@ -84,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             partial=lambda result: write_result(result, path) if path else None,
         )
     if path:
-        write_result(compared, path)
+        write_report(compared, arguments.report)
     if arguments.json:
         result_json(document(compared))
     else:
