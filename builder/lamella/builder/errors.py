@@ -25,6 +25,10 @@ class CannotBuild(BuilderError):
     """A layer that cannot be built: an unreadable file, or a name that an OCI layer cannot contain."""
 
 
+class CannotResolve(BuilderError):
+    """Packages that another platform lacks, or an index or channel that cannot be asked."""
+
+
 class CacheError(BuilderError):
     """A layer cache that cannot be read or written: full, read-only, or another user's."""
 

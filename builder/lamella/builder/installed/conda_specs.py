@@ -1,7 +1,7 @@
 """Match conda specifications such as `numpy >=1.21,<2 py311*` against installed packages.
 
-Source: conda's MatchSpec (conda/models/match_spec.py), as rattler implements it. rattler is optional:
-only conda environments need it, and its wheel is larger than all other dependencies together.
+Source: conda's MatchSpec (conda/models/match_spec.py), as rattler implements it. Imported only for
+conda environments. A machine without a wheel of rattler checks names alone.
 """
 
 from __future__ import annotations

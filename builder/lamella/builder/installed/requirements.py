@@ -1,7 +1,7 @@
 """Find requirements that the environment does not meet, as `pip check` and conda would.
 
-Sources: PEP 508 and PyPA's version specifiers, by `packaging`; conda's `depends` by rattler if installed
-(the extra `conda`), since conda's versions and builds have an order of their own; else by name only.
+Sources: PEP 508 and PyPA's version specifiers, by `packaging`; conda's `depends` by rattler if installed,
+since conda's versions and builds have an order of their own; else by name only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,211 @@
+"""Conda packages for another platform: resolved by rattler from a local channel, installed, and the same layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform as machine
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.errors import CannotResolve
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.pushing.options import PushOptions
+from lamella.builder.pushing.push import push
+from lamella.builder.resolving.conda import install_conda, resolve_conda
+from lamella.builder.resolving.model import InstalledCondaPackage, InstalledPackages, ResolveOptions, Target
+from lamella.builder.resolving.pixi_lock import pixi_lock
+from lamella.builder.resolving.rattler_process import failure
+from lamella.builder.scanning.scan import scan
+from lamella.layers.oci.annotations import PACKAGE
+from lamella.layers.oci.documents import Digest, Platform
+from lamella.layers.oci.reference import Reference
+from lamella.layers.published import environment as published
+from lamella.layers.settings.trust import Trust
+from lamella.layers.storages import open_storage
+from support.conda import PLACEHOLDER, SHORT, VERSION, conda_environment, conda_package, python_package
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamella.builder.resolving.model import Moved, Resolution
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(machine.machine() != "x86_64", reason="the native machine is x86-64"),
+]
+AMD, ARM = Platform("linux", "amd64"), Platform("linux", "arm64")
+PURE = {
+    "site-packages/pure/__init__.py": "def main():\n    return 'pure'\n",
+    "site-packages/pure-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pure\nVersion: 1.0\n",
+}
+
+
+@pytest.fixture(scope="module")
+def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A channel with packages for a Mac and for Linux on two machines."""
+    made = tmp_path_factory.mktemp("conda") / "channel"
+    for subdir in ("linux-64", "linux-aarch64"):
+        python_package(made, subdir, small=True)
+        conda_package(made, "libstdcxx", {"lib/libstdcxx.txt": "x"}, subdir=subdir)
+        conda_package(
+            made, "fast", {"lib/fast.txt": subdir, "etc/fast.conf": f"{PLACEHOLDER}/lib\n"}, subdir=subdir,
+            version="2.1.3", build="h1_0", depends=["python", "libstdcxx", "__glibc >=2.17"],
+        )  # fmt: skip
+        conda_package(made, "moving", {"lib/moving.txt": "4"}, subdir=subdir, version="3.1.4")
+        conda_package(made, "moving", {"lib/moving.txt": "9"}, subdir=subdir, version="3.2.9")
+    conda_package(made, "only-amd", {"lib/only.txt": ""}, subdir="linux-64")
+    conda_package(made, "new-glibc", {"lib/new.txt": ""}, subdir="linux-64", depends=["__glibc >=2.34"])
+    conda_package(made, "cuda", {"lib/cuda.txt": ""}, subdir="linux-64", depends=["__cuda >=12"])
+    conda_package(made, "pure", PURE, noarch="python", depends=["python"], entry_points=["pure = pure:main"])
+    (made / "osx-arm64").mkdir()
+    for name, version in (("appnope", "1.0"), ("libcxx", "1.0"), ("moving", "3.1.7")):
+        conda_package(made, name, {f"lib/{name}.txt": ""}, subdir="osx-arm64", version=version)
+    # Makes the index as well.
+    conda_environment(made.parent / "native", made, ["python", "fast", "pure"])
+    return made
+
+
+def mac(channel: Path, *more: InstalledCondaPackage) -> InstalledPackages:
+    """A Mac's environment."""
+    uri = channel.as_uri()
+    packages = [
+        InstalledCondaPackage("python", VERSION, "h9_0", uri, "osx-arm64", f"python {SHORT}.*"),
+        InstalledCondaPackage("fast", "2.1.3", "h5_0", uri, "osx-arm64", "fast"),
+        InstalledCondaPackage("pure", "1.0", "0", uri, "noarch", "pure"),
+        InstalledCondaPackage("libcxx", "1.0", "0", uri, "osx-arm64"),
+        InstalledCondaPackage("appnope", "1.0", "0", uri, "osx-arm64"),
+        *more,
+    ]
+    return InstalledPackages("/Users/me/env", VERSION, "darwin", "arm64", (), tuple(packages))
+
+
+def changes(resolution: Resolution) -> list[tuple[str, str, str, str, str]]:
+    def row(each: Moved) -> tuple[str, str, str, str, str]:
+        return each.name, each.change, each.installed, each.resolved, each.reason
+
+    return [row(each) for each in resolution.moved]
+
+
+def digests(reference: str) -> dict[str, Digest]:
+    place = Reference.parse(reference)
+    index = published.read_index(open_storage(place, Trust()), place, Trust())
+    (found,) = index.environments
+    return {each.descriptor.annotations[PACKAGE]: each.descriptor.digest for each in found.layers}
+
+
+def test_an_environment_of_a_mac_gets_the_layers_of_a_native_one(channel: Path, tmp_path: Path) -> None:
+    resolution = resolve_conda(mac(channel), Target(AMD, VERSION), ResolveOptions())
+    assert changes(resolution) == [
+        ("appnope", "dropped", "1.0", "", "not built for linux-64"),
+        ("libcxx", "dropped", "1.0", "", "not built for linux-64"),
+        ("libstdcxx", "added", "", "1.0", "needed on linux-64"),
+    ]
+    assert resolution.findings == ()
+    prefix = tmp_path / "prefix"
+    install_conda(resolution, str(prefix))
+    pushed = {}
+    for name, path in (("native", channel.parent / "native"), ("elsewhere", prefix)):
+        push(
+            f"oci:{tmp_path}/{name}:v1",
+            scan(str(path)),
+            PushOptions(),
+            cache=LayerCache(str(tmp_path / f"cache-{name}")),
+        )
+        pushed[name] = digests(f"oci:{tmp_path}/{name}:v1")
+    assert pushed["elsewhere"] == pushed["native"]
+
+
+def test_a_mac_s_environment_becomes_one_for_arm64_incrementally(channel: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    resolution = resolve_conda(mac(channel), Target(ARM, VERSION), ResolveOptions())
+    assert {each.name: each.url.split("/")[-2] for each in resolution.artifacts} == {
+        "python": "linux-aarch64", "fast": "linux-aarch64", "libstdcxx": "linux-aarch64", "pure": "noarch",
+    }  # fmt: skip
+    install_conda(resolution, str(prefix))
+    seen = (prefix / "lib/fast.txt").stat()
+    more = mac(channel, InstalledCondaPackage("moving", "3.1.7", "0", channel.as_uri(), "osx-arm64", "moving"))
+    again = resolve_conda(more, Target(ARM, VERSION), ResolveOptions())
+    install_conda(again, str(prefix))
+    assert (prefix / "lib/moving.txt").read_text() == "4"
+    assert (prefix / "lib/fast.txt").stat().st_ino == seen.st_ino
+    assert scan(str(prefix)).platform == ARM
+
+
+@pytest.mark.parametrize(("options", "moved"), [(ResolveOptions(), "3.1.4"), (ResolveOptions(match="none"), "3.1.4")])
+def test_a_version_that_is_not_built_moves_to_the_nearest(channel: Path, options: ResolveOptions, moved: str) -> None:
+    more = mac(channel, InstalledCondaPackage("moving", "3.1.7", "0", channel.as_uri(), "osx-arm64", "moving"))
+    found = changes(resolve_conda(more, Target(AMD, VERSION), options))
+    assert ("moving", "moved", "3.1.7", moved, "no build of 3.1.7 for linux-64") in found
+
+
+@pytest.mark.parametrize("options", [ResolveOptions(match="exact"), ResolveOptions(exact=("moving",))])
+def test_a_version_that_must_not_move_is_refused(channel: Path, options: ResolveOptions) -> None:
+    more = mac(channel, InstalledCondaPackage("moving", "3.1.7", "0", channel.as_uri(), "osx-arm64", "moving"))
+    with pytest.raises(CannotResolve) as refused:
+        resolve_conda(more, Target(AMD, VERSION), options)
+    assert str(refused.value) == (
+        "moving 3.1.7: no build for linux-64 in the packages' channels; use --match minor or --match none"
+    )
+
+
+def test_every_package_that_the_target_lacks_is_named(channel: Path) -> None:
+    uri = channel.as_uri()
+    packages = [
+        InstalledCondaPackage(name, "1.0", "0", uri, "linux-64", name) for name in ("only-amd", "cuda", "new-glibc")
+    ]
+    installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), tuple(packages))
+    with pytest.raises(CannotResolve, match=r"^only-amd 1\.0, cuda 1\.0, new-glibc 1\.0: no build for linux-aarch64"):
+        resolve_conda(installed, Target(ARM, VERSION), ResolveOptions())
+
+
+def test_the_target_s_glibc_and_cuda_decide(channel: Path) -> None:
+    uri = channel.as_uri()
+
+    def resolved(name: str, target: Target) -> list[str]:
+        package = InstalledCondaPackage(name, "1.0", "0", uri, "linux-64", name)
+        installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), (package,))
+        return [each.name for each in resolve_conda(installed, target, ResolveOptions()).artifacts]
+
+    with pytest.raises(CannotResolve, match="__glibc"):
+        resolved("new-glibc", Target(AMD, VERSION, "2.28"))
+    assert resolved("new-glibc", Target(AMD, VERSION, "2.36")) == ["new-glibc"]
+    with pytest.raises(CannotResolve, match="__cuda"):
+        resolved("cuda", Target(AMD, VERSION))
+    assert resolved("cuda", Target(AMD, VERSION, cuda="12.4")) == ["cuda"]
+
+
+def test_a_lock_of_the_environment_installs_it_again(channel: Path, tmp_path: Path) -> None:
+    text = pixi_lock(str(channel.parent / "native"), AMD)
+    assert channel.as_uri() in text
+    (tmp_path / "pixi.lock").write_text(text)
+    resolution = resolve_conda(
+        mac(channel), Target(AMD, VERSION), ResolveOptions(), pixi_lock=str(tmp_path / "pixi.lock")
+    )
+    install_conda(resolution, str(tmp_path / "again"))
+    assert {each.name for each in scan(str(tmp_path / "again")).packages} >= {"python", "fast", "pure", "libstdcxx"}
+    assert pixi_lock(str(tmp_path / "again"), AMD) == text
+
+
+def test_a_replaced_package_is_refused(channel: Path, tmp_path: Path) -> None:
+    resolution = resolve_conda(mac(channel), Target(ARM, VERSION), ResolveOptions())
+    artifacts = tuple(dataclasses.replace(each, sha256="0" * 64) for each in resolution.artifacts)
+    with pytest.raises(CannotResolve, match=r"^fast: its hash in the channel has changed; push again to resolve anew$"):
+        install_conda(dataclasses.replace(resolution, artifacts=artifacts), str(tmp_path / "prefix"))
+
+
+def test_a_channel_that_is_down_is_one_sentence(tmp_path: Path) -> None:
+    package = InstalledCondaPackage("fast", "1.0", "0", "http://127.0.0.1:9/chan", "linux-64", "fast")
+    installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), (package,))
+    with pytest.raises(CannotResolve) as refused:
+        resolve_conda(installed, Target(AMD, VERSION), ResolveOptions())
+    assert "cannot be reached; check the network and the channel's URL" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_failure_has_no_credentials() -> None:
+    text = "FetchRepoDataError: HTTP status client error (401 Unauthorized) for url (https://me:secret@h.example/t/tok/c/repodata.json)"
+    assert failure(text) == (
+        "https://h.example/c/repodata.json: requires authentication; log in with pixi auth login HOST or set "
+        "RATTLER_AUTH_FILE"
+    )
