@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from lamella.layers.settings import homes, policy
 from support import engines, processes
+from support.distribution import distribution
+from support.short_folders import short_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 INTEGRATION = Path(__file__).parent / "integration"
 
@@ -38,6 +44,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let `need` and `need_root` check the marks of the test that calls them."""
     engines.running(item)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of one run share, for what is made once (see `support.once`)."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    """Debian's registry for a module of tests, as host:port."""
+    with distribution() as address:
+        yield address
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Provide a folder as `tmp_path` does, with a path that leaves room for sockets."""
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,13 +17,9 @@ from lamella.cli.main import main
 from lamella.cli.reference import markdown
 from lamella.cli.verbs import VERBS
 from lamella.layers import copy
-from support.distribution import distribution
 from support.installed import install, venv, wheel
 from support.published import publish
 from test_boundaries import FLOORS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -47,12 +42,6 @@ def commands(page: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    with distribution() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project's `.venv`."""
     folder = tmp_path_factory.mktemp("documented")
@@ -64,10 +53,8 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "page", [page for page in PAGES if commands(page) or _PYTHON.search(page.read_text())], ids=named
 )
 def test_every_documented_command_and_program_runs(
-    page: Path, registry: str, prefix: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    page: Path, registry: str, prefix: Path, tmp_path: Path, shared: Path
 ) -> None:
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "CONDA_PREFIX"}} | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "LAMELLA_CACHE": str(shared / "cache"),

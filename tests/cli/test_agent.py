@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     ],
 )
 def test_an_invalid_command_line_is_one_sentence(
-    command: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, message: str, short_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = command.split()
     if words[0] == "agent":
-        words += ["--socket", str(tmp_path / "agent.sock")]
-        words += [] if "--check" in words else ["--store", str(tmp_path / "store")]
+        words += ["--socket", str(short_path / "agent.sock")]
+        words += [] if "--check" in words else ["--store", str(short_path / "store")]
     assert main(words) != 0
     error = capsys.readouterr().err
     assert message in error
@@ -55,27 +55,27 @@ def test_an_invalid_command_line_is_one_sentence(
 
 
 @pytest.mark.slow
-def test_mount_prints_only_the_agent_s_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reference = publish(tmp_path / "layout", [{"a": "1"}, {"b": "2"}])
-    with agent(tmp_path, AgentOptions(allow=(f"oci:{tmp_path}",), metrics="", min_free=0)) as made:
+def test_mount_prints_only_the_agent_s_folder(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = publish(short_path / "layout", [{"a": "1"}, {"b": "2"}])
+    with agent(short_path, AgentOptions(allow=(f"oci:{short_path}",), metrics="", min_free=0)) as made:
         assert main(["mount", "--agent", made.socket, reference]) == 0
         printed = capsys.readouterr()
         digest = reference.rpartition("@")[2]
-        assert printed.out == f"{tmp_path}/store/environments/{digest.replace(':', '-')}\n"
+        assert printed.out == f"{short_path}/store/environments/{digest.replace(':', '-')}\n"
         assert printed.err == f"the agent at {made.socket} has mounted {reference}\n"
 
 
 @pytest.mark.slow
-def test_the_log_is_one_document_a_line_on_request(tmp_path: Path) -> None:
-    reference = publish(tmp_path / "layout", [{"a": "1"}, {"b": "2"}])
-    with agent_process(tmp_path, "--allow", f"oci:{tmp_path}", LAMELLA_LOG="json") as (made, process):
+def test_the_log_is_one_document_a_line_on_request(short_path: Path) -> None:
+    reference = publish(short_path / "layout", [{"a": "1"}, {"b": "2"}])
+    with agent_process(short_path, "--allow", f"oci:{short_path}", LAMELLA_LOG="json") as (made, process):
         try:
             made.give(reference)
             process.terminate()
             assert process.wait(20) == 0
         finally:
             made.clean()
-    records = [json.loads(line) for line in (tmp_path / "agent.log").read_text().splitlines()]
+    records = [json.loads(line) for line in (short_path / "agent.log").read_text().splitlines()]
     events = [record for record in records if record["logger"] == "lamella.agent"]
     (pulled,) = (event for event in events if event["message"].startswith("pulled "))
     assert (pulled["layers"], pulled["reference"]) == (2, reference)
@@ -83,13 +83,13 @@ def test_the_log_is_one_document_a_line_on_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_agent_stops_within_seconds_although_a_pull_goes_on(tmp_path: Path) -> None:
+def test_an_agent_stops_within_seconds_although_a_pull_goes_on(short_path: Path) -> None:
     from support.registry_simulator import Fault, RegistrySimulator
 
     with RegistrySimulator().serving() as registry:
         registry.faults.append(Fault("manifests", drip_head=5))
         reference = f"{registry.host}/team/envs:v1"
-        with agent_process(tmp_path, "--pull", reference) as (_, process):
+        with agent_process(short_path, "--pull", reference) as (_, process):
             wait_for(lambda: bool(registry.asked("manifests")))
             process.terminate()
             assert process.wait(20) == 0

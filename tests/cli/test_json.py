@@ -20,6 +20,7 @@ from support.installed import install, venv, wheel
 from support.keys import key_pair
 from support.published import publish
 from support.registry_simulator import RegistrySimulator
+from support.short_folders import short_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,10 +141,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+def served(folder: Path) -> Iterator[Agent]:
     """An agent that gives the environments of that folder."""
     options = AgentOptions(allow=(f"oci:{folder}/images",), metrics="127.0.0.1:0", min_free=0)
-    with agent(tmp_path_factory.mktemp("agent"), options) as made:
+    with short_folder() as own, agent(own, options) as made:
         yield made
 
 

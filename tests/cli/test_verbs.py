@@ -39,10 +39,8 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def settings(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> dict[str, str]:
     """A store for this module, and the cache of the whole run, so that the interpreter's layer is built once."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     return {"LAMELLA_STORE": str(tmp_path_factory.mktemp("node") / "store"), "LAMELLA_CACHE": str(shared / "cache")}
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.command_line import command_line
 from support.engines import need, need_root
-from support.once import Lamella, once
+from support.installed import uv, venv
+from support.once import once
 from support.pods import make_images, node
+from support.short_folders import short_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from support.once import Lamella
     from support.pods import Node
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers of one run share."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +30,19 @@ def science(shared: Path) -> Path:
     with once(prefix) as mine:
         if mine:
             subprocess.run([sys.executable, "-m", "venv", prefix], check=True)
-            uv = Path(sys.executable).with_name("uv")
             packages = ["numpy", "pandas", "scikit-learn", "pyarrow", "six==1.16.0", "httpx"]
-            subprocess.run([uv, "pip", "install", "-q", "--python", prefix / "bin/python", *packages], check=True)
+            subprocess.run([uv(), "pip", "install", "-q", "--python", prefix / "bin/python", *packages], check=True)
+    return prefix
+
+
+@pytest.fixture(scope="session")
+def numeric(shared: Path) -> Path:
+    """A virtual environment with numpy: compiled modules with shared libraries of their own."""
+    prefix = shared / "numeric" / "env"
+    with once(prefix) as mine:
+        if mine:
+            venv(prefix, by="uv")
+            subprocess.run([uv(), "pip", "install", "-q", "--python", prefix / "bin/python", "numpy"], check=True)
     return prefix
 
 
@@ -58,29 +64,13 @@ def debian(shared: Path) -> Path:
 
 @pytest.fixture
 def lamella(tmp_path: Path, shared: Path) -> Lamella:
-    """Runs one command line, with a store of the test's own and the run's common layer cache, in a folder without code."""
-    nowhere = tmp_path / "nowhere"
-    nowhere.mkdir()
-
-    def call(*arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
-        environment |= {"LAMELLA_STORE": str(tmp_path / "store"), "LAMELLA_CACHE": str(shared / "cache")} | settings
-        return subprocess.run(
-            [sys.executable, "-m", "lamella.cli", *map(str, arguments)],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=nowhere,
-            stdin=subprocess.DEVNULL,
-        )
-
-    return call
+    """Runs one command line, with a store of the test's own and the layer cache of the run."""
+    return command_line(tmp_path, shared / "cache")
 
 
 @pytest.fixture(scope="module")
-def kubelet(tmp_path_factory: pytest.TempPathFactory, shared: Path, debian: Path) -> Iterator[Node]:
+def kubelet(shared: Path, debian: Path) -> Iterator[Node]:
     """A node that runs pods, one for each module of tests."""
     images = make_images(shared / "pods", debian)
-    with node(tmp_path_factory.mktemp("node"), images) as made:
+    with short_folder() as folder, node(folder, images) as made:
         yield made

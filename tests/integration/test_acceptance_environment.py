@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.command_line import command_line
 from support.engines import need_root
+from support.once import once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,29 +35,48 @@ def packages(document: Any) -> dict[str, str]:
     return {package["name"]: package["digest"] for package in platform["packages"]}
 
 
-@pytest.fixture
-def published(science: Path, shared: Path, lamella: Lamella, tmp_path: Path) -> str:
-    """The scientific environment, pushed to a layout folder."""
-    reference = f"oci:{tmp_path}/layout:science"
-    value(lamella("push", reference, science, "--json"))
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Lamella:
+    """The command on a node whose store this module's tests share."""
+    return command_line(tmp_path_factory.mktemp("node"), shared / "cache")
+
+
+@pytest.fixture(scope="session")
+def published(science: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The scientific environment, pushed to a layout folder once a run: only read by tests."""
+    layout = shared / "published-science" / "layout"
+    reference = f"oci:{layout}:science"
+    with once(layout) as mine:
+        if mine:
+            lamella = command_line(tmp_path_factory.mktemp("laptop"), shared / "cache")
+            value(lamella("push", reference, science, "--json"))
     return reference
 
 
 @pytest.fixture
-def mounted(published: str, debian: Path, lamella: Lamella, tmp_path: Path) -> Iterator[Path]:
+def changing(published: str, tmp_path: Path) -> str:
+    """The same, for a test that pushes to its layout."""
+    layout, tag = published.removeprefix("oci:").rsplit(":", 1)
+    shutil.copytree(f"{layout}/blobs", tmp_path / "layout/blobs", copy_function=os.link)
+    for name in ("index.json", "oci-layout"):
+        shutil.copy(f"{layout}/{name}", tmp_path / "layout")
+    return f"oci:{tmp_path}/layout:{tag}"
+
+
+@pytest.fixture(scope="module")
+def mounted(published: str, debian: Path, node: Lamella, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A minimal Debian's root, with the environment mounted at the image prefix."""
-    root = tmp_path / "root"
-    root.mkdir()
+    root = tmp_path_factory.mktemp("root")
     subprocess.run(["mount", "--bind", debian, root], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", root / "opt"], check=True)
     subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
     (root / "opt/env").mkdir()
-    result = lamella("mount", published, root / "opt/env")
+    result = node("mount", published, root / "opt/env")
     try:
         assert result.returncode == 0, result.stderr
         yield root
     finally:
-        lamella("umount", root / "opt/env")
+        node("umount", root / "opt/env")
         subprocess.run(["umount", root / "opt", root / "proc", root], check=True)
 
 
@@ -105,32 +126,32 @@ def test_byte_code_is_shipped_and_used(mounted: Path) -> None:
 
 
 @pytest.mark.root
-def test_python_sees_what_relocation_rewrote(published: str, lamella: Lamella, tmp_path: Path) -> None:
+def test_python_sees_what_relocation_rewrote(published: str, node: Lamella, tmp_path: Path) -> None:
     """Byte code that did not look at its source would still say the image prefix."""
     need_root()
     target = tmp_path / "elsewhere"
-    assert lamella("mount", published, target).returncode == 0
+    assert node("mount", published, target).returncode == 0
     try:
         asked = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
         said = subprocess.run([target / "bin/python", "-c", asked], check=True, capture_output=True, text=True)
     finally:
-        lamella("umount", target)
+        node("umount", target)
     assert said.stdout.strip() == str(target / "lib")
 
 
-def test_an_unchanged_environment_uploads_nothing(published: str, science: Path, lamella: Lamella) -> None:
-    first = value(lamella("inspect", published, "--json"))
-    again = value(lamella("push", published, science, "--json"))
+def test_an_unchanged_environment_uploads_nothing(changing: str, science: Path, lamella: Lamella) -> None:
+    first = value(lamella("inspect", changing, "--json"))
+    again = value(lamella("push", changing, science, "--json"))
     assert again["uploaded"]["layers"] == 0
     assert again["uploaded"]["bytes"] == 0
-    assert value(lamella("inspect", published, "--json")) == first
+    assert value(lamella("inspect", changing, "--json")) == first
 
 
 def test_one_changed_package_moves_its_layer_alone(
-    science: Path, lamella: Lamella, tmp_path: Path, published: str
+    science: Path, lamella: Lamella, tmp_path: Path, changing: str
 ) -> None:
-    value(lamella("pull", published, "--json"))
-    before = packages(value(lamella("inspect", published, "--json")))
+    value(lamella("pull", changing, "--json"))
+    before = packages(value(lamella("inspect", changing, "--json")))
     changed = tmp_path / "changed"
     shutil.copytree(science, changed, symlinks=True, copy_function=os.link)
     module = next(changed.glob("lib/python3*/site-packages/six.py"))
@@ -144,7 +165,7 @@ def test_one_changed_package_moves_its_layer_alone(
             script.write_bytes(moved)
             script.chmod(0o755)
 
-    reference = published.replace(":science", ":changed")
+    reference = changing.replace(":science", ":changed")
     pushed = value(lamella("push", reference, changed, "--json"))
     after = packages(value(lamella("inspect", reference, "--json")))
     pulled = value(lamella("pull", reference, "--json"))
@@ -156,16 +177,16 @@ def test_one_changed_package_moves_its_layer_alone(
     assert (result.stdout, result.returncode) == ("True\n", 0)
 
 
-def test_run_passes_arguments_output_and_exit_codes_through(published: str, lamella: Lamella) -> None:
-    result = lamella(
+def test_run_passes_arguments_output_and_exit_codes_through(published: str, node: Lamella) -> None:
+    result = node(
         "run", published, "--", "python", "-c", "import sys; print(sys.prefix, sys.argv[1:]); sys.exit(7)", "a b", "-c"
     )
     assert (result.stdout, result.returncode) == ("/opt/env ['a b', '-c']\n", 7)
 
 
-def test_run_leaves_nothing_on_the_host(published: str, lamella: Lamella, tmp_path: Path) -> None:
+def test_run_leaves_nothing_on_the_host(published: str, node: Lamella, tmp_path: Path) -> None:
     there_before = Path("/opt/env").exists()
-    assert lamella("run", published, "--", "python", "-c", "import numpy").returncode == 0
+    assert node("run", published, "--", "python", "-c", "import numpy").returncode == 0
     assert Path("/opt/env").exists() == there_before
     mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     assert [fields for fields in mounts if fields[4] == "/opt/env" or str(tmp_path) in " ".join(fields)] == []

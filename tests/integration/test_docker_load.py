@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def reference(tmp_path: Path) -> str:
+def reference(tmp_path: Path, shared: Path) -> str:
     """An environment of one package, on no base: it has an interpreter and what that needs, but no libc."""
     prefix = venv(tmp_path / "env")
     install(prefix, wheel(tmp_path, "greet", files={"greet.py": "def main(): print('hello')"}))
-    return push(f"oci:{tmp_path}/Envs:greet", str(prefix), cache=LayerCache(str(tmp_path / "cache"))).reference
+    return push(f"oci:{tmp_path}/Envs:greet", str(prefix), cache=LayerCache(str(shared / "cache"))).reference
 
 
 @pytest.mark.engine
@@ -59,7 +59,7 @@ def greeted(docker: str, name: str) -> str:
 @pytest.mark.engine
 @pytest.mark.root
 def test_docker_pulls_and_runs_an_environment_with_several_package_manifests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docker = need("docker")
     # As of more than 500 packages: all of them are nothing to an engine.
@@ -69,9 +69,7 @@ def test_docker_pulls_and_runs_an_environment_with_several_package_manifests(
     with distribution() as host, docker_engine(tmp_path / "engine") as engine:
         reference = f"{host}/team/envs:greet"
         # This engine is of before zstd.
-        pushed = push(
-            reference, str(prefix), PushOptions(compression="gzip"), cache=LayerCache(str(tmp_path / "cache"))
-        )
+        pushed = push(reference, str(prefix), PushOptions(compression="gzip"), cache=LayerCache(str(shared / "cache")))
         monkeypatch.setenv("DOCKER_HOST", engine)
         for name in (reference, pushed.reference):
             subprocess.run([docker, "pull", "--quiet", name], check=True, capture_output=True)

@@ -10,6 +10,7 @@ import pytest
 
 from lamella.builder.scanning.scan import scan
 from lamella.layers.mounting.source_checks import NAME
+from support.command_line import command_line
 from support.installed import install, venv, wheel
 from support.scanned import SITE, findings, reasons
 
@@ -24,15 +25,16 @@ pytestmark = [pytest.mark.slow]
 POINTS = "[console_scripts]\ntool = tool:main\n"
 
 
-@pytest.fixture
-def reference(tmp_path: Path, lamella: Lamella) -> str:
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> str:
     """An environment with a module that says `one`."""
+    folder = tmp_path_factory.mktemp("edits")
     prefix = install(
-        venv(tmp_path / "env"), wheel(tmp_path, "tool", files={"tool.py": "VALUE = 'one'\n"}, entry_points=POINTS)
+        venv(folder / "env"), wheel(folder, "tool", files={"tool.py": "VALUE = 'one'\n"}, entry_points=POINTS)
     )
-    done = lamella("push", "--quiet", f"oci:{tmp_path}/layout:v1", prefix)
+    done = command_line(folder, shared / "cache")("push", "--quiet", f"oci:{folder}/layout:v1", prefix)
     assert done.returncode == 0, done.stderr
-    return f"oci:{tmp_path}/layout:v1"
+    return f"oci:{folder}/layout:v1"
 
 
 def value(prefix: Path, *arguments: str) -> str:

@@ -35,12 +35,6 @@ NODE_IMAGE = "registry.example.com/team/node:0.1.0"
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    with distribution() as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two environments that differ in one package: what their pods print, and the prefix."""
     return two_versions(tmp_path_factory.mktemp("environments"), "numpy")

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
 import pytest
@@ -15,21 +15,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import lamella
-from support.distribution import distribution
 from support.installed import install, venv, wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.engine
 
 PAGE = Path(__file__).parent.parent.parent / "docs/how-to/notebooks.md"
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    with distribution() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

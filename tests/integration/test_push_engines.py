@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import subprocess
 import tarfile
-import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,26 +16,18 @@ from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import Platform
-from support.distribution import distribution
 from support.docker_engine import containerd
 from support.engines import need, need_root
 from support.installed import base_python, install, venv, wheel
 from support.published import push_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.engine
 
 HELLO = "import greet, sys; greet.main(); print(sys.prefix)"
 EXPECTED = "hello\n/opt/env\n"
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    with distribution() as host:
-        yield host
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +73,20 @@ def run(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.root
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
 def test_podman_runs_the_image_and_mounts_it_as_a_volume(
-    compression: str, pushed: dict[str, str], tmp_path: Path
+    compression: str, pushed: dict[str, str], tmp_path: Path, short_path: Path
 ) -> None:
     need_root()
     limits = tmp_path / "containers.conf"
     limits.write_text('[containers]\ndefault_ulimits = ["nofile=4096:4096","nproc=4096:4096"]\n')
-    # podman wants at most 50 characters here.
-    short = tempfile.mkdtemp(prefix="lamella-")
     podman = [
         need("podman"),
         "--root",
         f"{tmp_path}/root",
         "--runroot",
-        short,
+        str(short_path),
         # By default they share /run/libpod, which a `system reset` of another test takes away.
         "--tmpdir",
-        f"{short}/libpod",
+        f"{short_path}/libpod",
         "--storage-driver",
         "overlay",
     ]
@@ -117,7 +105,6 @@ def test_podman_runs_the_image_and_mounts_it_as_a_volume(
         assert done.stdout == "['.lamella', 'bin']\n", done.stderr
     finally:
         run([*podman, "system", "reset", "--force"])
-        shutil.rmtree(short, ignore_errors=True)
 
 
 @pytest.mark.root

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import pytest
 from support.distribution import distribution
 from support.engines import need
 from support.installed import install, venv, wheel
+from support.short_folders import short_folder
 from support.slurm import slurm
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ print("TASK", os.environ["SLURMD_NODENAME"], os.environ["SLURM_PROCID"], __file_
 def test_each_node_of_a_batch_job_pulls_once_into_its_own_store(tmp_path: Path, lamella: Lamella) -> None:
     prefix = install(venv(tmp_path / "env"), wheel(tmp_path, "train", "1.0", {"train.py": TRAIN}))
     (script,) = re.findall(r"^```sh\n(#!/bin/sh\n#SBATCH.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    with tempfile.TemporaryDirectory(prefix="slurm-") as short, distribution() as registry:
+    with short_folder() as short, distribution() as registry:
         done = lamella("push", "--quiet", f"{registry}/team/envs:v1", prefix)
         assert done.returncode == 0, done.stderr
         # The nodes are one machine: a folder of each node's own stands for its disk.
@@ -43,7 +43,7 @@ def test_each_node_of_a_batch_job_pulls_once_into_its_own_store(tmp_path: Path, 
             )
         )
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        with slurm(Path(short)) as settings:
+        with slurm(short) as settings:
             ran = subprocess.run(
                 [need("sbatch"), "--wait", f"--output={tmp_path}/output", str(job)],
                 check=False,

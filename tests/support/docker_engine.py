@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import threading
 from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 from support.engines import need, need_root
 from support.processes import started
+from support.short_folders import short_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def containerd(folder: Path) -> Iterator[str]:
     """Runs containerd with its files in `folder`, and gives the address of its socket."""
     need_root()
-    # A socket's path has room for 107 bytes, and a test's folder often more.
-    with tempfile.TemporaryDirectory(prefix="lamella-") as short, contextlib.ExitStack() as stack:
+    with short_folder() as short, contextlib.ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "containerd.toml"
         config.write_text(
@@ -37,7 +36,7 @@ def docker_engine(folder: Path) -> Iterator[str]:
     """Runs an engine whose files are in `folder`, and gives its DOCKER_HOST. It has no network of its own."""
     with (
         containerd(folder) as address,
-        tempfile.TemporaryDirectory(prefix="lamella-") as short,
+        short_folder() as short,
         contextlib.ExitStack() as stack,
     ):
         engine = [need("dockerd"), "--containerd", address, "--host", f"unix://{short}/docker.sock"]

@@ -67,7 +67,7 @@ def wheel(
     return path
 
 
-def venv(folder: Path, *, by: By = "pip", python: str = "", options: Sequence[str] = ()) -> Path:
+def venv(folder: Path, *, by: By = "uv", python: str = "", options: Sequence[str] = ()) -> Path:
     """A virtual environment without pip at `folder`, made by venv or by uv."""
     interpreter = python or base_python()
     if by == "uv":
@@ -77,7 +77,7 @@ def venv(folder: Path, *, by: By = "pip", python: str = "", options: Sequence[st
     return folder
 
 
-def install(prefix: Path, *what: Path | str, by: By = "pip", options: Sequence[str] = ()) -> Path:
+def install(prefix: Path, *what: Path | str, by: By = "uv", options: Sequence[str] = ()) -> Path:
     """Installs wheels or projects into the environment at `prefix`, without their requirements."""
     names = [str(each) for each in what]
     python = str(prefix / "bin" / "python")

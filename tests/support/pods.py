@@ -20,6 +20,7 @@ from support.engines import need, need_root
 from support.node_part import node_image
 from support.once import once
 from support.processes import started
+from support.short_folders import short_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -156,18 +157,17 @@ def node(folder: Path, images: Path) -> Iterator[Node]:
     """A node with the images of `images` (see `make_images`)."""
     need_root()
     need("catatonit")  # the process that keeps a pod's namespaces
-    # podman wants at most 50 characters here.
-    short = tempfile.mkdtemp(prefix="lamella-")
-    made = Node(
-        folder,
-        (*_podman(folder / "containers", short), "--storage-opt", f"additionalimagestore={images}"),
-        _settings(folder),
-    )
-    try:
-        yield made
-    finally:
-        made.call("pod", "rm", "--all", "--force", "--time", "0")
-        _leave(folder / "containers", short)
+    with short_folder() as short:
+        made = Node(
+            folder,
+            (*_podman(folder / "containers", short), "--storage-opt", f"additionalimagestore={images}"),
+            _settings(folder),
+        )
+        try:
+            yield made
+        finally:
+            made.call("pod", "rm", "--all", "--force", "--time", "0")
+            _leave(folder / "containers", short)
 
 
 @contextmanager
@@ -187,38 +187,37 @@ def make_images(folder: Path, debian: Path) -> Path:
         if mine:
             # What an attempt that failed has left belongs to another runroot.
             shutil.rmtree(images, ignore_errors=True)
-            short = tempfile.mkdtemp(prefix="lamella-")
-            podman = Node(folder, tuple(_podman(images, short)), _settings(folder))
-            try:
-                archive = folder / "root.tar"
-                subprocess.run(["tar", "-C", debian, "-cf", archive, "."], check=True)
-                path = "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-                done = podman.call("import", "--quiet", "--change", path, str(archive), DEBIAN)
-                assert done.returncode == 0, done.stderr
-                archive.unlink()
-                layout, version = node_image(folder.parent).removeprefix("oci:").rsplit(":", 1)
-                # podman names the image by this path, and takes no upper case letters there.
-                reference = f"oci:{Path(layout).name}:{version}"
-                pulled = podman.call("pull", "--quiet", reference, folder=Path(layout).parent)
-                assert pulled.returncode == 0, pulled.stderr
-                podman.call("tag", pulled.stdout.strip(), NODE)
-            finally:
-                _leave(images, short)
+            with short_folder() as short:
+                podman = Node(folder, tuple(_podman(images, short)), _settings(folder))
+                try:
+                    archive = folder / "root.tar"
+                    subprocess.run(["tar", "-C", debian, "-cf", archive, "."], check=True)
+                    path = "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+                    done = podman.call("import", "--quiet", "--change", path, str(archive), DEBIAN)
+                    assert done.returncode == 0, done.stderr
+                    archive.unlink()
+                    layout, version = node_image(folder.parent).removeprefix("oci:").rsplit(":", 1)
+                    # podman names the image by this path, and takes no upper case letters there.
+                    reference = f"oci:{Path(layout).name}:{version}"
+                    pulled = podman.call("pull", "--quiet", reference, folder=Path(layout).parent)
+                    assert pulled.returncode == 0, pulled.stderr
+                    podman.call("tag", pulled.stdout.strip(), NODE)
+                finally:
+                    _leave(images, short)
     return images
 
 
-def _leave(root: Path, short: str) -> None:
+def _leave(root: Path, short: Path) -> None:
     # podman keeps its folders mounted on themselves. Its own `system reset` would take the images of all with it.
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     for mounted in reversed([line.split()[1] for line in mounts]):
         if Path(mounted).is_relative_to(root) or Path(mounted).is_relative_to(short):
             subprocess.run(["umount", mounted], check=True)
-    shutil.rmtree(short, ignore_errors=True)
 
 
-def _podman(root: Path, short: str) -> list[str]:
+def _podman(root: Path, short: Path) -> list[str]:
     # By default they share /run/libpod, which a `system reset` of another test takes away.
-    podman = [need("podman"), "--root", str(root), "--runroot", short, "--tmpdir", f"{short}/libpod"]
+    podman = [need("podman"), "--root", str(root), "--runroot", str(short), "--tmpdir", f"{short}/libpod"]
     return [*podman, "--storage-driver", "overlay", "--runtime", need("runc"), "--cgroup-manager", "cgroupfs"]
 
 

@@ -8,7 +8,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,6 +22,7 @@ from support.engines import missing
 from support.installed import venv
 from support.once import once
 from support.own_distributions import link_distributions
+from support.short_folders import short_folder
 from support.supervised import supervised
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def ray_cluster(folder: Path) -> Iterator[Cluster]:
         if mine:
             _make_nodes(venv(nodes, by="uv"))
     stores = (folder / "head-store", folder / "node-store")
-    # Paths of sockets have at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="ray-") as short:
+    with short_folder() as short:
         settings = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "LAMELLA_"))},
             "PATH": f"{nodes}/bin:{os.environ['PATH']}",

@@ -52,14 +52,14 @@ def options(registry: RegistrySimulator) -> AgentOptions:
 
 
 @pytest.fixture
-def served(tmp_path: Path, options: AgentOptions) -> Iterator[Agent]:
-    with agent(tmp_path, options) as made:
+def served(short_path: Path, options: AgentOptions) -> Iterator[Agent]:
+    with agent(short_path, options) as made:
         yield made
 
 
-def push(registry: RegistrySimulator, tmp_path: Path, *layers: dict[str, str], tag: str = "v1", **needs: str) -> str:
+def push(registry: RegistrySimulator, short_path: Path, *layers: dict[str, str], tag: str = "v1", **needs: str) -> str:
     """Push an environment and return its reference by tag."""
-    made = publish(tmp_path / "layout", layers, **needs)  # type: ignore[arg-type]
+    made = publish(short_path / "layout", layers, **needs)  # type: ignore[arg-type]
     reference = f"{registry.host}/team/envs:{tag}"
     copy(made, reference)
     registry.requests.clear()
@@ -70,19 +70,19 @@ TOOL = {"bin/tool*": "#!/bin/sh\necho 1\n"}
 
 
 def test_an_environment_is_mounted_at_a_folder_named_by_its_digest(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path
+    served: Agent, registry: RegistrySimulator, short_path: Path
 ) -> None:
-    given = served.give(push(registry, tmp_path, TOOL, {"lib/data": "1"}))
-    assert given.path == f"{tmp_path}/store/environments/{given.digest.replace(':', '-')}"
+    given = served.give(push(registry, short_path, TOOL, {"lib/data": "1"}))
+    assert given.path == f"{short_path}/store/environments/{given.digest.replace(':', '-')}"
     assert sorted(os.listdir(given.path)) == ["bin", "lib"]
     assert given.reference.endswith(f"@{given.digest}")
     assert given.prefix == "/opt/env"
 
 
 def test_twenty_requests_at_once_download_each_layer_once(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path
+    served: Agent, registry: RegistrySimulator, short_path: Path
 ) -> None:
-    reference = push(registry, tmp_path, *({f"lib/{number}": str(number)} for number in range(5)))
+    reference = push(registry, short_path, *({f"lib/{number}": str(number)} for number in range(5)))
     with ThreadPoolExecutor(20) as pool:
         given = set(pool.map(served.give, [reference] * 20))
     assert len(given) == 1
@@ -91,19 +91,19 @@ def test_twenty_requests_at_once_download_each_layer_once(
 
 
 def test_a_second_request_by_digest_makes_no_request_to_the_registry(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path
+    served: Agent, registry: RegistrySimulator, short_path: Path
 ) -> None:
-    given = served.give(push(registry, tmp_path, TOOL))
+    given = served.give(push(registry, short_path, TOOL))
     registry.requests.clear()
     assert served.give(given.reference) == given
     assert registry.requests == []
 
 
 def test_a_digest_of_another_repository_in_the_store_is_not_given_from_an_allowed_one(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path
+    served: Agent, registry: RegistrySimulator, short_path: Path
 ) -> None:
     # Pulled by the node's own user, from a repository that pods may not read.
-    copy(publish(tmp_path / "layout", [TOOL, {"lib/secret": "1"}]), f"{registry.host}/private/envs:v1")
+    copy(publish(short_path / "layout", [TOOL, {"lib/secret": "1"}]), f"{registry.host}/private/envs:v1")
     digest = Reference.parse(pull(f"{registry.host}/private/envs:v1", store=served.store).reference).digest
     with pytest.raises(PolicyError):
         served.give(f"{registry.host}/private/envs@{digest}")
@@ -116,20 +116,20 @@ def test_a_digest_of_another_repository_in_the_store_is_not_given_from_an_allowe
 
 
 def test_a_new_agent_needs_no_registry_for_what_an_earlier_one_pulled(
-    registry: RegistrySimulator, tmp_path: Path, options: AgentOptions
+    registry: RegistrySimulator, short_path: Path, options: AgentOptions
 ) -> None:
-    reference = push(registry, tmp_path, TOOL)
-    with agent(tmp_path, options) as made:
+    reference = push(registry, short_path, TOOL)
+    with agent(short_path, options) as made:
         given = made.give(reference)
     registry.requests.clear()
-    with agent(tmp_path, options) as made:
+    with agent(short_path, options) as made:
         assert made.give(given.reference) == given
     assert registry.requests == []
 
 
-def test_a_change_of_one_layer_downloads_that_one(served: Agent, registry: RegistrySimulator, tmp_path: Path) -> None:
-    first = served.give(push(registry, tmp_path, TOOL, {"lib/data": "1"}))
-    second = served.give(push(registry, tmp_path, TOOL, {"lib/data": "2"}))
+def test_a_change_of_one_layer_downloads_that_one(served: Agent, registry: RegistrySimulator, short_path: Path) -> None:
+    first = served.give(push(registry, short_path, TOOL, {"lib/data": "1"}))
+    second = served.give(push(registry, short_path, TOOL, {"lib/data": "2"}))
     assert first.path != second.path
     assert len(registry.asked("GET .*/blobs/")) == 1 + 1  # and the configuration
     assert [Path(each.path, "lib/data").read_text() for each in (first, second)] == ["1", "2"]
@@ -155,10 +155,10 @@ def test_a_wrong_reference_is_one_sentence(
 
 
 def test_a_registry_that_requires_credentials_is_one_sentence(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Agent, registry: RegistrySimulator, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = push(registry, tmp_path, TOOL)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    reference = push(registry, short_path, TOOL)
+    monkeypatch.setenv("DOCKER_CONFIG", str(short_path))
     registry.auth = "basic"
     with pytest.raises(Denied, match=r"^agent of the node: .*lamella login") as raised:
         served.give(reference)
@@ -166,9 +166,9 @@ def test_a_registry_that_requires_credentials_is_one_sentence(
 
 
 def test_a_container_with_an_older_glibc_is_refused_before_a_download(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path
+    served: Agent, registry: RegistrySimulator, short_path: Path
 ) -> None:
-    reference = push(registry, tmp_path, TOOL, glibc="99.1")
+    reference = push(registry, short_path, TOOL, glibc="99.1")
     with pytest.raises(Unsupported, match=r"it needs glibc 99\.1 or newer and this machine has"):
         served.give(reference)
     assert len(registry.asked("GET .*/blobs/")) == 1
@@ -179,9 +179,9 @@ def test_a_container_with_an_older_glibc_is_refused_before_a_download(
 
 
 def test_c_library_of_an_init_container_does_not_count_for_programs_that_run_elsewhere(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path
+    served: Agent, registry: RegistrySimulator, short_path: Path
 ) -> None:
-    reference = push(registry, tmp_path, TOOL, glibc="99.1")
+    reference = push(registry, short_path, TOOL, glibc="99.1")
     given = request_environment(reference, path=served.socket, timeout=20, elsewhere=True)
     assert given.prefix == "/opt/env"
 
@@ -229,23 +229,23 @@ def test_a_request_that_is_not_the_protocol_is_refused(served: Agent, request_: 
 
 
 def test_a_slow_client_is_cut_off_and_holds_up_no_other(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Agent, registry: RegistrySimulator, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MAX_SECONDS", 0.3)
     with socket.socket(socket.AF_UNIX) as slow:
         slow.connect(served.socket)
         slow.sendall(b"POST /environments HTTP/1.1\r\nContent-Length: 50\r\n\r\n{")
-        assert served.give(push(registry, tmp_path, TOOL)).prefix == "/opt/env"
+        assert served.give(push(registry, short_path, TOOL)).prefix == "/opt/env"
         slow.settimeout(20)
         assert slow.recv(100) == b""
 
 
 def test_connections_above_the_limit_get_an_answer_to_retry_after(
-    tmp_path: Path, options: AgentOptions, registry: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, options: AgentOptions, registry: RegistrySimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MAX_CONNECTIONS", 2)
-    with agent(tmp_path, options) as made:
-        reference = push(registry, tmp_path, TOOL)
+    with agent(short_path, options) as made:
+        reference = push(registry, short_path, TOOL)
         idle = [socket.socket(socket.AF_UNIX) for _ in range(2)]
         try:
             for each in idle:
@@ -265,9 +265,9 @@ def test_connections_above_the_limit_get_an_answer_to_retry_after(
 
 
 def test_a_client_that_goes_away_leaves_the_pull_to_the_next(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path
+    served: Agent, registry: RegistrySimulator, short_path: Path
 ) -> None:
-    reference = push(registry, tmp_path, TOOL)
+    reference = push(registry, short_path, TOOL)
     came, go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -287,9 +287,9 @@ def test_a_client_that_goes_away_leaves_the_pull_to_the_next(
 
 
 def test_metrics_are_served_on_the_socket_and_on_the_address_which_gives_no_environment(
-    served: Agent, registry: RegistrySimulator, tmp_path: Path
+    served: Agent, registry: RegistrySimulator, short_path: Path
 ) -> None:
-    served.give(push(registry, tmp_path, TOOL))
+    served.give(push(registry, short_path, TOOL))
     head, text = served.get("/metrics")
     assert "Content-Type: text/plain; version=0.0.4" in head
     assert 'lamella_agent_requests_total{status="200"} 1\n' in text
@@ -303,8 +303,8 @@ def test_metrics_are_served_on_the_socket_and_on_the_address_which_gives_no_envi
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o660])
-def test_the_socket_has_the_chosen_mode(tmp_path: Path, options: AgentOptions, mode: int) -> None:
-    with agent(tmp_path, replace(options, socket_mode=mode)) as made:
+def test_the_socket_has_the_chosen_mode(short_path: Path, options: AgentOptions, mode: int) -> None:
+    with agent(short_path, replace(options, socket_mode=mode)) as made:
         assert stat.S_IMODE(os.stat(made.socket).st_mode) == mode
 
 
@@ -317,35 +317,35 @@ def test_a_second_agent_on_a_socket_is_refused_and_the_first_goes_on(served: Age
     assert json.loads(served.get("/health")[1]) == served.state
 
 
-def test_the_socket_of_a_dead_agent_is_replaced(tmp_path: Path, options: AgentOptions) -> None:
+def test_the_socket_of_a_dead_agent_is_replaced(short_path: Path, options: AgentOptions) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(tmp_path / "agent.sock"))
-    with agent(tmp_path, options) as made:
+        dead.bind(str(short_path / "agent.sock"))
+    with agent(short_path, options) as made:
         assert json.loads(made.get("/health")[1])["ready"] is True
     assert not os.path.exists(made.socket)
 
 
-def test_a_file_at_the_socket_s_path_is_left_alone(tmp_path: Path, options: AgentOptions) -> None:
-    (tmp_path / "agent.sock").write_text("precious")
-    with pytest.raises(LayersError, match="not a socket; remove it"), agent(tmp_path, options):
+def test_a_file_at_the_socket_s_path_is_left_alone(short_path: Path, options: AgentOptions) -> None:
+    (short_path / "agent.sock").write_text("precious")
+    with pytest.raises(LayersError, match="not a socket; remove it"), agent(short_path, options):
         pass
-    assert (tmp_path / "agent.sock").read_text() == "precious"
+    assert (short_path / "agent.sock").read_text() == "precious"
 
 
-def test_without_an_agent_the_message_names_the_socket_and_the_daemon_set(tmp_path: Path) -> None:
+def test_without_an_agent_the_message_names_the_socket_and_the_daemon_set(short_path: Path) -> None:
     paused = list[float]()
     with pytest.raises(Unreachable) as raised:
-        request_environment("a/b:v1", path=str(tmp_path / "agent.sock"), timeout=0.5, pause=paused.append)
+        request_environment("a/b:v1", path=str(short_path / "agent.sock"), timeout=0.5, pause=paused.append)
     assert str(raised.value) == (
-        f"--agent {tmp_path}/agent.sock: no agent answered within 0.5 s (no such file or directory); check the pod of the "
+        f"--agent {short_path}/agent.sock: no agent answered within 0.5 s (no such file or directory); check the pod of the "
         "DaemonSet that runs lamella agent on this node"
     )
 
 
 def test_a_client_waits_for_an_agent_that_starts(
-    tmp_path: Path, options: AgentOptions, registry: RegistrySimulator
+    short_path: Path, options: AgentOptions, registry: RegistrySimulator
 ) -> None:
-    reference = push(registry, tmp_path, TOOL)
+    reference = push(registry, short_path, TOOL)
     with ThreadPoolExecutor(1) as pool:
         waiting, up = threading.Event(), threading.Event()
 
@@ -353,29 +353,29 @@ def test_a_client_waits_for_an_agent_that_starts(
             waiting.set()
             assert up.wait(20)
 
-        asked = pool.submit(request_environment, reference, path=str(tmp_path / "agent.sock"), pause=pause)
+        asked = pool.submit(request_environment, reference, path=str(short_path / "agent.sock"), pause=pause)
         assert waiting.wait(20)
-        with agent(tmp_path, options):
+        with agent(short_path, options):
             up.set()
             assert asked.result(20).prefix == "/opt/env"
 
 
 def test_references_are_kept_pulled_and_a_moved_tag_is_mounted_beside_the_old(
-    tmp_path: Path, options: AgentOptions, registry: RegistrySimulator
+    short_path: Path, options: AgentOptions, registry: RegistrySimulator
 ) -> None:
-    reference = push(registry, tmp_path, {"lib/data": "1"})
-    with agent(tmp_path, replace(options, pull=(reference,), every=0.1)) as made:
-        environments = tmp_path / "store/environments"
+    reference = push(registry, short_path, {"lib/data": "1"})
+    with agent(short_path, replace(options, pull=(reference,), every=0.1)) as made:
+        environments = short_path / "store/environments"
         wait_for(lambda: [each.read_text() for each in environments.glob("*/lib/data")] == ["1"])
-        push(registry, tmp_path, {"lib/data": "2"})
+        push(registry, short_path, {"lib/data": "2"})
         wait_for(lambda: sorted(each.read_text() for each in environments.glob("*/lib/data")) == ["1", "2"])
     assert len([event for event in made.events if "is ready at" in event]) == 2
 
 
 def test_a_registry_that_is_down_is_one_line_of_the_log(
-    tmp_path: Path, options: AgentOptions, registry: RegistrySimulator
+    short_path: Path, options: AgentOptions, registry: RegistrySimulator
 ) -> None:
     reference = f"{registry.host}/team/envs:v9"
-    with agent(tmp_path, replace(options, pull=(reference,), every=0.01)) as made:
+    with agent(short_path, replace(options, pull=(reference,), every=0.01)) as made:
         wait_for(lambda: len(registry.asked("manifests/v9")) > 5)
     assert len([event for event in made.events if event.startswith(f"cannot pull {reference}: ")]) == 1
