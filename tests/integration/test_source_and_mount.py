@@ -147,7 +147,7 @@ def test_a_conda_environment(lamella: Lamella, tmp_path: Path) -> None:
 def test_a_conda_environment_with_what_pip_put_over_it(lamella: Lamella, tmp_path: Path) -> None:
     prefix = fill(conda(tmp_path), tmp_path)
     changed: dict[str, str | bytes] = {"pure/__init__.py": "NEW = 1\n", "pure/more.py": ""}
-    install(prefix, wheel(tmp_path, "pure", "2.0", changed), options=["--ignore-installed"])
+    install(prefix, wheel(tmp_path, "pure", "2.0", changed), by="pip", options=["--ignore-installed"])
     disk = Disk([(str(prefix), "")], [str(prefix)], conda=True)
     assert compared(lamella, prefix, disk, tmp_path) == []
 

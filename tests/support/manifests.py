@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,16 @@ _VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
 
 
 def load(text: str) -> list[Any]:
-    """The documents of a manifest, by another path through the parser than the code under test takes."""
+    """The documents of a manifest, to be read only, by another path through the parser than the code under test takes."""
+    return list(_documents(text))
+
+
+@lru_cache(maxsize=16)
+def _documents(text: str) -> tuple[Any, ...]:
+    # A manifest is judged by each version's schemas: this parser takes longer than all of them.
     # JSON may be indented with tabs, and YAML not.
     text = text.replace("\t", " ") if text.lstrip("\ufeff").startswith("{\n\t") else text
-    return list(YAML(typ="safe", pure=True).load_all(text))
+    return tuple(YAML(typ="safe", pure=True).load_all(text))
 
 
 def objects(text: str) -> Iterator[dict[str, Any]]:

@@ -129,7 +129,7 @@ def test_no_history_and_no_package_cache_are_needed(environment: Path, channel: 
 
 @pytest.mark.slow
 def test_pip_packages_stand_beside_conda_packages(environment: Path, tmp_path: Path) -> None:
-    install(environment, wheel(tmp_path, "extra", "1.0", {"extra.py": ""}))
+    install(environment, wheel(tmp_path, "extra", "1.0", {"extra.py": ""}), by="pip")
     scanned = scan(str(environment))
     assert package(scanned, "extra").origin == "pypi"
     assert not findings(scanned, "replaced")
@@ -142,7 +142,7 @@ def test_files_that_pip_replaced_ship_as_pip_s_and_the_stale_record_is_a_finding
 ) -> None:
     # pip removes only packages with a list of files; conda's have one that pip follows.
     newer = wheel(tmp_path, "pure", version, {"pure/__init__.py": f"V = {version}\n", "pure/new.py": ""})
-    install(environment, newer, options=["--force-reinstall"])
+    install(environment, newer, by="pip", options=["--force-reinstall"])
     scanned = scan(str(environment))
     ours = package(scanned, "pure", "pypi")
     assert ours.version == version
