@@ -42,20 +42,22 @@ def wheel(
     requires: Sequence[str] = (),
     entry_points: str = "",
     metadata: str = "",
+    tag: str = "py3-none-any",
 ) -> Path:
-    """Writes a pure wheel of `files` (paths as in the wheel, `{data}` for its data folder) to `folder`."""
+    """Writes a wheel of `files` (paths as in the wheel, `{data}` for its data folder) to `folder`."""
     stem = f"{name.replace('-', '_')}-{version}"
     info = f"{stem}.dist-info"
     headers = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
     headers += [f"Requires-Dist: {requirement}" for requirement in requires]
     content: dict[str, str | bytes] = {path.format(data=f"{stem}.data"): text for path, text in (files or {}).items()}
     content[f"{info}/METADATA"] = "\n".join(filter(None, (*headers, metadata))) + "\n"
-    content[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    pure = "true" if tag.endswith("-none-any") else "false"
+    content[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: {pure}\nTag: {tag}\n"
     if entry_points:
         content[f"{info}/entry_points.txt"] = entry_points
     record = []
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stem}-py3-none-any.whl"
+    path = folder / f"{stem}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for inside, text in content.items():
             data = text.encode() if isinstance(text, str) else text

@@ -31,7 +31,7 @@ from lamella.builder.urls import text_without_credentials, without_credentials
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from packaging.requirements import Requirement
 
@@ -42,6 +42,8 @@ _ROUNDS = 30
 """Of requirements of requirements: a chain in real environments has fewer than ten."""
 _SECONDS = 600
 _STATUS = re.compile(r"\b(401|403|404|407|5\d\d) (?:Client|Server) Error|\b(401|403) Error")
+
+_YANKED = re.compile(r"yanked version: '([\w.-]+)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _asked(
         with scratch_folder() as folder:
             report = _report(pip, question, folder, lines, indexes)
         for item in report.get("install", []):
-            each = _of_report(item, indexes)
+            each = _of_report(item, indexes, report["yanked"])
             yield each.wheel.name, each
 
 
@@ -171,7 +173,10 @@ def _report(
     if done.returncode:
         raise _failure(done.stderr, indexes)
     value = read_json(answer)
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    # Versions of pip before 24 state it in a warning alone.
+    return value | {"yanked": [normalised(name) for name in _YANKED.findall(done.stderr)]}
 
 
 def _settings(indexes: tuple[PackageIndex, ...], configured: Indexes) -> Iterator[str]:
@@ -201,7 +206,7 @@ def _failure(output: str, indexes: Iterable[PackageIndex]) -> IndexUnusable | Un
     return Unsolvable(escaped(text_without_credentials(errors[-1] if errors else text), 600))
 
 
-def _of_report(item: Mapping[str, Any], indexes: tuple[PackageIndex, ...]) -> _Found:
+def _of_report(item: Mapping[str, Any], indexes: tuple[PackageIndex, ...], yanked: Collection[str]) -> _Found:
     url, metadata = str(item["download_info"]["url"]), item["metadata"]
     hashes = (item["download_info"].get("archive_info") or {}).get("hashes") or {}
     return _Found(
@@ -212,7 +217,7 @@ def _of_report(item: Mapping[str, Any], indexes: tuple[PackageIndex, ...]) -> _F
             url=without_credentials(url),
             sha256=str(hashes.get("sha256", "")),
             index=indexes[0].url if len(indexes) == 1 else "",
-            yanked=item.get("is_yanked") is True,
+            yanked=item.get("is_yanked") is True or normalised(str(metadata["name"])) in yanked,
         ),
         tuple(str(each) for each in metadata.get("requires_dist") or ()),
     )

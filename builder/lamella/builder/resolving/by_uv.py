@@ -106,7 +106,7 @@ def _options(question: Question) -> Iterator[str]:
     yield from ("--python-platform", f"{target_tags.machine(target.platform.architecture)}-manylinux_2_{minor}")
     yield from ("--python-version", target.python, "--python", sys.executable, "--no-python-downloads")
     yield from ("--only-binary", ":all:", "--no-progress", "--no-header", "--no-annotate", "--color", "never")
-    yield from ("--prerelease", "if-necessary-or-explicit", "--index-strategy", question.indexes.strategy)
+    yield from ("--index-strategy", question.indexes.strategy)
     if question.absent:
         yield from ("--overrides", "overrides.txt")
     if not question.dependencies:
@@ -147,8 +147,9 @@ def _write(folder: str, question: Question) -> None:
         "pyproject.toml": "\n".join(lines),
         "uv.toml": "\n".join(settings),
         "overrides.txt": "\n".join(f"{name} ; python_version < '0'" for name in sorted(question.absent)),
-        "pylock.toml": "\n".join(_preferred(question.preferred)),
     }
+    if question.preferred:
+        files["pylock.toml"] = "\n".join(_preferred(question.preferred))
     for name, text in files.items():
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             file.write(text + "\n")

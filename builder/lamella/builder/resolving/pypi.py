@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.installed.distributions import normalised
@@ -57,9 +57,15 @@ class Refused(BuilderError):
 
 
 def resolve_distributions(
-    installed: InstalledPackages, target: Target, options: ResolveOptions, indexes: Indexes
+    installed: InstalledPackages,
+    target: Target,
+    options: ResolveOptions,
+    indexes: Indexes,
+    resolver: Literal["", "uv", "pip"] = "",
 ) -> Resolution:
     """Resolve the pip distributions of `installed` for `target`; downloads nothing but metadata, builds nothing.
+
+    `resolver`: empty for uv if it is here and knows the target, else pip.
 
     Raises `Refused` with every package that cannot be had, and `IndexUnusable`.
     """
@@ -85,7 +91,15 @@ def resolve_distributions(
     )
     here = {each.name for each in (*local, *direct)}
     wheels, plan, findings = _solved(
-        plan, installed, target, asked, here | conda.keys(), match=match, exact=options.exact, indexes=indexes
+        plan,
+        installed,
+        target,
+        asked,
+        here | conda.keys(),
+        match=match,
+        exact=options.exact,
+        indexes=indexes,
+        resolver=resolver,
     )
     by_name = {wheel.name: wheel for wheel in wheels}
     moved = [*plan.moved, *_moved(by_name, asked, plan)]
@@ -122,6 +136,7 @@ def _solved(
     match: Match,
     exact: tuple[str, ...],
     indexes: Indexes,
+    resolver: str,
 ) -> tuple[tuple[Wheel, ...], _Plan, list[Finding]]:
     """Wheels, the plan that they follow, and findings."""
 
@@ -141,7 +156,8 @@ def _solved(
         )
         if not question.requirements:
             return ()
-        return by_uv.solve(question) if by_uv.serves(question) else by_pip.solve(question)
+        is_uv = resolver == "uv" or (not resolver and by_uv.serves(question))
+        return by_uv.solve(question) if is_uv else by_pip.solve(question)
 
     try:
         return ask(plan, dependencies=True), plan, []

@@ -1,0 +1,171 @@
+"""Downloads for a target: checked, cached, once, and nothing left of a failed one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import tarfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.errors import BuilderError
+from lamella.builder.indexes.model import Indexes
+from lamella.builder.resolving.fetch import fetch
+from lamella.builder.resolving.model import Artifact, Target
+from lamella.layers.oci.documents import Platform
+from lamella.layers.progress.display import Silent
+from support.index import Index, serve_index
+from support.installed import wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+HERE = Target(Platform("linux", "arm64"), ".".join(map(str, sys.version_info[:3])))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    (tmp_path / "wheels").mkdir()
+    with serve_index(Index(tmp_path / "wheels")) as served:
+        yield served
+
+
+def artifact(index: Index, path: Path, sha256: str = "", size: int = 0) -> Artifact:
+    name = path.name.partition("-")[0]
+    digest = sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
+    url = f"http://127.0.0.1:{index.port}/files/{path.name}"
+    return Artifact("wheel", name, "1.0", url, digest, size, index.url)
+
+
+def fetched(index: Index, cache: Path, *artifacts: Artifact, login: str = "") -> dict[Artifact, str]:
+    return fetch(artifacts, HERE, Indexes((index.index(login=login),)), str(cache), Silent())
+
+
+def left(cache: Path) -> list[str]:
+    return [path.name for path in cache.rglob("*") if path.is_file()]
+
+
+def test_file_is_downloaded_once_and_found_in_the_cache_afterwards(index: Index, tmp_path: Path) -> None:
+    paths = [wheel(index.folder, name) for name in ("one", "two")]
+    wanted = [artifact(index, path) for path in paths]
+    for _ in range(2):
+        found = fetched(index, tmp_path / "cache", *wanted)
+        assert [Path(found[each]).read_bytes() for each in wanted] == [path.read_bytes() for path in paths]
+    assert sorted(index.downloads()) == [path.name for path in paths]
+    assert sorted(left(tmp_path / "cache")) == [path.name for path in paths]
+
+
+def test_two_fetches_at_once_download_once(index: Index, tmp_path: Path) -> None:
+    wanted = artifact(index, wheel(index.folder, "one"))
+    threads = [threading.Thread(target=fetched, args=(index, tmp_path / "cache", wanted)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert index.downloads() == ["one-1.0-py3-none-any.whl"]
+
+
+def test_content_with_another_hash_is_refused_and_not_kept(index: Index, tmp_path: Path) -> None:
+    path = wheel(index.folder, "one")
+    with pytest.raises(BuilderError) as refused:
+        fetched(index, tmp_path / "cache", artifact(index, path, "0" * 64))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert str(refused.value) == (
+        f"index {index.url}: one 1.0 (127.0.0.1): sha256 is {digest}, but the index states {'0' * 64}; nothing was used, "
+        "report this to the index's operator"
+    )
+    assert left(tmp_path / "cache") == []
+
+
+@pytest.mark.slow
+def test_cut_download_is_tried_again_and_leaves_nothing(index: Index, tmp_path: Path) -> None:
+    path = wheel(index.folder, "one", files={"one.bin": os.urandom(1 << 16)})
+    index.cut.add(path.name)
+    with pytest.raises(BuilderError, match=r"index http://\S+: one 1\.0 \(127\.0\.0\.1\): .*try again later$"):
+        fetched(index, tmp_path / "cache", artifact(index, path))
+    assert len(index.downloads()) > 1
+    assert left(tmp_path / "cache") == []
+
+
+def test_web_page_in_place_of_a_wheel_names_the_proxy(index: Index, tmp_path: Path) -> None:
+    index.pages = True
+    with pytest.raises(BuilderError, match="a web page came in its place; check for a proxy in between"):
+        fetched(index, tmp_path / "cache", artifact(index, wheel(index.folder, "one")))
+
+
+@pytest.mark.parametrize(("login", "message"), [("", "requires a login"), ("ada:wr0ng", r"refuses the login \(401\)")])
+def test_refused_login_is_one_sentence_without_it(index: Index, tmp_path: Path, login: str, message: str) -> None:
+    index.login = "ada:s3cret"
+    with pytest.raises(BuilderError, match=rf"one 1\.0 \(127\.0\.0\.1\): 127\.0\.0\.1:\d+ {message}") as refused:
+        fetched(index, tmp_path / "cache", artifact(index, wheel(index.folder, "one")), login=login)
+    assert "wr0ng" not in str(refused.value)
+
+
+def test_login_is_not_sent_to_the_server_of_a_redirect(index: Index, tmp_path: Path) -> None:
+    path = wheel(index.folder, "one")
+    index.login = "ada:s3cret"
+    with serve_index(Index(index.folder)) as other:
+        index.redirect = f"http://127.0.0.1:{other.port}"
+        fetched(index, tmp_path / "cache", artifact(index, path), login=index.login)
+    assert [authorization for _, authorization in other.requests] == [""]
+
+
+def test_login_is_not_sent_to_another_server_that_a_page_names(index: Index, tmp_path: Path) -> None:
+    path = wheel(index.folder, "one")
+    with serve_index(Index(index.folder)) as other:
+        wanted = artifact(other, path)
+        fetched(index, tmp_path / "cache", wanted, login="ada:s3cret")
+    assert [authorization for _, authorization in other.requests] == [""]
+
+
+def test_file_that_the_index_lacks_is_reported(index: Index, tmp_path: Path) -> None:
+    path = wheel(index.folder, "one")
+    wanted = artifact(index, path)
+    path.unlink()
+    with pytest.raises(BuilderError, match=r"one 1\.0 .*: no such file; its index names a file that it does not have"):
+        fetched(index, tmp_path / "cache", wanted)
+
+
+def sdist(index: Index, tag: str) -> Path:
+    """A source distribution whose backend gives a wheel with `tag`."""
+    made = wheel(index.folder / ".." / "made", "sourced", tag=tag)
+    backend = (
+        "import shutil, os\n"
+        "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
+        f"    return os.path.basename(shutil.copy({made.name!r}, folder))\n"
+    )
+    settings = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    path = index.folder / "sourced-1.0.tar.gz"
+    contents = {"pyproject.toml": settings.encode(), "backend.py": backend.encode(), made.name: made.read_bytes()}
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"sourced-1.0/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.slow
+def test_pure_source_distribution_becomes_a_wheel(index: Index, tmp_path: Path) -> None:
+    wanted = artifact(index, sdist(index, "py3-none-any"))
+    found = fetched(index, tmp_path / "cache", wanted)
+    assert found[wanted].endswith("/sourced-1.0-py3-none-any.whl")
+    assert fetched(index, tmp_path / "cache", wanted) == found
+    assert len(index.downloads()) == 1
+
+
+@pytest.mark.slow
+def test_compiled_source_distribution_is_refused_with_what_would_help(index: Index, tmp_path: Path) -> None:
+    wanted = artifact(index, sdist(index, "cp311-cp311-linux_x86_64"))
+    with pytest.raises(BuilderError) as refused:
+        fetched(index, tmp_path / "cache", wanted)
+    assert str(refused.value) == (
+        "sourced 1.0: only its source can be had, and it is compiled (sourced-1.0-cp311-cp311-linux_x86_64.whl); make its "
+        "wheel on the target platform with pip wheel and put it on an index, or push from there"
+    )
