@@ -169,7 +169,7 @@ def problems(document: object, schema: str) -> list[str]:
 
 
 def test_each_verb_has_a_schema_that_is_valid_and_closed() -> None:
-    assert {path.stem for path in SCHEMAS.glob("*.json")} == {*VERBS, "error", "follow", "push-watch"}
+    assert {path.stem for path in SCHEMAS.glob("*.json")} == {*VERBS, "error", "follow", "push-watch", "resolution"}
     for path in SCHEMAS.glob("*.json"):
         Draft202012Validator.check_schema(json.loads(path.read_text()))
         assert problems({"version": 1, "unknown": 1}, path.stem) != []

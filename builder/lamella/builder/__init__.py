@@ -41,6 +41,17 @@ if TYPE_CHECKING:
     from lamella.builder.pushing.file_changes import FileChange, PackageChanges, file_changes
     from lamella.builder.pushing.options import PushOptions
     from lamella.builder.pushing.push import Pushed, push
+    from lamella.builder.resolving.model import (
+        Artifact,
+        InstalledCondaPackage,
+        InstalledDistribution,
+        InstalledPackages,
+        Moved,
+        Resolution,
+        ResolveOptions,
+        Target,
+    )
+    from lamella.builder.resolving.target_prefix import TargetPlan, needs_resolving, resolve, target_environment
     from lamella.builder.scanning.explain import ExplainedFile, Explanation, explain
     from lamella.builder.scanning.findings import blocking_findings
     from lamella.builder.scanning.options import ScanOptions
@@ -52,6 +63,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CREATED",
+    "Artifact",
     "BuilderError",
     "CacheError",
     "CacheUsage",
@@ -72,11 +84,15 @@ __all__ = [
     "InjectOptions",
     "Injected",
     "InjectedPod",
+    "InstalledCondaPackage",
+    "InstalledDistribution",
+    "InstalledPackages",
     "Interpreter",
     "InvalidManifest",
     "LamellaError",
     "LayerCache",
     "LeftOut",
+    "Moved",
     "Needs",
     "NotAnEnvironment",
     "Package",
@@ -88,8 +104,12 @@ __all__ = [
     "PushOptions",
     "PushPlan",
     "Pushed",
+    "Resolution",
+    "ResolveOptions",
     "ScanOptions",
     "ShippedFile",
+    "Target",
+    "TargetPlan",
     "WatchEvent",
     "WatchOptions",
     "active_prefix",
@@ -102,13 +122,16 @@ __all__ = [
     "inject",
     "injection_method",
     "load_image",
+    "needs_resolving",
     "pack",
     "prune_cache",
     "push",
     "remove_environment",
+    "resolve",
     "resolve_options",
     "scan",
     "shipped_files",
+    "target_environment",
     "watch",
 ]
 
@@ -165,6 +188,18 @@ _MODULES = {
     "Explanation": "lamella.builder.scanning.explain",
     "explain": "lamella.builder.scanning.explain",
     "blocking_findings": "lamella.builder.scanning.findings",
+    "Artifact": "lamella.builder.resolving.model",
+    "InstalledCondaPackage": "lamella.builder.resolving.model",
+    "InstalledDistribution": "lamella.builder.resolving.model",
+    "InstalledPackages": "lamella.builder.resolving.model",
+    "Moved": "lamella.builder.resolving.model",
+    "Resolution": "lamella.builder.resolving.model",
+    "ResolveOptions": "lamella.builder.resolving.model",
+    "Target": "lamella.builder.resolving.model",
+    "TargetPlan": "lamella.builder.resolving.target_prefix",
+    "needs_resolving": "lamella.builder.resolving.target_prefix",
+    "resolve": "lamella.builder.resolving.target_prefix",
+    "target_environment": "lamella.builder.resolving.target_prefix",
     "ScanOptions": "lamella.builder.scanning.options",
     "scan": "lamella.builder.scanning.scan",
     "WatchEvent": "lamella.builder.watching.events",

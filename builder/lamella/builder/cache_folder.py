@@ -11,6 +11,9 @@ from lamella.layers.settings import homes
 from lamella.layers.settings.folders import named_folder
 from lamella.layers.settings.policy import machine_policy
 
+TARGETS = "targets"
+"""Folder, in the cache, of prefixes for other platforms. One that is not locked can be removed at any moment."""
+
 
 def cache_folder(chosen: str | None = None) -> str:
     """`chosen`, else the folder that `LAMELLA_CACHE` or a configuration file names, else the user's. Absolute; not created.

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamella.builder import Environment, ScanOptions
-    from lamella.layers import Progress, Severity
+    from lamella.layers import Platform, Progress, Severity
 
-SETTINGS = (LOCAL, INCLUDE, IGNORE, CACHE, RECORDED_PLATFORM)
+CONTENTS = (LOCAL, INCLUDE, IGNORE, CACHE)
+"""Settings that decide what ships."""
+SETTINGS = (*CONTENTS, RECORDED_PLATFORM)
 """Settings of each verb that scans."""
 CHECKED = (*SETTINGS, FAIL_ON)
 """Settings of each verb whose exit code depends on the findings."""
@@ -75,17 +77,24 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
+def scanned(arguments: argparse.Namespace, progress: Progress, options: ScanOptions | None = None) -> Environment:
     """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
     from lamella.builder import active_prefix, scan
 
     gc.disable()
     try:
-        environment = scan(arguments.prefix or active_prefix(), options_of(arguments), progress=progress)
+        chosen = options or options_of(arguments, platform_of(arguments))
+        environment = scan(arguments.prefix or active_prefix(), chosen, progress=progress)
         # A scan's hundreds of thousands of objects stay and form no cycles: spare Python the search for some.
         gc.freeze()
     finally:
         gc.enable()
+    remark_on_local_code(arguments, environment)
+    return environment
+
+
+def remark_on_local_code(arguments: argparse.Namespace, environment: Environment) -> None:
+    """Remark on code that ships though nothing installed it."""
     for package in environment.packages:
         folder = package.source.removeprefix("file://")
         if package.origin == "local" and folder in _folders(arguments):
@@ -94,11 +103,10 @@ def scanned(arguments: argparse.Namespace, progress: Progress) -> Environment:
                 hint = ", with its metadata"
             what = f"{counted(len(package.files), 'file')}, {size(package.size)}"
             remark(f"local code of {folder}: {what}{hint}", quiet=arguments.quiet)
-    return environment
 
 
-def options_of(arguments: argparse.Namespace) -> ScanOptions:
-    """Return the options of the scan that `arguments` name."""
+def options_of(arguments: argparse.Namespace, platform: Platform | None = None) -> ScanOptions:
+    """Return the options of the scan that `arguments` name, for `platform`."""
     from lamella.builder import ScanOptions
 
     return ScanOptions(
@@ -110,7 +118,7 @@ def options_of(arguments: argparse.Namespace) -> ScanOptions:
         system_libraries=not arguments.no_system_libraries,
         wheels=arguments.wheels,
         image_prefix=arguments.image_prefix,
-        platform=platform_of(arguments),
+        platform=platform,
         cache=arguments.cache or None,
     )
 

@@ -86,14 +86,15 @@ def _fitted(line: str, stream: TextIO) -> str:
     return line if any(cells(word) > width for word in line.split()) else "\n".join(wrapped(line, width))
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout: fitted to a terminal and in colour there, else as aligned text with the same words."""
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
+    """Print a table to `stream`, by default stdout: fitted to a terminal and in colour there, else as aligned text."""
+    stream = stream or sys.stdout
     shown = [[escaped(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty() or not draws():
+    if not stream.isatty() or not draws():
         for line in aligned(columns, shown):
-            print(line)
+            print(line, file=stream)
         return
-    _draw(lines(columns, shown, terminal_columns(), bars=_draws_bars()))
+    _draw(lines(columns, shown, terminal_columns(), bars=_draws_bars()), stream)
 
 
 def draws() -> bool:
@@ -103,11 +104,11 @@ def draws() -> bool:
     return find_spec("rich") is not None
 
 
-def _draw(drawn: Sequence[Line]) -> None:
+def _draw(drawn: Sequence[Line], stream: TextIO) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(file=stream, highlight=False)
     for line in drawn:
         # As Text, not markup: a package may be called `[red]`.
         text = Text.assemble(*((cell.text, cell.style) for cell in line))

@@ -111,6 +111,26 @@ PLATFORM = Setting("platform", "platform to select, such as linux/arm64 (default
 RECORDED_PLATFORM = Setting(
     "platform", "platform to record, such as linux/arm64/v8 (default: the interpreter's)", metavar="OS/ARCH"
 )
+TARGET_PLATFORMS = Setting(
+    "platform",
+    "platforms of the nodes, such as linux/arm64 or linux/amd64,linux/arm64; packages are resolved for one that the "
+    "environment is not for (default: the interpreter's)",
+    metavar="OS/ARCH",
+)
+MATCH = Setting(
+    "match",
+    "how far a version for another platform may be from the installed one: the same; the newest of the same "
+    "major.minor; any (default: exact from Linux, minor from other systems)",
+    choices=("exact", "minor", "none"),
+)
+EXACT = Setting("exact", "keep the version of this package on another platform", default=[], kind=list, metavar="NAME")
+GLIBC = Setting("glibc", "oldest glibc of the nodes of another platform", default="2.28", metavar="VERSION")
+CUDA = Setting("cuda", "CUDA version of the nodes' driver, for conda packages of another platform", metavar="VERSION")
+PYTHON_FROM = Setting(
+    "python-from",
+    "image, reference or folder with the interpreter for another platform (default: an environment in the repository)",
+    metavar="SOURCE",
+)
 IMAGE_PREFIX = Setting("image-prefix", "path of the environment on nodes", default="/opt/env", metavar="PATH")
 BASE = Setting(
     "base",
@@ -186,7 +206,8 @@ EVERY = (
     STORE,
     INSECURE,
     replace(
-        PLATFORM, help="platform to select, such as linux/arm64 (default: this machine's); for scan and push, to record"
+        PLATFORM,
+        help="platform to select, such as linux/arm64 (default: this machine's); for scan and push, of the nodes",
     ),
     IMAGE_PREFIX,
     BASE,
@@ -204,6 +225,11 @@ EVERY = (
     INCLUDE,
     IGNORE,
     NODE_IMAGE,
+    MATCH,
+    EXACT,
+    GLIBC,
+    CUDA,
+    PYTHON_FROM,
 )
 
 
@@ -283,11 +309,20 @@ def trust_of(arguments: argparse.Namespace) -> Trust:
 
 
 def platform_of(arguments: argparse.Namespace) -> Platform | None:
-    """Return the platform that --platform names; None without one. Raises `UsageError`."""
+    """Return the platform that --platform names; None without one. Raises `UsageError`, also for several."""
+    found = platforms_of(arguments)
+    if found[1:]:
+        raise UsageError(f"--platform {quoted(arguments.platform)}: several platforms; name one")
+    return found[0] if found else None
+
+
+def platforms_of(arguments: argparse.Namespace) -> tuple[Platform, ...]:
+    """Return the platforms that --platform names, separated by commas, each once. Raises `UsageError`."""
     from lamella.layers import InvalidContent, Platform
 
     try:
-        return Platform.parse(arguments.platform) if arguments.platform else None
+        names = [name.strip() for name in arguments.platform.split(",")] if arguments.platform else []
+        return tuple(dict.fromkeys(map(Platform.parse, names)))
     except InvalidContent as error:
         raise UsageError(f"--platform {error}") from None
 

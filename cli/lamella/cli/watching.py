@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment
 from lamella.cli.output import event_json, event_line, remark, result
-from lamella.cli.settings import trust_of
+from lamella.cli.settings import platform_of, trust_of
 from lamella.layers.text import seconds, size
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ def push_again(arguments: argparse.Namespace, options: PushOptions, pushed: Push
             # As scanned: another folder may be the active environment's later.
             os.path.abspath(pushed.environment.prefix),
             WatchOptions(
-                push=options, scan=environment.options_of(arguments), poll=arguments.poll, objection=objection
+                push=options,
+                scan=environment.options_of(arguments, platform_of(arguments)),
+                poll=arguments.poll,
+                objection=objection,
             ),
             trust=trust_of(arguments),
             cache=LayerCache(arguments.cache),

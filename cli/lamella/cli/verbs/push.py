@@ -7,19 +7,21 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli import environment, findings
+from lamella.cli import environment, findings, platforms
 from lamella.cli.errors import UsageError
 from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, remark, result, result_json, table
 from lamella.cli.settings import (
     BASE,
     COMPRESSION,
+    FAIL_ON,
     IMAGE_PREFIX,
     MAX_LAYERS,
+    TARGET_PLATFORMS,
     TRUST,
     add_settings,
+    platforms_of,
     quoted,
-    trust_of,
 )
 from lamella.layers.text import counted, seconds, size
 
@@ -27,15 +29,23 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder import ImageSettings, Pushed, PushOptions
+    from lamella.builder import Environment, ImageSettings, Pushed, PushOptions
+    from lamella.layers import Platform
 
-SETTINGS = (IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.CHECKED, *TRUST)
+_OF_ITS_OWN = (
+    *(IMAGE_PREFIX, BASE, COMPRESSION, MAX_LAYERS, *environment.CONTENTS, FAIL_ON),
+    *(TARGET_PLATFORMS, *TRUST),
+)
+SETTINGS = (*_OF_ITS_OWN, *platforms.SETTINGS)
 _EVERY = flags_of(
     "--no-local --wheels --allow-large --no-system-libraries --strict --check --append --sbom --sign",
     "--entrypoint --cmd --env --label --annotation --created",
-    SETTINGS,
+    _OF_ITS_OWN,
 )
-MODES = (Mode("--watch", _EVERY | {"--poll"}), Mode("", _EVERY | {"--dry-run"}))
+MODES = (
+    Mode("--watch", _EVERY | {"--poll"}),
+    Mode("", _EVERY | {"--dry-run"} | flags_of("", platforms.SETTINGS)),
+)
 DOCKER_LAYERS = 125
 """Most layers that Docker's engine accepts; containerd's clients accept about as many."""
 ERRORS = 5
@@ -100,29 +110,72 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Push, and print the reference pinned to its digest."""
-    from lamella.builder import BuilderError, LayerCache, push
     from lamella.cli.progress import shown
     from lamella.layers import Reference
 
     # An invalid option or reference fails before the scan, which takes seconds.
-    options = _options(arguments)
+    options, named = _options(arguments), platforms_of(arguments)
     Reference.parse(arguments.reference)
-    began = time.monotonic()
+    if named:
+        return _push_platforms(arguments, options, named)
     with shown(quiet=arguments.quiet) as progress:
+        began = time.monotonic()
         scanned = environment.scanned(arguments, progress)
-        if objection := environment.objection(scanned, arguments.fail_on, arguments.strict, "see lamella scan"):
+        _check(arguments, [scanned])
+        ((pushed, _),) = platforms.push_each(arguments, options, [scanned], progress)
+    return _finish(arguments, options, pushed, time.monotonic() - began)
+
+
+def _push_platforms(arguments: argparse.Namespace, options: PushOptions, named: Sequence[Platform]) -> int:
+    """Push for each named platform; resolve the packages for those that the environment is not for."""
+    from lamella.builder import active_prefix
+    from lamella.cli.progress import shown
+
+    arguments.prefix = arguments.prefix or active_prefix()
+    with shown(quiet=arguments.quiet) as progress:
+        found = platforms.plans(arguments, arguments.prefix, named, progress)
+    if arguments.watch and (found or named[1:]):
+        raise UsageError("--watch: follows an environment for its own platform alone; push again after a change")
+    if found and arguments.dry_run:
+        if arguments.json:
+            result_json(platforms.documents(arguments.prefix, found, arguments.reference))
+        else:
+            platforms.show_all(arguments, found, to_stderr=False)
+        return 0
+    platforms.show_all(arguments, found, to_stderr=True)
+    began = time.monotonic()
+    with (
+        shown(quiet=arguments.quiet) as progress,
+        platforms.environments(arguments, named, found, progress) as scanned,
+    ):
+        _check(arguments, scanned)
+        pushed = platforms.push_each(arguments, options, scanned, progress)
+    *others, (last, took) = pushed
+    if arguments.json:
+        value = document(last, took, dry_run=arguments.dry_run)
+        value["others"] = [document(each, seconds_, dry_run=arguments.dry_run) for each, seconds_ in others]
+        result_json(value | {"resolutions": [platforms.document(plan) for plan in found.values()]})
+        return 0
+    for each, seconds_ in others:
+        for line in _remarks(arguments, each, seconds_):
+            remark(f"{each.environment.platform}: {line}", quiet=arguments.quiet)
+    return _finish(arguments, options, last, took if others else time.monotonic() - began)
+
+
+def _check(arguments: argparse.Namespace, scanned: Sequence[Environment]) -> None:
+    """Name the environments to push. Raise `BuilderError` if one of them fails --strict or --fail-on."""
+    from lamella.builder import BuilderError
+
+    for each in scanned:
+        if objection := environment.objection(each, arguments.fail_on, arguments.strict, "see lamella scan"):
             raise BuilderError(f"nothing pushed: {objection}")
-        python = f"Python {scanned.interpreter.version} on {scanned.platform}"
-        remark(f"environment {scanned.prefix}: {python}", quiet=arguments.quiet)
-        pushed = push(
-            arguments.reference,
-            scanned,
-            options,
-            trust=trust_of(arguments),
-            cache=LayerCache(arguments.cache),
-            progress=progress,
-        )
-    took = time.monotonic() - began
+    for each in scanned:
+        python = f"Python {each.interpreter.version} on {each.platform}"
+        remark(f"environment {arguments.prefix or each.prefix}: {python}", quiet=arguments.quiet)
+
+
+def _finish(arguments: argparse.Namespace, options: PushOptions, pushed: Pushed, took: float) -> int:
+    """Print the pushed reference, or go on watching."""
     if arguments.watch:
         from lamella.cli import watching
 
@@ -133,8 +186,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _show_plan(pushed)
     result(pushed.reference)
-    lines = _remarks(pushed, took, dry_run=arguments.dry_run, most=arguments.max_layers, has_base=bool(arguments.base))
-    for line in lines:
+    for line in _remarks(arguments, pushed, took):
         remark(line, quiet=arguments.quiet)
     return 0
 
@@ -172,7 +224,8 @@ def document(pushed: Pushed, took: float, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _remarks(pushed: Pushed, took: float, *, dry_run: bool, most: int, has_base: bool) -> list[str]:
+def _remarks(arguments: argparse.Namespace, pushed: Pushed, took: float) -> list[str]:
+    dry_run, most, has_base = arguments.dry_run, arguments.max_layers, bool(arguments.base)
     packages = counted(len(pushed.environment.packages), "package")
     if dry_run:
         build, upload = pushed.plan.chosen("build"), pushed.plan.chosen("upload")

@@ -6,22 +6,23 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli import environment, files, findings
+from lamella.cli import environment, files, findings, platforms
 from lamella.cli.errors import UsageError
 from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import Column, remark, result, result_json, table
-from lamella.cli.settings import IMAGE_PREFIX, add_settings, quoted
+from lamella.cli.settings import FAIL_ON, IMAGE_PREFIX, TARGET_PLATFORMS, add_settings, platforms_of, quoted
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from lamella.builder import Environment, Needs, ShippedFile
+    from lamella.builder import Environment, Needs, ShippedFile, TargetPlan
+    from lamella.layers import Platform
 
     Contents = Mapping[str, tuple[ShippedFile, ...]]
 
-SETTINGS = (IMAGE_PREFIX, *environment.CHECKED)
+SETTINGS = (IMAGE_PREFIX, *environment.CONTENTS, FAIL_ON, TARGET_PLATFORMS, *platforms.SETTINGS)
 _EVERY = flags_of("--no-local --wheels --allow-large --no-system-libraries --strict", SETTINGS)
 MODES = (Mode("--files", _EVERY), Mode("", _EVERY | {"--all", "--left-out"}))
 LARGEST = 20
@@ -50,8 +51,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan, and show the environment."""
+    from lamella.builder import active_prefix
     from lamella.cli.progress import shown
 
+    named = platforms_of(arguments)
+    if named:
+        arguments.prefix = arguments.prefix or active_prefix()
+        with shown(quiet=arguments.quiet) as progress:
+            found = platforms.plans(arguments, arguments.prefix, named, progress)
+        if found:
+            return _show_resolutions(arguments, found)
     with shown(quiet=arguments.quiet) as progress:
         scanned = environment.scanned(arguments, progress)
     chosen = None if arguments.files is None else _contents(scanned, arguments)
@@ -70,6 +79,21 @@ def run(arguments: argparse.Namespace) -> int:
     if objection := environment.objection(scanned, arguments.fail_on, arguments.strict, where):
         remark(f"lamella: {objection}")
         return 1
+    return 0
+
+
+def _show_resolutions(arguments: argparse.Namespace, found: Mapping[Platform, TargetPlan]) -> int:
+    """Show what the environment becomes for other platforms."""
+    for flag in ("files", "left_out"):
+        if getattr(arguments, flag):
+            raise UsageError(f"--{flag.replace('_', '-')}: not for another platform; push it, then use lamella inspect")
+    if arguments.json:
+        result_json(platforms.documents(arguments.prefix, found))
+    else:
+        platforms.show_all(arguments, found, to_stderr=False)
+        for plan in found.values():
+            if plan.resolution.findings:
+                findings.show(plan.resolution.findings, everything=arguments.all)
     return 0
 
 
