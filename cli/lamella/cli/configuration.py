@@ -22,7 +22,22 @@ if TYPE_CHECKING:
 
 MACHINE = "/etc/lamella/config.toml"
 """The machine's file, as messages name it; `machine_policy` reads it."""
-PROJECT = frozenset({"base", "compression", "fail-on", "ignore", "image-prefix", "include", "max-layers", "platform"})
+PROJECT = frozenset(
+    {
+        "base",
+        "compression",
+        "cuda",
+        "exact",
+        "fail-on",
+        "glibc",
+        "ignore",
+        "image-prefix",
+        "include",
+        "match",
+        "max-layers",
+    }
+    | {"platform", "python-from"}
+)
 """Keys that a project may set."""
 _PATHS = frozenset({"ca-file", "cache", "hosts-dir", "include", "local", "require-signature", "store"})
 _ADMINISTRATORS = frozenset({"allowed-registries", "shared-group"})

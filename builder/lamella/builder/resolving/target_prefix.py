@@ -22,6 +22,7 @@ from lamella.builder.indexes.model import Indexes
 from lamella.builder.prefix.foreign import companion
 from lamella.builder.prefix.locate import locate
 from lamella.builder.prefix.systems import System, system_of
+from lamella.builder.resolving.conda import install_conda, resolve_conda
 from lamella.builder.resolving.fetch import fetch
 from lamella.builder.resolving.file_lock import exclusive
 from lamella.builder.resolving.installed_packages import installed_packages
@@ -92,19 +93,24 @@ def resolve(
         target = Target(platform, installed.python, options.glibc, options.cuda)
         indexes = Indexes()
         bars.begin(_TASK, 1, "environments")
-        if installed.conda:
-            raise BuilderError(
-                f"{installed.prefix}: a conda environment, which is resolved for another platform by conda; run "
-                f"conda create --platform {_subdir(platform)} with its packages, then push that folder"
-            )
+        conda = resolve_conda(installed, target, options) if installed.conda else None
+        if conda:
+            target = conda.target
         resolution = _with_installed_files(installed, resolve_distributions(installed, target, options, indexes))
+        if conda:
+            resolution = _joined(conda, resolution)
         bars.advance(_TASK, 1)
         bars.end(_TASK)
     return TargetPlan(installed, resolution, options, indexes)
 
 
-def _subdir(platform: Platform) -> str:
-    return f"linux-{ {'amd64': '64', 'arm64': 'aarch64'}.get(platform.architecture, platform.architecture) }"
+def _joined(conda: Resolution, pypi: Resolution) -> Resolution:
+    return replace(
+        pypi,
+        artifacts=tuple(sorted((*conda.artifacts, *pypi.artifacts), key=lambda each: (each.kind, each.name))),
+        moved=tuple(sorted((*conda.moved, *pypi.moved), key=lambda each: each.name)),
+        findings=tuple(dict.fromkeys((*conda.findings, *pypi.findings))),
+    )
 
 
 def _with_installed_files(installed: InstalledPackages, resolution: Resolution) -> Resolution:
@@ -231,12 +237,15 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
         make_folders(prefix)
         site = os.path.join(prefix, "lib", f"python{_short(plan)}", "site-packages")
         remove_placed(known.get("pointers", []), site)
+        if plan.installed.conda:
+            requested = [each.requested for each in plan.installed.conda if each.requested]
+            install_conda(resolution, prefix, requested=requested, progress=progress)
         packs = os.path.join(folder, "packed")
         kept = [packed(each, packs) for each in plan.installed.pypi if each.name in resolution.kept]
         direct = {each.name: each.folder for each in plan.installed.pypi if each.source}
         chosen = [Wheel(path, _origin(direct.get(each.name, ""))) for each, path in fetched.items()]
         install_wheels([*chosen, *kept], prefix, resolution.target.python, progress)
-        if not known:
+        if not known and not plan.installed.conda:
             # After the wheels: it brings the system's libraries that they need.
             python = place_python(
                 prefix, resolution.target, plan.options, reading.repository, trust=reading.trust, progress=progress
