@@ -59,7 +59,7 @@ define PYTEST
 endef
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: help test unit fuzz check stress coverage bench bench-compare demo docs lock node-pyz node-image install system clean
+.PHONY: help test unit fuzz check stress coverage bench bench-compare comparison-page demo docs lock node-pyz node-image install system clean
 
 help:
 	@echo "make test      everything: ruff, mypy and all tests; SYSTEM=no installs no Debian packages"
@@ -73,6 +73,7 @@ help:
 	@echo "make bench-compare BASE=main   this version and another one in turns; or BASE=.bench/FILE"
 	@echo "make node-pyz  dist/lamella-node.pyz: the verbs of a node in one file, for any Python from 3.10 on"
 	@echo "make node-image  dist/node-image: the image for nodes, an OCI layout; MACHINES=x86_64 makes one platform"
+	@echo "make comparison-page NAME=venv RESULT=FILE   a result of lamella compare into docs/comparison.md"
 	@echo "make docs      docs/reference/cli.md from the command's own parsers"
 	@echo "make lock      requirements-dev.lock from pyproject.toml"
 	@echo "make clean     remove what these targets made"
@@ -117,6 +118,10 @@ bench-compare: $(STAMP)
 bench-%: $(STAMP)
 	PYTHONPATH=tests $(VENV)/bin/python tests/bench/$*.py $(PREFIX)
 
+# A result of `lamella compare` into docs/comparison.md: its tables, pictures and raw data.
+comparison-page: $(STAMP)
+	PYTHONPATH=tests $(VENV)/bin/python -m bench.documented $(NAME) $(RESULT)
+
 docs: $(STAMP)
 	$(VENV)/bin/python -m lamella.cli.reference > docs/reference/cli.md.new && mv docs/reference/cli.md.new docs/reference/cli.md
 
@@ -136,7 +141,7 @@ lock: $(STAMP)
 install: $(STAMP)
 
 # Targets that drive no engine install no Debian package either.
-QUIET := help unit fuzz check docs lock node-pyz clean
+QUIET := help unit fuzz check comparison-page docs lock node-pyz clean
 $(STAMP): pyproject.toml requirements-dev.lock | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lamella.comparison.summary import Figures, StoryFigures
 
 KINDS = ("seconds", "bytes", "disk")
-_LABEL = 46
+_LABEL = 52
 """Characters of a workflow's title at most."""
 Paint = tuple[str, str, Callable[["Figures"], "int | None"]]
 _MOVED: tuple[Paint, ...] = (
