@@ -23,20 +23,8 @@ if TYPE_CHECKING:
 MACHINE = "/etc/lamella/config.toml"
 """The machine's file, as messages name it; `machine_policy` reads it."""
 PROJECT = frozenset(
-    {
-        "base",
-        "compression",
-        "cuda",
-        "exact",
-        "fail-on",
-        "glibc",
-        "ignore",
-        "image-prefix",
-        "include",
-        "match",
-        "max-layers",
-    }
-    | {"platform", "python-from"}
+    {"base", "compression", "fail-on", "ignore", "image-prefix", "include", "max-layers"}
+    | {"platform", "match", "exact", "glibc", "cuda", "python-from"}
 )
 """Keys that a project may set."""
 _PATHS = frozenset({"ca-file", "cache", "hosts-dir", "include", "local", "require-signature", "store"})
