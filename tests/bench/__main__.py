@@ -91,7 +91,9 @@ def measure(prefix: Path, folder: Path, registry: str, *, with_engine: bool) -> 
 
     yield from writing(prefix, folder, push)
     note("GNU tar, cp -a, uv pip install")
-    yield beside("pull and mount, everything new", plus(pull, mount), "tar -x", others.tar_extract(folder))
+    yield beside(
+        "pull and mount, everything new", plus(pull, mount), "zstd -d | tar -x", others.tar_extract(folder), budget=1
+    )
     yield beside("pull and mount, everything new", plus(pull, mount), "cp -a", others.copy(prefix, folder))
     try:
         install = others.uv_install(prefix, folder)
@@ -120,7 +122,8 @@ def measure(prefix: Path, folder: Path, registry: str, *, with_engine: bool) -> 
         "1.05",
         moved <= 1.05 * own,
     )
-    yield from memory({"push": push, "pull": pull})
+    scan = lamella("scan", prefix, settings=settings)
+    yield from memory({"scan": scan, "push": push, "push, nothing changed": again, "pull": pull})
     if with_engine:
         with contextlib.suppress(Failed):
             yield from docker(
