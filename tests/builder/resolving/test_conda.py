@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import dataclasses
+import json
 import platform as machine
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +33,7 @@ from lamella.layers.storages import open_storage
 from support.conda import PLACEHOLDER, SHORT, VERSION, conda_environment, conda_package, python_package
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lamella.builder.resolving.model import Moved, Resolution
@@ -39,6 +47,43 @@ PURE = {
     "site-packages/pure/__init__.py": "def main():\n    return 'pure'\n",
     "site-packages/pure-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pure\nVersion: 1.0\n",
 }
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("RATTLER_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "rattler"))
+    monkeypatch.setenv("RATTLER_AUTH_FILE", str(tmp_path_factory.getbasetemp() / "no-credentials.json"))
+
+
+@contextlib.contextmanager
+def served(folder: Path, password: str = "") -> Iterator[str]:
+    """URL of a server of `folder`, which requires the user `me` with a password, if it is given."""
+    wanted = "Basic " + base64.b64encode(f"me:{password}".encode()).decode()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if password and self.headers.get("Authorization") != wanted:
+                self.send_error(401)
+            else:
+                super().do_GET()
+
+        def log_message(self, *arguments: object) -> None:
+            """Keep the output short."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def installed_from(url: str, *names: str) -> InstalledPackages:
+    """An environment of linux/amd64 with these packages."""
+    packages = tuple(InstalledCondaPackage(name, "1.0", "0", url, "linux-64", name) for name in names)
+    return InstalledPackages("/env", VERSION, "linux", "amd64", (), packages)
 
 
 @pytest.fixture(scope="module")
@@ -150,11 +195,7 @@ def test_a_version_that_must_not_move_is_refused(channel: Path, options: Resolve
 
 
 def test_every_package_that_the_target_lacks_is_named(channel: Path) -> None:
-    uri = channel.as_uri()
-    packages = [
-        InstalledCondaPackage(name, "1.0", "0", uri, "linux-64", name) for name in ("only-amd", "cuda", "new-glibc")
-    ]
-    installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), tuple(packages))
+    installed = installed_from(channel.as_uri(), "only-amd", "cuda", "new-glibc")
     with pytest.raises(CannotResolve, match=r"^only-amd 1\.0, cuda 1\.0, new-glibc 1\.0: no build for linux-aarch64"):
         resolve_conda(installed, Target(ARM, VERSION), ResolveOptions())
 
@@ -163,9 +204,7 @@ def test_the_target_s_glibc_and_cuda_decide(channel: Path) -> None:
     uri = channel.as_uri()
 
     def resolved(name: str, target: Target) -> list[str]:
-        package = InstalledCondaPackage(name, "1.0", "0", uri, "linux-64", name)
-        installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), (package,))
-        return [each.name for each in resolve_conda(installed, target, ResolveOptions()).artifacts]
+        return [each.name for each in resolve_conda(installed_from(uri, name), target, ResolveOptions()).artifacts]
 
     with pytest.raises(CannotResolve, match="__glibc"):
         resolved("new-glibc", Target(AMD, VERSION, "2.28"))
@@ -194,9 +233,55 @@ def test_a_replaced_package_is_refused(channel: Path, tmp_path: Path) -> None:
         install_conda(dataclasses.replace(resolution, artifacts=artifacts), str(tmp_path / "prefix"))
 
 
-def test_a_channel_that_is_down_is_one_sentence(tmp_path: Path) -> None:
-    package = InstalledCondaPackage("fast", "1.0", "0", "http://127.0.0.1:9/chan", "linux-64", "fast")
-    installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), (package,))
+def test_a_package_with_another_hash_than_the_channel_s_is_refused(channel: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(channel, copy)
+    with served(copy) as url:
+        resolution = resolve_conda(installed_from(url, "only-amd"), Target(AMD, VERSION), ResolveOptions())
+        conda_package(copy, "only-amd", {"lib/only.txt": "hostile"}, subdir="linux-64")
+        with pytest.raises(CannotResolve) as refused:
+            install_conda(resolution, str(tmp_path / "prefix"))
+    assert str(refused.value) == (
+        f"{url}/linux-64/only-amd-1.0-0.conda: its hash differs from the channel's; the file is damaged or was "
+        "replaced, push again"
+    )
+    assert not (tmp_path / "prefix/lib/only.txt").exists()
+
+
+def test_a_channel_with_a_password_is_read_with_rattler_s_credentials(
+    channel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(channel, "s3cret-CANARY") as url:
+        installed = installed_from(url, "only-amd")
+        with pytest.raises(CannotResolve, match=r"requires authentication; log in with pixi auth login HOST"):
+            resolve_conda(installed, Target(AMD, VERSION), ResolveOptions())
+        credentials = tmp_path / "credentials.json"
+        credentials.write_text(
+            json.dumps({"127.0.0.1": {"BasicHTTP": {"username": "me", "password": "s3cret-CANARY"}}})
+        )
+        monkeypatch.setenv("RATTLER_AUTH_FILE", str(credentials))
+        resolution = resolve_conda(installed, Target(AMD, VERSION), ResolveOptions())
+        install_conda(resolution, str(tmp_path / "prefix"))
+    assert "CANARY" not in repr(resolution) + pixi_lock(str(tmp_path / "prefix"), AMD)
+
+
+def test_a_channel_with_credentials_in_its_url_ships_none(channel: Path, tmp_path: Path) -> None:
+    with served(channel, "s3cret-CANARY") as url:
+        named = url.replace("http://", "http://me:s3cret-CANARY@")
+        installed = installed_from(url, "only-amd")
+        resolution = resolve_conda(installed, Target(AMD, VERSION), ResolveOptions(), channels=[named])
+        install_conda(resolution, str(tmp_path / "prefix"), channels=[named])
+    assert "CANARY" not in repr(resolution) + pixi_lock(str(tmp_path / "prefix"), AMD)
+
+
+def test_an_installation_leaves_the_package_cache_alone(channel: Path, tmp_path: Path) -> None:
+    resolution = resolve_conda(installed_from(channel.as_uri(), "only-amd"), Target(AMD, VERSION), ResolveOptions())
+    install_conda(resolution, str(tmp_path / "prefix"))
+    assert (tmp_path / "prefix/lib/only.txt").stat().st_nlink == 1
+
+
+def test_a_channel_that_is_down_is_one_sentence() -> None:
+    installed = installed_from("http://127.0.0.1:9/chan", "fast")
     with pytest.raises(CannotResolve) as refused:
         resolve_conda(installed, Target(AMD, VERSION), ResolveOptions())
     assert "cannot be reached; check the network and the channel's URL" in str(refused.value)

@@ -90,16 +90,22 @@ def resolve_conda(
 
 
 def install_conda(
-    resolution: Resolution, prefix: str, *, requested: Sequence[str] = (), progress: Progress = _SILENT
+    resolution: Resolution,
+    prefix: str,
+    *,
+    channels: Sequence[str] = (),
+    requested: Sequence[str] = (),
+    progress: Progress = _SILENT,
 ) -> None:
     """Download and install the conda packages of `resolution` in `prefix`, which has then no others.
 
-    Incremental: packages that are there stay. Files are hard links into rattler's package cache, which other tools
-    share, if it is on the same disk: do not write to them. Hashes are checked, and no link scripts run. `requested`: specifications
-    that a user asked for, for the records. Raises `CannotResolve`; then the prefix may be incomplete.
+    Incremental: packages that are there stay. Files are copies or reflinks of those in rattler's package cache, which
+    other tools share. Hashes are checked, and no link scripts run. `channels` as in
+    `resolve_conda`. `requested`: specifications that a user asked for, for the records. Raises `CannotResolve`; then the prefix may be incomplete.
     """
+    known = {without_credentials(url).rstrip("/"): url for url in channels}
     packages = [
-        {"channel": each.index, "name": each.name, "url": each.url, "sha256": each.sha256}
+        {"channel": known.get(each.index, each.index), "name": each.name, "url": each.url, "sha256": each.sha256}
         for each in resolution.artifacts
         if each.kind == "conda"
     ]

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import rattler
 import rattler.exceptions
 
+from lamella.builder.urls import without_credentials
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -34,9 +36,12 @@ class _Session:
     """What the requests of one process share: the channels' records."""
 
     def __init__(self) -> None:
-        # Credentials come from rattler's own store, RATTLER_AUTH_FILE, netrc and URLs.
-        self._client = rattler.Client.default_client()
-        self._gateway = rattler.Gateway(client=self._client)
+        # Mirrors, proxies and certificates as pixi has them; credentials come from its store, RATTLER_AUTH_FILE, netrc
+        # and URLs.
+        self._config = rattler.Config.load_from_default_locations("pixi")
+        # What is later written to the prefix must not reach the cache that other tools share.
+        self._config.set("allow-hard-links", "false")
+        self._gateway = rattler.Gateway.from_config(self._config)
 
     async def candidates(
         self, channels: Sequence[str], subdir: str, versions: Mapping[str, str]
@@ -100,7 +105,7 @@ class _Session:
         wanted = {each["url"]: each for each in packages}
         records: dict[str, Any] = {}
         for found in await self._gateway.query([*channels], platforms, names, recursive=False):
-            records |= {record.url: record for record in found if record.url in wanted}
+            records |= {without_credentials(record.url): record for record in found}
         if missing := [each["name"] for url, each in wanted.items() if url not in records]:
             raise LookupError(f"{', '.join(missing)}: no longer in the channel; push again to resolve anew")
         for url, each in wanted.items():
@@ -114,7 +119,7 @@ class _Session:
             platform=rattler.Subdir(subdir),
             execute_link_scripts=False,
             show_progress=False,
-            client=self._client,
+            config=self._config,
             requested_specs=specs,
             reporter=_Reporter(),  # type: ignore[abstract] # its methods have empty bodies, and are optional
         )
@@ -185,11 +190,12 @@ def _write(answer: Mapping[str, Any]) -> None:
 
 
 async def _serve() -> None:
-    session = _Session()
+    session = None
     for line in sys.stdin:
         request = json.loads(line)
-        function = getattr(session, request.pop("do"))
         try:
+            session = session or _Session()
+            function = getattr(session, request.pop("do"))
             _write({"result": await function(**request)})
         except _ERRORS as error:
             _write({"error": f"{type(error).__name__}: {error}"})
