@@ -41,6 +41,9 @@ def scratch_folder(parent: str | None) -> Iterator[str]:
             yield folder
         finally:
             clear(folder)
+            # Folders of sockets whose own clearing the signal cut short.
+            for each in _claims(tempfile.gettempdir(), ended=False):
+                clear(each)
 
 
 def claimed(parent: str) -> str:
@@ -53,10 +56,18 @@ def claimed(parent: str) -> str:
 
 def clear_abandoned(parent: str) -> None:
     """Clear this user's folders in `parent` that a comparison left when it was killed."""
-    with contextlib.suppress(OSError), os.scandir(parent) as entries:
-        for entry in list(entries):
-            if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False) and _is_abandoned(entry.path):
-                clear(entry.path)
+    for folder in _claims(parent, ended=True):
+        clear(folder)
+
+
+@contextlib.contextmanager
+def short_folder() -> Iterator[str]:
+    """Make a claimed folder with a short path, for sockets: theirs have room for 107 bytes. Clear it at the end."""
+    folder = claimed(tempfile.gettempdir())
+    try:
+        yield folder
+    finally:
+        clear(folder)
 
 
 def clear(folder: str) -> None:
@@ -110,15 +121,23 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def _is_abandoned(folder: str) -> bool:
-    try:
-        if os.lstat(folder).st_uid != os.geteuid():
-            return False
-        with open(os.path.join(folder, CLAIM), encoding="utf-8") as file:
-            claim = json.load(file)
-        return bool(claim["boot"] != _boot() or claim["started"] != _started(claim["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # Another program's folder, or one whose claim is being written.
+def _claims(parent: str, *, ended: bool) -> list[str]:
+    """Return this user's folders in `parent` that a process claimed which has ended, or that this process claimed."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if not entry.name.startswith(PREFIX) or not entry.is_dir(follow_symlinks=False):
+                continue
+            # Another program's folder, or one whose claim is being written, has none.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                    continue
+                with open(os.path.join(entry.path, CLAIM), encoding="utf-8") as file:
+                    claim = json.load(file)
+                running = claim["boot"] == _boot() and claim["started"] == _started(claim["pid"])
+                if (not running) if ended else (running and claim["pid"] == os.getpid()):
+                    found.append(entry.path)
+    return found
 
 
 def _started(pid: int) -> str:

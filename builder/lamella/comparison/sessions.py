@@ -194,7 +194,7 @@ class _Running:
     def _deliver_at_once(self, nodes: Sequence[Place], check: Check) -> Step:
         """Deliver to all nodes at the same time, as one step: processor and memory can't be told apart by node."""
         meter = Meter(self.bench.commands)
-        with meter.step("pull"), ThreadPoolExecutor(len(nodes)) as pool:
+        with meter.step("pull", *(each.folder for each in nodes)), ThreadPoolExecutor(len(nodes)) as pool:
             for done in [pool.submit(self.opened.deliver, each, self.tag, check, Unmeasured()) for each in nodes]:
                 done.result()
         return meter.steps[0]

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 class Measure(Protocol):
     """Receives the steps of a run."""
 
-    def step(self, name: str) -> AbstractContextManager[None]:
-        """Enclose a step."""
+    def step(self, name: str, *places: str) -> AbstractContextManager[None]:
+        """Enclose a step of the machines with these folders."""
 
 
 class Unmeasured:
     """Measures nothing: its steps are parts of one that is measured as a whole."""
 
-    def step(self, _name: str) -> AbstractContextManager[None]:
+    def step(self, _name: str, *_places: str) -> AbstractContextManager[None]:
         """Enclose a step."""
         return contextlib.nullcontext()
 
@@ -39,10 +39,10 @@ class Meter:
         self.steps: list[Step] = []
 
     @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Measure the block as a step. A block that fails is no step."""
+    def step(self, name: str, *places: str) -> Iterator[None]:
+        """Measure the block as a step of the machines with these folders. A block that fails is not kept."""
         reap_orphans(self._commands.children)
-        servers = frozenset(self._commands.servers)
+        servers = self._commands.elsewhere(places)
         before = processor_seconds(servers)
         peak = PeakMemory(servers)
         began = time.monotonic()

@@ -13,7 +13,7 @@ from lamella.comparison.errors import StepFailed
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 MARK = "LAMELLA_COMPARE"
 """Variable in the environment of every process of a comparison: the path of its scratch folder. It finds what was left."""
@@ -34,6 +34,11 @@ class Commands:
         self._lock = threading.Lock()
         self.children: set[int] = set()
         self.servers: set[int] = set()
+        self.daemons: dict[int, str] = {}
+
+    def elsewhere(self, places: Collection[str]) -> frozenset[int]:
+        """Return the processes that do not work for machines with these folders: servers, and other machines' daemons."""
+        return frozenset(self.servers | {pid for pid, place in self.daemons.items() if place not in places})
 
     def run(
         self,
@@ -67,9 +72,17 @@ class Commands:
 
     @contextlib.contextmanager
     def daemon(
-        self, command: Sequence[str], ready: str, *, env: Mapping[str, str] | None = None, is_server: bool = False
+        self,
+        command: Sequence[str],
+        ready: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        is_server: bool = False,
+        place: str = "",
     ) -> Iterator[str]:
         """Run `command` until the context is left, and yield the line of its output that has `ready` in it.
+
+        `place`: folder of the machine that it belongs to.
 
         Raises:
             StepFailed: it ended before it was ready.
@@ -85,6 +98,8 @@ class Commands:
             if is_server:
                 self.servers.add(process.pid)
                 stack.callback(self.servers.discard, process.pid)
+            self.daemons[process.pid] = place
+            stack.callback(self.daemons.pop, process.pid)
             log = stack.enter_context(open(path, "wb"))
             last = b""
             for line in source:

@@ -7,10 +7,10 @@ import functools
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamella.comparison.scratch import short_folder
 from lamella.layers.settings.homes import expanded
 
 if TYPE_CHECKING:
@@ -79,26 +79,27 @@ def _has_buildkit(program: str) -> bool:
 
 
 @contextlib.contextmanager
-def engine(commands: Commands, folder: str) -> Iterator[Docker]:
+def engine(commands: Commands, folder: str, place: str = "") -> Iterator[Docker]:
     """Run containerd and dockerd with their files in `folder` until the context is left.
 
-    They have no bridge: builds and containers use the host's network, and no rule of the machine's firewall changes.
+    `place`: folder of the machine that they belong to. They have no bridge: builds and containers use the host's network, and no rule of the machine's firewall changes.
     """
     os.makedirs(folder, exist_ok=True)
-    # A socket's path has room for 107 bytes.
     with contextlib.ExitStack() as stack:
-        short = stack.enter_context(tempfile.TemporaryDirectory(prefix="lamella-"))
+        short = stack.enter_context(short_folder())
         config = os.path.join(folder, "containerd.toml")
         with open(config, "w", encoding="utf-8") as file:
             file.write(
                 f'version = 2\nroot = "{folder}/containerd"\nstate = "{short}/state"\n'
                 f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{short}/containerd.sock"\n'
             )
-        stack.enter_context(commands.daemon(["containerd", "--config", config], "containerd successfully booted"))
+        stack.enter_context(
+            commands.daemon(["containerd", "--config", config], "containerd successfully booted", place=place)
+        )
         dockerd = ["dockerd", "--containerd", f"{short}/containerd.sock", "--host", f"unix://{short}/docker.sock"]
         dockerd += ["--data-root", f"{folder}/docker", "--exec-root", f"{short}/exec", "--pidfile", f"{short}/pid"]
         dockerd += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
-        stack.enter_context(commands.daemon(dockerd, "API listen on"))
+        stack.enter_context(commands.daemon(dockerd, "API listen on", place=place))
         settings = os.path.join(folder, "client")
         os.makedirs(settings, exist_ok=True)
         plugins = os.path.join(os.environ.get("DOCKER_CONFIG", expanded("~/.docker")), "cli-plugins")

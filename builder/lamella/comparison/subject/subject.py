@@ -79,14 +79,14 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
         raise ComparisonError(f"{environment.prefix}: has no Python packages with a RECORD; name another environment")
     sizes = {each.normalised: size_of(each) for each in found}
     python = os.path.join(environment.prefix, "bin", "python")
-    base = commands.run([python, "-I", "-c", "import sys; print(sys.base_prefix); print(sys._base_executable)"])
+    base = commands.run([python, "-I", "-B", "-c", "import sys; print(sys.base_prefix); print(sys._base_executable)"])
     base_prefix, base_python = base.splitlines()
     modules: dict[str, tuple[str, ...]] = {}
 
     def imports(each: Distribution) -> bool:
         for module in top_modules(each)[:1]:
             try:
-                commands.run([python, "-I", "-c", f"import {module}"])
+                commands.run([python, "-I", "-B", "-c", f"import {module}"])
             except ComparisonError:
                 continue
             modules[each.normalised] = (module,)
@@ -107,7 +107,7 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
     wheels = None if no_wheels else os.path.join(scratch, "wheels")
     if wheels:
         note("build wheels of the installed packages")
-        make_wheels(found, folder, wheels)
+        make_wheels(commands, folder, wheels)
     return Original(
         folder=folder,
         place=place,

@@ -10,16 +10,16 @@ import hashlib
 import io
 import os
 import re
+import sys
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from lamella.comparison.subject.distributions import path_of, record
+from lamella.comparison.subject.distributions import distributions as find
+from lamella.comparison.subject.distributions import path_of, record, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from lamella.comparison.programs.commands import Commands
     from lamella.comparison.subject.distributions import Distribution
 
 _INSTALLED = frozenset(
@@ -30,15 +30,21 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 _MOST_WORKERS = 4
 
 
-def make_wheels(distributions: Sequence[Distribution], prefix: str, folder: str) -> None:
-    """Write a wheel of each distribution of the environment `prefix` into `folder`, unless it is there."""
+def make_wheels(commands: Commands, prefix: str, folder: str) -> None:
+    """Write a wheel of each distribution of the environment `prefix` into `folder`.
+
+    In a process of its own, so that an interruption ends its workers too.
+    """
+    commands.run([sys.executable, "-m", "lamella.comparison.subject.wheels", prefix, folder])
+
+
+def main() -> None:
+    """Make the wheels that the command line asks for."""
+    prefix, folder = sys.argv[1:]
     os.makedirs(folder, exist_ok=True)
-    workers = min(_MOST_WORKERS, os.cpu_count() or 1, len(distributions))
-    if workers < 2:
-        for each in distributions:
-            make_wheel(each, prefix, folder)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    # The largest first: the last one would else have a processor for itself.
+    distributions = sorted(find(prefix), key=size_of, reverse=True)
+    with ProcessPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
         for _ in pool.map(make_wheel, distributions, [prefix] * len(distributions), [folder] * len(distributions)):
             pass
 
@@ -130,3 +136,7 @@ def _entry_points(distribution: Distribution) -> frozenset[str]:
         if parser.has_section(section)
         for name in parser[section]
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -134,7 +134,7 @@ class DockerImage:
         with contextlib.ExitStack() as stack:
             opened = OpenedDocker(self, session, {})
             opened.engines[session.laptop.name] = stack.enter_context(
-                docker.engine(session.commands, os.path.join(session.laptop.folder, "engine"))
+                docker.engine(session.commands, os.path.join(session.laptop.folder, "engine"), session.laptop.folder)
             )
             opened.docker(session.laptop)("pull", "--quiet", opened.reference(session.laptop, base_image.NAME))
             if self.needs_uv:
@@ -162,15 +162,15 @@ class OpenedDocker:
         arguments = ["build", "--progress", "plain", "--network", "host", "--file", dockerfile, "--tag", image]
         if self.workflow.installs and laptop.index:
             arguments += ["--build-arg", f"INDEX=http://{laptop.index.host}/simple/"]
-        with meter.step("build"):
+        with meter.step("build", laptop.folder):
             self.docker(laptop)(*arguments, subject.folder)
-        with meter.step("push"):
+        with meter.step("push", laptop.folder):
             self.docker(laptop)("push", "--quiet", image)
 
     @contextlib.contextmanager
     def node(self, place: Place) -> Iterator[None]:
         """Start an engine that has the base image."""
-        with docker.engine(self.session.commands, os.path.join(place.folder, "engine")) as engine:
+        with docker.engine(self.session.commands, os.path.join(place.folder, "engine"), place.folder) as engine:
             self.engines[place.name] = engine
             engine("pull", "--quiet", self.reference(place, base_image.NAME))
             yield
@@ -178,9 +178,9 @@ class OpenedDocker:
     def deliver(self, place: Place, tag: str, check: Check, meter: Measure) -> None:
         """Pull, and import in a container."""
         image = self.reference(place, f"{self.workflow.name}:{tag}")
-        with meter.step("pull"):
+        with meter.step("pull", place.folder):
             self.docker(place)("pull", "--quiet", image)
-        with meter.step("import"):
+        with meter.step("import", place.folder):
             self.docker(place)("run", "--rm", "--network", "none", image, "python", "-c", check.program())
 
     def docker(self, place: Place) -> docker.Docker:

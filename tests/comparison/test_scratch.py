@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamella.comparison.programs.commands import MARK
+from lamella.comparison.scratch import CLAIM, PREFIX, claimed, clear, clear_abandoned, scratch_folder
+
+
+def test_a_scratch_folder_goes_with_its_processes_when_it_is_left(tmp_path: Path) -> None:
+    with scratch_folder(str(tmp_path)) as folder:
+        child = subprocess.Popen(["sleep", "600"], env={MARK: folder}, start_new_session=True)
+    assert child.wait(10) == -signal.SIGKILL or child.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_a_running_comparison_is_left_alone(tmp_path: Path) -> None:
+    folder = claimed(str(tmp_path))
+    clear_abandoned(str(tmp_path))
+    assert Path(folder).is_dir()
+    clear(folder)
+    clear(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_comparison_s_folder_and_processes_are_cleared_by_the_next(tmp_path: Path) -> None:
+    folder = Path(claimed(str(tmp_path)))
+    claim = json.loads((folder / CLAIM).read_text())
+    (folder / CLAIM).write_text(json.dumps(claim | {"started": "0"}))
+    with subprocess.Popen(["sleep", "600"], env={MARK: str(folder)}, start_new_session=True) as child:
+        clear_abandoned(str(tmp_path))
+        assert not folder.exists()
+    assert child.returncode in (0, -signal.SIGKILL)
+
+
+def test_folders_without_a_claim_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / f"{PREFIX}mine").mkdir()
+    (tmp_path / "other").mkdir()
+    clear_abandoned(str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_cut_the_clearing_short(number: signal.Signals, tmp_path: Path) -> None:
+    program = """if 1:
+        import os, signal, sys
+        from lamella.comparison.scratch import scratch_folder
+        with scratch_folder(sys.argv[1]) as folder:
+            try:
+                print("ready", flush=True)
+                signal.pause()
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
+                print("cleared", flush=True)
+    """
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(number)
+        assert child.stdout.read() == "cleared\n"
+    assert child.returncode != 0
+    assert list(tmp_path.iterdir()) == []

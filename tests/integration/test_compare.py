@@ -1,0 +1,193 @@
+"""`lamella compare` as a user runs it, with a small environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from lamella.comparison import read
+from support.engines import need, need_root
+from support.installed import install, venv, wheel
+
+SCHEMA = Path(__file__).parents[2] / "docs/reference/schemas/compare.json"
+KILLS = 3
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """An environment of two packages, the larger with 2 MB."""
+    prefix = venv(tmp_path / "env")
+    small = wheel(tmp_path, "small", files={"small/__init__.py": "VALUE = 1\n" * 8000})
+    large = wheel(
+        tmp_path, "large", files={"large/__init__.py": "", "large/data.bin": random.Random(1).randbytes(2_000_000)}
+    )
+    install(prefix, small, large, by="uv")  # Without byte code, which a comparison must not add.
+    return prefix
+
+
+def compare(prefix: Path, tmp_path: Path, *flags: str, path: str | None = None) -> subprocess.Popen[str]:
+    """A comparison that begins in `tmp_path`, with its own scratch and cache folders."""
+    (tmp_path / "scratch").mkdir(exist_ok=True)
+    (tmp_path / "tmp").mkdir(exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "lamella.cli",
+        "compare",
+        str(prefix),
+        "--no-local",
+        "--scratch",
+        "scratch",
+        *flags,
+    ]
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PATH": path or os.environ["PATH"]}
+    return subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def compared(prefix: Path, tmp_path: Path, *flags: str, path: str | None = None) -> dict[str, Any]:
+    """The document of a comparison, valid by its schema."""
+    process = compare(prefix, tmp_path, "--json", *flags, path=path)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    document: dict[str, Any] = json.loads(out)
+    assert list(Draft202012Validator(json.loads(SCHEMA.read_text())).iter_errors(document)) == []
+    assert read(document).complete
+    return document
+
+
+def left(tmp_path: Path) -> list[str]:
+    """Everything that a comparison in `tmp_path` left: processes, mounts, files."""
+    found = [str(each) for each in (*(tmp_path / "scratch").iterdir(), *(tmp_path / "tmp").iterdir())]
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
+    for each in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if b"LAMELLA_COMPARE=" + os.fsencode(tmp_path) in each.read_bytes():
+                found.append(f"{each}: {each.with_name('cmdline').read_bytes()!r}")
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.engine
+def test_lamella_and_uv_reach_a_node_in_every_story_and_leave_nothing(prefix: Path, tmp_path: Path) -> None:
+    need("docker-registry")
+    before = {path: path.lstat().st_mtime_ns for path in prefix.rglob("*")}
+    flags = [f"--workflow={name}" for name in ("lamella", "uv-cold", "uv-warm")]
+    document = compared(prefix, tmp_path, *flags, "--nodes", "2")
+    assert [run["failed"] for run in document["runs"]] == [None] * 24
+    runs = {(run["workflow"], run["story"]): run for run in document["runs"]}
+    # Twice: to the registry, and from it.
+    assert runs["lamella", "new"]["uploaded"] > 2_000_000
+    assert runs["lamella", "new"]["downloaded"] > 2_000_000
+    assert runs["lamella", "new"]["registry_bytes"] > 2_000_000
+    assert runs["lamella", "unchanged"]["uploaded"] < 100_000
+    assert runs["lamella", "large-upgrade"]["uploaded"] > 2_000_000 > runs["lamella", "small-upgrade"]["uploaded"]
+    assert runs["lamella", "ten-nodes"]["downloaded"] > 4_000_000
+    assert runs["uv-cold", "new"]["downloaded"] > 2_000_000 > runs["uv-warm", "new"]["downloaded"]
+    assert {path: path.lstat().st_mtime_ns for path in prefix.rglob("*")} == before
+    assert left(tmp_path) == []
+
+
+@pytest.mark.engine
+def test_without_docker_the_rest_is_compared_and_docker_is_named_with_how_to_get_it(
+    prefix: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("docker-registry", "cp"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or need(name))
+    flags = ["--workflow=lamella", "--workflow=docker-copy", "--story=new", "--report=report"]
+    document = compared(prefix, tmp_path, *flags, path=str(tmp_path / "bin"))
+    assert [(run["workflow"], run["failed"]) for run in document["runs"]] == [("lamella", None)]
+    assert document["workflows"][1]["missing"] == "docker: not installed; sudo apt install docker.io"
+    assert json.loads((tmp_path / "report/result.json").read_text())["runs"] == document["runs"]
+
+
+@pytest.mark.engine
+@pytest.mark.root
+def test_docker_images_reach_a_node_and_leave_nothing(prefix: Path, tmp_path: Path) -> None:
+    need_root()
+    for program in ("dockerd", "mmdebstrap", "docker-registry"):
+        need(program)
+    flags = [f"--workflow={name}" for name in ("docker-uv", "docker-copy")]
+    document = compared(prefix, tmp_path, *flags, "--story=new", "--story=edit")
+    assert [(run["workflow"], run["story"], run["failed"]) for run in document["runs"]] == [
+        ("docker-uv", "new", None),
+        ("docker-uv", "edit", None),
+        ("docker-copy", "new", None),
+        ("docker-copy", "edit", None),
+    ]
+    for new, edit in (document["runs"][:2], document["runs"][2:]):
+        assert [step["name"] for step in new["steps"]] == ["build", "push", "pull", "import"]
+        assert new["uploaded"] > 2_000_000 > edit["uploaded"]
+        assert new["node_bytes"] > 2_000_000 > edit["node_bytes"]
+    assert left(tmp_path) == []
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_at_any_moment_leaves_nothing(number: signal.Signals, prefix: Path, tmp_path: Path) -> None:
+    need("docker-registry")
+    workflow = (
+        "docker-copy" if os.geteuid() == 0 and shutil.which("dockerd") and shutil.which("mmdebstrap") else "uv-cold"
+    )
+    moments = random.Random(number)
+    for _ in range(KILLS):
+        process = compare(prefix, tmp_path, "--workflow=lamella", f"--workflow={workflow}", "--report=report")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=moments.uniform(0.5, 12))
+        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert left(tmp_path) == []
+
+
+@pytest.mark.engine
+def test_what_a_killed_comparison_left_is_cleared_by_the_next(prefix: Path, tmp_path: Path) -> None:
+    need("docker-registry")
+    process = compare(prefix, tmp_path, "--workflow=lamella")
+    while not list((tmp_path / "scratch").glob("*/session/registry")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert left(tmp_path) != []
+    compared(prefix, tmp_path, "--workflow=lamella", "--story=new")
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workflow", "rsync"], "--workflow rsync: not a workflow; use lamella, "),
+        (["--story", "old"], "--story old: not a story; use new, "),
+        (["--rounds", "0"], "--rounds 0: not a number from 1 to 100"),
+        (["--delay-ms", "soon"], "--delay-ms soon: not a number from 0"),
+    ],
+)
+def test_invalid_flags_are_named(flags: list[str], message: str, prefix: Path, tmp_path: Path) -> None:
+    process = compare(prefix, tmp_path, *flags)
+    out, err = process.communicate()
+    assert process.returncode != 0
+    assert out == ""
+    assert message in err
+    assert left(tmp_path) == []
