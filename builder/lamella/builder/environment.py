@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from lamella.layers.text import counted, escaped, size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lamella.layers.oci.documents import Platform
     from lamella.layers.published.findings import Finding
 
@@ -151,6 +153,8 @@ class Environment:
     left_out: tuple[LeftOut, ...] = ()
     findings: tuple[Finding, ...] = ()
     needs: Needs = field(default_factory=Needs)
+    locks: Mapping[str, str] = field(default_factory=dict)
+    """Texts of lock files of the packages, by file name: attached to a push. A scan makes none."""
 
     def __repr__(self) -> str:
         """One line, as for a package."""

@@ -24,6 +24,8 @@ from lamella.builder.resolving.model import InstalledCondaPackage, InstalledPack
 from lamella.builder.resolving.pixi_lock import pixi_lock
 from lamella.builder.resolving.rattler_process import failure
 from lamella.builder.scanning.scan import scan
+from lamella.layers.attaching.attach import fetch
+from lamella.layers.attaching.listing import LOCK
 from lamella.layers.oci.annotations import PACKAGE
 from lamella.layers.oci.documents import Digest, Platform
 from lamella.layers.oci.reference import Reference
@@ -224,6 +226,23 @@ def test_a_lock_of_the_environment_installs_it_again(channel: Path, tmp_path: Pa
     install_conda(resolution, str(tmp_path / "again"))
     assert {each.name for each in scan(str(tmp_path / "again")).packages} >= {"python", "fast", "pure", "libstdcxx"}
     assert pixi_lock(str(tmp_path / "again"), AMD) == text
+
+
+def test_a_lock_is_attached_to_a_push_and_stays_when_another_platform_is_added(channel: Path, tmp_path: Path) -> None:
+    reference, cache = f"oci:{tmp_path}/layout:v1", LayerCache(str(tmp_path / "layers"))
+    text = pixi_lock(str(channel.parent / "native"), AMD)
+    pushed = push(
+        reference,
+        dataclasses.replace(scan(str(channel.parent / "native")), locks={"pixi.lock": text}),
+        PushOptions(),
+        cache=cache,
+    )
+    assert LOCK in {each.artifact_type for each in pushed.attached}
+    install_conda(resolve_conda(mac(channel), Target(ARM, VERSION), ResolveOptions()), str(tmp_path / "arm"))
+    push(reference, scan(str(tmp_path / "arm")), PushOptions(append=True), cache=cache)
+    (fetched,) = fetch(reference, str(tmp_path / "fetched"), LOCK)
+    assert fetched.path == f"{tmp_path}/fetched/pixi.lock"
+    assert (tmp_path / "fetched/pixi.lock").read_text() == text
 
 
 def test_a_replaced_package_is_refused(channel: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lamella.builder.errors import BuilderError
 from lamella.builder.image.sbom import MEDIA_TYPE as SBOM
 from lamella.builder.pushing import destination
+from lamella.layers.attaching.listing import LOCK
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound
 from lamella.layers.oci import referrers
 from lamella.layers.oci.annotations import PLATFORM
@@ -45,6 +46,8 @@ class Attachments:
     findings: Artifact | None = None
     """Skipped if the registry refuses them: the environment works without."""
     sbom: Artifact | None = None
+    locks: tuple[Artifact, ...] = ()
+    """Lock files of the packages."""
     key: PrivateKey | None = None
     """Key that signs the index."""
 
@@ -52,7 +55,7 @@ class Attachments:
     def artifacts(self) -> tuple[Artifact, ...]:
         """Artifacts, annotated with their platform."""
         platform = {PLATFORM: str(self.platform)}
-        return tuple(replace(each, annotations=platform) for each in (self.sbom, self.findings) if each)
+        return tuple(replace(each, annotations=platform) for each in (*self.locks, self.sbom, self.findings) if each)
 
 
 class NewAttachment(NamedTuple):
@@ -159,23 +162,25 @@ def attach(goal: Goal, index: Descriptor, attachments: Attachments, before: Desc
             if made.digest not in {each.digest for each in there}:
                 attached.append(NewAttachment(artifact.artifact_type, len(artifact.content)))
     except LayersError as error:
-        # A user asks for a bill of materials; findings are attached to every push.
-        if any(artifact.artifact_type != FINDINGS for artifact in artifacts):
+        # A user asks for a bill of materials; findings and locks are attached to every push that has them.
+        if any(artifact.artifact_type not in (FINDINGS, LOCK) for artifact in artifacts):
             raise
         return PublishedIndex(index, str(error), tuple(attached))
     return PublishedIndex(index, attached=tuple(attached))
 
 
 def _of_others(storage: Storage, before: Descriptor, platform: Platform) -> Iterator[Artifact]:
-    """Findings and bills of materials of other platforms, attached to the index `before`."""
+    """Findings, bills of materials and locks of other platforms, attached to the index `before`."""
     for referrer in referrers.referrers_to_extend(storage, before):
-        if referrer.artifact_type not in {FINDINGS, SBOM}:
+        if referrer.artifact_type not in {FINDINGS, SBOM, LOCK}:
             continue
         # One that is gone from the registry can't be copied: the next push for its platform attaches it again.
         with contextlib.suppress(NotFound):
             annotations = referrers.annotations_of(storage, referrer)
             if annotations.get(PLATFORM, str(platform)) != str(platform):
-                yield referrers.Artifact(referrer.artifact_type, referrers.content_of(storage, referrer), annotations)
+                title = referrers.title_of(storage, referrer)
+                content = referrers.content_of(storage, referrer)
+                yield referrers.Artifact(referrer.artifact_type, content, annotations, title)
 
 
 def _check_others(storage: Storage, target: Reference, others: Sequence[Pair]) -> None:

@@ -17,6 +17,7 @@ from lamella.builder.pushing.earlier import Earlier
 from lamella.builder.pushing.presence import Presence
 from lamella.builder.pushing.publish import Attachments
 from lamella.builder.pushing.reuse_policy import reuse_policy
+from lamella.layers.attaching.listing import LOCK
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
 from lamella.layers.storages import open_storage, trust_for
@@ -82,10 +83,13 @@ class Resolved:
         return documents(about, packages, image, base=self.base, settings=options.image, others=others)
 
     def attachments(self, known: Mapping[str, BuiltLayer]) -> Attachments:
-        """Findings, bill of materials and signing key for the index."""
+        """Findings, bill of materials, locks and signing key for the index."""
         report = findings_report.artifact(self.environment, self.options.image_prefix)
         bill = _bill(self.layers, known, self.environment) if self.options.sbom else None
-        return Attachments(self.environment.platform, report, bill, self.options.signing_key)
+        locks = tuple(
+            Artifact(LOCK, text.encode(), title=name) for name, text in sorted(self.environment.locks.items())
+        )
+        return Attachments(self.environment.platform, report, bill, locks, self.options.signing_key)
 
 
 def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Resolved:

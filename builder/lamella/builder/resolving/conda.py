@@ -7,7 +7,7 @@ those of one system (`libcxx`, `vc`) give way to the target's. Sources: rattler'
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.errors import CannotResolve
@@ -81,8 +81,9 @@ def resolve_conda(
             f"or install other versions: {without_lines(reason)}"
         )
     records = sorted(solved["records"], key=lambda each: each["name"])
+    python = next((each["version"] for each in records if each["name"] == "python"), target.python)
     return Resolution(
-        target,
+        replace(target, python=python),
         tuple(_artifact(each) for each in records),
         moved=tuple(plan.moved(records)),
         findings=tuple(plan.findings(records)),

@@ -39,7 +39,7 @@ class _Session:
         # Mirrors, proxies and certificates as pixi has them; credentials come from its store, RATTLER_AUTH_FILE, netrc
         # and URLs.
         self._config = rattler.Config.load_from_default_locations("pixi")
-        # What is later written to the prefix must not reach the cache that other tools share.
+        # Later writes to the prefix must not reach the cache that other tools share.
         self._config.set("allow-hard-links", "false")
         self._gateway = rattler.Gateway.from_config(self._config)
 

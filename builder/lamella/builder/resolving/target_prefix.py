@@ -28,6 +28,8 @@ from lamella.builder.resolving.file_lock import exclusive
 from lamella.builder.resolving.installed_packages import installed_packages
 from lamella.builder.resolving.installed_wheels import packed
 from lamella.builder.resolving.model import ResolveOptions, Target
+from lamella.builder.resolving.pixi_lock import NAME as PIXI_LOCK
+from lamella.builder.resolving.pixi_lock import pixi_lock
 from lamella.builder.resolving.pointers import place_pointers, remove_placed
 from lamella.builder.resolving.pypi import resolve_distributions
 from lamella.builder.resolving.sources import is_source
@@ -163,7 +165,8 @@ def target_environment(
         )
         environment = scan(placed.prefix, scan_options, progress=bars)
         findings = (*plan.installed.findings, *plan.resolution.findings, *placed.findings, *moved_findings(plan))
-        yield replace(environment, findings=tuple(dict.fromkeys((*environment.findings, *findings))))
+        locks = {PIXI_LOCK: pixi_lock(placed.prefix, environment.platform)} if plan.installed.conda else {}
+        yield replace(environment, findings=tuple(dict.fromkeys((*environment.findings, *findings))), locks=locks)
 
 
 def moved_findings(plan: TargetPlan) -> tuple[Finding, ...]:

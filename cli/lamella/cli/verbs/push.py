@@ -52,6 +52,7 @@ ERRORS = 5
 """Findings that are errors and are shown one by one."""
 FINDINGS = "application/vnd.lamella.findings.v1+json"
 SBOM = "application/vnd.cyclonedx+json"
+LOCK = "application/vnd.lamella.lock.v1"
 _DOES = {"build": "build and upload", "upload": "upload", "reuse": "reuse"}
 
 
@@ -269,7 +270,7 @@ def _remarks(arguments: argparse.Namespace, pushed: Pushed, took: float) -> list
 
 def _attached(pushed: Pushed) -> str:
     """Return the new attachments of the index as text; empty without any."""
-    names = {SBOM: "the bill of materials", FINDINGS: "the findings"}
+    names = {SBOM: "the bill of materials", FINDINGS: "the findings", LOCK: "a lock file"}
     new = [f"{names.get(each.artifact_type, each.artifact_type)} ({size(each.size)})" for each in pushed.attached]
     return f"attached {' and '.join(new)}" if new else ""
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 FINDINGS = "application/vnd.lamella.findings.v1+json"
 SBOM = "application/vnd.cyclonedx+json"
-_KINDS = {FINDINGS: "findings", SBOM: "bill of materials"}
+LOCK = "application/vnd.lamella.lock.v1"
+"""A lock file of the packages: pixi.lock or pylock.toml, by its file name."""
+_KINDS = {FINDINGS: "findings", SBOM: "bill of materials", LOCK: "lock"}
 MOST = 1000
 """Artifacts of one reference that are read, a request each: everyone with the right to push can attach more."""
 _THREADS = 8
@@ -65,7 +67,7 @@ class AttachedArtifact:
 
     @property
     def kind(self) -> str:
-        """`findings`, `bill of materials`, `signature` or `artifact`."""
+        """`findings`, `bill of materials`, `lock`, `signature` or `artifact`."""
         bundle = any(file.media_type.startswith(sigstore.MEDIA_TYPE) for file in self.files)
         return "signature" if bundle else _KINDS.get(self.artifact_type, "artifact")
 

@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from lamella.layers.errors import NotFound
+from lamella.layers.oci.annotations import TITLE
 from lamella.layers.oci.documents import EMPTY, INDEX_TYPES, MANIFEST, Descriptor, Index, Manifest
 from lamella.layers.oci.storage import fetch_document
 
@@ -34,6 +35,8 @@ class Artifact:
     """Of the whole, such as application/vnd.cyclonedx+json."""
     content: bytes
     annotations: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    """Name of its file, by which tools that fetch it write it; empty for none."""
 
 
 def attach(
@@ -53,7 +56,8 @@ def attach(
     around that.
     """
     config = Descriptor.of(EMPTY, b"{}")
-    layer = Descriptor.of(artifact.artifact_type, artifact.content)
+    titled = {TITLE: artifact.title} if artifact.title else {}
+    layer = Descriptor.of(artifact.artifact_type, artifact.content, titled)
     manifest = Manifest(config, (layer,), artifact.annotations, MANIFEST, artifact.artifact_type)
     descriptor = replace(
         Descriptor.of(MANIFEST, referring(manifest, subject).to_json()),
@@ -122,6 +126,12 @@ def content_of(storage: Storage, referrer: Descriptor) -> bytes:
     if len(manifest.layers) != 1:
         raise NotFound(f"{referrer.digest} has {len(manifest.layers)} documents, where one is expected")
     return fetch_document(storage, manifest.layers[0])
+
+
+def title_of(storage: Storage, referrer: Descriptor) -> str:
+    """Name of the file of the document that `attach` was given; empty for none."""
+    layers = Manifest.parse(fetch_document(storage, referrer)).layers
+    return layers[0].annotations.get(TITLE, "") if layers else ""
 
 
 def annotations_of(storage: ReadOnlyStorage, referrer: Descriptor) -> Mapping[str, str]:
