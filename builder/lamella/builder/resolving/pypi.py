@@ -17,6 +17,7 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import by_pip, by_uv
 from lamella.builder.resolving.consistency import Resolved, inconsistencies
+from lamella.builder.resolving.locks import disagreements, with_locked_origins
 from lamella.builder.resolving.model import Artifact, Moved, Resolution
 from lamella.builder.resolving.offered import branch_range, offers
 from lamella.builder.resolving.question import Question, Unsolvable, Wheel
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from lamella.builder.indexes.model import Indexes
+    from lamella.builder.resolving.locks import Locked
     from lamella.builder.resolving.model import (
         InstalledDistribution,
         InstalledPackages,
@@ -52,6 +54,16 @@ class _Plan:
     """Why a version may not be the installed one, by name."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Who is asked, for what, and how strictly."""
+
+    target: Target
+    options: ResolveOptions
+    indexes: Indexes
+    resolver: str
+
+
 class Refused(BuilderError):
     """Distributions that cannot be had for the target; the message names all of them."""
 
@@ -62,15 +74,19 @@ def resolve_distributions(
     options: ResolveOptions,
     indexes: Indexes,
     resolver: Literal["", "uv", "pip"] = "",
+    *,
+    locks: Mapping[str, Locked] | None = None,
 ) -> Resolution:
     """Resolve the pip distributions of `installed` for `target`; downloads nothing but metadata, builds nothing.
 
-    `resolver`: empty for uv if it is here and knows the target, else pip.
+    `resolver`: empty for uv if it is here and knows the target, else pip. `locks`: see `locks.locked`; a package
+    is looked for on the index that they name alone.
 
     Raises `Refused` with every package that cannot be had, and `IndexUnusable`.
     """
-    match: Match = options.match or ("exact" if installed.system == "linux" else "minor")
+    options = replace(options, match=_match(installed, options))
     away = fallen_away(installed, target)
+    indexes = with_locked_origins(indexes, locks or {})
     conda = {normalised(each.name): each.version for each in installed.conda}
     local = [each for each in installed.pypi if each.name not in away and _is_local(each)]
     direct = [
@@ -91,15 +107,7 @@ def resolve_distributions(
     )
     here = {each.name for each in (*local, *direct)}
     wheels, plan, findings = _solved(
-        plan,
-        installed,
-        target,
-        asked,
-        here | conda.keys(),
-        match=match,
-        exact=options.exact,
-        indexes=indexes,
-        resolver=resolver,
+        plan, installed, asked, here | conda.keys(), _Asking(target, options, indexes, resolver)
     )
     by_name = {wheel.name: wheel for wheel in wheels}
     moved = [*plan.moved, *_moved(by_name, asked, plan)]
@@ -116,6 +124,7 @@ def resolve_distributions(
         for wheel in wheels
         if not wheel.sha256
     ]
+    findings += disagreements(map(_artifact, wheels), locks or {})
     artifacts = sorted((*map(_artifact, wheels), *plan.sources), key=lambda each: (each.kind, each.name))
     return Resolution(
         target=target,
@@ -129,16 +138,12 @@ def resolve_distributions(
 def _solved(
     plan: _Plan,
     installed: InstalledPackages,
-    target: Target,
     asked: Mapping[str, InstalledDistribution],
     here: set[str],
-    *,
-    match: Match,
-    exact: tuple[str, ...],
-    indexes: Indexes,
-    resolver: str,
+    asking: _Asking,
 ) -> tuple[tuple[Wheel, ...], _Plan, list[Finding]]:
     """Wheels, the plan that they follow, and findings."""
+    target, match, exact = asking.target, asking.options.match or "exact", asking.options.exact
 
     def ask(plan: _Plan, *, dependencies: bool) -> tuple[Wheel, ...]:
         made = {each.name for each in plan.sources}
@@ -149,20 +154,20 @@ def _solved(
                 *_required_by(installed, here | made, plan, target),
             ),
             target=target,
-            indexes=indexes,
+            indexes=asking.indexes,
             preferred={name: asked[name].version for name in plan.pins},
             absent=frozenset(here | made | dropped),
             dependencies=dependencies,
         )
         if not question.requirements:
             return ()
-        is_uv = resolver == "uv" or (not resolver and by_uv.serves(question))
+        is_uv = asking.resolver == "uv" or (not asking.resolver and by_uv.serves(question))
         return by_uv.solve(question) if is_uv else by_pip.solve(question)
 
     try:
         return ask(plan, dependencies=True), plan, []
     except Unsolvable:
-        plan = _loosened(plan, asked, target, match=match, exact=exact, indexes=indexes)
+        plan = _loosened(plan, asked, asking)
     try:
         return ask(plan, dependencies=True), plan, []
     except Unsolvable as error:
@@ -188,17 +193,10 @@ def _solved(
     return wheels, plan, [Finding("warning", "requires", installed.prefix, message)]
 
 
-def _loosened(
-    plan: _Plan,
-    asked: Mapping[str, InstalledDistribution],
-    target: Target,
-    *,
-    match: Match,
-    exact: tuple[str, ...],
-    indexes: Indexes,
-) -> _Plan:
+def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _Asking) -> _Plan:
     """`plan` with what the indexes have in place of what they lack. Raises `Refused` with all that they lack."""
-    found = offers(plan.pins, indexes)
+    target, match, exact = asking.target, asking.options.match or "exact", asking.options.exact
+    found = offers(plan.pins, asking.indexes)
     pins, sources, moved = dict(plan.pins), list(plan.sources), list(plan.moved)
     reasons, refused = dict(plan.reasons), []
     for name, offer in found.items():
@@ -231,6 +229,10 @@ def _refusal(refused: list[str], target: Target, match: Match) -> str:
         f"{target.platform}: {len(refused)} of the installed packages cannot be had: {'; '.join(refused)}; use {looser}"
         f"put their wheels on an index, or push from {target.platform}"
     )
+
+
+def _match(installed: InstalledPackages, options: ResolveOptions) -> Match:
+    return options.match or ("exact" if installed.system == "linux" else "minor")
 
 
 def _allowed(version: str, match: Match) -> str:

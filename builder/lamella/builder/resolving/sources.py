@@ -61,6 +61,12 @@ def direct_artifact(each: InstalledDistribution, target: Target) -> Artifact:
     return Artifact("wheel", each.name, each.version, url, "", 0, "")
 
 
+def parsed_repository(url: str) -> tuple[str, str, str] | None:
+    """URL, commit and subdirectory of a `git+` URL; None for another URL."""
+    found = _GIT.fullmatch(url)
+    return (found["url"], found["commit"], found["below"] or "") if found else None
+
+
 def is_repository(artifact: Artifact) -> bool:
     """Whether `artifact` is fetched by git."""
     return artifact.url.startswith("git+")

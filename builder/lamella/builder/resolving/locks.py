@@ -1,0 +1,200 @@
+"""Lock files: pylock.toml of a resolution, and what the locks beside a project state about the installed packages.
+
+Sources: PEP 751 for pylock.toml; uv's uv.lock; pip's requirements files with hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from lamella.builder.errors import BuilderError
+from lamella.builder.files.small_file import read_text, read_toml
+from lamella.builder.indexes.model import PackageIndex, parsed
+from lamella.builder.installed.distributions import normalised
+from lamella.builder.resolving.sources import is_source, parsed_repository
+from lamella.builder.resolving.target_tags import short_version
+from lamella.builder.urls import without_credentials
+from lamella.layers.published.findings import Finding
+from lamella.layers.text import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from lamella.builder.indexes.model import Indexes
+    from lamella.builder.resolving.model import Artifact, InstalledPackages, Resolution
+
+_REQUIREMENT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;]+)")
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A package as a lock file states it."""
+
+    version: str
+    lock: str
+    """Name of the lock file."""
+    index: str = ""
+    """URL of its index, without credentials; empty if the lock does not state it."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 by file name."""
+    hashes: frozenset[str] = frozenset()
+    """sha256 of files without a name."""
+
+
+def locked(folder: str, installed: InstalledPackages) -> dict[str, Locked]:
+    """Return what the lock files in `folder` state about packages whose installed version they have, by name.
+
+    uv.lock, else pylock.toml, else requirements.txt with hashes. Raises `BuilderError` for a file that is not a lock.
+    """
+    versions = {each.name: each.version for each in installed.pypi}
+    for filename, read in (("uv.lock", _of_uv), ("pylock.toml", _of_pylock), ("requirements.txt", _of_requirements)):
+        path = os.path.join(folder, filename)
+        if not os.path.isfile(path):
+            continue
+        try:
+            found = {name: each for name, each in read(path) if versions.get(name) == each.version}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BuilderError(f"{path}: not a lock file: {escaped(str(error), 200)}; lock the project again") from None
+        if found:
+            return found
+    return {}
+
+
+def with_locked_origins(indexes: Indexes, found: Mapping[str, Locked]) -> Indexes:
+    """`indexes` with each package of `found` pinned to the index that its lock names.
+
+    A package that came from a private index is so never looked for on another one.
+    """
+    origins = {name: each.index for name, each in found.items() if each.index and name not in indexes.pins}
+    known = {each.url for each in indexes.indexes}
+    new = sorted({url for url in origins.values() if url not in known})
+    added = tuple(PackageIndex(url, explicit=True) for url in new)
+    return replace(indexes, indexes=(*added, *indexes.indexes), pins={**origins, **indexes.pins})
+
+
+def disagreements(artifacts: Iterable[Artifact], found: Mapping[str, Locked]) -> Iterator[Finding]:
+    """One finding for each artifact whose hash its lock does not have.
+
+    Raises `BuilderError` if a file of the same name has another hash there: it was replaced on the index.
+    """
+    for each in artifacts:
+        lock = found.get(each.name)
+        if lock is None or lock.version != each.version or not each.sha256:
+            continue
+        filename = unquote(urlsplit(each.url).path.rpartition("/")[2])
+        stated = lock.files.get(filename)
+        if stated and stated != each.sha256:
+            raise BuilderError(
+                f"{each.name} {each.version}: {filename} on {each.index} has another sha256 than in {lock.lock}; nothing was "
+                "used, find out who replaced it"
+            )
+        if not stated and lock.hashes and each.sha256 not in lock.hashes:
+            message = f"{filename} of {each.name} {each.version} is not among the hashes of {lock.lock}"
+            yield Finding("warning", "unverified", each.name, message)
+
+
+def lock_document(resolution: Resolution, paths: Mapping[Artifact, str]) -> bytes:
+    """Return pylock.toml of what ships: URL and sha256 of each file, for `uv pip install` and pip. The same each time.
+
+    `paths` are the downloaded files. Local projects are left out: no URL leads to them.
+    """
+    import tomli_w
+    from packaging.pylock import Pylock
+
+    target = resolution.target
+    short = short_version(target.python)
+    packages = [_package(each, paths) for each in resolution.artifacts if each.kind == "wheel"]
+    document = {
+        "lock-version": "1.0",
+        "environments": [f"sys_platform == 'linux' and python_version == '{short}'"],
+        "requires-python": f"=={short}.*",
+        "created-by": "lamella",
+        "packages": sorted(packages, key=lambda each: str(each["name"])),
+    }
+    Pylock.from_dict(document).validate()
+    return tomli_w.dumps(document).encode()
+
+
+def _package(artifact: Artifact, paths: Mapping[Artifact, str]) -> dict[str, Any]:
+    package: dict[str, Any] = {"name": artifact.name, "version": artifact.version}
+    if repository := parsed_repository(artifact.url):
+        url, commit, below = repository
+        package["vcs"] = {"type": "git", "url": url, "commit-id": commit} | ({"subdirectory": below} if below else {})
+        return package
+    filename = unquote(urlsplit(artifact.url).path.rpartition("/")[2])
+    file: dict[str, Any] = {"url": artifact.url}
+    if artifact.size:
+        file["size"] = artifact.size
+    digest = artifact.sha256 or ("" if is_source(artifact) else _digest(paths.get(artifact, "")))
+    if not artifact.index:
+        # An archive of its own URL, which an installer records as such.
+        return package | {"archive": file | {"hashes": {"sha256": digest}}}
+    package["index"] = artifact.index
+    file = {"name": filename, **file, "hashes": {"sha256": digest}}
+    return package | ({"sdist": file} if is_source(artifact) else {"wheels": [file]})
+
+
+def _digest(path: str) -> str:
+    hashed = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                hashed.update(block)
+    except OSError as error:
+        raise BuilderError(f"{path}: cannot be read for its hash: {error.strerror}; push again") from None
+    return hashed.hexdigest()
+
+
+def _of_uv(path: str) -> Iterator[tuple[str, Locked]]:
+    for package in read_toml(path).get("package", []):
+        source = package.get("source", {})
+        registry = str(source.get("registry", ""))
+        files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
+        yield (
+            normalised(package["name"]),
+            Locked(
+                version=str(package.get("version", "")),
+                lock="uv.lock",
+                index=_index(registry) if "://" in registry else "",
+                files=dict(_stated(files, lambda file: str(file.get("hash", "")).removeprefix("sha256:"))),
+            ),
+        )
+
+
+def _of_pylock(path: str) -> Iterator[tuple[str, Locked]]:
+    for package in read_toml(path).get("packages", []):
+        files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
+        yield (
+            normalised(package["name"]),
+            Locked(
+                version=str(package.get("version", "")),
+                lock="pylock.toml",
+                index=_index(str(package.get("index", ""))),
+                files=dict(_stated(files, lambda file: str(file.get("hashes", {}).get("sha256", "")))),
+            ),
+        )
+
+
+def _of_requirements(path: str) -> Iterator[tuple[str, Locked]]:
+    for line in read_text(path).replace("\\\n", " ").splitlines():
+        found, hashes = _REQUIREMENT.match(line.strip()), _HASH.findall(line)
+        if found and hashes:
+            yield normalised(found[1]), Locked(found[2], "requirements.txt", hashes=frozenset(hashes))
+
+
+def _index(url: str) -> str:
+    return parsed(url).url if url else ""
+
+
+def _stated(files: Iterable[Any], digest: Callable[[Any], str]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        url = without_credentials(str(file.get("url") or file.get("path") or ""))
+        name = str(file.get("name") or unquote(urlsplit(url).path.rpartition("/")[2]))
+        if name and digest(file):
+            yield name, digest(file)

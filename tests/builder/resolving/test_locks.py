@@ -1,0 +1,159 @@
+"""Locks beside a project say where packages came from; the lock of what shipped installs the same again."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.errors import BuilderError
+from lamella.builder.indexes.model import Indexes
+from lamella.builder.layer.layer_set import layers
+from lamella.builder.resolving.fetch import fetch
+from lamella.builder.resolving.locks import lock_document, locked
+from lamella.builder.resolving.model import (
+    InstalledDistribution,
+    InstalledPackages,
+    Resolution,
+    ResolveOptions,
+    Target,
+)
+from lamella.builder.resolving.pypi import resolve_distributions
+from lamella.builder.resolving.wheels import install_wheels
+from lamella.builder.scanning.options import ScanOptions
+from lamella.builder.scanning.scan import scan
+from lamella.layers.oci.documents import Platform
+from lamella.layers.progress.display import Silent
+from support.index import Index, serve_index
+from support.installed import uv, venv, wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lamella.builder.resolving.locks import Locked
+
+PYTHON = ".".join(map(str, sys.version_info[:3]))
+TARGET = Target(Platform("linux", Platform.here().architecture), PYTHON)
+UV_LOCK = """
+version = 1
+[[package]]
+name = "mine"
+version = "{version}"
+source = {{ registry = "{index}" }}
+wheels = [{{ url = "{index}/mine-1.0-py3-none-any.whl", hash = "sha256:{sha256}" }}]
+"""
+PYLOCK = """
+lock-version = "1.0"
+created-by = "tests"
+[[packages]]
+name = "mine"
+version = "{version}"
+index = "{index}"
+wheels = [{{ name = "mine-1.0-py3-none-any.whl", url = "x", hashes = {{ sha256 = "{sha256}" }} }}]
+"""
+REQUIREMENTS = "mine=={version} \\\n    --hash=sha256:{sha256}\n"
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    (tmp_path / "wheels").mkdir()
+    with serve_index(Index(tmp_path / "wheels")) as served:
+        yield served
+
+
+def installed(*names: str) -> InstalledPackages:
+    pypi = tuple(InstalledDistribution(name, "1.0", requested=True) for name in names)
+    return InstalledPackages("/env", PYTHON, "darwin", "arm64", pypi)
+
+
+def resolve(index: Index, locks: dict[str, Locked] | None = None, *names: str) -> Resolution:
+    indexes = Indexes((index.index(),))
+    return resolve_distributions(installed(*names), TARGET, ResolveOptions(), indexes, locks=locks)
+
+
+@pytest.mark.parametrize(("name", "text"), [("uv.lock", UV_LOCK), ("pylock.toml", PYLOCK)])
+def test_lock_names_the_index_and_the_hash_of_an_installed_version(tmp_path: Path, name: str, text: str) -> None:
+    url = "https://packages.example/simple"
+    (tmp_path / name).write_text(text.format(version="1.0", index=f"{url}/", sha256="a" * 64))
+    found = locked(str(tmp_path), installed("mine"))["mine"]
+    assert (found.index, dict(found.files)) == (url, {"mine-1.0-py3-none-any.whl": "a" * 64})
+
+
+def test_lock_of_another_version_than_the_installed_one_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="2.0", index="https://x.example", sha256="a" * 64))
+    assert locked(str(tmp_path), installed("mine")) == {}
+
+
+def test_damaged_lock_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "uv.lock").write_text("[[package]\n")
+    with pytest.raises(BuilderError, match=r"uv\.lock: not a lock file: .*; lock the project again"):
+        locked(str(tmp_path), installed("mine"))
+
+
+@pytest.mark.slow
+def test_package_of_a_private_index_in_a_lock_is_not_looked_for_on_another(index: Index, tmp_path: Path) -> None:
+    wheel(index.folder, "mine", metadata="Summary: hostile")
+    (tmp_path / "private").mkdir()
+    path = wheel(tmp_path / "private", "mine")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with serve_index(Index(tmp_path / "private")) as private:
+        (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="1.0", index=private.url, sha256=digest))
+        found = resolve(index, locked(str(tmp_path), installed("mine")), "mine")
+    assert [(each.index, each.sha256) for each in found.artifacts] == [(private.url, digest)]
+    assert index.requests == []
+
+
+@pytest.mark.slow
+def test_file_that_was_replaced_since_it_was_locked_is_refused(index: Index, tmp_path: Path) -> None:
+    wheel(index.folder, "mine")
+    (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="1.0", index=index.url, sha256="a" * 64))
+    with pytest.raises(
+        BuilderError, match=r"mine 1\.0: mine-1\.0-py3-none-any\.whl on \S+ has another sha256 than in uv"
+    ):
+        resolve(index, locked(str(tmp_path), installed("mine")), "mine")
+
+
+@pytest.mark.slow
+def test_hash_that_requirements_lack_is_a_finding(index: Index, tmp_path: Path) -> None:
+    wheel(index.folder, "mine")
+    (tmp_path / "requirements.txt").write_text(REQUIREMENTS.format(version="1.0", sha256="a" * 64))
+    found = resolve(index, locked(str(tmp_path), installed("mine")), "mine")
+    assert [finding.kind for finding in found.findings] == ["unverified"]
+
+
+def keys(prefix: Path, cache: Path) -> dict[str, str]:
+    environment = scan(str(prefix), ScanOptions(cache=str(cache)))
+    made = layers(environment, image_prefix="/opt/env", compression="zstd", image_layers=100)
+    return {one.package.name: one.wanted.key for one in made.packages}
+
+
+@pytest.mark.slow
+def test_installing_from_the_lock_gives_the_same_layers(index: Index, tmp_path: Path) -> None:
+    wheel(index.folder, "mine", files={"mine.py": "", "{data}/scripts/x": "#!python\n"}, requires=["lib"])
+    wheel(index.folder, "lib", files={"lib.py": ""}, entry_points="[console_scripts]\nlib = lib:main\n")
+    index.digests["lib-1.0-py3-none-any.whl"] = ""
+    resolution = resolve(index, None, "mine", "lib")
+    paths = fetch(resolution.artifacts, TARGET, Indexes((index.index(),)), str(tmp_path / "cache"), Silent())
+    lock = lock_document(resolution, paths)
+    assert lock == lock_document(resolution, paths)
+    (tmp_path / "pylock.toml").write_bytes(lock)
+    laid_out = venv(tmp_path / "laid-out")
+    install_wheels(paths.values(), str(laid_out), PYTHON, Silent())
+    again = venv(tmp_path / "again")
+    command = [
+        uv(),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(again / "bin/python"),
+        "-r",
+        str(tmp_path / "pylock.toml"),
+    ]
+    subprocess.run(command, check=True)
+    assert keys(again, tmp_path / "cache") == keys(laid_out, tmp_path / "cache")
