@@ -84,7 +84,7 @@ def test_lock_names_the_index_and_the_hash_of_an_installed_version(tmp_path: Pat
     assert (found.index, dict(found.files)) == (url, {"mine-1.0-py3-none-any.whl": "a" * 64})
 
 
-def test_lock_of_another_version_than_the_installed_one_says_nothing(tmp_path: Path) -> None:
+def test_lock_of_another_version_than_the_installed_one_is_left_aside(tmp_path: Path) -> None:
     (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="2.0", index="https://x.example", sha256="a" * 64))
     assert locked(str(tmp_path), installed("mine")) == {}
 
@@ -106,6 +106,7 @@ def test_package_of_a_private_index_in_a_lock_is_not_looked_for_on_another(index
         found = resolve(index, locked(str(tmp_path), installed("mine")), "mine")
     assert [(each.index, each.sha256) for each in found.artifacts] == [(private.url, digest)]
     assert index.requests == []
+    assert [(finding.kind, finding.subject) for finding in found.findings] == [("index", "mine")]
 
 
 @pytest.mark.slow

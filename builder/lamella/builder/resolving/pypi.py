@@ -86,6 +86,7 @@ def resolve_distributions(
     """
     options = replace(options, match=_match(installed, options))
     away = fallen_away(installed, target)
+    configured = {each.url for each in indexes.indexes}
     indexes = with_locked_origins(indexes, locks or {})
     conda = {normalised(each.name): each.version for each in installed.conda}
     local = [each for each in installed.pypi if each.name not in away and _is_local(each)]
@@ -123,6 +124,13 @@ def resolve_distributions(
         Finding("warning", "unverified", wheel.name, f"{wheel.index or wheel.url} states no sha256 of {wheel.filename}")
         for wheel in wheels
         if not wheel.sha256
+    ]
+    findings += [
+        Finding(
+            "note", "index", each.name, f"{each.index} is named by {locks[each.name].lock}, and by no configuration"
+        )
+        for each in wheels
+        if locks and each.name in locks and each.index and each.index not in configured
     ]
     findings += disagreements(map(_artifact, wheels), locks or {})
     artifacts = sorted((*map(_artifact, wheels), *plan.sources), key=lambda each: (each.kind, each.name))
