@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from lamella.layers.published.findings import Finding
 
 PYPI = "https://pypi.org/simple"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Strategy = Literal["first-index", "unsafe-first-match", "unsafe-best-match"]
 """uv's names: a package is taken from the first index that has it, or from any of them (pip)."""
+Authenticate = Literal["auto", "always", "never"]
+"""uv's names: whether an index may, must or must not get a login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class PackageIndex:
     explicit: bool = False
     """Only for the packages that are pinned to it."""
     login: Login | None = None
+    authenticate: Authenticate = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,10 @@ class Indexes:
     find_links: tuple[str, ...] = ()
     """Folders and pages with links to wheels, without credentials."""
     strategy: Strategy = "first-index"
+    hosts: Mapping[str, Login] = field(default_factory=dict)
+    """Logins of netrc by host, for files that an index keeps on another server."""
+    findings: tuple[Finding, ...] = ()
+    """Problems of the settings that they were read from."""
 
     def for_package(self, name: str) -> tuple[PackageIndex, ...]:
         """Return the indexes that may be asked for the package `name`, the most preferred first."""
@@ -55,11 +66,27 @@ class Indexes:
         return tuple(each for each in self.indexes if not each.explicit)
 
     def login_for(self, url: str) -> Login | None:
-        """Return the login for `url`, which must be on the same server as an index with one."""
+        """Return the login for `url`: of an index on the same server, else netrc's for its host.
+
+        netrc's goes over HTTPS or to this machine only: an index must not have it sent in the clear.
+        """
         origin = _origin(url)
-        found = [each for each in self.indexes if each.login and _origin(each.url) == origin]
-        below = [each for each in found if url == each.url or url.startswith(f"{each.url}/")]
-        return next((each.login for each in (*below, *found)), None)
+        here = [each for each in self.indexes if _origin(each.url) == origin]
+        below = [each for each in here if url == each.url or url.startswith(f"{each.url}/")]
+        if any(each.authenticate == "never" for each in below or here):
+            return None
+        found = next((each.login for each in (*below, *here) if each.login), None)
+        if found or not (origin[0] == "https" or origin[1] in _LOOPBACK):
+            return found
+        return self.hosts.get(origin[1])
+
+    def hidden(self, text: str) -> str:
+        """Return `text` without the passwords of these indexes, in any form that a server may send back."""
+        logins = [each.login for each in self.indexes if each.login]
+        secrets = {form for login in (*logins, *self.hosts.values()) for form in _forms(login)}
+        for secret in sorted(secrets, key=len, reverse=True):
+            text = text.replace(secret, "****")
+        return text
 
     def index_of(self, url: str) -> str:
         """Return the configured URL that `url`, as a tool wrote it, means; `url` itself if there is none."""
@@ -96,6 +123,15 @@ def without_repeats(indexes: Iterable[PackageIndex]) -> tuple[PackageIndex, ...]
     for each in indexes:
         found.setdefault(each.url, each)
     return tuple(found.values())
+
+
+def _forms(login: Login) -> Iterator[str]:
+    pair = b64encode(f"{login.user}:{login.password}".encode()).decode()
+    # A token is the user's name of some servers.
+    for secret in (login.password or login.user,):
+        # A short one is part of words.
+        if len(secret) > 2:
+            yield from (secret, quote(secret, safe=""), pair)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

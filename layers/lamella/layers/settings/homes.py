@@ -28,6 +28,16 @@ def config_folder() -> str:
     return _folder("XDG_CONFIG_HOME", ".config")
 
 
+def data_folder() -> str:
+    """The folder of all programs' data, absolute; empty if there is none."""
+    return _folder("XDG_DATA_HOME", os.path.join(".local", "share"))
+
+
+def shared_config_folders() -> list[str]:
+    """The folders of settings for all users, absolute, the most preferred first."""
+    return [each for each in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if os.path.isabs(each)]
+
+
 def settings_file() -> str:
     """The file with this user's settings for Lamella, absolute; empty for a user without a home."""
     return os.path.join(config_folder(), "lamella", "config.toml") if config_folder() else ""
