@@ -17,12 +17,15 @@ import pytest
 
 from lamella.builder.errors import CannotResolve
 from lamella.builder.layer.cache import LayerCache
+from lamella.builder.prefix.systems import System
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.builder.resolving.conda import install_conda, resolve_conda
 from lamella.builder.resolving.model import InstalledCondaPackage, InstalledPackages, ResolveOptions, Target
 from lamella.builder.resolving.pixi_lock import pixi_lock
 from lamella.builder.resolving.rattler_process import failure
+from lamella.builder.resolving.target_prefix import resolve, target_environment
+from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.attaching.attach import fetch
 from lamella.layers.attaching.listing import LOCK
@@ -105,7 +108,14 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     conda_package(made, "new-glibc", {"lib/new.txt": ""}, subdir="linux-64", depends=["__glibc >=2.34"])
     conda_package(made, "cuda", {"lib/cuda.txt": ""}, subdir="linux-64", depends=["__cuda >=12"])
     conda_package(made, "pure", PURE, noarch="python", depends=["python"], entry_points=["pure = pure:main"])
-    (made / "osx-arm64").mkdir()
+    magic = b"\xcf\xfa\xed\xfe\x0c\0\0\1" + bytes(24)
+    conda_package(
+        made, "python", {f"bin/python{SHORT}": magic, f"lib/python{SHORT}/os.py": ""}, subdir="osx-arm64",
+        version=VERSION, links={"bin/python": f"python{SHORT}"},
+    )  # fmt: skip
+    conda_package(
+        made, "fast", {"lib/fast.txt": "osx"}, subdir="osx-arm64", version="2.1.3", depends=["python", "libcxx"]
+    )
     for name, version in (("appnope", "1.0"), ("libcxx", "1.0"), ("moving", "3.1.7")):
         conda_package(made, name, {f"lib/{name}.txt": ""}, subdir="osx-arm64", version=version)
     # Makes the index as well.
@@ -161,6 +171,32 @@ def test_an_environment_of_a_mac_gets_the_layers_of_a_native_one(channel: Path, 
         )
         pushed[name] = digests(f"oci:{tmp_path}/{name}:v1")
     assert pushed["elsewhere"] == pushed["native"]
+
+
+@pytest.mark.parametrize("platform", [AMD, ARM], ids=str)
+def test_a_conda_environment_on_a_mac_is_pushed_for_linux(channel: Path, tmp_path: Path, platform: Platform) -> None:
+    specs = ["python", "fast", "pure", "appnope", "moving"]
+    prefix = conda_environment(tmp_path / "mac", channel, specs, "osx-arm64")
+    plan = resolve(str(prefix), platform, ResolveOptions(), here=System("darwin", "arm64"))
+    subdir = "linux-64" if platform == AMD else "linux-aarch64"
+    assert changes(plan.resolution) == [
+        ("appnope", "dropped", "1.0", "", f"not built for {subdir}"),
+        ("libcxx", "dropped", "1.0", "", f"not built for {subdir}"),
+        ("libstdcxx", "added", "", "1.0", f"needed on {subdir}"),
+        ("moving", "moved", "3.1.7", "3.1.4", f"no build of 3.1.7 for {subdir}"),
+    ]
+    with target_environment(plan, ScanOptions(cache=str(tmp_path / "cache"), local="")) as environment:
+        pushed = push(
+            f"oci:{tmp_path}/layout:v1", environment, PushOptions(), cache=LayerCache(str(tmp_path / "cache"))
+        )
+    assert environment.platform == platform
+    assert {each.artifact_type for each in pushed.attached} >= {LOCK}
+    again = resolve(str(prefix), platform, ResolveOptions(), here=System("darwin", "arm64"))
+    with target_environment(again, ScanOptions(cache=str(tmp_path / "cache"), local="")) as environment:
+        unchanged = push(
+            f"oci:{tmp_path}/layout:v1", environment, PushOptions(), cache=LayerCache(str(tmp_path / "cache"))
+        )
+    assert (unchanged.built, unchanged.uploaded, unchanged.reference) == (0, 0, pushed.reference)
 
 
 def test_a_mac_s_environment_becomes_one_for_arm64_incrementally(channel: Path, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ class _Plan:
                 yield Finding("warning", "unverified", name, f"{name}: its channel states no sha256; not verified")
         for package in self.installed.conda:
             there = solved.get(package.name)
-            if package.name in self.wanted and not there:
+            if package.requested and not there:
                 message = f"{package.name}: asked for, and left out, since it is not built for {self.subdir}"
                 yield Finding("warning", "dropped", package.name, message)
             elif there and _is_rebuilt(package, there):
