@@ -30,7 +30,8 @@ NAMES = {
 }  # fmt: skip
 
 _START = """
-import importlib.abc, os, signal, sys, tempfile, subprocess
+import asyncio, concurrent.futures, http.client, importlib.abc, multiprocessing, os, shutil, signal, sqlite3, ssl, subprocess
+import sys, tempfile, urllib.request, uuid, zipfile
 class Hidden(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name in {modules!r}:

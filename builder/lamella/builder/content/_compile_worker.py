@@ -7,7 +7,8 @@
 # by tuples meanwhile.
 #
 # A fresh child, forked from this process, serves each request. This process compiles nothing: strings interned by one
-# compilation would change the next.
+# compilation would change the next. Windows has no fork: there this process serves one request and ends, and the next
+# request starts another one.
 #
 # Requests on stdin: "R", then 4 bytes of length and that many bytes of JSON: [[name in the code, source path or null,
 # length of the source that follows, path of byte code that may exist, whether Python is to check the source], ...].
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # Before 3.11, marshal wrote a frozenset in the order of the process's hash seed.
 _REUSES = sys.version_info >= (3, 11)
 _rename = _imp._fix_co_filename  # type: ignore[attr-defined] # importlib's own way, also for nested code
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _SLICE = "\0a slice\0"
 _UNCHECKED_HASH, _CHECKED_HASH = b"\1\0\0\0", b"\3\0\0\0"  # PEP 552
 
@@ -55,7 +57,7 @@ def _write(data: bytes) -> None:
 
 def _content(path: str) -> "tuple[bytes, os.stat_result]":
     """Content and stat of a file, in half the time of a file object."""
-    descriptor = os.open(os.fsencode(path), os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(os.fsencode(path), _READ)
     try:
         stat = os.fstat(descriptor)
         parts = []
@@ -174,8 +176,16 @@ def _main() -> None:
         sys.intern(character)
     warnings.simplefilter("ignore")
     gc.disable()
+    if sys.platform == "win32":
+        import msvcrt
+
+        for stream in (0, 1):
+            msvcrt.setmode(stream, os.O_BINARY)
     _write(b"K")
     while os.read(0, 1) == b"R":
+        if sys.platform == "win32":
+            _serve()
+            os._exit(0)
         child = os.fork()
         if not child:
             _serve()

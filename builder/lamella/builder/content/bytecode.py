@@ -13,6 +13,7 @@ import os
 import queue
 import struct
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, cast
 
@@ -144,7 +145,7 @@ class Compiler:
             yield from worker.compile(block)
             healthy = True
         finally:
-            if healthy:
+            if healthy and sys.platform != "win32":  # there it serves one request
                 self._idle.put(worker)
             else:
                 worker.close()
@@ -164,7 +165,7 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=_CLEAN,
-                cwd="/",
+                cwd=os.path.abspath(os.sep),
                 bufsize=1 << 16,
                 # Ignore a terminal's interrupt, which is for the waiting process: it would look like a bad source.
                 start_new_session=True,
@@ -176,10 +177,11 @@ class _Worker:
         self._stdin = cast("IO[bytes]", self._process.stdin)
         self._stdout = cast("IO[bytes]", self._process.stdout)
         self._stderr = cast("IO[bytes]", self._process.stderr)
-        import fcntl  # a scan on Windows imports this module
+        if sys.platform == "linux":
+            import fcntl
 
-        with contextlib.suppress(OSError, AttributeError):  # more than this user may have; not Linux
-            fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE)
+            with contextlib.suppress(OSError):  # more than this user may have
+                fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE)
         if self._stdout.read(1) != b"K":
             reason = (self._stderr.read().decode("utf-8", "replace").strip().splitlines() or ["no error output"])[-1]
             self.close()

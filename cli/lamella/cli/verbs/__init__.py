@@ -45,7 +45,12 @@ VERBS = {
     "push": Verb(
         "build and upload the layers that the registry lacks, and tag them",
         "laptop",
-        examples=("lamella push localhost:5000/team/envs:v1", "lamella push --dry-run oci:images:v1 .venv"),
+        needs_linux=False,
+        examples=(
+            "lamella push localhost:5000/team/envs:v1",
+            "lamella push --dry-run oci:images:v1 .venv",
+            "lamella push --platform linux/amd64,linux/arm64 localhost:5000/team/envs:v1",
+        ),
     ),
     "diff": Verb(
         "compare two environments, and count the bytes to move",

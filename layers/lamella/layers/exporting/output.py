@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
+import sys
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ from lamella.layers.exporting.target import STDOUT
 from lamella.layers.hardening.permissions import foreign_link
 from lamella.layers.relocation.move import PREFIX_FILE
 from lamella.layers.store.incoming import remove_left
+
+if sys.platform != "win32":  # imported there by programs that push, and not used
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

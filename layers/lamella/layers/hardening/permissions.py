@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import struct
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ def stranger(path: str, shared_group: str = "") -> Stranger | None:
     A part of the path that is missing is left out: this user makes it. In a container the modes of volumes are left out as
     well: the pod decides who mounts them, and orchestrators open them to every user (an `emptyDir` is 0777).
     """
+    if sys.platform == "win32":
+        return None  # its access lists are the administrator's: profiles are closed to other users
     path = os.path.abspath(path)
     members = _members(shared_group)
     volumes = _volumes()
@@ -82,6 +85,8 @@ def foreign_link(path: str) -> str:
 
     Root's links are followed, and any user's by that user.
     """
+    if sys.platform == "win32":
+        return ""
     for each, seen in _passed(os.path.abspath(path)):
         own = seen.st_uid in (0, os.geteuid()) or _is_unmapped(seen.st_uid)
         if stat.S_ISLNK(seen.st_mode) and not own:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -15,6 +14,9 @@ from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.store import locks
 from lamella.layers.tar.decompress import DiffReader, decompressed, expansion_limit
 from lamella.layers.tar.unpack import Bounds, Unpacked, ensure_mode, unpack
+
+if sys.platform != "win32":  # imported there by programs that push, and not used
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

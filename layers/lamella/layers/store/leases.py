@@ -12,9 +12,9 @@ On a full disk a lease is a set of byte ranges of the folder of leases, one for 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ from lamella.layers.hardening.permissions import is_shared_folder
 from lamella.layers.oci.documents import Digest
 from lamella.layers.store import locks
 from lamella.layers.text import escaped
+
+if sys.platform != "win32":  # imported there by programs that push, and not used
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

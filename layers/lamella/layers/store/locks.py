@@ -7,9 +7,9 @@ descriptor that may write: they order the owner's work against readers.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
+import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 from lamella.layers.errors import Busy
 from lamella.layers.hardening.permissions import is_shared_folder
 from lamella.layers.text import escaped, seconds
+
+if sys.platform != "win32":  # imported there by programs that push, and not used
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +31,8 @@ PATIENCE = 600.0
 POLL = 0.02
 """Seconds between two tries: a process that blocks in flock(2) ends neither in time nor with its other threads."""
 _SILENT = 2.0
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+if sys.platform != "win32":
+    _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_HOLDER = 500
 # struct flock, with off_t of 64 bits: type, whence, start, length, process; filled up to its alignment.
 _RANGE = struct.Struct("@hhqqi4x")
