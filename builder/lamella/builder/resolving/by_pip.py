@@ -171,7 +171,7 @@ def _report(
     except OSError as error:
         raise ResolverMissing(f"{command[0]}: cannot run: {error.strerror}; install uv") from None
     if done.returncode:
-        raise _failure(done.stderr, indexes)
+        raise _failure(question.indexes.hidden(done.stderr), indexes)
     value = read_json(answer)
     if not isinstance(value, dict):
         return {}

@@ -38,7 +38,15 @@ _GLIBC = (17, 28, *range(31, 41))
 """Minor versions of glibc that uv has a platform for."""
 _MACHINES = frozenset({"amd64", "arm64"})
 _SECONDS = 600
-_OWN = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX", "UV_CONFIG_FILE")
+_OWN = (
+    "UV_INDEX",
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_NO_INDEX",
+    "UV_CONFIG_FILE",
+    "UV_NO_CONFIG",
+)
 """Variables with indexes: those of the question take their place."""
 _STATUS = re.compile(r"HTTP status \w+ error \((\d{3})|\((\d{3}) (?:Unauthorized|Forbidden)\)")
 _YANKED = re.compile(r"`([\w.-]+)==[^`]*` is yanked")
@@ -91,7 +99,9 @@ def solve(question: Question) -> tuple[Wheel, ...]:
         command = [uv, "pip", "compile", "pyproject.toml", *_options(question)]
         environment = _environment(question.indexes, folder)
         lock = os.path.join(folder, "pylock.toml")
-        written = _run([*command, "--format", "pylock.toml", "--output-file", lock], folder, environment)
+        written = _run(
+            [*command, "--format", "pylock.toml", "--output-file", lock], folder, environment, question.indexes
+        )
         packages = read_toml(lock).get("packages", [])
         origins = _origins(command, folder, environment, question, packages)
     yanked = {normalised(name) for name in _YANKED.findall(written)}
@@ -115,7 +125,9 @@ def _options(question: Question) -> Iterator[str]:
 
 def _write(folder: str, question: Question) -> None:
     tables = [
-        {"name": f"lamella-{number}", "url": each.url} | ({"explicit": True} if each.explicit else {})
+        {"name": f"lamella-{number}", "url": each.url}
+        | ({"explicit": True} if each.explicit else {})
+        | ({"authenticate": each.authenticate} if each.authenticate != "auto" else {})
         for number, each in enumerate(question.indexes.indexes)
     ]
     named = {table["url"]: table["name"] for table in tables}
@@ -179,7 +191,7 @@ def _environment(indexes: Indexes, folder: str) -> dict[str, str]:
     return found
 
 
-def _run(command: list[str], folder: str, environment: Mapping[str, str]) -> str:
+def _run(command: list[str], folder: str, environment: Mapping[str, str], indexes: Indexes) -> str:
     try:
         done = subprocess.run(
             command,
@@ -197,7 +209,7 @@ def _run(command: list[str], folder: str, environment: Mapping[str, str]) -> str
     except OSError as error:
         raise ResolverMissing(f"{command[0]}: cannot run: {error.strerror}; install uv") from None
     if done.returncode:
-        raise _failure(done.stderr)
+        raise _failure(indexes.hidden(done.stderr))
     return done.stderr
 
 
@@ -233,7 +245,7 @@ def _origins(
     listed = os.path.join(folder, "requirements.txt")
     with open(listed, "w", encoding="utf-8") as file:
         file.writelines(f"{package['name']}=={package['version']}\n" for package in packages)
-    _run([*command, "--emit-index-annotation", "--output-file", listed], folder, environment)
+    _run([*command, "--emit-index-annotation", "--output-file", listed], folder, environment, question.indexes)
     found, name = {}, ""
     for line in read_text(listed).splitlines():
         if line[:1].isalnum():

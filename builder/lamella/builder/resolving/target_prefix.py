@@ -18,7 +18,8 @@ from lamella.builder.cache_folder import TARGETS, cache_folder, cannot_write
 from lamella.builder.content.metadata import DIRECT_URL
 from lamella.builder.errors import BuilderError
 from lamella.builder.files.small_file import read_json, read_small
-from lamella.builder.indexes.model import Indexes
+from lamella.builder.indexes.conda_settings import conda_channels
+from lamella.builder.indexes.configured import configured_indexes, project_folder
 from lamella.builder.prefix.foreign import companion
 from lamella.builder.prefix.locate import locate
 from lamella.builder.prefix.systems import System, system_of
@@ -27,6 +28,7 @@ from lamella.builder.resolving.fetch import fetch
 from lamella.builder.resolving.file_lock import exclusive
 from lamella.builder.resolving.installed_packages import installed_packages
 from lamella.builder.resolving.installed_wheels import packed
+from lamella.builder.resolving.locks import locked
 from lamella.builder.resolving.model import ResolveOptions, Target
 from lamella.builder.resolving.pixi_lock import NAME as PIXI_LOCK
 from lamella.builder.resolving.pixi_lock import pixi_lock
@@ -34,6 +36,7 @@ from lamella.builder.resolving.pointers import place_pointers, remove_placed
 from lamella.builder.resolving.pypi import resolve_distributions
 from lamella.builder.resolving.sources import is_source
 from lamella.builder.resolving.target_python import place_python
+from lamella.builder.resolving.target_tags import target_markers
 from lamella.builder.resolving.wheels import Wheel, install_wheels
 from lamella.builder.scanning.scan import scan
 from lamella.layers.hardening.permissions import make_folders
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lamella.builder.environment import Environment
+    from lamella.builder.indexes.model import Indexes
     from lamella.builder.resolving.model import InstalledPackages, Moved, Resolution
     from lamella.builder.scanning.options import ScanOptions
     from lamella.layers.oci.documents import Platform
@@ -63,6 +67,8 @@ class TargetPlan:
     resolution: Resolution
     options: ResolveOptions
     indexes: Indexes = field(repr=False)
+    channels: tuple[str, ...] = field(default=(), repr=False)
+    """URLs of conda channels, with credentials."""
 
 
 def needs_resolving(prefix: str, platform: Platform, here: System | None = None) -> bool:
@@ -93,17 +99,28 @@ def resolve(
         installed = installed_packages(prefix, here)
         options = replace(options, match=options.match or ("exact" if installed.system == "linux" else "minor"))
         target = Target(platform, installed.python, options.glibc, options.cuda)
-        indexes = Indexes()
+        project = project_folder(installed.prefix)
+        metadata = [each.folder for each in installed.pypi]
+        indexes = configured_indexes(project, installed.prefix, metadata=metadata, markers=target_markers(target))
+        channels = conda_channels(project, installed.prefix) if installed.conda else ()
         bars.begin(_TASK, 1, "environments")
-        conda = resolve_conda(installed, target, options) if installed.conda else None
+        conda = None
+        if installed.conda:
+            lock = os.path.join(project, PIXI_LOCK)
+            preferred = lock if os.path.isfile(lock) else ""
+            conda = resolve_conda(installed, target, options, channels=channels, pixi_lock=preferred)
         if conda:
             target = conda.target
-        resolution = _with_installed_files(installed, resolve_distributions(installed, target, options, indexes))
+        locks = locked(project, installed)
+        resolved = resolve_distributions(installed, target, options, indexes, locks=locks)
+        resolution = _with_installed_files(
+            installed, replace(resolved, findings=(*indexes.findings, *resolved.findings))
+        )
         if conda:
             resolution = _joined(conda, resolution)
         bars.advance(_TASK, 1)
         bars.end(_TASK)
-    return TargetPlan(installed, resolution, options, indexes)
+    return TargetPlan(installed, resolution, options, indexes, channels)
 
 
 def _joined(conda: Resolution, pypi: Resolution) -> Resolution:
@@ -242,7 +259,7 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
         remove_placed(known.get("pointers", []), site)
         if plan.installed.conda:
             requested = [each.requested for each in plan.installed.conda if each.requested]
-            install_conda(resolution, prefix, requested=requested, progress=progress)
+            install_conda(resolution, prefix, channels=plan.channels, requested=requested, progress=progress)
         packs = os.path.join(folder, "packed")
         kept = [packed(each, packs) for each in plan.installed.pypi if each.name in resolution.kept]
         direct = {each.name: each.folder for each in plan.installed.pypi if each.source}

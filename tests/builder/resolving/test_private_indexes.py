@@ -1,0 +1,150 @@
+"""Logins of private indexes stay with their servers, and private packages are looked for on private indexes alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import pytest
+
+from lamella.builder.errors import BuilderError
+from lamella.builder.indexes.model import Indexes, Login, PackageIndex
+from lamella.builder.resolving.fetch import fetch
+from lamella.builder.resolving.model import InstalledDistribution, InstalledPackages, ResolveOptions, Target
+from lamella.builder.resolving.pypi import Refused, resolve_distributions
+from lamella.layers.oci.documents import Platform
+from lamella.layers.progress.display import Silent
+from support.hostile_index import HostileIndex, Way, serve_hostile_index
+from support.index import Index, serve_index
+from support.installed import wheel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+By = Literal["uv", "pip"]
+TARGET = Target(Platform("linux", "amd64"), "3.11.7")
+OURS, THEIRS = "ada:our-hunter2", "eve:their-swordfish"
+SECRETS = ("our-hunter2", "their-swordfish", *(base64.b64encode(each.encode()).decode() for each in (OURS, THEIRS)))
+_started: list[str] = []
+
+
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        _started.append(repr(arguments[1]))
+
+
+sys.addaudithook(_record)
+
+
+@pytest.fixture(params=["uv", "pip"])
+def by(request: pytest.FixtureRequest) -> By:
+    chosen: By = request.param
+    return chosen
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "caches/uv"))
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "caches/pip"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "public").mkdir()
+
+
+def installed(*names: str) -> InstalledPackages:
+    pypi = tuple(InstalledDistribution(name, "1.0", requested=True) for name in names)
+    return InstalledPackages("/env", "3.11.7", "linux", "arm64", pypi)
+
+
+def login(pair: str) -> Login:
+    user, _, password = pair.partition(":")
+    return Login(user, password)
+
+
+def basic(pair: str) -> str:
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+@pytest.mark.parametrize("way", get_args(Way))
+def test_hostile_index_gets_no_login_of_another_and_shows_none(
+    way: Way, by: By, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    _started.clear()
+    made = wheel(tmp_path / "wheels", "mine")
+    digest = hashlib.sha256(made.read_bytes()).hexdigest()
+    with (
+        serve_index(Index(tmp_path / "wheels", login=OURS)) as ours,
+        serve_hostile_index(HostileIndex(way, f"http://127.0.0.1:{ours.port}", made.name, digest)) as theirs,
+    ):
+        indexes = Indexes(
+            (
+                PackageIndex(theirs.url, "theirs", login=login(THEIRS)),
+                PackageIndex(ours.url, "ours", login=login(OURS)),
+            ),
+            pins={"mine": theirs.url},
+        )
+        shown = repr(indexes)
+        try:
+            found = resolve_distributions(installed("mine"), TARGET, ResolveOptions(), indexes, resolver=by)
+            shown += repr(found)
+            fetch(found.artifacts, TARGET, indexes, str(tmp_path / "caches/lamella"), Silent())
+        except BuilderError as error:
+            shown += str(error)
+    assert theirs.requests
+    assert {authorization for _, authorization in theirs.requests} <= {"", basic(THEIRS)}
+    assert {authorization for _, authorization in ours.requests} <= {"", basic(OURS)}
+    kept = [path for path in (tmp_path / "caches").rglob("*") if path.is_file()]
+    content = b"".join(path.read_bytes() for path in kept).decode("latin-1")
+    for secret in SECRETS:
+        assert secret not in shown
+        assert secret not in caplog.text
+        assert secret not in " ".join(_started)
+        assert secret not in content
+        assert secret not in " ".join(map(str, kept))
+
+
+def test_package_of_a_private_index_is_never_looked_for_on_the_public_one(by: By, tmp_path: Path) -> None:
+    wheel(tmp_path / "wheels", "mine")
+    wheel(tmp_path / "public", "mine", "1.0")
+    wheel(tmp_path / "public", "other")
+    with (
+        serve_index(Index(tmp_path / "wheels", login=OURS)) as private,
+        serve_index(Index(tmp_path / "public")) as public,
+    ):
+        indexes = Indexes((PackageIndex(private.url, login=login(OURS)), PackageIndex(public.url)))
+        found = resolve_distributions(installed("mine", "other"), TARGET, ResolveOptions(), indexes, resolver=by)
+        fetch(found.artifacts, TARGET, indexes, str(tmp_path / "caches/lamella"), Silent())
+    assert {each.name: each.index for each in found.artifacts} == {"mine": private.url, "other": public.url}
+    assert not [path for path, _ in public.requests if "mine" in path]
+
+
+def test_pinned_package_that_its_index_lacks_is_refused_instead_of_taken_from_another(by: By, tmp_path: Path) -> None:
+    wheel(tmp_path / "public", "mine")
+    with (
+        serve_index(Index(tmp_path / "wheels", login=OURS)) as private,
+        serve_index(Index(tmp_path / "public")) as public,
+    ):
+        indexes = Indexes(
+            (PackageIndex(private.url, explicit=True, login=login(OURS)), PackageIndex(public.url)),
+            pins={"mine": private.url},
+        )
+        with pytest.raises(Refused, match=r"mine 1\.0: not on the configured indexes"):
+            resolve_distributions(installed("mine"), TARGET, ResolveOptions(), indexes, resolver=by)
+    assert public.requests == []
+
+
+def test_wrong_login_is_one_sentence_that_names_the_index(by: By, tmp_path: Path) -> None:
+    wheel(tmp_path / "wheels", "mine")
+    with serve_index(Index(tmp_path / "wheels", login=OURS)) as private:
+        indexes = Indexes((PackageIndex(private.url, login=login(THEIRS)),))
+        with pytest.raises(BuilderError) as refused:
+            resolve_distributions(installed("mine"), TARGET, ResolveOptions(), indexes, resolver=by)
+    assert f"index {private.url}" in str(refused.value)
+    assert "(401)" in str(refused.value)
+    assert "correct" in str(refused.value)
