@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PREFIX = "lamella-compare-"
 CLAIM = "claim.json"
+_SHORT = 40
+"""Most characters of the path that holds folders of sockets."""
 _ENDING_SECONDS = 10.0
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -33,7 +35,7 @@ def scratch_folder(parent: str | None) -> Iterator[str]:
     """Make a claimed folder in `parent`, default the system's temporary folder, and clear it at the end, whatever happens."""
     where = os.path.abspath(parent or tempfile.gettempdir())
     os.makedirs(where, exist_ok=True)
-    for former in {where, tempfile.gettempdir()}:
+    for former in {where, _short_parent()}:
         clear_abandoned(former)
     with _one_signal():
         folder = claimed(where)
@@ -42,8 +44,14 @@ def scratch_folder(parent: str | None) -> Iterator[str]:
         finally:
             clear(folder)
             # Folders of sockets whose own clearing the signal cut short.
-            for each in _claims(tempfile.gettempdir(), ended=False):
+            for each in _claims(_short_parent(), ended=False):
                 clear(each)
+
+
+def _short_parent() -> str:
+    """Return the folder of folders for sockets: the system's for temporary files, unless its own path is long."""
+    parent = tempfile.gettempdir()
+    return parent if len(parent) <= _SHORT else "/tmp"
 
 
 def claimed(parent: str) -> str:
@@ -63,7 +71,7 @@ def clear_abandoned(parent: str) -> None:
 @contextlib.contextmanager
 def short_folder() -> Iterator[str]:
     """Make a claimed folder with a short path, for sockets: theirs have room for 107 bytes. Clear it at the end."""
-    folder = claimed(tempfile.gettempdir())
+    folder = claimed(_short_parent())
     try:
         yield folder
     finally:
