@@ -232,6 +232,48 @@ def test_a_version_that_must_not_move_is_refused(channel: Path, options: Resolve
     )
 
 
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A channel with a package that is on the public one as well, and a dependency of it."""
+    made = tmp_path_factory.mktemp("private") / "channel"
+    for subdir in ("linux-64", "linux-aarch64"):
+        conda_package(made, "fast", {"lib/fast.txt": "ours"}, subdir=subdir, version="2.1.3", depends=["libstdcxx"])
+        conda_package(made, "libstdcxx", {"lib/libstdcxx.txt": "ours"}, subdir=subdir)
+    conda_environment(made.parent / "native", made, ["fast"])
+    return made
+
+
+@pytest.mark.parametrize("wanted", ["fast", "libstdcxx"])
+def test_package_of_a_private_channel_is_never_taken_from_the_public_one(
+    channel: Path, private: Path, wanted: str
+) -> None:
+    public = [
+        InstalledCondaPackage(name, version, "0", channel.as_uri(), "linux-64", name)
+        for name, version in (("python", VERSION), ("pure", "1.0"), ("moving", "3.1.4"))
+    ]
+    ours = [
+        InstalledCondaPackage(name, version, "0", private.as_uri(), "linux-64", name if name == wanted else "")
+        for name, version in (("fast", "2.1.3"), ("libstdcxx", "1.0"))
+    ]
+    installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), (*public, *ours))
+    for target in (Target(AMD, VERSION), Target(ARM, VERSION)):
+        found = {
+            each.name: each.index.rstrip("/") for each in resolve_conda(installed, target, ResolveOptions()).artifacts
+        }
+        expected = {"fast", "libstdcxx"} if wanted == "fast" else {"libstdcxx"}
+        assert {name for name, index in found.items() if index == private.as_uri()} == expected
+
+
+def test_package_that_only_another_channel_has_for_the_target_is_refused(channel: Path, private: Path) -> None:
+    packages = [
+        InstalledCondaPackage("python", VERSION, "0", channel.as_uri(), "linux-64", "python"),
+        InstalledCondaPackage("moving", "3.1.4", "0", private.as_uri(), "linux-64", "moving"),
+    ]
+    installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), tuple(packages))
+    with pytest.raises(CannotResolve, match=r"moving 3\.1\.4: no build for linux-aarch64 in the packages' channels"):
+        resolve_conda(installed, Target(ARM, VERSION), ResolveOptions())
+
+
 def test_every_package_that_the_target_lacks_is_named(channel: Path) -> None:
     installed = installed_from(channel.as_uri(), "only-amd", "cuda", "new-glibc")
     with pytest.raises(CannotResolve, match=r"^only-amd 1\.0, cuda 1\.0, new-glibc 1\.0: no build for linux-aarch64"):

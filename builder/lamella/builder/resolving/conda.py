@@ -67,9 +67,13 @@ def resolve_conda(
     asked = _channels(installed.conda, channels)
     with rattler_process() as rattler:
         versions = {each.name: each.version for each in installed.conda}
-        found = rattler.ask("candidates", channels=asked, subdir=subdir, versions=versions)
+        origins = {each.name: each.channel.rstrip("/") for each in installed.conda if "://" in each.channel}
+        found = rattler.ask("candidates", channels=asked, subdir=subdir, versions=versions, origins=origins)
         locked = rattler.ask("locked", path=pixi_lock, subdir=subdir) if pixi_lock else {}
-        plan = _Plan(installed, options, subdir, found, locked)
+        credentials = {without_credentials(url).rstrip("/"): url for url in asked}
+        plan = _Plan(
+            installed, options, subdir, found, locked, {name: credentials[url] for name, url in origins.items()}
+        )
         plan.check()
         solved = rattler.ask(
             "solve", channels=asked, subdir=subdir, attempts=plan.attempts(), virtual=virtual_packages(target)
@@ -171,6 +175,10 @@ def _artifact(record: Mapping[str, Any]) -> Artifact:
     )
 
 
+def _of_channel(spec: str, channel: str | None) -> str:
+    return f"{spec}[channel='{channel}']" if channel else spec
+
+
 def _is_rebuilt(package: InstalledCondaPackage, record: Mapping[str, Any]) -> bool:
     """Whether `record` is another build of the same version for the same platform."""
     same = (package.subdir, package.version) == (record["subdir"], record["version"])
@@ -187,6 +195,8 @@ class _Plan:
     found: Mapping[str, Mapping[str, Any]]
     """Builds for the target, by name; see the worker."""
     locked: Mapping[str, Sequence[str]]
+    origins: Mapping[str, str]
+    """Channel of each package, as it is asked: another one must not replace a package by its own."""
     wanted: frozenset[str] = field(init=False)
     """Packages that a user asked for; all of them if no record has that."""
 
@@ -242,10 +252,11 @@ class _Plan:
             spec = self._spec(package, spread[package.name], build=builds)
             if not found["newest"]:
                 continue
+            origin = self.origins.get(package.name)
             if package.name in self.wanted:
-                specs.append(spec)
-            elif spec != package.name:
-                constraints.append(spec)
+                specs.append(_of_channel(spec, origin))
+            elif origin or spec != package.name:
+                constraints.append(_of_channel(spec, origin))
             if build := self._preferred(package):
                 preferred.append(build["url"])
         return {

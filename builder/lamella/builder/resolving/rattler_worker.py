@@ -44,16 +44,18 @@ class _Session:
         self._gateway = rattler.Gateway.from_config(self._config)
 
     async def candidates(
-        self, channels: Sequence[str], subdir: str, versions: Mapping[str, str]
+        self, channels: Sequence[str], subdir: str, versions: Mapping[str, str], origins: Mapping[str, str]
     ) -> dict[str, dict[str, Any]]:
-        """By name: builds of the installed version, the newest of its major.minor, the newest, and other subdirs."""
+        """By name, of the channel in `origins`: builds of the installed version, the newest of its major.minor, the newest, and other subdirs."""
         names = list(versions)
         platforms: Any = [*dict.fromkeys((subdir, *_LINUX)), "noarch"]
         found: dict[str, list[Any]] = {name: [] for name in versions}
         answer = await self._gateway.query([*channels], platforms, names, recursive=False)
         for records in answer:
             for record in records:
-                found[record.name.normalized].append(record)
+                name = record.name.normalized
+                if name not in origins or origins[name] == _bare(record.channel):
+                    found[name].append(record)
         return {name: _summary(found[name], versions[name], subdir) for name in versions}
 
     async def solve(
@@ -147,6 +149,11 @@ class _Session:
 class _Reporter(rattler.InstallerReporter):
     def on_link_complete(self, index: int) -> None:  # noqa: ARG002 - the interface's
         _write({"advance": 1})
+
+
+def _bare(channel: object) -> str:
+    """URL of a channel as installed records are compared by."""
+    return without_credentials(str(channel)).rstrip("/")
 
 
 def _summary(records: Sequence[Any], installed: str, subdir: str) -> dict[str, Any]:
