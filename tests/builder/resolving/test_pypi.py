@@ -110,7 +110,7 @@ def test_a_package_named_exact_keeps_its_version_or_is_refused(index: Index, by:
     wheel(index.folder, "native", "1.2.0", tag=MAC)
     wheel(index.folder, "native", "1.2.1", tag=LINUX)
     with pytest.raises(Refused, match=r"native 1\.2\.0: no wheel for linux/amd64"):
-        resolve(index, installed(distribution("native", "1.2.0")), by, ResolveOptions(exact=("native",)))
+        resolve(index, installed(distribution("native", "1.2.0")), by, ResolveOptions(exact=("Native",)))
 
 
 def test_match_none_takes_the_newest_version(index: Index, by: By) -> None:

@@ -49,6 +49,7 @@ _OWN = (
 )
 """Variables with indexes: those of the question take their place."""
 _STATUS = re.compile(r"HTTP status \w+ error \((\d{3})|\((\d{3}) (?:Unauthorized|Forbidden)\)")
+_WITHOUT_WHEEL = re.compile(r"Because ([\w.-]+)==\S+ has no (?:usable )?wheels")
 _YANKED = re.compile(r"`([\w.-]+)==[^`]*` is yanked")
 _FETCHED = re.compile(r"(?:Failed to fetch: |index URL \(|url \()`?(\w+://[^\s`)]+)")
 
@@ -227,7 +228,9 @@ def _failure(output: str) -> IndexUnusable | Unsolvable:
         reason = text.rpartition("cause: ")[2] or text
         return IndexUnusable(f"{place}: {escaped(reason, 200)}; check its URL and the network, or try again later")
     reason = text.partition("cause: ")[2] or text
-    return Unsolvable(escaped(reason.partition(" hint: ")[0].strip(), 600))
+    named = _WITHOUT_WHEEL.search(reason)
+    name = normalised(named[1]) if named else ""
+    return Unsolvable(escaped(reason.partition(" hint: ")[0].strip(), 600), name)
 
 
 def _origins(

@@ -84,7 +84,8 @@ def resolve_distributions(
 
     Raises `Refused` with every package that cannot be had, and `IndexUnusable`.
     """
-    options = replace(options, match=_match(installed, options))
+    exact = tuple(map(normalised, options.exact))
+    options = replace(options, match=_match(installed, options), exact=exact)
     away = fallen_away(installed, target)
     configured = {each.url for each in indexes.indexes}
     indexes = with_locked_origins(indexes, locks or {})
@@ -174,8 +175,15 @@ def _solved(
 
     try:
         return ask(plan, dependencies=True), plan, []
-    except Unsolvable:
-        plan = _loosened(plan, asked, asking)
+    except Unsolvable as error:
+        if error.name in plan.pins:
+            # Most often a few packages come as source alone: the pages of all the others would take seconds.
+            try:
+                plan = _loosened(plan, asked, asking, [error.name])
+                return ask(plan, dependencies=True), plan, []
+            except (Unsolvable, Refused):
+                pass
+        plan = _loosened(plan, asked, asking, plan.pins)
     try:
         return ask(plan, dependencies=True), plan, []
     except Unsolvable as error:
@@ -201,10 +209,10 @@ def _solved(
     return wheels, plan, [Finding("warning", "requires", installed.prefix, message)]
 
 
-def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _Asking) -> _Plan:
+def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _Asking, names: Iterable[str]) -> _Plan:
     """`plan` with what the indexes have in place of what they lack. Raises `Refused` with all that they lack."""
     target, match, exact = asking.target, asking.options.match or "exact", asking.options.exact
-    found = offers(plan.pins, asking.indexes)
+    found = offers(names, asking.indexes)
     pins, sources, moved = dict(plan.pins), list(plan.sources), list(plan.moved)
     reasons, refused = dict(plan.reasons), []
     for name, offer in found.items():

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 class Unsolvable(BuilderError):
     """Requirements that no set of wheels meets; the message is the resolver's."""
 
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+        """Package without a wheel that fits, if that is the reason; empty otherwise."""
+
 
 class ResolverMissing(BuilderError):
     """A resolver that is not installed, or too old."""

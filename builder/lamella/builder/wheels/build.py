@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,10 @@ def wheel(project: str, python: str, folder: str, without: str) -> str:
         builder = ProjectBuilder.from_isolated_env(isolated, copy, runner=run)
         _install(builder.build_system_requires, isolated, run)
         _install(builder.get_requires_for_build("wheel"), isolated, run)
-        return builder.build("wheel", os.path.join(folder, "wheel"))
+        with warnings.catch_warnings():
+            # A backend's advice to the project's authors.
+            warnings.simplefilter("ignore")
+            return builder.build("wheel", os.path.join(folder, "wheel"))
     except subprocess.CalledProcessError as error:
         message = _message(str(error.output))
     except BuildBackendException as error:

@@ -92,6 +92,7 @@ class _Destination(WheelDestination):
         site = f"lib/python{short}/site-packages"
         self._target = target
         self._prefix = prefix
+        self._made: set[str] = set()
         self._entry_points: dict[str, RecordEntry] = {}
         self._folders: dict[str, str] = {
             "purelib": site,
@@ -138,7 +139,10 @@ class _Destination(WheelDestination):
         if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{path} leads out of the environment")
         place = os.path.join(self._target, self._folders[scheme], path)
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        folder = os.path.dirname(place)
+        if folder not in self._made:
+            os.makedirs(folder, exist_ok=True)
+            self._made.add(folder)
         with open(place, "wb") as file:
             digest, size = copyfileobj_with_hashing(stream, file, "sha256")
         os.chmod(place, 0o755 if executable else 0o644)
