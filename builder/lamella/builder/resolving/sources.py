@@ -6,7 +6,6 @@ Only pure ones: this machine's compiler builds for this machine.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -93,24 +92,6 @@ def built_wheel(artifact: Artifact, archive: str, target: Target, cache_path: st
     except OSError as error:
         raise cannot_write(folder, "the cache of wheels", error) from None
     return _wheel_in(folder)
-
-
-def direct_url(artifact: Artifact) -> bytes | None:
-    """direct_url.json of an artifact without an index, as installers write it; None for one from an index.
-
-    Source: PyPA specifications, "Direct URL data structure".
-    """
-    if artifact.index or artifact.kind != "wheel":
-        return None
-    found = _GIT.fullmatch(artifact.url)
-    value: dict[str, object]
-    if found:
-        value = {"url": found["url"], "vcs_info": {"vcs": "git", "commit_id": found["commit"]}}
-        if found["below"]:
-            value["subdirectory"] = found["below"]
-    else:
-        value = {"url": artifact.url, "archive_info": {}}
-    return json.dumps(value).encode()
 
 
 def _build(artifact: Artifact, archive: str, short: str, folder: str, cache_path: str) -> None:
