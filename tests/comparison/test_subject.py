@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lamella.comparison.errors import StepFailed
 from lamella.comparison.measuring.disk import disk_usage
+from lamella.comparison.programs.commands import Commands
 from lamella.comparison.programs.index import normalised
 from lamella.comparison.subject import code
 from lamella.comparison.subject.changes import copy_environment, move_environment, upgrade
@@ -91,6 +93,19 @@ def test_a_wheel_of_an_installed_distribution_leaves_out_what_installers_write(p
             "pack/__init__.py",
         ]
         assert wheel.read("My_Pack-1.0.data/scripts/own") == b"#!python\nprint('own')\n"
+
+
+def test_a_wheel_has_every_tag_that_it_was_installed_with(prefix: Path, tmp_path: Path) -> None:
+    wheel = prefix / SITE / "my_pack-1.0.dist-info/WHEEL"
+    wheel.write_text("Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py2-none-any\nTag: py3-none-any\n")
+    (found,) = distributions(str(prefix))
+    assert Path(make_wheel(found, str(prefix), str(tmp_path))).name == "My_Pack-1.0-py2.py3-none-any.whl"
+
+
+def test_a_failed_command_s_error_line_is_its_reason(tmp_path: Path) -> None:
+    script = "import sys; sys.exit('#10 1.2 error: no wheel of bcdoc\\n---\\nexecutor failed')"
+    with pytest.raises(StepFailed, match=r"ended with 1: #10 1.2 error: no wheel of bcdoc$"):
+        Commands(str(tmp_path)).run([sys.executable, "-c", script])
 
 
 def test_top_modules_are_names_that_can_be_imported(prefix: Path) -> None:

@@ -66,7 +66,9 @@ class Commands:
         if code:
             with open(path, "rb") as messages:
                 lines = [line for line in messages.read().decode("utf-8", "replace").splitlines() if line.strip()]
-            said = (lines or text.splitlines() or ["no message"])[-1].strip()
+            lines = lines or text.splitlines() or ["no message"]
+            # A build ends with lines about itself: the reason is further up.
+            said = next((line for line in lines if "error: " in line.lower()), lines[-1]).strip()
             raise StepFailed(f"{os.path.basename(command[0])} ended with {code}: {escaped(said, _LINE)}")
         return text
 

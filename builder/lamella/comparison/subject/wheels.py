@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def make_wheel(distribution: Distribution, prefix: str, folder: str) -> str:
-    """Write one wheel, and return its path. Its tag is one that it was installed by."""
+    """Write one wheel, and return its path. Its tags are those that it was installed with."""
     name = re.sub(r"[-_.]+", "_", distribution.name)
     stem = f"{name}-{distribution.version}"
     path = os.path.join(folder, f"{stem}-{_tag(distribution)}.whl")
@@ -117,11 +117,12 @@ def _outside(source: str, prefix: str, stem: str, generated: frozenset[str]) -> 
 
 
 def _tag(distribution: Distribution) -> str:
+    """Return the tags of its WHEEL file as one compressed set, such as `py2.py3-none-any`. Source: PEP 425."""
+    tags: list[list[str]] = []
     with contextlib.suppress(OSError), open(os.path.join(distribution.info, "WHEEL"), encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("Tag:"):
-                return line.partition(":")[2].strip()
-    return "py3-none-any"
+        tags = [line.partition(":")[2].strip().split("-") for line in file if line.startswith("Tag:")]
+    parts = zip(*(each for each in tags if len(each) == 3), strict=True)
+    return "-".join(".".join(dict.fromkeys(part)) for part in parts) or "py3-none-any"
 
 
 def _entry_points(distribution: Distribution) -> frozenset[str]:
