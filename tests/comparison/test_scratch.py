@@ -67,3 +67,13 @@ def test_a_second_signal_does_not_cut_the_clearing_short(number: signal.Signals,
         assert child.stdout.read() == "cleared\n"
     assert child.returncode != 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_sockets_that_a_signal_left_are_cleared_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("lamella.comparison.scratch._short_parent", lambda: str(tmp_path / "tmp"))
+    with scratch_folder(str(tmp_path / "scratch")):
+        claimed(str(tmp_path / "tmp"))
+    assert list((tmp_path / "tmp").iterdir()) == []

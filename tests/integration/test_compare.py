@@ -22,6 +22,8 @@ from support.installed import install, venv, wheel
 
 SCHEMA = Path(__file__).parents[2] / "docs/reference/schemas/compare.json"
 KILLS = 3
+DEBIAN = "/usr/bin/python3"
+"""Python that the base image has too: another one would be copied into it."""
 BASE_IMAGES = "/var/tmp/lamella-tests"
 """Cache folder with the base image, which takes minutes to make."""
 
@@ -29,7 +31,7 @@ BASE_IMAGES = "/var/tmp/lamella-tests"
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
     """An environment of two packages, the larger with 2 MB."""
-    prefix = venv(tmp_path / "env")
+    prefix = venv(tmp_path / "env", python=DEBIAN if Path(DEBIAN).exists() else "")
     small = wheel(tmp_path, "small", files={"small/__init__.py": "VALUE = 1\n" * 8000})
     large = wheel(
         tmp_path, "large", files={"large/__init__.py": "", "large/data.bin": random.Random(1).randbytes(2_000_000)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -37,15 +38,17 @@ def scratch_folder(parent: str | None) -> Iterator[str]:
     os.makedirs(where, exist_ok=True)
     for former in {where, _short_parent()}:
         clear_abandoned(former)
-    with _one_signal():
+    with _one_signal(), contextlib.ExitStack() as stack:
+        # Also folders of sockets whose own clearing the signal cut short.
+        stack.callback(_clear_own)
         folder = claimed(where)
-        try:
-            yield folder
-        finally:
-            clear(folder)
-            # Folders of sockets whose own clearing the signal cut short.
-            for each in _claims(_short_parent(), ended=False):
-                clear(each)
+        stack.callback(clear, folder)
+        yield folder
+
+
+def _clear_own() -> None:
+    for each in _claims(_short_parent(), ended=False):
+        clear(each)
 
 
 def _short_parent() -> str:
@@ -114,7 +117,7 @@ def _left(folder: str) -> set[int]:
 def _mounts(folder: str) -> list[str]:
     """Return the mount points below `folder`, the innermost first."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = [line.split()[4].encode().decode("unicode_escape") for line in file]
+        points = [re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in file]
     return [each for each in reversed(points) if _is_below(each, folder)]
 
 

@@ -59,11 +59,12 @@ def read_process(pid: int) -> Process | None:
     """Return the process, or None if there is none (any more)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+            # The name is in parentheses and may hold spaces and parentheses of its own.
+            fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    # The name is in parentheses and may hold spaces and parentheses of its own.
-    fields = text[text.rindex(b")") + 2 :].split()
+    if not fields:
+        return None
     times = [int(each) / _TICKS for each in fields[11:15]]
     return Process(pid, int(fields[1]), fields[0].decode(), times[0] + times[1], times[2] + times[3])
 

@@ -6,6 +6,7 @@ It lies in the registry, in the builder and on each node before a story begins, 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import tarfile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 NAME = "base:1"
 HOW = "sudo apt install mmdebstrap, or give an image with --base-image"
 _SHARED = ("/usr", "/")
+_LOCAL = "/usr/local"
 
 
 def missing(given: str | None) -> str | None:
@@ -68,8 +70,25 @@ def _root_files(commands: Commands, scratch: str, base_prefix: str) -> str:
     whole = os.path.join(scratch, "base.tar")
     shutil.copyfile(kept, whole)
     with tarfile.open(whole, "a") as tar:
-        tar.add(base_prefix, base_prefix.lstrip("/"))
+        for path in _interpreter(base_prefix):
+            tar.add(path, path.lstrip("/"), filter=_without_packages)
     return whole
+
+
+def _interpreter(base_prefix: str) -> list[str]:
+    """Return the paths of a Python: its whole prefix, or its own files alone in one that other programs share."""
+    if base_prefix != _LOCAL:
+        return [base_prefix]
+    return sorted(
+        path
+        for pattern in ("bin/python3*", "lib/python3.*", "lib/libpython3*")
+        for path in glob.glob(f"{_LOCAL}/{pattern}")
+    )
+
+
+def _without_packages(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out packages that the environment does not hold."""
+    return None if "/site-packages/" in member.name or "/dist-packages/" in member.name else member
 
 
 def _suite() -> str:
