@@ -104,6 +104,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         conda_package(made, "moving", {"lib/moving.txt": "4"}, subdir=subdir, version="3.1.4")
         conda_package(made, "moving", {"lib/moving.txt": "9"}, subdir=subdir, version="3.2.9")
+    conda_package(made, "guarded", {"lib/guarded.txt": "theirs"}, subdir="linux-64")
     conda_package(made, "only-amd", {"lib/only.txt": ""}, subdir="linux-64")
     conda_package(made, "new-glibc", {"lib/new.txt": ""}, subdir="linux-64", depends=["__glibc >=2.34"])
     conda_package(made, "cuda", {"lib/cuda.txt": ""}, subdir="linux-64", depends=["__cuda >=12"])
@@ -239,6 +240,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for subdir in ("linux-64", "linux-aarch64"):
         conda_package(made, "fast", {"lib/fast.txt": "ours"}, subdir=subdir, version="2.1.3", depends=["libstdcxx"])
         conda_package(made, "libstdcxx", {"lib/libstdcxx.txt": "ours"}, subdir=subdir)
+    conda_package(made, "guarded", {"lib/guarded.txt": "ours"}, subdir="linux-64", depends=["__glibc >=2.34"])
     conda_environment(made.parent / "native", made, ["fast"])
     return made
 
@@ -262,6 +264,22 @@ def test_package_of_a_private_channel_is_never_taken_from_the_public_one(
         }
         expected = {"fast", "libstdcxx"} if wanted == "fast" else {"libstdcxx"}
         assert {name for name, index in found.items() if index == private.as_uri()} == expected
+
+
+def test_private_package_that_does_not_fit_the_target_is_not_replaced_by_a_public_one(
+    channel: Path, private: Path
+) -> None:
+    packages = [
+        InstalledCondaPackage(name, version, "0", uri, "linux-64", name)
+        for name, version, uri in (
+            ("python", VERSION, channel.as_uri()),
+            ("pure", "1.0", channel.as_uri()),
+            ("guarded", "1.0", private.as_uri()),
+        )
+    ]
+    installed = InstalledPackages("/env", VERSION, "linux", "amd64", (), tuple(packages))
+    with pytest.raises(CannotResolve, match="__glibc"):
+        resolve_conda(installed, Target(AMD, VERSION, "2.28"), ResolveOptions(match="none"))
 
 
 def test_package_that_only_another_channel_has_for_the_target_is_refused(channel: Path, private: Path) -> None:
