@@ -15,11 +15,12 @@ from lamella.builder.indexes.model import Indexes, Login, PackageIndex
 from lamella.builder.resolving.fetch import fetch
 from lamella.builder.resolving.model import InstalledDistribution, InstalledPackages, ResolveOptions, Target
 from lamella.builder.resolving.pypi import Refused, resolve_distributions
+from lamella.builder.resolving.target_prefix import resolve
 from lamella.layers.oci.documents import Platform
 from lamella.layers.progress.display import Silent
 from support.hostile_index import HostileIndex, Way, serve_hostile_index
 from support.index import Index, serve_index
-from support.installed import wheel
+from support.installed import install, venv, wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,3 +149,30 @@ def test_wrong_login_is_one_sentence_that_names_the_index(by: By, tmp_path: Path
     assert f"index {private.url}" in str(refused.value)
     assert "(401)" in str(refused.value)
     assert "correct" in str(refused.value)
+
+
+def test_project_with_a_private_index_is_resolved_with_the_login_of_netrc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path / "wheels", "mine")
+    wheel(tmp_path / "public", "other")
+    project = tmp_path / "project"
+    links = [option for folder in ("wheels", "public") for option in ("--find-links", str(tmp_path / folder))]
+    install(venv(project / ".venv"), "mine", "other", options=["--no-index", *links])
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ada password our-hunter2\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with (
+        serve_index(Index(tmp_path / "wheels", login=OURS)) as private,
+        serve_index(Index(tmp_path / "public")) as public,
+    ):
+        (project / "uv.toml").write_text(
+            f'[[index]]\nurl = "{private.url}"\n[[index]]\nurl = "{public.url}"\ndefault = true\n'
+        )
+        plan = resolve(str(project / ".venv"), Platform("linux", "arm64"))
+    assert {each.name: each.index for each in plan.resolution.artifacts} == {"mine": private.url, "other": public.url}
+    assert sorted(each.message for each in plan.resolution.findings) == sorted(
+        (f"1 package from {private.url}: mine", f"1 package from {public.url}: other")
+    )
+    assert "our-hunter2" not in repr(plan)

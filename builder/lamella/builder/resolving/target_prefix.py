@@ -43,6 +43,7 @@ from lamella.layers.hardening.permissions import make_folders
 from lamella.layers.progress.display import shown
 from lamella.layers.published.findings import Finding
 from lamella.layers.settings.trust import Trust
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from lamella.layers.progress.display import Progress
 
 _TASK = "resolving"
+_NAMED = 8
+"""Packages of an index that a finding names."""
 _FORMAT = 1
 """Of the layout of a target's folder: raise it with any change, and each is made anew."""
 
@@ -118,9 +121,23 @@ def resolve(
         )
         if conda:
             resolution = _joined(conda, resolution)
+        resolution = replace(resolution, findings=(*resolution.findings, *_origin_findings(resolution)))
         bars.advance(_TASK, 1)
         bars.end(_TASK)
     return TargetPlan(installed, resolution, options, indexes, channels)
+
+
+def _origin_findings(resolution: Resolution) -> Iterator[Finding]:
+    """A note for each index and channel that packages come from, unless there is one of the kind."""
+    origins: dict[tuple[str, str], list[str]] = {}
+    for each in resolution.artifacts:
+        if each.index:
+            origins.setdefault((each.kind, each.index), []).append(each.name)
+    for (kind, index), names in sorted(origins.items()):
+        if sum(1 for other, _ in origins if other == kind) > 1:
+            rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            message = f"{counted(len(names), 'package')} from {index}: {', '.join(names[:_NAMED])}{rest}"
+            yield Finding("note", "index", index, message)
 
 
 def _joined(conda: Resolution, pypi: Resolution) -> Resolution:
