@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -163,6 +164,8 @@ def test_project_with_a_private_index_is_resolved_with_the_login_of_netrc(
     netrc.write_text("machine 127.0.0.1 login ada password our-hunter2\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
+    for name in [name for name in os.environ if name.startswith(("UV_INDEX", "UV_DEFAULT", "UV_EXTRA", "UV_CONFIG"))]:
+        monkeypatch.delenv(name)
     with (
         serve_index(Index(tmp_path / "wheels", login=OURS)) as private,
         serve_index(Index(tmp_path / "public")) as public,

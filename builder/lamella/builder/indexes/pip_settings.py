@@ -25,7 +25,8 @@ from lamella.layers.settings.homes import expanded, home
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_KEYS = ("index-url", "extra-index-url", "find-links", "no-index", "keyring-provider")
+_PLACES = ("index-url", "extra-index-url", "find-links")
+_KEYS = (*_PLACES, "no-index", "keyring-provider")
 
 
 def pip_settings(folder: str, prefix: str, environ: Mapping[str, str]) -> ToolSettings:
@@ -58,7 +59,7 @@ def _of(found: Mapping[str, str], folder: str, environ: Mapping[str, str]) -> To
         indexes=without_repeats(indexes),
         find_links=tuple(_place(each, folder) for each in texts_of(found.get("find-links"))),
         keyring=found.get("keyring-provider", "auto"),
-        configured=any(found.get(key) for key in _KEYS if key != "keyring-provider"),
+        configured=is_on(found.get("no-index")) or any(found.get(key) for key in _PLACES),
     )
 
 
@@ -90,7 +91,7 @@ def _requirements_options(folder: str) -> Iterator[tuple[str, str]]:
     from lamella.builder.indexes.requirements import options_in
 
     for name, value in options_in(os.path.join(folder, "requirements.txt")):
-        if name in ("index-url", "extra-index-url", "find-links"):
+        if name in _PLACES:
             yield name, value
         elif name == "no-index":
             yield name, "1"
