@@ -167,7 +167,7 @@ def main() -> None:
     arguments = parser.parse_args()
     host, _, port = arguments.server.rpartition(":")
     with socket.create_server((arguments.address, 0), backlog=512) as listener:
-        print(listener.getsockname()[1], flush=True)
+        print(f"port {listener.getsockname()[1]}", flush=True)
         limits = (Limit(arguments.rate), Limit(arguments.rate))
         serve(listener, Line((host, int(port)), Counts(arguments.counts), arguments.delay, limits))
 

@@ -79,8 +79,8 @@ def normalised(wheel: str) -> str:
 def index(commands: Commands, folder: str) -> Iterator[str]:
     """Serve the wheels in `folder`, and yield HOST:PORT."""
     command = [sys.executable, "-m", "lamella.comparison.programs.index", folder]
-    with commands.daemon(command, "", is_server=True) as port:
-        yield f"localhost:{port}"
+    with commands.daemon(command, "port ", is_server=True) as line:
+        yield f"localhost:{line.removeprefix('port ')}"
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
         if each.endswith(".whl"):
             digest(os.path.join(folder, each))  # Not while a client waits.
     with Server(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
-        print(server.server_address[1], flush=True)
+        print(f"port {server.server_address[1]}", flush=True)
         server.serve_forever()
 
 

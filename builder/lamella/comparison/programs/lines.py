@@ -37,5 +37,5 @@ def wire(commands: Commands, server: str, folder: str, options: CompareOptions) 
         command += ["--rate", str(options.megabits * 1e6 / 8)]
     os.makedirs(folder, exist_ok=True)
     counts = Counts(path)
-    with contextlib.closing(counts), commands.daemon(command, "", is_server=True) as port:
-        yield Wire(f"localhost:{port}", counts)
+    with contextlib.closing(counts), commands.daemon(command, "port ", is_server=True) as line:
+        yield Wire(f"localhost:{line.removeprefix('port ')}", counts)
