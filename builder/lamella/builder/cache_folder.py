@@ -13,6 +13,8 @@ from lamella.layers.settings.policy import machine_policy
 
 TARGETS = "targets"
 """Folder, in the cache, of prefixes for other platforms. One that is not locked can be removed at any moment."""
+STATE = "state.json"
+"""File of such a prefix's folder that is written at each use."""
 
 
 def cache_folder(chosen: str | None = None) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import sys
 import time
 from dataclasses import replace
 from typing import NamedTuple
 
+from lamella.builder.cache_folder import STATE, TARGETS
 from lamella.builder.layer.cache import RECENT, LayerCache
+from lamella.layers.hardening.file_locks import try_lock
 from lamella.layers.upkeep.gc import Candidate, plan
 from lamella.layers.upkeep.usage import MONTH
 
@@ -30,7 +34,7 @@ class CacheUsage(NamedTuple):
     """Number of built layers."""
     blob_bytes: int
     record_bytes: int
-    """Bytes of the records that map layer keys to layers."""
+    """Bytes of the records that map layer keys to layers, and of prefixes for other platforms."""
     other_bytes: int
     """Bytes of hashes of files and of local projects' wheels, which no verb frees: remove the folder to free them."""
     recent_bytes: int
@@ -80,7 +84,8 @@ def _other(folder: str, layers: str) -> int:
     total = 0
     for where, folders, names in os.walk(folder):
         # A store may be below, too: another folder's business.
-        folders[:] = [name for name in folders if os.path.join(where, name) != layers and not _is_store(where, name)]
+        apart = (layers, os.path.join(folder, TARGETS))
+        folders[:] = [name for name in folders if os.path.join(where, name) not in apart and not _is_store(where, name)]
         for name in names:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(where, name)).st_size
@@ -98,7 +103,7 @@ def prune_cache(
     older_than: float | None = None,
     dry_run: bool = False,
 ) -> Pruned:
-    """Free layers unused for `older_than` seconds, then the least recently used until at most `keep_bytes` are left.
+    """Free layers and prefixes for other platforms unused for `older_than` seconds, then the least recently used until at most `keep_bytes` are left.
 
     A freed layer is built or learned again when it is needed. A layer that was used within the last hour stays, since a
     running push may have planned with it. Raises `CacheError` if the cache cannot be read.
@@ -113,7 +118,7 @@ def prune_cache(
     if not dry_run:
         for item in chosen:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(item.path)
+                _remove(item.path)
     blobs, wanted = (sum(item.path.startswith(cache.blobs) for item in listed) for listed in (chosen, without_recent))
     return Pruned(blobs, sum(item.bytes for item in chosen), max(wanted - blobs, 0))
 
@@ -129,4 +134,39 @@ def _items(cache: LayerCache, now: float) -> list[Candidate]:
                 except FileNotFoundError:
                     continue  # another process freed it
                 items.append(Candidate(path, None, seen.st_size, seen.st_mtime, now - seen.st_mtime < RECENT))
-    return items
+    return [*items, *_prefixes(cache, now)]
+
+
+def _prefixes(cache: LayerCache, now: float) -> list[Candidate]:
+    """Prefixes for other platforms: each is made again by the push that needs it."""
+    folder = os.path.join(os.path.dirname(cache.path), TARGETS)
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                state = os.path.join(entry.path, STATE)
+                used = os.stat(state if os.path.exists(state) else entry.path).st_mtime
+                found.append(Candidate(entry.path, None, _bytes(entry.path), used, now - used < RECENT))
+    return found
+
+
+def _bytes(folder: str) -> int:
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_size
+    return total
+
+
+def _remove(path: str) -> None:
+    """Remove a blob or record, or a prefix unless a push holds it."""
+    if not os.path.isdir(path):
+        os.unlink(path)
+        return
+    lock = f"{path}.lock"
+    with open(lock, "a+b") as held:
+        if try_lock(held.fileno()):
+            shutil.rmtree(path, ignore_errors=True)
+            if sys.platform != "win32":  # there an open file stays
+                os.unlink(lock)

@@ -14,7 +14,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lamella.builder.cache_folder import TARGETS, cache_folder, cannot_write
+from lamella.builder.cache_folder import STATE, TARGETS, cache_folder, cannot_write
 from lamella.builder.content.metadata import DIRECT_URL
 from lamella.builder.errors import BuilderError
 from lamella.builder.files.small_file import read_json, read_small
@@ -264,7 +264,7 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
     wheels = [each for each in resolution.artifacts if each.kind == "wheel"]
     fetched = fetch(wheels, resolution.target, plan.indexes, cache, progress)
     prefix = os.path.join(folder, "prefix")
-    state = os.path.join(folder, "state.json")
+    state = os.path.join(folder, STATE)
     wanted = {"format": _FORMAT, "python": plan.options.python_from}
     try:
         known = _read(state)
