@@ -12,6 +12,7 @@ import pytest
 from lamella.builder.content.blob import LayerBlob
 from lamella.builder.layer.cache import RECENT, BuiltLayer, LayerCache
 from lamella.builder.layer.prune import cache_usage, prune_cache
+from lamella.builder.resolving.file_lock import exclusive
 from lamella.layers.oci.documents import LAYER_ZSTD, Digest
 
 
@@ -90,3 +91,30 @@ def test_a_store_below_the_cache_is_not_counted_as_its_own(cache: LayerCache) ->
 
 def test_the_usage_of_a_cache_that_is_not_there_is_nothing(tmp_path: Path) -> None:
     assert cache_usage(LayerCache(str(tmp_path / "cache"))).bytes == 0
+
+
+def target(cache: LayerCache, name: str, *, age: float) -> Path:
+    """A prefix for another platform that was last used `age` seconds ago."""
+    folder = Path(cache.path).parent / "targets" / name
+    (folder / "prefix" / "lib").mkdir(parents=True)
+    (folder / "prefix" / "lib" / "module.py").write_text("x" * 1000)
+    (folder / "state.json").write_text("{}")
+    os.utime(folder / "state.json", (time.time() - age,) * 2)
+    return folder
+
+
+def test_a_prefix_for_another_platform_is_freed_whole(cache: LayerCache) -> None:
+    old, new = target(cache, "old", age=9000), target(cache, "new", age=0)
+    assert cache_usage(cache).reclaimable == 1002
+    assert prune_cache(cache, older_than=8000).bytes == 1002
+    assert (old.exists(), new.exists()) == (False, True)
+    assert list(old.parent.iterdir()) == [new]
+
+
+def test_a_prefix_that_a_push_holds_stays(cache: LayerCache) -> None:
+    folder = target(cache, "held", age=9000)
+    with exclusive(f"{folder}.lock"):
+        prune_cache(cache, keep_bytes=0)
+        assert (folder / "state.json").exists()
+    prune_cache(cache, keep_bytes=0)
+    assert not folder.exists()
