@@ -13,7 +13,7 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.indexes.model import Indexes
 from lamella.builder.layer.layer_set import layers
 from lamella.builder.resolving.fetch import fetch
-from lamella.builder.resolving.locks import lock_document, locked
+from lamella.builder.resolving.locks import lock_document, locked, outdated
 from lamella.builder.resolving.model import (
     InstalledDistribution,
     InstalledPackages,
@@ -84,15 +84,22 @@ def test_lock_names_the_index_and_the_hash_of_an_installed_version(tmp_path: Pat
     assert (found.index, dict(found.files)) == (url, {"mine-1.0-py3-none-any.whl": "a" * 64})
 
 
-def test_lock_of_another_version_than_the_installed_one_is_left_aside(tmp_path: Path) -> None:
+def test_lock_of_another_version_than_the_installed_one_is_left_aside_with_a_finding(tmp_path: Path) -> None:
     (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="2.0", index="https://x.example", sha256="a" * 64))
     assert locked(str(tmp_path), installed("mine")) == {}
+    (finding,) = outdated(str(tmp_path), installed("mine"))
+    assert finding.message == "uv.lock has other versions, which are not used: mine 2.0 (1.0 is installed)"
+    (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="1.0", index="https://x.example", sha256="a" * 64))
+    assert list(outdated(str(tmp_path), installed("mine"))) == []
 
 
 def test_damaged_lock_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "uv.lock").write_text("[[package]\n")
-    with pytest.raises(BuilderError, match=r"uv\.lock: not a lock file: .*; lock the project again"):
-        locked(str(tmp_path), installed("mine"))
+    path = tmp_path / "uv.lock"
+    for text in ("[[package]\n", "package = 3\n", '[[package]]\nversion = "1.0"\n', 'x = "https://me:hunter2@host\n'):
+        path.write_text(text)
+        with pytest.raises(BuilderError) as refused:
+            locked(str(tmp_path), installed("mine"))
+        assert str(refused.value) == f"{path}: not a lock file; lock the project again, or remove it"
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from lamella.builder.errors import BuilderError
-from lamella.builder.files.small_file import read_text, read_toml
+from lamella.builder.files.small_file import read_toml
 from lamella.builder.indexes.model import PackageIndex, parsed
+from lamella.builder.indexes.requirements import requirements_in
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving.sources import is_source, parsed_repository
 from lamella.builder.resolving.target_tags import short_version
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from lamella.builder.indexes.model import Indexes
     from lamella.builder.resolving.model import Artifact, InstalledPackages, Resolution
 
+_NAMED = 8
+"""Packages that a finding names."""
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
@@ -53,17 +56,39 @@ def locked(folder: str, installed: InstalledPackages) -> dict[str, Locked]:
     uv.lock, else pylock.toml, else requirements.txt with hashes. Raises `BuilderError` for a file that is not a lock.
     """
     versions = {each.name: each.version for each in installed.pypi}
+    for stated in _locks(folder):
+        if found := {name: each for name, each in stated if versions.get(name) == each.version}:
+            return found
+    return {}
+
+
+def outdated(folder: str, installed: InstalledPackages) -> Iterator[Finding]:
+    """One finding for the first lock in `folder`, if it has other versions than the installed ones. Raises as `locked`."""
+    versions = {each.name: each.version for each in installed.pypi}
+    for stated in _locks(folder):
+        agreeing = {name for name, each in stated if versions.get(name) == each.version}
+        others = {name: each for name, each in stated if name in versions and name not in agreeing}
+        if others:
+            named = [f"{name} {each.version} ({versions[name]} is installed)" for name, each in sorted(others.items())]
+            rest = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+            lock = next(iter(others.values())).lock
+            message = f"{lock} has other versions, which are not used: {', '.join(named[:_NAMED])}{rest}"
+            yield Finding("warning", "lock", lock, escaped(message, 1000))
+        if others or agreeing:
+            return
+
+
+def _locks(folder: str) -> Iterator[list[tuple[str, Locked]]]:
+    """Packages of each lock in `folder`, the most preferred first."""
     for filename, read in (("uv.lock", _of_uv), ("pylock.toml", _of_pylock), ("requirements.txt", _of_requirements)):
         path = os.path.join(folder, filename)
         if not os.path.isfile(path):
             continue
         try:
-            found = {name: each for name, each in read(path) if versions.get(name) == each.version}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BuilderError(f"{path}: not a lock file: {escaped(str(error), 200)}; lock the project again") from None
-        if found:
-            return found
-    return {}
+            yield list(read(path))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # The text of a parser may quote a line, and means nothing to a reader of the lock.
+            raise BuilderError(f"{path}: not a lock file; lock the project again, or remove it") from None
 
 
 def with_locked_origins(indexes: Indexes, found: Mapping[str, Locked]) -> Indexes:
@@ -182,8 +207,8 @@ def _of_pylock(path: str) -> Iterator[tuple[str, Locked]]:
 
 
 def _of_requirements(path: str) -> Iterator[tuple[str, Locked]]:
-    for line in read_text(path).replace("\\\n", " ").splitlines():
-        found, hashes = _REQUIREMENT.match(line.strip()), _HASH.findall(line)
+    for line in requirements_in(path):
+        found, hashes = _REQUIREMENT.match(line), _HASH.findall(line)
         if found and hashes:
             yield normalised(found[1]), Locked(found[2], "requirements.txt", hashes=frozenset(hashes))
 

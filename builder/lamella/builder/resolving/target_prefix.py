@@ -28,7 +28,7 @@ from lamella.builder.resolving.fetch import fetch
 from lamella.builder.resolving.file_lock import exclusive
 from lamella.builder.resolving.installed_packages import installed_packages
 from lamella.builder.resolving.installed_wheels import packed
-from lamella.builder.resolving.locks import locked
+from lamella.builder.resolving.locks import lock_document, locked, outdated
 from lamella.builder.resolving.model import ResolveOptions, Target
 from lamella.builder.resolving.pixi_lock import NAME as PIXI_LOCK
 from lamella.builder.resolving.pixi_lock import pixi_lock
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 _TASK = "resolving"
 _NAMED = 8
 """Packages of an index that a finding names."""
+PYLOCK = "pylock.toml"
 _FORMAT = 1
 """Of the layout of a target's folder: raise it with any change, and each is made anew."""
 
@@ -117,7 +118,8 @@ def resolve(
         locks = locked(project, installed)
         resolved = resolve_distributions(installed, target, options, indexes, locks=locks)
         resolution = _with_installed_files(
-            installed, replace(resolved, findings=(*indexes.findings, *resolved.findings))
+            installed,
+            replace(resolved, findings=(*indexes.findings, *outdated(project, installed), *resolved.findings)),
         )
         if conda:
             resolution = _joined(conda, resolution)
@@ -200,6 +202,8 @@ def target_environment(
         environment = scan(placed.prefix, scan_options, progress=bars)
         findings = (*plan.installed.findings, *plan.resolution.findings, *placed.findings, *moved_findings(plan))
         locks = {PIXI_LOCK: pixi_lock(placed.prefix, environment.platform)} if plan.installed.conda else {}
+        if placed.lock:
+            locks[PYLOCK] = placed.lock
         yield replace(environment, findings=tuple(dict.fromkeys((*environment.findings, *findings))), locks=locks)
 
 
@@ -224,6 +228,8 @@ class _Placed:
 
     prefix: str
     findings: tuple[Finding, ...]
+    lock: str
+    """Text of pylock.toml; empty without wheels of an index."""
 
 
 def _folder(plan: TargetPlan, cache: str) -> str:
@@ -292,7 +298,8 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
         _write(state, {**wanted, **known, "source": plan.installed.prefix, "pointers": pointers})
     except OSError as error:
         raise cannot_write(folder, "a prefix for another platform", error) from None
-    return _Placed(prefix, tuple(Finding(*each) for each in known.get("findings", [])))
+    lock = lock_document(resolution, fetched).decode() if wheels else ""
+    return _Placed(prefix, tuple(Finding(*each) for each in known.get("findings", [])), lock)
 
 
 def _origin(folder: str) -> tuple[tuple[str, bytes], ...]:
