@@ -53,7 +53,7 @@ def compare(
     note: Callable[[str], None],
     partial: Callable[[Comparison], None],
 ) -> Comparison:
-    """Take a scanned environment through the workflows, and return what was measured.
+    """Take a scanned environment through the workflows, and return the measurements.
 
     `note` gets a line for each thing that is done; `partial` the result so far, after each run. An interruption leaves no
     process, mount or file; what `partial` got stays.

@@ -49,7 +49,7 @@ NAMES = (
 )
 BEFORE = "Docker's base image is on the builder, in the registry and on the node before."
 ONLY_DELIVERS = frozenset({"second-node", "ten-nodes"})
-"""Stories that change and publish nothing: what was published last reaches fresh nodes."""
+"""Stories that change and publish nothing: the last published environment reaches fresh nodes."""
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:
@@ -87,8 +87,8 @@ def described(name: str, original: Original, nodes: int) -> Story:
         "edit": "One line of one module of the local code changes.",
         "sharing": f"A copy in which packages with {100 - SHARED_PERCENT} % of the bytes have other versions, under another tag,"
         " delivered to the node that has the first environment.",
-        "second-node": "What was published last reaches a node that has nothing but Docker's base image.",
-        "ten-nodes": f"What was published last reaches {nodes} such nodes at the same time, all on this machine.",
+        "second-node": "The last published environment reaches a node that has only Docker's base image.",
+        "ten-nodes": f"The last published environment reaches {nodes} such nodes at the same time, all on this machine.",
     }
     return Story(name, titles[name], descriptions[name])
 

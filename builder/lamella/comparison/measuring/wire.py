@@ -1,6 +1,6 @@
 """A TCP proxy that counts the bytes each way, and delays and limits them: the line between a machine and a server.
 
-It runs as a process of its own (`python -m lamella.comparison.measuring.wire`), so that its time is nobody's. The counts lie in
+It runs as a process of its own (`python -m lamella.comparison.measuring.wire`), so that its time is not the comparison's. The counts lie in
 a file that both processes map.
 """
 

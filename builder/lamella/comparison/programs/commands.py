@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 MARK = "LAMELLA_COMPARE"
-"""Variable in the environment of every process of a comparison: the path of its scratch folder. It finds what was left."""
+"""Variable in the environment of every process of a comparison: the path of its scratch folder. It finds processes that were left."""
 TERMINATION_SECONDS = 20.0
 _LINE = 300
 _DROPPED = ("REGISTRY_", "DOCKER_", "UV_", "PIP_", "LAMELLA_", "VIRTUAL_ENV", "CONDA_", "PYTHON")

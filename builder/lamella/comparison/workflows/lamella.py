@@ -31,7 +31,7 @@ class Lamella:
     steps: str = "push, pull, import"
     byte_code: bool | None = True
     compression: str | None = "zstd"
-    source: str = "https://github.com/lamella-env/lamella"
+    source: str = "docs/how-to/push-and-pull.md"
     uses_base_image: bool = False
 
     def missing(self, _original: Original, _options: CompareOptions) -> str | None:

@@ -60,7 +60,7 @@ class Workflow(Protocol):
 
     @property
     def compression(self) -> str | None:
-        """Of what is on the wire."""
+        """Compression on the wire."""
 
     @property
     def source(self) -> str:
@@ -90,4 +90,4 @@ class Opened(Protocol):
         """Start what it needs on a node, with empty caches but for Docker's base image. Not measured."""
 
     def deliver(self, place: Place, tag: str, check: Check, meter: Measure) -> None:
-        """Bring what was published as `tag` to a node, and import it there."""
+        """Bring the environment published as `tag` to a node, and import it there."""

@@ -69,7 +69,7 @@ VERBS = {
         "laptop",
         examples=(
             "lamella compare --workflow lamella --workflow docker-uv --report comparison",
-            "sudo lamella compare .venv --rounds 3 --json",
+            "lamella compare .venv --rounds 3 --json",
         ),
     ),
     "inject": Verb(
