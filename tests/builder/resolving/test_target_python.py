@@ -16,89 +16,21 @@ from lamella.builder.prefix.foreign import own_version
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.builder.resolving.model import ResolveOptions, Target
-from lamella.builder.resolving.target_python import place_python
+from lamella.builder.resolving.target_python import lacks_libraries, place_python
 from lamella.builder.scanning.scan import scan
 from lamella.layers.errors import InvalidContent
-from lamella.layers.layout import OciLayout
-from lamella.layers.oci.documents import MANIFEST, Descriptor, Platform
-from support.conda import SHORT, VERSION, for_machine
+from lamella.layers.oci.documents import Platform
+from support.conda import SHORT, VERSION
 from support.installed import base_python
-from support.published import push_image, push_index
+from support.interpreter_images import ARM, NAME, TRIPLET, image, interpreter, library, official, tar
 from support.scanned import findings, package, paths, reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(machine.machine() != "x86_64", reason="the other machine is arm64: run this on x86-64")
 
-ARM = Platform("linux", "arm64")
 TARGET = Target(ARM, VERSION)
-NAME = f"python{SHORT}"
-TRIPLET = "aarch64-linux-gnu"
-
-
-def library(soname: str = "libz.so.1") -> bytes:
-    """A library of this system as one of arm64, as far as it is looked at."""
-    for folder in ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"):
-        path = os.path.join(folder, soname)
-        if os.path.exists(path):
-            with open(path, "rb") as file:
-                return for_machine(file.read(), "linux-aarch64")
-    pytest.skip(f"{soname} is not here")
-
-
-def interpreter() -> bytes:
-    with open(base_python(), "rb") as file:
-        return for_machine(file.read(), "linux-aarch64")
-
-
-def official(prefix: str = "usr/local") -> dict[str, bytes | str]:
-    """The files of an image with a Python in `prefix`, as little of it as is looked at."""
-    return {
-        f"{prefix}/bin/{NAME}*": interpreter(),
-        f"{prefix}/bin/python": f"->{NAME}",
-        f"{prefix}/lib/{NAME}/os.py": b"",
-        f"{prefix}/lib/{NAME}/site.py": b"",
-        f"{prefix}/lib/{NAME}/json/__init__.py": b"value = 1\n",
-        f"{prefix}/lib/{NAME}/lib-dynload/zlib.cpython-{TRIPLET}.so": library("libstdc++.so.6"),
-        f"{prefix}/lib/{NAME}/site-packages/pip/__init__.py": b"",
-        f"{prefix}/lib/{NAME}/test/big.py": b"",
-        f"{prefix}/include/{NAME}/patchlevel.h": f'#define PY_VERSION "{VERSION}"\n'.encode(),
-        f"usr/lib/{TRIPLET}/libgcc_s.so.1.0": library("libgcc_s.so.1"),
-        f"usr/lib/{TRIPLET}/libgcc_s.so.1": "->libgcc_s.so.1.0",
-        f"usr/lib/{TRIPLET}/libc.so.6": library("libgcc_s.so.1"),
-        f"usr/lib/{TRIPLET}/libunneeded.so.1": library(),
-        "lib": "->usr/lib",
-        "etc/shadow": b"root::",
-    }
-
-
-def tar(files: Mapping[str, bytes | str]) -> bytes:
-    """A layer as base images have them: in GNU's format, with setuid programs and devices."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for path, content in files.items():
-            entry = tarfile.TarInfo(path.rstrip("*"))
-            if isinstance(content, str):
-                entry.type, entry.linkname = tarfile.SYMTYPE, content.removeprefix("->")
-                archive.addfile(entry)
-            else:
-                entry.size, entry.mode = len(content), 0o4755 if path.endswith("*") else 0o644
-                archive.addfile(entry, io.BytesIO(content))
-        device = tarfile.TarInfo("dev/null")
-        device.type = tarfile.CHRTYPE
-        archive.addfile(device)
-    return made.getvalue()
-
-
-def image(folder: Path, *layers: Mapping[str, bytes | str], platform: Platform = ARM, env: str = "") -> str:
-    """A reference to an image index for `platform` alone."""
-    storage = OciLayout(str(folder), create=True)
-    pushed = push_image(storage, [tar(each) for each in layers], platform=platform, env=[env] if env else [])
-    described = pushed.descriptor
-    push_index(storage, [Descriptor(MANIFEST, described.digest, described.size, platform=platform)], "3")
-    return f"oci:{folder}:3"
 
 
 def placed(prefix: Path) -> set[str]:
@@ -278,3 +210,64 @@ def test_an_interpreter_without_headers_states_its_version_in_its_bytes(tmp_path
     (tmp_path / "python").write_bytes(b"\x7fELF\0 3.1.2 \0003.11.2\0%.80s")
     assert own_version(str(tmp_path / "none"), str(tmp_path / "python")) == "3.11.2"
     assert own_version(str(tmp_path / "none")) == ""
+
+
+@pytest.mark.slow
+def test_an_interpreter_that_is_placed_again_is_left_alone_and_replaces_what_differs(tmp_path: Path) -> None:
+    prefix, options = tmp_path / "prefix", ResolveOptions(python_from=image(tmp_path / "image", official()))
+    first = place_python(str(prefix), TARGET, options)
+    assert placed(prefix) == {*first.files}
+    before = {path: os.lstat(prefix / path).st_ino for path in first.files}
+    assert place_python(str(prefix), TARGET, options) == first
+    assert {path: os.lstat(prefix / path).st_ino for path in first.files} == before
+    changed = prefix / f"lib/{NAME}/json/__init__.py"
+    changed.write_text("another\n")
+    shared = tmp_path / "shared"
+    os.link(changed, shared)
+    place_python(str(prefix), TARGET, options)
+    assert (changed.read_text(), shared.read_text()) == ("value = 1\n", "another\n")
+
+
+@pytest.mark.slow
+def test_a_wheel_that_comes_later_lacks_libraries_unless_they_are_placed_or_its_own(tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    first = place_python(str(prefix), TARGET, ResolveOptions(python_from=image(tmp_path / "image", official())))
+    assert not lacks_libraries(str(prefix), first.libraries)
+    wheel = prefix / f"lib/{NAME}/site-packages/some"
+    wheel.mkdir(parents=True)
+    (wheel / "known.so").write_bytes(library("libstdc++.so.6"))  # needs libgcc_s, which is placed
+    assert not lacks_libraries(str(prefix), first.libraries)
+    assert lacks_libraries(str(prefix), set(first.libraries) - {"libgcc_s.so.1"})
+
+
+def test_an_image_built_for_musl_is_refused(tmp_path: Path) -> None:
+    musl = interpreter().replace(b"libc.so.6\0", b"libc.musl-", 1)
+    assert b"libc.musl-" in musl
+    reference = image(tmp_path / "image", {**official(), f"usr/local/bin/{NAME}*": musl})
+    with pytest.raises(NotAnEnvironment) as refused:
+        place_python(str(tmp_path / "prefix"), TARGET, ResolveOptions(python_from=reference))
+    assert str(refused.value) == (
+        f"--python-from {reference}: its {NAME} is built for musl; name another image, such as "
+        f"--python-from python:{SHORT}-slim"
+    )
+    assert not (tmp_path / "prefix").exists()
+
+
+@pytest.mark.parametrize("mark", ["conda-meta/python-3.json", "info/index.json"])
+def test_a_conda_interpreter_is_refused(tmp_path: Path, mark: str) -> None:
+    reference = image(tmp_path / "image", {**official("opt/conda"), f"opt/conda/{mark}": b"{}"})
+    with pytest.raises(NotAnEnvironment) as refused:
+        place_python(str(tmp_path / "prefix"), TARGET, ResolveOptions(python_from=reference))
+    assert str(refused.value) == (
+        f"--python-from {reference}: its {NAME} is conda's, which needs other packages; name another image, such as "
+        f"--python-from python:{SHORT}-slim"
+    )
+    assert not (tmp_path / "prefix").exists()
+
+
+@pytest.mark.slow
+def test_an_image_with_conda_beside_a_plain_interpreter_gives_the_plain_one(tmp_path: Path) -> None:
+    files = {**official("opt/conda"), **official(), "opt/conda/conda-meta/python-3.json": b"{}"}
+    reference = image(tmp_path / "image", files, env="PATH=/opt/conda/bin:/usr/local/bin")
+    found = place_python(str(tmp_path / "prefix"), TARGET, ResolveOptions(python_from=reference))
+    assert found.version == VERSION

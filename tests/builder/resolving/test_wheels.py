@@ -107,6 +107,24 @@ def test_new_version_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     assert os.listdir(site / "demo") == ["same.py"]
 
 
+def test_a_hard_link_in_the_prefix_is_not_written_through(tmp_path: Path) -> None:
+    prefix, shared = tmp_path / "target", tmp_path / "shared"
+    (prefix / SITE / "demo").mkdir(parents=True)
+    shared.write_text("of another tool's cache")
+    os.link(shared, prefix / SITE / "demo/code.py")
+    path = str(wheel(tmp_path, "demo", "1.0", {"demo/code.py": "value = 1\n"}))
+    install_wheels([Wheel(path, (("direct_url.json", b"{}"),))], str(prefix), PYTHON, Silent())
+    for name in ("demo/code.py", "demo-1.0.dist-info/RECORD", "demo-1.0.dist-info/direct_url.json"):
+        place = prefix / SITE / name
+        place.unlink()
+        os.link(shared, place)
+    record = tmp_path / "target.wheels.json"
+    record.write_text(record.read_text().replace(path, "earlier"))
+    install_wheels([Wheel(path, (("direct_url.json", b"{}"),))], str(prefix), PYTHON, Silent())
+    assert (prefix / SITE / "demo/code.py").read_text() == "value = 1\n"
+    assert shared.read_text() == "of another tool's cache"
+
+
 def test_interrupted_installation_is_mended_by_the_next(wheels: list[str], tmp_path: Path) -> None:
     prefix = tmp_path / "target"
     prefix.mkdir()

@@ -212,8 +212,13 @@ def _drop_unused(folder: str) -> None:
         with contextlib.suppress(OSError):
             if name.startswith("partial-") and os.stat(path).st_mtime < before:
                 os.unlink(path)
-            elif os.path.isdir(path) and all(item.stat().st_mtime < before for item in os.scandir(path)):
+            elif os.path.isdir(path) and all(used < before for used in _times(path)):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _times(folder: str) -> list[float]:
+    with os.scandir(folder) as items:
+        return [item.stat().st_mtime for item in items]
 
 
 def _error(folder: str, error: OSError) -> CacheError:

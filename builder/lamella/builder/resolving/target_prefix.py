@@ -35,7 +35,7 @@ from lamella.builder.resolving.pixi_lock import pixi_lock
 from lamella.builder.resolving.pointers import place_pointers, remove_placed
 from lamella.builder.resolving.pypi import resolve_distributions
 from lamella.builder.resolving.sources import is_source
-from lamella.builder.resolving.target_python import place_python
+from lamella.builder.resolving.target_python import lacks_libraries, place_python
 from lamella.builder.resolving.target_tags import target_markers
 from lamella.builder.resolving.wheels import Wheel, install_wheels
 from lamella.builder.scanning.scan import scan
@@ -59,7 +59,7 @@ _TASK = "resolving"
 _NAMED = 8
 """Packages of an index that a finding names."""
 PYLOCK = "pylock.toml"
-_FORMAT = 1
+_FORMAT = 2
 """Of the layout of a target's folder: raise it with any change, and each is made anew."""
 
 
@@ -288,18 +288,42 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
         direct = {each.name: each.folder for each in plan.installed.pypi if each.source}
         chosen = [Wheel(path, _origin(direct.get(each.name, ""))) for each, path in fetched.items()]
         install_wheels([*chosen, *kept], prefix, resolution.target.python, progress)
-        if not known and not plan.installed.conda:
+        if not plan.installed.conda:
             # After the wheels: it brings the system's libraries that they need.
-            python = place_python(
-                prefix, resolution.target, plan.options, reading.repository, trust=reading.trust, progress=progress
-            )
-            known = {"findings": [[each.severity, each.kind, each.subject, each.message] for each in python.findings]}
+            wheels_there = [[each.name, each.sha256 or path] for each, path in fetched.items()] + [
+                [each] for each in kept
+            ]
+            known = _with_python(plan, prefix, known, wheels_there, reading)
         pointers = place_pointers(plan.installed, site, resolution.projects)
         _write(state, {**wanted, **known, "source": plan.installed.prefix, "pointers": pointers})
     except OSError as error:
         raise cannot_write(folder, "a prefix for another platform", error) from None
     lock = lock_document(resolution, fetched).decode() if wheels else ""
     return _Placed(prefix, tuple(Finding(*each) for each in known.get("findings", [])), lock)
+
+
+def _with_python(
+    plan: TargetPlan, prefix: str, known: dict[str, Any], wheels: list[list[str]], reading: _Reading
+) -> dict[str, Any]:
+    """Place the interpreter, unless it is there with the libraries that the wheels need; return the prefix's state."""
+    target = plan.resolution.target
+    key = [target.python, *sorted(wheels)]
+    if known.get("placed_for") == key:
+        return known
+    if known.get("placed_for", [""])[0] == target.python and not lacks_libraries(prefix, {*known["libraries"]}):
+        return {**known, "placed_for": key}
+    python = place_python(
+        prefix, target, plan.options, reading.repository, trust=reading.trust, progress=reading.progress
+    )
+    for path in {*known.get("files", [])} - {*python.files}:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(prefix, *path.split("/")))
+    return {
+        "placed_for": key,
+        "files": python.files,
+        "libraries": python.libraries,
+        "findings": [[each.severity, each.kind, each.subject, each.message] for each in python.findings],
+    }
 
 
 def _origin(folder: str) -> tuple[tuple[str, bytes], ...]:

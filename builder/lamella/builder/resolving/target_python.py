@@ -7,6 +7,8 @@ those of this system for an environment of this machine.
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 import os
 import posixpath
 import re
@@ -28,7 +30,7 @@ from lamella.layers.published.findings import Finding
 from lamella.layers.settings.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from lamella.builder.files.elf import Elf
     from lamella.builder.resolving.image_tree import Tree, TreeFile
@@ -52,6 +54,10 @@ class PlacedPython:
     version: str
     source: str
     """Where it comes from, for messages."""
+    files: tuple[str, ...] = ()
+    """Paths of its files and links, relative to the prefix."""
+    libraries: tuple[str, ...] = ()
+    """Sonames that its files are, or that were looked for in the source, found or not."""
     findings: tuple[Finding, ...] = ()
 
 
@@ -64,30 +70,51 @@ def place_python(
     trust: Trust = Trust(),
     progress: Progress = _SILENT,
 ) -> PlacedPython:
-    """Place an interpreter for `target` in the folder `prefix`, which has none yet.
+    """Place an interpreter for `target` in the folder `prefix`.
 
     It comes from `options.python_from`, else from an environment in the repository of the reference `repository`. ELF
     files that are in the prefix already, such as unpacked wheels, get the libraries that they need from the same source.
-    Nothing is placed on an error. Raises `NotAnEnvironment` without an interpreter of that minor version, and what
-    reading a registry raises.
+    Idempotent: equal files stay, others are replaced, not written through. Nothing is placed on an error. Raises
+    `NotAnEnvironment` without an interpreter of that minor version, and what reading a registry raises.
     """
     with scratch_folder() as spool:
         source = _source(options, Reading(target, spool, repository, trust, progress))
         found = _Interpreter(source, target)
-        libraries = found.libraries(_elf_files(prefix))
+        libraries, asked = found.libraries(_elf_files(prefix))
         files = {**found.files(), **{f"{FOLDER}/{soname}": node for soname, node in libraries.items()}}
         version = found.version()
         if short(version) != short(target.python):
             raise _missing(source.name, target)
         for path, node in files.items():
             _put(os.path.join(prefix, *path.split("/")), node)
-        for name in ("python", "python3"):
-            _link(os.path.join(prefix, "bin", name), f"python{short(version)}")
+        links = {f"bin/{name}": f"python{short(version)}" for name in ("python", "python3")}
         os.makedirs(os.path.join(prefix, "lib", f"python{short(version)}", "site-packages"), exist_ok=True)
         if found.is_debians():
             # With its own interpreter, Debian's site module reads this folder.
-            _link(os.path.join(prefix, "lib", f"python{short(version)}", "dist-packages"), "site-packages")
-    return PlacedPython(version, source.name, tuple(_moved(version, source.name, target)))
+            links[f"lib/python{short(version)}/dist-packages"] = "site-packages"
+        for path, goal in links.items():
+            _link(os.path.join(prefix, *path.split("/")), goal)
+    findings = tuple(_moved(version, source.name, target))
+    return PlacedPython(version, source.name, tuple(sorted({*files, *links})), tuple(sorted(asked)), findings)
+
+
+def lacks_libraries(prefix: str, placed: Container[str]) -> bool:
+    """Whether an ELF file in `prefix` needs a library that is not among the `libraries` of its placed interpreter."""
+    for path in _elf_files(prefix):
+        facts = _read(path)
+        needed = {soname for soname in facts.needed if _is_systems(soname) and soname not in placed} if facts else ()
+        if facts and any(not _has_own(path, facts, soname) for soname in needed):
+            return True
+    return False
+
+
+def _has_own(path: str, facts: Elf, soname: str) -> bool:
+    """Whether the loader finds the library in a folder that the file itself names, as in wheels that bundle theirs."""
+    folders = (
+        re.sub(r"\$(?:ORIGIN\b|\{ORIGIN\})", lambda _: os.path.dirname(path), each)
+        for each in (*facts.rpath, *facts.runpath)
+    )
+    return any(os.path.exists(os.path.join(folder, soname)) for folder in folders)
 
 
 def _source(options: ResolveOptions, reading: Reading) -> Source:
@@ -124,15 +151,26 @@ class _Interpreter:
             executable = self._tree.file(_join(prefix, tail))
             if not executable or not executable.source or not self._tree.file(_join(prefix, f"lib/{self._name}/os.py")):
                 continue
-            facts = _read(executable.source)
-            if facts and facts.machine == self._machine and not _is_musl(facts):
+            kind = self._unfit(prefix, executable.source, target)
+            if not kind:
                 return self._tree.resolved(prefix), executable
-            kind = "built for musl" if facts and _is_musl(facts) else f"not for {target.platform}"
             problem = problem or NotAnEnvironment(
                 f"{self._source.name}: its {self._name} is {kind}; "
                 f"name another image, such as {FLAG} python:{short(target.python)}-slim"
             )
         raise problem or _missing(self._source.name, target)
+
+    def _unfit(self, prefix: str, executable: str, target: Target) -> str:
+        """What makes the interpreter at `prefix` of no use; empty if it can be placed."""
+        facts = _read(executable)
+        if facts and _is_musl(facts):
+            return "built for musl"
+        if not facts or facts.machine != self._machine:
+            return f"not for {target.platform}"
+        # The second is of an unpacked package in conda's cache.
+        if self._tree.names(_join(prefix, "conda-meta")) or self._tree.file(_join(prefix, "info/index.json")):
+            return "conda's, which needs other packages"
+        return ""
 
     def files(self) -> dict[str, TreeFile]:
         """Its own files, by path in an environment."""
@@ -171,10 +209,11 @@ class _Interpreter:
         site = self._tree.file(_join(self.prefix, f"lib/{self._name}/site.py"))
         return bool(site and site.source and "dist-packages" in read_text(site.source))
 
-    def libraries(self, others: Iterable[str]) -> dict[str, TreeFile]:
+    def libraries(self, others: Iterable[str]) -> tuple[dict[str, TreeFile], set[str]]:
         """Libraries outside its prefix's own that it, `others` (files on this disk) and compilers' code need, by soname.
 
-        glibc and drivers belong to the node. Without a library, the scan reports the files that need it.
+        The second value has the names of all that are its own or were looked for. glibc and drivers belong to the
+        node. Without a library, the scan reports the files that need it.
         """
         own = self.files()
         names = {posixpath.basename(path) for path in own}
@@ -182,18 +221,20 @@ class _Interpreter:
         pending.extend(others)
         wanted: deque[str] = deque(_RUNTIME)
         found: dict[str, TreeFile] = {}
+        asked = set(names)
         folders = self._folders()
         while pending or wanted:
             while pending:
                 facts = _read(pending.popleft())
                 wanted.extend(facts.needed if facts else ())
             soname = wanted.popleft() if wanted else ""
-            if not soname or "/" in soname or soname in found or soname in names or _is_nodes(soname):
+            if not _is_systems(soname) or soname in asked:
                 continue
+            asked.add(soname)
             if node := self._library(soname, folders):
                 found[soname] = node
                 pending.append(node.source)
-        return found
+        return found, asked
 
     def _library(self, soname: str, folders: Iterable[str]) -> TreeFile | None:
         for folder in folders:
@@ -251,9 +292,10 @@ def _is_musl(facts: Elf) -> bool:
     return any(soname.startswith("libc.musl-") for soname in facts.needed)
 
 
-def _is_nodes(soname: str) -> bool:
-    """Whether nodes have the library: glibc's, a driver's, the loader itself."""
-    return soname in GLIBC or bool(LOADER.fullmatch(soname) or DRIVER.fullmatch(soname))
+def _is_systems(soname: str) -> bool:
+    """Whether a system's libraries may have it, and nodes need not: not glibc's, a driver's, the loader itself."""
+    nodes = soname in GLIBC or LOADER.fullmatch(soname) or DRIVER.fullmatch(soname)
+    return bool(soname) and "/" not in soname and not nodes
 
 
 def _join(folder: str, name: str) -> str:
@@ -261,18 +303,35 @@ def _join(folder: str, name: str) -> str:
 
 
 def _put(path: str, node: TreeFile) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    shutil.copyfile(node.source, path)
-    os.chmod(path, 0o755 if node.executable else 0o644)
+    mode = 0o755 if node.executable else 0o644
+    if os.path.isfile(path) and not os.path.islink(path) and filecmp.cmp(node.source, path, shallow=False):
+        os.chmod(path, mode)
+        return
+    with _beside(path) as partial:
+        shutil.copyfile(node.source, partial)
+        os.chmod(partial, mode)
 
 
 def _link(path: str, target: str) -> None:
+    if os.path.islink(path) and os.readlink(path) == target:
+        return
+    with _beside(path) as partial:
+        try:
+            os.symlink(target, partial)
+        except OSError:
+            # Windows without the right to make links.
+            source = os.path.join(os.path.dirname(path), target)
+            if os.path.isdir(source):
+                raise
+            shutil.copyfile(source, partial)
+
+
+@contextlib.contextmanager
+def _beside(path: str) -> Iterator[str]:
+    """A path to write to, which then takes the place of `path`: a hard link there is not written through."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        os.symlink(target, path)
-    except OSError:
-        # Windows without the right to make links.
-        source = os.path.join(os.path.dirname(path), target)
-        if os.path.isdir(source):
-            raise
-        shutil.copyfile(source, path)
+    partial = f"{path}.partial"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(partial)
+    yield partial
+    os.replace(partial, path)

@@ -1,0 +1,73 @@
+"""A prefix for another platform that is kept between pushes follows what the environment has."""
+
+from __future__ import annotations
+
+import hashlib
+import platform as machine
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lamella.builder.indexes.model import Indexes
+from lamella.builder.resolving.model import Artifact, InstalledPackages, Resolution, ResolveOptions, Target
+from lamella.builder.resolving.target_prefix import TargetPlan, target_environment
+from lamella.builder.scanning.options import ScanOptions
+from lamella.layers.oci.documents import Platform
+from support.conda import SHORT, VERSION
+from support.installed import venv, wheel
+from support.interpreter_images import NAME, TRIPLET, image, library, official
+from support.scanned import package, paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamella.builder.environment import Environment
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(machine.machine() != "x86_64", reason="the other machine is arm64: run this on x86-64"),
+]
+TAG = f"cp{SHORT.replace('.', '')}"
+
+
+def artifact(path: Path) -> Artifact:
+    name, version = path.name.split("-")[:2]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Artifact("wheel", name, version, path.as_uri(), digest, path.stat().st_size, "")
+
+
+def laid_out(prefix: Path, python_from: str, cache: Path, *wheels: Path) -> Environment:
+    """The environment for arm64 with these wheels."""
+    installed = InstalledPackages(str(prefix), VERSION, "linux", "amd64", ())
+    target = Target(Platform("linux", "arm64"), VERSION)
+    resolution = Resolution(target, tuple(artifact(each) for each in wheels))
+    plan = TargetPlan(installed, resolution, ResolveOptions(python_from=python_from), Indexes())
+    with target_environment(plan, ScanOptions(cache=str(cache), local="")) as environment:
+        return environment
+
+
+def test_a_wheel_that_is_added_later_gets_its_system_libraries(tmp_path: Path) -> None:
+    files = {path: content for path, content in official().items() if "lib-dynload" not in path}
+    files[f"usr/lib/{TRIPLET}/libstdc++.so.6"] = library("libstdc++.so.6")
+    files[f"usr/lib/{TRIPLET}/libz.so.1"] = library()
+    reference = image(tmp_path / "image", files)
+    pure = wheel(tmp_path, "pure", files={"pure.py": ""})
+    content = {"native.so": library("libgcc_s.so.1").replace(b"libc.so.6\0", b"libz.so.1\0")}
+    native = wheel(tmp_path, "native", files=content, tag=f"{TAG}-{TAG}-manylinux_2_28_aarch64")
+    source, cache = venv(tmp_path / "source"), tmp_path / "cache"
+    before = laid_out(source, reference, cache, pure)
+    assert "system-libraries" not in {each.name for each in before.packages}
+    after = laid_out(source, reference, cache, pure, native)
+    assert "lib/system/libz.so.1" in paths(package(after, "system-libraries"))
+    fresh = laid_out(source, reference, tmp_path / "another", pure, native)
+    assert {each.name: paths(each) for each in after.packages} == {each.name: paths(each) for each in fresh.packages}
+
+
+def test_an_unchanged_prefix_needs_its_image_no_more(tmp_path: Path) -> None:
+    reference = image(tmp_path / "image", official())
+    source, cache = venv(tmp_path / "source"), tmp_path / "cache"
+    pure = wheel(tmp_path, "pure", files={"pure.py": ""})
+    laid_out(source, reference, cache)
+    (tmp_path / "image").rename(tmp_path / "gone")
+    environment = laid_out(source, reference, cache, pure)
+    assert f"lib/{NAME}/site-packages/pure.py" in paths(package(environment, "pure"))
