@@ -104,8 +104,7 @@ def _unpacked(
     def one(name: str) -> tuple[str, ...]:
         folder = os.path.join(staging, name)
         os.mkdir(folder)
-        unpack(wheels[name].path, folder, short=short_version(python), prefix=prefix, advice=_ADVICE)
-        files = _files(folder)
+        files = unpack(wheels[name].path, folder, short=short_version(python), prefix=prefix, advice=_ADVICE)
         for filename, content in wheels[name].extra:
             (records,) = [path for path in files if path.endswith(".dist-info/RECORD") and path.count("/") == 4]
             path = os.path.join(os.path.dirname(records), filename)
@@ -143,15 +142,20 @@ def _replace(
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(prefix, path))
     _drop_empty(prefix, gone)
-    made: set[str] = set()
-    for name, files in sorted(new.items()):
-        for path in files:
-            place = os.path.join(prefix, path)
-            folder = os.path.dirname(place)
-            if folder not in made:
-                os.makedirs(folder, exist_ok=True)
-                made.add(folder)
-            os.replace(os.path.join(staging, name, path), place)
+    for name in sorted(new):
+        _move(os.path.join(staging, name), prefix)
+
+
+def _move(folder: str, place: str) -> None:
+    """Move the files below `folder` to `place`: a folder that is not there yet at once, with all that it has."""
+    with os.scandir(folder) as listed:
+        entries = list(listed)
+    for entry in entries:
+        other = os.path.join(place, entry.name)
+        if entry.is_dir(follow_symlinks=False) and os.path.lexists(other):
+            _move(entry.path, other)
+        else:
+            os.replace(entry.path, other)
 
 
 def _drop_empty(prefix: str, paths: Iterable[str]) -> None:
@@ -170,14 +174,6 @@ def _drop_empty(prefix: str, paths: Iterable[str]) -> None:
 def _parents(folder: str) -> tuple[str, ...]:
     parent = os.path.dirname(folder)
     return (parent, *_parents(parent)) if parent else ()
-
-
-def _files(folder: str) -> tuple[str, ...]:
-    found = []
-    for inner, _, names in os.walk(folder):
-        relative = os.path.relpath(inner, folder)
-        found += [name if relative == "." else f"{relative}/{name}".replace(os.sep, "/") for name in names]
-    return tuple(sorted(found))
 
 
 def _is_whole(prefix: str, laid: Laid | None, identity: str) -> bool:

@@ -79,7 +79,7 @@ def built(project: str, python: str, tag: str, read: Read, cache_path: str) -> B
     return BuiltWheel(_wheel_in(place), True)
 
 
-def installed(wheel: str, prefix: str, short: str, unpack: Callable[[str], None]) -> str:
+def installed(wheel: str, prefix: str, short: str, unpack: Callable[[str], object]) -> str:
     """The folder with what an install of `wheel` would leave at `prefix`, for Python `short`; `unpack` fills an empty one."""
     name = hashlib.sha256(json.dumps([prefix, short]).encode()).hexdigest()[:16]
     place = os.path.join(os.path.dirname(wheel), name)

@@ -9,17 +9,21 @@ headers.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import zipfile
+from base64 import urlsafe_b64encode
+from collections import Counter
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from installer import install
 from installer.destinations import WheelDestination
 from installer.exceptions import InstallerError
 from installer.records import Hash, RecordEntry
 from installer.sources import WheelFile
-from installer.utils import construct_record_file, copyfileobj_with_hashing
+from installer.utils import construct_record_file
 from wheel.wheelfile import WheelError
 from wheel.wheelfile import WheelFile as Archive
 
@@ -28,11 +32,13 @@ from lamella.builder.errors import BuilderError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from io import FileIO
 
     from installer.sources import WheelContentElement
     from installer.utils import Scheme
 
 _PYTHON = b"#!python"
+_BLOCK = 1 << 20
 
 
 def unpack(
@@ -42,8 +48,10 @@ def unpack(
     short: str,
     prefix: str,
     advice: str = "correct the project's build, or push without --wheels",
-) -> None:
+) -> tuple[str, ...]:
     """Unpack the wheel at `path` into the folder `target`, for Python `short` (such as 3.12) at `prefix`.
+
+    Returns the paths of its files relative to `target`, sorted.
 
     `advice`: what to do about a damaged wheel.
 
@@ -53,13 +61,22 @@ def unpack(
     try:
         with Archive(path) as archive:
             source = _Source(archive)
-            # Names alone: the archive compares each file's hash as it is read, so nothing is read twice.
-            source.validate_record(validate_contents=False)
-            install(source, _Destination(target, source.dist_info_dir.partition("-")[0], short, prefix), {})
+            _check_names(archive)
+            destination = _Destination(target, source.dist_info_dir.partition("-")[0], short, prefix)
+            install(source, destination, {})
+            return tuple(sorted(destination.written))
     except (InstallerError, WheelError, zipfile.BadZipFile, ValueError, KeyError) as error:
         # InvalidWheelSource carries the source before its reason; a KeyError is zipfile's for a missing member.
         reason = error.args[-1] if isinstance(error, (InstallerError, KeyError)) and error.args else error
         raise BuilderError(f"wheel {os.path.basename(path)}: {str(reason).rstrip('.')}; {advice}") from None
+
+
+def _check_names(archive: Archive) -> None:
+    """Refuse what the archive does not check: it compares the hash of each file as it is read, so none is read twice."""
+    names = archive.namelist()
+    if len(set(names)) != len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise WheelError(f"holds two files {twice}")
 
 
 class _Source(WheelFile):
@@ -69,6 +86,13 @@ class _Source(WheelFile):
     def data_dir(self) -> str:
         """The data folder beside the metadata: a file's name may spell the project otherwise."""
         return f"{self.dist_info_dir.removesuffix('.dist-info')}.data"
+
+    @property
+    def dist_info_filenames(self) -> list[str]:
+        """Names of the files in the metadata folder."""
+        base = f"{self.dist_info_dir}/"
+        names = self._zipfile.namelist()
+        return [name.removeprefix(base) for name in names if name.startswith(base) and not name.endswith("/")]
 
     def read_dist_info(self, filename: str) -> str:
         """Content of a metadata file; entry points only as far as they are valid."""
@@ -80,9 +104,12 @@ class _Source(WheelFile):
 
     def get_contents(self) -> Iterator[WheelContentElement]:
         """All files but byte code, which is compiled when the layer is built."""
-        for element in super().get_contents():
-            if "__pycache__" not in element[0][0].split("/"):
-                yield element
+        for item in self._zipfile.infolist():
+            if item.is_dir() or "__pycache__" in item.filename.split("/"):
+                continue
+            mode = item.external_attr >> 16
+            with self._zipfile.open(item) as stream:
+                yield (item.filename, "", ""), cast("BinaryIO", stream), stat.S_ISREG(mode) and bool(mode & 0o111)
 
 
 class _Destination(WheelDestination):
@@ -92,6 +119,8 @@ class _Destination(WheelDestination):
         site = f"lib/python{short}/site-packages"
         self._target = target
         self._prefix = prefix
+        self.written: set[str] = set()
+        """Paths of the files that were written, relative to the folder."""
         self._made: set[str] = set()
         self._entry_points: dict[str, RecordEntry] = {}
         self._folders: dict[str, str] = {
@@ -138,12 +167,25 @@ class _Destination(WheelDestination):
     def _write(self, scheme: str, path: str, stream: BinaryIO, *, executable: bool) -> RecordEntry:
         if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{path} leads out of the environment")
-        place = os.path.join(self._target, self._folders[scheme], path)
+        name = f"{self._folders[scheme]}/{path}".lstrip("/")
+        place = f"{self._target}/{name}"
         folder = os.path.dirname(place)
         if folder not in self._made:
             os.makedirs(folder, exist_ok=True)
             self._made.add(folder)
-        with open(place, "wb") as file:
-            digest, size = copyfileobj_with_hashing(stream, file, "sha256")
+        hashed, size = hashlib.sha256(), 0
+        # Most files are smaller than one block: a buffer would be one more copy.
+        with open(place, "wb", buffering=0) as file:
+            while block := stream.read(_BLOCK):
+                hashed.update(block)
+                size += _written(file, block)
         os.chmod(place, 0o755 if executable else 0o644)
-        return RecordEntry(path, Hash("sha256", digest), size)
+        self.written.add(name)
+        return RecordEntry(path, Hash("sha256", urlsafe_b64encode(hashed.digest()).decode().rstrip("=")), size)
+
+
+def _written(file: FileIO, block: bytes) -> int:
+    done = file.write(block)
+    while done < len(block):
+        done += file.write(memoryview(block)[done:])
+    return done
