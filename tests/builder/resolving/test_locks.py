@@ -15,6 +15,7 @@ from lamella.builder.layer.layer_set import layers
 from lamella.builder.resolving.fetch import fetch
 from lamella.builder.resolving.locks import lock_document, locked, outdated
 from lamella.builder.resolving.model import (
+    Artifact,
     InstalledDistribution,
     InstalledPackages,
     Resolution,
@@ -165,3 +166,9 @@ def test_installing_from_the_lock_gives_the_same_layers(index: Index, tmp_path: 
     ]
     subprocess.run(command, check=True)
     assert keys(again, tmp_path / "cache") == keys(laid_out, tmp_path / "cache")
+
+
+def test_lock_names_no_file_of_this_disk(tmp_path: Path) -> None:
+    path = tmp_path / "mine-1.0-py3-none-any.whl"
+    artifact = Artifact("wheel", "mine", "1.0", path.as_uri(), "0" * 64, 1, "")
+    assert b"mine" not in lock_document(Resolution(TARGET, (artifact,)), {artifact: str(path)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zipfile
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -150,6 +151,17 @@ def test_damaged_wheel_is_refused_and_the_prefix_stays_as_it_was(wheels: list[st
         laid_out(prefix, [*wheels, str(damaged)])
     assert tree(prefix) == before
     assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
+
+
+def test_wheel_with_two_files_of_one_name_is_refused(tmp_path: Path) -> None:
+    prefix = tmp_path / "target"
+    prefix.mkdir()
+    path = wheel(tmp_path, "demo")
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("demo-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+    with pytest.raises(BuilderError, match=r"holds two files demo-1\.0\.dist-info/WHEEL; remove it from the cache"):
+        laid_out(prefix, [str(path)])
+    assert os.listdir(prefix) == []
 
 
 def test_further_metadata_is_recorded(tmp_path: Path) -> None:

@@ -127,14 +127,14 @@ def disagreements(artifacts: Iterable[Artifact], found: Mapping[str, Locked]) ->
 def lock_document(resolution: Resolution, paths: Mapping[Artifact, str]) -> bytes:
     """Return pylock.toml of what ships: URL and sha256 of each file, for `uv pip install` and pip. The same each time.
 
-    `paths` are the downloaded files. Local projects are left out: no URL leads to them.
+    `paths` are the downloaded files. Local projects and files of this disk are left out: no URL leads to them.
     """
     import tomli_w
     from packaging.pylock import Pylock
 
     target = resolution.target
     short = short_version(target.python)
-    packages = [_package(each, paths) for each in resolution.artifacts if each.kind == "wheel"]
+    packages = [_package(each, paths) for each in resolution.artifacts if _is_locked(each)]
     document = {
         "lock-version": "1.0",
         "environments": [f"sys_platform == 'linux' and python_version == '{short}'"],
@@ -144,6 +144,10 @@ def lock_document(resolution: Resolution, paths: Mapping[Artifact, str]) -> byte
     }
     Pylock.from_dict(document).validate()
     return tomli_w.dumps(document).encode()
+
+
+def _is_locked(artifact: Artifact) -> bool:
+    return artifact.kind == "wheel" and not artifact.url.startswith("file:")
 
 
 def _package(artifact: Artifact, paths: Mapping[Artifact, str]) -> dict[str, Any]:
