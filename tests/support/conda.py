@@ -39,6 +39,17 @@ async def make():
 asyncio.run(make())
 os._exit(0)
 """
+_FROM_LOCK = """
+import asyncio, os, pathlib, sys
+import rattler
+lock, prefix, cache = map(pathlib.Path, sys.argv[1:4])
+((_, environment),) = rattler.LockFile.from_path(lock).environments()
+((subdir, records),) = environment.conda_repodata_records().items()
+assert all(record.url and record.sha256 for record in records)
+asyncio.run(rattler.install(records, prefix, cache_dir=cache, show_progress=False, platform=rattler.Subdir(subdir),
+    execute_link_scripts=False))
+os._exit(0)
+"""
 PLACEHOLDER = "/placeholder" + "_placehold" * 24 + "_pl"
 SHORT = ".".join(map(str, sys.version_info[:2]))
 VERSION = ".".join(map(str, sys.version_info[:3]))
@@ -122,6 +133,15 @@ def conda_environment(prefix: Path, channel: Path, specs: Sequence[str], subdir:
         missing("py-rattler is not here: install the project with its test extra")
     # In a process of its own that ends without clean-up: rattler's threads may crash an interpreter that shuts down.
     command = [sys.executable, "-c", _MAKE, str(channel), str(prefix), str(channel.parent / "cache"), subdir, *specs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return prefix
+
+
+def environment_of_lock(lock: Path, prefix: Path) -> Path:
+    """Installs what the pixi.lock at `lock` names, from its URLs alone, at `prefix`."""
+    # An empty cache: every file is downloaded, and its hash is checked.
+    command = [sys.executable, "-c", _FROM_LOCK, str(lock), str(prefix), f"{prefix}.cache"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return prefix

@@ -17,11 +17,13 @@ import pytest
 
 from lamella.builder.errors import CannotResolve
 from lamella.builder.layer.cache import LayerCache
+from lamella.builder.layer.layer_set import layers
 from lamella.builder.prefix.systems import System
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.builder.resolving.conda import install_conda, resolve_conda
 from lamella.builder.resolving.model import InstalledCondaPackage, InstalledPackages, ResolveOptions, Target
+from lamella.builder.resolving.one_system import is_of_one_system
 from lamella.builder.resolving.pixi_lock import pixi_lock
 from lamella.builder.resolving.rattler_process import failure
 from lamella.builder.resolving.target_prefix import resolve, target_environment
@@ -35,7 +37,15 @@ from lamella.layers.oci.reference import Reference
 from lamella.layers.published import environment as published
 from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
-from support.conda import PLACEHOLDER, SHORT, VERSION, conda_environment, conda_package, python_package
+from support.conda import (
+    PLACEHOLDER,
+    SHORT,
+    VERSION,
+    conda_environment,
+    conda_package,
+    environment_of_lock,
+    python_package,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +77,8 @@ def served(folder: Path, password: str = "") -> Iterator[str]:
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
+            # Its 304 repeats no validator, which rattler takes for a failure; RFC 9110 servers send their ETag.
+            del self.headers["If-Modified-Since"]
             if password and self.headers.get("Authorization") != wanted:
                 self.send_error(401)
             else:
@@ -150,6 +162,13 @@ def digests(reference: str) -> dict[str, Digest]:
     index = published.read_index(open_storage(place, Trust()), place, Trust())
     (found,) = index.environments
     return {each.descriptor.annotations[PACKAGE]: each.descriptor.digest for each in found.layers}
+
+
+def keys(prefix: str, cache: Path) -> dict[str, str]:
+    """Layer key of each package in the environment at `prefix`: it covers every byte of its layer."""
+    environment = scan(prefix, ScanOptions(cache=str(cache)))
+    made = layers(environment, image_prefix="/opt/env", compression="zstd", image_layers=100)
+    return {one.package.name: one.wanted.key for one in made.packages}
 
 
 def test_an_environment_of_a_mac_gets_the_layers_of_a_native_one(channel: Path, tmp_path: Path) -> None:
@@ -292,6 +311,45 @@ def test_package_that_only_another_channel_has_for_the_target_is_refused(channel
         resolve_conda(installed, Target(ARM, VERSION), ResolveOptions())
 
 
+def test_a_team_s_package_without_a_build_for_linux_is_refused(channel: Path) -> None:
+    uri = channel.as_uri()
+    # Built for a Mac alone, as appnope is; nothing says that it has to be.
+    ours = InstalledCondaPackage("ours", "1.0", "0", uri, "osx-arm64", "ours")
+    with pytest.raises(CannotResolve) as refused:
+        resolve_conda(mac(channel, ours), Target(AMD, VERSION), ResolveOptions())
+    assert str(refused.value) == (
+        "ours 1.0: no build for linux-64 in the packages' channels; remove it, or build for linux-64"
+    )
+    unasked = dataclasses.replace(ours, requested="")
+    resolution = resolve_conda(mac(channel, unasked), Target(AMD, VERSION), ResolveOptions())
+    assert ("ours", "dropped", "1.0", "", "not built for linux-64") in changes(resolution)
+
+
+@pytest.mark.parametrize(
+    ("name", "channel", "alone"),
+    [
+        ("appnope", "https://conda.example/team", True),
+        ("pyobjc-core", "https://conda.example/team", True),
+        ("vs2015_runtime", "https://conda.example/team", True),
+        ("anything", "https://mirror.example/conda-forge", True),
+        ("anything", "https://repo.anaconda.com/pkgs/main", True),
+        ("anything", "https://conda.anaconda.org/team/label/main", False),
+        ("anything", "https://conda.example/conda-forge-team", False),
+        ("pywin32ours", "https://conda.example/team", False),
+    ],
+)
+def test_packages_of_one_system_are_listed_or_of_public_channels(name: str, channel: str, alone: bool) -> None:
+    assert is_of_one_system(InstalledCondaPackage(name, "1.0", "0", channel, "osx-arm64")) == alone
+
+
+def test_a_pixi_lock_that_is_damaged_is_one_sentence(channel: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "pixi.lock"
+    lock.write_text("version: [\n  no lock\n")
+    with pytest.raises(CannotResolve) as refused:
+        resolve_conda(mac(channel), Target(AMD, VERSION), ResolveOptions(), pixi_lock=str(lock))
+    assert str(refused.value) == f"{lock}: not a lock file; lock the project again, or remove it"
+
+
 def test_every_package_that_the_target_lacks_is_named(channel: Path) -> None:
     installed = installed_from(channel.as_uri(), "only-amd", "cuda", "new-glibc")
     with pytest.raises(CannotResolve, match=r"^only-amd 1\.0, cuda 1\.0, new-glibc 1\.0: no build for linux-aarch64"):
@@ -322,6 +380,13 @@ def test_a_lock_of_the_environment_installs_it_again(channel: Path, tmp_path: Pa
     install_conda(resolution, str(tmp_path / "again"))
     assert {each.name for each in scan(str(tmp_path / "again")).packages} >= {"python", "fast", "pure", "libstdcxx"}
     assert pixi_lock(str(tmp_path / "again"), AMD) == text
+
+
+def test_rattler_installs_the_same_layers_from_the_lock_alone(channel: Path, tmp_path: Path) -> None:
+    native = str(channel.parent / "native")
+    (tmp_path / "pixi.lock").write_text(pixi_lock(native, AMD))
+    again = environment_of_lock(tmp_path / "pixi.lock", tmp_path / "again")
+    assert keys(str(again), tmp_path / "cache") == keys(native, tmp_path / "cache")
 
 
 def test_a_lock_is_attached_to_a_push_and_stays_when_another_platform_is_added(channel: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.builder.errors import CannotResolve
 from lamella.builder.installed.conda_specs import name as spec_name
 from lamella.builder.resolving.model import Artifact, Moved, Resolution
+from lamella.builder.resolving.one_system import is_of_one_system
 from lamella.builder.resolving.rattler_process import rattler_process
 from lamella.builder.urls import without_credentials
 from lamella.layers.progress.display import Silent
@@ -224,8 +225,7 @@ class _Plan:
     def _lacks(self, package: InstalledCondaPackage) -> bool:
         found, level = self.found[package.name], self._level(package.name)
         if not found["newest"]:
-            # Of one system alone, such as appnope: the target needs nothing in its place.
-            return self.installed.system == "linux" or bool(found["elsewhere"])
+            return self.installed.system == "linux" or bool(found["elsewhere"]) or not is_of_one_system(package)
         return not (found["exact"] or (level != "exact" and found["near"]) or level == "none")
 
     def _level(self, name: str) -> Match:

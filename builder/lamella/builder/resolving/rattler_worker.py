@@ -140,7 +140,11 @@ class _Session:
     async def locked(self, path: str, subdir: str) -> dict[str, list[str]]:
         """By name: version and URL of the packages in a pixi.lock for `subdir`; of several environments, the first."""
         found: dict[str, list[str]] = {}
-        for _, environment in rattler.LockFile.from_path(Path(path)).environments():
+        try:
+            lock = rattler.LockFile.from_path(Path(path))
+        except _ERRORS:
+            raise LookupError(f"{path}: not a lock file; lock the project again, or remove it") from None
+        for _, environment in lock.environments():
             for record in environment.conda_repodata_records().get(subdir, ()):
                 found.setdefault(record.name.normalized, [str(record.version), record.url])
         return found
