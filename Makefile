@@ -57,7 +57,8 @@ define PYTEST
 	trap 'rm -rf --one-file-system $$scratch' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && \
 	PATH=$(CURDIR)/$(VENV)/bin:$$PATH TMPDIR=$$scratch $(VENV)/bin/python -m
 endef
-PARALLEL := -n auto --dist worksteal
+# One worker more than processors: many tests wait for other programs.
+PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
 
 .PHONY: help test unit fuzz check stress coverage bench bench-compare comparison-page demo docs lock node-pyz node-image install system clean
 
