@@ -37,6 +37,8 @@ class Index:
     """Whether a web page comes in place of each file, as from a proxy that asks for a login."""
     redirect: str = ""
     """Base of the URL that files are redirected to."""
+    query: str = ""
+    """Query of each file's URL, without which it is not found, as presigned URLs have; empty for none."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Path and Authorization of each request."""
     port: int = 0
@@ -51,9 +53,14 @@ class Index:
         user, _, password = login.partition(":")
         return PackageIndex(self.url, explicit=explicit, login=Login(user, password) if login else None)
 
+    @property
+    def suffix(self) -> str:
+        """End of each file's URL."""
+        return f"?{self.query}" if self.query else ""
+
     def downloads(self) -> list[str]:
         """Names of the files that were asked for."""
-        return [path.rpartition("/")[2] for path, _ in self.requests if path.startswith("/files/")]
+        return [path.partition("?")[0].rpartition("/")[2] for path, _ in self.requests if path.startswith("/files/")]
 
 
 @contextlib.contextmanager
@@ -73,7 +80,7 @@ def serve_index(index: Index) -> Iterator[Index]:
             elif self.path.startswith("/simple/"):
                 self._page(self.path.split("/")[2])
             else:
-                self._file(self.path.rpartition("/")[2])
+                self._file(self.path.partition("?")[0].rpartition("/")[2])
 
         def do_HEAD(self) -> None:
             self._send(405, b"", {})
@@ -94,7 +101,7 @@ def serve_index(index: Index) -> Iterator[Index]:
                 listed = [
                     {
                         "filename": path.name,
-                        "url": f"../../files/{path.name}",
+                        "url": f"../../files/{path.name}{index.suffix}",
                         "hashes": {"sha256": _digest(index, path)} if _digest(index, path) else {},
                         "yanked": path.name in index.yanked,
                     }
@@ -110,7 +117,7 @@ def serve_index(index: Index) -> Iterator[Index]:
                 self._send(302, b"", {"Location": f"{index.redirect}/files/{name}"})
             elif index.pages:
                 self._send(200, b"<html>log in</html>", {"Content-Type": "text/html"})
-            elif not path.exists():
+            elif not path.exists() or not self.path.endswith(index.suffix):
                 self._send(404, b"", {})
             else:
                 self._send(200, path.read_bytes(), {"Content-Type": "application/octet-stream"}, cut=name in index.cut)

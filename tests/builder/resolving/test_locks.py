@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -22,6 +22,7 @@ from lamella.builder.resolving.model import (
     ResolveOptions,
     Target,
 )
+from lamella.builder.resolving.offered import offers
 from lamella.builder.resolving.pypi import resolve_distributions
 from lamella.builder.resolving.wheels import install_wheels
 from lamella.builder.scanning.options import ScanOptions
@@ -172,3 +173,28 @@ def test_lock_names_no_file_of_this_disk(tmp_path: Path) -> None:
     path = tmp_path / "mine-1.0-py3-none-any.whl"
     artifact = Artifact("wheel", "mine", "1.0", path.as_uri(), "0" * 64, 1, "")
     assert b"mine" not in lock_document(Resolution(TARGET, (artifact,)), {artifact: str(path)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resolver", ["uv", "pip"])
+def test_signature_in_a_files_url_is_sent_and_never_kept(
+    index: Index, tmp_path: Path, resolver: Literal["uv", "pip"]
+) -> None:
+    wheel(index.folder, "mine", files={"mine.py": ""})
+    index.query = "Expires=1&Signature=s3cret"
+    indexes = Indexes((index.index(),))
+    resolution = resolve_distributions(installed("mine"), TARGET, ResolveOptions(), indexes, resolver)
+    paths = fetch(resolution.artifacts, TARGET, indexes, str(tmp_path / "cache"), Silent())
+    assert index.downloads()
+    assert "s3cret" not in f"{resolution!r} {paths!r} {lock_document(resolution, paths).decode()}"
+
+
+@pytest.mark.slow
+def test_signature_in_a_url_of_a_page_is_never_kept(index: Index, tmp_path: Path) -> None:
+    wheel(index.folder, "mine", files={"mine.py": ""})
+    index.query = "Signature=s3cret"
+    (offer,) = offers(["mine"], Indexes((index.index(),))).values()
+    found = offer.wheel("1.0", TARGET)
+    assert found is not None
+    assert found.query == "Signature=s3cret"
+    assert "s3cret" not in f"{found!r}{found.url}"

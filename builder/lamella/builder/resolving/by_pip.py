@@ -217,6 +217,7 @@ def _of_report(item: Mapping[str, Any], indexes: tuple[PackageIndex, ...], yanke
             url=without_credentials(url),
             sha256=str(hashes.get("sha256", "")),
             index=indexes[0].url if len(indexes) == 1 else "",
+            query=urlsplit(url).query,
             yanked=item.get("is_yanked") is True or normalised(str(metadata["name"])) in yanked,
         ),
         tuple(str(each) for each in metadata.get("requires_dist") or ()),

@@ -287,4 +287,5 @@ def _wheels(listed: Iterable[object], name: str, version: str, origins: Mapping[
             sha256=str(hashes.get("sha256", "")) if isinstance(hashes, dict) else "",
             size=size if isinstance(size, int) else 0,
             index=origins.get(name, ""),
+            query=urlsplit(url).query,
         )

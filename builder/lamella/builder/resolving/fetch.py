@@ -151,7 +151,8 @@ def _download(client: IndexClient, artifact: Artifact, stream: BinaryIO, progres
     if artifact.url.startswith("file://"):
         digest, length = _copied(artifact, stream)
     else:
-        answer = client.get(artifact.url, _shown(artifact), functools.partial(_body, stream, artifact, progress))
+        url = f"{artifact.url}?{artifact.query}" if artifact.query else artifact.url
+        answer = client.get(url, _shown(artifact), functools.partial(_body, stream, artifact, progress))
         if answer is None:
             raise BuilderError(f"{_shown(artifact)}: no such file; its index names a file that it does not have")
         digest, length = answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ class Artifact:
     """URL of the index or channel that it comes from, without credentials; empty for a direct URL."""
     build: str = ""
     """conda's build string."""
+    query: str = field(default="", repr=False, compare=False)
+    """Query of the URL, such as a signature with a time limit: for the request alone, never shown or stored."""
 
 
 @dataclass(frozen=True, slots=True)

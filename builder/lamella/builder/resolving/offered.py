@@ -6,11 +6,13 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from lamella.builder.indexes.client import IndexClient
 from lamella.builder.indexes.pages import SDISTS, project_files
 from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import Wheel
+from lamella.builder.urls import without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +50,16 @@ class Offer:
         if not chosen:
             return None
         file = files[chosen]
-        return Wheel(self.name, version, chosen, file.url, file.sha256, file.size, self.index)
+        return Wheel(
+            name=self.name,
+            version=version,
+            filename=chosen,
+            url=without_credentials(file.url),
+            sha256=file.sha256,
+            size=file.size,
+            index=self.index,
+            query=urlsplit(file.url).query,
+        )
 
     def sdist(self, version: str) -> IndexFile | None:
         """Source distribution of `version`; None without one."""

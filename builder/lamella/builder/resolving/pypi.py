@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.installed.distributions import normalised
@@ -24,6 +25,7 @@ from lamella.builder.resolving.question import Question, Unsolvable, Wheel
 from lamella.builder.resolving.reachable import applies, fallen_away, parsed
 from lamella.builder.resolving.sources import direct_artifact, is_from_index
 from lamella.builder.resolving.target_tags import target_markers
+from lamella.builder.urls import without_credentials
 from lamella.layers.published.findings import Finding
 from lamella.layers.text import escaped
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from lamella.builder.indexes.model import Indexes
+    from lamella.builder.indexes.pages import IndexFile
     from lamella.builder.resolving.locks import Locked
     from lamella.builder.resolving.model import (
         InstalledDistribution,
@@ -225,7 +228,7 @@ def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _
         sdist = None if offer.has_linux_wheels(version) else offer.sdist(version)
         if sdist and not any(file.is_wheel for file in offer.of(version)):
             del pins[name]
-            sources.append(_sdist(name, version, sdist.url, sdist.sha256, size=sdist.size, index=offer.index))
+            sources.append(_sdist(name, version, sdist, offer.index))
         elif offer.is_of_one_system() and not _is_required(name, asked.values(), target):
             del pins[name]
             moved.append(Moved(name, "dropped", version, "", f"no version for Linux on {offer.index}"))
@@ -332,8 +335,11 @@ def _only_here(installed: InstalledPackages, by: str) -> str:
 
 
 def _artifact(wheel: Wheel) -> Artifact:
-    return Artifact("wheel", wheel.name, wheel.version, wheel.url, wheel.sha256, wheel.size, wheel.index)
+    return Artifact(
+        "wheel", wheel.name, wheel.version, wheel.url, wheel.sha256, wheel.size, wheel.index, query=wheel.query
+    )
 
 
-def _sdist(name: str, version: str, url: str, sha256: str, *, size: int, index: str) -> Artifact:
-    return Artifact("wheel", name, version, url, sha256, size, index)
+def _sdist(name: str, version: str, file: IndexFile, index: str) -> Artifact:
+    url, query = without_credentials(file.url), urlsplit(file.url).query
+    return Artifact("wheel", name, version, url, file.sha256, file.size, index, query=query)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
@@ -59,6 +59,8 @@ class Wheel:
     index: str = ""
     """URL of its index, without credentials; empty if unknown."""
     yanked: bool = False
+    query: str = field(default="", repr=False, compare=False)
+    """Query of the URL: for the request alone."""
 
 
 def best_of(wheels: Iterable[Wheel], target: Target) -> Wheel | None:
