@@ -11,6 +11,7 @@ from lamella.comparison.errors import StepFailed
 from lamella.comparison.measuring.meter import Meter
 from lamella.comparison.measuring.processes import Process, below, read_process
 from lamella.comparison.programs.commands import Commands
+from support.processes import started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +32,8 @@ def test_descendants_leave_out_the_trees_of_servers() -> None:
 def test_a_process_s_name_may_hold_spaces_and_parentheses(tmp_path: Path) -> None:
     program = tmp_path / "a) S 1 (b"
     program.symlink_to(sys.executable)
-    with subprocess.Popen([program, "-c", "input()"], stdin=subprocess.PIPE) as started:
-        found = read_process(started.pid)
-        started.communicate(b"\n")
+    with started([str(program), "-c", "input()"], stdin=subprocess.PIPE) as child:
+        found = read_process(child.pid)
     assert found
     assert found.parent == os.getpid()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -10,12 +11,14 @@ import pytest
 
 from lamella.comparison.programs.commands import MARK
 from lamella.comparison.scratch import CLAIM, PREFIX, claimed, clear, clear_abandoned, scratch_folder
+from support.processes import DEADLINE, started
 
 
 def test_a_scratch_folder_goes_with_its_processes_when_it_is_left(tmp_path: Path) -> None:
-    with scratch_folder(str(tmp_path)) as folder:
-        child = subprocess.Popen(["sleep", "600"], env={MARK: folder}, start_new_session=True)
-    assert child.wait(10) == -signal.SIGKILL or child.returncode == 0
+    with contextlib.ExitStack() as stack:
+        with scratch_folder(str(tmp_path)) as folder:
+            child = stack.enter_context(started(["sleep", "600"], env={MARK: folder}))
+        assert child.wait(10) in (0, -signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -32,10 +35,10 @@ def test_a_killed_comparison_s_folder_and_processes_are_cleared_by_the_next(tmp_
     folder = Path(claimed(str(tmp_path)))
     claim = json.loads((folder / CLAIM).read_text())
     (folder / CLAIM).write_text(json.dumps(claim | {"started": "0"}))
-    with subprocess.Popen(["sleep", "600"], env={MARK: str(folder)}, start_new_session=True) as child:
+    with started(["sleep", "600"], env={MARK: str(folder)}) as child:
         clear_abandoned(str(tmp_path))
         assert not folder.exists()
-    assert child.returncode in (0, -signal.SIGKILL)
+        assert child.wait(10) in (0, -signal.SIGKILL)
 
 
 def test_folders_without_a_claim_are_left_alone(tmp_path: Path) -> None:
@@ -60,12 +63,12 @@ def test_a_second_signal_does_not_cut_the_clearing_short(number: signal.Signals,
                 os.kill(os.getpid(), signal.SIGTERM)
                 print("cleared", flush=True)
     """
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+    with started([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as child:
         assert child.stdout
         assert child.stdout.readline() == "ready\n"
         child.send_signal(number)
         assert child.stdout.read() == "cleared\n"
-    assert child.returncode != 0
+        assert child.wait(DEADLINE) != 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -19,6 +19,10 @@ from jsonschema import Draft202012Validator
 from lamella.comparison import read
 from support.engines import need, need_root
 from support.installed import install, venv, wheel
+from support.processes import DEADLINE, started
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 SCHEMA = Path(__file__).parents[2] / "docs/reference/schemas/compare.json"
 KILLS = 3
@@ -40,7 +44,9 @@ def prefix(tmp_path: Path) -> Path:
     return prefix
 
 
-def compare(prefix: Path, tmp_path: Path, *flags: str, path: str | None = None) -> subprocess.Popen[str]:
+def compare(
+    prefix: Path, tmp_path: Path, *flags: str, path: str | None = None
+) -> AbstractContextManager[subprocess.Popen[str]]:
     """A comparison that begins in `tmp_path`, with its own scratch and cache folders."""
     (tmp_path / "scratch").mkdir(exist_ok=True)
     (tmp_path / "tmp").mkdir(exist_ok=True)
@@ -61,21 +67,13 @@ def compare(prefix: Path, tmp_path: Path, *flags: str, path: str | None = None) 
         "PATH": path or os.environ["PATH"],
         "XDG_CACHE_HOME": BASE_IMAGES,
     }
-    return subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    return started(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def compared(prefix: Path, tmp_path: Path, *flags: str, path: str | None = None) -> dict[str, Any]:
     """The document of a comparison, valid by its schema."""
-    process = compare(prefix, tmp_path, "--json", *flags, path=path)
-    out, err = process.communicate()
+    with compare(prefix, tmp_path, "--json", *flags, path=path) as process:
+        out, err = process.communicate()
     assert process.returncode == 0, err
     document: dict[str, Any] = json.loads(out)
     assert list(Draft202012Validator(json.loads(SCHEMA.read_text())).iter_errors(document)) == []
@@ -169,16 +167,17 @@ def test_an_interruption_at_any_moment_leaves_nothing(number: signal.Signals, pr
     )
     moments = random.Random(number)
     for _ in range(KILLS):
-        process = compare(prefix, tmp_path, "--workflow=lamella", f"--workflow={workflow}", "--report=report")
-        try:
-            out, err = process.communicate(timeout=moments.uniform(0.5, 12))
-        except subprocess.TimeoutExpired:
-            pass
-        else:
-            raise AssertionError(f"ended before the signal: {out}{err}")
-        process.send_signal(number)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        flags = ("--workflow=lamella", f"--workflow={workflow}", "--report=report")
+        with compare(prefix, tmp_path, *flags) as process:
+            try:
+                out, err = process.communicate(timeout=moments.uniform(0.5, 12))
+            except subprocess.TimeoutExpired:
+                pass
+            else:
+                raise AssertionError(f"ended before the signal: {out}{err}")
+            process.send_signal(number)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=DEADLINE)
         assert process.returncode != 0
         assert left(tmp_path) == []
 
@@ -186,12 +185,12 @@ def test_an_interruption_at_any_moment_leaves_nothing(number: signal.Signals, pr
 @pytest.mark.engine
 def test_what_a_killed_comparison_left_is_cleared_by_the_next(prefix: Path, tmp_path: Path) -> None:
     need("docker-registry")
-    process = compare(prefix, tmp_path, "--workflow=lamella")
-    while not list((tmp_path / "scratch").glob("*/session/registry")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    with compare(prefix, tmp_path, "--workflow=lamella") as process:
+        while not list((tmp_path / "scratch").glob("*/session/registry")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
     assert left(tmp_path) != []
     compared(prefix, tmp_path, "--workflow=lamella", "--story=new")
     assert left(tmp_path) == []
@@ -207,8 +206,8 @@ def test_what_a_killed_comparison_left_is_cleared_by_the_next(prefix: Path, tmp_
     ],
 )
 def test_invalid_flags_are_named(flags: list[str], message: str, prefix: Path, tmp_path: Path) -> None:
-    process = compare(prefix, tmp_path, *flags)
-    out, err = process.communicate()
+    with compare(prefix, tmp_path, *flags) as process:
+        out, err = process.communicate()
     assert process.returncode != 0
     assert out == ""
     assert message in err

@@ -47,6 +47,7 @@ def test_a_scan_of_an_environment_with_fifos_does_not_wait_for_a_writer(tmp_path
         (folder / name).unlink(missing_ok=True)
         os.mkfifo(folder / name)
     for fifo in (site / "some.pth", site / "__editable___x_finder.py", prefix / ".gitignore"):
+        fifo.unlink(missing_ok=True)
         os.mkfifo(fifo)
     (prefix / "bin/activate").unlink()
     os.mkfifo(prefix / "bin/activate")

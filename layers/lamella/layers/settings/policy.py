@@ -25,8 +25,8 @@ PATH = "/etc/lamella/config.toml"
 
 SETTINGS = frozenset(
     {
-        "base", "ca-file", "cache", "compression", "elsewhere", "fail-on", "hosts-dir", "ignore", "image-prefix", "include", "local",
-        "max-layers", "method", "node-image", "platform", "store",
+        "base", "ca-file", "cache", "compression", "cuda", "elsewhere", "exact", "fail-on", "glibc", "hosts-dir", "ignore",
+        "image-prefix", "include", "local", "match", "max-layers", "method", "node-image", "platform", "python-from", "store",
     }
 )  # fmt: skip
 """Keys of the file that are defaults for the command; a key that is in neither list is refused, since it may be a typo of one
