@@ -249,6 +249,50 @@ def test_each_term_of_an_affinity_gets_the_architectures() -> None:
     assert empty == {"matchExpressions": []}, "a term that fits no node must not fit one now"
 
 
+ON_AMD64, ON_BOTH, ON_S390X, NOT_ON_BOTH = (
+    f"- matchExpressions: [{{key: kubernetes.io/arch, operator: {operator}, values: {values}}}]"
+    for operator, values in (
+        ("In", "[amd64]"),
+        ("In", "[amd64, arm64]"),
+        ("In", "[s390x]"),
+        ("NotIn", "[amd64, arm64]"),
+    )
+)
+IN_ZONE = "- matchExpressions: [{key: zone, operator: In, values: [x]}]"
+
+
+def test_only_terms_that_allow_other_architectures_get_the_expression() -> None:
+    lines = (ON_AMD64, IN_ZONE, ON_BOTH, ON_S390X, NOT_ON_BOTH)
+
+    before = [load(line)[0][0]["matchExpressions"] for line in lines]
+    after = [each["matchExpressions"] for each in affinity(terms(*lines))]
+
+    assert after == [before[0], [*before[1], IN_BOTH], before[2], [*before[3], IN_BOTH], [*before[4], IN_BOTH]]
+
+
+@pytest.mark.parametrize("other", [IN_ZONE, ON_S390X])
+def test_one_architecture_is_selected_unless_every_term_is_for_it(other: str) -> None:
+    text = terms(ON_AMD64, other)
+    written = inject(text, options()).text
+
+    assert load(written)[0]["spec"]["nodeSelector"] == {"kubernetes.io/arch": "amd64"}
+    assert remove_environment(written).text == text
+    assert "nodeSelector:" not in inject(terms(ON_AMD64, ON_AMD64), options()).text
+
+
+def test_a_pod_whose_terms_are_all_for_other_architectures_is_reported() -> None:
+    with pytest.raises(InvalidManifest, match="Pod train: selects nodes with s390x, and the environment is for amd64"):
+        inject(terms(ON_S390X, ON_S390X), options(architectures=BOTH))
+
+
+def test_a_record_without_numbers_of_terms_is_read() -> None:
+    text = terms(IN_ZONE, "- matchFields: [{key: a}]")
+    written = inject(text, options(architectures=BOTH)).text
+
+    assert "amd64,arm64@0,1" in written
+    assert remove_environment(written.replace("@0,1", "")).text == text
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -277,6 +321,10 @@ def test_a_pod_that_selects_among_the_architectures_stays_as_it_is(more: str) ->
         terms("- matchFields: [{key: a}]", "  matchExpressions: []"),
         terms("  []"),
         terms("- matchExpressions: [{key: kubernetes.io/arch, operator: In, values: [amd64, s390x]}]"),
+        terms(ON_BOTH, ON_S390X),
+        terms(IN_ZONE, ON_BOTH),
+        terms(ON_BOTH, NOT_ON_BOTH),
+        terms(*(line.replace("[{", "\n          - {").replace("}]", "}") for line in (ON_BOTH, ON_S390X, IN_ZONE))),
     ],
 )
 def test_removing_an_affinity_gives_the_original_back(text: str) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 ENVIRONMENT, RECORD = "lamella.dev/environment", "lamella.dev/injected"
 """Annotations: the reference, and words about the state before."""
 SELECTED = "arch"
-"""The word for a node selector that was added; `arch=A,B` for a node affinity of these architectures."""
+"""The word for a node selector that was added; `arch=A,B@0,2` for an expression of these
+architectures in the terms 0 and 2 of the node affinity."""
 TERMS = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
 """The path of a required node affinity in a pod."""
 KEPT = "kept"

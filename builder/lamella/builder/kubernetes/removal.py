@@ -133,7 +133,7 @@ def _remove_pod(removals: _Removals, template: PodTemplate, words: set[str]) -> 
         _remove_entries(removals, template.pod, ("nodeSelector",), {ARCHITECTURE}, words)
     for word in words:
         if word.startswith(f"{SELECTED}="):
-            _remove_affinity(removals, template, word.partition("=")[2].split(","), words)
+            _remove_affinity(removals, template, word.partition("=")[2], words)
     _remove_entries(removals, template.owner, template.annotations, {ENVIRONMENT, RECORD}, words)
 
 
@@ -175,14 +175,21 @@ def _remove_entries(
         _close_path(removals, on_path, path, words)
 
 
-def _remove_affinity(removals: _Removals, template: PodTemplate, values: list[str], words: set[str]) -> None:
-    """Remove the expression for several architectures; a term that has nothing else was added with it."""
+def _remove_affinity(removals: _Removals, template: PodTemplate, added_to: str, words: set[str]) -> None:
+    """Remove the expression for several architectures; a term that has nothing else was added with it.
+
+    `added_to` is ARCHITECTURES@TERMS; without terms, as records once were, it is any term that has the expression.
+    """
+    architectures, _, numbers = added_to.partition("@")
+    values, changed = architectures.split(","), numbers.split(",")
     on_path = _path_to(template.pod, TERMS)
     if not on_path:
         return
     terms = on_path[-1].value.content
     added: list[Node] = []
     for index, child in enumerate(terms.children):
+        if numbers and str(index) not in changed:
+            continue
         found = entry(child.content, "matchExpressions")
         doomed = [each for each in (found.value.content.children if found else []) if _selects(each.content, values)]
         if found is None or not doomed:
@@ -200,7 +207,8 @@ def _remove_affinity(removals: _Removals, template: PodTemplate, values: list[st
 
 def _selects(expression: Node, values: list[str]) -> bool:
     allowed = [each.value for each in items(value(expression, "values"))]
-    return text_of(expression, "key") == ARCHITECTURE and allowed == values
+    operator = text_of(expression, "operator")
+    return (text_of(expression, "key"), operator, allowed) == (ARCHITECTURE, "In", values)
 
 
 def _path_to(owner: Node, path: tuple[str, ...]) -> list[Entry]:

@@ -1,7 +1,8 @@
 """The nodes that a pod selects: those of the environment's architectures.
 
-One architecture is an entry of the node selector. Several are an expression in each term of the required node affinity,
-since the scheduler takes a node that one of the terms fits. Source: kubernetes.io, Assigning Pods to Nodes.
+One architecture is an entry of the node selector. Several are an expression in each term of the required node affinity
+that allows others, since the scheduler takes a node that one of the terms fits. Source: kubernetes.io, Assigning Pods to
+Nodes.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ def plan_selection(plan: Plan, template: PodTemplate, options: InjectOptions, pr
 
     Raises `InvalidManifest` if the pod selects nodes that the environment is not for.
     """
-    wanted, given = set(options.architectures), set(_selected(template))
-    if wanted and given and not given & wanted:
+    wanted, given = set(options.architectures), _given(template)
+    named = {each for allowed in given for each in allowed or ()}
+    if wanted and named and None not in given and not named & wanted:
         raise InvalidManifest(
-            f"{template.label}: selects nodes with {', '.join(sorted(given))}, and the environment is for "
+            f"{template.label}: selects nodes with {', '.join(sorted(named))}, and the environment is for "
             f"{', '.join(options.architectures)}; push it for that platform too, or change the selector"
         )
-    if not wanted or (given and given <= wanted):
+    if not wanted or (given and all(_fits(each, wanted) for each in given)):
         return set()
     return (_one if len(wanted) == 1 else _several)(plan, template, sorted(wanted), prefix)
 
@@ -51,18 +53,22 @@ def _several(plan: Plan, template: PodTemplate, wanted: list[str], prefix: str) 
     if template.affinity is not None and value(template.pod, "affinity") is None:
         return set()  # as above
     expression: dict[str, Any] = {"key": ARCHITECTURE, "operator": "In", "values": wanted}
-    words = {f"{prefix}{SELECTED}={','.join(wanted)}"}
+    word = f"{prefix}{SELECTED}={','.join(wanted)}@"
     where = place(plan.stream, template.pod, TERMS, "sequence", prefix=prefix, label=template.label)
     if where.path:
         plan.add_items(where, [{"matchExpressions": [expression]}])
-        return words | set(filter(None, [where.kept]))
+        return set(filter(None, [f"{word}0", where.kept]))
+    words: set[str] = set()
+    changed: list[str] = []
     for index, term in enumerate(items(value(template.pod, *TERMS))):
-        if any(_conditions(term)):  # a term without conditions fits no node
+        # A term without conditions fits no node. One for other architectures alone fits none with the expression.
+        if any(_conditions(term)) and not _fits(_allowed(term), set(wanted)):
             of = term_words(prefix, index)
             at = place(plan.stream, term, ("matchExpressions",), "sequence", prefix=of, label=template.label)
             plan.add_items(at, [expression])
             words.update(filter(None, [at.kept]))
-    return words
+            changed.append(str(index))
+    return words | ({word + ",".join(changed)} if changed else set())
 
 
 def _conditions(term: Node) -> Iterator[Node]:
@@ -70,13 +76,24 @@ def _conditions(term: Node) -> Iterator[Node]:
         yield from items(value(term, key))
 
 
-def _selected(template: PodTemplate) -> Iterator[str]:
-    """Yield the architectures that a pod's node selector or required affinity allows."""
+def _given(template: PodTemplate) -> list[set[str] | None]:
+    """Return the architectures that the node selector allows, or those of each term of the required affinity."""
     selector = scalars(value(template.pod, "nodeSelector") or template.selector)
     if ARCHITECTURE in selector:
-        yield selector[ARCHITECTURE]
-        return
-    for term in items(value(value(template.pod, "affinity") or template.affinity, *TERMS[1:])):
-        for each in items(value(term, "matchExpressions")):
-            if text_of(each, "key") == ARCHITECTURE and text_of(each, "operator") == "In":
-                yield from (allowed.value for allowed in items(value(each, "values")))
+        return [{selector[ARCHITECTURE]}]
+    terms = items(value(value(template.pod, "affinity") or template.affinity, *TERMS[1:]))
+    return [_allowed(term) for term in terms if any(_conditions(term))]
+
+
+def _allowed(term: Node) -> set[str] | None:
+    """Return the architectures that all expressions of a term allow; None without an expression for them."""
+    allowed: set[str] | None = None
+    for each in items(value(term, "matchExpressions")):
+        if text_of(each, "key") == ARCHITECTURE and text_of(each, "operator") == "In":
+            values = {one.value for one in items(value(each, "values"))}
+            allowed = values if allowed is None else allowed & values
+    return allowed
+
+
+def _fits(allowed: set[str] | None, wanted: set[str]) -> bool:
+    return allowed is not None and allowed <= wanted
