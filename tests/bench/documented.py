@@ -105,7 +105,6 @@ def _details(summary: str, body: str) -> str:
 
 def _about(comparison: Comparison) -> str:
     environment, machine, network = comparison.environment, comparison.machine, comparison.network
-    speed = "unlimited" if network.megabits is None else f"{network.megabits:g} Mbit/s"
     contents = (
         f"{environment.kind}, Python {environment.python}, {counted(environment.packages, 'package')},"
         f" {counted(environment.files, 'file')}, {size(environment.bytes)},"
@@ -122,7 +121,7 @@ def _about(comparison: Comparison) -> str:
     rows = [
         ("Environment", contents),
         ("Machine", hardware),
-        ("Network", "loopback" if network.kind == "loopback" else f"namespaces, {speed}, {network.delay_ms:g} ms"),
+        ("Network", f"one machine; each line: {network.line}"),
         ("Registry", comparison.registry.program),
         ("Load", " before, ".join(f"{load:.2f}" for load in machine.load) + " after"),
         ("Runs", runs),

@@ -53,7 +53,7 @@ def test_the_tables_name_environment_machine_network_and_missing_programs(capsys
     shown = capsys.readouterr()
     for text in (
         "/home/ada/project/.venv: venv, Python 3.11.2, 228 packages, 2.0 GB",
-        "2 processors, 8.0 GB of memory; registry behind 1000 Mbit/s and 2 ms; 3 rounds",
+        "2 processors, 8.0 GB of memory; one machine; each line: 1000 Mbit/s and 2 ms each way; 3 rounds",
         "One small package upgraded: idna, 0.3 MB, in another version.",
         "  conda-pack, tar.zst: conda-pack: not found; pip install conda-pack",
         "Interrupted: runs that had not ended are missing.",

@@ -45,6 +45,10 @@ POINTS = "[console_scripts]\ntool = tool:main\n"
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
     monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "cache"))
+    for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     (tmp_path / "wheels").mkdir()
     with serve_index(Index(tmp_path / "wheels")) as served:
         monkeypatch.setenv("UV_DEFAULT_INDEX", served.url)
@@ -158,6 +162,7 @@ def test_a_second_push_downloads_nothing_and_changes_nothing(index: Index, tmp_p
     first = (tmp_path / "layout" / "index.json").read_bytes()
     assert main(command) == 0
     after = sorted(path.stat().st_mtime_ns for path in (tmp_path / "cache" / "downloads").rglob("*"))
+    assert before
     assert after == before
     assert (tmp_path / "layout" / "index.json").read_bytes() == first
 

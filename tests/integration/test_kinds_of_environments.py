@@ -36,7 +36,7 @@ STDLIB = SITE.rpartition("/")[0]
 HOLD = ["lib/libnative.la", "lib/pkgconfig/native.pc", "lib/cmake/native.cmake", f"{STDLIB}/_sysconfigdata_native.py"]
 """What a build writes its prefix into, besides programs."""
 RUN_PATHS = {"relative": "$ORIGIN/../lib", "both": f"{PLACEHOLDER}/lib:$ORIGIN/../lib"}
-CANONICAL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+CANONICAL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ import os
 import tarfile
 from typing import TYPE_CHECKING
 
-import pytest
-
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import MANIFEST, Descriptor, Platform
 from support.conda import SHORT, VERSION, for_machine
+from support.engines import missing
 from support.installed import base_python
 from support.published import push_image, push_index
 
@@ -31,7 +30,7 @@ def library(soname: str = "libz.so.1") -> bytes:
         if os.path.exists(path):
             with open(path, "rb") as file:
                 return for_machine(file.read(), "linux-aarch64")
-    pytest.skip(f"{soname} is not here")
+    return missing(f"{soname} is not here: apt-get install zlib1g")
 
 
 def interpreter() -> bytes:

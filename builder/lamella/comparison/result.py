@@ -54,6 +54,12 @@ class Network:
     megabits: float | None
     """Of each link, per second; None for an unlimited one."""
 
+    @property
+    def line(self) -> str:
+        """Speed and delay of each link, in words: `100 Mbit/s and 20 ms each way`."""
+        speed = "unlimited speed" if self.megabits is None else f"{self.megabits:g} Mbit/s"
+        return f"{speed} and {self.delay_ms:g} ms each way" if self.delay_ms else f"{speed}, no delay"
+
 
 @dataclass(frozen=True, slots=True)
 class RegistryProgram:

@@ -28,7 +28,7 @@ CLAIM = "claim.json"
 _SHORT = 40
 """Most characters of the path that holds folders of sockets."""
 _ENDING_SECONDS = 10.0
-_TERMINATED = 128 + signal.SIGTERM
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -167,7 +167,7 @@ def _boot() -> str:
 
 @contextlib.contextmanager
 def _one_signal() -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the comparison, and later ones wait until everything is cleared."""
+    """Let the first SIGINT, SIGTERM or SIGHUP end the comparison, and later ones wait until everything is cleared."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -180,9 +180,9 @@ def _one_signal() -> Iterator[None]:
         seen = True
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(_TERMINATED)
+        raise SystemExit(128 + number)
 
-    former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, handle) for number in _ENDING}
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def run_session(
         for name in left:
             if name in stories:
                 keep(_failed(workflow.name, name, number, sentence))
-            sentence = f"{left[0]} failed before it"
+            sentence = f"{left[0]} failed before it: {error}"
 
 
 @contextlib.contextmanager
@@ -95,7 +96,8 @@ def _opened(bench: Bench, workflow: Workflow, folder: str) -> Iterator[_Running]
 def _registry(bench: Bench, storage: str, stack: contextlib.ExitStack) -> tuple[str, str]:
     if bench.options.registry:
         host, _, repository = bench.options.registry.partition("/")
-        return host, f"{repository}/{os.path.basename(bench.scratch)}/".lstrip("/")
+        # Fresh for each session, as a registry of its own is.
+        return host, f"{repository}/compare-{secrets.token_hex(8)}/".lstrip("/")
     return stack.enter_context(registry(bench.commands, storage)), ""
 
 

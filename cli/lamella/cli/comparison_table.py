@@ -41,7 +41,7 @@ def show_comparison(comparison: Comparison, *, quiet: bool = False) -> None:
     )
     result(
         f"{machine.system}, {counted(machine.processors, 'processor')}, {size(machine.memory)} of memory;"
-        f" {network(comparison)}; {counted(comparison.rounds, 'round')}"
+        f" one machine; each line: {comparison.network.line}; {counted(comparison.rounds, 'round')}"
     )
     for story in summarize(comparison):
         result("")
@@ -59,15 +59,6 @@ def show_comparison(comparison: Comparison, *, quiet: bool = False) -> None:
         result("")
         result("Interrupted: runs that had not ended are missing.")
     remark(LEGEND, quiet=quiet)
-
-
-def network(comparison: Comparison) -> str:
-    """Return a few words about the network."""
-    found = comparison.network
-    if found.kind == "loopback":
-        return "registry on this machine"
-    speed = "unlimited" if found.megabits is None else f"{found.megabits:g} Mbit/s"
-    return f"registry behind {speed} and {found.delay_ms:g} ms"
 
 
 def rows(story: StoryFigures) -> list[list[str]]:

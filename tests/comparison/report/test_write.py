@@ -81,7 +81,7 @@ def test_a_page_has_every_number_as_text_and_every_run_in_a_table(report: dict[s
     rows = re.findall(r"<tr>", report["index.html"].partition('class="runs"')[2])
     assert len(rows) == 1 + len(comparison().runs)
     for expected in (
-        "Example Processor 9000", "kernel 6.1.0-28-amd64", "1000 Mbit/s, 2 ms", "docker-registry 2.8.1",
+        "Example Processor 9000", "kernel 6.1.0-28-amd64", "1000 Mbit/s and 2 ms each way", "docker-registry 2.8.1",
         "0.20 before, 1.60 after", "conda-pack: not found; pip install conda-pack", "buildkit 0.13.1", "cold",
         "failed: docker build: exit code 1: no space left on device",
         "lamella compare /home/ada/project/.venv --rounds 3 --report comparison",

@@ -19,7 +19,18 @@ MARK = "LAMELLA_COMPARE"
 """Variable in the environment of every process of a comparison: the path of its scratch folder. It finds processes that were left."""
 TERMINATION_SECONDS = 20.0
 _LINE = 300
-_DROPPED = ("REGISTRY_", "DOCKER_", "UV_", "PIP_", "LAMELLA_", "VIRTUAL_ENV", "CONDA_", "PYTHON")
+_DROPPED = (
+    "REGISTRY_",
+    "DOCKER_",
+    "BUILDX_",
+    "BUILDKIT_",
+    "UV_",
+    "PIP_",
+    "LAMELLA_",
+    "VIRTUAL_ENV",
+    "CONDA_",
+    "PYTHON",
+)
 """Settings of the user's own work: a comparison runs each program as its documentation says."""
 
 

@@ -82,7 +82,8 @@ def _has_buildkit(program: str) -> bool:
 def engine(commands: Commands, folder: str, place: str = "") -> Iterator[Docker]:
     """Run containerd and dockerd with their files in `folder` until the context is left.
 
-    `place`: folder of the machine that they belong to. They have no bridge: builds and containers use the host's network, and no rule of the machine's firewall changes.
+    `place`: folder of the machine that they belong to. They have no bridge: builds and containers use the host's network,
+    and no rule of the machine's firewall changes.
     """
     os.makedirs(folder, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -98,7 +99,12 @@ def engine(commands: Commands, folder: str, place: str = "") -> Iterator[Docker]
         )
         dockerd = ["dockerd", "--containerd", f"{short}/containerd.sock", "--host", f"unix://{short}/docker.sock"]
         dockerd += ["--data-root", f"{folder}/docker", "--exec-root", f"{short}/exec", "--pidfile", f"{short}/pid"]
-        dockerd += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        dockerd += ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
+        # The machine's daemon.json is for the user's own engine.
+        engine_settings = os.path.join(folder, "daemon.json")
+        with open(engine_settings, "w", encoding="utf-8") as file:
+            file.write("{}\n")
+        dockerd += ["--config-file", engine_settings]
         stack.enter_context(commands.daemon(dockerd, "API listen on", place=place))
         settings = os.path.join(folder, "client")
         os.makedirs(settings, exist_ok=True)

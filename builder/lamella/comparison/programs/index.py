@@ -26,6 +26,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves /simple/NAME/ and /NAME.whl."""
 
     protocol_version = "HTTP/1.1"
+    # Headers and body are two writes: with Nagle's algorithm each page would wait for the client's delayed ACK.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """Send a page or a wheel."""
@@ -48,6 +50,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "no-cache")
         self.end_headers()
         self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        """Let clients keep a wheel, as the public index does: pip's cache keeps nothing without this."""
+        if self.path.endswith(".whl"):
+            self.send_header("Cache-Control", "max-age=365000000, immutable, public")
+        super().end_headers()
 
     def log_message(self, *_arguments: object) -> None:
         """Log nothing."""

@@ -89,11 +89,7 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
         f"{counted(machine.processors, 'processor')} ({machine.processor}), {size(machine.memory)} of memory, {machine.file_system}",
     )
     yield "System", f"{machine.system}, kernel {machine.kernel}"
-    if network.kind == "loopback":
-        yield "Network", "Registry and node are on this machine, without a delay or a limit"
-    else:
-        speed = "unlimited" if network.megabits is None else f"{network.megabits:g} Mbit/s"
-        yield "Network", f"Each node in a namespace of its own: {speed}, {network.delay_ms:g} ms"
+    yield "Network", f"Laptop and nodes are on this machine; each has its own line: {network.line}"
     whose = "named by the user; its disk is not counted" if comparison.registry.given else "started for the comparison"
     yield "Registry", f"{comparison.registry.program}, {whose}"
     yield "Load", f"{' before, '.join(f'{load:.2f}' for load in machine.load)} after" if machine.load else "unknown"
