@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamella.builder.urls import text_without_credentials, without_credentials
+from lamella.builder.urls import file_without_credentials, text_without_credentials, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,21 @@ from lamella.builder.urls import text_without_credentials, without_credentials
 )
 def test_a_url_has_no_credential_left(url: str, clean: str) -> None:
     assert without_credentials(url) == clean
+
+
+@pytest.mark.parametrize(
+    ("url", "clean"),
+    [
+        ("https://me:SECRET@host/packages/py3/t/torch/torch-2.0-py3-none-any.whl?a=SECRET#sha256=0", ""),
+        ("https://host/t/typing-extensions/typing_extensions-4.0-py3-none-any.whl", ""),
+        ("https://host/t/torch-2.0.tar.gz", ""),
+        ("file:///srv/t/wheels/torch-2.0-py3-none-any.whl", ""),
+        ("https://host/t/SECRET/me/torch-2.0.tar.gz", "https://host/me/torch-2.0.tar.gz"),
+    ],
+)
+def test_the_url_of_a_file_keeps_its_folders_and_has_no_credential_left(url: str, clean: str) -> None:
+    same = url.partition("?")[0].replace("me:SECRET@", "")
+    assert file_without_credentials(url) == (clean or same)
 
 
 def test_the_urls_of_a_text_have_no_credential_left_and_the_rest_stays() -> None:

@@ -25,7 +25,7 @@ from lamella.builder.resolving.conda import install_conda, resolve_conda
 from lamella.builder.resolving.model import InstalledCondaPackage, InstalledPackages, ResolveOptions, Target
 from lamella.builder.resolving.one_system import is_of_one_system
 from lamella.builder.resolving.pixi_lock import pixi_lock
-from lamella.builder.resolving.rattler_process import failure
+from lamella.builder.resolving.rattler_process import failure, rattler_process
 from lamella.builder.resolving.target_prefix import resolve, target_environment
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
@@ -452,6 +452,20 @@ def test_a_channel_with_credentials_in_its_url_ships_none(channel: Path, tmp_pat
         resolution = resolve_conda(installed, Target(AMD, VERSION), ResolveOptions(), channels=[named])
         install_conda(resolution, str(tmp_path / "prefix"), channels=[named])
     assert "CANARY" not in repr(resolution) + pixi_lock(str(tmp_path / "prefix"), AMD)
+
+
+@pytest.mark.parametrize("place", ["{0}me:s3cret-CANARY@{1}", "{0}{1}/t/s3cret-CANARY"])
+def test_a_solver_s_reason_has_no_credentials_of_a_channel(channel: Path, tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "t/s3cret-CANARY" if "/t/" in place else tmp_path
+    shutil.copytree(channel, folder, dirs_exist_ok=True)
+    password = "" if "/t/" in place else "s3cret-CANARY"
+    with served(tmp_path, password) as url:
+        named = place.format("http://", url.removeprefix("http://"))
+        with rattler_process() as rattler:
+            attempt = {"specs": [f"fast ==99[channel='{named}']"], "constraints": [], "preferred": [], "names": []}
+            solved = rattler.ask("solve", channels=[named], subdir="linux-64", attempts=[attempt], virtual={})
+    assert "fast ==99" in solved["reason"]
+    assert "CANARY" not in solved["reason"]
 
 
 def test_an_installation_leaves_the_package_cache_alone(channel: Path, tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
+import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,17 +137,27 @@ def test_file_that_the_index_lacks_is_reported(index: Index, tmp_path: Path) -> 
         fetched(index, tmp_path / "cache", wanted)
 
 
+SETTINGS = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+def backend(name: str) -> str:
+    """A build backend that gives the wheel `name` beside it."""
+    return (
+        "import shutil, os\n"
+        "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
+        f"    return os.path.basename(shutil.copy({name!r}, folder))\n"
+    )
+
+
 def sdist(index: Index, tag: str) -> Path:
     """A source distribution whose backend gives a wheel with `tag`."""
     made = wheel(index.folder / ".." / "made", "sourced", tag=tag)
-    backend = (
-        "import shutil, os\n"
-        "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
-        f"    return os.path.basename(shutil.copy({made.name!r}, folder))\n"
-    )
-    settings = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     path = index.folder / "sourced-1.0.tar.gz"
-    contents = {"pyproject.toml": settings.encode(), "backend.py": backend.encode(), made.name: made.read_bytes()}
+    contents = {
+        "pyproject.toml": SETTINGS.encode(),
+        "backend.py": backend(made.name).encode(),
+        made.name: made.read_bytes(),
+    }
     with tarfile.open(path, "w:gz") as tar:
         for name, content in contents.items():
             member = tarfile.TarInfo(f"sourced-1.0/{name}")
@@ -158,6 +173,71 @@ def test_pure_source_distribution_becomes_a_wheel(index: Index, tmp_path: Path) 
     assert found[wanted].endswith("/sourced-1.0-py3-none-any.whl")
     assert fetched(index, tmp_path / "cache", wanted) == found
     assert len(index.downloads()) == 1
+
+
+@pytest.mark.slow
+def test_repository_is_cloned_without_a_write_to_the_one_of_a_running_hook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repositories = [tmp_path / "theirs", tmp_path / "users"]
+    made = wheel(tmp_path / "made", "sourced")
+    for repository in repositories:
+        repository.mkdir()
+        (repository / "pyproject.toml").write_text(SETTINGS)
+        (repository / "backend.py").write_text(backend(made.name))
+        (repository / made.name).write_bytes(made.read_bytes())
+        git(repository, "init", "--quiet")
+        git(repository, "add", ".")
+        git(repository, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", repository.name)
+    theirs, users = repositories
+    commit, before = git(theirs, "rev-parse", "HEAD"), git(users, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(users / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(users))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(users / ".git/index"))
+    wanted = Artifact("wheel", "sourced", "1.0", f"git+file://{theirs}@{commit}", "", 0, "")
+    found = fetch([wanted], HERE, Indexes(()), str(tmp_path / "cache"), Silent())
+    assert found[wanted].endswith("/sourced-1.0-py3-none-any.whl")
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name)
+    assert git(users, "rev-parse", "HEAD") == before
+    assert not (users / ".git/FETCH_HEAD").exists()
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def damaged(path: Path, ending: str) -> Path:
+    """A source distribution named with `ending` whose content cannot be read."""
+    made = path / f"sourced-1.0{ending}"
+    if ending == ".zip":
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr("sourced-1.0/pyproject.toml", "")
+        content = bytearray(made.read_bytes())
+        # The flag of an encrypted file, in its own header and in the central directory.
+        content[6] |= 1
+        content[content.rindex(b"PK\x01\x02") + 8] |= 1
+        made.write_bytes(content)
+        return made
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        member = tarfile.TarInfo("sourced-1.0/data")
+        member.size = 1 << 20
+        tar.addfile(member, io.BytesIO(os.urandom(member.size)))
+    compress = {".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}[ending]
+    content = bytearray(compress(plain.getvalue()))
+    middle = len(content) // 2
+    content[middle : middle + 4096] = b"\xff" * 4096
+    made.write_bytes(content)
+    return made
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz", ".tar.bz2", ".tar.xz"])
+def test_damaged_source_distribution_is_one_sentence(index: Index, tmp_path: Path, ending: str) -> None:
+    wanted = artifact(index, damaged(index.folder, ending))
+    with pytest.raises(BuilderError, match=r"^sourced 1\.0: damaged source distribution: .+; report it to the index"):
+        fetched(index, tmp_path / "cache", wanted)
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.offered import offers
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel
 from lamella.builder.resolving.reachable import applies, parsed
-from lamella.builder.urls import text_without_credentials, without_credentials
+from lamella.builder.urls import file_without_credentials, text_without_credentials
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _of_report(item: Mapping[str, Any], indexes: tuple[PackageIndex, ...], yanke
             name=normalised(str(metadata["name"])),
             version=str(metadata["version"]),
             filename=unquote(urlsplit(url).path.rpartition("/")[2]),
-            url=without_credentials(url),
+            url=file_without_credentials(url),
             sha256=str(hashes.get("sha256", "")),
             index=indexes[0].url if len(indexes) == 1 else "",
             query=urlsplit(url).query,

@@ -23,7 +23,7 @@ from lamella.builder.indexes.client import IndexUnusable
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel, best_of
-from lamella.builder.urls import text_without_credentials, without_credentials
+from lamella.builder.urls import file_without_credentials, text_without_credentials, without_credentials
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def _wheels(listed: Iterable[object], name: str, version: str, origins: Mapping[
             name=name,
             version=version,
             filename=unquote(urlsplit(url).path.rpartition("/")[2]),
-            url=without_credentials(url),
+            url=file_without_credentials(url),
             sha256=str(hashes.get("sha256", "")) if isinstance(hashes, dict) else "",
             size=size if isinstance(size, int) else 0,
             index=origins.get(name, ""),

@@ -15,7 +15,7 @@ from lamella.builder.installed.conda_specs import name as spec_name
 from lamella.builder.resolving.model import Artifact, Moved, Resolution
 from lamella.builder.resolving.one_system import is_of_one_system
 from lamella.builder.resolving.rattler_process import rattler_process
-from lamella.builder.urls import without_credentials
+from lamella.builder.urls import text_without_credentials, without_credentials
 from lamella.layers.progress.display import Silent
 from lamella.layers.published.findings import Finding
 
@@ -80,7 +80,7 @@ def resolve_conda(
             "solve", channels=asked, subdir=subdir, attempts=plan.attempts(), virtual=virtual_packages(target)
         )
     if solved["attempt"] < 0:
-        reason = " ".join(solved["reason"].split())
+        reason = text_without_credentials(" ".join(solved["reason"].split()))
         raise CannotResolve(
             f"{subdir}: the installed conda packages don't fit together there; use --match minor or --match none, "
             f"or install other versions: {without_lines(reason)}"

@@ -19,7 +19,7 @@ from lamella.builder.indexes.requirements import requirements_in
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving.sources import is_source, parsed_repository
 from lamella.builder.resolving.target_tags import short_version
-from lamella.builder.urls import without_credentials
+from lamella.builder.urls import file_without_credentials
 from lamella.layers.published.findings import Finding
 from lamella.layers.text import escaped
 
@@ -223,7 +223,7 @@ def _index(url: str) -> str:
 
 def _stated(files: Iterable[Any], digest: Callable[[Any], str]) -> Iterator[tuple[str, str]]:
     for file in files:
-        url = without_credentials(str(file.get("url") or file.get("path") or ""))
+        url = file_without_credentials(str(file.get("url") or file.get("path") or ""))
         name = str(file.get("name") or unquote(urlsplit(url).path.rpartition("/")[2]))
         if name and digest(file):
             yield name, digest(file)

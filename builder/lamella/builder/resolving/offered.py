@@ -12,7 +12,7 @@ from lamella.builder.indexes.client import IndexClient
 from lamella.builder.indexes.pages import SDISTS, project_files
 from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import Wheel
-from lamella.builder.urls import without_credentials
+from lamella.builder.urls import file_without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +54,7 @@ class Offer:
             name=self.name,
             version=version,
             filename=chosen,
-            url=without_credentials(file.url),
+            url=file_without_credentials(file.url),
             sha256=file.sha256,
             size=file.size,
             index=self.index,

@@ -25,7 +25,7 @@ from lamella.builder.resolving.question import Question, Unsolvable, Wheel
 from lamella.builder.resolving.reachable import applies, fallen_away, parsed
 from lamella.builder.resolving.sources import direct_artifact, is_from_index
 from lamella.builder.resolving.target_tags import target_markers
-from lamella.builder.urls import without_credentials
+from lamella.builder.urls import file_without_credentials
 from lamella.layers.published.findings import Finding
 from lamella.layers.text import escaped
 
@@ -341,5 +341,5 @@ def _artifact(wheel: Wheel) -> Artifact:
 
 
 def _sdist(name: str, version: str, file: IndexFile, index: str) -> Artifact:
-    url, query = without_credentials(file.url), urlsplit(file.url).query
+    url, query = file_without_credentials(file.url), urlsplit(file.url).query
     return Artifact("wheel", name, version, url, file.sha256, file.size, index, query=query)

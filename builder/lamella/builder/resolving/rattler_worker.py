@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import rattler
 import rattler.exceptions
 
-from lamella.builder.urls import without_credentials
+from lamella.builder.urls import text_without_credentials, without_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +92,8 @@ class _Session:
                     constraints=[*attempt["constraints"]],
                 )
             except rattler.exceptions.SolverError as error:
-                reason = str(error)
+                # Specifications name their channel as it is asked, with its password.
+                reason = text_without_credentials(str(error))
                 continue
             return {"attempt": number, "reason": reason, "records": [_record(each) for each in solved]}
         return {"attempt": -1, "reason": reason, "records": []}
@@ -209,7 +210,7 @@ async def _serve() -> None:
             function = getattr(session, request.pop("do"))
             _write({"result": await function(**request)})
         except _ERRORS as error:
-            _write({"error": f"{type(error).__name__}: {error}"})
+            _write({"error": text_without_credentials(f"{type(error).__name__}: {error}")})
 
 
 def main() -> None:

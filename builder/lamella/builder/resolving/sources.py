@@ -6,6 +6,7 @@ Only pure ones: this machine's compiler builds for this machine.
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -33,6 +35,35 @@ if TYPE_CHECKING:
 
 _GIT = re.compile(r"git\+(?P<url>[^#]+?)@(?P<commit>[0-9a-f]{40,64})(?:#subdirectory=(?P<below>.+))?")
 _BELOW = re.compile(r"[^/.\\][^\\]*")
+_OF_A_REPOSITORY = frozenset(
+    {
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_IMPLICIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_QUARANTINE_PATH",
+        "GIT_COMMON_DIR",
+        "GIT_NAMESPACE",
+        "GIT_PREFIX",
+        "GIT_CONFIG",
+        "GIT_GRAFT_FILE",
+        "GIT_SHALLOW_FILE",
+        "GIT_REPLACE_REF_BASE",
+    }
+)
+"""Variables that git sets for its hooks: with them it would write to the user's repository."""
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    TypeError,
+    ValueError,
+    RuntimeError,  # an encrypted zip, and a compression that zipfile lacks
+)
 
 
 def is_from_index(each: InstalledDistribution) -> bool:
@@ -135,7 +166,7 @@ def _cloned(artifact: Artifact, folder: str, who: str) -> str:
     git = shutil.which("git")
     if not found or not git:
         raise BuilderError(f"{who}: installed from a repository, and git is not on PATH; install git")
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    environment = _git_environment(git, os.path.dirname(folder))
     steps = (
         ["init", "--quiet", folder],
         ["-C", folder, "fetch", "--quiet", "--tags", "--", found["url"], "HEAD"],
@@ -165,6 +196,18 @@ def _cloned(artifact: Artifact, folder: str, who: str) -> str:
     return os.path.join(folder, below)
 
 
+def _git_environment(git: str, folder: str) -> dict[str, str]:
+    """Variables for git: it keeps to the repository that it is given, and asks for nothing."""
+    found = {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
+    found["GIT_TERMINAL_PROMPT"] = "0"
+    if not found.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"}:
+        command = [git, "config", "--get", "core.sshCommand"]
+        configured = subprocess.run(command, cwd=folder, env=found, capture_output=True, check=False)
+        if configured.returncode:
+            found["GIT_SSH_COMMAND"] = "ssh -oBatchMode=yes"
+    return found
+
+
 def _extracted(archive: str, folder: str, who: str) -> str:
     os.mkdir(folder)
     try:
@@ -175,14 +218,24 @@ def _extracted(archive: str, folder: str, who: str) -> str:
             with tarfile.open(archive) as tar:
                 # Python 3.10 and 3.11 have the filter from their later patch versions on.
                 tar.extractall(folder, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, TypeError, ValueError) as error:
-        raise BuilderError(f"{who}: damaged source distribution: {error}; report it to the index's operator") from None
+    except _DAMAGED as error:
+        raise _damaged(who, error) from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # bz2 and gzip have no class of their own for damaged content.
+        raise _damaged(who, error) from None
     inner = [os.path.join(folder, name) for name in os.listdir(folder)]
     return inner[0] if len(inner) == 1 and os.path.isdir(inner[0]) else folder
 
 
-def _key(artifact: Artifact, archive: str) -> str:
+def _damaged(who: str, error: Exception) -> BuilderError:
+    return BuilderError(
+        f"{who}: damaged source distribution: {escaped(str(error), 200)}; report it to the index's operator"
+    )
 
+
+def _key(artifact: Artifact, archive: str) -> str:
     if artifact.sha256:
         return artifact.sha256
     if archive:
