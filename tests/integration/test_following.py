@@ -482,9 +482,15 @@ TOOL = ["sh", "-c", "tool; while read line; do tool; done; exit 7"]
 
 @contextmanager
 def running(
-    folder: Path, uid: int, reference: str, options: FollowOptions, command: Sequence[str] = TOOL
+    folder: Path,
+    uid: int,
+    reference: str,
+    options: FollowOptions,
+    command: Sequence[str] = TOOL,
+    *,
+    raised: Exception | None = None,
 ) -> Iterator[Running]:
-    """Run a command that follows, as that user, until the block ends."""
+    """Run a command that follows, as that user, until the block ends. `raised`: at the end of `notify`."""
     import_everything()
     (taken, lines), (answers, said), (events, happened) = os.pipe(), os.pipe(), os.pipe()
 
@@ -498,6 +504,8 @@ def running(
 
         def notify(event: FollowEvent) -> None:
             os.write(happened, (json.dumps([event.kind, event.message]) + "\n").encode())
+            if raised:
+                raise raised
 
         os._exit(run_following(reference, command, options, store=Store(f"{folder}/store"), notify=notify))
 
@@ -589,6 +597,31 @@ def test_a_command_survives_its_follower_with_the_environment_that_it_has(home: 
         assert command.tool() == "2"
         gc(Store(f"{home[0]}/store"), keep_bytes=0)
         assert command.tool() == "2"
+
+
+def test_a_command_is_followed_on_when_its_events_can_not_be_shown(home: tuple[Path, int]) -> None:
+    reference = push_as(home, "1")
+    index = home[0] / "images/index.json"
+    with running(*home, reference, FollowOptions(interval=0.05), raised=BrokenPipeError()) as command:
+        assert command.line() == "1"
+        whole = index.read_bytes()
+        index.write_bytes(b"garbage")
+        command.event("failed")
+        index.write_bytes(whole)
+        push_as(home, "2")
+        command.event("replaced")
+        assert command.tool() == "2"
+        assert command.end() == 7
+
+
+def test_the_exit_code_of_a_command_is_kept_when_its_tag_is_not_asked_any_more(home: tuple[Path, int]) -> None:
+    reference = push_as(home, "1")
+    with running(*home, reference, FollowOptions(interval=0.05), raised=RuntimeError()) as command:
+        assert command.line() == "1"
+        (home[0] / "images/index.json").write_bytes(b"garbage")
+        command.event("failed")
+        assert command.tool() == "1"
+        assert command.end() == 7
 
 
 def test_every_former_environment_of_a_command_stays_leased(home: tuple[Path, int]) -> None:

@@ -286,6 +286,25 @@ def test_a_folder_that_is_not_empty_is_left_alone(store: Store, reference: str, 
     assert left_over(store) == []
 
 
+def test_a_mount_that_another_process_makes_at_the_same_time_is_taken(
+    store: Store, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    listdir = os.listdir
+    made: list[Mounted] = []
+
+    def listed_late(path: str) -> list[str]:
+        if path == str(target):
+            monkeypatch.setattr(os, "listdir", listdir)
+            made.append(mount(reference, path, store=store))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", listed_late)
+
+    assert [mount(reference, str(target), store=store)] == made
+
+
 @pytest.mark.parametrize("method", EVERY)
 def test_one_folder_holds_one_environment(store: Store, reference: str, tmp_path: Path, method: Method) -> None:
     first = mount(reference, str(tmp_path / "target"), store=store, options=MountOptions(method=method))

@@ -23,6 +23,7 @@ from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import MANIFEST, Descriptor, Digest
 from lamella.layers.oci.storage import fetch_document
 from support.engines import need, need_root
+from support.other_systems import refuse_open_files
 from support.people import NOBODY, as_user, folder_of
 from support.processes import started
 from support.published import Blob, blob, push_environment, push_image
@@ -364,6 +365,17 @@ def test_a_layout_is_made_on_a_file_system_without_hard_links(
     monkeypatch.setattr(os, "link", refuse)
     push_image(OciLayout(str(tmp_path / "layout"), create=True), [b"one"], "v1")
     assert OciLayout(str(tmp_path / "layout")).tags() == ["v1"]
+    assert not [name for name in files(tmp_path / "layout") if "partial" in name]
+
+
+def test_no_file_is_renamed_linked_or_removed_while_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_open_files(monkeypatch)
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    layout.check_writable()
+    push_image(layout, [b"one"], "v1")
+    with pytest.raises(InvalidContent):
+        Blob(blob(b"content").descriptor, b"CONTENT").pushed(layout)
+    assert layout.tags() == ["v1"]
     assert not [name for name in files(tmp_path / "layout") if "partial" in name]
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
 
 MODULES = {
     "darwin": ("spwd",),
@@ -61,3 +69,25 @@ def run(platform: str, code: str, *arguments: str, cwd: str | None = None) -> su
         cwd=cwd,
         env=dict(os.environ),
     )
+
+
+def refuse_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse, as Windows does, to rename, link or remove a file that this process has open."""
+
+    def refuse(call: Callable[..., Any], path: str, *others: Any, **options: Any) -> Any:
+        if _is_open(path):
+            raise PermissionError(errno.EACCES, "used by another process", path)
+        return call(path, *others, **options)
+
+    for name in ("replace", "rename", "link", "unlink", "remove"):
+        monkeypatch.setattr(os, name, partial(refuse, getattr(os, name)))
+
+
+def _is_open(path: str) -> bool:
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            if os.path.samestat(os.fstat(int(descriptor)), os.lstat(path)):
+                return True
+        except OSError:
+            continue  # closed meanwhile: the descriptor of the list itself
+    return False

@@ -228,6 +228,8 @@ class OciLayout:
             file.flush()
             # Without it a crash soon after may leave an empty file under the final name.
             os.fsync(file.fileno())
+            # Windows renames no open file. Without the lock, the file's age keeps it from a sweep.
+            file.close()
             if problem := foreign_link(os.path.dirname(path)):
                 raise StoreError(problem)
             if replace:
@@ -256,19 +258,20 @@ class OciLayout:
         """A new file, locked while it is written; gone afterwards unless it was renamed."""
         while True:
             path = os.path.join(self._folder, f"{_PARTIAL}{os.urandom(8).hex()}")
-            with open(path, "xb") as file:
-                # Without locks on this file system, a sweep can't lock it either, and leaves it alone.
+            file = open(path, "xb")  # noqa: SIM115 - closed before it is removed
+            try:
+                with file:
+                    # Without locks on this file system, a sweep can't lock it either, and leaves it alone.
+                    with contextlib.suppress(OSError):
+                        try_lock(file.fileno())
+                    # If a sweep between the two calls took it, the next name is as good.
+                    if os.fstat(file.fileno()).st_nlink:
+                        yield file, path
+                        return
+            finally:
+                # Closed by now: Windows removes no open file.
                 with contextlib.suppress(OSError):
-                    try_lock(file.fileno())
-                # A sweep between the two calls took it; the next name is as good.
-                if not os.fstat(file.fileno()).st_nlink:
-                    continue
-                try:
-                    yield file, path
-                finally:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(path)
-                return
+                    os.unlink(path)
 
     def _tag(self, descriptor: Descriptor, tag: str) -> None:
         entry = tagged(descriptor, tag)

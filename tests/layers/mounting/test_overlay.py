@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -225,6 +226,29 @@ def test_without_descriptors_a_mount_that_can_t_be_made_leaves_the_former_one(tm
         overlay.replace(recorded, folders(tmp_path, 2), "/target", "lamella-1")
 
     assert recorded.mounts == ["/target"]
+
+
+def test_without_descriptors_a_mount_that_stays_elsewhere_keeps_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy(RecordingKernel):
+        def mount(self, source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+            super().mount(source, target, fstype, flags, data)
+            if fstype == "overlay":
+                write(tmp_path / os.path.basename(target), {"file": "x"})
+
+        def umount(self, target: str, flags: int = 0) -> None:
+            if target != "/target":
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            super().umount(target, flags)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    recorded = Busy({"fsopen": errno.ENOSYS}, mounts=["/target"], of=["lamella-1"])
+
+    with pytest.raises(OSError, match=os.strerror(errno.EBUSY)):
+        overlay.replace(recorded, ["/lowest", "/highest"], "/target", "lamella-1")
+
+    assert list(content(tmp_path).values()) == ["x"]
 
 
 def test_a_mount_that_can_t_be_made_leaves_the_former_one(tmp_path: Path) -> None:

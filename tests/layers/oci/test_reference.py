@@ -68,6 +68,7 @@ def test_a_reference_is_read(text: str, expected: Reference) -> None:
             "^ghcr.io/envs@sha256:abc: invalid digest; write sha256: or sha512: and lower-case",
         ),
         ("ghcr.io/envs@md5:" + "a" * 32, "invalid digest"),
+        ("team/envs@sha256/abc", "^team/envs@sha256/abc: invalid digest; write sha256: or sha512:"),
         ("ghcr.io/envs@", "^'ghcr.io/envs@': missing digest after @"),
         ("user:hunter2@ghcr.io/envs:v1", r"^\*\*\*@ghcr.io/envs:v1: has a user; leave it out, and use lamella login"),
         ("localhost:5133", "localhost:5133: a registry without a repository; write localhost:5133/REPOSITORY:TAG"),

@@ -74,14 +74,20 @@ def run_following(
     """
     here()
     store = store or Store()
+
+    def told(event: FollowEvent) -> None:
+        # Neither the command nor the following ends because a stream was closed, or its disk is full.
+        with suppress(OSError):
+            notify(event)
+
     with ExitStack() as stack:
         tag = stack.enter_context(closing(TaggedDigest(reference, trust, options.interval)))
-        moves = Moves(tag, store, trust, notify)
+        moves = Moves(tag, store, trust, told)
         digest = tag.ask()
         with pull.leased(tag.at(digest), store=store, trust=trust, progress=progress, check=moves.check) as pulled:
             ready = _leased(store, pulled, stack.enter_context(ExitStack()), time.monotonic())
         moves.used = digest
-        session = _Session(command, options, store, notify)
+        session = _Session(command, options, store, told)
         stack.callback(session.restore_signals)
         session.start(ready)
         wake, waker = os.pipe()
@@ -106,8 +112,11 @@ def run_following(
                     _release(found)
 
         threading.Thread(target=look, name="lamella-follow", daemon=True).start()
-        while (code := session.wait(wake)) is None:
-            os.read(wake, 1)
+        moving: int | None = wake
+        while (code := session.wait(moving)) is None:
+            if not os.read(wake, 1):
+                moving = None  # the thread has died: the command goes on without it
+                continue
             ready = found.get()
             if why_not := session.take(ready):
                 moves.refuse(Reference.parse(ready.pulled.reference).digest, why_not)
@@ -197,11 +206,11 @@ class _Session:
             raise error_of(failed)
         raise LayersError("the command's namespace ended; try again")
 
-    def wait(self, wake: int) -> int | None:
-        """Wait until `wake` can be read, or the command ends; return its exit code then."""
+    def wait(self, wake: int | None) -> int | None:
+        """Wait until `wake`, if given, can be read, or the command ends; return its exit code then."""
         assert self._socket
-        ready, _, _ = select.select([self._socket.fileno(), wake], [], [])
-        return None if wake in ready and len(ready) == 1 else self._ended()
+        ready, _, _ = select.select([self._socket.fileno(), *([] if wake is None else [wake])], [], [])
+        return None if ready == [wake] else self._ended()
 
     def take(self, ready: _Ready) -> str:
         """Use that environment from now on; return why it can't be used, or an empty string."""

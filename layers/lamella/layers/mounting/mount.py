@@ -100,8 +100,12 @@ def _check_options(options: MountOptions, target: str, store: Store, kernel: Ker
         raise MountError(f"--prefix {options.prefix}: not an absolute path; use one such as /opt/env")
     if options.changes and os.path.exists(changes := resolved(options.changes)) and not os.path.isdir(changes):
         raise MountError(f"--changes {options.changes}: not a directory; use another folder")
-    if not claims.find(store.writable(), target, kernel):
+    try:
         _check_empty(target, _topmost_missing(target))
+    except MountError:
+        # Looked for afterwards: a mount that another process makes now is claimed before there is anything of it.
+        if not claims.find(store.writable(), target, kernel):
+            raise
 
 
 def resolved(path: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,8 @@ def replace(kernel: Kernel, lowers: Sequence[str], target: str, source: str = SO
 def _replace_by_options(kernel: Kernel, lowers: Sequence[str], target: str, source: str) -> None:
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="lamella-") as elsewhere:
+    elsewhere = tempfile.mkdtemp(prefix="lamella-")
+    try:
         by_options(kernel, lowers, elsewhere, source=source)
         try:
             kernel.umount(target, MNT_DETACH)
@@ -103,6 +105,10 @@ def _replace_by_options(kernel: Kernel, lowers: Sequence[str], target: str, sour
             kernel.mount(elsewhere, target, flags=MS_BIND)
         finally:
             kernel.umount(elsewhere, MNT_DETACH)
+    finally:
+        # Never emptied: if it could not be unmounted, what it holds is the environment.
+        with suppress(OSError):
+            os.rmdir(elsewhere)
 
 
 def _detached(kernel: Kernel, lowers: Sequence[str], upper: Upper | None, source: str) -> int:

@@ -73,7 +73,7 @@ class Reference:
             try:
                 digest = Digest.parse(digest_text)
             except InvalidContent:
-                if "/" in digest_text:
+                if "/" in digest_text and "/" not in name:
                     raise InvalidReference(f"{_shown(text)}: has a user; leave it out, and use lamella login") from None
                 problem = "invalid digest" if digest_text else "missing digest after @"
                 raise InvalidReference(
