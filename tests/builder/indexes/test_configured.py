@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder.indexes.client import IndexClient, IndexUnusable
 from lamella.builder.indexes.configured import configured_indexes, project_folder
-from lamella.builder.indexes.model import PYPI, Indexes, Login, PackageIndex
+from lamella.builder.indexes.model import PYPI, Indexes, Login, PackageIndex, with_query
+from lamella.builder.indexes.pages import project_files
 from lamella.builder.indexes.settings_files import InvalidIndexSettings
+from support.servers import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -282,6 +287,39 @@ def test_no_password_is_in_a_representation_or_a_text_that_a_server_sends_back(c
     assert "ss-word" not in repr(found)
     echoed = "Authorization: Basic YWRhOnBAc3Mtd29yZA== of p@ss-word and p%40ss-word"
     assert found.hidden(echoed) == "Authorization: Basic **** of **** and ****"
+
+
+def test_query_of_an_index_goes_with_requests_and_is_not_shown(configured: Configured) -> None:
+    found = configured(PIP_INDEX_URL=f"{PRIVATE}/?token=hunter2")
+    assert urls(found) == [PRIVATE]
+    assert "hunter2" not in repr(found)
+    assert with_query(found.indexes[0], "/numpy/") == f"{PRIVATE}/numpy/?token=hunter2"
+    assert found.hidden(f"no {PRIVATE}?token=hunter2") == f"no {PRIVATE}?****"
+
+
+@pytest.mark.parametrize("password", ["hun[ter2", "hun]ter2", "hun/ter2", "hun#ter2"])
+@pytest.mark.parametrize(
+    ("variable", "setting"), [("PIP_INDEX_URL", "index-url of pip"), ("UV_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL")]
+)
+def test_password_that_is_not_percent_encoded_is_one_sentence_without_it(
+    configured: Configured, password: str, variable: str, setting: str
+) -> None:
+    with pytest.raises(InvalidIndexSettings) as refused:
+        configured(**{variable: f"https://ada:{password}@pypi.corp.example/simple"})
+    assert str(refused.value) == f"{setting}: not the URL of an index; percent-encode the password"
+
+
+def test_page_that_leads_to_a_file_of_this_machine_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pages/numpy").mkdir(parents=True)
+    write(tmp_path / "pages/numpy/index.html", '<!DOCTYPE html><a href="file:///srv/numpy-1.0-py3-none-any.whl">')
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "pages"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, serving(server):
+        index = PackageIndex(f"http://127.0.0.1:{server.server_port}")
+        with IndexClient(Indexes((index,))) as client, pytest.raises(IndexUnusable, match="a file of this machine"):
+            project_files(client, index, "numpy")
+        local = PackageIndex((tmp_path / "pages").as_uri())
+        with IndexClient(Indexes((local,))) as client:
+            assert project_files(client, local, "numpy")
 
 
 def test_project_of_an_environment_is_the_folder_it_lies_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

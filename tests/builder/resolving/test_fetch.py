@@ -28,7 +28,7 @@ from support.index import Index, serve_index
 from support.installed import wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 HERE = Target(Platform("linux", "arm64"), ".".join(map(str, sys.version_info[:3])))
@@ -225,8 +225,12 @@ def damaged(path: Path, ending: str) -> Path:
         member = tarfile.TarInfo("sourced-1.0/data")
         member.size = 1 << 20
         tar.addfile(member, io.BytesIO(os.urandom(member.size)))
-    compress = {".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}[ending]
-    content = bytearray(compress(plain.getvalue()))
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        ".tar.gz": gzip.compress,
+        ".tar.bz2": bz2.compress,
+        ".tar.xz": lzma.compress,
+    }
+    content = bytearray(packers[ending](plain.getvalue()))
     middle = len(content) // 2
     content[middle : middle + 4096] = b"\xff" * 4096
     made.write_bytes(content)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from lamella.builder.indexes.settings_files import InvalidIndexSettings
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -34,13 +36,15 @@ class PackageIndex:
     """A package index that speaks the simple repository API (PEP 503, PEP 691)."""
 
     url: str
-    """Without credentials and trailing slash."""
+    """Without credentials, query and trailing slash."""
     name: str = ""
     """uv's name of it; empty for none."""
     explicit: bool = False
     """Only for the packages that are pinned to it."""
     login: Login | None = None
     authenticate: Authenticate = "auto"
+    query: str = field(default="", repr=False)
+    """Of its URL, without the question mark: it may hold a token, and goes with requests alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Indexes:
         """Return `text` without the passwords of these indexes, in any form that a server may send back."""
         logins = [each.login for each in self.indexes if each.login]
         secrets = {form for login in (*logins, *self.hosts.values()) for form in _forms(login)}
+        secrets |= {each.query for each in self.indexes if each.query}
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(secret, "****")
         return text
@@ -94,27 +99,40 @@ class Indexes:
         return next((each.url for each in self.indexes if each.url == bare), bare)
 
 
-def parsed(url: str, *, name: str = "", explicit: bool = False) -> PackageIndex:
-    """Return the index at `url`, with the login that the URL holds apart from it."""
+def parsed(url: str, setting: str, *, name: str = "", explicit: bool = False) -> PackageIndex:
+    """Return the index at `url`, with the login and the query that the URL holds apart from it.
+
+    `setting` names where it is from. Raises `InvalidIndexSettings`.
+    """
     from urllib.parse import unquote
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        # The error's own text has a piece of the password.
+        raise InvalidIndexSettings(f"{setting}: not the URL of an index; percent-encode the password") from None
     user, at, host = parts.netloc.rpartition("@")
     login = None
     if at:
         name_part, _, password = user.partition(":")
         login = Login(unquote(name_part), unquote(password))
-    bare = urlunsplit((parts.scheme, host, parts.path, parts.query, "")).rstrip("/")
-    return PackageIndex(bare, name, explicit, login)
+    bare = urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
+    return PackageIndex(bare, name, explicit, login, query=parts.query)
 
 
 def with_login(index: PackageIndex) -> str:
-    """Return the URL of `index` with its login, for a tool's environment and never for a message."""
+    """Return the URL of `index` with its login and query, for a tool's environment and never for a message."""
     if index.login is None:
-        return index.url
-    parts = urlsplit(index.url)
+        return with_query(index)
+    parts = urlsplit(with_query(index))
     login = f"{quote(index.login.user, safe='')}:{quote(index.login.password, safe='')}"
     return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
+
+
+def with_query(index: PackageIndex, path: str = "") -> str:
+    """Return the URL of `path` below `index` with its query, for a request and never for a message."""
+    return f"{index.url}{path}?{index.query}" if index.query else f"{index.url}{path}"
 
 
 def without_repeats(indexes: Iterable[PackageIndex]) -> tuple[PackageIndex, ...]:

@@ -13,6 +13,8 @@ from urllib.request import url2pathname
 
 from lamella.builder.files.small_file import read_small
 from lamella.builder.indexes.client import IndexUnusable
+from lamella.builder.indexes.model import with_query
+from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,10 +53,10 @@ def project_files(client: IndexClient, index: PackageIndex, name: str) -> tuple[
 
     Raises `IndexUnusable`.
     """
-    url = f"{index.url}/{name}/"
     if index.url.startswith("file://"):
-        return _local(url)
+        return _local(f"{index.url}/{name}/")
     what = f"index {index.url}: package {name}"
+    url = with_query(index, f"/{name}/")
     return client.get(url, what, lambda response: _read(response, url, what), _ACCEPT)
 
 
@@ -63,9 +65,15 @@ def _read(response: Response, url: str, what: str) -> tuple[IndexFile, ...]:
     is_json = response.content_type in (_JSON, "application/json")
     content = response.body(_MOST)
     try:
-        return _of_json(json.loads(content), base) if is_json else _of_html(content, base)
+        files = _of_json(json.loads(content), base) if is_json else _of_html(content, base)
+        local = next((file.filename for file in files if urlsplit(file.url).scheme == "file"), "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise IndexUnusable(f"{what}: not a page of an index; check its URL, and for a proxy in between") from None
+    if local:
+        raise IndexUnusable(
+            f"{what}: its page leads to a file of this machine, {escaped(local, 100)}; report it to the index's operator"
+        )
+    return files
 
 
 def _of_json(document: Mapping[str, object], base: str) -> tuple[IndexFile, ...]:

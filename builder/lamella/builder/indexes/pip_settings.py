@@ -53,8 +53,10 @@ def _known(items: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def _of(found: Mapping[str, str], folder: str, environ: Mapping[str, str]) -> ToolSettings:
     main = found.get("index-url", "").strip()
-    urls = [*texts_of(found.get("extra-index-url")), main or PYPI]
-    indexes = [] if is_on(found.get("no-index")) else [parsed(expanded_variables(url, environ)) for url in urls]
+    urls = [*(("extra-index-url", url) for url in texts_of(found.get("extra-index-url"))), ("index-url", main or PYPI)]
+    if is_on(found.get("no-index")):
+        urls = []
+    indexes = [parsed(expanded_variables(url, environ), f"{setting} of pip") for setting, url in urls]
     return ToolSettings(
         indexes=without_repeats(indexes),
         find_links=tuple(_place(each, folder) for each in texts_of(found.get("find-links"))),

@@ -25,7 +25,8 @@ def poetry_settings(folder: str, environ: Mapping[str, str]) -> ToolSettings:
         name, url = str(source.get("name", "")), source.get("url")
         place = _PRIORITIES.get(str(source.get("priority", "primary")).lower(), 0)
         if isinstance(url, str) or name.lower() == "pypi":
-            index = parsed(url if isinstance(url, str) else PYPI, name=name, explicit=place == 3)
+            setting = f"source {name} of Poetry"
+            index = parsed(url if isinstance(url, str) else PYPI, setting, name=name, explicit=place == 3)
             listed.append((place, _with_poetry_login(index, environ)))
     if listed and not any(place == 0 for place, _ in listed):
         listed.append((1, PackageIndex(PYPI, "pypi")))
@@ -68,7 +69,8 @@ def pdm_settings(folder: str, environ: Mapping[str, str]) -> ToolSettings:
         if source.get("type") == "find_links":
             links.append(url)
             continue
-        index = parsed(url, name=str(source.get("name", "")))
+        name = str(source.get("name", ""))
+        index = parsed(url, f"source {name} of PDM", name=name)
         user, password = source.get("username"), source.get("password")
         if isinstance(user, str):
             given = expanded_variables(password, environ) if isinstance(password, str) else ""

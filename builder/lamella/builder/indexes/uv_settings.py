@@ -94,27 +94,27 @@ def _sources(folder: str) -> tuple[str, dict[str, Any]]:
 
 def _of_environment(environ: Mapping[str, str]) -> Iterator[tuple[PackageIndex, bool]]:
     for text in environ.get("UV_INDEX", "").split():
-        yield _named(text), False
+        yield _named(text, "UV_INDEX"), False
     for name, is_default in (("UV_EXTRA_INDEX_URL", False), ("UV_DEFAULT_INDEX", True), ("UV_INDEX_URL", True)):
         for text in environ.get(name, "").split():
-            yield _named(text), is_default
+            yield _named(text, name), is_default
 
 
-def _named(text: str) -> PackageIndex:
+def _named(text: str, setting: str) -> PackageIndex:
     name, equals, url = text.partition("=")
-    return parsed(url, name=name) if equals and _NAME.fullmatch(name) else parsed(text)
+    return parsed(url, setting, name=name) if equals and _NAME.fullmatch(name) else parsed(text, setting)
 
 
 def _of_table(table: Mapping[str, Any], base: str) -> Iterator[tuple[PackageIndex, bool]]:
     for each in tables_of(table.get("index")):
         if isinstance(each.get("url"), str) and each.get("format") != "flat":
-            found = parsed(
-                _url(each["url"], base), name=str(each.get("name", "")), explicit=is_on(each.get("explicit"))
-            )
+            name = str(each.get("name", ""))
+            setting = f"index {name} of uv in {base}"
+            found = parsed(_url(each["url"], base), setting, name=name, explicit=is_on(each.get("explicit")))
             yield replace(found, authenticate=_authenticate(each.get("authenticate"))), is_on(each.get("default"))
     for name, is_default in (("extra-index-url", False), ("index-url", True)):
         for url in texts_of(_value(table, name)):
-            yield parsed(_url(url, base)), is_default
+            yield parsed(_url(url, base), f"{name} of uv in {base}"), is_default
 
 
 def _authenticate(value: object) -> Authenticate:

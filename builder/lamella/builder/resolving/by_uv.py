@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from lamella.builder.files.scratch import scratch_folder
 from lamella.builder.files.small_file import read_text, read_toml
 from lamella.builder.indexes.client import IndexUnusable
+from lamella.builder.indexes.model import with_query
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel, best_of
@@ -126,12 +127,12 @@ def _options(question: Question) -> Iterator[str]:
 
 def _write(folder: str, question: Question) -> None:
     tables = [
-        {"name": f"lamella-{number}", "url": each.url}
+        {"name": f"lamella-{number}", "url": with_query(each)}
         | ({"explicit": True} if each.explicit else {})
         | ({"authenticate": each.authenticate} if each.authenticate != "auto" else {})
         for number, each in enumerate(question.indexes.indexes)
     ]
-    named = {table["url"]: table["name"] for table in tables}
+    named = {each.url: table["name"] for each, table in zip(question.indexes.indexes, tables, strict=True)}
     shared = [table for table in tables if not table.get("explicit")]
     if shared:
         # Without a default index of its own, uv asks the public one as well.

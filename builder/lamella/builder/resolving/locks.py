@@ -190,7 +190,7 @@ def _of_uv(path: str) -> Iterator[tuple[str, Locked]]:
             Locked(
                 version=str(package.get("version", "")),
                 lock="uv.lock",
-                index=_index(registry) if "://" in registry else "",
+                index=_index(registry, path) if "://" in registry else "",
                 files=dict(_stated(files, lambda file: str(file.get("hash", "")).removeprefix("sha256:"))),
             ),
         )
@@ -204,7 +204,7 @@ def _of_pylock(path: str) -> Iterator[tuple[str, Locked]]:
             Locked(
                 version=str(package.get("version", "")),
                 lock="pylock.toml",
-                index=_index(str(package.get("index", ""))),
+                index=_index(str(package.get("index", "")), path),
                 files=dict(_stated(files, lambda file: str(file.get("hashes", {}).get("sha256", "")))),
             ),
         )
@@ -217,8 +217,8 @@ def _of_requirements(path: str) -> Iterator[tuple[str, Locked]]:
             yield normalised(found[1]), Locked(found[2], "requirements.txt", hashes=frozenset(hashes))
 
 
-def _index(url: str) -> str:
-    return parsed(url).url if url else ""
+def _index(url: str, lock: str) -> str:
+    return parsed(url, lock).url if url else ""
 
 
 def _stated(files: Iterable[Any], digest: Callable[[Any], str]) -> Iterator[tuple[str, str]]:
