@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.cli.main import main
+from lamella.layers import Platform
+from support.installed import install, venv, wheel
 from support.registry_simulator import RegistrySimulator
 
 if TYPE_CHECKING:
@@ -117,3 +119,52 @@ def test_nothing_is_asked_of_the_registry(
     assert registry.requests == [], error
     assert error.count("\n") == 1, error
     assert "internal error" not in error
+
+
+HERE = str(Platform.here())
+OTHER = "linux/arm64" if HERE == "linux/amd64" else "linux/amd64"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("push REF env --watch --platform OTHER", "--watch: follows an environment for its own platform"),
+        ("push REF env --watch --platform HERE,OTHER", "--watch: follows an environment for its own platform"),
+        ("scan env --platform OTHER --files one", "--files: not for another platform"),
+        ("scan env --platform OTHER --left-out", "--left-out: not for another platform"),
+        ("scan env --match minor", "--match: has no effect without --platform; add --platform"),
+        ("push REF env --exact one", "--exact: has no effect without --platform; add --platform"),
+        ("push REF env --platform HERE --glibc 2.28", "--glibc: has no effect, since the environment is for HERE"),
+        ("scan env --platform HERE,", "--platform HERE,: not a platform; write os/architecture"),
+    ],
+)
+def test_nothing_is_asked_of_an_index(
+    line: str,
+    problem: str,
+    registry: RegistrySimulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "cache"))
+    for name in ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"):
+        monkeypatch.setenv(name, f"http://{registry.host}/simple")
+    install(venv(tmp_path / "env"), wheel(tmp_path, "one", files={"one.py": ""}))
+    registry.requests.clear()
+    line = line.replace("REF", f"{registry.host}/team/envs:v1").replace("HERE", HERE).replace("OTHER", OTHER)
+
+    assert main(line.split()) == 2
+
+    error = capsys.readouterr().err
+    assert registry.requests == [], error
+    assert error.startswith(f"lamella: {problem.replace('HERE', HERE)}")
+
+
+def test_a_setting_for_another_platform_alone_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAMELLA_MATCH", "minor")
+    venv(tmp_path / "env")
+    assert main(["scan", "env"]) == 0, capsys.readouterr().err

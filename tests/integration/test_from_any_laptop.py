@@ -194,6 +194,24 @@ def test_a_dry_run_shows_what_differs_and_downloads_nothing(
     assert not (tmp_path / "cache" / "downloads").exists()
 
 
+@pytest.mark.parametrize("flags", [["--fail-on", "warning"], ["--strict", "fast"]])
+@pytest.mark.parametrize("verb", ["scan", "push --dry-run", "push"])
+def test_another_version_is_refused_before_anything_is_downloaded(
+    verb: str, flags: list[str], index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = trees.venv(tmp_path / "macos", "macos")
+    trees.install(made, "macos", wheel(tmp_path / "from", "fast"), requested=["fast"])
+    wheel(index.folder, "fast", version="1.0.1")
+    line = [*verb.split(), "--no-local", "--platform", str(HERE), "--python-from", sys.base_prefix]
+    if verb != "scan":
+        line.append(f"oci:{tmp_path}/layout:v1")
+    for output in ([], ["--json"]):
+        assert main([*line, str(made), *flags, *output]) == 1
+        assert f"{HERE}: {flags[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "cache" / "downloads").exists()
+    assert main([*line, str(made)]) == 0
+
+
 def test_two_platforms_are_under_one_tag_and_an_unnamed_one_goes(index: Index, tmp_path: Path) -> None:
     other = Platform("linux", "arm64" if HERE.architecture == "amd64" else "amd64")
     environment = scan(str(install(venv(tmp_path / "env"), wheel(tmp_path, "pure", files={"pure.py": ""}))))

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder import Environment, ScanOptions
-    from lamella.layers import Platform, Progress, Severity
+    from lamella.builder import Environment, ScanOptions, TargetPlan
+    from lamella.layers import Finding, Platform, Progress, Severity
 
 CONTENTS = (LOCAL, INCLUDE, IGNORE, CACHE)
 """Settings that decide what ships."""
@@ -129,17 +129,22 @@ def _folders(arguments: argparse.Namespace) -> set[str]:
     return {os.path.abspath(folder) for folder in folders if folder}
 
 
-def objection(environment: Environment, fail_on: str, strict: Sequence[str], where: str) -> str:
-    """Return why `environment` fails `--strict` or `--fail-on`, or an empty string if it passes.
+def objection(environment: Environment | TargetPlan, fail_on: str, strict: Sequence[str], where: str) -> str:
+    """Return why `environment`, or what it becomes for a platform, fails `--strict` or `--fail-on`, or an empty string if it passes.
 
     `where` is the last clause: how to see the findings.
     """
-    from lamella.builder import blocking_findings
+    from lamella.builder import TargetPlan, blocking_findings
 
-    if found := blocking_findings(environment, strict=strict):
+    def blocking(worst: Severity | None = None, strict: Sequence[str] = ()) -> list[Finding]:
+        if isinstance(environment, TargetPlan):
+            return environment.blocking_findings(worst, strict)
+        return blocking_findings(environment, worst, strict)
+
+    if found := blocking(strict=strict):
         more = f"; {counted(len(found) - 1, 'more finding')}, {where}" if found[1:] else ""
         return f"--strict: {found[0].message}{more}"
     worst: Severity | None = "error" if fail_on == "error" else "warning" if fail_on == "warning" else None
-    if found := blocking_findings(environment, worst):
+    if found := blocking(worst):
         return f"--fail-on {fail_on}: {how_many(found)}; {where}"
     return ""

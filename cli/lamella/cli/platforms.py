@@ -44,18 +44,45 @@ def options_of(arguments: argparse.Namespace) -> ResolveOptions:
     )
 
 
+def others(arguments: argparse.Namespace, named: Sequence[Platform]) -> tuple[Platform, ...]:
+    """Return those of `named` that the environment is not for.
+
+    Raises `UsageError` without one if the command line has a flag that only they take. Asks no index.
+    """
+    from lamella.builder import active_prefix, needs_resolving
+
+    found: tuple[Platform, ...] = ()
+    if named:
+        arguments.prefix = arguments.prefix or active_prefix()
+        found = tuple(platform for platform in named if needs_resolving(arguments.prefix, platform))
+    given = [f"--{setting.name}" for setting in SETTINGS if setting.attribute in arguments.given]
+    if found or not given:
+        return found
+    flag = given[0]
+    if not named:
+        raise UsageError(f"{flag}: has no effect without --platform; add --platform, or leave {flag} out")
+    raise UsageError(
+        f"{flag}: has no effect, since the environment is for {arguments.platform}; leave {flag} out, or set it in "
+        "pyproject.toml"
+    )
+
+
 def plans(
-    arguments: argparse.Namespace, prefix: str, platforms: Sequence[Platform], progress: Progress
+    arguments: argparse.Namespace, platforms: Sequence[Platform], progress: Progress
 ) -> dict[Platform, TargetPlan]:
-    """Resolve the environment at `prefix` for those of `platforms` that it is not for."""
-    from lamella.builder import needs_resolving, resolve
+    """Resolve the environment for each of `platforms`."""
+    from lamella.builder import resolve
 
     options = options_of(arguments)
-    return {
-        platform: resolve(prefix, platform, options, progress=progress)
-        for platform in platforms
-        if needs_resolving(prefix, platform)
-    }
+    return {platform: resolve(arguments.prefix, platform, options, progress=progress) for platform in platforms}
+
+
+def objection(arguments: argparse.Namespace, found: Mapping[Platform, TargetPlan], where: str) -> str:
+    """Return why a plan of `found` fails `--strict` or `--fail-on`, or an empty string if all pass."""
+    for platform, plan in found.items():
+        if reason := environment.objection(plan, arguments.fail_on, arguments.strict, where):
+            return f"{platform}: {reason}"
+    return ""
 
 
 def show(plan: TargetPlan, *, quiet: bool, to_stderr: bool) -> None:

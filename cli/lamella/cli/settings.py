@@ -247,8 +247,11 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -
 def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str = ".") -> None:
     """Fill in `settings` without a flag: from variables, the files that apply in `folder`, or defaults.
 
-    A verb that talks to a registry gets every setting of trust, also those that it has no flag for.
+    `given` names those with a flag, by attribute. A verb that talks to a registry gets every setting of trust, also those that it has no flag for.
     """
+    arguments.given = frozenset(
+        setting.attribute for setting in settings if getattr(arguments, setting.attribute) is not None
+    )
     for setting in settings:
         # A number is checked here, so that its message is the same as that of a variable.
         if setting.kind is int and (flag := getattr(arguments, setting.attribute)) is not None:
@@ -324,7 +327,8 @@ def platforms_of(arguments: argparse.Namespace) -> tuple[Platform, ...]:
         names = [name.strip() for name in arguments.platform.split(",")] if arguments.platform else []
         return tuple(dict.fromkeys(map(Platform.parse, names)))
     except InvalidContent as error:
-        raise UsageError(f"--platform {error}") from None
+        problem = str(error).rpartition(": ")[2]
+        raise UsageError(f"--platform {quoted(arguments.platform)}: {problem}") from None
 
 
 def quoted(value: object) -> str:

@@ -28,6 +28,12 @@ class InvalidContent(LayersError):
     code = "damaged"
 
 
+class InvalidArgument(InvalidContent):
+    """A caller's own value, such as a media type or an annotation, that no content could have."""
+
+    code = "invalid"
+
+
 class FalseMirror(InvalidContent):
     """Bytes of a mirror that are not what they should be. The storage asks that mirror no more: fetch once again."""
 

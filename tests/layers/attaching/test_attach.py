@@ -295,8 +295,14 @@ def test_unfit_files_types_and_annotations_are_refused(layout: str, tmp_path: Pa
     ):
         with pytest.raises((ExportError, InvalidContent), match=problem):
             attach(layout, files, REPORT)
-    with pytest.raises(InvalidContent, match="report: not a media type"):
-        attach(layout, [file], "report")
+    for refused in (
+        lambda: attach(layout, [file], "report"),
+        lambda: fetch(layout, str(tmp_path / "out"), "report"),
+        lambda: artifacts(layout, "report"),
+    ):
+        with pytest.raises(InvalidContent, match=r"^--type report: not a media type; write it as") as raised:
+            refused()
+        assert raised.value.code == "invalid"
     with pytest.raises(InvalidContent, match="not an annotation"):
         attach(layout, [file], REPORT, annotations={"a": "\ud800"})
     assert artifacts(layout) == ()

@@ -20,6 +20,7 @@ from lamella.builder.errors import BuilderError
 from lamella.builder.files.small_file import read_json, read_small
 from lamella.builder.indexes.conda_settings import conda_channels
 from lamella.builder.indexes.configured import configured_indexes, project_folder
+from lamella.builder.installed.distributions import normalised
 from lamella.builder.prefix.foreign import companion
 from lamella.builder.prefix.locate import locate
 from lamella.builder.prefix.systems import System, system_of
@@ -38,6 +39,7 @@ from lamella.builder.resolving.sources import is_source
 from lamella.builder.resolving.target_python import lacks_libraries, place_python
 from lamella.builder.resolving.target_tags import target_markers
 from lamella.builder.resolving.wheels import Wheel, install_wheels
+from lamella.builder.scanning.findings import at_least
 from lamella.builder.scanning.scan import scan
 from lamella.layers.hardening.permissions import make_folders
 from lamella.layers.progress.display import shown
@@ -46,7 +48,7 @@ from lamella.layers.settings.trust import Trust
 from lamella.layers.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from lamella.builder.environment import Environment
     from lamella.builder.indexes.model import Indexes
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from lamella.builder.scanning.options import ScanOptions
     from lamella.layers.oci.documents import Platform
     from lamella.layers.progress.display import Progress
+    from lamella.layers.published.findings import Severity
 
 _TASK = "resolving"
 _NAMED = 8
@@ -73,6 +76,27 @@ class TargetPlan:
     indexes: Indexes = field(repr=False)
     channels: tuple[str, ...] = field(default=(), repr=False)
     """URLs of conda channels, with credentials."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Findings that are known before a download; laying out the environment adds others."""
+        moved = (_finding(each, self.resolution.target.platform) for each in self.resolution.moved)
+        return (*self.installed.findings, *self.resolution.findings, *moved)
+
+    def blocking_findings(self, fail_on: Severity | None = None, strict: Collection[str] = ()) -> list[Finding]:
+        """Findings that block a push of it, as `blocking_findings` does for an environment.
+
+        A package in `strict` blocks if it is left out. One that is missing is known when the environment is laid out.
+        """
+        names = {normalised(name) for name in strict}
+        dropped = {normalised(each.name) for each in self.resolution.moved if each.change == "dropped"}
+        worst = at_least(fail_on)
+        return [
+            each
+            for each in self.findings
+            if each.severity in worst
+            or (normalised(each.subject) in names and (each.severity != "note" or normalised(each.subject) in dropped))
+        ]
 
 
 def needs_resolving(prefix: str, platform: Platform, here: System | None = None) -> bool:
@@ -200,16 +224,11 @@ def target_environment(
             companion=own or companion(_short(plan)),
         )
         environment = scan(placed.prefix, scan_options, progress=bars)
-        findings = (*plan.installed.findings, *plan.resolution.findings, *placed.findings, *moved_findings(plan))
+        findings = (*plan.findings, *placed.findings)
         locks = {PIXI_LOCK: pixi_lock(placed.prefix, environment.platform)} if plan.installed.conda else {}
         if placed.lock:
             locks[PYLOCK] = placed.lock
         yield replace(environment, findings=tuple(dict.fromkeys((*environment.findings, *findings))), locks=locks)
-
-
-def moved_findings(plan: TargetPlan) -> tuple[Finding, ...]:
-    """Return a finding for each package that differs on the target."""
-    return tuple(_finding(each, plan.resolution.target.platform) for each in plan.resolution.moved)
 
 
 def _finding(moved: Moved, platform: Platform) -> Finding:

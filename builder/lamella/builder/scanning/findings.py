@@ -162,6 +162,11 @@ def made_for(prefix: Prefix) -> list[Finding]:
     return [Finding("error", "interpreter", "python", message)]
 
 
+def at_least(severity: Severity | None) -> tuple[Severity, ...]:
+    """Return `severity` and those above; nothing for None."""
+    return _SEVERITIES[: _SEVERITIES.index(severity) + 1] if severity else ()
+
+
 def blocking_findings(
     environment: Environment, fail_on: Severity | None = None, strict: Collection[str] = ()
 ) -> list[Finding]:
@@ -170,7 +175,7 @@ def blocking_findings(
     All of severity `fail_on` and above, every warning and error of a package in `strict`, and one
     finding for each name in `strict` that the environment lacks.
     """
-    worst = _SEVERITIES[: _SEVERITIES.index(fail_on) + 1] if fail_on else ()
+    worst = at_least(fail_on)
     names = {normalised(name): name for name in strict}
     wanted = [package for package in environment.packages if normalised(package.name) in names]
     here = {normalised(package.name) for package in wanted}

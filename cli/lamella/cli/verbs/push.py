@@ -117,8 +117,11 @@ def run(arguments: argparse.Namespace) -> int:
     # An invalid option or reference fails before the scan, which takes seconds.
     options, named = _options(arguments), platforms_of(arguments)
     Reference.parse(arguments.reference)
+    others = platforms.others(arguments, named)
+    if arguments.watch and (others or named[1:]):
+        raise UsageError("--watch: follows an environment for its own platform alone; push again after a change")
     if named:
-        return _push_platforms(arguments, options, named)
+        return _push_platforms(arguments, options, named, others)
     with shown(quiet=arguments.quiet) as progress:
         began = time.monotonic()
         scanned = environment.scanned(arguments, progress)
@@ -127,16 +130,19 @@ def run(arguments: argparse.Namespace) -> int:
     return _finish(arguments, options, pushed, time.monotonic() - began)
 
 
-def _push_platforms(arguments: argparse.Namespace, options: PushOptions, named: Sequence[Platform]) -> int:
-    """Push for each named platform; resolve the packages for those that the environment is not for."""
-    from lamella.builder import active_prefix
+def _push_platforms(
+    arguments: argparse.Namespace, options: PushOptions, named: Sequence[Platform], others: Sequence[Platform]
+) -> int:
+    """Push for each named platform; resolve the packages for `others`, which the environment is not for."""
+    from lamella.builder import BuilderError
     from lamella.cli.progress import shown
 
-    arguments.prefix = arguments.prefix or active_prefix()
     with shown(quiet=arguments.quiet) as progress:
-        found = platforms.plans(arguments, arguments.prefix, named, progress)
-    if arguments.watch and (found or named[1:]):
-        raise UsageError("--watch: follows an environment for its own platform alone; push again after a change")
+        found = platforms.plans(arguments, others, progress)
+    if reason := platforms.objection(arguments, found, "see lamella scan with the same --platform"):
+        if not arguments.json:
+            platforms.show_all(arguments, found, to_stderr=not arguments.dry_run)
+        raise BuilderError(f"nothing pushed: {reason}")
     if found and arguments.dry_run:
         if arguments.json:
             result_json(platforms.documents(arguments.prefix, found, arguments.reference))
@@ -151,16 +157,16 @@ def _push_platforms(arguments: argparse.Namespace, options: PushOptions, named: 
     ):
         _check(arguments, scanned)
         pushed = platforms.push_each(arguments, options, scanned, progress)
-    *others, (last, took) = pushed
+    *earlier, (last, took) = pushed
     if arguments.json:
         value = document(last, took, dry_run=arguments.dry_run)
-        value["others"] = [document(each, seconds_, dry_run=arguments.dry_run) for each, seconds_ in others]
+        value["others"] = [document(each, seconds_, dry_run=arguments.dry_run) for each, seconds_ in earlier]
         result_json(value | {"resolutions": [platforms.document(plan) for plan in found.values()]})
         return 0
-    for each, seconds_ in others:
+    for each, seconds_ in earlier:
         for line in _remarks(arguments, each, seconds_):
             remark(f"{each.environment.platform}: {line}", quiet=arguments.quiet)
-    return _finish(arguments, options, last, took if others else time.monotonic() - began)
+    return _finish(arguments, options, last, took if earlier else time.monotonic() - began)
 
 
 def _check(arguments: argparse.Namespace, scanned: Sequence[Environment]) -> None:

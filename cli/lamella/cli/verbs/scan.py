@@ -15,7 +15,7 @@ from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lamella.builder import Environment, Needs, ShippedFile, TargetPlan
     from lamella.layers import Platform
@@ -51,16 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan, and show the environment."""
-    from lamella.builder import active_prefix
     from lamella.cli.progress import shown
 
     named = platforms_of(arguments)
-    if named:
-        arguments.prefix = arguments.prefix or active_prefix()
+    if others := platforms.others(arguments, named):
+        _check_flags(arguments)
         with shown(quiet=arguments.quiet) as progress:
-            found = platforms.plans(arguments, arguments.prefix, named, progress)
-        if found:
-            return _show_resolutions(arguments, found)
+            found = platforms.plans(arguments, others, progress)
+        return _show_resolutions(arguments, found, [each for each in named if each not in found])
     with shown(quiet=arguments.quiet) as progress:
         scanned = environment.scanned(arguments, progress)
     chosen = None if arguments.files is None else _contents(scanned, arguments)
@@ -75,26 +73,41 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{counted(len(scanned.left_out), 'path')} left out: --left-out shows them",
                 quiet=arguments.quiet,
             )
-    where = "see the result" if arguments.json or arguments.all else "see above, or all of them with --all"
-    if objection := environment.objection(scanned, arguments.fail_on, arguments.strict, where):
+    return _code(environment.objection(scanned, arguments.fail_on, arguments.strict, _where(arguments)))
+
+
+def _code(objection: str) -> int:
+    """Return the exit code, after a remark on an objection."""
+    if objection:
         remark(f"lamella: {objection}")
-        return 1
-    return 0
+    return int(bool(objection))
 
 
-def _show_resolutions(arguments: argparse.Namespace, found: Mapping[Platform, TargetPlan]) -> int:
-    """Show what the environment becomes for other platforms."""
+def _where(arguments: argparse.Namespace) -> str:
+    return "see the result" if arguments.json or arguments.all else "see above, or all of them with --all"
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Raise `UsageError` for a flag that another platform does not take."""
     for flag in ("files", "left_out"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag.replace('_', '-')}: not for another platform; push it, then use lamella inspect")
+
+
+def _show_resolutions(
+    arguments: argparse.Namespace, found: Mapping[Platform, TargetPlan], as_it_is: Sequence[Platform]
+) -> int:
+    """Show what the environment becomes for other platforms."""
     if arguments.json:
         result_json(platforms.documents(arguments.prefix, found))
     else:
         platforms.show_all(arguments, found, to_stderr=False)
+        for platform in as_it_is:
+            remark(f"{platform}: ships as it is; see it without --platform", quiet=arguments.quiet)
         for plan in found.values():
             if plan.resolution.findings:
                 findings.show(plan.resolution.findings, everything=arguments.all)
-    return 0
+    return _code(platforms.objection(arguments, found, _where(arguments)))
 
 
 def document(scanned: Environment, contents: Contents | None = None) -> dict[str, Any]:

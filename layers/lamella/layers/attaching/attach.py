@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.layers.attaching.file_names import checked_name, place
-from lamella.layers.attaching.listing import MOST, AttachedArtifact, attached_to, files_of
-from lamella.layers.errors import ExportError, InvalidContent, NotFound
+from lamella.layers.attaching.listing import MOST, AttachedArtifact, attached_to, check_type, files_of
+from lamella.layers.errors import ExportError, InvalidArgument, InvalidContent, NotFound
 from lamella.layers.oci.documents import Digest, Manifest
-from lamella.layers.oci.parsing import media_type_of
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
 from lamella.layers.oci.values import clean_text
@@ -91,10 +90,10 @@ def attach(
     """
     parsed = Reference.parse(reference)
     names = _names(files)
-    media_type_of({"mediaType": artifact_type})
+    check_type(artifact_type)
     for name, value in (annotations or {}).items():
         if not name or clean_text(name) is None or clean_text(value) is None:
-            raise InvalidContent(f"{escaped(name, 100)!r}: not an annotation; use NAME=VALUE of at most 4,096 bytes")
+            raise InvalidArgument(f"{escaped(name, 100)!r}: not an annotation; use NAME=VALUE of at most 4,096 bytes")
     with closing(open_storage(parsed, trust, mirrors=False)) as storage:
         root = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag)
         # Imported only then: every other verb starts faster without it.
@@ -124,7 +123,7 @@ def fetch(
     policy require, `ExportError` if a file is in the way, `Denied`, `Unreachable`.
     """
     parsed = Reference.parse(reference)
-    media_type_of({"mediaType": artifact_type})
+    check_type(artifact_type)
     cosign.check_keys(trust)
     with closing(open_storage(parsed, trust)) as storage:
         root = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag)
@@ -160,12 +159,12 @@ def _names(files: Sequence[str]) -> tuple[str, ...]:
         except OSError as error:
             raise ExportError(f"{path}: {error.strerror}; name a file that can be read") from error
         if name in names:
-            raise InvalidContent(f"{path}: the same name as {names[name]}; rename one or attach them one by one")
+            raise InvalidArgument(f"{path}: the same name as {names[name]}; rename one or attach them one by one")
         names[name] = path
     if not names:
-        raise InvalidContent("no file to attach; name at least one")
+        raise InvalidArgument("no file to attach; name at least one")
     if len(names) > MOST:
-        raise InvalidContent(f"{counted(len(names), 'file')}: at most {MOST:,} in one artifact; attach an archive")
+        raise InvalidArgument(f"{counted(len(names), 'file')}: at most {MOST:,} in one artifact; attach an archive")
     return tuple(names)
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import InvalidContent, NotFound
+from lamella.layers.errors import InvalidArgument, InvalidContent, NotFound
 from lamella.layers.oci.annotations import PLATFORM, TITLE
 from lamella.layers.oci.documents import INDEX_TYPES, Index, Manifest
 from lamella.layers.oci.parsing import media_type_of
@@ -89,10 +89,19 @@ def artifacts(reference: str, artifact_type: str = "", *, trust: Trust = Trust()
     """
     parsed = Reference.parse(reference)
     if artifact_type:
-        media_type_of({"mediaType": artifact_type})
+        check_type(artifact_type)
     with closing(open_storage(parsed, trust)) as storage:
         root = storage.resolve(str(parsed.digest) if parsed.digest else parsed.tag)
         return attached_to(storage, root, artifact_type)
+
+
+def check_type(artifact_type: str) -> None:
+    """Raise `InvalidArgument` unless `artifact_type` is a media type."""
+    try:
+        media_type_of({"mediaType": artifact_type})
+    except InvalidContent:
+        name = escaped(artifact_type, 100)
+        raise InvalidArgument(f"--type {name}: not a media type; write it as application/vnd.example") from None
 
 
 def attached_to(storage: ReadOnlyStorage, root: Descriptor, artifact_type: str = "") -> tuple[AttachedArtifact, ...]:
