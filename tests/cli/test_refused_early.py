@@ -134,7 +134,6 @@ OTHER = "linux/arm64" if HERE == "linux/amd64" else "linux/amd64"
         ("scan env --platform OTHER --left-out", "--left-out: not for another platform"),
         ("scan env --match minor", "--match: has no effect without --platform; add --platform"),
         ("push REF env --exact one", "--exact: has no effect without --platform; add --platform"),
-        ("push REF env --platform HERE --glibc 2.28", "--glibc: has no effect, since the environment is for HERE"),
         ("scan env --platform HERE,", "--platform HERE,: not a platform; write os/architecture"),
     ],
 )

@@ -47,7 +47,7 @@ def options_of(arguments: argparse.Namespace) -> ResolveOptions:
 def others(arguments: argparse.Namespace, named: Sequence[Platform]) -> tuple[Platform, ...]:
     """Return those of `named` that the environment is not for.
 
-    Raises `UsageError` without one if the command line has a flag that only they take. Asks no index.
+    Raises `UsageError` for a flag that only other platforms take, on a command line without `--platform`. Asks no index.
     """
     from lamella.builder import active_prefix, needs_resolving
 
@@ -56,15 +56,10 @@ def others(arguments: argparse.Namespace, named: Sequence[Platform]) -> tuple[Pl
         arguments.prefix = arguments.prefix or active_prefix()
         found = tuple(platform for platform in named if needs_resolving(arguments.prefix, platform))
     given = [f"--{setting.name}" for setting in SETTINGS if setting.attribute in arguments.given]
-    if found or not given:
-        return found
-    flag = given[0]
-    if not named:
-        raise UsageError(f"{flag}: has no effect without --platform; add --platform, or leave {flag} out")
-    raise UsageError(
-        f"{flag}: has no effect, since the environment is for {arguments.platform}; leave {flag} out, or set it in "
-        "pyproject.toml"
-    )
+    # One command line may serve laptops of several systems: with --platform, its options wait for those that need them.
+    if given and not named:
+        raise UsageError(f"{given[0]}: has no effect without --platform; add --platform, or leave {given[0]} out")
+    return found
 
 
 def plans(
