@@ -189,6 +189,19 @@ def test_sources_of_poetry_and_pdm_are_read(configured: Configured, tmp_path: Pa
     assert found.indexes[0].login == Login("ada", "pw")
 
 
+def test_patterns_of_pdm_decide_the_source_of_each_package(configured: Configured, tmp_path: Path) -> None:
+    source = f'[[tool.pdm.source]]\nname = "corp"\nurl = "{PRIVATE}"\n'
+    public = f'[[tool.pdm.source]]\nname = "pypi"\nurl = "{PYPI}"\n'
+    packages = [distribution(tmp_path, name, "pdm") for name in ("corp_secret-1.0", "numpy-2.0", "corp-old-0.1")]
+    project = write(tmp_path / "project/pyproject.toml", f'{public}{source}include_packages = ["Corp_*"]\n')
+    found = configured(*packages)
+    assert found.pins == {"corp-secret": PRIVATE, "corp-old": PRIVATE}
+    assert urls(found) == [PRIVATE, PYPI], "a package that the target alone needs may match as well"
+    write(project, f'{public}exclude_packages = ["corp-*"]\n{source}')
+    found = configured(*packages)
+    assert (urls(found), found.pins) == ([PYPI, PRIVATE], {"corp-secret": PRIVATE, "corp-old": PRIVATE})
+
+
 def test_login_comes_from_the_url_then_variables_then_netrc_then_the_store_of_uv(
     configured: Configured, tmp_path: Path
 ) -> None:

@@ -88,11 +88,16 @@ def test_lock_names_the_index_and_the_hash_of_an_installed_version(tmp_path: Pat
 
 def test_lock_of_another_version_than_the_installed_one_is_left_aside_with_a_finding(tmp_path: Path) -> None:
     (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="2.0", index="https://x.example", sha256="a" * 64))
-    assert locked(str(tmp_path), installed("mine")) == {}
     (finding,) = outdated(str(tmp_path), installed("mine"))
     assert finding.message == "uv.lock has other versions, which are not used: mine 2.0 (1.0 is installed)"
     (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="1.0", index="https://x.example", sha256="a" * 64))
     assert list(outdated(str(tmp_path), installed("mine"))) == []
+
+
+def test_lock_with_the_installed_version_goes_before_one_with_another(tmp_path: Path) -> None:
+    (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="2.0", index="https://x.example", sha256="a" * 64))
+    (tmp_path / "pylock.toml").write_text(PYLOCK.format(version="1.0", index="https://y.example", sha256="b" * 64))
+    assert locked(str(tmp_path), installed("mine"))["mine"].index == "https://y.example"
 
 
 def test_damaged_lock_is_reported(tmp_path: Path) -> None:
@@ -105,13 +110,16 @@ def test_damaged_lock_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_package_of_a_private_index_in_a_lock_is_not_looked_for_on_another(index: Index, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_package_of_a_private_index_in_a_lock_is_not_looked_for_on_another(
+    index: Index, tmp_path: Path, version: str
+) -> None:
     wheel(index.folder, "mine", metadata="Summary: hostile")
     (tmp_path / "private").mkdir()
     path = wheel(tmp_path / "private", "mine")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with serve_index(Index(tmp_path / "private")) as private:
-        (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="1.0", index=private.url, sha256=digest))
+        (tmp_path / "uv.lock").write_text(UV_LOCK.format(version=version, index=private.url, sha256=digest))
         found = resolve(index, locked(str(tmp_path), installed("mine")), "mine")
     assert [(each.index, each.sha256) for each in found.artifacts] == [(private.url, digest)]
     assert index.requests == []
@@ -167,6 +175,13 @@ def test_installing_from_the_lock_gives_the_same_layers(index: Index, tmp_path: 
     ]
     subprocess.run(command, check=True)
     assert keys(again, tmp_path / "cache") == keys(laid_out, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("architecture", "machine"), [("amd64", "x86_64"), ("arm64", "aarch64")])
+def test_lock_states_the_machine_that_its_wheels_are_for(architecture: str, machine: str) -> None:
+    target = Target(Platform("linux", architecture), "3.11.7")
+    stated = f"sys_platform == 'linux' and platform_machine == '{machine}' and python_version == '3.11'"
+    assert f'"{stated}"' in lock_document(Resolution(target, ()), {}).decode()
 
 
 def test_lock_names_no_file_of_this_disk(tmp_path: Path) -> None:

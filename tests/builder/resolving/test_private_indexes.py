@@ -126,6 +126,32 @@ def test_package_of_a_private_index_is_never_looked_for_on_the_public_one(by: By
     assert not [path for path, _ in public.requests if "mine" in path]
 
 
+@pytest.mark.parametrize("section", ["global", "install"])
+def test_pip_asks_no_index_of_the_users_own_settings(
+    section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(tmp_path / "wheels", "mine")
+    wheel(tmp_path / "public", "mine", "1.0", tag="py2.py3-none-any")
+    with (
+        serve_index(Index(tmp_path / "wheels", login=OURS)) as private,
+        serve_index(Index(tmp_path / "public")) as public,
+    ):
+        settings = tmp_path / "xdg/pip/pip.conf"
+        settings.parent.mkdir(parents=True)
+        others = f"find-links = {public.url}/mine/\nuser = true\nno-index = {str(section == 'global').lower()}\n"
+        settings.write_text(f"[{section}]\nindex-url = {public.url}\nextra-index-url = {public.url}\n{others}")
+        monkeypatch.setenv("XDG_CONFIG_DIRS", str(settings.parents[1]))
+        for name in ("USER", "TARGET", "PREFIX"):
+            monkeypatch.setenv(f"PIP_{name}", "1")
+        indexes = Indexes(
+            (PackageIndex(private.url, explicit=True, login=login(OURS)), PackageIndex(public.url)),
+            pins={"mine": private.url},
+        )
+        found = resolve_distributions(installed("mine"), TARGET, ResolveOptions(), indexes, resolver="pip")
+    assert [each.index for each in found.artifacts] == [private.url]
+    assert public.requests == []
+
+
 def test_pinned_package_that_its_index_lacks_is_refused_instead_of_taken_from_another(by: By, tmp_path: Path) -> None:
     wheel(tmp_path / "public", "mine")
     with (

@@ -136,6 +136,22 @@ def test_packages_of_one_system_fall_away_and_those_of_the_target_come_in(index:
     )
 
 
+def test_listed_package_of_another_system_falls_away_though_its_source_is_there(index: Index, by: By) -> None:
+    for name, requires in (("pyobjc_core", []), ("pyobjc_framework_cocoa", ["pyobjc-core"])):
+        wheel(index.folder, name, requires=requires, tag=MAC)
+        (index.folder / f"{name}-1.0.tar.gz").write_bytes(b"")
+    framework = distribution("pyobjc-framework-cocoa", "1.0", "pyobjc-core")
+    found = resolve(index, installed(framework, distribution("pyobjc-core")), by)
+    assert versions(found) == {}
+    assert [(each.name, each.change) for each in found.moved] == [
+        ("pyobjc-core", "dropped"),
+        ("pyobjc-framework-cocoa", "dropped"),
+    ]
+    wheel(index.folder, "app", requires=["pyobjc-core"])
+    with pytest.raises(Refused, match=r"pyobjc-core 1\.0: no wheel"):
+        resolve(index, installed(distribution("app", "1.0", "pyobjc-core"), distribution("pyobjc-core")), by)
+
+
 def test_conda_package_meets_a_requirement(index: Index, by: By) -> None:
     wheel(index.folder, "app", requires=["native>=1"])
     found = resolve(index, installed(distribution("app", "1.0", "native>=1"), conda="native"), by)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder.errors import BuilderError
 from lamella.builder.indexes.model import Indexes
 from lamella.builder.resolving.model import Artifact, InstalledPackages, Resolution, ResolveOptions, Target
 from lamella.builder.resolving.target_prefix import TargetPlan, target_environment
@@ -61,6 +62,21 @@ def test_a_wheel_that_is_added_later_gets_its_system_libraries(tmp_path: Path) -
     assert "lib/system/libz.so.1" in paths(package(after, "system-libraries"))
     fresh = laid_out(source, reference, tmp_path / "another", pure, native)
     assert {each.name: paths(each) for each in after.packages} == {each.name: paths(each) for each in fresh.packages}
+
+
+def test_what_a_killed_push_left_behind_never_ships(tmp_path: Path) -> None:
+    reference = image(tmp_path / "image", official())
+    source, cache = venv(tmp_path / "source"), tmp_path / "cache"
+    pure, damaged = wheel(tmp_path, "pure", files={"pure.py": ""}), wheel(tmp_path, "damaged")
+    laid_out(source, reference, cache, pure)
+    damaged.write_bytes(b"not a wheel")
+    with pytest.raises(BuilderError):
+        laid_out(source, reference, cache, pure, damaged)
+    (site,) = cache.glob("targets/*/prefix/lib/python*/site-packages")
+    (site / "gone.pth").write_text("/gone/project\n")
+    environment = laid_out(source, reference, cache, pure)
+    assert f"lib/{NAME}/site-packages/pure.py" in paths(package(environment, "pure"))
+    assert not (site / "gone.pth").exists()
 
 
 def test_an_unchanged_prefix_needs_its_image_no_more(tmp_path: Path) -> None:

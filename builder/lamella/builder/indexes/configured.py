@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,11 +40,13 @@ def configured_indexes(
 ) -> Indexes:
     """Return the indexes that the project in `folder` and this user are configured with, with their logins.
 
-    `metadata` is the folders of the installed distributions, whose INSTALLER names their tool; `markers` is the environment
-    of the target. Runs nothing but `keyring get`, if it is configured. Raises `InvalidIndexSettings`.
+    `metadata` is the folders of the installed distributions, whose INSTALLER names their tool; PDM's patterns are matched
+    with their names. `markers` is the environment of the target. Runs nothing but `keyring get`, if it is configured. Raises `InvalidIndexSettings`.
     """
     environ = os.environ if environ is None else environ
-    settings = _settings(folder, prefix, _installers(metadata), environ, markers or {})
+    metadata = tuple(metadata)
+    names = {re.split(r"-(?=\d)", os.path.basename(each))[0] for each in metadata}
+    settings = _settings(folder, prefix, _installers(metadata), names, environ=environ, markers=markers or {})
     hosts, findings = netrc_logins(environ)
     stored = uv_logins(environ)
     return Indexes(
@@ -72,12 +75,18 @@ def project_folder(prefix: str) -> str:
 
 
 def _settings(
-    folder: str, prefix: str, installers: list[str], environ: Mapping[str, str], markers: Mapping[str, str]
+    folder: str,
+    prefix: str,
+    installers: list[str],
+    names: set[str],
+    *,
+    environ: Mapping[str, str],
+    markers: Mapping[str, str],
 ) -> ToolSettings:
     readers = {
         "uv": lambda: uv_settings(folder, environ, markers),
         "poetry": lambda: poetry_settings(folder, environ),
-        "pdm": lambda: pdm_settings(folder, environ),
+        "pdm": lambda: pdm_settings(folder, environ, names),
         "pip": lambda: pip_settings(folder, prefix, environ),
     }
     for tool in dict.fromkeys((*(each for each in installers if each in readers), *readers)):

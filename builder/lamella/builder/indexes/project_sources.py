@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.indexes.model import PYPI, Login, PackageIndex, parsed
@@ -12,7 +13,7 @@ from lamella.builder.indexes.settings_files import expanded_variables, table_in,
 from lamella.builder.indexes.tool_settings import ToolSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 _PRIORITIES = {"default": 0, "primary": 0, "secondary": 2, "supplemental": 2, "explicit": 3}
 
@@ -58,10 +59,14 @@ def _with_poetry_login(index: PackageIndex, environ: Mapping[str, str]) -> Packa
     return replace(index, login=Login(user, password if isinstance(password, str) else ""))
 
 
-def pdm_settings(folder: str, environ: Mapping[str, str]) -> ToolSettings:
-    """Return the sources of PDM's project in `folder`. Raises `InvalidIndexSettings`."""
+def pdm_settings(folder: str, environ: Mapping[str, str], installed: Collection[str] = ()) -> ToolSettings:
+    """Return the sources of PDM's project in `folder`. Raises `InvalidIndexSettings`.
+
+    `installed` is the names of the installed distributions, which patterns of packages are matched with.
+    """
     pdm = table_in(toml_table(os.path.join(folder, "pyproject.toml")), "tool", "pdm")
-    indexes, pins, links = [], {}, []
+    indexes, links = [], []
+    patterns: dict[str, tuple[list[str], list[str]]] = {}
     for source in tables_of(pdm.get("source")):
         if not isinstance(source.get("url"), str):
             continue
@@ -75,15 +80,32 @@ def pdm_settings(folder: str, environ: Mapping[str, str]) -> ToolSettings:
         if isinstance(user, str):
             given = expanded_variables(password, environ) if isinstance(password, str) else ""
             index = replace(index, login=Login(expanded_variables(user, environ), given))
-        for package in source.get("include_packages") or ():
-            # A pattern names packages that are not known here.
-            if isinstance(package, str) and not re.search(r"[*?\[]", package):
-                pins[_normalised(package)] = index.url
+        patterns[index.url] = _patterns(source, "include_packages"), _patterns(source, "exclude_packages")
         indexes.append(index)
     configured = bool(indexes or links)
     if not any(index.name == "pypi" for index in indexes):
         indexes.append(PackageIndex(PYPI, "pypi"))
+    # A package that comes in on the target alone may match a pattern as well.
+    indexes.sort(key=lambda index: not patterns.get(index.url, ([], []))[0])
+    pins = dict(_pdm_pins([index.url for index in indexes], patterns, installed))
     return ToolSettings(tuple(indexes), pins, tuple(links), keyring="auto", configured=configured)
+
+
+def _patterns(source: Mapping[str, Any], key: str) -> list[str]:
+    return [_normalised(each) for each in source.get(key) or () if isinstance(each, str)]
+
+
+def _pdm_pins(
+    urls: list[str], patterns: Mapping[str, tuple[list[str], list[str]]], installed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    literal = {each for include, _ in patterns.values() for each in include if not re.search(r"[*?\[]", each)}
+    for name in sorted(literal.union(map(_normalised, installed))):
+        including = [url for url, (include, _) in patterns.items() if any(fnmatchcase(name, each) for each in include)]
+        excluding = {url for url, (_, exclude) in patterns.items() if any(fnmatchcase(name, each) for each in exclude)}
+        left = [url for url in including or urls if url not in excluding]
+        # Several indexes that are left are all asked: one alone can be the index of a package.
+        if left and (including or len(left) == 1 < len(urls)):
+            yield name, left[0]
 
 
 def _normalised(name: str) -> str:

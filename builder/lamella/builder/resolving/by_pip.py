@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -43,6 +44,14 @@ _ROUNDS = 30
 _SECONDS = 600
 _STATUS = re.compile(r"\b(401|403|404|407|5\d\d) (?:Client|Server) Error|\b(401|403) Error")
 
+_OWN = frozenset(
+    f"PIP_{name}"
+    for name in (
+        *("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "NO_INDEX", "CONFIG_FILE"),
+        *("USER", "TARGET", "PREFIX", "NO_BINARY"),
+    )
+)
+"""Variables whose options are set here."""
 _YANKED = re.compile(r"yanked version: '([\w.-]+)'")
 
 
@@ -141,7 +150,7 @@ def _report(
     with open(listed, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     with open(os.open(settings, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
-        file.write("\n".join(_settings(indexes, question.indexes)) + "\n")
+        file.write("\n".join(_settings(indexes, question.indexes, folder)) + "\n")
     command = [*pip, "install", "--dry-run", "--quiet", "--report", answer, "--ignore-installed", "--no-deps"]
     command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-color"]
     command += ["--implementation", "cp", "--python-version", question.target.python]
@@ -152,8 +161,7 @@ def _report(
         command += ["--platform", tag]
     # The folder is never written; versions of pip before 23.1 ask for it beside --platform.
     command += ["--target", os.path.join(folder, "target"), "-r", listed]
-    own = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE")
-    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment = {name: value for name, value in os.environ.items() if name not in _OWN}
     try:
         done = subprocess.run(
             command,
@@ -179,16 +187,20 @@ def _report(
     return value | {"yanked": [normalised(name) for name in _YANKED.findall(done.stderr)]}
 
 
-def _settings(indexes: tuple[PackageIndex, ...], configured: Indexes) -> Iterator[str]:
-    # Every key is written: one that were missing would be taken from the user's own file.
-    yield "[global]"
+def _settings(indexes: tuple[PackageIndex, ...], configured: Indexes, folder: str) -> Iterator[str]:
     urls = [with_login(each) for each in indexes]
-    if urls:
-        yield f"index-url = {urls[0]}"
-        yield "extra-index-url =" + "".join(f"\n    {url}" for url in urls[1:])
-    else:
-        yield "no-index = true"
-    yield "find-links =" + "".join(f"\n    {url}" for url in configured.find_links)
+    empty = os.path.join(folder, "no-links")
+    os.mkdir(empty)
+    # A section [install] goes before [global] of any file, and pip skips a key without a value: each key of the user's
+    # own files is so written in both sections, with a value. pip asks an index once that is given twice.
+    for section in ("global", "install"):
+        yield f"[{section}]"
+        if urls:
+            yield f"index-url = {urls[0]}"
+            yield "extra-index-url =" + "".join(f"\n    {url}" for url in urls[1:] or urls)
+        yield f"no-index = {str(not urls).lower()}"
+        yield "find-links =" + "".join(f"\n    {url}" for url in configured.find_links or (Path(empty).as_uri(),))
+        yield "user = false"
 
 
 def _failure(output: str, indexes: Iterable[PackageIndex]) -> IndexUnusable | Unsolvable:

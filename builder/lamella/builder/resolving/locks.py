@@ -18,7 +18,7 @@ from lamella.builder.indexes.model import PackageIndex, parsed
 from lamella.builder.indexes.requirements import requirements_in
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving.sources import is_source, parsed_repository
-from lamella.builder.resolving.target_tags import short_version
+from lamella.builder.resolving.target_tags import machine, short_version
 from lamella.builder.urls import file_without_credentials
 from lamella.layers.published.findings import Finding
 from lamella.layers.text import escaped
@@ -51,15 +51,21 @@ class Locked:
 
 
 def locked(folder: str, installed: InstalledPackages) -> dict[str, Locked]:
-    """Return what the lock files in `folder` state about packages whose installed version they have, by name.
+    """Return what the lock files in `folder` state about packages, by name.
 
-    uv.lock, else pylock.toml, else requirements.txt with hashes. Raises `BuilderError` for a file that is not a lock.
+    Packages whose installed version is locked are of uv.lock, else pylock.toml, else requirements.txt with hashes. For
+    the others, which the first lock with an index of theirs states, the index alone counts: it is the same for each
+    version. Raises `BuilderError` for a file that is not a lock.
     """
     versions = {each.name: each.version for each in installed.pypi}
+    agreeing: dict[str, Locked] = {}
+    others: dict[str, Locked] = {}
     for stated in _locks(folder):
-        if found := {name: each for name, each in stated if versions.get(name) == each.version}:
-            return found
-    return {}
+        agreeing = agreeing or {name: each for name, each in stated if versions.get(name) == each.version}
+        for name, each in stated:
+            if each.index:
+                others.setdefault(name, each)
+    return {**others, **agreeing}
 
 
 def outdated(folder: str, installed: InstalledPackages) -> Iterator[Finding]:
@@ -133,11 +139,12 @@ def lock_document(resolution: Resolution, paths: Mapping[Artifact, str]) -> byte
     from packaging.pylock import Pylock
 
     target = resolution.target
-    short = short_version(target.python)
+    short, name = short_version(target.python), machine(target.platform.architecture)
+    environment = ("sys_platform == 'linux'", f"platform_machine == '{name}'", f"python_version == '{short}'")
     packages = [_package(each, paths) for each in resolution.artifacts if _is_locked(each)]
     document = {
         "lock-version": "1.0",
-        "environments": [f"sys_platform == 'linux' and python_version == '{short}'"],
+        "environments": [" and ".join(environment)],
         "requires-python": f"=={short}.*",
         "created-by": "lamella",
         "packages": sorted(packages, key=lambda each: str(each["name"])),

@@ -1,6 +1,6 @@
-"""conda packages that are of one system by their nature, which nodes need nothing in place of.
+"""Packages that are of one system by their nature, which nodes need nothing in place of.
 
-A package without any build for Linux is one of them if it is listed here, or if its channel is conda-forge or a default
+A conda package without any build for Linux is one of them if it is listed here, or if its channel is conda-forge or a default
 one, whose packages are built for every system that they have code for. One of another channel may just not have been
 built for Linux yet: leaving it out would break the code that imports it.
 """
@@ -21,6 +21,11 @@ _NAMES = re.compile(
 _CHANNELS = re.compile(r"(?:.*/)?(?:conda-forge|pkgs/(?:main|r|msys2)|defaults)/?")
 
 
+def is_listed(name: str) -> bool:
+    """Whether the package `name`, of conda or of an index of distributions, is of one system."""
+    return bool(_NAMES.fullmatch(name))
+
+
 def is_of_one_system(package: InstalledCondaPackage) -> bool:
     """Whether `package`, which has no build for Linux, can be left out there."""
-    return bool(_NAMES.fullmatch(package.name) or _CHANNELS.fullmatch(package.channel))
+    return bool(is_listed(package.name) or _CHANNELS.fullmatch(package.channel))

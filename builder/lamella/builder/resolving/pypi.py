@@ -21,10 +21,11 @@ from lamella.builder.resolving.consistency import Resolved, inconsistencies
 from lamella.builder.resolving.locks import disagreements, with_locked_origins
 from lamella.builder.resolving.model import Artifact, Moved, Resolution
 from lamella.builder.resolving.offered import branch_range, offers
+from lamella.builder.resolving.one_system import is_listed
 from lamella.builder.resolving.question import Question, Unsolvable, Wheel
 from lamella.builder.resolving.reachable import applies, fallen_away, parsed
 from lamella.builder.resolving.sources import direct_artifact, is_from_index
-from lamella.builder.resolving.target_tags import target_markers
+from lamella.builder.resolving.target_tags import is_for_linux, target_markers
 from lamella.builder.urls import file_without_credentials
 from lamella.layers.published.findings import Finding
 from lamella.layers.text import escaped
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         ResolveOptions,
         Target,
     )
+    from lamella.builder.resolving.offered import Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,10 @@ def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _
         version = asked[name].version
         if offer.wheel(version, target):
             continue
+        if _is_of_one_system(offer) and not _is_required(name, asked.values(), target):
+            del pins[name]
+            moved.append(Moved(name, "dropped", version, "", f"no version for Linux on {offer.index}"))
+            continue
         problem = offer.problem(version, target)
         allowed = "exact" if name in exact else match
         nearest = "" if allowed == "exact" else offer.nearest(version, target, minor=allowed == "minor")
@@ -229,9 +235,6 @@ def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _
         if sdist and not any(file.is_wheel for file in offer.of(version)):
             del pins[name]
             sources.append(_sdist(name, version, sdist, offer.index))
-        elif offer.is_of_one_system() and not _is_required(name, asked.values(), target):
-            del pins[name]
-            moved.append(Moved(name, "dropped", version, "", f"no version for Linux on {offer.index}"))
         elif nearest:
             pins[name] = f"=={nearest}"
             reasons[name] = problem
@@ -266,11 +269,21 @@ def _folder(each: InstalledDistribution) -> str:
     return each.source.removeprefix("file://")
 
 
+def _is_of_one_system(offer: Offer) -> bool:
+    # pyobjc comes as source too, which cannot be built on Linux.
+    listed = is_listed(offer.name) and any(file.is_wheel for file in offer.files)
+    return offer.is_of_one_system() or (
+        listed and not any(file.is_wheel and is_for_linux(file.filename) for file in offer.files)
+    )
+
+
 def _is_required(name: str, asked: Iterable[InstalledDistribution], target: Target) -> bool:
+    """Whether a package that may run on `target` requires `name` there."""
     markers = target_markers(target)
     return any(
         normalised(requirement.name) == name and applies(requirement, markers)
         for each in asked
+        if not is_listed(each.name)
         for requirement in parsed(each.requires)
     )
 

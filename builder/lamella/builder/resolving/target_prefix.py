@@ -293,10 +293,12 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
     wanted = {"format": _FORMAT, "python": plan.options.python_from}
     try:
         known = _read(state)
-        if {name: known.get(name) for name in wanted} != wanted:
+        # A lay-out that was cut off may have left files that no state names, as a pointer to a project that is gone.
+        if "incomplete" in known or {name: known.get(name) for name in wanted} != wanted:
             shutil.rmtree(folder, ignore_errors=True)
             known = {}
         make_folders(prefix)
+        _write(state, {**wanted, "incomplete": True})
         site = os.path.join(prefix, "lib", f"python{_short(plan)}", "site-packages")
         remove_placed(known.get("pointers", []), site)
         if plan.installed.conda:
