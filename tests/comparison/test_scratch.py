@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,18 @@ from lamella.comparison.scratch import CLAIM, PREFIX, claimed, clear, clear_aban
 from support.processes import DEADLINE, started
 
 
+def until_marked(pid: int) -> None:
+    """Wait for the child's own variables: for a moment of execve(2) it shows none."""
+    until = time.monotonic() + DEADLINE
+    while MARK.encode() not in Path(f"/proc/{pid}/environ").read_bytes():
+        assert time.monotonic() < until
+
+
 def test_a_scratch_folder_goes_with_its_processes_when_it_is_left(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         with scratch_folder(str(tmp_path)) as folder:
             child = stack.enter_context(started(["sleep", "600"], env={MARK: folder}))
+            until_marked(child.pid)
         assert child.wait(10) in (0, -signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []
 
@@ -36,6 +45,7 @@ def test_a_killed_comparison_s_folder_and_processes_are_cleared_by_the_next(tmp_
     claim = json.loads((folder / CLAIM).read_text())
     (folder / CLAIM).write_text(json.dumps(claim | {"started": "0"}))
     with started(["sleep", "600"], env={MARK: str(folder)}) as child:
+        until_marked(child.pid)
         clear_abandoned(str(tmp_path))
         assert not folder.exists()
         assert child.wait(10) in (0, -signal.SIGKILL)
