@@ -152,7 +152,7 @@ def _claims(parent: str, *, ended: bool) -> list[str]:
 
 
 def _started(pid: int) -> str:
-    """Return when a process began, in ticks since the boot, or an empty string if there is none."""
+    """Return the start of a process in ticks since the boot; empty for a process that has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[19].decode()

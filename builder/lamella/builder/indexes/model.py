@@ -94,7 +94,7 @@ class Indexes:
         return text
 
     def index_of(self, url: str) -> str:
-        """Return the configured URL that `url`, as a tool wrote it, means; `url` itself if there is none."""
+        """Return the configured URL of the index that a tool wrote as `url`; `url` itself for an index without settings."""
         bare = url.rstrip("/")
         return next((each.url for each in self.indexes if each.url == bare), bare)
 

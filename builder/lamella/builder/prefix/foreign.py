@@ -77,7 +77,7 @@ def answer(executable: str, python: str = "") -> str:
 
 
 def companion(short: str) -> str:
-    """A Python `short`, such as 3.12, that runs here, since byte code is portable. Empty if there is none."""
+    """A Python `short`, such as 3.12, that runs here, since byte code is portable. Empty without one."""
     if short == ".".join(map(str, sys.version_info[:2])) and sys.implementation.name == "cpython":
         return sys.executable
     for name in (shutil.which(f"python{short}"), f"/usr/bin/python{short}"):
@@ -103,7 +103,7 @@ def _stdlib(executable: str, base: str) -> str:
 
 
 def header_version(header: str) -> str:
-    """Version in a `patchlevel.h`, such as 3.12.4; empty if there is none."""
+    """Version in a `patchlevel.h`, such as 3.12.4; empty without one."""
     try:
         found = re.search(r'^#define\s+PY_VERSION\s+"(\d+\.\d+\.\d+)', read_text(header, 1 << 16), re.MULTILINE)
     except OSError:

@@ -84,7 +84,7 @@ class InterpreterFacts:
     """File and folder in which its OpenSSL looks for certificate authorities; empty if unknown."""
     platform: Platform
     compiler: str
-    """Python that compiles for it: itself, or one of its version that runs here; empty if there is none."""
+    """Python that compiles for it: itself, or one of its version that runs here; empty without one."""
 
     @property
     def short(self) -> str:

@@ -34,7 +34,7 @@ class LocatedPrefix:
 def locate(named: str, *, how: str = "") -> LocatedPrefix:
     """Locate the environment at the folder `named`; `how` begins each message: what named it.
 
-    Raises `NotAnEnvironment` if there is none.
+    Raises `NotAnEnvironment` for a folder without a Python.
     """
     prefix = os.path.normpath(os.path.join(os.getcwd(), expanded(named)))
     if not os.path.isdir(prefix):

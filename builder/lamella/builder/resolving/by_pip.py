@@ -12,7 +12,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.offered import offers
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel
 from lamella.builder.resolving.reachable import applies, parsed
+from lamella.builder.resolving.resolver_process import run_resolver
 from lamella.builder.urls import file_without_credentials, text_without_credentials
 from lamella.layers.text import escaped
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _ROUNDS = 30
 """Of requirements of requirements: a chain in real environments has fewer than ten."""
-_SECONDS = 600
 _STATUS = re.compile(r"\b(401|403|404|407|5\d\d) (?:Client|Server) Error|\b(401|403) Error")
 
 _OWN = frozenset(
@@ -162,22 +161,7 @@ def _report(
     # The folder is never written; versions of pip before 23.1 ask for it beside --platform.
     command += ["--target", os.path.join(folder, "target"), "-r", listed]
     environment = {name: value for name, value in os.environ.items() if name not in _OWN}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**environment, "PIP_CONFIG_FILE": settings},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise IndexUnusable(f"pip found no answer in {_SECONDS // 60} minutes; try again later") from None
-    except OSError as error:
-        raise ResolverMissing(f"{command[0]}: cannot run: {error.strerror}; install uv") from None
+    done = run_resolver("pip", command, folder, {**environment, "PIP_CONFIG_FILE": settings})
     if done.returncode:
         raise _failure(question.indexes.hidden(done.stderr), indexes)
     value = read_json(answer)

@@ -24,6 +24,7 @@ from lamella.builder.indexes.model import with_query
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel, best_of
+from lamella.builder.resolving.resolver_process import run_resolver
 from lamella.builder.urls import file_without_credentials, text_without_credentials, without_credentials
 from lamella.layers.text import escaped
 
@@ -38,7 +39,6 @@ _OLDEST = (0, 7)
 _GLIBC = (17, 28, *range(31, 41))
 """Minor versions of glibc that uv has a platform for."""
 _MACHINES = frozenset({"amd64", "arm64"})
-_SECONDS = 600
 _OWN = (
     "UV_INDEX",
     "UV_DEFAULT_INDEX",
@@ -194,22 +194,7 @@ def _environment(indexes: Indexes, folder: str) -> dict[str, str]:
 
 
 def _run(command: list[str], folder: str, environment: Mapping[str, str], indexes: Indexes) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise IndexUnusable(f"uv found no answer in {_SECONDS // 60} minutes; try again later") from None
-    except OSError as error:
-        raise ResolverMissing(f"{command[0]}: cannot run: {error.strerror}; install uv") from None
+    done = run_resolver("uv", command, folder, environment)
     if done.returncode:
         raise _failure(indexes.hidden(done.stderr))
     return done.stderr

@@ -49,7 +49,7 @@ _SECONDS = 60
 def installed_packages(prefix: str, here: System | None = None) -> InstalledPackages:
     """Read the packages of the environment at `prefix`, which may be for another system than `here`.
 
-    Raises `NotAnEnvironment` if there is none, or if no file states the version of its Python and it does not run here.
+    Raises `NotAnEnvironment` for a folder without a Python, or if no file states its version and it does not run here.
     """
     here = here or System.here()
     located = locate(prefix)

@@ -142,7 +142,7 @@ def _offer(client: IndexClient, indexes: Indexes, name: str) -> Offer:
 
 
 def version_of(filename: str, name: str) -> str:
-    """Version in the name of a wheel or source distribution of `name`; empty if there is none."""
+    """Version in the name of a wheel or source distribution of `name`; empty without one."""
     from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
     from packaging.version import InvalidVersion
 

@@ -105,8 +105,8 @@ def named_source(named: str, reading: Reading) -> Source:
 def repository_source(reading: Reading) -> Source | None:
     """An environment for the target in the repository that is pushed to, with the target's minor version of Python.
 
-    The newest patch version up to the target's is preferred, then the oldest above it. None if there is none, or if
-    the repository is empty or missing. An environment that this machine's policy refuses is not used.
+    The newest patch version up to the target's is preferred, then the oldest above it. None for a
+    repository that is empty, missing, or without such an environment. An environment that this machine's policy refuses is not used.
     """
     parsed, target = Reference.parse(reading.goal), reading.target
     try:

@@ -102,7 +102,7 @@ class TargetPlan:
 def needs_resolving(prefix: str, platform: Platform, here: System | None = None) -> bool:
     """Whether the environment at `prefix` is for another platform than `platform`, variants aside.
 
-    Raises `NotAnEnvironment` if there is none.
+    Raises `NotAnEnvironment` for a folder without a Python.
     """
     system = system_of(os.path.realpath(locate(prefix).executable), here or System.here())
     return (system.name, system.architecture) != (platform.os, platform.architecture)

@@ -56,7 +56,7 @@ def processes() -> dict[int, Process]:
 
 
 def read_process(pid: int) -> Process | None:
-    """Return the process, or None if there is none (any more)."""
+    """Return the process, or None if it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name is in parentheses and may hold spaces and parentheses of its own.

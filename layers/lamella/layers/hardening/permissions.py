@@ -47,7 +47,7 @@ class Stranger:
     who: str
     """Who can, as the subject of a sentence."""
     remedy: str
-    """A command that ends it; empty if there is none."""
+    """A command that ends it; empty without one."""
 
     def __str__(self) -> str:
         return f"{self.who} can write {self.path}"
