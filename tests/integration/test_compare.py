@@ -60,7 +60,6 @@ def compare(
         "lamella.cli",
         "compare",
         str(prefix),
-        "--no-local",
         "--scratch",
         "scratch",
         *flags,
@@ -185,7 +184,8 @@ def test_an_interruption_at_any_moment_leaves_nothing(number: signal.Signals, pr
                 continue
             process.send_signal(number)
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=DEADLINE)
+            # Engines end one after the other.
+            process.communicate(timeout=3 * DEADLINE)
         interrupted += 1
         assert process.returncode != 0
         assert left(tmp_path) == []
@@ -212,6 +212,7 @@ def test_what_a_killed_comparison_left_is_cleared_by_the_next(prefix: Path, tmp_
         (["--workflow", "rsync"], "--workflow rsync: not a workflow; use lamella, "),
         (["--story", "old"], "--story old: not a story; use new, "),
         (["--rounds", "0"], "--rounds 0: not a number from 1 to 100"),
+        (["--registry", "https://localhost:5000"], "--registry https://localhost:5000: not HOST:PORT/REPOSITORY"),
         (["--delay-ms", "soon"], "--delay-ms soon: not a number from 0"),
     ],
 )

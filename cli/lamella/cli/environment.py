@@ -38,13 +38,7 @@ def check_folder(verb: str, text: str) -> None:
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "prefix",
-        nargs="?",
-        metavar="PREFIX",
-        help="environment folder (default: VIRTUAL_ENV, CONDA_PREFIX, the environment of the project here or "
-        "above, such as .venv or .pixi/envs/default, else that of the python on PATH)",
-    )
+    add_prefix_to(parser)
     add_no_local_to(parser)
     parser.add_argument(
         "--wheels",
@@ -53,6 +47,17 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-large", action="store_true", help="allow more than 100 MiB of local code")
     parser.add_argument("--no-system-libraries", action="store_true", help="leave out shared libraries of this system")
+
+
+def add_prefix_to(parser: argparse.ArgumentParser) -> None:
+    """Add the environment's folder."""
+    parser.add_argument(
+        "prefix",
+        nargs="?",
+        metavar="PREFIX",
+        help="environment folder (default: VIRTUAL_ENV, CONDA_PREFIX, the environment of the project here or "
+        "above, such as .venv or .pixi/envs/default, else that of the python on PATH)",
+    )
 
 
 def add_strict_to(parser: argparse.ArgumentParser) -> None:

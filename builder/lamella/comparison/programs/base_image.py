@@ -58,9 +58,14 @@ def _root_files(commands: Commands, scratch: str, base_prefix: str) -> str:
     if not os.path.exists(kept):
         os.makedirs(os.path.dirname(kept), exist_ok=True)
         partial = f"{kept}.{os.getpid()}.tar"
+        # Its root, with its mounts, is then cleared with the scratch folder, whenever it is interrupted.
+        temporary = os.path.join(scratch, "mmdebstrap")
+        os.makedirs(temporary, exist_ok=True)
         try:
             packages = "python3,python3-venv,python3-pip,ca-certificates"
-            commands.run(["mmdebstrap", "--variant=minbase", f"--include={packages}", suite, partial])
+            commands.run(
+                ["mmdebstrap", "--variant=minbase", f"--include={packages}", suite, partial], env={"TMPDIR": temporary}
+            )
             os.replace(partial, kept)
         finally:
             with contextlib.suppress(FileNotFoundError):

@@ -118,6 +118,8 @@ class DockerImage:
 
     def missing(self, original: Original, options: CompareOptions) -> str | None:
         """Return what it lacks."""
+        if options.registry:
+            return "not with --registry: the base image is in the registry that a comparison starts; omit --registry"
         if self.installs and original.no_wheels:
             return original.no_wheels
         if self.needs_uv and not uv_program():

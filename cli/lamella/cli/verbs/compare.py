@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -10,21 +11,22 @@ from typing import TYPE_CHECKING
 from lamella.cli import environment
 from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result_json
-from lamella.cli.settings import IMAGE_PREFIX, add_settings, quoted
+from lamella.cli.settings import CACHE, add_settings, quoted
 
 if TYPE_CHECKING:
     import argparse
 
-    from lamella.comparison import CompareOptions
+    from lamella.comparison import CompareOptions, Comparison
 
-SETTINGS = (IMAGE_PREFIX, *environment.SETTINGS)
+SETTINGS = (CACHE,)
 MOST = 100
 """Rounds and nodes: more of either is a slip of the keyboard."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    environment.add_to(parser)
+    # Not the options of a push: the comparison ships local code of its own, which its stories edit.
+    environment.add_prefix_to(parser)
     add_settings(parser, SETTINGS)
     what = parser.add_argument_group("comparison")
     what.add_argument(
@@ -70,30 +72,50 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, and show the result."""
-    from lamella.cli.comparison_table import show_comparison
+    from lamella.builder import ScanOptions, active_prefix, scan
     from lamella.cli.progress import shown
-    from lamella.comparison import check_report, compare, document, write_report, write_result
+    from lamella.comparison import check_report, compare, write_result
 
     options = _options(arguments)
     if arguments.report:
         check_report(arguments.report)
     path = os.path.join(arguments.report, "result.json") if arguments.report else None
-    with shown(quiet=arguments.quiet) as progress:
-        scanned = environment.scanned(arguments, progress)
-        compared = compare(
-            scanned,
-            options,
-            progress=progress,
-            note=lambda line: remark(line, quiet=arguments.quiet),
-            partial=lambda result: write_result(result, path) if path else None,
-        )
-    if path:
+    latest: list[Comparison] = []
+
+    def keep(result: Comparison) -> None:
+        latest[:] = [result]
+        if path:
+            write_result(result, path)
+
+    try:
+        with shown(quiet=arguments.quiet) as progress:
+            prefix = arguments.prefix or active_prefix()
+            scanned = scan(prefix, ScanOptions(cache=arguments.cache or None), progress=progress)
+            compared = compare(
+                scanned,
+                options,
+                progress=progress,
+                note=lambda line: remark(line, quiet=arguments.quiet),
+                partial=keep,
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if latest:
+            _show(arguments, latest[0])
+        raise
+    _show(arguments, compared)
+    return 1 if compared.runs and all(run.failed for run in compared.runs) else 0
+
+
+def _show(arguments: argparse.Namespace, compared: Comparison) -> None:
+    from lamella.cli.comparison_table import show_comparison
+    from lamella.comparison import document, write_report
+
+    if arguments.report:
         write_report(compared, arguments.report)
     if arguments.json:
         result_json(document(compared))
     else:
         show_comparison(compared, quiet=arguments.quiet)
-    return 0
 
 
 def _options(arguments: argparse.Namespace) -> CompareOptions:
@@ -104,13 +126,21 @@ def _options(arguments: argparse.Namespace) -> CompareOptions:
         stories=tuple(arguments.story),
         rounds=_count("--rounds", arguments.rounds),
         nodes=_count("--nodes", arguments.nodes),
-        registry=arguments.registry,
+        registry=_registry(arguments.registry) if arguments.registry else None,
         delay_ms=_amount("--delay-ms", arguments.delay_ms),
         megabits=_amount("--megabits", arguments.megabits) or None if arguments.megabits else None,
         base_image=arguments.base_image,
         scratch=arguments.scratch,
         command=shlex.join(["lamella", *sys.argv[1:]]),
     )
+
+
+def _registry(text: str) -> str:
+    """Return HOST:PORT/REPOSITORY, with the port of plain HTTP as the default."""
+    if not (found := re.fullmatch(r"([\w.-]+)(:\d+)?(/[a-z0-9._/-]+)?", text)):
+        raise UsageError(f"--registry {quoted(text)}: not HOST:PORT/REPOSITORY, such as localhost:5000/compare")
+    host, port, repository = found.groups()
+    return f"{host}{port or ':80'}{(repository or '').rstrip('/')}"
 
 
 def _count(flag: str, text: str) -> int:
