@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from support.distribution import distribution
 from support.short_folders import short_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 INTEGRATION = Path(__file__).parent / "integration"
 
@@ -39,6 +40,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.slow)
+
+
+PASSED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember whether a test passed, for its folder."""
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Remove the folder of a slow test that passed: a run would keep 20 GB until its end."""
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    result = yield
+    if folder and item.stash.get(PASSED, False) and item.get_closest_marker("slow"):
+        # Never through a mount, which a test may have left; pytest's own removal would go on.
+        subprocess.run(["rm", "-rf", "--one-file-system", folder], check=False, stderr=subprocess.DEVNULL)
+    return result
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -17,11 +17,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from lamella.comparison import read
+from lamella.comparison.scratch import clear_abandoned
 from support.engines import need, need_root
 from support.installed import install, venv, wheel
 from support.processes import DEADLINE, started
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
 SCHEMA = Path(__file__).parents[2] / "docs/reference/schemas/compare.json"
@@ -31,9 +33,11 @@ DEBIAN = "/usr/bin/python3"
 
 
 @pytest.fixture(autouse=True)
-def base_images(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the base image, which takes minutes to make, for the whole run."""
+def base_images(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the base image, which takes minutes to make, for the whole run, and nothing of a comparison that a test killed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared / "base-images"))
+    yield
+    clear_abandoned(str(tmp_path / "scratch"))
 
 
 @pytest.fixture

@@ -58,14 +58,14 @@ def _root_files(commands: Commands, scratch: str, base_prefix: str) -> str:
     if not os.path.exists(kept):
         os.makedirs(os.path.dirname(kept), exist_ok=True)
         partial = f"{kept}.{os.getpid()}.tar"
-        # Its root, with its mounts, is then cleared with the scratch folder, whenever it is interrupted.
+        # In a mount namespace of its own: an interruption ends its mounts with it, and a bind of /sys that is unmounted takes
+        # nothing of the machine's away. Its root is cleared with the scratch folder.
         temporary = os.path.join(scratch, "mmdebstrap")
         os.makedirs(temporary, exist_ok=True)
         try:
             packages = "python3,python3-venv,python3-pip,ca-certificates"
-            commands.run(
-                ["mmdebstrap", "--variant=minbase", f"--include={packages}", suite, partial], env={"TMPDIR": temporary}
-            )
+            command = ["unshare", "--mount", "--propagation", "private", "mmdebstrap", "--variant=minbase"]
+            commands.run([*command, f"--include={packages}", suite, partial], env={"TMPDIR": temporary})
             os.replace(partial, kept)
         finally:
             with contextlib.suppress(FileNotFoundError):
