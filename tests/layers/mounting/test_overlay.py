@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,6 @@ from support.trees import content, folders, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from lamella.layers.mounting.kernel import Kernel
     from lamella.layers.mounting.overlay import Upper
@@ -51,6 +51,17 @@ def test_an_overlay_takes_as_many_layers_as_it_says(tmp_path: Path, target: Path
     way(kernel.here(), folders(tmp_path, overlay.MAX_LOWERS), str(target), None)
 
     assert len(os.listdir(target / "lib")) == overlay.MAX_LOWERS
+
+
+@pytest.mark.root
+def test_a_mounts_line_is_one_that_container_engines_read(tmp_path: Path, target: Path) -> None:
+    """They refuse lines of 64 KiB in /proc/self/mountinfo, and then start no container on that node."""
+    store = tmp_path / ("s" * 120)
+    overlay.by_descriptors(kernel.here(), folders(store, overlay.MAX_LOWERS), str(target))
+
+    assert len(os.listdir(target / "lib")) == overlay.MAX_LOWERS
+    line = next(each for each in Path("/proc/self/mountinfo").read_text().splitlines() if str(target) in each)
+    assert len(line) < 64 << 10
 
 
 @pytest.mark.root

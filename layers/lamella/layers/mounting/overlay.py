@@ -37,6 +37,9 @@ SOURCE = "lamella"
 """What /proc/mounts shows as the device, unless `source` says otherwise."""
 
 _MAX_VALUE = 255  # bytes of one fsconfig string
+_MAX_NAMES = 32 << 10
+"""Bytes of all folders' names in the mount's line of /proc/self/mountinfo. Docker, containerd and runc read it with Go's
+bufio.Scanner, which refuses lines of 64 KiB: "Devices cgroup isn't mounted", and no container starts on that node."""
 _INHERITED = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
 # Changes outlive the layers below them, the next time those of another version. Both options, on by default in some
 # kernels, tie a folder of changes to its layers: "Stale file handle", and files without content.
@@ -117,8 +120,9 @@ def _detached(kernel: Kernel, lowers: Sequence[str], upper: Upper | None, source
     folders: list[int] = []
     try:
         kernel.fsconfig(filesystem, "source", source)
+        longest = _MAX_VALUE if sum(len(f",lowerdir+={lower}") for lower in lowers) <= _MAX_NAMES else 0
         for lower in reversed(lowers):
-            kernel.fsconfig(filesystem, "lowerdir+", _short(lower, folders))
+            kernel.fsconfig(filesystem, "lowerdir+", _short(lower, folders, longest))
         if upper:
             kernel.fsconfig(filesystem, "upperdir", _short(upper.upper, folders))
             kernel.fsconfig(filesystem, "workdir", _short(upper.work, folders))
@@ -182,9 +186,9 @@ def bind(kernel: Kernel, folder: str, target: str, *, writable: bool = False) ->
         raise
 
 
-def _short(path: str, folders: list[int]) -> str:
+def _short(path: str, folders: list[int], longest: int = _MAX_VALUE) -> str:
     # Through /proc a path of any length is a short one; most are short enough as they are.
-    if len(path) <= _MAX_VALUE and path.isascii():
+    if len(path) <= longest and path.isascii():
         return path
     folders.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     return f"/proc/self/fd/{folders[-1]}"
