@@ -108,7 +108,9 @@ def compare(
             partial(result.comparison(complete=False))
 
         for number in range(1, options.rounds + 1):
-            for workflow in available:
+            # Each workflow is the first of a round once: what a machine is after the one before it is nobody's advantage.
+            turn = (number - 1) % max(1, len(available))
+            for workflow in (*available[turn:], *available[:turn]):
                 run_session(bench, workflow, number, names, keep)
     return result.comparison(complete=True)
 
