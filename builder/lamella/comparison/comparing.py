@@ -108,7 +108,7 @@ def compare(
             partial(result.comparison(complete=False))
 
         for number in range(1, options.rounds + 1):
-            # Each workflow is the first of a round once: what a machine is after the one before it is nobody's advantage.
+            # Rotated, so that what the workflow before leaves in caches does not always help the same one.
             turn = (number - 1) % max(1, len(available))
             for workflow in (*available[turn:], *available[:turn]):
                 run_session(bench, workflow, number, names, keep)
