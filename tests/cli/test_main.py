@@ -17,6 +17,7 @@ from lamella.cli.main import main
 from lamella.cli.parsers import EXAMPLES, parsed
 from lamella.cli.verbs import GROUPS, VERBS, module
 from lamella.layers.oci.documents import Platform
+from support.installed import venv
 from support.processes import started
 from support.published import publish
 
@@ -68,6 +69,15 @@ def test_help_loads_neither_layers_nor_builder_nor_anything_foreign(arguments: t
     # Sizes and counts as text are written the same way by the API; that module imports nothing of the project.
     ours = {name for name in names if name.startswith(("lamella.layers.", "lamella.builder."))}
     assert ours <= {"lamella.layers.text"}
+
+
+@pytest.mark.slow
+def test_a_push_for_this_machine_loads_nothing_that_resolves_for_another_one(tmp_path: Path) -> None:
+    """It took as long as half of a scan."""
+    prefix = venv(tmp_path / "env", by="uv")
+    names = loaded("push", f"oci:{tmp_path}/layout:v1", str(prefix), "--no-local")
+    assert "lamella.builder.pushing.push" in names
+    assert [name for name in names if name.startswith(("lamella.builder.resolving", "lamella.builder.indexes"))] == []
 
 
 def test_a_verb_loads_no_other_verb() -> None:

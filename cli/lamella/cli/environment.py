@@ -139,12 +139,14 @@ def objection(environment: Environment | TargetPlan, fail_on: str, strict: Seque
 
     `where` is the last clause: how to see the findings.
     """
-    from lamella.builder import TargetPlan, blocking_findings
+    from lamella.builder import Environment as Scanned
+    from lamella.builder import blocking_findings
 
     def blocking(worst: Severity | None = None, strict: Sequence[str] = ()) -> list[Finding]:
-        if isinstance(environment, TargetPlan):
-            return environment.blocking_findings(worst, strict)
-        return blocking_findings(environment, worst, strict)
+        # Not by the class of a plan, whose import takes as long as half a scan.
+        if isinstance(environment, Scanned):
+            return blocking_findings(environment, worst, strict)
+        return environment.blocking_findings(worst, strict)
 
     if found := blocking(strict=strict):
         more = f"; {counted(len(found) - 1, 'more finding')}, {where}" if found[1:] else ""

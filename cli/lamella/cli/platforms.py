@@ -49,10 +49,11 @@ def others(arguments: argparse.Namespace, named: Sequence[Platform]) -> tuple[Pl
 
     Raises `UsageError` for a flag that only other platforms take, on a command line without `--platform`. Asks no index.
     """
-    from lamella.builder import active_prefix, needs_resolving
-
     found: tuple[Platform, ...] = ()
     if named:
+        # A push for this machine does not wait for what resolves for another one.
+        from lamella.builder import active_prefix, needs_resolving
+
         arguments.prefix = arguments.prefix or active_prefix()
         found = tuple(platform for platform in named if needs_resolving(arguments.prefix, platform))
     given = [f"--{setting.name}" for setting in SETTINGS if setting.attribute in arguments.given]
