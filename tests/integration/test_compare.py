@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 SCHEMA = Path(__file__).parents[2] / "docs/reference/schemas/compare.json"
-KILLS = 3
+KILLS = 2
 DEBIAN = "/usr/bin/python3"
 """Python that the base image has too: another one would be copied into it."""
 

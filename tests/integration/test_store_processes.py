@@ -34,7 +34,7 @@ TESTS = Path(__file__).parent.parent
 class Stress:
     """How much of it: `make stress` runs more."""
 
-    kills: int = 15
+    kills: int = 10
     processes: int = 8
     rounds: int = 5
 
