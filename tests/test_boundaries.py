@@ -88,8 +88,8 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
     assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
 
 
-# Formatting of numbers and the user's folders, shared with layers. They are not worth a public API.
-SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.settings.homes")
+# Formatting of numbers, the user's folders and the rewriting of prefixes, shared with layers. They are not worth a public API.
+SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.settings.homes", "lamella.layers.relocation.")
 
 
 @pytest.mark.parametrize("package", ["cli", "integrations", "comparison"])

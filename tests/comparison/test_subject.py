@@ -56,6 +56,7 @@ def test_an_upgrade_changes_version_record_and_one_module_of_the_copy_alone(pref
     assert {path: path.read_bytes() for path in prefix.rglob("*") if path.is_file()} == before
     assert distributions(str(copy)) == (new,)
     assert (new.name, new.version) == ("My.Pack", "1.0+compare.2")
+    assert Path(new.info).name == "my_pack-1.0+compare.2.dist-info"
     metadata = Path(new.info, "METADATA").read_text()
     assert "Version: 1.0+compare.2\n" in metadata
     assert metadata.endswith("\nVersion: text\n")

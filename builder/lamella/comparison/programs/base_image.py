@@ -34,8 +34,11 @@ def missing(given: str | None) -> str | None:
     return f"mmdebstrap: not installed; {HOW}"
 
 
-def prepare(commands: Commands, scratch: str, given: str | None, base_prefix: str) -> str:
-    """Put the base image into a registry's storage, once for all runs, and return that folder."""
+def prepare(commands: Commands, scratch: str, given: str | None, base_prefix: str | None) -> str:
+    """Put the base image into a registry's storage, once for all runs, and return that folder.
+
+    `base_prefix`: of the Python that the environment needs outside, or None.
+    """
     storage = os.path.join(scratch, "base-registry")
     with (
         registry(commands, storage) as host,
@@ -51,8 +54,8 @@ def prepare(commands: Commands, scratch: str, given: str | None, base_prefix: st
     return storage
 
 
-def _root_files(commands: Commands, scratch: str, base_prefix: str) -> str:
-    """Return a tar of Debian with its Python, and with the environment's interpreter if that is another one."""
+def _root_files(commands: Commands, scratch: str, base_prefix: str | None) -> str:
+    """Return a tar of Debian with its Python, and with the environment's interpreter if it needs another one."""
     suite = _suite()
     kept = os.path.join(cache_folder() or scratch, "lamella", "comparison", f"{suite}.tar")
     if not os.path.exists(kept):
@@ -70,7 +73,7 @@ def _root_files(commands: Commands, scratch: str, base_prefix: str) -> str:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)
-    if base_prefix in _SHARED:
+    if base_prefix is None or base_prefix in _SHARED:
         return kept
     whole = os.path.join(scratch, "base.tar")
     shutil.copyfile(kept, whole)

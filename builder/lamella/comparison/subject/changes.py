@@ -17,13 +17,18 @@ from lamella.comparison.errors import ComparisonError
 from lamella.comparison.subject.distributions import path_of, record
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lamella.comparison.subject.distributions import Distribution
 
 
-def copy_environment(source: str, target: str, *, linked: bool) -> None:
-    """Copy a folder: its files as hard links, or with their content (shared blocks if the file system can)."""
+def copy_environment(source: str, target: str, *, linked: bool, without: Collection[str] = ()) -> None:
+    """Copy a folder but the names in `without`: as hard links, or with content (shared blocks if the file system can)."""
+    sources = [f"{source}/."]
+    if without:
+        sources = [os.path.join(source, name) for name in sorted(os.listdir(source)) if name not in without]
     done = subprocess.run(
-        ["cp", "-a", *(["--link"] if linked else ["--reflink=auto"]), f"{source}/.", target],
+        ["cp", "-a", *(["--link"] if linked else ["--reflink=auto"]), "--", *sources, target],
         capture_output=True,
         text=True,
         check=False,
@@ -63,7 +68,7 @@ def upgrade(distribution: Distribution, number: int) -> Distribution:
     version = f"{distribution.version.partition('+')[0]}+compare.{number}"
     info = os.path.join(
         distribution.site,
-        f"{os.path.basename(distribution.info).rpartition('-')[0]}-{version}.dist-info",
+        f"{os.path.basename(distribution.info).removesuffix('.dist-info').rpartition('-')[0]}-{version}.dist-info",
     )
     former, new = os.path.basename(distribution.info), os.path.basename(info)
     rows = record(distribution)

@@ -33,7 +33,12 @@ class Distribution:
 def distributions(prefix: str) -> tuple[Distribution, ...]:
     """Return the distributions below `prefix` that have a RECORD, by name."""
     found = []
-    for info in glob.glob(f"{glob.escape(prefix)}/lib/python3*/site-packages/*.dist-info"):
+    # conda's Python has a second name of its library, `lib/python3.1`.
+    libraries = {os.path.realpath(path): path for path in glob.glob(f"{glob.escape(prefix)}/lib/python3*")[::-1]}
+    infos = [
+        each for path in libraries.values() for each in glob.glob(f"{glob.escape(path)}/site-packages/*.dist-info")
+    ]
+    for info in infos:
         metadata = os.path.join(info, "METADATA")
         if os.path.isfile(metadata) and os.path.isfile(os.path.join(info, "RECORD")):
             with open(metadata, encoding="utf-8", errors="replace") as file:

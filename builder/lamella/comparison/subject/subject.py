@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from lamella.comparison.errors import ComparisonError
 from lamella.comparison.subject import code
 from lamella.comparison.subject.changes import copy_environment, move_environment, upgrade
+from lamella.comparison.subject.conda import NOT_COPIED, follow_move, is_conda, move_conda, upgrade_record
 from lamella.comparison.subject.distributions import Distribution, distributions, size_of, top_modules
 from lamella.comparison.subject.wheels import make_wheel, make_wheels
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,8 @@ class Original:
 
     folder: str
     place: str
-    """Path of the working copies, which its scripts name."""
+    """Path of the working copies, which its files name."""
+    is_conda: bool
     wheels: str | None
     """Folder with a wheel of each package; None if one of them can't be a wheel."""
     no_wheels: str | None
@@ -41,7 +44,8 @@ class Original:
     large: Distribution
     modules: dict[str, tuple[str, ...]]
     """Of the small and the large package."""
-    base_prefix: str
+    base_prefix: str | None
+    """Prefix of the interpreter that it needs outside; None for a conda environment, which holds its own."""
     python: str
     """Absolute path of the interpreter that the environment is made with."""
     byte_code: bool
@@ -69,16 +73,26 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
     Raises:
         ComparisonError: none of its packages can be imported.
     """
-    folder, place = os.path.join(scratch, "original"), os.path.join(scratch, "work", "environment")
+    # At least as long as the paths of nodes: conda-pack moves an environment to no longer one without conda's cache.
+    folder, place = os.path.join(scratch, "original"), os.path.join(scratch, "working-copy", "environment")
     os.makedirs(folder)
     note("copy the environment")
-    copy_environment(environment.prefix, folder, linked=False)
-    move_environment(folder, environment.prefix, place)
+    conda = is_conda(environment.prefix)
+    copy_environment(environment.prefix, folder, linked=False, without=NOT_COPIED if conda else ())
+    python = os.path.join(environment.prefix, "bin", "python")
+    if conda:
+        moved = move_conda(folder, environment.prefix, place)
+        follow_move(folder, place, moved.changed, python, commands)
+        if moved.kept:
+            note(
+                f"{counted(len(moved.kept), 'compiled file')}, such as {moved.kept[0]}: no room for another path; kept as copied"
+            )
+    else:
+        move_environment(folder, environment.prefix, place)
     found = distributions(folder)
     if not found:
         raise ComparisonError(f"{environment.prefix}: has no Python packages with a RECORD; name another environment")
     sizes = {each.normalised: size_of(each) for each in found}
-    python = os.path.join(environment.prefix, "bin", "python")
     base = commands.run([python, "-I", "-B", "-c", "import sys; print(sys.base_prefix); print(sys._base_executable)"])
     base_prefix, base_python = base.splitlines()
     modules: dict[str, tuple[str, ...]] = {}
@@ -111,6 +125,7 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
     return Original(
         folder=folder,
         place=place,
+        is_conda=conda,
         wheels=wheels,
         no_wheels=no_wheels,
         distributions=found,
@@ -118,7 +133,7 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
         small=small,
         large=large,
         modules=modules,
-        base_prefix=base_prefix,
+        base_prefix=None if conda else base_prefix,
         python=base_python,
         byte_code=_has_byte_code(folder),
     )
@@ -156,6 +171,8 @@ class Subject:
         """Upgrade a package of the original in this copy, with a wheel of it on the index, and return it as it is now."""
         known = self._upgraded.get(distribution.normalised) or _moved(distribution, self.original.folder, self.prefix)
         new = upgrade(known, number)
+        if self.original.is_conda:
+            upgrade_record(self.prefix, known, new)
         self._upgraded[distribution.normalised] = new
         if self.original.wheels:
             make_wheel(new, self.prefix, self.original.wheels)

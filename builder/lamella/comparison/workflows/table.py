@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.comparison.errors import ComparisonError
-from lamella.comparison.workflows import docker, uv
+from lamella.comparison.workflows import conda_pack, docker, uv
 from lamella.comparison.workflows.lamella import Lamella
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ WORKFLOWS: tuple[Workflow, ...] = (
     docker.PIP,
     docker.COPY,
     docker.COPY_COMPILED,
+    conda_pack.GZ,
+    conda_pack.ZST,
     uv.COLD,
     uv.WARM,
 )

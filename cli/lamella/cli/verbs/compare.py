@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="compare this workflow, such as lamella, docker-uv, docker-pip, docker-copy or uv-warm; repeatable (default: "
+        help="compare this workflow, such as lamella, docker-uv, docker-copy, conda-pack-zst or uv-warm; repeatable (default: "
         "all; those whose programs are missing are named, with how to get them)",
     )
     what.add_argument(
