@@ -52,6 +52,13 @@ def test_an_interpreter_s_own_prefix_is_an_environment(standalone: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_scan_writes_no_byte_code_into_an_environment(standalone: Path) -> None:
+    before = {path: path.lstat().st_mtime_ns for path in standalone.rglob("*")}
+    scan(str(standalone))
+    assert {path: path.lstat().st_mtime_ns for path in standalone.rglob("*")} == before
+
+
+@pytest.mark.slow
 def test_a_venv_over_a_standalone_interpreter_knows_it_by_both_of_its_names(standalone: Path, tmp_path: Path) -> None:
     by_link = standalone.parent / f"cpython-{SHORT}-linux" / "bin" / f"python{SHORT}"
     scanned = scan(str(venv(tmp_path / "env", by="uv", python=str(by_link))))

@@ -164,7 +164,7 @@ def _on_path() -> str:
         try:
             # pyenv's and others' shims are scripts: only the interpreter that they start knows its prefix.
             done = subprocess.run(
-                [found, "-I", "-c", "import sys; print(sys.prefix)"],
+                [found, "-I", "-B", "-c", "import sys; print(sys.prefix)"],
                 capture_output=True,
                 text=True,
                 timeout=60,

@@ -174,7 +174,7 @@ def _magic(python: str) -> str:
 def _output_of(python: str, question: str) -> str:
     try:
         done = subprocess.run(
-            [python, "-I", "-S", "-c", question], capture_output=True, text=True, timeout=60, check=False
+            [python, "-I", "-S", "-B", "-c", question], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return ""

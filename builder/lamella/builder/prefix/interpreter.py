@@ -182,8 +182,8 @@ def _run(executable: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "__PYVENV"))}
     try:
         done = subprocess.run(
-            # -I: no user site, no PYTHON* variables; -S: do not run the environment's .pth files.
-            [executable, "-I", "-S", "-c", _QUESTION],
+            # -I: no user site, no PYTHON* variables; -S: do not run the environment's .pth files; -B: write no byte code there.
+            [executable, "-I", "-S", "-B", "-c", _QUESTION],
             capture_output=True,
             timeout=_SECONDS,
             env=environment,

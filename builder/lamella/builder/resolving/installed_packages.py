@@ -110,7 +110,7 @@ def _asked(executable: str) -> str:
     question = "import sys; print(*sys.version_info[:3], sep='.')"
     try:
         done = subprocess.run(
-            [executable, "-I", "-S", "-c", question],
+            [executable, "-I", "-S", "-B", "-c", question],
             capture_output=True,
             text=True,
             timeout=_SECONDS,
