@@ -37,10 +37,14 @@ class Index:
     """Whether a web page comes in place of each file, as from a proxy that asks for a login."""
     redirect: str = ""
     """Base of the URL that files are redirected to."""
+    tags: bool = False
+    """Whether files have an ETag, and are not sent again to a client that has them."""
     query: str = ""
     """Query of each file's URL, without which it is not found, as presigned URLs have; empty for none."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Path and Authorization of each request."""
+    unchanged: list[str] = field(default_factory=list)
+    """Names of the files that a client had already."""
     port: int = 0
 
     @property
@@ -120,7 +124,7 @@ def serve_index(index: Index) -> Iterator[Index]:
             elif not path.exists() or not self.path.endswith(index.suffix):
                 self._send(404, b"", {})
             else:
-                self._send(200, path.read_bytes(), {"Content-Type": "application/octet-stream"}, cut=name in index.cut)
+                self._send(*_answer(index, path, self.headers.get("If-None-Match", "")), cut=name in index.cut)
 
         def _send(self, status: int, content: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
             self.send_response(status)
@@ -136,6 +140,17 @@ def serve_index(index: Index) -> Iterator[Index]:
     with serving(server) as port:
         index.port = port
         yield index
+
+
+def _answer(index: Index, path: Path, known: str) -> tuple[int, bytes, dict[str, str]]:
+    content, headers = path.read_bytes(), {"Content-Type": "application/octet-stream"}
+    if not index.tags:
+        return 200, content, headers
+    headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+    if known != headers["ETag"]:
+        return 200, content, headers
+    index.unchanged.append(path.name)
+    return 304, b"", headers
 
 
 def _project(filename: str) -> str:

@@ -95,7 +95,62 @@ def test_extra_index_of_pip_goes_before_the_main_one_so_that_the_public_one_is_n
 def test_no_index_leaves_the_links_alone(configured: Configured, tmp_path: Path) -> None:
     found = configured(PIP_NO_INDEX="1", PIP_FIND_LINKS="wheels https://links.example/")
     assert found.indexes == ()
-    assert found.find_links == (str(tmp_path / "project/wheels"), "https://links.example/")
+    assert [each.url for each in found.find_links] == [str(tmp_path / "project/wheels"), "https://links.example/"]
+
+
+def test_login_of_a_find_links_page_goes_to_its_server_alone_and_is_not_shown(
+    configured: Configured, tmp_path: Path
+) -> None:
+    link = "https://ada:hunter2@links.example/whl/page.html?token=s3same"
+    flat = f'[[index]]\nname = "flat"\nurl = "{link}"\nformat = "flat"\n'
+    source = f'[[tool.pdm.source]]\nname = "flat"\nurl = "{link}"\ntype = "find_links"\n'
+    tool = write(tmp_path / "project/uv.toml", flat)
+    ways = [configured()]
+    tool.unlink()
+    write(tmp_path / "project/pyproject.toml", source)
+    ways += [configured(), configured(PIP_FIND_LINKS=link), configured(UV_FIND_LINKS=link)]
+    write(tmp_path / "project/pyproject.toml", "")
+    ways += [configured(PIP_FIND_LINKS=link.replace("hunter2", "${PASSWORD}"), PASSWORD="hunter2")]
+    for found in ways:
+        assert [each.url for each in found.find_links] == ["https://links.example/whl/page.html"]
+        assert found.login_for("https://links.example/whl/mine-1.0-py3-none-any.whl") == Login("ada", "hunter2")
+        assert found.login_for("https://other.example/whl/mine-1.0-py3-none-any.whl") is None
+        assert found.login_for("http://links.example/whl/mine-1.0-py3-none-any.whl") is None
+        assert found.hidden("hunter2 and token=s3same") == "**** and ****"
+        assert "hunter2" not in repr(found)
+        assert "s3same" not in repr(found)
+
+
+def test_find_links_page_gets_the_login_of_netrc(configured: Configured, tmp_path: Path) -> None:
+    write(tmp_path / "home/.netrc", "machine links.example login ada password pw\n").chmod(0o600)
+    found = configured(PIP_FIND_LINKS="http://links.example/whl/")
+    assert found.login_for("http://links.example/whl/mine-1.0-py3-none-any.whl") == Login("ada", "pw")
+
+
+GITLAB = "https://git.example/api/v4/projects"
+
+
+@pytest.mark.parametrize(
+    ("url", "index", "user"),
+    [
+        (f"{GITLAB}/1/packages/pypi/simple/mine/", "", "one"),
+        (f"{GITLAB}/2/packages/pypi/simple/mine/", "", "two"),
+        (f"{GITLAB}/2/packages/pypi/files/abc/mine-1.0.tar.gz", "", "two"),
+        (f"{GITLAB}/1/../2/packages/pypi/files/abc/mine-1.0.tar.gz", "", "two"),
+        (f"{GITLAB}/1/%2e%2e/2/packages/pypi/files/abc/mine-1.0.tar.gz", "", "two"),
+        (f"{GITLAB}/12/packages/pypi/simple/mine/", "", ""),
+        (f"{GITLAB}/3/packages/pypi/simple/mine/", "", ""),
+        ("https://git.example/uploads/mine-1.0.tar.gz", "", ""),
+        ("https://git.example/uploads/mine-1.0.tar.gz", f"{GITLAB}/2/packages/pypi/simple", "two"),
+        ("https://git.example/uploads/mine-1.0.tar.gz", f"{GITLAB}/3/packages/pypi/simple", ""),
+    ],
+)
+def test_login_on_a_shared_server_is_that_of_the_nearest_index(url: str, index: str, user: str) -> None:
+    logins = {"1": Login("one", "1"), "2": Login("two", "2"), "3": None}
+    indexes = [PackageIndex(f"{GITLAB}/{number}/packages/pypi/simple", login=each) for number, each in logins.items()]
+    for ordered in (indexes, indexes[::-1]):
+        found = Indexes(tuple(ordered)).login_for(url, index)
+        assert (found.user if found else "") == user
 
 
 def test_options_in_requirements_txt_and_its_includes_count_for_pip(configured: Configured, tmp_path: Path) -> None:

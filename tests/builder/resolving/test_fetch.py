@@ -13,6 +13,7 @@ import sys
 import tarfile
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ import pytest
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.indexes.model import Indexes
-from lamella.builder.resolving.fetch import fetch
-from lamella.builder.resolving.model import Artifact, Target
+from lamella.builder.resolving.fetch import digest_of, fetch
+from lamella.builder.resolving.model import Artifact, InstalledDistribution, Target
+from lamella.builder.resolving.sources import direct_artifact
 from lamella.layers.oci.documents import Platform
 from lamella.layers.progress.display import Silent
 from support.index import Index, serve_index
@@ -82,8 +84,8 @@ def test_content_with_another_hash_is_refused_and_not_kept(index: Index, tmp_pat
         fetched(index, tmp_path / "cache", artifact(index, path, "0" * 64))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert str(refused.value) == (
-        f"index {index.url}: one 1.0 (127.0.0.1): sha256 is {digest}, but the index states {'0' * 64}; nothing was used, "
-        "report this to the index's operator"
+        f"index {index.url}: one 1.0 (127.0.0.1): sha256 is {digest}, but the index or a lock states "
+        f"{'0' * 64}; nothing was used, report this to the index's operator"
     )
     assert left(tmp_path / "cache") == []
 
@@ -135,6 +137,50 @@ def test_file_that_the_index_lacks_is_reported(index: Index, tmp_path: Path) -> 
     path.unlink()
     with pytest.raises(BuilderError, match=r"one 1\.0 .*: no such file; its index names a file that it does not have"):
         fetched(index, tmp_path / "cache", wanted)
+
+
+@pytest.mark.parametrize("tags", [True, False])
+def test_file_without_a_known_hash_is_looked_at_again_and_sent_only_if_it_changed(
+    tags: bool, index: Index, tmp_path: Path
+) -> None:
+    index.tags = tags
+    path = wheel(index.folder, "one", files={"one.py": "a = 1\n"})
+    direct = replace(artifact(index, path), sha256="", index="")
+    first = fetched(index, tmp_path / "cache", direct)[direct]
+    assert fetched(index, tmp_path / "cache", direct)[direct] == first
+    assert (len(index.downloads()), index.unchanged) == (2, [path.name] if tags else [])
+    wheel(index.folder, "one", files={"one.py": "a = 2\n"})
+    changed = fetched(index, tmp_path / "cache", direct)[direct]
+    assert Path(changed).read_bytes() == path.read_bytes()
+    assert changed != first, "a prefix tells wheels apart by their paths"
+    assert digest_of(direct, str(tmp_path / "cache")) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_changed_file_behind_a_redirect_is_noticed_and_an_unchanged_one_not_sent(index: Index, tmp_path: Path) -> None:
+    path = wheel(index.folder, "one")
+    with serve_index(Index(index.folder, tags=True)) as files:
+        index.redirect = f"http://127.0.0.1:{files.port}"
+        direct = replace(artifact(index, path), sha256="", index="")
+        for _ in range(2):
+            fetched(index, tmp_path / "cache", direct)
+    assert files.unchanged == [path.name]
+
+
+def test_wheel_of_a_url_is_the_one_that_was_installed_or_refused(index: Index, tmp_path: Path) -> None:
+    path = wheel(index.folder, "one", files={"one.py": "a = 1\n"})
+    installed = hashlib.sha256(path.read_bytes()).hexdigest()
+    url = f"http://127.0.0.1:{index.port}/files/{path.name}"
+    direct = direct_artifact(InstalledDistribution("one", "1.0", source=url, sha256=installed), HERE)
+    assert fetched(index, tmp_path / "cache", direct)
+    wheel(index.folder, "one", files={"one.py": "a = 2\n"})
+    with pytest.raises(BuilderError) as refused:
+        fetched(index, tmp_path / "another", direct)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert str(refused.value) == (
+        f"URL: one 1.0 (127.0.0.1): sha256 is {digest}, but the file that was installed had {installed}; nothing was "
+        "used, install it again"
+    )
+    assert left(tmp_path / "another") == []
 
 
 SETTINGS = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -201,6 +247,26 @@ def test_repository_is_cloned_without_a_write_to_the_one_of_a_running_hook(
         monkeypatch.delenv(name)
     assert git(users, "rev-parse", "HEAD") == before
     assert not (users / ".git/FETCH_HEAD").exists()
+
+
+@pytest.mark.slow
+def test_package_of_a_repository_is_built_at_its_commit_though_the_branch_went_on(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    (repository / "below").mkdir(parents=True)
+    (repository / "below/pyproject.toml").write_text(SETTINGS)
+    git(repository, "init", "--quiet")
+    commits = []
+    for value in (1, 2):
+        made = wheel(repository / "below", "sourced", files={"sourced.py": f"value = {value}\n"})
+        (repository / "below/backend.py").write_text(backend(made.name))
+        git(repository, "add", ".")
+        git(repository, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", str(value))
+        commits.append(git(repository, "rev-parse", "HEAD"))
+    source = f"git+file://{repository}@{commits[0]}#subdirectory=below"
+    wanted = direct_artifact(InstalledDistribution("sourced", "1.0", source=source), HERE)
+    found = fetch([wanted], HERE, Indexes(()), str(tmp_path / "cache"), Silent())
+    with zipfile.ZipFile(found[wanted]) as archive:
+        assert archive.read("sourced.py") == b"value = 1\n"
 
 
 def git(folder: Path, *arguments: str) -> str:

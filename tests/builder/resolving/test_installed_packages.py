@@ -164,3 +164,24 @@ def test_an_environment_of_linux_is_resolved_for_other_machines_alone() -> None:
     assert not needs_resolving(sys.prefix, here)
     assert not needs_resolving(sys.prefix, Platform("linux", here.architecture, "v8"))
     assert needs_resolving(sys.prefix, Platform("linux", other))
+
+
+@pytest.mark.parametrize(
+    ("archive", "expected"),
+    [
+        ({"hashes": {"sha256": "A" * 64}}, "a" * 64),
+        ({"hash": f"sha256={'b' * 64}"}, "b" * 64),
+        ({"hashes": {"sha512": "c" * 128}}, ""),
+        ({"hash": "sha256"}, ""),
+        ({"hashes": 3}, ""),
+        ({}, ""),
+    ],
+)
+def test_recorded_hash_of_an_installed_archive_is_read(
+    archive: dict[str, object], expected: str, tmp_path: Path
+) -> None:
+    made = trees.venv(tmp_path / "env", "macos")
+    trees.install(made, "macos", wheel(tmp_path, "direct"))
+    url = {"url": "https://files.example/direct-1.0-py3-none-any.whl", "archive_info": archive}
+    (trees.site_of(made, "macos") / "direct-1.0.dist-info" / "direct_url.json").write_text(json.dumps(url))
+    assert of(installed_packages(str(made)), "direct").sha256 == expected

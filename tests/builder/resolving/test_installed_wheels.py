@@ -51,3 +51,17 @@ def test_a_repository_stays_recorded_as_the_source(tmp_path: Path) -> None:
         record.write("fork-1.0.dist-info/direct_url.json,,\n")
     (found,) = installed_packages(str(made)).pypi
     assert content(packed(found, str(tmp_path / "packed")))["fork-1.0.dist-info/direct_url.json"] == url.encode()
+
+
+def test_a_module_without_its_source_is_packed_and_byte_code_of_a_source_is_not(tmp_path: Path) -> None:
+    made = trees.venv(tmp_path / "env", "macos")
+    files = {"closed/__init__.pyc": "code", "open.py": ""}
+    original = wheel(tmp_path, "closed", files=files)
+    trees.install(made, "macos", original)
+    site = trees.site_of(made, "macos")
+    (site / "__pycache__").mkdir()
+    (site / "__pycache__/open.cpython-311.pyc").write_bytes(b"code")
+    with (site / "closed-1.0.dist-info/RECORD").open("a") as record:
+        record.write("__pycache__/open.cpython-311.pyc,,\n")
+    (found,) = installed_packages(str(made)).pypi
+    assert content(packed(found, str(tmp_path / "packed"))) == content(original)

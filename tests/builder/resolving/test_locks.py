@@ -213,3 +213,57 @@ def test_signature_in_a_url_of_a_page_is_never_kept(index: Index, tmp_path: Path
     assert found is not None
     assert found.query == "Signature=s3cret"
     assert "s3cret" not in f"{found!r}{found.url}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "text"), [("uv.lock", UV_LOCK), ("pylock.toml", PYLOCK)])
+def test_file_that_a_lock_does_not_name_is_a_finding(index: Index, tmp_path: Path, name: str, text: str) -> None:
+    filename = wheel(index.folder, "mine", tag="py2.py3-none-any").name
+    (tmp_path / name).write_text(text.format(version="1.0", index=index.url, sha256="a" * 64))
+    found = resolve(index, locked(str(tmp_path), installed("mine")), "mine")
+    assert [(finding.kind, finding.message) for finding in found.findings] == [
+        ("unverified", f"{filename} of mine 1.0 is not among the hashes of {name}")
+    ]
+
+
+@pytest.mark.slow
+def test_source_distribution_that_a_lock_does_not_name_is_a_finding(index: Index, tmp_path: Path) -> None:
+    (index.folder / "mine-1.0.tar.gz").write_bytes(b"not read")
+    (tmp_path / "uv.lock").write_text(UV_LOCK.format(version="1.0", index=index.url, sha256="a" * 64))
+    found = resolve(index, locked(str(tmp_path), installed("mine")), "mine")
+    assert [finding.kind for finding in found.findings] == ["unverified"]
+
+
+@pytest.mark.slow
+def test_hash_of_a_lock_is_checked_if_the_index_states_none(index: Index, tmp_path: Path) -> None:
+    index.digests["mine-1.0.tar.gz"] = ""
+    (index.folder / "mine-1.0.tar.gz").write_bytes(b"not read")
+    lock = UV_LOCK.replace("-py3-none-any.whl", ".tar.gz")
+    (tmp_path / "uv.lock").write_text(lock.format(version="1.0", index=index.url, sha256="a" * 64))
+    found = resolve(index, locked(str(tmp_path), installed("mine")), "mine")
+    assert found.findings == ()
+    with pytest.raises(BuilderError, match=rf"but the index or a lock states {'a' * 64}; nothing was used"):
+        fetch(found.artifacts, TARGET, Indexes((index.index(),)), str(tmp_path / "cache"), Silent())
+
+
+@pytest.mark.parametrize(("name", "text"), [("uv.lock", UV_LOCK), ("pylock.toml", PYLOCK)])
+@pytest.mark.parametrize(("version", "sha256"), [("1.0", ""), ("1.0", "abc"), ("one", "a" * 64)])
+def test_lock_with_an_invalid_hash_or_version_is_reported(
+    tmp_path: Path, name: str, text: str, version: str, sha256: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text.format(version=version, index="https://x.example", sha256=sha256))
+    with pytest.raises(BuilderError) as refused:
+        locked(str(tmp_path), installed("mine"))
+    assert str(refused.value) == f"{path}: not a lock file; lock the project again, or remove it"
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        Artifact("wheel", "odd", "2004d-custom", "https://x.example/odd-1.whl", "a" * 64, 1, "https://x.example"),
+        Artifact("wheel", "odd", "1.0", "https://x.example/odd-1.0.tar.gz", "", 1, "https://x.example"),
+    ],
+)
+def test_lock_leaves_out_what_its_format_cannot_state(artifact: Artifact) -> None:
+    assert b"odd" not in lock_document(Resolution(TARGET, (artifact,)), {})

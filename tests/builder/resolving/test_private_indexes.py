@@ -7,12 +7,13 @@ import hashlib
 import logging
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pytest
 
 from lamella.builder.errors import BuilderError
-from lamella.builder.indexes.model import Indexes, Login, PackageIndex
+from lamella.builder.indexes.model import Indexes, Login, PackageIndex, link_page
 from lamella.builder.resolving.fetch import fetch
 from lamella.builder.resolving.model import InstalledDistribution, InstalledPackages, ResolveOptions, Target
 from lamella.builder.resolving.pypi import Refused, resolve_distributions
@@ -22,6 +23,7 @@ from lamella.layers.progress.display import Silent
 from support.hostile_index import HostileIndex, Way, serve_hostile_index
 from support.index import Index, serve_index
 from support.installed import install, venv, wheel
+from support.shared_server import Projects, serve_projects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,3 +207,51 @@ def test_project_with_a_private_index_is_resolved_with_the_login_of_netrc(
         (f"1 package from {private.url}: mine", f"1 package from {public.url}: other")
     )
     assert "our-hunter2" not in repr(plan)
+
+
+@pytest.mark.parametrize("name", ["mine", "other"])
+def test_page_of_find_links_gets_its_login_and_no_other_server_does(name: str, by: By, tmp_path: Path) -> None:
+    _started.clear()
+    wheel(tmp_path / "wheels", "mine")
+    wheel(tmp_path / "public", "other")
+    with (
+        serve_index(Index(tmp_path / "wheels", login=OURS, html=True)) as private,
+        serve_index(Index(tmp_path / "public")) as public,
+    ):
+        page = link_page(f"http://{OURS}@127.0.0.1:{private.port}/simple/mine/", "find-links")
+        indexes = Indexes((PackageIndex(public.url),), find_links=(page,))
+        found = resolve_distributions(installed(name), TARGET, ResolveOptions(), indexes, resolver=by)
+        fetch(found.artifacts, TARGET, indexes, str(tmp_path / "caches/lamella"), Silent())
+    assert [each.name for each in found.artifacts] == [name]
+    assert {authorization for _, authorization in public.requests} <= {""}
+    shown = repr(found) + repr(indexes) + " ".join(_started)
+    assert not [secret for secret in SECRETS if secret in shown]
+
+
+@pytest.mark.parametrize("with_theirs", [True, False])
+def test_projects_on_one_server_get_no_login_of_each_other(with_theirs: bool, by: By, tmp_path: Path) -> None:
+    made = wheel(tmp_path / "wheels", "mine")
+    other = wheel(tmp_path / "wheels", "other")
+    with serve_projects(Projects({"mine": made, "other": other})) as served:
+        indexes = Indexes(
+            (
+                PackageIndex(f"{served.url}/mine/simple", login=login(OURS)),
+                PackageIndex(f"{served.url}/other/simple", login=login(THEIRS) if with_theirs else None),
+            ),
+            pins={"other": f"{served.url}/other/simple", "mine": f"{served.url}/mine/simple"},
+        )
+        found = resolve_distributions(installed("mine", "other"), TARGET, ResolveOptions(), indexes, resolver=by)
+        fetch(found.artifacts, TARGET, indexes, str(tmp_path / "caches/lamella"), Silent())
+    sent = {(path.split("/")[1], authorization) for path, authorization in served.requests if authorization}
+    assert sent == {("mine", basic(OURS)), *([("other", basic(THEIRS))] if with_theirs else [])}
+
+
+def test_file_of_this_machine_that_a_page_names_is_refused(by: By, tmp_path: Path) -> None:
+    made = wheel(tmp_path / "local", "mine")
+    with serve_projects(Projects({"mine": made}, link=made.as_uri())) as served:
+        indexes = Indexes((PackageIndex(f"{served.url}/mine/simple"),))
+        with pytest.raises(BuilderError, match=r"index http://\S+: .*leads to a file of this machine, mine-1\.0"):
+            resolve_distributions(installed("mine"), TARGET, ResolveOptions(), indexes, resolver=by)
+        allowed = replace(indexes, find_links=(PackageIndex(str(tmp_path / "local")),))
+        found = resolve_distributions(installed("mine"), TARGET, ResolveOptions(), allowed, resolver=by)
+    assert [each.url for each in found.artifacts] == [made.as_uri()]

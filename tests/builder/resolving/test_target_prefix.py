@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform as machine
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,11 +80,36 @@ def test_what_a_killed_push_left_behind_never_ships(tmp_path: Path) -> None:
     assert not (site / "gone.pth").exists()
 
 
-def test_an_unchanged_prefix_needs_its_image_no_more(tmp_path: Path) -> None:
+def test_an_unchanged_image_is_not_read_again(tmp_path: Path) -> None:
     reference = image(tmp_path / "image", official())
     source, cache = venv(tmp_path / "source"), tmp_path / "cache"
     pure = wheel(tmp_path, "pure", files={"pure.py": ""})
     laid_out(source, reference, cache)
-    (tmp_path / "image").rename(tmp_path / "gone")
+    for blob in (tmp_path / "image/blobs/sha256").iterdir():
+        blob.unlink()
     environment = laid_out(source, reference, cache, pure)
     assert f"lib/{NAME}/site-packages/pure.py" in paths(package(environment, "pure"))
+
+
+def test_a_tag_that_moved_gives_its_new_interpreter(tmp_path: Path) -> None:
+    source, cache = venv(tmp_path / "source"), tmp_path / "cache"
+    reference = image(tmp_path / "image", official() | {f"usr/local/lib/{NAME}/gone.py": b""})
+    assert f"lib/{NAME}/gone.py" in paths(package(laid_out(source, reference, cache), "python"))
+    shutil.rmtree(tmp_path / "image")
+    assert image(tmp_path / "image", official() | {f"usr/local/lib/{NAME}/new.py": b""}) == reference
+    after = paths(package(laid_out(source, reference, cache), "python"))
+    assert f"lib/{NAME}/new.py" in after
+    assert f"lib/{NAME}/gone.py" not in after
+
+
+def test_a_folder_that_changed_gives_its_new_interpreter(tmp_path: Path) -> None:
+    source, cache, folder = venv(tmp_path / "source"), tmp_path / "cache", tmp_path / "python"
+    for path, content in official("").items():
+        if isinstance(content, bytes) and not path.startswith(("/usr", "usr", "etc")):
+            place = folder / path.strip("/*")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+            place.chmod(0o755)
+    laid_out(source, str(folder), cache)
+    (folder / f"lib/{NAME}/new.py").write_text("")
+    assert f"lib/{NAME}/new.py" in paths(package(laid_out(source, str(folder), cache), "python"))

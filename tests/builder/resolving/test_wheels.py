@@ -52,6 +52,7 @@ WHEELS: Mapping[str, Mapping[str, str]] = {
         "odd/__pycache__/x.cpython-39.pyc": "",
     },
 }
+CLASHING: Mapping[str, Mapping[str, str]] = {"a": {"shared/one.py": "a"}, "b": {"shared": "b"}}
 
 
 @pytest.fixture
@@ -182,3 +183,37 @@ def test_layers_are_those_of_a_native_installation(wheels: list[str], tmp_path: 
     found = keys(foreign, tmp_path / "cache")
     assert set(WHEELS) <= set(found)
     assert found == keys(native, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("history", [("a", "b"), ("b", "a"), ("ab",), ("a", "ab", "b", "ab"), ("abc", "bc", "ab")])
+def test_a_path_of_two_wheels_is_of_the_last_by_name_whatever_was_there_before(
+    history: tuple[str, ...], tmp_path: Path
+) -> None:
+    prefix = venv(tmp_path / "target")
+    files = {
+        "a": {"shared/one.py": "a"},
+        "b": {"shared/one.py": "b", "shared/two.py": "b"},
+        "c": {"shared/two.py": "c"},
+    }
+    made = {name: str(wheel(tmp_path, name, files=files[name])) for name in files}
+    for names in (*history, "ab"):
+        laid_out(prefix, [made[name] for name in names])
+    assert [(prefix / SITE / "shared" / name).read_text() for name in ("one.py", "two.py")] == ["b", "b"]
+    reported = scan(str(prefix), ScanOptions(cache=str(tmp_path / "cache"))).findings
+    assert [each.kind for each in reported if "shared/one.py" in each.message] == ["owners"]
+    laid_out(prefix, [made["a"]])
+    assert (prefix / SITE / "shared/one.py").read_text() == "a"
+    laid_out(prefix, [str(wheel(tmp_path / "newer", "a", "2.0", {"shared/one.py": "a 2"})), made["b"]])
+    assert (prefix / SITE / "shared/one.py").read_text() == "b"
+
+
+def test_a_file_at_the_place_of_another_wheel_s_folder_is_refused(tmp_path: Path) -> None:
+    prefix = tmp_path / "target"
+    prefix.mkdir()
+    laid_out(prefix, [str(wheel(tmp_path, "a", files={"shared/one.py": "a"}))])
+    before = tree(prefix)
+    with pytest.raises(
+        BuilderError, match=rf"^{SITE}/shared: a file in b and a folder in a; uninstall one of the two$"
+    ):
+        laid_out(prefix, [str(wheel(tmp_path, name, files=files)) for name, files in CLASHING.items()])
+    assert tree(prefix) == before

@@ -43,16 +43,26 @@ class IndexClient:
         self._clients: dict[str, Client] = {}
         self._lock = threading.Lock()
 
-    def get(self, url: str, what: str, read: Callable[[Response], _Result], accept: str = "*/*") -> _Result | None:
+    def get(
+        self,
+        url: str,
+        what: str,
+        read: Callable[[Response], _Result],
+        *,
+        accept: str = "*/*",
+        index: str = "",
+        unless: Mapping[str, str] | None = None,
+    ) -> _Result | None:
         """Return what `read` makes of the answer at `url`; None for 404 and 410.
 
+        `index`: URL of the index that names `url`. With the conditional headers `unless`, `read` gets a 304 as well.
         Retries broken connections, `read` included. Raises `IndexUnusable` with `what` as its subject.
         """
-        headers = {"Accept": accept, **self._authorization(url)}
+        headers = {"Accept": accept, **(unless or {}), **self._authorization(url, index)}
 
         def attempt() -> _Result | None:
             with self._client(url).send("GET", url, headers) as response:
-                if response.status == 200:
+                if response.status == 200 or (unless and response.status == 304):
                     return read(response)
                 if response.status in (404, 410):
                     return None
@@ -81,8 +91,8 @@ class IndexClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _authorization(self, url: str) -> Mapping[str, str]:
-        login = self._indexes.login_for(url)
+    def _authorization(self, url: str, index: str) -> Mapping[str, str]:
+        login = self._indexes.login_for(url, index)
         if not login:
             return {}
         pair = f"{login.user}:{login.password}".encode()

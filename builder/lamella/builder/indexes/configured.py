@@ -52,7 +52,7 @@ def configured_indexes(
     return Indexes(
         indexes=tuple(_with_login(each, hosts, stored, settings.keyring, environ) for each in settings.indexes),
         pins=settings.pins,
-        find_links=settings.find_links,
+        find_links=tuple(_with_login(each, hosts, stored, settings.keyring, environ) for each in settings.find_links),
         strategy=settings.strategy,
         hosts=hosts,
         findings=findings,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from base64 import b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from lamella.builder.indexes.settings_files import InvalidIndexSettings
 
@@ -54,8 +57,8 @@ class Indexes:
     indexes: tuple[PackageIndex, ...] = (PackageIndex(PYPI),)
     pins: Mapping[str, str] = field(default_factory=dict)
     """URL of the one index of a package, by its normalised name."""
-    find_links: tuple[str, ...] = ()
-    """Folders and pages with links to wheels, without credentials."""
+    find_links: tuple[PackageIndex, ...] = ()
+    """Pages with links to wheels, and folders of them by absolute path."""
     strategy: Strategy = "first-index"
     hosts: Mapping[str, Login] = field(default_factory=dict)
     """Logins of netrc by host, for files that an index keeps on another server."""
@@ -69,26 +72,35 @@ class Indexes:
             return tuple(each for each in self.indexes if each.url == pinned) or (PackageIndex(pinned),)
         return tuple(each for each in self.indexes if not each.explicit)
 
-    def login_for(self, url: str) -> Login | None:
-        """Return the login for `url`: of an index on the same server, else netrc's for its host.
+    def login_for(self, url: str, index: str = "") -> Login | None:
+        """Return the login for `url`: of the nearest index on the same server, else netrc's for its host.
 
-        netrc's goes over HTTPS or to this machine only: an index must not have it sent in the clear.
+        The nearest one has the longest path in common with `url`. Between several, `index` decides, the URL of the one
+        that names `url`; if that is not among them, they must have one login. netrc's login goes over HTTPS or to this
+        machine only: an index must not have it sent in the clear.
         """
         origin = _origin(url)
-        here = [each for each in self.indexes if _origin(each.url) == origin]
-        below = [each for each in here if url == each.url or url.startswith(f"{each.url}/")]
-        if any(each.authenticate == "never" for each in below or here):
+        here = [each for each in self._places() if _origin(each.url) == origin]
+        common = {each.url: _common(each.url, url) for each in here}
+        nearest = [each for each in here if common[each.url] == max(common.values())]
+        nearest = [each for each in nearest if each.url == index] or nearest
+        if any(each.authenticate == "never" for each in nearest):
             return None
-        found = next((each.login for each in (*below, *here) if each.login), None)
-        if found or not (origin[0] == "https" or origin[1] in _LOOPBACK):
-            return found
-        return self.hosts.get(origin[1])
+        logins = {each.login for each in nearest if each.login}
+        if logins:
+            return logins.pop() if len(logins) == 1 else None
+        return self.hosts.get(origin[1]) if origin[0] == "https" or origin[1] in _LOOPBACK else None
+
+    def beside_a_login(self, index: PackageIndex) -> bool:
+        """Whether `index` has no login, and another one on its server has one, which must not go to it."""
+        origin = _origin(index.url)
+        return not index.login and any(each.login and _origin(each.url) == origin for each in self._places())
 
     def hidden(self, text: str) -> str:
         """Return `text` without the passwords of these indexes, in any form that a server may send back."""
-        logins = [each.login for each in self.indexes if each.login]
+        logins = [each.login for each in self._places() if each.login]
         secrets = {form for login in (*logins, *self.hosts.values()) for form in _forms(login)}
-        secrets |= {each.query for each in self.indexes if each.query}
+        secrets |= {each.query for each in self._places() if each.query}
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(secret, "****")
         return text
@@ -96,7 +108,16 @@ class Indexes:
     def index_of(self, url: str) -> str:
         """Return the configured URL of the index that a tool wrote as `url`; `url` itself for an index without settings."""
         bare = url.rstrip("/")
-        return next((each.url for each in self.indexes if each.url == bare), bare)
+        return next((each.url for each in self._places() if each.url.rstrip("/") == bare), bare)
+
+    def has_file(self, url: str) -> bool:
+        """Whether the file of this machine at `url` is below a folder that is configured as an index or find-links."""
+        path = _path(url)
+        folders = (_path(each.url) for each in self._places() if not each.url.startswith(("http:", "https:")))
+        return any(path.startswith(os.path.join(folder, "")) for folder in folders)
+
+    def _places(self) -> tuple[PackageIndex, ...]:
+        return (*self.indexes, *self.find_links)
 
 
 def parsed(url: str, setting: str, *, name: str = "", explicit: bool = False) -> PackageIndex:
@@ -104,8 +125,6 @@ def parsed(url: str, setting: str, *, name: str = "", explicit: bool = False) ->
 
     `setting` names where it is from. Raises `InvalidIndexSettings`.
     """
-    from urllib.parse import unquote
-
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -119,6 +138,17 @@ def parsed(url: str, setting: str, *, name: str = "", explicit: bool = False) ->
         login = Login(unquote(name_part), unquote(password))
     bare = urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
     return PackageIndex(bare, name, explicit, login, query=parts.query)
+
+
+def link_page(link: str, setting: str, name: str = "") -> PackageIndex:
+    """Return the page or folder that `link` of find-links names; a slash at its end stays, since its links depend on it.
+
+    Raises `InvalidIndexSettings`.
+    """
+    if "://" not in link:
+        return PackageIndex(link, name)
+    page = parsed(link, setting, name=name)
+    return replace(page, url=f"{page.url}/") if urlsplit(link).path.endswith("/") else page
 
 
 def with_login(index: PackageIndex) -> str:
@@ -150,6 +180,18 @@ def _forms(login: Login) -> Iterator[str]:
         # A short one is part of words.
         if len(secret) > 2:
             yield from (secret, quote(secret, safe=""), pair)
+
+
+def _common(one: str, other: str) -> int:
+    """Number of folders that the paths of two URLs begin with alike."""
+    # A client resolves dots before it sends a request.
+    paths = [posixpath.normpath(f"/{unquote(urlsplit(each).path)}").lstrip("/") for each in (one, other)]
+    return len(posixpath.commonprefix([[part for part in path.split("/") if part] for path in paths]))
+
+
+def _path(place: str) -> str:
+    path = url2pathname(urlsplit(place).path) if place.startswith("file:") else place
+    return os.path.abspath(path)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -57,7 +57,7 @@ def project_files(client: IndexClient, index: PackageIndex, name: str) -> tuple[
         return _local(f"{index.url}/{name}/")
     what = f"index {index.url}: package {name}"
     url = with_query(index, f"/{name}/")
-    return client.get(url, what, lambda response: _read(response, url, what), _ACCEPT)
+    return client.get(url, what, lambda response: _read(response, url, what), accept=_ACCEPT, index=index.url)
 
 
 def _read(response: Response, url: str, what: str) -> tuple[IndexFile, ...]:

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from lamella.builder.indexes.model import PYPI, parsed, without_repeats
+from lamella.builder.indexes.model import PYPI, link_page, parsed, without_repeats
 from lamella.builder.indexes.settings_files import (
     expanded_variables,
     ini_sections,
@@ -59,7 +59,10 @@ def _of(found: Mapping[str, str], folder: str, environ: Mapping[str, str]) -> To
     indexes = [parsed(expanded_variables(url, environ), f"{setting} of pip") for setting, url in urls]
     return ToolSettings(
         indexes=without_repeats(indexes),
-        find_links=tuple(_place(each, folder) for each in texts_of(found.get("find-links"))),
+        find_links=without_repeats(
+            link_page(_place(expanded_variables(each, environ), folder), "find-links of pip")
+            for each in texts_of(found.get("find-links"))
+        ),
         keyring=found.get("keyring-provider", "auto"),
         configured=is_on(found.get("no-index")) or any(found.get(key) for key in _PLACES),
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from lamella.builder.indexes.model import PYPI, Login, PackageIndex, parsed
+from lamella.builder.indexes.model import PYPI, Login, PackageIndex, link_page, parsed
 from lamella.builder.indexes.settings_files import expanded_variables, table_in, tables_of, toml_table, user_folders
 from lamella.builder.indexes.tool_settings import ToolSettings
 
@@ -71,15 +71,16 @@ def pdm_settings(folder: str, environ: Mapping[str, str], installed: Collection[
         if not isinstance(source.get("url"), str):
             continue
         url = expanded_variables(source["url"], environ)
-        if source.get("type") == "find_links":
-            links.append(url)
-            continue
-        name = str(source.get("name", ""))
-        index = parsed(url, f"source {name} of PDM", name=name)
+        name, is_page = str(source.get("name", "")), source.get("type") == "find_links"
+        setting = f"source {name} of PDM"
+        index = link_page(url, setting, name) if is_page else parsed(url, setting, name=name)
         user, password = source.get("username"), source.get("password")
         if isinstance(user, str):
             given = expanded_variables(password, environ) if isinstance(password, str) else ""
             index = replace(index, login=Login(expanded_variables(user, environ), given))
+        if is_page:
+            links.append(index)
+            continue
         patterns[index.url] = _patterns(source, "include_packages"), _patterns(source, "exclude_packages")
         indexes.append(index)
     configured = bool(indexes or links)

@@ -18,8 +18,8 @@ class ToolSettings:
     indexes: tuple[PackageIndex, ...] = ()
     pins: Mapping[str, str] = field(default_factory=dict)
     """URL of the one index of a package, by its normalised name."""
-    find_links: tuple[str, ...] = ()
-    """Absolute paths and URLs."""
+    find_links: tuple[PackageIndex, ...] = ()
+    """Pages, and folders by absolute path."""
     strategy: Strategy = "first-index"
     keyring: str = "disabled"
     """pip's and uv's provider of logins: `subprocess`, `import`, `auto` or `disabled`."""

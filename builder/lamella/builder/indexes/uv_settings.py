@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lamella.builder.indexes.model import PYPI, Login, PackageIndex, parsed
+from lamella.builder.indexes.model import PYPI, Login, PackageIndex, link_page, parsed, without_repeats
 from lamella.builder.indexes.settings_files import (
     InvalidIndexSettings,
     is_on,
@@ -50,16 +50,17 @@ def uv_settings(folder: str, environ: Mapping[str, str], markers: Mapping[str, s
     project, sources = _sources(folder)
     pins = _pins(sources, {index.name: index for index, _ in listed if index.name}, project, markers)
     pinned = [index for index, _ in listed if index.url in pins.values() and index not in indexes]
-    links = [*re.split(r"[,\s]+", environ.get("UV_FIND_LINKS", "")), *_links(tables)]
+    named_links = filter(None, re.split(r"[,\s]+", environ.get("UV_FIND_LINKS", "")))
+    links = [*(link_page(each, "UV_FIND_LINKS") for each in named_links), *_links(tables)]
     return ToolSettings(
         indexes=tuple(
             _with_variables(each, environ) for each in (*(replace(each, explicit=True) for each in pinned), *indexes)
         ),
         pins=pins,
-        find_links=tuple(dict.fromkeys(filter(None, links))),
+        find_links=without_repeats(_with_variables(each, environ) for each in links),
         strategy=_strategy(environ, tables),
         keyring=environ.get("UV_KEYRING_PROVIDER") or _first_text(tables, "keyring-provider") or "disabled",
-        configured=bool(listed or links[1:] or links[0] or no_index),
+        configured=bool(listed or links or no_index),
     )
 
 
@@ -133,11 +134,19 @@ def _url(text: str, base: str) -> str:
     return Path(os.path.normpath(os.path.join(base, text))).as_uri()
 
 
-def _links(tables: Sequence[tuple[dict[str, Any], str]]) -> Iterator[str]:
+def _links(tables: Sequence[tuple[dict[str, Any], str]]) -> Iterator[PackageIndex]:
     for table, base in tables:
-        flat = [each["url"] for each in tables_of(table.get("index")) if each.get("format") == "flat" and "url" in each]
-        for link in (*texts_of(_value(table, "find-links")), *map(str, flat)):
-            yield link if "://" in link else os.path.normpath(os.path.join(base, link))
+        for link in texts_of(_value(table, "find-links")):
+            yield link_page(_place(link, base), f"find-links of uv in {base}")
+        for each in tables_of(table.get("index")):
+            if each.get("format") == "flat" and isinstance(each.get("url"), str):
+                name = str(each.get("name", ""))
+                page = link_page(_place(each["url"], base), f"index {name} of uv in {base}", name)
+                yield replace(page, authenticate=_authenticate(each.get("authenticate")))
+
+
+def _place(link: str, base: str) -> str:
+    return link if "://" in link else os.path.normpath(os.path.join(base, link))
 
 
 def _first_text(tables: Sequence[tuple[dict[str, Any], str]], name: str) -> str:
@@ -196,7 +205,7 @@ def _with_variables(index: PackageIndex, environ: Mapping[str, str]) -> PackageI
     """`index` with the login of `UV_INDEX_<NAME>_USERNAME` and `_PASSWORD`, which go before its URL's."""
     stem = f"UV_INDEX_{re.sub(r'[^A-Z0-9]', '_', index.name.upper())}"
     user, password = environ.get(f"{stem}_USERNAME"), environ.get(f"{stem}_PASSWORD")
-    if not index.name or (user is None and password is None) or urlsplit(index.url).scheme == "file":
+    if not index.name or (user is None and password is None) or urlsplit(index.url).scheme not in ("http", "https"):
         return index
     known = index.login or Login("", "")
     return replace(

@@ -21,7 +21,7 @@ from lamella.layers.oci.documents import Digest
 from lamella.layers.published.findings import MEDIA_TYPE as FINDINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from lamella.builder.image.documents import Documents, Pair
     from lamella.builder.pushing.presence import Presence
@@ -121,7 +121,7 @@ def publish(
         if now and now.digest == index.digest:
             return attach(goal, index, attachments)
         before = now if others else None
-        published = attach(goal, index, attachments, before)
+        published = attach(goal, index, attachments, before, {str(each.image.platform) for each in others})
         if goal.append and _digest(latest := destination.current(storage, target)) != _digest(now):
             now = latest
             continue
@@ -135,8 +135,14 @@ def publish(
     raise BuilderError(f"{target}: other pushes keep changing the tag; {attachments.platform} not added; push again")
 
 
-def attach(goal: Goal, index: Descriptor, attachments: Attachments, before: Descriptor | None = None) -> PublishedIndex:
-    """Sign `index` and attach its artifacts, with those of other platforms from the index `before` it.
+def attach(
+    goal: Goal,
+    index: Descriptor,
+    attachments: Attachments,
+    before: Descriptor | None = None,
+    others: Collection[str] = (),
+) -> PublishedIndex:
+    """Sign `index` and attach its artifacts, with those of the `others`, its other platforms, from the index `before` it.
 
     Idempotent. An artifact that is listed but that `goal.presence` does not know is asked for, and sent again if it is
     gone.
@@ -150,7 +156,7 @@ def attach(goal: Goal, index: Descriptor, attachments: Attachments, before: Desc
     attached: list[NewAttachment] = []
     try:
         if before and before.digest != index.digest:
-            artifacts += _of_others(storage, before, attachments.platform)
+            artifacts += _of_others(storage, before, others)
         # One request for all artifacts: a push that changes nothing takes few requests.
         there = referrers.referrers_to_extend(storage, index) if artifacts else ()
         for artifact in artifacts:
@@ -169,15 +175,15 @@ def attach(goal: Goal, index: Descriptor, attachments: Attachments, before: Desc
     return PublishedIndex(index, attached=tuple(attached))
 
 
-def _of_others(storage: Storage, before: Descriptor, platform: Platform) -> Iterator[Artifact]:
-    """Findings, bills of materials and locks of other platforms, attached to the index `before`."""
+def _of_others(storage: Storage, before: Descriptor, others: Collection[str]) -> Iterator[Artifact]:
+    """Findings, bills of materials and locks of the platforms `others`, attached to the index `before`."""
     for referrer in referrers.referrers_to_extend(storage, before):
         if referrer.artifact_type not in {FINDINGS, SBOM, LOCK}:
             continue
         # One that is gone from the registry can't be copied: the next push for its platform attaches it again.
         with contextlib.suppress(NotFound):
             annotations = referrers.annotations_of(storage, referrer)
-            if annotations.get(PLATFORM, str(platform)) != str(platform):
+            if annotations.get(PLATFORM) in others:
                 title = referrers.title_of(storage, referrer)
                 content = referrers.content_of(storage, referrer)
                 yield referrers.Artifact(referrer.artifact_type, content, annotations, title)

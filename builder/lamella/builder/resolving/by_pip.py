@@ -172,7 +172,7 @@ def _report(
 
 
 def _settings(indexes: tuple[PackageIndex, ...], configured: Indexes, folder: str) -> Iterator[str]:
-    urls = [with_login(each) for each in indexes]
+    urls, links = ([with_login(each) for each in places] for places in (indexes, configured.find_links))
     empty = os.path.join(folder, "no-links")
     os.mkdir(empty)
     # A section [install] goes before [global] of any file, and pip skips a key without a value: each key of the user's
@@ -183,7 +183,7 @@ def _settings(indexes: tuple[PackageIndex, ...], configured: Indexes, folder: st
             yield f"index-url = {urls[0]}"
             yield "extra-index-url =" + "".join(f"\n    {url}" for url in urls[1:] or urls)
         yield f"no-index = {str(not urls).lower()}"
-        yield "find-links =" + "".join(f"\n    {url}" for url in configured.find_links or (Path(empty).as_uri(),))
+        yield "find-links =" + "".join(f"\n    {url}" for url in links or (Path(empty).as_uri(),))
         yield "user = false"
 
 

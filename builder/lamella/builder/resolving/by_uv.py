@@ -1,7 +1,7 @@
 """Resolve with `uv pip compile`: nothing is built, and nothing of the target runs.
 
-uv gets the indexes as files of its own in an empty folder, and logins in its environment: never on its command line, which
-other users can see. Source: uv's reference of settings; PEP 751 for what it writes.
+uv gets the indexes as files of its own in an empty folder, and logins in its environment and these files: never on its
+command line, which other users can see. Source: uv's reference of settings; PEP 751 for what it writes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from lamella.builder.files.scratch import scratch_folder
 from lamella.builder.files.small_file import read_text, read_toml
 from lamella.builder.indexes.client import IndexUnusable
-from lamella.builder.indexes.model import with_query
+from lamella.builder.indexes.model import with_login, with_query
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel, best_of
@@ -129,6 +129,8 @@ def _write(folder: str, question: Question) -> None:
     tables = [
         {"name": f"lamella-{number}", "url": with_query(each)}
         | ({"explicit": True} if each.explicit else {})
+        # uv itself would use the login of any index on that server.
+        | ({"authenticate": "never"} if question.indexes.beside_a_login(each) else {})
         | ({"authenticate": each.authenticate} if each.authenticate != "auto" else {})
         for number, each in enumerate(question.indexes.indexes)
     ]
@@ -156,7 +158,7 @@ def _write(folder: str, question: Question) -> None:
     if not shared:
         settings.insert(0, "no-index = true")
     if question.indexes.find_links:
-        settings.insert(0, f"find-links = {json.dumps(question.indexes.find_links)}")
+        settings.insert(0, f"find-links = {json.dumps([with_login(each) for each in question.indexes.find_links])}")
     files = {
         "pyproject.toml": "\n".join(lines),
         "uv.toml": "\n".join(settings),

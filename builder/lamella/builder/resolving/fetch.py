@@ -1,7 +1,8 @@
 """Download what a resolution names: in parallel, checked against the index's hashes, kept in the cache.
 
-Files of `$LAMELLA_CACHE/downloads`: `<sha256>/<filename>`. Each appears by rename, whole and checked. A file without a
-known hash is keyed by its URL and checked by nothing but its size.
+Files of `$LAMELLA_CACHE/downloads`: `<sha256>/<filename>`. Each appears by rename, whole and checked. For a file without a
+known hash, its server is asked each time whether it changed: `url-<hash of the URL>/known.json` has its digest, and the
+headers to ask with.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from lamella.builder.cache_folder import cannot_write
 from lamella.builder.errors import BuilderError
+from lamella.builder.files.small_file import read_json
 from lamella.builder.indexes.client import IndexClient
 from lamella.builder.resolving.file_lock import exclusive
 from lamella.builder.resolving.sources import built_wheel, is_repository, is_source
@@ -27,7 +31,7 @@ from lamella.layers.hardening.permissions import make_folders
 from lamella.layers.text import escaped, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import BinaryIO
 
     from lamella.builder.errors import CacheError
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from lamella.layers.registry.response import Response
 
 TASK = "downloading packages"
+_KNOWN = "known.json"
 _THREADS = 12
 _BLOCK = 1 << 18
 _MOST = 64 << 30
@@ -75,8 +80,8 @@ def _downloaded(wanted: list[Artifact], indexes: Indexes, cache_path: str, progr
     except OSError as error:
         raise _error(folder, error) from None
     _drop_unused(folder)
-    known = sum(artifact.size for artifact in missing) if all(artifact.size for artifact in missing) else None
-    progress.begin(TASK, known, "B")
+    total = sum(artifact.size for artifact in missing) if all(artifact.size for artifact in missing) else None
+    progress.begin(TASK, total, "B")
     with IndexClient(indexes) as client, ThreadPoolExecutor(_THREADS) as pool:
         one = functools.partial(_one, folder, client, progress)
         # The largest first: they take the longest.
@@ -104,8 +109,11 @@ def _key(artifact: Artifact) -> str:
     return artifact.sha256 or f"url-{hashlib.sha256(artifact.url.encode()).hexdigest()}"
 
 
-def _cached(folder: str, artifact: Artifact) -> str:
-    path = os.path.join(folder, _key(artifact), filename_of(artifact))
+def _cached(folder: str, artifact: Artifact, sha256: str = "") -> str:
+    """Path of the file of `artifact` with its own digest, or with `sha256` if it has none; empty if it is not there."""
+    if not (artifact.sha256 or sha256):
+        return ""
+    path = os.path.join(folder, artifact.sha256 or sha256, filename_of(artifact))
     try:
         seen = os.stat(path)
     except OSError:
@@ -118,6 +126,36 @@ def _cached(folder: str, artifact: Artifact) -> str:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An earlier download of a file without a known hash."""
+
+    sha256: str = ""
+    unless: Mapping[str, str] = field(default_factory=dict)
+    """Headers by which its server answers whether it changed."""
+
+
+def _known(folder: str, artifact: Artifact) -> _Known:
+    try:
+        value = read_json(os.path.join(folder, _key(artifact), _KNOWN))
+        return _Known(str(value["sha256"]), {name: str(value["unless"][name]) for name in value["unless"]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return _Known()
+
+
+def _remember(folder: str, artifact: Artifact, known: _Known) -> None:
+    os.makedirs(os.path.join(folder, _key(artifact)), exist_ok=True)
+    with _partial(folder) as (path, stream):
+        stream.write(json.dumps({"sha256": known.sha256, "unless": dict(known.unless)}).encode())
+        stream.close()
+        os.replace(path, os.path.join(folder, _key(artifact), _KNOWN))
+
+
+def digest_of(artifact: Artifact, cache_path: str) -> str:
+    """sha256 of the fetched file of `artifact`, stated or computed; empty for a repository."""
+    return artifact.sha256 or _known(os.path.join(cache_path, "downloads"), artifact).sha256
+
+
 def _one(folder: str, client: IndexClient, progress: Progress, artifact: Artifact) -> str:
     name, key = filename_of(artifact), _key(artifact)
     try:
@@ -125,13 +163,19 @@ def _one(folder: str, client: IndexClient, progress: Progress, artifact: Artifac
             if found := _cached(folder, artifact):  # by another process meanwhile
                 progress.advance(TASK, artifact.size)
                 return found
+            earlier = _Known() if artifact.sha256 else _known(folder, artifact)
+            there = _cached(folder, artifact, earlier.sha256)
             with _partial(folder) as (path, stream):
-                _download(client, artifact, stream, progress)
+                known = _download(client, artifact, stream, progress, earlier.unless if there else {})
+                if known is None:
+                    return there
                 stream.close()
-                os.makedirs(os.path.join(folder, key), exist_ok=True)
-                place = os.path.join(folder, key, name)
+                place = os.path.join(folder, known.sha256, name)
+                os.makedirs(os.path.dirname(place), exist_ok=True)
                 os.replace(path, place)
-                return place
+            if not artifact.sha256:
+                _remember(folder, artifact, known)
+            return place
     except OSError as error:
         raise _error(folder, error) from None
 
@@ -147,25 +191,45 @@ def _partial(folder: str) -> Iterator[tuple[str, BinaryIO]]:
             os.unlink(path)
 
 
-def _download(client: IndexClient, artifact: Artifact, stream: BinaryIO, progress: Progress) -> None:
+def _download(
+    client: IndexClient, artifact: Artifact, stream: BinaryIO, progress: Progress, unless: Mapping[str, str]
+) -> _Known | None:
+    """Write the file to `stream`; None if it did not change, by the headers `unless`."""
     if artifact.url.startswith("file://"):
         digest, length = _copied(artifact, stream)
+        headers: Mapping[str, str] = {}
     else:
         url = f"{artifact.url}?{artifact.query}" if artifact.query else artifact.url
-        answer = client.get(url, _shown(artifact), functools.partial(_body, stream, artifact, progress))
+        read = functools.partial(_body, stream, artifact, progress)
+        answer = client.get(url, _shown(artifact), read, index=artifact.index, unless=unless)
         if answer is None:
-            raise BuilderError(f"{_shown(artifact)}: no such file; its index names a file that it does not have")
-        digest, length = answer
+            raise BuilderError(f"{_shown(artifact)}: no such file; {_lost(artifact)}")
+        digest, length, headers = answer
+        if not digest:
+            return None
     if artifact.sha256 and digest != artifact.sha256:
-        raise BuilderError(
-            f"{_shown(artifact)}: sha256 is {digest}, but the index states {artifact.sha256}; nothing was used, report "
-            "this to the index's operator"
-        )
+        raise BuilderError(f"{_shown(artifact)}: sha256 is {digest}, but {_mismatch(artifact)}")
     if artifact.size and length != artifact.size:
         raise BuilderError(f"{_shown(artifact)}: {size(length)}, but the index states {size(artifact.size)}")
+    return _Known(digest, headers)
 
 
-def _body(stream: BinaryIO, artifact: Artifact, progress: Progress, response: Response) -> tuple[str, int]:
+def _mismatch(artifact: Artifact) -> str:
+    if artifact.index:
+        return f"the index or a lock states {artifact.sha256}; nothing was used, report this to the index's operator"
+    return f"the file that was installed had {artifact.sha256}; nothing was used, install it again"
+
+
+def _lost(artifact: Artifact) -> str:
+    return "its index names a file that it does not have" if artifact.index else "install it from another URL"
+
+
+def _body(
+    stream: BinaryIO, artifact: Artifact, progress: Progress, response: Response
+) -> tuple[str, int, Mapping[str, str]]:
+    """Digest and length of the file, and headers to ask with later; an empty digest if it did not change."""
+    if response.status == 304:
+        return "", 0, {}
     if response.content_type == "text/html":
         response.close()
         raise BuilderError(f"{_shown(artifact)}: a web page came in its place; check for a proxy in between")
@@ -181,7 +245,8 @@ def _body(stream: BinaryIO, artifact: Artifact, progress: Progress, response: Re
         hashed.update(block)
         stream.write(block)
         progress.advance(TASK, len(block))
-    return hashed.hexdigest(), length
+    pairs = (("If-None-Match", response.header("ETag")), ("If-Modified-Since", response.header("Last-Modified")))
+    return hashed.hexdigest(), length, dict([pair for pair in pairs if pair[1]][:1])
 
 
 def _copied(artifact: Artifact, stream: BinaryIO) -> tuple[str, int]:

@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from lamella.builder.cache_folder import cache_folder
+from lamella.builder.content.metadata import DIRECT_URL
 from lamella.builder.errors import NotAnEnvironment
-from lamella.builder.files.small_file import read_small
+from lamella.builder.files.small_file import read_json, read_small
 from lamella.builder.installed.conda import conda_owned, conda_packages
 from lamella.builder.installed.conda_origins import requests
 from lamella.builder.installed.conda_specs import name as spec_name
@@ -43,6 +44,7 @@ _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tgz", ".tar.xz")
 _SUBDIRS: dict[str, SystemName] = {"osx": "darwin", "win": "windows", "linux": "linux"}
 _MACHINES = {"64": "amd64", "32": "386", "aarch64": "arm64", "arm64": "arm64"}
 _ANY = re.compile(r"-none-any\s*$")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SECONDS = 60
 
 
@@ -175,7 +177,19 @@ def _pypi(distribution: Distribution, folder: str, required: set[str]) -> Instal
         local=local,
         pure=not distribution.editable and _is_pure(folder),
         folder=folder,
+        sha256=_archive_digest(folder) if distribution.source else "",
     )
+
+
+def _archive_digest(folder: str) -> str:
+    """Recorded sha256 of the archive that was installed. Source: PyPA specifications, "Direct URL data structure"."""
+    try:
+        archive = read_json(os.path.join(folder, DIRECT_URL))["archive_info"]
+        hashes = archive.get("hashes") or dict([str(archive.get("hash") or "=").split("=", 1)])
+        digest = str(hashes.get("sha256") or "").lower()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return digest if _SHA256.fullmatch(digest) else ""
 
 
 def _path(url: str) -> str:

@@ -96,7 +96,8 @@ def _members(distribution: InstalledDistribution, stem: str) -> Iterator[tuple[s
         base = path.rpartition("/")[2]
         is_own = path.startswith(f"{info}/")
         dropped = is_own and (base in DROPPED or base == RECORD or (base == DIRECT_URL and distribution.local))
-        if dropped or path.endswith(".pyc") or not os.path.isfile(source):
+        # A module without its source, which no installer makes, lies outside of this folder.
+        if dropped or "__pycache__" in path.split("/") or not os.path.isfile(source):
             continue
         name = _name(path, stem, points)
         if not name:

@@ -10,14 +10,13 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.files.small_file import read_toml
 from lamella.builder.indexes.model import PackageIndex, parsed
 from lamella.builder.indexes.requirements import requirements_in
 from lamella.builder.installed.distributions import normalised
-from lamella.builder.resolving.sources import is_source, parsed_repository
+from lamella.builder.resolving.sources import filename_in, is_repository, is_source, parsed_repository
 from lamella.builder.resolving.target_tags import machine, short_version
 from lamella.builder.urls import file_without_credentials
 from lamella.layers.published.findings import Finding
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 _NAMED = 8
 """Packages that a finding names."""
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;]+)")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
@@ -109,6 +109,14 @@ def with_locked_origins(indexes: Indexes, found: Mapping[str, Locked]) -> Indexe
     return replace(indexes, indexes=(*added, *indexes.indexes), pins={**origins, **indexes.pins})
 
 
+def with_locked_digest(artifact: Artifact, found: Mapping[str, Locked]) -> Artifact:
+    """`artifact` with the hash that its lock states of its file, if nothing else states one."""
+    lock = found.get(artifact.name)
+    if artifact.sha256 or lock is None or lock.version != artifact.version:
+        return artifact
+    return replace(artifact, sha256=lock.files.get(filename_in(artifact.url), ""))
+
+
 def disagreements(artifacts: Iterable[Artifact], found: Mapping[str, Locked]) -> Iterator[Finding]:
     """One finding for each artifact whose hash its lock does not have.
 
@@ -118,22 +126,23 @@ def disagreements(artifacts: Iterable[Artifact], found: Mapping[str, Locked]) ->
         lock = found.get(each.name)
         if lock is None or lock.version != each.version or not each.sha256:
             continue
-        filename = unquote(urlsplit(each.url).path.rpartition("/")[2])
+        filename = filename_in(each.url)
         stated = lock.files.get(filename)
         if stated and stated != each.sha256:
             raise BuilderError(
-                f"{each.name} {each.version}: {filename} on {each.index} has another sha256 than in {lock.lock}; nothing was "
-                "used, find out who replaced it"
+                f"{each.name} {each.version}: {filename} on {each.index or 'its server'} has another sha256 than in "
+                f"{lock.lock}; nothing was used, find out who replaced it"
             )
-        if not stated and lock.hashes and each.sha256 not in lock.hashes:
+        if not stated and each.sha256 not in lock.hashes:
             message = f"{filename} of {each.name} {each.version} is not among the hashes of {lock.lock}"
-            yield Finding("warning", "unverified", each.name, message)
+            yield Finding("warning", "unverified", each.name, escaped(message, 1000))
 
 
 def lock_document(resolution: Resolution, paths: Mapping[Artifact, str]) -> bytes:
     """Return pylock.toml of what ships: URL and sha256 of each file, for `uv pip install` and pip. The same each time.
 
-    `paths` are the downloaded files. Local projects and files of this disk are left out: no URL leads to them.
+    `paths` are the downloaded files. Local projects and files of this disk are left out: no URL leads to them. So are
+    versions that are not of PEP 440, and source distributions without a hash: the format has no place for them.
     """
     import tomli_w
     from packaging.pylock import Pylock
@@ -154,7 +163,14 @@ def lock_document(resolution: Resolution, paths: Mapping[Artifact, str]) -> byte
 
 
 def _is_locked(artifact: Artifact) -> bool:
-    return artifact.kind == "wheel" and not artifact.url.startswith("file:")
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        Version(artifact.version)
+    except InvalidVersion:
+        return False
+    has_hash = artifact.sha256 or is_repository(artifact) or not is_source(artifact)
+    return bool(artifact.kind == "wheel" and has_hash and not artifact.url.startswith("file:"))
 
 
 def _package(artifact: Artifact, paths: Mapping[Artifact, str]) -> dict[str, Any]:
@@ -163,11 +179,11 @@ def _package(artifact: Artifact, paths: Mapping[Artifact, str]) -> dict[str, Any
         url, commit, below = repository
         package["vcs"] = {"type": "git", "url": url, "commit-id": commit} | ({"subdirectory": below} if below else {})
         return package
-    filename = unquote(urlsplit(artifact.url).path.rpartition("/")[2])
+    filename = filename_in(artifact.url)
     file: dict[str, Any] = {"url": artifact.url}
     if artifact.size:
         file["size"] = artifact.size
-    digest = artifact.sha256 or ("" if is_source(artifact) else _digest(paths.get(artifact, "")))
+    digest = artifact.sha256 or _digest(paths.get(artifact, ""))
     if not artifact.index:
         # An archive of its own URL, which an installer records as such.
         return package | {"archive": file | {"hashes": {"sha256": digest}}}
@@ -195,24 +211,24 @@ def _of_uv(path: str) -> Iterator[tuple[str, Locked]]:
         yield (
             normalised(package["name"]),
             Locked(
-                version=str(package.get("version", "")),
+                version=_version(package),
                 lock="uv.lock",
                 index=_index(registry, path) if "://" in registry else "",
-                files=dict(_stated(files, lambda file: str(file.get("hash", "")).removeprefix("sha256:"))),
+                files=dict(_stated(files, _hash_of_uv)),
             ),
         )
 
 
 def _of_pylock(path: str) -> Iterator[tuple[str, Locked]]:
     for package in read_toml(path).get("packages", []):
-        files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
+        files = [*package.get("wheels", []), *filter(None, [package.get("sdist"), package.get("archive")])]
         yield (
             normalised(package["name"]),
             Locked(
-                version=str(package.get("version", "")),
+                version=_version(package),
                 lock="pylock.toml",
                 index=_index(str(package.get("index", "")), path),
-                files=dict(_stated(files, lambda file: str(file.get("hashes", {}).get("sha256", "")))),
+                files=dict(_stated(files, lambda file: file.get("hashes", {}).get("sha256"))),
             ),
         )
 
@@ -228,9 +244,30 @@ def _index(url: str, lock: str) -> str:
     return parsed(url, lock).url if url else ""
 
 
-def _stated(files: Iterable[Any], digest: Callable[[Any], str]) -> Iterator[tuple[str, str]]:
+def _version(package: Mapping[str, Any]) -> str:
+    """Version of a locked package; empty without one. Raises `ValueError` for one that is not of PEP 440."""
+    from packaging.version import Version
+
+    version = package.get("version", "")
+    if version:
+        Version(version)
+    return str(version)
+
+
+def _hash_of_uv(file: Mapping[str, Any]) -> object:
+    algorithm, colon, digest = str(file.get("hash", "")).partition(":")
+    return digest if algorithm == "sha256" or not colon else None
+
+
+def _stated(files: Iterable[Any], digest: Callable[[Any], object]) -> Iterator[tuple[str, str]]:
+    """Names and hashes of files. Raises `ValueError` for a sha256 that is not one; other hashes are not read."""
     for file in files:
         url = file_without_credentials(str(file.get("url") or file.get("path") or ""))
-        name = str(file.get("name") or unquote(urlsplit(url).path.rpartition("/")[2]))
-        if name and digest(file):
-            yield name, digest(file)
+        name = str(file.get("name") or filename_in(url))
+        found = digest(file)
+        if found is None:
+            continue
+        if not _SHA256.fullmatch(str(found).lower()):
+            raise ValueError(found)
+        if name:
+            yield name, str(found).lower()

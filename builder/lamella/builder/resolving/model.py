@@ -49,6 +49,8 @@ class InstalledDistribution:
     a wheel of it (a Git package, one that is published as source alone), its installed files are taken (`Resolution.kept`)."""
     folder: str = ""
     """Absolute path of its metadata on this disk."""
+    sha256: str = ""
+    """Digest of the archive that it was installed from, as the installer recorded it; empty if it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class Artifact:
     url: str
     """Without credentials."""
     sha256: str
-    """Digest that the index or channel states; empty if it states none, which is a finding."""
+    """Digest that the index, the channel, a lock or the installer's record states; empty without one, which is a
+    finding."""
     size: int
     """Bytes; 0 if unknown."""
     index: str

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from lamella.builder.errors import BuilderError
+from lamella.builder.indexes.client import IndexUnusable
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import by_pip, by_uv
 from lamella.builder.resolving.consistency import Resolved, inconsistencies
-from lamella.builder.resolving.locks import disagreements, with_locked_origins
+from lamella.builder.resolving.locks import disagreements, with_locked_digest, with_locked_origins
 from lamella.builder.resolving.model import Artifact, Moved, Resolution
 from lamella.builder.resolving.offered import branch_range, offers
 from lamella.builder.resolving.one_system import is_listed
 from lamella.builder.resolving.question import Question, Unsolvable, Wheel
 from lamella.builder.resolving.reachable import applies, fallen_away, parsed
-from lamella.builder.resolving.sources import direct_artifact, is_from_index
+from lamella.builder.resolving.sources import direct_artifact, filename_in, is_from_index, is_repository
 from lamella.builder.resolving.target_tags import is_for_linux, target_markers
 from lamella.builder.urls import file_without_credentials
 from lamella.layers.published.findings import Finding
@@ -116,6 +117,7 @@ def resolve_distributions(
     wheels, plan, findings = _solved(
         plan, installed, asked, here | conda.keys(), _Asking(target, options, indexes, resolver)
     )
+    _check_places(wheels, indexes)
     by_name = {wheel.name: wheel for wheel in wheels}
     moved = [*plan.moved, *_moved(by_name, asked, plan)]
     findings += inconsistencies(
@@ -127,19 +129,20 @@ def resolve_distributions(
         if each.yanked
     ]
     findings += [
-        Finding("warning", "unverified", wheel.name, f"{wheel.index or wheel.url} states no sha256 of {wheel.filename}")
-        for wheel in wheels
-        if not wheel.sha256
-    ]
-    findings += [
         Finding(
             "note", "index", each.name, f"{each.index} is named by {locks[each.name].lock}, and by no configuration"
         )
         for each in wheels
         if locks and each.name in locks and each.index and each.index not in configured
     ]
-    findings += disagreements(map(_artifact, wheels), locks or {})
-    artifacts = sorted((*map(_artifact, wheels), *plan.sources), key=lambda each: (each.kind, each.name))
+    chosen = [with_locked_digest(each, locks or {}) for each in (*map(_artifact, wheels), *plan.sources)]
+    findings += [
+        Finding("warning", "unverified", each.name, _unverified(each))
+        for each in chosen
+        if not each.sha256 and not is_repository(each) and not each.url.startswith("file:")
+    ]
+    findings += disagreements(chosen, locks or {})
+    artifacts = sorted(chosen, key=lambda each: (each.kind, each.name))
     return Resolution(
         target=target,
         artifacts=tuple(artifacts),
@@ -212,6 +215,23 @@ def _solved(
         ) from None
     message = f"the packages require versions that exclude each other: {reason}; they ship as they are installed"
     return wheels, plan, [Finding("warning", "requires", installed.prefix, message)]
+
+
+def _unverified(artifact: Artifact) -> str:
+    if artifact.index:
+        return f"{artifact.index} states no sha256 of {filename_in(artifact.url)}"
+    return f"{artifact.url}: its installer recorded no sha256 of it"
+
+
+def _check_places(wheels: Iterable[Wheel], indexes: Indexes) -> None:
+    """Refuse a file of this machine that an index or page on a server led a resolver to."""
+    for wheel in wheels:
+        is_file = wheel.url.startswith("file:")
+        if is_file and not wheel.index.startswith("file:") and not indexes.has_file(wheel.url):
+            raise IndexUnusable(
+                f"index {wheel.index}: package {wheel.name}: its page leads to a file of this machine, "
+                f"{escaped(wheel.filename, 100)}; report it to the index's operator"
+            )
 
 
 def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _Asking, names: Iterable[str]) -> _Plan:

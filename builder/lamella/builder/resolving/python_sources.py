@@ -36,6 +36,7 @@ _MAX_TAGS = 50
 _PARTS = ("python", "system")
 """Origins of the layers that make an interpreter."""
 FLAG = "--python-from"
+_FOLDERS = ("/", "./", "../", "~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +78,14 @@ def named_source(named: str, reading: Reading) -> Source:
 
     Raises `NotAnEnvironment`, `InvalidReference`, and what reading an image raises.
     """
-    target, trust = reading.target, reading.trust
+    target = reading.target
     name, version = f"{FLAG} {named}", short(target.python)
     if os.path.isdir(named):
         return Source(name, folder_tree(named, _wanted(version)), ("",))
-    if named.startswith(("/", "./", "../", "~")):
+    if named.startswith(_FOLDERS):
         raise NotAnEnvironment(f"{name}: no such folder; name a folder, or an image such as python:{version}-slim")
     reference = Reference.parse(named)
-    if reading.goal:
-        trust = trust_for(reference, Reference.parse(reading.goal), trust)
+    trust = _trust(reference, reading.goal, reading.trust)
     with closing(open_storage(reference, trust)) as storage:
         if _is_environment(storage, reference):
             environment = for_platform(read_index(storage, reference, trust, target.platform), target.platform)
@@ -100,6 +100,24 @@ def named_source(named: str, reading: Reading) -> Source:
     path = next((each[5:] for each in base.config.env if each.startswith("PATH=")), "")
     folders = [each.strip("/").removesuffix("bin").strip("/") for each in path.split(":") if each.endswith("/bin")]
     return Source(name, tree, tuple(dict.fromkeys(folders)))
+
+
+def named_digest(named: str, goal: str, trust: Trust) -> str:
+    """Digest that the reference of `--python-from` names now; empty for a folder, whose files may change at any time.
+
+    `goal` is the reference that is pushed to, for which `trust` is. Raises as `named_source`.
+    """
+    if os.path.isdir(named) or named.startswith(_FOLDERS):
+        return ""
+    reference = Reference.parse(named)
+    if reference.digest:
+        return str(reference.digest)
+    with closing(open_storage(reference, _trust(reference, goal, trust))) as storage:
+        return str(storage.resolve(reference.tag).digest)
+
+
+def _trust(reference: Reference, goal: str, trust: Trust) -> Trust:
+    return trust_for(reference, Reference.parse(goal), trust) if goal else trust
 
 
 def repository_source(reading: Reading) -> Source | None:

@@ -83,12 +83,12 @@ def direct_artifact(each: InstalledDistribution, target: Target) -> Artifact:
             raise BuilderError(f"{who}: {escaped(url, 200)} states no commit; install it from a commit")
     elif not url.startswith(("http://", "https://", "file://")):
         raise BuilderError(f"{who}: cannot be fetched from {escaped(url, 200)}; put its wheel on an index")
-    elif _filename(url).endswith(".whl") and rank(_filename(url), target) is None:
+    elif filename_in(url).endswith(".whl") and rank(filename_in(url), target) is None:
         raise BuilderError(
-            f"{who}: installed from {_filename(url)}, which is not for {target.platform}; install it from an index, or from "
+            f"{who}: installed from {filename_in(url)}, which is not for {target.platform}; install it from an index, or from "
             f"a wheel for {target.platform}"
         )
-    return Artifact("wheel", each.name, each.version, url, "", 0, "")
+    return Artifact("wheel", each.name, each.version, url, each.sha256, 0, "")
 
 
 def parsed_repository(url: str) -> tuple[str, str, str] | None:
@@ -104,7 +104,7 @@ def is_repository(artifact: Artifact) -> bool:
 
 def is_source(artifact: Artifact) -> bool:
     """Whether a wheel of `artifact` has to be built."""
-    return is_repository(artifact) or _filename(artifact.url).endswith(SDISTS)
+    return is_repository(artifact) or filename_in(artifact.url).endswith(SDISTS)
 
 
 def built_wheel(artifact: Artifact, archive: str, target: Target, cache_path: str) -> str:
@@ -251,5 +251,6 @@ def _wheel_in(folder: str) -> str:
         return ""
 
 
-def _filename(url: str) -> str:
+def filename_in(url: str) -> str:
+    """Name of the file at `url`."""
     return unquote(urlsplit(url).path.rpartition("/")[2])

@@ -25,7 +25,7 @@ from lamella.builder.prefix.foreign import companion
 from lamella.builder.prefix.locate import locate
 from lamella.builder.prefix.systems import System, system_of
 from lamella.builder.resolving.conda import install_conda, resolve_conda
-from lamella.builder.resolving.fetch import fetch
+from lamella.builder.resolving.fetch import digest_of, fetch
 from lamella.builder.resolving.file_lock import exclusive
 from lamella.builder.resolving.installed_packages import installed_packages
 from lamella.builder.resolving.installed_wheels import packed
@@ -35,6 +35,7 @@ from lamella.builder.resolving.pixi_lock import NAME as PIXI_LOCK
 from lamella.builder.resolving.pixi_lock import pixi_lock
 from lamella.builder.resolving.pointers import place_pointers, remove_placed
 from lamella.builder.resolving.pypi import resolve_distributions
+from lamella.builder.resolving.python_sources import named_digest
 from lamella.builder.resolving.sources import is_source
 from lamella.builder.resolving.target_python import lacks_libraries, place_python
 from lamella.builder.resolving.target_tags import target_markers
@@ -193,6 +194,8 @@ def _with_installed_files(installed: InstalledPackages, resolution: Resolution) 
         artifacts=tuple(each for each in resolution.artifacts if each.name not in kept),
         projects=tuple(each for each in resolution.projects if each in built or each not in local.values()),
         kept=tuple(sorted({*resolution.kept, *kept, *local})),
+        # A file that is not downloaded needs no hash.
+        findings=tuple(each for each in resolution.findings if each.kind != "unverified" or each.subject not in kept),
     )
 
 
@@ -319,7 +322,8 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
         _write(state, {**wanted, **known, "source": plan.installed.prefix, "pointers": pointers})
     except OSError as error:
         raise cannot_write(folder, "a prefix for another platform", error) from None
-    lock = lock_document(resolution, fetched).decode() if wheels else ""
+    hashed = {replace(each, sha256=digest_of(each, cache)): path for each, path in fetched.items()}
+    lock = lock_document(replace(resolution, artifacts=tuple(hashed)), hashed).decode() if wheels else ""
     return _Placed(prefix, tuple(Finding(*each) for each in known.get("findings", [])), lock)
 
 
@@ -329,10 +333,14 @@ def _with_python(
     """Place the interpreter, unless it is there with the libraries that the wheels need; return the prefix's state."""
     target = plan.resolution.target
     key = [target.python, *sorted(wheels)]
-    if known.get("placed_for") == key:
-        return known
-    if known.get("placed_for", [""])[0] == target.python and not lacks_libraries(prefix, {*known["libraries"]}):
-        return {**known, "placed_for": key}
+    named = plan.options.python_from
+    # A tag may name another image than at the last push, and the files of a folder may be others.
+    digest = named_digest(named, reading.repository, reading.trust) if named else ""
+    if known.get("digest", "") == digest and bool(digest) == bool(named):
+        if known.get("placed_for") == key:
+            return known
+        if known.get("placed_for", [""])[0] == target.python and not lacks_libraries(prefix, {*known["libraries"]}):
+            return {**known, "placed_for": key}
     python = place_python(
         prefix, target, plan.options, reading.repository, trust=reading.trust, progress=reading.progress
     )
@@ -341,6 +349,7 @@ def _with_python(
             os.unlink(os.path.join(prefix, *path.split("/")))
     return {
         "placed_for": key,
+        "digest": digest,
         "files": python.files,
         "libraries": python.libraries,
         "findings": [[each.severity, each.kind, each.subject, each.message] for each in python.findings],

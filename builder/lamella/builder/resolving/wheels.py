@@ -88,12 +88,42 @@ def install_wheels(paths: Iterable[str | Wheel], prefix: str, python: str, progr
         with _staging(prefix) as staging:
             new = _unpacked(fresh, staging, prefix, python, progress)
             kept = {name: laid for name, laid in there.items() if name not in stale}
+            # Of wheels that share a path, the last by name has it, whatever was there before: they are placed together.
+            again = _sharing({path for laid in stale.values() for path in laid.files}.union(*new.values()), kept)
+            new |= _unpacked({name: wanted[name] for name in again}, staging, prefix, python, progress)
+            stale |= {name: kept.pop(name) for name in again}
+            _check_folders({**{name: laid.files for name, laid in kept.items()}, **new})
             _replace(prefix, record, python, staging=staging, kept=kept, stale=stale, new=new)
             done = {name: Laid(identities[name], files) for name, files in new.items()}
             _write(record, python, kept | done)
     except OSError as error:
         raise cannot_write(prefix, "the environment of the target", error) from None
     return tuple(sorted(fresh.keys() | stale.keys()))
+
+
+def _sharing(paths: set[str], kept: Mapping[str, Laid]) -> list[str]:
+    """Names of the wheels in `kept` that have one of `paths`, or share one with such a wheel, and so on."""
+    found: list[str] = []
+    left = dict(kept)
+    while more := [name for name, laid in left.items() if not paths.isdisjoint(laid.files)]:
+        paths = paths.union(*(left.pop(name).files for name in more))
+        found += more
+    return sorted(found)
+
+
+def _check_folders(files: Mapping[str, Iterable[str]]) -> None:
+    """Raise `BuilderError` if one wheel has a file at the place of another one's folder: no prefix can hold both."""
+    owners = {path: name for name, paths in files.items() for path in paths}
+    folders: dict[str, str] = {}
+    for path, name in owners.items():
+        folder = os.path.dirname(path)
+        while folder and folder not in folders:
+            folders[folder] = name
+            folder = os.path.dirname(folder)
+    for path in sorted(owners.keys() & folders.keys()):
+        raise BuilderError(
+            f"{path}: a file in {owners[path]} and a folder in {folders[path]}; uninstall one of the two"
+        )
 
 
 def _unpacked(

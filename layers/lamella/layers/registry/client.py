@@ -41,6 +41,8 @@ _BLOCK = 64 << 10
 _REDIRECTS = 5
 _HOSTS = 16
 """Hosts with kept connections: a registry redirects to few."""
+_ANYWHERE = frozenset({"Accept", "Range", "If-None-Match", "If-Modified-Since"})
+"""Headers that go to the server of a redirect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ class Client:
                 if body:
                     # The body may be an identity token.
                     raise Denied(f"{self.host}: redirect of an upload to {goal.shown} refused")
-                headers = {name: value for name, value in headers.items() if name in {"Accept", "Range"}}
+                headers = {name: value for name, value in headers.items() if name in _ANYWHERE}
             here = goal
         raise InvalidContent(f"too many redirects from {self.host}; last: {here.shown}")
 
