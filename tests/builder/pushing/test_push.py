@@ -17,6 +17,8 @@ from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
 from lamella.layers.errors import Denied, LayersError, NotFound, StoreError
 from lamella.layers.layout import OciLayout
+from lamella.layers.oci import referrers
+from lamella.layers.oci.annotations import PLATFORM
 from lamella.layers.oci.documents import ImageConfig, Index, Manifest, Platform
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.storage import fetch_document
@@ -603,6 +605,19 @@ def test_a_platform_that_a_colleague_adds_meanwhile_stays(
 
     add("amd64", Meanwhile(lambda: add("arm64", Meanwhile(lambda: add("riscv64")))))
     assert platforms(registry) == ["linux/amd64", "linux/arm64", "linux/riscv64"]
+
+
+@pytest.mark.slow
+def test_platforms_that_are_not_kept_leave_no_attachments(tmp_path: Path, cache: LayerCache) -> None:
+    reference = f"oci:{tmp_path}/out:x"
+    env = replace(small(tmp_path / "env"), findings=(Finding("warning", "patched", "p1", "p1 was patched"),))
+    named = {name: Platform("linux", name) for name in ("amd64", "arm64", "riscv64")}
+    for name, keep in (("riscv64", ()), ("arm64", None), ("amd64", (named["arm64"],))):
+        push(reference, replace(env, platform=named[name]), PushOptions(append=True, keep=keep), cache=cache)
+    storage = OciLayout(f"{tmp_path}/out")
+    index = storage.resolve("x")
+    found = {referrers.annotations_of(storage, each)[PLATFORM] for each in referrers.referrers(storage, index)}
+    assert found == {"linux/amd64", "linux/arm64"}
 
 
 @pytest.mark.slow

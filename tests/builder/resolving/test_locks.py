@@ -267,3 +267,12 @@ def test_lock_with_an_invalid_hash_or_version_is_reported(
 )
 def test_lock_leaves_out_what_its_format_cannot_state(artifact: Artifact) -> None:
     assert b"odd" not in lock_document(Resolution(TARGET, (artifact,)), {})
+
+
+def test_wheel_of_a_url_without_a_recorded_hash_is_a_finding() -> None:
+    url = "https://files.example/mine-1.0-py3-none-any.whl"
+    packages = InstalledPackages("/env", PYTHON, "darwin", "arm64", (InstalledDistribution("mine", "1.0", source=url),))
+    found = resolve_distributions(packages, TARGET, ResolveOptions(), Indexes(()))
+    assert [(each.kind, each.message) for each in found.findings] == [
+        ("unverified", f"{url}: its installer recorded no sha256 of it")
+    ]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import platform as machine
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.indexes.model import Indexes
+from lamella.builder.resolving.installed_packages import installed_packages
 from lamella.builder.resolving.model import Artifact, InstalledPackages, Resolution, ResolveOptions, Target
-from lamella.builder.resolving.target_prefix import TargetPlan, target_environment
+from lamella.builder.resolving.target_prefix import TargetPlan, resolve, target_environment
 from lamella.builder.scanning.options import ScanOptions
+from lamella.builder.scanning.scan import scan
 from lamella.layers.oci.documents import Platform
 from support.conda import SHORT, VERSION
-from support.installed import venv, wheel
+from support.installed import install, venv, wheel
 from support.interpreter_images import NAME, TRIPLET, image, library, official
 from support.scanned import package, paths
 
@@ -113,3 +116,50 @@ def test_a_folder_that_changed_gives_its_new_interpreter(tmp_path: Path) -> None
     laid_out(source, str(folder), cache)
     (folder / f"lib/{NAME}/new.py").write_text("")
     assert f"lib/{NAME}/new.py" in paths(package(laid_out(source, str(folder), cache), "python"))
+
+
+BACKEND = """
+import os, shutil
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    return os.path.basename(shutil.copy("fork-1.0-py3-none-any.whl", folder))
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    named = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    done = subprocess.run(["git", *named, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_a_package_of_a_repository_ships_as_it_was_at_its_commit(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    settings = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    commits = []
+    for value in (1, 2):
+        wheel(repository, "fork", files={"fork.py": f"value = {value}\n"})
+        (repository / "pyproject.toml").write_text(settings)
+        (repository / "backend.py").write_text(BACKEND)
+        git(repository, "init", "--quiet")
+        git(repository, "add", ".")
+        git(repository, "commit", "--quiet", "-m", str(value))
+        commits.append(git(repository, "rev-parse", "HEAD"))
+    made = install(venv(tmp_path / "source"), f"git+file://{repository}@{commits[0]}", by="pip")
+    (fork,) = installed_packages(str(made)).pypi
+    assert (fork.source, fork.local) == (f"git+file://{repository}@{commits[0]}", "")
+    reference = image(tmp_path / "image", official())
+    plan = resolve(str(made), Platform("linux", "arm64"), ResolveOptions(python_from=reference))
+    assert (plan.resolution.kept, plan.resolution.artifacts) == (("fork",), ())
+    with target_environment(plan, ScanOptions(cache=str(tmp_path / "cache"), local="")) as environment:
+        shipped = {file.path: file.digest for file in package(environment, "fork").files}
+    there = package(scan(str(made), ScanOptions(cache=str(tmp_path / "cache"), local="")), "fork")
+    expected = {file.path: file.digest for file in there.files}
+    code = f"lib/{NAME}/site-packages/fork.py"
+    assert shipped[code] == expected[code]
+    # Without a wheel that is right everywhere, the package is built at the commit.
+    (path,) = made.glob("lib/python*/site-packages/fork-1.0.dist-info/WHEEL")
+    path.write_text(path.read_text().replace("none-any", f"none-linux_{machine.machine()}"))
+    plan = resolve(str(made), Platform("linux", "arm64"), ResolveOptions(python_from=reference))
+    assert [each.url for each in plan.resolution.artifacts] == [fork.source]
+    with target_environment(plan, ScanOptions(cache=str(tmp_path / "cache"), local="")) as environment:
+        assert {file.path: file.digest for file in package(environment, "fork").files}[code] == expected[code]
