@@ -19,6 +19,7 @@ from lamella.comparison.subject.changes import copy_environment, upgrade
 from lamella.comparison.subject.conda import NOT_COPIED, follow_move, is_conda, move_conda, upgrade_record
 from lamella.comparison.subject.distributions import distributions
 from lamella.comparison.subject.subject import Original
+from lamella.comparison.workflows.conda_pack import GZ, ZST
 from lamella.comparison.workflows.table import WORKFLOWS
 
 SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
@@ -69,6 +70,15 @@ def prefix(tmp_path: Path) -> Path:
     (prefix / "conda-meta/pack-1.0-py_0.json").write_text(json.dumps(record))
     (prefix / "conda-meta/history").write_text(f"# cmd: conda create -p {prefix}\n")
     return prefix
+
+
+def taken(prefix: Path, *, is_conda: bool) -> Original:
+    """An original of one distribution."""
+    (found,) = distributions(str(prefix))
+    return Original(
+        folder=str(prefix), place=PLACE, is_conda=is_conda, wheels=None, no_wheels=None, distributions=(found,), sizes={},
+        small=found, large=found, modules={}, base_prefix=None, python=sys.executable, byte_code=False,
+    )  # fmt: skip
 
 
 def record_of(prefix: Path) -> dict[str, Any]:
@@ -175,14 +185,41 @@ def test_a_second_name_of_the_library_adds_no_distributions(prefix: Path) -> Non
 
 
 def test_conda_pack_is_left_out_for_a_virtual_environment_with_the_reason(prefix: Path) -> None:
-    (found,) = distributions(str(prefix))
-    original = Original(
-        folder=str(prefix), place=PLACE, is_conda=False, wheels=None, no_wheels=None, distributions=(found,), sizes={},
-        small=found, large=found, modules={}, base_prefix="/usr", python=sys.executable, byte_code=False,
-    )  # fmt: skip
+    original = taken(prefix, is_conda=False)
     reasons = {
         each.name: each.missing(original, CompareOptions()) for each in WORKFLOWS if each.name.startswith("conda-pack")
     }
     assert reasons == dict.fromkeys(
         ("conda-pack-gz", "conda-pack-zst"), "conda-pack: packs conda environments alone; compare one"
     )
+
+
+def script(folder: Path, interpreter: str, text: str) -> Path:
+    """A program named conda-pack, in a folder of its own."""
+    folder.mkdir()
+    program = folder / "conda-pack"
+    program.write_text(f"#!{interpreter}\n{text}\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.slow
+def test_conda_pack_without_what_it_needs_is_left_out_with_how_to_get_it(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = taken(prefix, is_conda=True)
+    broken = script(tmp_path / "broken", "/absent/python", "")
+    monkeypatch.setenv("PATH", str(broken.parent))
+    reason = f"conda-pack: {broken} does not run; reinstall it"
+    assert (GZ.missing(original, CompareOptions()), ZST.missing(original, CompareOptions())) == (reason, reason)
+    # A Python without packages, as pipx makes them for conda-pack alone.
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    bare = script(tmp_path / "bare", str(python), "print('conda-pack 0.9.2')")
+    monkeypatch.setenv("PATH", os.pathsep.join((str(bare.parent), os.defpath)))
+    assert ZST.missing(original, CompareOptions()) == (
+        "conda-pack: cannot import zstandard; pipx inject conda-pack zstandard"
+    )
+    assert GZ.missing(original, CompareOptions()) is None
+    assert GZ.programs() == {"conda-pack": "0.9.2"}

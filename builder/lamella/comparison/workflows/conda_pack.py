@@ -54,6 +54,8 @@ class CondaPack:
             return "conda-pack: packs conda environments alone; compare one"
         if not program():
             return f"conda-pack: not installed; {HOW}"
+        if not _version():
+            return f"conda-pack: {program()} does not run; reinstall it"
         if self.compression == "zstd" and not _has_zstandard():
             return f"conda-pack: cannot import zstandard; {HOW_ZSTANDARD}"
         for each in ("tar", self.decompressor):
@@ -63,8 +65,7 @@ class CondaPack:
 
     def programs(self) -> Mapping[str, str]:
         """Return the version of conda-pack."""
-        done = subprocess.run([program(), "--version"], capture_output=True, text=True, check=False)
-        return {"conda-pack": done.stdout.split()[-1] if done.stdout.split() else ""}
+        return {"conda-pack": _version()}
 
     @contextlib.contextmanager
     def opened(self, session: Session) -> Iterator[OpenedCondaPack]:
@@ -141,6 +142,15 @@ class OpenedCondaPack:
 
     def _reference(self, place: Place, name: str, tag: str) -> str:
         return f"{place.registry.host}/{self.session.repository}{self.workflow.name}/{name}:{tag}"
+
+
+def _version() -> str:
+    """Return the version of conda-pack; empty if it does not run, as after its Python was removed."""
+    try:
+        done = subprocess.run([program(), "--version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return (done.stdout.split() or [""])[-1] if not done.returncode else ""
 
 
 def _has_zstandard() -> bool:
