@@ -59,16 +59,17 @@ def conda_pack(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "bin")
 
 
-def test_conda_pack_and_lamella_take_a_conda_environment_to_a_node_in_every_story(
+def test_conda_pack_and_lamella_take_a_conda_environment_to_nodes_after_each_kind_of_change(
     prefix: Path, conda_pack: str, tmp_path: Path
 ) -> None:
     need("docker-registry")
     before = {path: path.lstat().st_mtime_ns for path in prefix.rglob("*")}
     names = ("lamella", "conda-pack-gz", "conda-pack-zst")
     flags = [f"--workflow={name}" for name in (*names, "uv-cold")]
+    flags += [f"--story={name}" for name in ("new", "small-upgrade", "edit", "sharing", "ten-nodes")]
     path = os.pathsep.join((os.environ["PATH"], conda_pack))
     document = compared(prefix, tmp_path, *flags, "--nodes", "2", path=path)
-    assert [run["failed"] for run in document["runs"]] == [None] * 24
+    assert [run["failed"] for run in document["runs"]] == [None] * 15
     assert document["environment"]["kind"] == "conda"
     runs = {(run["workflow"], run["story"]): run for run in document["runs"]}
     assert runs["lamella", "small-upgrade"]["uploaded"] < 1_000_000
