@@ -30,6 +30,7 @@ runc starts the containers of podman and umoci
 docker.io Docker's engine, for docker load and docker run
 containerd the engine below Docker and Kubernetes
 mmdebstrap makes a minimal Debian without Python
+qemu-user-static runs environments of another architecture
 squashfs-tools makes and reads squashfs exports
 uidmap user namespaces with more than one user
 xfsprogs a file system with reflinks

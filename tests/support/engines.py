@@ -21,6 +21,8 @@ ENGINES = {
     "ctr": "containerd",
     "containerd": "containerd",
     "mmdebstrap": "mmdebstrap",
+    "qemu-aarch64-static": "qemu-user-static",
+    "qemu-x86_64-static": "qemu-user-static",
     "mksquashfs": "squashfs-tools",
     "unsquashfs": "squashfs-tools",
     "newuidmap": "uidmap",

@@ -23,21 +23,27 @@ PROGRAMS = {
 """The first bytes of an interpreter for arm64 on macOS, and for amd64 on Windows."""
 
 
-def venv(folder: Path, kind: Kind) -> Path:
+def venv(folder: Path, kind: Kind, version: str = VERSION) -> Path:
     """A virtual environment, as venv makes it there."""
     python = folder / ("bin/python" if kind == "macos" else "Scripts/python.exe")
     python.parent.mkdir(parents=True)
     python.write_bytes(PROGRAMS[kind])
     python.chmod(0o755)
-    site_of(folder, kind).mkdir(parents=True)
+    _make_site(folder, kind, version)
     home = "/opt/homebrew/opt/python/bin" if kind == "macos" else r"C:\Python"
-    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\nversion = {VERSION}\n")
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\nversion = {version}\n")
     return folder
+
+
+def _make_site(folder: Path, kind: Kind, version: str = VERSION) -> None:
+    library = f"lib/python{'.'.join(version.split('.')[:2])}" if kind == "macos" else "Lib"
+    (folder / library / "site-packages").mkdir(parents=True)
 
 
 def site_of(folder: Path, kind: Kind) -> Path:
     """Its folder of packages."""
-    return folder / (f"lib/python{SHORT}/site-packages" if kind == "macos" else "Lib/site-packages")
+    (site,) = folder.glob("lib/python3.*/site-packages" if kind == "macos" else "Lib/site-packages")
+    return site
 
 
 def install(folder: Path, kind: Kind, *wheels: Path, requested: Sequence[str] = ()) -> None:
@@ -68,7 +74,7 @@ def _scripts(folder: Path, kind: Kind, points: Path) -> list[str]:
     parser = ConfigParser()
     parser.read(points)
     written = []
-    for name, point in parser["console_scripts"].items():
+    for name, point in parser["console_scripts"].items() if parser.has_section("console_scripts") else ():
         module, _, function = point.partition(":")
         if kind == "windows":
             (folder / "Scripts" / f"{name}.exe").write_bytes(PROGRAMS[kind])
@@ -86,7 +92,7 @@ def conda(folder: Path, kind: Kind) -> Path:
     python = folder / ("bin/python" if kind == "macos" else "python.exe")
     python.parent.mkdir(parents=True)
     python.write_bytes(PROGRAMS[kind])
-    site_of(folder, kind).mkdir(parents=True)
+    _make_site(folder, kind)
     record(folder, "python", VERSION, subdir, files=["bin/python" if kind == "macos" else "python.exe"])
     (folder / "conda-meta" / "history").write_text("# update specs: ['python', 'tool >=1']\n")
     return folder

@@ -152,7 +152,8 @@ def attach(
         from lamella.layers.signing.cosign import sign_digest
 
         sign_digest(storage, goal.target, index.digest, attachments.key)
-    artifacts = list(attachments.artifacts)
+    own = attachments.artifacts
+    artifacts = list(own)
     attached: list[NewAttachment] = []
     try:
         if before and before.digest != index.digest:
@@ -165,7 +166,7 @@ def attach(
             made = referrers.attach(storage, index, artifact, there, check=not known)
             if not known:
                 presence.confirm([content])
-            if made.digest not in {each.digest for each in there}:
+            if artifact in own and made.digest not in {each.digest for each in there}:
                 attached.append(NewAttachment(artifact.artifact_type, len(artifact.content)))
     except LayersError as error:
         # A user asks for a bill of materials; findings and locks are attached to every push that has them.

@@ -163,10 +163,13 @@ def _push_platforms(
         value["others"] = [document(each, seconds_, dry_run=arguments.dry_run) for each, seconds_ in earlier]
         result_json(value | {"resolutions": [platforms.document(plan) for plan in found.values()]})
         return 0
-    for each, seconds_ in earlier:
+    if not earlier:
+        return _finish(arguments, options, last, time.monotonic() - began)
+    result(last.reference)
+    for each, seconds_ in pushed:
         for line in _remarks(arguments, each, seconds_):
             remark(f"{each.environment.platform}: {line}", quiet=arguments.quiet)
-    return _finish(arguments, options, last, took if earlier else time.monotonic() - began)
+    return 0
 
 
 def _check(arguments: argparse.Namespace, scanned: Sequence[Environment]) -> None:
