@@ -76,6 +76,16 @@ def compare(
     return started(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+def without(folder: Path, *names: str) -> str:
+    """A PATH with every program of this machine but those of these names."""
+    folder.mkdir()
+    for place in os.environ["PATH"].split(os.pathsep):
+        for program in Path(place).iterdir() if Path(place).is_dir() else ():
+            if program.name not in names and not (folder / program.name).exists():
+                (folder / program.name).symlink_to(program)
+    return str(folder)
+
+
 def compared(prefix: Path, tmp_path: Path, *flags: str, path: str | None = None) -> dict[str, Any]:
     """The document of a comparison, valid by its schema."""
     with compare(prefix, tmp_path, "--json", *flags, path=path) as process:
@@ -142,18 +152,24 @@ def test_without_docker_the_rest_is_compared_and_docker_is_named_with_how_to_get
     flags = ["--workflow=lamella", "--workflow=docker-copy", "--story=new", "--report=report"]
     document = compared(prefix, tmp_path, *flags, path=str(tmp_path / "bin"))
     assert [(run["workflow"], run["failed"]) for run in document["runs"]] == [("lamella", None)]
-    assert document["workflows"][1]["missing"] == "docker: not installed; sudo apt install docker.io"
+    assert document["workflows"][1]["missing"] == "docker: not installed; sudo apt install docker.io, or podman"
     assert json.loads((tmp_path / "report/result.json").read_text())["runs"] == document["runs"]
 
 
 @pytest.mark.engine
 @pytest.mark.root
-def test_docker_images_reach_a_node_and_leave_nothing(prefix: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["Docker", "Podman"])
+def test_images_reach_a_node_and_leave_nothing(engine: str, prefix: Path, tmp_path: Path) -> None:
     need_root()
-    for program in ("dockerd", "mmdebstrap", "docker-registry"):
+    for program in ("dockerd" if engine == "Docker" else "podman", "mmdebstrap", "docker-registry"):
         need(program)
     flags = [f"--workflow={name}" for name in ("docker-uv", "docker-copy")]
-    document = compared(prefix, tmp_path, *flags, "--story=new", "--story=edit")
+    path = None if engine == "Docker" else without(tmp_path / "bin", "docker", "dockerd", "containerd")
+    document = compared(prefix, tmp_path, *flags, "--story=new", "--story=edit", path=path)
+    assert [workflow["title"] for workflow in document["workflows"]] == [
+        f"{engine}, uv",
+        f"{engine}, COPY of the environment",
+    ]
     assert [(run["workflow"], run["story"], run["failed"]) for run in document["runs"]] == [
         ("docker-uv", "new", None),
         ("docker-uv", "edit", None),

@@ -97,7 +97,7 @@ def compare(
             note("make the base image")
             base = base_image.prepare(commands, scratch, options.base_image, original.base_prefix)
         served = stack.enter_context(index(commands, original.wheels)) if original.wheels else None
-        bench = Bench(scratch, commands, original, options, base, served)
+        bench = Bench(scratch, commands, original, options, base, served, note)
         progress.begin(_TASK, options.rounds * len(available) * len(names), "runs")
         stack.callback(progress.end, _TASK)
 

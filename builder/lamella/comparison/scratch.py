@@ -92,9 +92,14 @@ def clear(folder: str) -> None:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         time.sleep(0.01)
+    unmount(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def unmount(folder: str) -> None:
+    """Detach every mount below `folder`."""
     for point in _mounts(folder):
         _detach(point)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _left(folder: str) -> set[int]:

@@ -46,6 +46,8 @@ class Bench:
     """Storage of a registry that has the base image; None if no workflow uses it."""
     index: str | None
     """HOST:PORT of the index; None for an environment without wheels."""
+    note: Callable[[str], None]
+    """Gets a line for the terminal."""
 
 
 def run_session(
@@ -62,12 +64,17 @@ def run_session(
         with contextlib.ExitStack() as stack:
             os.makedirs(folder)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            running = stack.enter_context(_opened(bench, workflow, folder))
-            while left:
-                run = running.tell(left[0], number)
-                if left[0] in stories:
-                    keep(run)
-                left.pop(0)
+            try:
+                running = stack.enter_context(_opened(bench, workflow, folder))
+                while left:
+                    run = running.tell(left[0], number)
+                    if left[0] in stories:
+                        keep(run)
+                    left.pop(0)
+            except (KeyboardInterrupt, SystemExit):
+                # Minutes, after large runs.
+                bench.note("interrupted: ending programs, and removing their files")
+                raise
     except ComparisonError as error:
         sentence = str(error)
         for name in left:

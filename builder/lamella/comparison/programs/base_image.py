@@ -12,7 +12,7 @@ import shutil
 import tarfile
 from typing import TYPE_CHECKING
 
-from lamella.comparison.programs.docker import engine
+from lamella.comparison.programs.engines import engine_program
 from lamella.comparison.programs.registry import registry
 from lamella.layers.settings.homes import cache_folder
 
@@ -43,14 +43,14 @@ def prepare(commands: Commands, scratch: str, given: str | None, base_prefix: st
     with (
         registry(commands, storage) as host,
         _temporary(os.path.join(scratch, "base-engine")) as folder,
-        engine(commands, folder) as docker,
+        engine_program().engine(commands, folder) as run,
     ):
         if given:
-            docker("pull", "--quiet", given)
-            docker("tag", given, f"{host}/{NAME}")
+            run("pull", "--quiet", given)
+            run("tag", given, f"{host}/{NAME}")
         else:
-            docker("import", _root_files(commands, scratch, base_prefix), f"{host}/{NAME}")
-        docker("push", "--quiet", f"{host}/{NAME}")
+            run("import", _root_files(commands, scratch, base_prefix), f"{host}/{NAME}")
+        run("push", "--quiet", f"{host}/{NAME}")
     return storage
 
 

@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamella.comparison.programs.versions import version
 from lamella.comparison.scratch import short_folder
 from lamella.layers.settings.homes import expanded
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
     from lamella.comparison.programs.commands import Commands
 
-HOW = "sudo apt install docker.io"
+HOW = "sudo apt install docker.io, or podman"
+TITLE = "Docker"
+PROGRESS = ("--progress", "plain")
+"""Flags of `build` for one line a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +65,14 @@ def client() -> str:
 def versions() -> dict[str, str]:
     """Return the versions of client, engine and containerd."""
     return {
-        "docker": _version([client(), "--version"]),
-        "dockerd": _version(["dockerd", "--version"]),
-        "containerd": _version(["containerd", "--version"]),
+        "docker": version([client(), "--version"]),
+        "dockerd": version(["dockerd", "--version"]),
+        "containerd": version(["containerd", "--version"]),
     }
 
 
-def _version(command: list[str]) -> str:
-    words = subprocess.run(command, capture_output=True, text=True, check=False).stdout.replace(",", " ").split()
-    return next((word.removeprefix("v") for word in words if word.lstrip("v")[:1].isdigit()), "")
-
-
 def _has_buildkit(program: str) -> bool:
-    if int(_version([program, "--version"]).partition(".")[0] or 0) < 23:
+    if int(version([program, "--version"]).partition(".")[0] or 0) < 23:
         return True  # Built into the client.
     return subprocess.run([program, "buildx", "version"], capture_output=True, check=False).returncode == 0
 

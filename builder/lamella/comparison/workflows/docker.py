@@ -1,4 +1,4 @@
-"""Docker images, built by BuildKit: uv's guide, the same with pip, and COPY of the environment."""
+"""Images built by Docker's BuildKit, or by podman: uv's guide, the same with pip, and COPY of the environment."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.comparison.programs import base_image, docker
+from lamella.comparison.programs import base_image
+from lamella.comparison.programs.engines import engine_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from lamella.comparison.measuring.meter import Measure
     from lamella.comparison.options import CompareOptions
+    from lamella.comparison.programs.engines import Engine
     from lamella.comparison.stories import Check
     from lamella.comparison.subject.subject import Original, Subject
     from lamella.comparison.workflows.workflow import Place, Session
@@ -73,7 +75,7 @@ WORKDIR /app
 ARG INDEX
 RUN uv venv --quiet --python {subject.original.python}
 RUN --mount=type=cache,target=/root/.cache/uv \\
-    --mount=type=bind,source=requirements.txt,target=requirements.txt \\
+    --mount=type=bind,source=requirements.txt,target=/app/requirements.txt \\
     uv pip sync --index-url $INDEX requirements.txt
 FROM {base}
 COPY --from=builder /app/.venv /app/.venv
@@ -91,7 +93,7 @@ WORKDIR /app
 ARG INDEX
 RUN {subject.original.python} -m venv /app/.venv
 RUN --mount=type=cache,target=/root/.cache/pip \\
-    --mount=type=bind,source=requirements.txt,target=requirements.txt \\
+    --mount=type=bind,source=requirements.txt,target=/app/requirements.txt \\
     /app/.venv/bin/python -m pip install --no-deps --index-url $INDEX -r requirements.txt
 FROM {base}
 COPY --from=builder /app/.venv /app/.venv
@@ -105,7 +107,8 @@ class DockerImage:
     """A workflow of docker build, push, pull and run."""
 
     name: str
-    title: str
+    what: str
+    """Its title after the engine's name."""
     dockerfile: Callable[[str, Subject], str]
     byte_code: bool | None
     source: str
@@ -116,6 +119,11 @@ class DockerImage:
     compression: str | None = "gzip"
     uses_base_image: bool = True
 
+    @property
+    def title(self) -> str:
+        """Its name for readers."""
+        return f"{engine_program().TITLE}, {self.what}"
+
     def missing(self, original: Original, options: CompareOptions) -> str | None:
         """Return what it lacks."""
         if options.registry:
@@ -124,11 +132,11 @@ class DockerImage:
             return original.no_wheels
         if self.needs_uv and not uv_program():
             return "uv: not installed; pipx install uv"
-        return docker.missing() or base_image.missing(options.base_image)
+        return engine_program().missing() or base_image.missing(options.base_image)
 
     def programs(self) -> Mapping[str, str]:
         """Return the versions of the engine, and of uv."""
-        return {**docker.versions(), **({"uv": uv_version()} if self.needs_uv else {})}
+        return {**engine_program().versions(), **({"uv": uv_version()} if self.needs_uv else {})}
 
     @contextlib.contextmanager
     def opened(self, session: Session) -> Iterator[OpenedDocker]:
@@ -136,9 +144,11 @@ class DockerImage:
         with contextlib.ExitStack() as stack:
             opened = OpenedDocker(self, session, {})
             opened.engines[session.laptop.name] = stack.enter_context(
-                docker.engine(session.commands, os.path.join(session.laptop.folder, "engine"), session.laptop.folder)
+                engine_program().engine(
+                    session.commands, os.path.join(session.laptop.folder, "engine"), session.laptop.folder
+                )
             )
-            opened.docker(session.laptop)("pull", "--quiet", opened.reference(session.laptop, base_image.NAME))
+            opened.engine(session.laptop)("pull", "--quiet", opened.reference(session.laptop, base_image.NAME))
             if self.needs_uv:
                 tools = os.path.join(session.subject.folder, "tools")
                 os.makedirs(tools)
@@ -152,7 +162,7 @@ class OpenedDocker:
 
     workflow: DockerImage
     session: Session
-    engines: dict[str, docker.Docker]
+    engines: dict[str, Engine]
 
     def publish(self, tag: str, meter: Measure) -> None:
         """Build and push."""
@@ -161,18 +171,20 @@ class OpenedDocker:
         with open(dockerfile, "w", encoding="utf-8") as file:
             file.write(self.workflow.dockerfile(self.reference(laptop, base_image.NAME), subject))
         image = self.reference(laptop, f"{self.workflow.name}:{tag}")
-        arguments = ["build", "--progress", "plain", "--network", "host", "--file", dockerfile, "--tag", image]
+        arguments = ["build", *engine_program().PROGRESS, "--network", "host", "--file", dockerfile, "--tag", image]
         if self.workflow.installs and laptop.index:
             arguments += ["--build-arg", f"INDEX=http://{laptop.index.host}/simple/"]
         with meter.step("build", laptop.folder):
-            self.docker(laptop)(*arguments, subject.folder)
+            self.engine(laptop)(*arguments, subject.folder)
         with meter.step("push", laptop.folder):
-            self.docker(laptop)("push", "--quiet", image)
+            self.engine(laptop)("push", "--quiet", image)
 
     @contextlib.contextmanager
     def node(self, place: Place) -> Iterator[None]:
         """Start an engine that has the base image."""
-        with docker.engine(self.session.commands, os.path.join(place.folder, "engine"), place.folder) as engine:
+        with engine_program().engine(
+            self.session.commands, os.path.join(place.folder, "engine"), place.folder
+        ) as engine:
             self.engines[place.name] = engine
             engine("pull", "--quiet", self.reference(place, base_image.NAME))
             yield
@@ -181,11 +193,11 @@ class OpenedDocker:
         """Pull, and import in a container."""
         image = self.reference(place, f"{self.workflow.name}:{tag}")
         with meter.step("pull", place.folder):
-            self.docker(place)("pull", "--quiet", image)
+            self.engine(place)("pull", "--quiet", image)
         with meter.step("import", place.folder):
-            self.docker(place)("run", "--rm", "--network", "none", image, "python", "-c", check.program())
+            self.engine(place)("run", "--rm", "--network", "none", image, "python", "-c", check.program())
 
-    def docker(self, place: Place) -> docker.Docker:
+    def engine(self, place: Place) -> Engine:
         """Return the engine of a machine."""
         return self.engines[place.name]
 
@@ -196,7 +208,7 @@ class OpenedDocker:
 
 COPY = DockerImage(
     "docker-copy",
-    "Docker, COPY of the environment",
+    "COPY of the environment",
     copied,
     None,
     "https://docs.docker.com/build/building/best-practices/",
@@ -204,7 +216,7 @@ COPY = DockerImage(
 )
 COPY_COMPILED = DockerImage(
     "docker-copy-compiled",
-    "Docker, COPY of the environment, with byte code",
+    "COPY of the environment, with byte code",
     copied_and_compiled,
     True,
     "https://docs.docker.com/build/building/best-practices/",
@@ -212,7 +224,7 @@ COPY_COMPILED = DockerImage(
 )
 UV = DockerImage(
     "docker-uv",
-    "Docker, uv",
+    "uv",
     installed_by_uv,
     True,
     "https://docs.astral.sh/uv/guides/integration/docker/",
@@ -221,7 +233,7 @@ UV = DockerImage(
 )
 PIP = DockerImage(
     "docker-pip",
-    "Docker, pip",
+    "pip",
     installed_by_pip,
     True,
     "https://docs.docker.com/guides/python/containerize/",
