@@ -163,13 +163,11 @@ def test_images_reach_a_node_and_leave_nothing(engine: str, prefix: Path, tmp_pa
     need_root()
     for program in ("dockerd" if engine == "Docker" else "podman", "mmdebstrap", "docker-registry"):
         need(program)
-    flags = [f"--workflow={name}" for name in ("docker-uv", "docker-copy")]
+    titles = {"docker-uv": f"{engine}, uv", "docker-copy": f"{engine}, COPY of the environment"}
+    flags = [f"--workflow={name}" for name in titles]
     path = None if engine == "Docker" else without(tmp_path / "bin", "docker", "dockerd", "containerd")
     document = compared(prefix, tmp_path, *flags, "--story=new", "--story=edit", path=path)
-    assert [workflow["title"] for workflow in document["workflows"]] == [
-        f"{engine}, uv",
-        f"{engine}, COPY of the environment",
-    ]
+    assert {each["name"]: each["title"] for each in document["workflows"]} == titles
     assert [(run["workflow"], run["story"], run["failed"]) for run in document["runs"]] == [
         ("docker-uv", "new", None),
         ("docker-uv", "edit", None),
