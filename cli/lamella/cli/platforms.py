@@ -107,11 +107,13 @@ def summary(plan: TargetPlan) -> str:
     ]
     names = ("with another version", "left out", "added")
     differs = ", ".join(f"{count} {name}" for count, name in zip(counts, names, strict=True) if count)
-    total = sum(each.size for each in resolution.artifacts)
+    known = sum(each.size for each in resolution.artifacts)
+    # An index need not state sizes; sources and files of URLs have none before they are fetched.
+    total = size(known) if known or not resolution.artifacts else "an unknown size"
     packages = counted(len(resolution.artifacts) + len(resolution.kept), "package")
     local = f", {counted(len(resolution.projects), 'wheel')} to build" if resolution.projects else ""
     return (
-        f"{resolution.target.platform}: {packages}{local}, {size(total)} to download unless cached; "
+        f"{resolution.target.platform}: {packages}{local}, {total} to download unless cached; "
         f"{differs or 'the same versions'}"
     )
 

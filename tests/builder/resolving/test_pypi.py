@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -104,6 +105,22 @@ def test_refusal_from_linux_names_every_distribution_that_the_target_lacks(index
         f"linux/amd64: 3 of the installed packages cannot be had: one 1.0.0: {reason}; two 1.0.0: {reason}; unheard-of "
         "1.0.0: not on the configured indexes; use --match minor, or put their wheels on an index, or push from linux/amd64"
     )
+
+
+def test_a_version_that_only_a_later_index_has_is_refused_with_the_setting_that_asks_all(
+    index: Index, tmp_path: Path, by: By
+) -> None:
+    wheel(index.folder, "native", "1.1", tag=LINUX)
+    later = tmp_path / "later"
+    later.mkdir()
+    wheel(later, "native", "1.0", tag=LINUX)
+    with serve_index(Index(later)) as second:
+        indexes = Indexes((index.index(), second.index()))
+        packages = installed(distribution("native", "1.0"), system="linux")
+        with pytest.raises(Refused, match=r"no version 1\.0 on .*UV_INDEX_STRATEGY=unsafe-best-match asks all$"):
+            resolve_distributions(packages, TARGET, ResolveOptions(), indexes, by)
+        everywhere = replace(indexes, strategy="unsafe-best-match")
+        assert versions(resolve_distributions(packages, TARGET, ResolveOptions(), everywhere, by)) == {"native": "1.0"}
 
 
 def test_a_package_named_exact_keeps_its_version_or_is_refused(index: Index, by: By) -> None:

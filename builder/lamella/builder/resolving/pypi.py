@@ -239,7 +239,7 @@ def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _
     target, match, exact = asking.target, asking.options.match or "exact", asking.options.exact
     found = offers(names, asking.indexes)
     pins, sources, moved = dict(plan.pins), list(plan.sources), list(plan.moved)
-    reasons, refused = dict(plan.reasons), []
+    reasons, refused, shadowed = dict(plan.reasons), [], False
     for name, offer in found.items():
         version = asked[name].version
         if offer.wheel(version, target):
@@ -260,16 +260,22 @@ def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _
             reasons[name] = problem
         else:
             refused.append(f"{escaped(name, 100)} {escaped(version, 60)}: {problem}")
+            shadowed |= bool(offer.files) and not offer.of(version)
     if refused:
-        raise Refused(_refusal(refused, target, match))
+        is_first_only = asking.indexes.strategy == "first-index" and len(asking.indexes.indexes) > 1
+        raise Refused(_refusal(refused, target, match, shadowed=shadowed and is_first_only))
     return replace(plan, pins=pins, sources=tuple(sources), moved=tuple(moved), reasons=reasons)
 
 
-def _refusal(refused: list[str], target: Target, match: Match) -> str:
+def _refusal(refused: list[str], target: Target, match: Match, *, shadowed: bool) -> str:
     looser = {"exact": "--match minor, or ", "minor": "--match none, or ", "none": ""}[match]
     return (
         f"{target.platform}: {len(refused)} of the installed packages cannot be had: {'; '.join(refused)}; use {looser}"
         f"put their wheels on an index, or push from {target.platform}"
+        + (
+            "; later indexes are not asked for what an earlier one has: UV_INDEX_STRATEGY=unsafe-best-match asks all"
+            * shadowed
+        )
     )
 
 
