@@ -224,6 +224,8 @@ def test_layers_that_a_user_leases_in_roots_store_stay(references: list[str]) ->
             os.fdopen(waiting, "rb") as done,
             forked(lease_as_nobody) as child,
         ):
+            # The child's alone: if it fails, the read ends.
+            ready.close()
             assert os.read(reader, 1) == b"x"
             assert gc(store, keep_bytes=0).layers == ()
             os.write(ending, b"x")

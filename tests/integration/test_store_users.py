@@ -130,10 +130,11 @@ def test_a_users_lease_begins_after_gc_has_decided(store: Store, reference: str)
 
     with ExitStack() as stack:
         with leases.paused(store, "gc"):
-            stack.enter_context(forked(lease))
+            child = stack.enter_context(forked(lease))
+            os.close(writer)
             # Its lease is written, and waits.
             while not os.listdir(f"{store.path}/leases"):
-                pass
+                assert os.waitpid(child, os.WNOHANG) == (0, 0), "the child failed"
             assert select.select([reader], [], [], 0.2)[0] == []
             for layer in pulled.environment.layers:
                 os.rename(store.folder(layer.diff_id), f"{store.path}/partial/trash-{layer.diff_id.hex}")

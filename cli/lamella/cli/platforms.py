@@ -107,9 +107,9 @@ def summary(plan: TargetPlan) -> str:
     ]
     names = ("with another version", "left out", "added")
     differs = ", ".join(f"{count} {name}" for count, name in zip(counts, names, strict=True) if count)
-    known = sum(each.size for each in resolution.artifacts)
+    sizes = [each.size for each in resolution.artifacts]
     # An index need not state sizes; sources and files of URLs have none before they are fetched.
-    total = size(known) if known or not resolution.artifacts else "an unknown size"
+    total = size(sum(sizes)) if all(sizes) else f"at least {size(sum(sizes))}" if any(sizes) else "an unknown size"
     packages = counted(len(resolution.artifacts) + len(resolution.kept), "package")
     local = f", {counted(len(resolution.projects), 'wheel')} to build" if resolution.projects else ""
     return (

@@ -205,6 +205,20 @@ def test_project_of_uv_overrides_user_and_variables_override_the_project(
     assert (urls(found), found.strategy) == (["https://n.example/s"], "unsafe-best-match")
 
 
+def test_a_strategy_in_the_environment_holds_for_the_indexes_of_any_tool(
+    configured: Configured, tmp_path: Path
+) -> None:
+    named = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+    found = configured(PIP_INDEX_URL=PRIVATE, PIP_EXTRA_INDEX_URL=OTHER, **named)
+    assert (urls(found), found.strategy) == ([OTHER, PRIVATE], "unsafe-best-match")
+    assert configured(PIP_INDEX_URL=PRIVATE).strategy == "first-index"
+    write(tmp_path / "project/uv.toml", f'index-strategy = "unsafe-first-match"\nindex-url = "{PRIVATE}"\n')
+    assert configured().strategy == "unsafe-first-match"
+    assert configured(**named).strategy == "unsafe-best-match"
+    with pytest.raises(InvalidIndexSettings, match="index-strategy best: not a strategy of uv"):
+        configured(UV_INDEX_STRATEGY="best", PIP_INDEX_URL=PRIVATE)
+
+
 def test_settings_of_the_tool_that_installed_the_packages_decide(configured: Configured, tmp_path: Path) -> None:
     environ = {"UV_DEFAULT_INDEX": OTHER, "PIP_INDEX_URL": PRIVATE}
     by_pip = [distribution(tmp_path, name, "pip") for name in ("a", "b")]

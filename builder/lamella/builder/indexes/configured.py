@@ -19,7 +19,7 @@ from lamella.builder.indexes.netrc_logins import netrc_logins
 from lamella.builder.indexes.pip_settings import pip_settings
 from lamella.builder.indexes.project_sources import pdm_settings, poetry_settings
 from lamella.builder.indexes.uv_logins import login_below, uv_logins
-from lamella.builder.indexes.uv_settings import uv_settings
+from lamella.builder.indexes.uv_settings import named_strategy, uv_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,7 +53,7 @@ def configured_indexes(
         indexes=tuple(_with_login(each, hosts, stored, settings.keyring, environ) for each in settings.indexes),
         pins=settings.pins,
         find_links=tuple(_with_login(each, hosts, stored, settings.keyring, environ) for each in settings.find_links),
-        strategy=settings.strategy,
+        strategy=named_strategy(environ) or settings.strategy,
         hosts=hosts,
         findings=findings,
     )

@@ -154,7 +154,16 @@ def _first_text(tables: Sequence[tuple[dict[str, Any], str]], name: str) -> str:
 
 
 def _strategy(environ: Mapping[str, str], tables: Sequence[tuple[dict[str, Any], str]]) -> Strategy:
-    found = environ.get("UV_INDEX_STRATEGY") or _first_text(tables, "index-strategy") or "first-index"
+    return named_strategy(environ) or _strategy_of(_first_text(tables, "index-strategy") or "first-index")
+
+
+def named_strategy(environ: Mapping[str, str]) -> Strategy | None:
+    """Return the strategy of `UV_INDEX_STRATEGY`, which holds for the settings of any tool. Raises `InvalidIndexSettings`."""
+    found = environ.get("UV_INDEX_STRATEGY")
+    return _strategy_of(found) if found else None
+
+
+def _strategy_of(found: str) -> Strategy:
     for strategy in _STRATEGIES:
         if found == strategy:
             return strategy

@@ -268,14 +268,11 @@ def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _
 
 
 def _refusal(refused: list[str], target: Target, match: Match, *, shadowed: bool) -> str:
+    hint = "; later indexes are not asked for what an earlier one has: UV_INDEX_STRATEGY=unsafe-best-match asks all"
     looser = {"exact": "--match minor, or ", "minor": "--match none, or ", "none": ""}[match]
     return (
         f"{target.platform}: {len(refused)} of the installed packages cannot be had: {'; '.join(refused)}; use {looser}"
-        f"put their wheels on an index, or push from {target.platform}"
-        + (
-            "; later indexes are not asked for what an earlier one has: UV_INDEX_STRATEGY=unsafe-best-match asks all"
-            * shadowed
-        )
+        f"put their wheels on an index, or push from {target.platform}{hint if shadowed else ''}"
     )
 
 
