@@ -94,8 +94,9 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", escaped(text))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int = 1) -> str:
+    """Return a table whose first `texts` columns are words, and the others numbers."""
+    lines = [columns, [*["---"] * texts, *["---:"] * (len(columns) - texts)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -161,7 +162,7 @@ def _medians(comparison: Comparison) -> str:
         for row in story.rows
         if row.seconds
     ]  # fmt: skip
-    return _table(columns, rows)
+    return _table(columns, rows, texts=2)
 
 
 def _workflows(comparison: Comparison) -> str:
@@ -173,12 +174,18 @@ def _workflows(comparison: Comparison) -> str:
             plain(each.compression or "none"),
             "yes" if each.byte_code else "no",
             plain(", ".join(f"{name} {version}" for name, version in each.programs.items())),
-            f"<{each.source}>",
+            _link(each.source),
         ]
         for each in comparison.workflows
         if each.name in ran
     ]
-    return _table(("Workflow", "Steps", "Compression", "Byte code", "Programs", "Follows"), rows)
+    columns = ("Workflow", "Steps", "Compression", "Byte code", "Programs", "Follows")
+    return _table(columns, rows, texts=len(columns))
+
+
+def _link(source: str) -> str:
+    """Return a link from the page, which is in docs/."""
+    return f"[{source}]({source.removeprefix('docs/')})" if source.startswith("docs/") else f"<{source}>"
 
 
 def _failed(comparison: Comparison) -> str:

@@ -33,6 +33,26 @@ def test_every_result_that_is_kept_is_on_the_page_with_its_charts() -> None:
                     assert f">{digits(row.seconds.median)} s<" in (folder / "seconds.svg").read_text()
 
 
+def test_the_costs_in_the_readme_are_those_of_the_kept_run() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
+        (PAGE.parents[1] / "README.md").read_text(),
+        re.MULTILINE,
+    )
+    stories = {
+        each.story.title.lower(): each
+        for each in summarize(read(json.loads((KEPT / "venv" / "result.json").read_text())))
+    }
+    assert {title for title, *_ in rows} == set(stories)
+    for title, *numbers in rows:
+        for workflow, number in zip(("lamella", "docker-uv", "uv-warm"), numbers, strict=True):
+            row = stories[title].row(workflow)
+            assert row
+            assert row.seconds
+            decimals = len(number.partition(".")[2])
+            assert float(number) == round(row.seconds.median, decimals)
+
+
 @pytest.mark.slow
 def test_a_result_fills_its_marks_and_leaves_the_rest_of_the_page_alone(tmp_path: Path) -> None:
     keep("venv", comparison(), tmp_path)

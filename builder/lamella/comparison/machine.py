@@ -13,7 +13,8 @@ def machine(folder: str, load: tuple[float, ...]) -> Machine:
     """Describe this machine, with the file system of `folder`."""
     return Machine(
         system=_system(),
-        kernel=platform.release(),
+        # Its version alone: what follows names a build, such as -generic.
+        kernel=platform.release().partition("-")[0],
         processors=len(os.sched_getaffinity(0)),
         processor=_field("/proc/cpuinfo", "model name") or platform.machine(),
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

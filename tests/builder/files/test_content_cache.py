@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
+from lamella.builder.files import content_cache
 from lamella.builder.files import read as contents
 from lamella.builder.files.content_cache import VERSION, ContentCache
 
@@ -47,7 +48,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of files that are old enough to be remembered: ctime can't be set, so the clock is ahead."""
     folder = tmp_path / "files"
     folder.mkdir()
-    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", -1_000_000_000_000)
+    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", (-1_000_000_000_000,) * 2)
     return folder
 
 
@@ -81,10 +82,21 @@ def test_a_change_of_the_bytes_alone_is_noticed(files: Path, tmp_path: Path) -> 
 def test_a_file_that_changed_just_now_is_not_remembered(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", 3_600_000_000_000)
+    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", (3_600_000_000_000,) * 2)
     (files / "a").write_text("racy")
     read(tmp_path / "cache", files)
     assert read(tmp_path / "cache", files)[1] == 4
+
+
+@pytest.mark.parametrize(
+    ("ctime", "age", "racy"),
+    [(OLD + 1, 0.15, False), (OLD + 1, 0.05, True), (OLD, 0.15, True), (OLD, 2.5, False)],
+    ids=["short steps", "short steps, just now", "long steps, just now", "long steps"],
+)
+def test_a_file_is_remembered_when_the_clock_of_its_file_system_has_moved_on(
+    ctime: int, age: float, racy: bool
+) -> None:
+    assert content_cache._is_racy(OLD, ctime, ctime + int(age * 1e9)) is racy
 
 
 def test_rows_are_remembered_for_the_prefixes_that_were_searched(files: Path, tmp_path: Path) -> None:
@@ -183,7 +195,7 @@ def test_a_damaged_listing_is_replaced(many: Path, tmp_path: Path, columns: str)
 def test_a_file_that_changed_just_now_is_not_listed(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", 3_600_000_000_000)
+    monkeypatch.setattr("lamella.builder.files.content_cache._RACY", (3_600_000_000_000,) * 2)
     assert [read(tmp_path / "cache", many)[1] for _ in range(2)] == [60, 60]
 
 

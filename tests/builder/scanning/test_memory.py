@@ -39,7 +39,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def remember_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files count as old, since ctime cannot be set, and few files are listed, too."""
-    monkeypatch.setattr(content_cache, "_RACY", -(10**12))
+    monkeypatch.setattr(content_cache, "_RACY", (-(10**12),) * 2)
     monkeypatch.setattr(content_cache, "_FEW", 5)
 
 

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 VERSION = 4
 """Version of the rows' meaning: raise it with any change of the search in files."""
 
-_RACY = 2_000_000_000
-"""Nanoseconds. A file changed this shortly before its read may change again with the same times, since
-file systems count time in steps of up to two seconds: not remembered. git calls such entries racy."""
+_RACY = (100_000_000, 2_000_000_000)
+"""Nanoseconds. A file changed this shortly before its read may change again with the same times: not
+remembered. git calls such entries racy. The second number is for file systems that count time in long
+steps, up to two seconds; the first is for others, where a step is the kernel's tick of 1 to 10 ms."""
+_STEP = 1_000_000
+"""Nanoseconds. A ctime of whole steps is taken for one of a file system that counts in long steps."""
 _KEPT = 90
 """Days after which rows that no scan asked for are dropped."""
 _FEW = 500
@@ -89,12 +92,10 @@ class ContentCache:
                 known[path] = content
                 progress.advance(_TASK, unknown[path].st_size)
             progress.end(_TASK)
-            # Changed less than _RACY before its read: may change again without a sign.
-            before = now - _RACY
             new = {
                 identity(seen): known[path]
                 for path, seen in unknown.items()
-                if seen.st_mtime_ns < before and seen.st_ctime_ns < before
+                if not _is_racy(seen.st_mtime_ns, seen.st_ctime_ns, now)
             }
             self._remember(searched, new)
             settled = len(new) == len({identity(seen) for seen in unknown.values()})
@@ -183,6 +184,12 @@ class ContentCache:
             with contextlib.suppress(sqlite3.Error), self._database:
                 statement = f"INSERT OR REPLACE INTO content_{VERSION} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 self._database.executemany(statement, rows)
+
+
+def _is_racy(mtime: int, ctime: int, now: int) -> bool:
+    """Whether a file that is read at `now` may change again without a sign. Nanoseconds since 1970."""
+    before = now - _RACY[ctime % _STEP == 0]
+    return mtime >= before or ctime >= before
 
 
 def _is_integer(each: Identity) -> bool:
