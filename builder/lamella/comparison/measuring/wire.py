@@ -92,6 +92,8 @@ def serve(listener: socket.socket, line: Line) -> None:
 
 
 def _join(client: socket.socket, line: Line) -> None:
+    # The handshake's round trip, which the client does not wait for: its first bytes do.
+    time.sleep(2 * line.delay)
     try:
         upstream = socket.create_connection(line.server)
     except OSError:
