@@ -77,7 +77,8 @@ def taken(prefix: Path, *, is_conda: bool) -> Original:
     (found,) = distributions(str(prefix))
     return Original(
         folder=str(prefix), place=PLACE, is_conda=is_conda, wheels=None, no_wheels=None, distributions=(found,), sizes={},
-        small=found, large=found, modules={}, base_prefix=None, python=sys.executable, byte_code=False,
+        small=found, large=found, modules={}, base_prefix=None, python=sys.executable,
+        python_version="3.11", byte_code=False,
     )  # fmt: skip
 
 

@@ -78,6 +78,12 @@ def test_a_failed_command_is_named_with_its_last_line(tmp_path: Path) -> None:
         Commands(str(tmp_path)).run(["sh", "-c", "echo first >&2; echo second >&2; exit 3"])
 
 
+def test_a_long_message_of_a_failed_command_keeps_its_end(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match=r"^sh ended with 1: Error: start x+…x+: the reason$") as error:
+        Commands(str(tmp_path)).run(["sh", "-c", f"echo Error: start {'x' * 1000}: the reason; exit 1"])
+    assert len(str(error.value)) < 330
+
+
 def test_a_daemon_that_ends_before_it_is_ready_is_named_with_its_last_line(tmp_path: Path) -> None:
     with (
         pytest.raises(StepFailed, match=r"^sh did not start: no room$"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lamella.comparison.programs.commands import MARK
-from lamella.comparison.scratch import CLAIM, PREFIX, claimed, clear, clear_abandoned, scratch_folder
+from lamella.comparison.scratch import CLAIM, PREFIX, claimed, clear, clear_abandoned, end_processes, scratch_folder
 from support.processes import DEADLINE, started
 
 
@@ -90,3 +91,23 @@ def test_folders_of_sockets_that_a_signal_left_are_cleared_at_the_end(
     with scratch_folder(str(tmp_path / "scratch")):
         claimed(str(tmp_path / "tmp"))
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_processes_without_the_mark_that_work_in_the_folder_are_ended(tmp_path: Path) -> None:
+    folder = claimed(str(tmp_path))
+    with started(["sleep", "600"], env={}, cwd=folder) as child:
+        end_processes(folder)
+        assert child.wait(10) in (0, -signal.SIGKILL)
+    clear(folder)
+
+
+def test_a_user_s_process_in_the_folder_of_a_killed_comparison_is_left_alone(tmp_path: Path) -> None:
+    folder = claimed(str(tmp_path))
+    # Not a child of this process, as a shell in another terminal.
+    daemon = ["sh", "-c", "sleep 600 >&- 2>&- & echo $!"]
+    pid = int(subprocess.run(daemon, cwd=folder, capture_output=True, text=True, check=True).stdout)
+    try:
+        clear(folder)
+        os.kill(pid, 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)

@@ -113,10 +113,12 @@ def left(tmp_path: Path) -> list[str]:
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [line for line in mounts if any(folder in line for folder in (str(tmp_path), *sockets))]
     found += sockets
-    for each in Path("/proc").glob("[0-9]*/environ"):
+    for each in Path("/proc").glob("[0-9]*"):
         try:
-            if b"LAMELLA_COMPARE=" + os.fsencode(tmp_path) in each.read_bytes():
-                found.append(f"{each}: {each.with_name('cmdline').read_bytes()!r}")
+            # Some programs start others without the mark, or write their title over it.
+            works_there = os.readlink(each / "cwd").startswith((f"{tmp_path}/scratch", *sockets))
+            if works_there or b"LAMELLA_COMPARE=" + os.fsencode(tmp_path) in (each / "environ").read_bytes():
+                found.append(f"{each}: {(each / 'cmdline').read_bytes()!r}")
         except OSError:
             continue
     return found

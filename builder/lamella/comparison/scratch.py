@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 PREFIX = "lamella-compare-"
 CLAIM = "claim.json"
-_SHORT = 40
-"""Most characters of the path that holds folders of sockets."""
+_SHORT = 15
+"""Most characters of the path that holds folders of sockets: Ray puts 92 after it, of the 107 that there are."""
 _ENDING_SECONDS = 10.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -83,6 +83,13 @@ def short_folder() -> Iterator[str]:
 
 def clear(folder: str) -> None:
     """End the processes of the comparison in `folder`, and remove its mounts and files. This is idempotent."""
+    end_processes(folder)
+    unmount(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_processes(folder: str) -> None:
+    """End the processes of the comparison, or of a part of it, that work in `folder`. This is idempotent."""
     until = time.monotonic() + _ENDING_SECONDS
     while (left := _left(folder)) and time.monotonic() < until:
         for pid in left:
@@ -92,8 +99,6 @@ def clear(folder: str) -> None:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         time.sleep(0.01)
-    unmount(folder)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def unmount(folder: str) -> None:
@@ -103,16 +108,24 @@ def unmount(folder: str) -> None:
 
 
 def _left(folder: str) -> set[int]:
-    """Return the processes of the comparison: marked, in its folder, or below one of these."""
-    mark = f"{MARK}={folder}\0".encode()
+    """Return the processes of the comparison: marked, in its folder, or below one of these.
+
+    Programs start others without its mark, as Ray does, or write their title over it. Below this process, a working folder
+    tells them; elsewhere that may be the user's shell.
+    """
+    mark, real = f"{MARK}={folder}\0".encode(), os.path.realpath(folder)
     listed, found = processes(), set()
+    own = {each.pid for each in below(os.getpid(), listed)}
     for pid in listed:
         if pid == os.getpid():
             continue
         with contextlib.suppress(OSError):
+            if pid in own and _is_below(os.readlink(f"/proc/{pid}/cwd"), real):
+                found.add(pid)
+        with contextlib.suppress(OSError):
             with open(f"/proc/{pid}/environ", "rb") as file:
                 marked = mark in file.read()
-            if marked or _is_below(os.readlink(f"/proc/{pid}/root"), folder):
+            if marked or _is_below(os.readlink(f"/proc/{pid}/root"), real):
                 found.add(pid)
     for pid in tuple(found):
         found |= {each.pid for each in below(pid, listed)}

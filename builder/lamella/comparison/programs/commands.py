@@ -33,6 +33,7 @@ _DROPPED = (
     "VIRTUAL_ENV",
     "CONDA_",
     "PYTHON",
+    "RAY_",
 )
 """Settings of the user's own work: a comparison runs each program as its documentation says."""
 
@@ -83,7 +84,7 @@ class Commands:
             lines = lines or text.splitlines() or ["no message"]
             # A build ends with lines about itself: the reason is further up.
             said = next((line for line in lines if "error: " in line.lower()), lines[-1]).strip()
-            raise StepFailed(f"{os.path.basename(command[0])} ended with {code}: {escaped(said, _LINE)}")
+            raise StepFailed(f"{os.path.basename(command[0])} ended with {code}: {_shown(said)}")
         return text
 
     @contextlib.contextmanager
@@ -93,6 +94,7 @@ class Commands:
         ready: str,
         *,
         env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
         is_server: bool = False,
         place: str = "",
     ) -> Iterator[str]:
@@ -108,7 +110,7 @@ class Commands:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(open(read, "rb"))
             try:
-                process = stack.enter_context(self._started(command, env, None, out=write, err=write))
+                process = stack.enter_context(self._started(command, env, cwd, out=write, err=write))
             finally:
                 os.close(write)
             if is_server:
@@ -124,7 +126,7 @@ class Commands:
                 if ready.encode() in line:
                     break
             else:
-                said = escaped(last.decode("utf-8", "replace").strip(), _LINE)
+                said = _shown(last.decode("utf-8", "replace").strip())
                 raise StepFailed(f"{os.path.basename(command[0])} did not start: {said or 'no message'}")
             drain = threading.Thread(target=_drain, args=(source.fileno(), path), daemon=True)
             drain.start()
@@ -172,6 +174,12 @@ class Commands:
         with self._lock:
             self._number += 1
             return os.path.join(self._log, f"{self._number:04}-{os.path.basename(program)}")
+
+
+def _shown(line: str) -> str:
+    """Return a line of a program's messages fit to be shown. A long one, as podman writes, has its reason at the end."""
+    text = escaped(line)
+    return text if len(text) <= _LINE else f"{text[: _LINE // 3]}…{text[-_LINE * 2 // 3 :]}"
 
 
 def _drain(descriptor: int, path: str) -> None:

@@ -78,11 +78,16 @@ def _has_buildkit(program: str) -> bool:
 
 
 @contextlib.contextmanager
-def engine(commands: Commands, folder: str, place: str = "") -> Iterator[Docker]:
+def engine(
+    commands: Commands,
+    folder: str,
+    place: str = "",
+    compression: str = "gzip",  # noqa: ARG001
+) -> Iterator[Docker]:
     """Run containerd and dockerd with their files in `folder` until the context is left.
 
     `place`: folder of the machine that they belong to. They have no bridge: builds and containers use the host's network,
-    and no rule of the machine's firewall changes.
+    and no rule of the machine's firewall changes. `compression` is for podman: the image store of dockerd pushes gzip alone.
     """
     os.makedirs(folder, exist_ok=True)
     with contextlib.ExitStack() as stack:

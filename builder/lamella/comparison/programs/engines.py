@@ -31,10 +31,20 @@ class EngineProgram(Protocol):
     def versions(self) -> dict[str, str]:
         """Return the versions of its programs."""
 
-    def engine(self, commands: Commands, folder: str, place: str = "") -> AbstractContextManager[Engine]:
-        """Give an engine with its files in `folder`, which belongs to the machine with the folder `place`."""
+    def engine(
+        self, commands: Commands, folder: str, place: str = "", compression: str = "gzip"
+    ) -> AbstractContextManager[Engine]:
+        """Give an engine with its files in `folder`, which belongs to the machine with the folder `place`.
+
+        `compression`: of the layers that it pushes, as far as it has a choice.
+        """
 
 
 def engine_program() -> EngineProgram:
     """Return podman if Docker can't run here and podman can, else Docker."""
     return podman if docker.missing() and not podman.missing() else docker
+
+
+def podman_program() -> EngineProgram:
+    """Return podman, also beside Docker."""
+    return podman

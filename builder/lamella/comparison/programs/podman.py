@@ -61,8 +61,13 @@ def versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def engine(commands: Commands, folder: str, place: str = "") -> Iterator[Podman]:  # noqa: ARG001
-    """Give a podman whose files are in `folder`, until the context is left.
+def engine(
+    commands: Commands,
+    folder: str,
+    place: str = "",  # noqa: ARG001
+    compression: str = "gzip",
+) -> Iterator[Podman]:
+    """Give a podman whose files are in `folder`, and that compresses layers so, until the context is left.
 
     `place` is for engines with a daemon.
     """
@@ -71,6 +76,8 @@ def engine(commands: Commands, folder: str, place: str = "") -> Iterator[Podman]
         settings = os.path.join(folder, "containers.conf")
         with open(settings, "w", encoding="utf-8") as file:
             file.write(f"[containers]\ndefault_ulimits = [{', '.join(_limits())}]\n")
+            # In place of a flag of `push`, with which newer versions compress the base image anew as well.
+            file.write(f'[engine]\ncompression_format = "{compression}"\n')
         logins = os.path.join(folder, "auth.json")
         with open(logins, "w", encoding="utf-8") as file:
             file.write("{}\n")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SMALL_BYTES = 50_000
 """A small package has at least this much, if one has."""
 _TRIES = 12
+_NEVER_UPGRADED = frozenset({"ray"})
+"""A job of Ray can change no version of Ray itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Original:
     """Prefix of the interpreter that it needs outside; None for a conda environment, which holds its own."""
     python: str
     """Absolute path of the interpreter that the environment is made with."""
+    python_version: str
+    """Its minor version: `3.11`."""
     byte_code: bool
     """Whether most of its modules have byte code on disk."""
     code_files: int = code.FILES + 1
@@ -61,7 +65,8 @@ class Original:
         room = sum(self.sizes.values()) * percent / 100
         found = []
         for each in sorted(self.distributions, key=lambda each: (-self.size_of(each), each.normalised)):
-            if self.size_of(each) <= room and each not in (self.small, self.large):
+            is_kept = each in (self.small, self.large) or each.normalised in _NEVER_UPGRADED
+            if self.size_of(each) <= room and not is_kept:
                 room -= self.size_of(each)
                 found.append(each)
         return tuple(found)
@@ -107,7 +112,8 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
             return True
         return False
 
-    by_size = sorted(found, key=lambda each: (sizes[each.normalised], each.normalised))
+    upgradable = [each for each in found if each.normalised not in _NEVER_UPGRADED] or found
+    by_size = sorted(upgradable, key=lambda each: (sizes[each.normalised], each.normalised))
     not_tiny = [each for each in by_size if sizes[each.normalised] >= SMALL_BYTES]
     note("choose packages to upgrade")
     large = next(filter(imports, by_size[::-1][:_TRIES]), None)
@@ -135,6 +141,7 @@ def take(environment: Environment, scratch: str, commands: Commands, note: Calla
         modules=modules,
         base_prefix=None if conda else base_prefix,
         python=base_python,
+        python_version=".".join(environment.interpreter.version.split(".")[:2]),
         byte_code=_has_byte_code(folder),
     )
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.comparison.programs.artifact import pull_file, push_file
+from lamella.comparison.programs.scripts import interpreter, script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,8 +27,7 @@ HOW_ZSTANDARD = "pipx inject conda-pack zstandard"
 
 def program() -> str:
     """Return the path of conda-pack, or an empty string."""
-    beside = os.path.join(os.path.dirname(sys.executable), "conda-pack")
-    return shutil.which("conda-pack") or (beside if os.access(beside, os.X_OK) else "")
+    return script("conda-pack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +153,7 @@ def _version() -> str:
 
 def _has_zstandard() -> bool:
     """Return whether the Python of conda-pack's script can import zstandard."""
-    with open(program(), "rb") as file:
-        # An interpreter with a long path is on the second line, in the form that pip writes.
-        start = file.read(1024).decode("utf-8", "replace")
-    found = re.search(r"/[^\"'\n]*python[\d.]*", start)
-    python = found[0] if found else sys.executable
+    python = interpreter(program())
     return subprocess.run([python, "-c", "import zstandard"], capture_output=True, check=False).returncode == 0
 
 

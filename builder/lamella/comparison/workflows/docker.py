@@ -1,4 +1,4 @@
-"""Images built by Docker's BuildKit, or by podman: uv's guide, the same with pip, and COPY of the environment."""
+"""Images built by Docker's BuildKit, or by podman: uv's guide, also with zstd, the same with pip, and COPY of the environment."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.comparison.programs import base_image
-from lamella.comparison.programs.engines import engine_program
+from lamella.comparison.programs.engines import engine_program, podman_program
+from lamella.comparison.programs.scripts import script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from lamella.comparison.measuring.meter import Measure
     from lamella.comparison.options import CompareOptions
-    from lamella.comparison.programs.engines import Engine
+    from lamella.comparison.programs.engines import Engine, EngineProgram
     from lamella.comparison.stories import Check
     from lamella.comparison.subject.subject import Original, Subject
     from lamella.comparison.workflows.workflow import Place, Session
@@ -28,8 +29,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def uv_program() -> str:
     """Return the path of uv, or an empty string."""
-    beside = os.path.join(os.path.dirname(sys.executable), "uv")
-    return shutil.which("uv") or (beside if os.access(beside, os.X_OK) else "")
+    return script("uv")
 
 
 def uv_version() -> str:
@@ -116,13 +116,15 @@ class DockerImage:
     """Whether it installs from an index."""
     needs_uv: bool = False
     steps: str = "build, push, pull, import"
-    compression: str | None = "gzip"
+    compression: str = "gzip"
     uses_base_image: bool = True
+    engine: Callable[[], EngineProgram] = engine_program
+    """Program of its engines."""
 
     @property
     def title(self) -> str:
         """Its name for readers."""
-        return f"{engine_program().TITLE}, {self.what}"
+        return f"{self.engine().TITLE}, {self.what}"
 
     def missing(self, original: Original, options: CompareOptions) -> str | None:
         """Return what it lacks."""
@@ -132,22 +134,18 @@ class DockerImage:
             return original.no_wheels
         if self.needs_uv and not uv_program():
             return "uv: not installed; pipx install uv"
-        return engine_program().missing() or base_image.missing(options.base_image)
+        return self.engine().missing() or base_image.missing(options.base_image)
 
     def programs(self) -> Mapping[str, str]:
         """Return the versions of the engine, and of uv."""
-        return {**engine_program().versions(), **({"uv": uv_version()} if self.needs_uv else {})}
+        return {**self.engine().versions(), **({"uv": uv_version()} if self.needs_uv else {})}
 
     @contextlib.contextmanager
     def opened(self, session: Session) -> Iterator[OpenedDocker]:
         """Start an engine that has the base image."""
         with contextlib.ExitStack() as stack:
             opened = OpenedDocker(self, session, {})
-            opened.engines[session.laptop.name] = stack.enter_context(
-                engine_program().engine(
-                    session.commands, os.path.join(session.laptop.folder, "engine"), session.laptop.folder
-                )
-            )
+            opened.engines[session.laptop.name] = stack.enter_context(opened.started(session.laptop))
             opened.engine(session.laptop)("pull", "--quiet", opened.reference(session.laptop, base_image.NAME))
             if self.needs_uv:
                 tools = os.path.join(session.subject.folder, "tools")
@@ -171,7 +169,16 @@ class OpenedDocker:
         with open(dockerfile, "w", encoding="utf-8") as file:
             file.write(self.workflow.dockerfile(self.reference(laptop, base_image.NAME), subject))
         image = self.reference(laptop, f"{self.workflow.name}:{tag}")
-        arguments = ["build", *engine_program().PROGRESS, "--network", "host", "--file", dockerfile, "--tag", image]
+        arguments = [
+            "build",
+            *self.workflow.engine().PROGRESS,
+            "--network",
+            "host",
+            "--file",
+            dockerfile,
+            "--tag",
+            image,
+        ]
         if self.workflow.installs and laptop.index:
             arguments += ["--build-arg", f"INDEX=http://{laptop.index.host}/simple/"]
         with meter.step("build", laptop.folder):
@@ -182,9 +189,7 @@ class OpenedDocker:
     @contextlib.contextmanager
     def node(self, place: Place) -> Iterator[None]:
         """Start an engine that has the base image."""
-        with engine_program().engine(
-            self.session.commands, os.path.join(place.folder, "engine"), place.folder
-        ) as engine:
+        with self.started(place) as engine:
             self.engines[place.name] = engine
             engine("pull", "--quiet", self.reference(place, base_image.NAME))
             yield
@@ -196,6 +201,13 @@ class OpenedDocker:
             self.engine(place)("pull", "--quiet", image)
         with meter.step("import", place.folder):
             self.engine(place)("run", "--rm", "--network", "none", image, "python", "-c", check.program())
+
+    def started(self, place: Place) -> AbstractContextManager[Engine]:
+        """Start an engine of a machine."""
+        folder, workflow = place.folder, self.workflow
+        return workflow.engine().engine(
+            self.session.commands, os.path.join(folder, "engine"), folder, workflow.compression
+        )
 
     def engine(self, place: Place) -> Engine:
         """Return the engine of a machine."""
@@ -238,4 +250,16 @@ PIP = DockerImage(
     True,
     "https://docs.docker.com/guides/python/containerize/",
     installs=True,
+)
+UV_ZSTD = DockerImage(
+    "podman-uv-zstd",
+    "uv, zstd",
+    installed_by_uv,
+    True,
+    "https://docs.podman.io/en/latest/markdown/podman-push.1.html",
+    installs=True,
+    needs_uv=True,
+    compression="zstd",
+    # The classic image store of Docker pushes gzip alone.
+    engine=podman_program,
 )

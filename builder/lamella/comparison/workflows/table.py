@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lamella.comparison.errors import ComparisonError
 from lamella.comparison.workflows import conda_pack, docker, uv
 from lamella.comparison.workflows.lamella import Lamella
+from lamella.comparison.workflows.ray_pip import RayPip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 WORKFLOWS: tuple[Workflow, ...] = (
     Lamella(),
     docker.UV,
+    docker.UV_ZSTD,
     docker.PIP,
     docker.COPY,
     docker.COPY_COMPILED,
@@ -23,6 +25,7 @@ WORKFLOWS: tuple[Workflow, ...] = (
     conda_pack.ZST,
     uv.COLD,
     uv.WARM,
+    RayPip(),
 )
 
 

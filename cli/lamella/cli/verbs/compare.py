@@ -34,8 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="compare this workflow, such as lamella, docker-uv, docker-copy, conda-pack-zst or uv-warm; repeatable (default: "
-        "all; those whose programs are missing are named, with how to get them)",
+        help="compare this workflow, such as lamella, docker-uv, docker-copy, podman-uv-zstd, conda-pack-zst, uv-warm or ray-pip; "
+        "repeatable (default: all; those whose programs are missing are named, with how to get them)",
     )
     what.add_argument(
         "--story",
