@@ -44,7 +44,9 @@ def base_images(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def prefix(tmp_path: Path) -> Path:
     """An environment of two packages, the larger with 2 MB."""
     prefix = venv(tmp_path / "env", python=DEBIAN if Path(DEBIAN).exists() else "")
-    small = wheel(tmp_path, "small", files={"small/__init__.py": "VALUE = 1\n" * 8000})
+    small = wheel(
+        tmp_path, "small", files={"small/__init__.py": "VALUE = 1\n" * 8000, "small/rare.py": "VALUE = 1\n" * 8000}
+    )
     large = wheel(
         tmp_path, "large", files={"large/__init__.py": "", "large/data.bin": random.Random(1).randbytes(2_000_000)}
     )
@@ -128,9 +130,9 @@ def left(tmp_path: Path) -> list[str]:
 def test_lamella_and_uv_reach_a_node_in_every_story_and_leave_nothing(prefix: Path, tmp_path: Path) -> None:
     need("docker-registry")
     before = {path: path.lstat().st_mtime_ns for path in prefix.rglob("*")}
-    flags = [f"--workflow={name}" for name in ("lamella", "uv-cold", "uv-warm")]
+    flags = [f"--workflow={name}" for name in ("lamella", "uv-cold", "uv-warm", "uv-warm-uncompiled")]
     document = compared(prefix, tmp_path, *flags, "--nodes", "2")
-    assert [run["failed"] for run in document["runs"]] == [None] * 24
+    assert [run["failed"] for run in document["runs"]] == [None] * 32
     runs = {(run["workflow"], run["story"]): run for run in document["runs"]}
     # Twice: to the registry, and from it.
     assert runs["lamella", "new"]["uploaded"] > 2_000_000
@@ -140,6 +142,7 @@ def test_lamella_and_uv_reach_a_node_in_every_story_and_leave_nothing(prefix: Pa
     assert runs["lamella", "large-upgrade"]["uploaded"] > 2_000_000 > runs["lamella", "small-upgrade"]["uploaded"]
     assert runs["lamella", "ten-nodes"]["downloaded"] > 4_000_000
     assert runs["uv-cold", "new"]["downloaded"] > 2_000_000 > runs["uv-warm", "new"]["downloaded"]
+    assert runs["uv-warm-uncompiled", "new"]["node_bytes"] < runs["uv-warm", "new"]["node_bytes"]
     assert {path: path.lstat().st_mtime_ns for path in prefix.rglob("*")} == before
     assert left(tmp_path) == []
 

@@ -25,6 +25,7 @@ WORKFLOWS: tuple[Workflow, ...] = (
     conda_pack.ZST,
     uv.COLD,
     uv.WARM,
+    uv.WARM_UNCOMPILED,
     RayPip(),
 )
 

@@ -1,4 +1,4 @@
-"""`uv pip sync` on the node, from an index, with a cold and with a warm cache."""
+"""`uv pip sync` on the node, from an index: with a cold and a warm cache, and without byte code, which is uv's default."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Uv:
     title: str
     is_warm: bool
     steps: str = "install, import"
-    byte_code: bool | None = True
+    byte_code: bool = True
     compression: str | None = "deflate"
     source: str = "https://docs.astral.sh/uv/pip/compile/#syncing-an-environment"
     uses_base_image: bool = False
@@ -81,8 +81,9 @@ class OpenedUv:
     def _sync(self, place: Place, name: str) -> None:
         folder = os.path.join(place.folder, name)
         settings = {"UV_CACHE_DIR": os.path.join(place.folder, "cache"), "UV_PYTHON_DOWNLOADS": "never"}
-        # Byte code is compiled on the first start otherwise, which is slower.
-        settings |= {"UV_COMPILE_BYTECODE": "1", "UV_NO_CONFIG": "1", "XDG_CONFIG_HOME": place.folder}
+        settings |= {"UV_NO_CONFIG": "1", "XDG_CONFIG_HOME": place.folder}
+        if self.workflow.byte_code:
+            settings["UV_COMPILE_BYTECODE"] = "1"
         run = self.session.commands.run
         if not os.path.isdir(folder):
             run(
@@ -96,3 +97,6 @@ class OpenedUv:
 
 COLD = Uv("uv-cold", "uv pip sync on the node, cold cache", is_warm=False)
 WARM = Uv("uv-warm", "uv pip sync on the node, warm cache", is_warm=True)
+WARM_UNCOMPILED = Uv(
+    "uv-warm-uncompiled", "uv pip sync on the node, warm cache, no byte code", is_warm=True, byte_code=False
+)
