@@ -41,6 +41,8 @@ _FEW = 500
 """Most files that are looked up one by one; above this, one range read and a listing are faster."""
 _MOST_INTEGER = 1 << 63
 """First number too large for SQLite: some FUSE file systems have such inode numbers."""
+_SCANS = 4
+"""Most scans that are remembered of one environment, with other options each."""
 _TASK = "reading files"
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS content_{VERSION}(
@@ -48,6 +50,7 @@ CREATE TABLE IF NOT EXISTS content_{VERSION}(
     digest TEXT, holds TEXT, elf TEXT, PRIMARY KEY(searched, device, inode)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listing_{VERSION}(
     searched BLOB PRIMARY KEY, identities BLOB, digests BLOB, others TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scan(name TEXT PRIMARY KEY, searched BLOB, value BLOB);
 CREATE TABLE IF NOT EXISTS searched(searched BLOB PRIMARY KEY, day INTEGER);
 CREATE TABLE IF NOT EXISTS answer(question TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, answer TEXT);
 """
@@ -73,7 +76,7 @@ class ContentCache:
 
         Raises `EnvironmentChanged` and `CannotBuild` as `read.read_all` does.
         """
-        searched = hashlib.sha256(b"\0".join((b"%d" % VERSION, *sorted(prefixes)))).digest()[:16]
+        searched = _searched(prefixes)
         identities = list(map(identity, files.values()))
         listed = self._listing(searched) if len(files) > _FEW else {}
         found = list(map(listed.get, identities))
@@ -92,11 +95,7 @@ class ContentCache:
                 known[path] = content
                 progress.advance(_TASK, unknown[path].st_size)
             progress.end(_TASK)
-            new = {
-                identity(seen): known[path]
-                for path, seen in unknown.items()
-                if not _is_racy(seen.st_mtime_ns, seen.st_ctime_ns, now)
-            }
+            new = {identity(seen): known[path] for path, seen in unknown.items() if is_settled(seen, now)}
             self._remember(searched, new)
             settled = len(new) == len({identity(seen) for seen in unknown.values()})
         if settled and len(files) > _FEW:
@@ -118,6 +117,27 @@ class ContentCache:
         if self._database:
             with contextlib.suppress(sqlite3.Error), self._database:
                 self._database.execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?)", row)
+
+    def scan(self, name: str, prefixes: tuple[bytes, ...]) -> bytes | None:
+        """Return the value of `keep_scan`, or None."""
+        value = None
+        if self._database:
+            with contextlib.suppress(sqlite3.Error), self._database:
+                self._drop_old(_searched(prefixes))
+            with contextlib.suppress(sqlite3.Error):
+                row = self._database.execute("SELECT value FROM scan WHERE name = ?", (name,)).fetchone()
+                value = row[0] if row else None
+        return value if isinstance(value, bytes) else None
+
+    def keep_scan(self, name: str, prefixes: tuple[bytes, ...], value: bytes) -> None:
+        """Remember `value` of a scan for `prefixes` under `name`, and the last few under other names."""
+        searched = _searched(prefixes)
+        others = "SELECT rowid FROM scan WHERE searched = ? ORDER BY rowid DESC LIMIT ?"
+        if self._database:
+            with contextlib.suppress(sqlite3.Error), self._database:
+                self._database.execute("INSERT OR REPLACE INTO scan VALUES (?, ?, ?)", (name, searched, value))
+                delete = f"DELETE FROM scan WHERE searched = ? AND rowid NOT IN ({others})"
+                self._database.execute(delete, (searched, searched, _SCANS))
 
     def _listing(self, searched: bytes) -> dict[Identity, FileContent]:
         if searched not in self._listings and self._database:
@@ -170,8 +190,8 @@ class ContentCache:
             return  # at most one write a day, so that a scan without changes writes nothing
         self._database.execute("INSERT OR REPLACE INTO searched VALUES (?, ?)", (searched, today))
         old = "SELECT searched FROM searched WHERE day < ?"
-        for table in ("content", "listing"):
-            self._database.execute(f"DELETE FROM {table}_{VERSION} WHERE searched IN ({old})", (today - _KEPT,))
+        for table in (f"content_{VERSION}", f"listing_{VERSION}", "scan"):
+            self._database.execute(f"DELETE FROM {table} WHERE searched IN ({old})", (today - _KEPT,))
         self._database.execute("DELETE FROM searched WHERE day < ?", (today - _KEPT,))
 
     def _remember(self, searched: bytes, contents: Mapping[Identity, FileContent]) -> None:
@@ -186,10 +206,20 @@ class ContentCache:
                 self._database.executemany(statement, rows)
 
 
+def is_settled(seen: os.stat_result, now: int) -> bool:
+    """Whether any change after `now`, in nanoseconds since 1970, of the file that `seen` describes changes its times."""
+    return not _is_racy(seen.st_mtime_ns, seen.st_ctime_ns, now)
+
+
 def _is_racy(mtime: int, ctime: int, now: int) -> bool:
     """Whether a file that is read at `now` may change again without a sign. Nanoseconds since 1970."""
     before = now - _RACY[ctime % _STEP == 0]
     return mtime >= before or ctime >= before
+
+
+def _searched(prefixes: tuple[bytes, ...]) -> bytes:
+    """Name of the rows of scans for `prefixes`."""
+    return hashlib.sha256(b"\0".join((b"%d" % VERSION, *sorted(prefixes)))).digest()[:16]
 
 
 def _is_integer(each: Identity) -> bool:

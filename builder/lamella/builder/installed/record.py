@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import binascii
 import csv
+import functools
 import io
 import os
 import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import read_small, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import ItemsView, Iterable, Iterator
 
 
 _LENGTH = len("sha256=") + 43
@@ -25,7 +28,47 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 """From the URL-safe alphabet of base64 to the usual one."""
 
 
-def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] | None:
+@dataclass(frozen=True, eq=False)
+class Record(Mapping[str, str]):
+    """Files in a RECORD: path to sha256, as `recorded` returns them.
+
+    Decoded on first use, since an unchanged environment is recognised by the bytes of its records. Not
+    slotted: it caches what it decodes.
+    """
+
+    content: bytes
+    base: str
+    """Parent folder of the metadata, relative to the prefix."""
+    prefixes: tuple[str, ...]
+
+    @functools.cached_property
+    def _files(self) -> dict[str, str]:
+        return _resolved(_rows(self.content.decode("utf-8", "surrogateescape")), self.base, self.prefixes)
+
+    def check(self) -> None:
+        """Raise `csv.Error` if the rows cannot be read."""
+        # Only quotes can be wrong.
+        if b'"' in self.content:
+            _ = self._files
+
+    def __getitem__(self, path: str) -> str:
+        return self._files[path]
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def items(self) -> ItemsView[str, str]:
+        """Pairs of path and sha256."""
+        return self._files.items()
+
+
+def recorded(folder: str, site: str, prefixes: Iterable[str]) -> Mapping[str, str] | None:
     """Files of the distribution whose metadata is in `folder`: path relative to the prefix to sha256.
 
     `site` is the path, relative to the prefix, of the parent of `folder`. A path outside the prefix stays
@@ -33,8 +76,9 @@ def recorded(folder: str, site: str, prefixes: Iterable[str]) -> dict[str, str] 
     None if the installer kept no list. Raises `OSError` and `csv.Error` for an unreadable list.
     """
     try:
-        record = read_small(os.path.join(folder, "RECORD")).decode("utf-8", "surrogateescape")
-        return _resolved(_rows(record), site, prefixes)
+        record = Record(read_small(os.path.join(folder, "RECORD")), site, tuple(prefixes))
+        record.check()
+        return record
     except (FileNotFoundError, NotADirectoryError):
         pass
     try:

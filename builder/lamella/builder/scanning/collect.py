@@ -29,7 +29,6 @@ from lamella.builder.scanning import symlinks
 from lamella.builder.scanning.archives import add_archives
 from lamella.builder.scanning.borrowed_sites import visible
 from lamella.builder.scanning.link_targets import LinkTargets
-from lamella.builder.scanning.recorded_paths import by_real_path, unless_moved
 from lamella.layers.published.conda_meta import ORIGINS
 from lamella.layers.published.findings import Finding
 
@@ -81,8 +80,6 @@ def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
         python.add(path)
     return gathered._replace(
         entries=entries,
-        conda=unless_moved(by_real_path(gathered.conda, entries, prefix.path, gathered.places), prefix.path),
-        pip=unless_moved(by_real_path(gathered.pip, entries, prefix.path, gathered.places), prefix.path),
         python=frozenset(python),
         left_out=[*gathered.left_out, *resolved.left_out],
         findings=[*gathered.findings, *resolved.findings],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.prefix.walk import FoundFile
+    from lamella.builder.scanning.disk import Disk
     from lamella.builder.scanning.ownership import Ownership
 
 SYSTEM_LIBRARIES = "system-libraries"
@@ -42,7 +43,7 @@ def unread(found: Iterable[Distribution], entries: Mapping[str, FoundFile], igno
     return (dropped - kept) & entries.keys()
 
 
-def without(owned: Ownership, python: Sequence[FoundFile], ignore: Collection[str]) -> Without:
+def without(owned: Ownership, python: Sequence[FoundFile], ignore: Collection[str], disk: Disk) -> Without:
     """Remove the packages in `ignore` from `owned` and from the interpreter's own files `python`.
 
     A name that matches no package is a finding. `unmet` reports the packages that need them.
@@ -67,6 +68,14 @@ def without(owned: Ownership, python: Sequence[FoundFile], ignore: Collection[st
         for name in sorted(set(ignore) - names)
     ]
     left_out = [LeftOut(entry.path, f"part of {name}, left out on request") for name, files in gone for entry in files]
-    sources = frozenset(os.path.realpath(entry.source) for _, files in gone for entry in files)
+    sources = frozenset(_real(entry, disk) for _, files in gone for entry in files)
     result = owned._replace(owned=kept, unowned=unowned, left_out=[*owned.left_out, *left_out], findings=findings)
     return Without(result, python, [each for each, _ in dropped], frozenset(item.path for item in left_out), sources)
+
+
+def _real(entry: FoundFile, disk: Disk) -> str:
+    """Resolved path of a file. A file that is not a link is where its folder is, and there are few folders."""
+    if entry.target is not None:
+        return disk.real(entry.source)
+    folder, name = os.path.split(entry.source)
+    return os.path.join(disk.real(folder), name)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 from lamella.layers.oci.documents import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from lamella.builder.files.elf import Elf
+    from lamella.builder.scanning.disk import Disk
 
 GLIBC = frozenset(
     f"{name}.so.{number}"
@@ -47,6 +48,7 @@ DRIVER = re.compile(
 )
 """Libraries of a driver: they must be the node's own."""
 
+_CACHE = "/etc/ld.so.cache"
 _LOCAL = ("/usr/local/lib", "/usr/local/lib/{triplet}")
 _FLAGS = {"amd64": 0x0303, "arm64": 0x0A03, "386": 0x0003, "s390x": 0x0403, "ppc64le": 0x0503, "riscv64": 0x1003}
 _DEFAULT = ("/lib/{triplet}", "/usr/lib/{triplet}", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
@@ -72,6 +74,10 @@ class Needed:
 class Environment(Protocol):
     """The environment's files, as a search needs to know them."""
 
+    @property
+    def disk(self) -> Disk:
+        """Files outside."""
+
     def inside(self, path: str) -> bool:
         """Whether `path` is the source of a file of the environment."""
 
@@ -89,7 +95,7 @@ def needed(
     machine: str,
     read: Callable[[Iterable[str]], Mapping[str, Elf]],
     *,
-    without: Container[str] = (),
+    without: Collection[str] = (),
     system_folder: str = "",
 ) -> Needed:
     """Find the libraries that `files` (resolved source path: ELF facts) need outside the environment.
@@ -99,7 +105,8 @@ def needed(
     `read` returns the ELF facts of a system
     library, whose own needs are searched in turn. The resolved paths `without` are never used.
     """
-    search = _Search(environment.inside, tuple(library_folders), machine, without, system_folder)
+    disk = environment.disk
+    search = _Search(environment, tuple(library_folders), machine, without, system_folder)
     held = {elf.soname: source for source, elf in files.items() if elf.soname}
     held |= {os.path.basename(source): source for source in files}
     result = Needed()
@@ -122,7 +129,7 @@ def needed(
                 if soname in GLIBC or LOADER.fullmatch(soname) or soname in result.libraries or soname in found:
                     continue
                 path, travels = search.find(soname, source, elf)
-                inside = bool(path) and (environment.inside(path) or environment.inside(os.path.realpath(path)))
+                inside = bool(path) and (environment.inside(path) or environment.inside(disk.real(path)))
                 if DRIVER.fullmatch(soname):
                     # AMD's is in some wheels; NVIDIA's toolkits have a stub to link against.
                     if not inside or "/stubs/" in path:
@@ -137,7 +144,7 @@ def needed(
                 elif has_its_own(soname, path, source):
                     result.instead.setdefault(soname, []).append((source, held[soname]))
                 else:
-                    found[os.path.basename(soname)] = os.path.realpath(path)
+                    found[os.path.basename(soname)] = disk.real(path)
         result.libraries.update(found)
         pending = dict(read(found.values())) if found else {}
     return result
@@ -148,17 +155,18 @@ class _Search:
 
     def __init__(
         self,
-        inside: Callable[[str], bool],
+        environment: Environment,
         library_folders: Sequence[str],
         machine: str,
-        without: Container[str],
+        without: Collection[str],
         system_folder: str,
     ) -> None:
         here = machine in ("", Platform.here().architecture)
         self._here = here
-        self._inside = inside
+        self._inside = environment.inside
+        self._disk = environment.disk
         self._without = without
-        self._cached = _cache(machine)
+        self._cached = _cache(machine, self._disk)
         self._interpreter = library_folders
         self._system = (system_folder,) if system_folder else ()
         self._variable = tuple(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":") if here else ()))
@@ -208,9 +216,11 @@ class _Search:
 
     def _is_there(self, path: str) -> bool:
         if path not in self._exists:
-            is_file = os.path.isfile(path) and os.path.realpath(path) not in self._without
-            self._exists[path] = self._inside(path) or is_file
+            self._exists[path] = self._inside(path) or (self._disk.is_file(path) and not self._is_left_out(path))
         return self._exists[path]
+
+    def _is_left_out(self, path: str) -> bool:
+        return bool(self._without) and self._disk.real(path) in self._without
 
 
 def expand(folder: str, origin: str) -> str:
@@ -220,11 +230,10 @@ def expand(folder: str, origin: str) -> str:
     return folder
 
 
-def _cache(machine: str, path: str = "/etc/ld.so.cache") -> dict[str, str]:
+def _cache(machine: str, disk: Disk) -> dict[str, str]:
     """soname: path of the libraries for `machine` in ld.so's cache; empty if the cache cannot be read."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(64 << 20)
+        data = disk.read(_CACHE)
         start = data.index(b"glibc-ld.so.cache1.1")
         (count,) = struct.unpack_from("<I", data, start + 20)
         found: dict[str, str] = {}

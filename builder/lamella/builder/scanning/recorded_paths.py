@@ -6,33 +6,42 @@ place, whose recorded hashes no longer apply.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamella.builder.files.small_file import plain_text, read_json
+from lamella.builder.files.small_file import plain_text
 from lamella.builder.prefix.places import in_environment
 from lamella.layers.relocation.lists import LISTS
 from lamella.layers.relocation.move import PREFIX_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Iterable
 
     from lamella.builder.installed.distributions import Distribution
-    from lamella.builder.prefix.places import Place
+    from lamella.builder.installed.inventory import Inventory
+    from lamella.builder.scanning.disk import Disk
 
 
-def by_real_path(
-    found: Iterable[Distribution], entries: Container[str], prefix: str, places: Sequence[Place]
-) -> list[Distribution]:
-    """Return `found` with each recorded path that is not in `entries` replaced by its file's path, if it is there."""
+def with_adapted_records(collected: Inventory, prefix: str, disk: Disk) -> Inventory:
+    """Return `collected` with the paths and hashes in its records as they are on this disk."""
+    return collected._replace(
+        conda=_unless_moved(_by_real_path(collected.conda, collected, prefix, disk), prefix, disk),
+        pip=_unless_moved(_by_real_path(collected.pip, collected, prefix, disk), prefix, disk),
+    )
+
+
+def _by_real_path(found: Iterable[Distribution], collected: Inventory, prefix: str, disk: Disk) -> list[Distribution]:
+    """Return `found` with each recorded path that has no entry replaced by its file's path, if that has one."""
+    entries = collected.entries
     folders: dict[str, str] = {}
 
     def located(path: str) -> str:
         folder, _, name = path.rpartition("/")
         if folder not in folders:
-            folders[folder] = os.path.realpath(os.path.join(prefix, folder))
-        here = in_environment(os.path.join(folders[folder], name), places)
+            folders[folder] = disk.real(os.path.join(prefix, folder))
+        here = in_environment(os.path.join(folders[folder], name), collected.places)
         return next((each for each in here if each in entries), path)
 
     result = []
@@ -46,16 +55,17 @@ def by_real_path(
     return result
 
 
-def unless_moved(found: list[Distribution], prefix: str) -> list[Distribution]:
+def _unless_moved(found: list[Distribution], prefix: str, disk: Disk) -> list[Distribution]:
     """Return `found` without the recorded hashes of files that an export at `prefix` rewrote when it was moved."""
     lists = os.path.join(prefix, LISTS)
-    if not os.path.isfile(os.path.join(prefix, PREFIX_FILE)):
+    if not disk.is_file(os.path.join(prefix, PREFIX_FILE)):
         return found
     moved: set[str] = set()
-    for name in os.listdir(lists) if os.path.isdir(lists) else ():
+    for name in disk.names(lists):
         try:
-            moved |= {plain_text(each["path"]) for each in read_json(os.path.join(lists, name))["files"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            listed = json.loads(disk.read(os.path.join(lists, name)).decode("utf-8", "surrogateescape"))
+            moved |= {plain_text(each["path"]) for each in listed["files"]}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # damaged: its files are reported as patched
     return [
         each

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 import sys
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from lamella.builder.cache_folder import cache_folder
-from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Package
+from lamella.builder.environment import Environment, Interpreter, LeftOut, Package
 from lamella.builder.files.content_cache import ContentCache
 from lamella.builder.garbage import uncollected
 from lamella.builder.installed.conda import conda_owned
@@ -27,6 +24,7 @@ from lamella.builder.prefix.interpreter import prefix_of, recorded_platform
 from lamella.builder.prefix.locate import locate
 from lamella.builder.prefix.places import prefixes
 from lamella.builder.scanning.collect import collect
+from lamella.builder.scanning.disk import Disk
 from lamella.builder.scanning.exclusions import SYSTEM_LIBRARIES, UNREAD, unread, without
 from lamella.builder.scanning.findings import (
     colliding,
@@ -41,7 +39,10 @@ from lamella.builder.scanning.findings import (
 )
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.ownership import Ownership, own
+from lamella.builder.scanning.packages import files_of, with_run_paths
 from lamella.builder.scanning.prefix_findings import cramped, unrewritten
+from lamella.builder.scanning.recorded_paths import with_adapted_records
+from lamella.builder.scanning.remembered import ScanResult, keep, recall, scan_key
 from lamella.builder.scanning.symlinks import verified, without_dangling
 from lamella.builder.scanning.system_libraries import UNNEEDED, Shipped, is_system_library, libraries
 from lamella.layers.progress.display import shown
@@ -49,7 +50,6 @@ from lamella.layers.progress.display import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from lamella.builder.environment import RunPath
     from lamella.builder.files.read import FileContent
     from lamella.builder.installed.distributions import Distribution
     from lamella.builder.installed.inventory import Inventory
@@ -100,38 +100,83 @@ class _Assigned:
     findings: list[Finding]
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One scan: its environment, its options, and what it reads with."""
+
+    prefix: Prefix
+    options: ScanOptions
+    platform: Platform
+    searched: tuple[bytes, ...]
+    """Prefixes to look for in files."""
+    hashes: ContentCache
+    progress: Progress
+    disk: Disk = field(default_factory=Disk)
+
+    def read(self, files: Mapping[str, os.stat_result]) -> dict[str, FileContent]:
+        """Return the contents of `files`, absolute path to stat."""
+        return self.hashes.contents(files, self.searched, self.progress)
+
+    @property
+    def local(self) -> LocalCode:
+        """Local code to ship."""
+        options = self.options
+        folder = options.local or (os.curdir if options.working_directory and options.local is None else "")
+        return LocalCode(folder, options.include, options.allow_large, asked=bool(options.local))
+
+    @property
+    def wheels(self) -> bool:
+        """Whether local projects ship as wheels."""
+        # This machine compiles for itself: for another platform, a local project is whatever its wheel contains.
+        return self.options.wheels or self.prefix.is_foreign
+
+
 def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: Progress) -> Environment:
-    platform = recorded_platform(prefix, options.platform)
-    searched = prefixes(prefix)
+    task = _Task(prefix, options, recorded_platform(prefix, options.platform), prefixes(prefix), hashes, progress)
+    collected = collect(prefix, task.local, cache_folder(options.cache))
+    # A wheel is built of more than the inventory has.
+    key = None if task.wheels else scan_key(prefix, options, collected)
+    result = recall(hashes, key, collected) if key else None
+    if result is None:
+        result = _result(task, collected)
+        if key:
+            keep(hashes, key, collected, result, task.disk)
+    return Environment(
+        prefix=prefix.path,
+        prefixes=task.searched,
+        interpreter=_interpreter(prefix),
+        platform=task.platform,
+        packages=result.packages,
+        left_out=result.left_out,
+        findings=result.findings,
+        needs=replace(result.needs, certificates=_certificates(prefix)),
+    )
+
+
+def _result(task: _Task, collected: Inventory) -> ScanResult:
+    """Assign the files of `collected` to packages, find their system libraries, and look for faults."""
+    prefix, options, searched = task.prefix, task.options, task.searched
     ignore = frozenset(map(normalised, options.ignore))
-
-    def read(files: Mapping[str, os.stat_result]) -> dict[str, FileContent]:
-        return hashes.contents(files, searched, progress)
-
-    collected = _collected(prefix, options, read, progress)
-    contents = _contents(collected, ignore, read)
+    collected = _completed(task, collected)
+    contents = _contents(collected, ignore, task.read)
     collected = _verified(collected, contents)
-    assigned = _assigned(collected, contents, ignore)
-    system = _system_libraries(prefix, collected, assigned, contents, read)
+    assigned = _assigned(collected, contents, ignore, task.disk)
+    system = _system_libraries(task, collected, assigned, contents)
     contents |= system.contents
     held = {entry.path for entry in assigned.system if entry.target is None}
     unneeded = [LeftOut(path, UNNEEDED) for path in held.difference(entry.path for entry in system.entries)]
     ships_system = options.system_libraries and SYSTEM_LIBRARIES not in ignore
     packages = [
-        _with_run_paths(package, system.run_paths)
+        with_run_paths(package, system.run_paths)
         for package in _packages(prefix, assigned, system.entries if ships_system else [], contents)
     ]
     distributions = [each for each, _ in assigned.owned.owned]
-    return Environment(
-        prefix=prefix.path,
-        prefixes=searched,
-        interpreter=_interpreter(prefix),
-        platform=platform,
+    return ScanResult(
         packages=tuple(sorted(packages, key=lambda each: (each.name, each.origin))),
         left_out=tuple(sorted([*assigned.left_out, *unneeded], key=lambda each: (each.path, each.reason))),
         findings=(
-            *_findings(prefix, collected, assigned, contents, platform),
-            *unmet([*distributions, *assigned.installed], prefix, hashes, left_out=assigned.dropped),
+            *_findings(prefix, collected, assigned, contents, task.platform),
+            *unmet([*distributions, *assigned.installed], prefix, task.hashes, left_out=assigned.dropped),
             *system.findings,
             *(system.unreachable if ships_system else ()),
             *unrewritten(packages, prefix.path, searched, options.image_prefix),
@@ -140,22 +185,26 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
             *cramped(packages, searched, options.image_prefix),
             *unchecked(distributions, system.needs),
         ),
-        needs=replace(system.needs, certificates=_certificates(prefix)),
+        needs=system.needs,
     )
 
 
-def _collected(prefix: Prefix, options: ScanOptions, read: Read, progress: Progress) -> Inventory:
-    """Collect every file that may ship. Reads none, except those of local projects to build as wheels."""
-    folder = options.local or (os.curdir if options.working_directory and options.local is None else "")
-    local = LocalCode(folder, options.include, options.allow_large, asked=bool(options.local))
-    cache = cache_folder(options.cache)
-    collected = collect(prefix, local, cache)
-    # This machine compiles for itself: for another platform, a local project is whatever its wheel contains.
-    if options.wheels or prefix.is_foreign:
+def _completed(task: _Task, collected: Inventory) -> Inventory:
+    """Adapt records to the disk, and replace local projects by their wheels if asked. Reads no other file."""
+    prefix = task.prefix
+    collected = with_adapted_records(collected, prefix.path, task.disk)
+    if task.wheels:
         from lamella.builder.wheels.install import with_wheels
 
-        collected = with_wheels(collected, prefix, local=local, read=read, progress=progress, cache_path=cache)
-    within_limit(collected.entries, collected.pip, local)
+        collected = with_wheels(
+            collected,
+            prefix,
+            local=task.local,
+            read=task.read,
+            progress=task.progress,
+            cache_path=cache_folder(task.options.cache),
+        )
+    within_limit(collected.entries, collected.pip, task.local)
     return collected
 
 
@@ -180,7 +229,9 @@ def _verified(collected: Inventory, contents: Mapping[str, FileContent]) -> Inve
     )
 
 
-def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore: frozenset[str]) -> _Assigned:
+def _assigned(
+    collected: Inventory, contents: Mapping[str, FileContent], ignore: frozenset[str], disk: Disk
+) -> _Assigned:
     """Assign each file to one package, or leave it out."""
     entries = collected.entries
 
@@ -195,7 +246,7 @@ def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore:
     python = [entry for path, entry in entries.items() if path in collected.python]
     others = {path: entry for path, entry in entries.items() if path not in collected.python}
     owned = own([*by_pip, *collected.conda], others, contents, _covered(collected.left_out))
-    chosen = without(owned, python, ignore)
+    chosen = without(owned, python, ignore, disk)
     system = [entry for entry in chosen.owned.unowned if is_system_library(entry)]
     unowned = (
         [entry for entry in chosen.owned.unowned if not is_system_library(entry)] if system else chosen.owned.unowned
@@ -218,7 +269,7 @@ def _assigned(collected: Inventory, contents: Mapping[str, FileContent], ignore:
 
 
 def _system_libraries(
-    prefix: Prefix, collected: Inventory, assigned: _Assigned, contents: Mapping[str, FileContent], read: Read
+    task: _Task, collected: Inventory, assigned: _Assigned, contents: Mapping[str, FileContent]
 ) -> Libraries:
     """Find the system libraries that the shipped files need."""
     owned = assigned.owned
@@ -226,7 +277,7 @@ def _system_libraries(
     files = chain(assigned.python, owned.unowned, *(files for _, files in owned.owned))
     ships = {entry.path: entry for entry in files}
     shipped = Shipped(
-        prefix.path,
+        task.prefix.path,
         ships,
         collected.places,
         names,
@@ -234,8 +285,9 @@ def _system_libraries(
         conda=frozenset(entry.path for each, files in owned.owned if each.origin == "conda" for entry in files),
         interpreter=frozenset(entry.path for entry in assigned.python),
         without=assigned.sources,
+        disk=task.disk,
     )
-    return libraries(shipped, contents, read)
+    return libraries(shipped, contents, task.read)
 
 
 def _required(distribution: Distribution) -> frozenset[str]:
@@ -264,15 +316,15 @@ def _packages(
     prefix: Prefix, assigned: _Assigned, system: Sequence[FoundFile], contents: Mapping[str, FileContent]
 ) -> list[Package]:
     packages = [
-        Package(each.origin, each.name, each.version, _files(files, contents), each.build, each.source, each.records)
+        Package(each.origin, each.name, each.version, files_of(files, contents), each.build, each.source, each.records)
         for each, files in assigned.owned.owned
     ]
     if assigned.python:
-        packages.append(Package("python", "python", prefix.python.version, _files(assigned.python, contents)))
+        packages.append(Package("python", "python", prefix.python.version, files_of(assigned.python, contents)))
     if system:
-        packages.append(Package("system", "system-libraries", "", _files(system, contents)))
+        packages.append(Package("system", "system-libraries", "", files_of(system, contents)))
     if assigned.owned.unowned:
-        packages.append(Package("unowned", "unowned", "", _files(assigned.owned.unowned, contents)))
+        packages.append(Package("unowned", "unowned", "", files_of(assigned.owned.unowned, contents)))
     return packages
 
 
@@ -332,26 +384,3 @@ def _covered(left_out: Iterable[LeftOut]) -> Callable[[str], bool]:
         return False
 
     return covered
-
-
-def _with_run_paths(package: Package, run_paths: Mapping[str, RunPath]) -> Package:
-    if not run_paths or run_paths.keys().isdisjoint([file.path for file in package.files]):
-        return package
-    return replace(package, files=tuple(file._replace(run_path=run_paths.get(file.path)) for file in package.files))
-
-
-# The constructor of a NamedTuple is a Python function: this takes half its time.
-_new_file: Callable[[tuple[object, ...]], File] = partial(tuple.__new__, File)
-
-
-def _files(entries: Iterable[FoundFile], contents: Mapping[str, FileContent]) -> tuple[File, ...]:
-    return tuple([_file(entry, contents) for entry in sorted(entries, key=itemgetter(0))])
-
-
-def _file(entry: FoundFile, contents: Mapping[str, FileContent]) -> File:
-    path, source, seen, target = entry
-    if target is not None:
-        return File(path, source, 0o777, 0, "", target, "", seen.st_mtime_ns, seen.st_ctime_ns)
-    digest, holds, _ = contents[source]
-    mode = 0o755 if seen.st_mode & stat.S_IXUSR else 0o644
-    return _new_file((path, source, mode, seen.st_size, digest, None, holds, seen.st_mtime_ns, seen.st_ctime_ns, None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import Needs
@@ -12,6 +12,7 @@ from lamella.builder.files.elf import Elf
 from lamella.builder.prefix.places import in_environment
 from lamella.builder.prefix.walk import FoundFile
 from lamella.builder.scanning import ld_so, run_paths
+from lamella.builder.scanning.disk import Disk
 from lamella.builder.scanning.library_findings import elsewhere, missing, unreachable
 from lamella.builder.scanning.run_paths import Reach
 
@@ -59,6 +60,8 @@ class Shipped:
     """Paths of the interpreter's package."""
     without: Collection[str] = ()
     """Resolved paths of files that the user leaves out, which are never used."""
+    disk: Disk = field(default_factory=Disk)
+    """Files outside."""
 
     def paths(self, source: str) -> Iterator[str]:
         """Paths in the environment of the file at `source`."""
@@ -115,7 +118,7 @@ def libraries(
     found: dict[str, FileContent] = {}
 
     def more(sources: Iterable[str]) -> dict[str, Elf]:
-        contents = read({source: os.stat(source) for source in sources})
+        contents = read({source: shipped.disk.stat(source) for source in sources})
         found.update(contents)
         return {source: Elf.load(content.elf) for source, content in contents.items() if content.elf}
 
@@ -131,7 +134,8 @@ def libraries(
         system_folder=f"{prefix}/{FOLDER}",
     )
     system = [
-        FoundFile(f"{FOLDER}/{soname}", source, os.stat(source)) for soname, source in sorted(needed.libraries.items())
+        FoundFile(f"{FOLDER}/{soname}", source, shipped.disk.stat(source))
+        for soname, source in sorted(needed.libraries.items())
     ]
     loaded = {source: Elf.load(content.elf) for source, content in found.items() if content.elf}
     rewritten = run_paths.run_paths(
