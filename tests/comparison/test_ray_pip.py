@@ -12,7 +12,7 @@ from lamella.comparison.subject.distributions import Distribution
 from lamella.comparison.subject.subject import Original
 from lamella.comparison.workflows.ray_pip import RayPip
 from support.engines import missing
-from support.installed import venv
+from support.installed import base_python, venv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_an_environment_without_wheels_is_named_first() -> None:
 
 
 def test_a_ray_on_another_python_is_named(folder: Path) -> None:
-    put_ray(folder, sys._base_executable)  # type: ignore[attr-defined]
+    put_ray(folder, base_python())
     assert lacks(python="3.5") == f"ray: on Python {PYTHON}, and the environment on 3.5; " + HOW.replace(PYTHON, "3.5")
 
 
@@ -82,3 +82,9 @@ def test_another_version_of_ray_in_the_environment_is_named(folder: Path, monkey
     assert lacks(ray="2.1.0") == (
         f"ray: {here}, and 2.1.0 in the environment, which no job can change; {HOW[:-1]}==2.1.0'"
     )
+
+
+@pytest.mark.parametrize("is_virtual", [False, True])
+def test_a_ray_in_a_virtual_environment_is_stated_since_ray_copies_that(is_virtual: bool, folder: Path) -> None:
+    put_ray(folder, f"{venv(folder / 'env')}/bin/python" if is_virtual else base_python())
+    assert RayPip().steps == ("copy Ray's own environment, install, import" if is_virtual else "install, import")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.test_compare import base_images, compared, left
+from integration.test_compare_images import small_image
 from support.conda import conda_environment, conda_package, python_package
 from support.engines import need, need_root
 from support.installed import uv
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
-__all__ = ["base_images"]
+__all__ = ["base_images", "small_image"]
 
 
 def files(name: str, data: Mapping[str, str | bytes]) -> dict[str, str | bytes]:
@@ -101,11 +102,12 @@ def test_without_conda_pack_the_rest_is_compared_and_it_is_named_with_how_to_get
 
 
 @pytest.mark.root
-def test_an_image_of_a_conda_environment_runs_with_the_interpreter_that_it_holds(prefix: Path, tmp_path: Path) -> None:
+def test_an_image_of_a_conda_environment_runs_with_the_interpreter_that_it_holds(
+    prefix: Path, small_image: str, tmp_path: Path
+) -> None:
     need_root()
-    for program in ("dockerd", "mmdebstrap", "docker-registry"):
-        need(program)
-    flags = ["--workflow=docker-copy-compiled", "--story=new", "--story=edit"]
+    need("dockerd")
+    flags = ["--workflow=docker-copy-compiled", "--story=new", "--story=edit", f"--base-image={small_image}"]
     document = compared(prefix, tmp_path, *flags)
     assert [run["failed"] for run in document["runs"]] == [None] * 2
     assert document["runs"][0]["uploaded"] > 2_000_000 > document["runs"][1]["uploaded"]

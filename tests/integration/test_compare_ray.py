@@ -51,6 +51,7 @@ def test_ray_installs_new_packages_on_a_node_and_takes_an_edit_without_them(
     assert edit["downloaded"] < 10_000
     assert new["node_bytes"] > 2_000_000 > edit["node_bytes"]
     assert document["workflows"][0]["programs"].keys() == {"ray"}
+    assert document["workflows"][0]["steps"] == "copy Ray's own environment, install, import"
     assert left(tmp_path) == []
 
 

@@ -33,7 +33,8 @@ _PROBE = """\
 import importlib.metadata, importlib.util, json, sys
 lacking = [name for name in sys.argv[1:] if not importlib.util.find_spec(name)]
 ray = "" if "ray" in lacking else importlib.metadata.version("ray")
-print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "lacking": lacking, "ray": ray}))
+python = "%d.%d" % sys.version_info[:2]
+print(json.dumps({"python": python, "is_virtual": sys.prefix != sys.base_prefix, "lacking": lacking, "ray": ray}))
 """
 _PORTS = ("ray-client-server", "dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export", "runtime-env-agent")
 """Those with a fixed default, which the second Ray of a machine could not have."""
@@ -59,6 +60,8 @@ class Ray:
     """The Python that runs it."""
     python: str
     """Version of that Python: `3.11`."""
+    is_virtual: bool
+    """Whether it is in a virtual environment, a copy of which is then the start of each that Ray makes."""
     lacking: tuple[str, ...]
     """Modules that it needs, and cannot import."""
     version: str
@@ -70,11 +73,16 @@ class RayPip:
 
     name: str = "ray-pip"
     title: str = "Ray, runtime_env with pip"
-    steps: str = "install, import"
     byte_code: bool | None = True
     compression: str | None = "deflate"
     source: str = "https://docs.ray.io/en/latest/ray-core/handling-dependencies.html"
     uses_base_image: bool = False
+
+    @property
+    def steps(self) -> str:
+        """A few words."""
+        found = _ray(script("ray"))
+        return "copy Ray's own environment, install, import" if found and found.is_virtual else "install, import"
 
     def missing(self, original: Original, _options: CompareOptions) -> str | None:
         """Return what it lacks."""
@@ -211,4 +219,4 @@ def _ray(program: str) -> Ray | None:
         found = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.CalledProcessError):
         return None
-    return Ray(program, python, found["python"], tuple(found["lacking"]), found["ray"])
+    return Ray(program, python, found["python"], found["is_virtual"], tuple(found["lacking"]), found["ray"])
