@@ -29,6 +29,8 @@ class Index:
     """Whether its pages are HTML (PEP 503) and not JSON (PEP 691)."""
     yanked: set[str] = field(default_factory=set)
     """Names of files."""
+    pythons: dict[str, str] = field(default_factory=dict)
+    """Requires-Python of a file."""
     digests: dict[str, str] = field(default_factory=dict)
     """sha256 to state for a file instead of its own; empty to state none."""
     cut: set[str] = field(default_factory=set)
@@ -108,6 +110,7 @@ def serve_index(index: Index) -> Iterator[Index]:
                         "url": f"../../files/{path.name}{index.suffix}",
                         "hashes": {"sha256": _digest(index, path)} if _digest(index, path) else {},
                         "yanked": path.name in index.yanked,
+                        "requires-python": index.pythons.get(path.name),
                     }
                     for path in files
                 ]

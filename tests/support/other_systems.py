@@ -91,3 +91,26 @@ def _is_open(path: str) -> bool:
         except OSError:
             continue  # closed meanwhile: the descriptor of the list itself
     return False
+
+
+def ignore_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take names that differ in case alone for one, as the usual disks of macOS and Windows do; the first spelling stays."""
+    listdir = os.listdir
+
+    def on_disk(path: str) -> str:
+        folder, name = os.path.split(path)
+        if not name or folder == path:
+            return path
+        folder = on_disk(folder)
+        try:
+            names = listdir(folder or os.curdir)
+        except OSError:
+            names = []
+        same = [each for each in names if each.casefold() == name.casefold()]
+        return os.path.join(folder, name if name in names or not same else same[0])
+
+    def call(wrapped: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return wrapped(*(on_disk(each) if isinstance(each, str) else each for each in arguments), **options)
+
+    for name in ("open", "mkdir", "lstat", "stat", "scandir", "listdir", "replace", "unlink", "chmod", "rmdir"):
+        monkeypatch.setattr(os, name, partial(call, getattr(os, name)))

@@ -149,7 +149,7 @@ def test_packages_of_one_system_fall_away_and_those_of_the_target_come_in(index:
         Moved("deeper", "added", "", "1.0", "required on the target"),
         Moved("linux-part", "added", "", "1.0", "required on the target"),
         Moved("mac-part", "dropped", "1.0", "", "required on darwin only, by app"),
-        Moved("pyobjc", "dropped", "1.0", "", f"no version for Linux on {index.url}"),
+        Moved("pyobjc", "dropped", "1.0", "", "required on darwin only"),
     )
 
 
@@ -200,6 +200,43 @@ def test_wheel_for_a_newer_glibc_is_refused_with_its_name(index: Index, by: By) 
     path = wheel(index.folder, "native", tag="cp311-cp311-manylinux_2_34_x86_64")
     with pytest.raises(Refused, match=rf"its wheels need a newer glibc than 2\.28: {path.name}"):
         resolve(index, installed(distribution("native"), system="linux"), by)
+
+
+def test_a_version_for_another_python_is_refused_with_that_python(index: Index) -> None:
+    index.pythons[wheel(index.folder, "native", tag="py3-none-any", metadata="Requires-Python: >=3.12").name] = ">=3.12"
+    wheel(index.folder, "pure")
+    with pytest.raises(Refused, match=r"native 1\.0: requires Python >=3\.12, not 3\.11\.7"):
+        resolve(index, installed(distribution("native"), distribution("pure"), system="linux"), "uv")
+
+
+def test_a_requirement_that_no_index_has_is_a_finding_in_our_words(index: Index) -> None:
+    wheel(index.folder, "app", requires=["unheard-of>=2"])
+    found = resolve(index, installed(distribution("app", "1.0", "unheard-of>=2"), system="linux"), "uv")
+    assert versions(found) == {"app": "1.0"}
+    assert [each.message for each in found.findings if each.subject == "/env"] == [
+        (
+            "not all requirements can be met on linux/amd64: unheard-of is not on the configured indexes; app requires "
+            "unheard-of>=2; the packages ship as they are installed"
+        )
+    ]
+
+
+def test_an_index_without_any_of_the_packages_is_named_once(index: Index) -> None:
+    packages = installed(*(distribution(name) for name in ("one", "two", "three")), system="linux")
+    with pytest.raises(IndexUnusable) as refused:
+        resolve(index, packages, "uv")
+    assert str(refused.value) == f"index {index.url}: has none of 3 installed packages; correct its URL"
+
+
+def test_a_pure_package_whose_classifiers_name_other_systems_alone_ships_with_a_note(index: Index) -> None:
+    for name in ("apple", "both"):
+        wheel(index.folder, name)
+    apple = replace(distribution("apple"), systems=("MacOS :: MacOS X",), pure=True)
+    both = replace(distribution("both"), systems=("MacOS", "POSIX :: Linux"), pure=True)
+    found = resolve(index, installed(apple, both), "uv")
+    assert versions(found) == {"apple": "1.0", "both": "1.0"}
+    assert [(each.severity, each.subject) for each in found.findings] == [("note", "apple")]
+    assert "MacOS :: MacOS X alone" in found.findings[0].message
 
 
 def test_source_distribution_is_built_later_and_its_requirements_count(index: Index, by: By) -> None:

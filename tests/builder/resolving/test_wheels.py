@@ -17,6 +17,7 @@ from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.progress.display import Silent
 from support.installed import install, venv, wheel
+from support.other_systems import ignore_case
 from support.scanned import SITE
 
 if TYPE_CHECKING:
@@ -217,3 +218,28 @@ def test_a_file_at_the_place_of_another_wheel_s_folder_is_refused(tmp_path: Path
     ):
         laid_out(prefix, [str(wheel(tmp_path, name, files=files)) for name, files in CLASHING.items()])
     assert tree(prefix) == before
+
+
+@pytest.mark.parametrize(
+    ("contents", "refusal"),
+    [
+        ([{"demo/A.py": "1", "demo/a.py": "2"}], "demo/a.py by that name"),
+        ([{"Demo/a.py": "1", "demo/b.py": "2"}], "demo/b.py by that name"),
+        ([{"Demo/a.py": "1"}, {"demo/b.py": "2"}], f"demo/b.py beside {SITE}/Demo"),
+    ],
+)
+def test_files_that_a_disk_which_ignores_case_would_merge_are_refused(
+    contents: list[Mapping[str, str]], refusal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = tmp_path / "target"
+    prefix.mkdir()
+    made = [str(wheel(tmp_path, f"demo{number}", files=files)) for number, files in enumerate(contents)]
+    with monkeypatch.context() as patched:
+        ignore_case(patched)
+        with pytest.raises(BuilderError) as refused:
+            laid_out(prefix, made)
+    assert f": this disk cannot hold {SITE}/{refusal}; set LAMELLA_CACHE to a case-sensitive folder" in str(
+        refused.value
+    )
+    assert os.listdir(prefix) == []
+    assert "demo0" in laid_out(prefix, made)

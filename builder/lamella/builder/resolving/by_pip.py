@@ -23,12 +23,13 @@ from lamella.builder.files.small_file import read_json
 from lamella.builder.indexes.client import IndexUnusable
 from lamella.builder.indexes.model import with_login
 from lamella.builder.installed.distributions import normalised
-from lamella.builder.resolving import target_tags
+from lamella.builder.resolving import resolver_reasons, target_tags
 from lamella.builder.resolving.offered import offers
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel
 from lamella.builder.resolving.reachable import applies, parsed
-from lamella.builder.resolving.resolver_process import run_resolver
+from lamella.builder.resolving.resolver_process import ROOM, run_resolver
 from lamella.builder.urls import file_without_credentials, text_without_credentials
+from lamella.layers.logs import record
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _report(
     environment = {name: value for name, value in os.environ.items() if name not in _OWN}
     done = run_resolver("pip", command, folder, {**environment, "PIP_CONFIG_FILE": settings})
     if done.returncode:
-        raise _failure(question.indexes.hidden(done.stderr), indexes)
+        raise _failure(done.stderr, question, indexes)
     value = read_json(answer)
     if not isinstance(value, dict):
         return {}
@@ -187,8 +188,9 @@ def _settings(indexes: tuple[PackageIndex, ...], configured: Indexes, folder: st
         yield "user = false"
 
 
-def _failure(output: str, indexes: Iterable[PackageIndex]) -> IndexUnusable | Unsolvable:
-    text = " ".join(text_without_credentials(output).split())
+def _failure(output: str, question: Question, indexes: Iterable[PackageIndex]) -> IndexUnusable | Unsolvable:
+    text = " ".join(text_without_credentials(question.indexes.hidden(output)).split())
+    record(ROOM, f"pip: {escaped(text)}")
     status = _STATUS.search(text)
     where = ", ".join(each.url for each in indexes)
     if status or "User for " in text:
@@ -198,8 +200,8 @@ def _failure(output: str, indexes: Iterable[PackageIndex]) -> IndexUnusable | Un
         return IndexUnusable(f"index {where}: answered {number}; check its URL, or try again later")
     if "NewConnectionError" in text or "Max retries" in text or "ConnectionError" in text or "connection" in text:
         return IndexUnusable(f"index {where}: cannot be reached; check its URL and the network, or try again later")
-    errors = [line.partition("ERROR: ")[2] for line in output.splitlines() if line.startswith("ERROR: ")]
-    return Unsolvable(escaped(text_without_credentials(errors[-1] if errors else text), 600))
+    reason = resolver_reasons.of_pip(text, question.target)
+    return Unsolvable(reason.text or "pip found no set of packages, and --verbose shows its reasons", reason.names)
 
 
 def _of_report(item: Mapping[str, Any], indexes: tuple[PackageIndex, ...], yanked: Collection[str]) -> _Found:

@@ -22,10 +22,11 @@ from lamella.builder.files.small_file import read_text, read_toml
 from lamella.builder.indexes.client import IndexUnusable
 from lamella.builder.indexes.model import with_login, with_query
 from lamella.builder.installed.distributions import normalised
-from lamella.builder.resolving import target_tags
+from lamella.builder.resolving import resolver_reasons, target_tags
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel, best_of
-from lamella.builder.resolving.resolver_process import run_resolver
+from lamella.builder.resolving.resolver_process import ROOM, run_resolver
 from lamella.builder.urls import file_without_credentials, text_without_credentials, without_credentials
+from lamella.layers.logs import record
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ _OWN = (
 )
 """Variables with indexes: those of the question take their place."""
 _STATUS = re.compile(r"HTTP status \w+ error \((\d{3})|\((\d{3}) (?:Unauthorized|Forbidden)\)")
-_WITHOUT_WHEEL = re.compile(r"Because ([\w.-]+)==\S+ has no (?:usable )?wheels")
 _YANKED = re.compile(r"`([\w.-]+)==[^`]*` is yanked")
 _FETCHED = re.compile(r"(?:Failed to fetch: |index URL \(|url \()`?(\w+://[^\s`)]+)")
 
@@ -101,9 +101,7 @@ def solve(question: Question) -> tuple[Wheel, ...]:
         command = [uv, "pip", "compile", "pyproject.toml", *_options(question)]
         environment = _environment(question.indexes, folder)
         lock = os.path.join(folder, "pylock.toml")
-        written = _run(
-            [*command, "--format", "pylock.toml", "--output-file", lock], folder, environment, question.indexes
-        )
+        written = _run([*command, "--format", "pylock.toml", "--output-file", lock], folder, environment, question)
         packages = read_toml(lock).get("packages", [])
         origins = _origins(command, folder, environment, question, packages)
     yanked = {normalised(name) for name in _YANKED.findall(written)}
@@ -141,7 +139,7 @@ def _write(folder: str, question: Question) -> None:
         shared[-1]["default"] = True
     lines = [
         "[project]",
-        'name = "lamella-target"',
+        f"name = {json.dumps(resolver_reasons.PROJECT)}",
         'version = "0"',
         f"requires-python = {json.dumps('>=' + target_tags.short_version(question.target.python))}",
         f"dependencies = {json.dumps(question.requirements)}",
@@ -195,15 +193,16 @@ def _environment(indexes: Indexes, folder: str) -> dict[str, str]:
     return found
 
 
-def _run(command: list[str], folder: str, environment: Mapping[str, str], indexes: Indexes) -> str:
+def _run(command: list[str], folder: str, environment: Mapping[str, str], question: Question) -> str:
     done = run_resolver("uv", command, folder, environment)
     if done.returncode:
-        raise _failure(indexes.hidden(done.stderr))
+        raise _failure(done.stderr, question)
     return done.stderr
 
 
-def _failure(output: str) -> IndexUnusable | Unsolvable:
-    text = " ".join(text_without_credentials(output).split())
+def _failure(output: str, question: Question) -> IndexUnusable | Unsolvable:
+    text = " ".join(text_without_credentials(question.indexes.hidden(output)).split())
+    record(ROOM, f"uv: {escaped(text)}")
     status, url = _STATUS.search(text), _FETCHED.search(text)
     place = f"index {escaped(without_credentials(url[1]), 200)}" if url else "the index"
     if status:
@@ -213,12 +212,10 @@ def _failure(output: str) -> IndexUnusable | Unsolvable:
             return IndexUnusable(f"{place}: {advice} ({number}); correct its login in netrc, the keyring or its URL")
         return IndexUnusable(f"{place}: answered {number}; check its URL, or try again later")
     if "error sending request" in text or "Request failed" in text or "Failed to fetch" in text:
-        reason = text.rpartition("cause: ")[2] or text
-        return IndexUnusable(f"{place}: {escaped(reason, 200)}; check its URL and the network, or try again later")
-    reason = text.partition("cause: ")[2] or text
-    named = _WITHOUT_WHEEL.search(reason)
-    name = normalised(named[1]) if named else ""
-    return Unsolvable(escaped(reason.partition(" hint: ")[0].strip(), 600), name)
+        cause = text.rpartition("cause: ")[2] or text
+        return IndexUnusable(f"{place}: {escaped(cause, 200)}; check its URL and the network, or try again later")
+    reason = resolver_reasons.of_uv(text, question.target)
+    return Unsolvable(reason.text or "uv found no set of packages, and --verbose shows its reasons", reason.names)
 
 
 def _origins(
@@ -236,7 +233,7 @@ def _origins(
     listed = os.path.join(folder, "requirements.txt")
     with open(listed, "w", encoding="utf-8") as file:
         file.writelines(f"{package['name']}=={package['version']}\n" for package in packages)
-    _run([*command, "--emit-index-annotation", "--output-file", listed], folder, environment, question.indexes)
+    _run([*command, "--emit-index-annotation", "--output-file", listed], folder, environment, question)
     found, name = {}, ""
     for line in read_text(listed).splitlines():
         if line[:1].isalnum():
@@ -255,7 +252,9 @@ def _chosen(
         found = best_of(_wheels(wheels if isinstance(wheels, list) else [], name, version, origins), question.target)
         if found is None:
             platform = question.target.platform
-            raise Unsolvable(f"no wheel of {name} {version} fits {platform} with glibc {question.target.glibc}")
+            raise Unsolvable(
+                f"no wheel of {name} {version} fits {platform} with glibc {question.target.glibc}", (name,)
+            )
         yield found
 
 

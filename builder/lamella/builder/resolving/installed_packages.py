@@ -46,6 +46,9 @@ _MACHINES = {"64": "amd64", "32": "386", "aarch64": "arm64", "arm64": "arm64"}
 _ANY = re.compile(r"-none-any\s*$")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SECONDS = 60
+_MOST = 1 << 20
+"""Bytes of METADATA: its fields are before the description."""
+_SYSTEM = "Operating System :: "
 
 
 def installed_packages(prefix: str, here: System | None = None) -> InstalledPackages:
@@ -167,6 +170,7 @@ def _pypi(distribution: Distribution, folder: str, required: set[str]) -> Instal
         local = project(distribution) or _path(distribution.source)
     elif distribution.source.startswith("file://") and not distribution.source.lower().endswith(_ARCHIVES):
         local = _path(distribution.source)
+    pure = not distribution.editable and _is_pure(folder)
     return InstalledDistribution(
         name=distribution.name,
         version=distribution.version,
@@ -175,9 +179,10 @@ def _pypi(distribution: Distribution, folder: str, required: set[str]) -> Instal
         source=distribution.source,
         editable=distribution.editable,
         local=local,
-        pure=not distribution.editable and _is_pure(folder),
+        pure=pure,
         folder=folder,
         sha256=_archive_digest(folder) if distribution.source else "",
+        systems=_systems(folder) if pure else (),
     )
 
 
@@ -204,6 +209,14 @@ def _is_pure(folder: str) -> bool:
     except OSError:
         return False
     return bool(tags) and all(_ANY.search(tag) for tag in tags)
+
+
+def _systems(folder: str) -> tuple[str, ...]:
+    try:
+        classifiers = headers(read_small(os.path.join(folder, "METADATA"), _MOST)).get("classifier", ())
+    except OSError:
+        return ()
+    return tuple(each.removeprefix(_SYSTEM) for each in classifiers if each.startswith(_SYSTEM))
 
 
 def _conda(package: Distribution, asked: Mapping[str, str]) -> InstalledCondaPackage:

@@ -51,6 +51,8 @@ class InstalledDistribution:
     """Absolute path of its metadata on this disk."""
     sha256: str = ""
     """Digest of the archive that it was installed from, as the installer recorded it; empty if it did not."""
+    systems: tuple[str, ...] = ()
+    """Operating systems that the classifiers of a pure one name, such as `MacOS :: MacOS X` and `OS Independent`."""
 
 
 @dataclass(frozen=True, slots=True)

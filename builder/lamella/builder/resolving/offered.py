@@ -13,6 +13,7 @@ from lamella.builder.indexes.pages import SDISTS, project_files
 from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import Wheel
 from lamella.builder.urls import file_without_credentials
+from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,6 +112,9 @@ class Offer:
         wheels = [file for file in files if file.is_wheel]
         if not wheels:
             return f"only a source distribution {where}"
+        refusing = next((file for file in wheels if target_tags.rank(file.filename, target) is not None), None)
+        if refusing:
+            return f"requires Python {escaped(refusing.requires_python, 60)}, not {target.python}"
         newer = next((file for file in wheels if self._for_newer_glibc(file.filename, target)), None)
         if newer:
             return f"its wheels need a newer glibc than {target.glibc}: {newer.filename}"

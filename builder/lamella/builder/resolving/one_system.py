@@ -11,6 +11,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from lamella.builder.resolving.model import InstalledCondaPackage
 
 _NAMES = re.compile(
@@ -19,6 +21,7 @@ _NAMES = re.compile(
     r"ucrt|vc(?:14_runtime|omp14)?|vs20\d\d_.+|m2w?64?-.+"
 )
 _CHANNELS = re.compile(r"(?:.*/)?(?:conda-forge|pkgs/(?:main|r|msys2)|defaults)/?")
+_CLASSIFIERS = re.compile(r"(?:MacOS|Microsoft)\b.*")
 
 
 def is_listed(name: str) -> bool:
@@ -29,3 +32,8 @@ def is_listed(name: str) -> bool:
 def is_of_one_system(package: InstalledCondaPackage) -> bool:
     """Whether `package`, which has no build for Linux, can be left out there."""
     return bool(is_listed(package.name) or _CHANNELS.fullmatch(package.channel))
+
+
+def names_other_systems(systems: Collection[str]) -> bool:
+    """Whether the classifiers of a package name operating systems, and only those that nodes do not run."""
+    return bool(systems) and all(map(_CLASSIFIERS.fullmatch, systems))

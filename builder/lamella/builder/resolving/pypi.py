@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from lamella.builder.resolving.consistency import Resolved, inconsistencies
 from lamella.builder.resolving.locks import disagreements, with_locked_digest, with_locked_origins
 from lamella.builder.resolving.model import Artifact, Moved, Resolution
 from lamella.builder.resolving.offered import branch_range, offers
-from lamella.builder.resolving.one_system import is_listed
+from lamella.builder.resolving.one_system import is_listed, names_other_systems
 from lamella.builder.resolving.question import Question, Unsolvable, Wheel
 from lamella.builder.resolving.reachable import applies, fallen_away, parsed
 from lamella.builder.resolving.sources import direct_artifact, filename_in, is_from_index, is_repository
@@ -32,7 +33,7 @@ from lamella.layers.published.findings import Finding
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lamella.builder.indexes.model import Indexes
     from lamella.builder.indexes.pages import IndexFile
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
         Target,
     )
     from lamella.builder.resolving.offered import Offer
+
+_BY_NAME = 6
+"""Packages whose pages are asked for one after the other, as a resolver names them; then those of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ def resolve_distributions(
     exact = tuple(map(normalised, options.exact))
     options = replace(options, match=_match(installed, options), exact=exact)
     away = fallen_away(installed, target)
+    away |= _listed(installed, away, target)
     configured = {each.url for each in indexes.indexes}
     indexes = with_locked_origins(indexes, locks or {})
     conda = {normalised(each.name): each.version for each in installed.conda}
@@ -135,6 +140,7 @@ def resolve_distributions(
         for each in wheels
         if locks and each.name in locks and each.index and each.index not in configured
     ]
+    findings += _of_other_systems(installed, target, {each.name for each in moved if each.change == "dropped"})
     chosen = [with_locked_digest(each, locks or {}) for each in (*map(_artifact, wheels), *plan.sources)]
     findings += [
         Finding("warning", "unverified", each.name, _unverified(each))
@@ -181,21 +187,32 @@ def _solved(
         is_uv = asking.resolver == "uv" or (not asking.resolver and by_uv.serves(question))
         return by_uv.solve(question) if is_uv else by_pip.solve(question)
 
-    try:
-        return ask(plan, dependencies=True), plan, []
-    except Unsolvable as error:
-        if error.name in plan.pins:
-            # Most often a few packages come as source alone: the pages of all the others would take seconds.
-            try:
-                plan = _loosened(plan, asked, asking, [error.name])
-                return ask(plan, dependencies=True), plan, []
-            except (Unsolvable, Refused):
-                pass
+    tried: set[str] = set()
+    while True:
+        try:
+            return ask(plan, dependencies=True), plan, []
+        except Unsolvable as error:
+            failed = error
+        # Most often a few packages come as source alone: the pages of all the others would take seconds.
+        named = [name for name in failed.names if name in plan.pins and name not in tried]
+        if not named or len(tried) >= _BY_NAME:
+            break
+        tried.update(named)
+        try:
+            plan = _loosened(plan, asked, asking, named)
+        except Refused:
+            break  # with everything that cannot be had
+    wheels = None
+    if not any(name in plan.pins for name in failed.names):
+        # Requirements exclude each other, or one that is not installed is missing: each package may be there for all that.
+        with contextlib.suppress(Unsolvable):
+            wheels = ask(plan, dependencies=False)
+    if wheels is None:
         plan = _loosened(plan, asked, asking, plan.pins)
-    try:
-        return ask(plan, dependencies=True), plan, []
-    except Unsolvable as error:
-        reason = str(error)
+        try:
+            return ask(plan, dependencies=True), plan, []
+        except Unsolvable as error:
+            failed = error
     if match != "exact":
         looser = {
             name: specifier if name in exact or not specifier else _allowed(asked[name].version, match)
@@ -208,12 +225,13 @@ def _solved(
         except Unsolvable:
             pass
     try:
-        wheels = ask(plan, dependencies=False)
+        wheels = ask(plan, dependencies=False) if wheels is None else wheels
     except Unsolvable as error:
         raise Refused(
-            f"{target.platform}: no set of packages: {error}; install versions that fit together, or use --match none"
+            f"{target.platform}: not all packages can be had: {error}; put the missing ones on an index, or install versions "
+            "that fit together"
         ) from None
-    message = f"the packages require versions that exclude each other: {reason}; they ship as they are installed"
+    message = f"not all requirements can be met on {target.platform}: {failed}; the packages ship as they are installed"
     return wheels, plan, [Finding("warning", "requires", installed.prefix, message)]
 
 
@@ -221,6 +239,17 @@ def _unverified(artifact: Artifact) -> str:
     if artifact.index:
         return f"{artifact.index} states no sha256 of {filename_in(artifact.url)}"
     return f"{artifact.url}: its installer recorded no sha256 of it"
+
+
+def _of_other_systems(installed: InstalledPackages, target: Target, dropped: set[str]) -> Iterator[Finding]:
+    """One finding for each package that ships though it states to be for other systems than the target's."""
+    for each in installed.pypi if installed.system != target.platform.os else ():
+        if each.name not in dropped and not each.local and names_other_systems(each.systems):
+            message = (
+                f"{each.name} {each.version}: its classifiers name {escaped(', '.join(each.systems), 200)} alone; it ships, since "
+                f"it has no compiled code and no marker; use --ignore {each.name} to leave it out"
+            )
+            yield Finding("note", "platform", each.name, message)
 
 
 def _check_places(wheels: Iterable[Wheel], indexes: Indexes) -> None:
@@ -238,6 +267,9 @@ def _loosened(plan: _Plan, asked: Mapping[str, InstalledDistribution], asking: _
     """`plan` with what the indexes have in place of what they lack. Raises `Refused` with all that they lack."""
     target, match, exact = asking.target, asking.options.match or "exact", asking.options.exact
     found = offers(names, asking.indexes)
+    if len(found) > 1 and not asking.indexes.find_links and not any(offer.files for offer in found.values()):
+        places = ", ".join(each.url for each in asking.indexes.indexes) or "the configured indexes"
+        raise IndexUnusable(f"index {places}: has none of {len(found)} installed packages; correct its URL")
     pins, sources, moved = dict(plan.pins), list(plan.sources), list(plan.moved)
     reasons, refused, shadowed = dict(plan.reasons), [], False
     for name, offer in found.items():
@@ -309,6 +341,13 @@ def _is_required(name: str, asked: Iterable[InstalledDistribution], target: Targ
         if not is_listed(each.name)
         for requirement in parsed(each.requires)
     )
+
+
+def _listed(installed: InstalledPackages, away: Mapping[str, str], target: Target) -> dict[str, str]:
+    """Packages of one system by their nature that nothing requires on the target, whatever files an index has of them."""
+    rest = [each for each in installed.pypi if each.name not in away]
+    here = [each for each in rest if is_listed(each.name)] if installed.system != target.platform.os else []
+    return {each.name: "" for each in here if not _is_required(each.name, rest, target)}
 
 
 def _required_by(installed: InstalledPackages, names: set[str], plan: _Plan, target: Target) -> list[str]:

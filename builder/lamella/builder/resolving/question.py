@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Unsolvable(BuilderError):
-    """Requirements that no set of wheels meets; the message is the resolver's."""
+    """Requirements that no set of wheels meets; the message is clauses about packages."""
 
-    def __init__(self, message: str, name: str = "") -> None:
+    def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(message)
-        self.name = name
-        """Package without a wheel that fits, if that is the reason; empty otherwise."""
+        self.names = names
+        """Packages without a file that fits; empty if that is not the reason."""
 
 
 class ResolverMissing(BuilderError):

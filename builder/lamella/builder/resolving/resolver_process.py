@@ -11,6 +11,8 @@ from lamella.builder.resolving.question import ResolverMissing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+ROOM = "lamella.builder.resolving"
+"""Logger of what resolvers write, for --verbose."""
 _SECONDS = 600
 
 

@@ -30,6 +30,7 @@ from lamella.builder.resolving.file_lock import exclusive
 from lamella.builder.resolving.installed_packages import installed_packages
 from lamella.builder.resolving.installed_wheels import packed
 from lamella.builder.resolving.locks import lock_document, locked, outdated
+from lamella.builder.resolving.merged_files import merged_files
 from lamella.builder.resolving.model import ResolveOptions, Target
 from lamella.builder.resolving.pixi_lock import NAME as PIXI_LOCK
 from lamella.builder.resolving.pixi_lock import pixi_lock
@@ -292,6 +293,7 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
     wheels = [each for each in resolution.artifacts if each.kind == "wheel"]
     fetched = fetch(wheels, resolution.target, plan.indexes, cache, progress)
     prefix = os.path.join(folder, "prefix")
+    merged: tuple[Finding, ...] = ()
     state = os.path.join(folder, STATE)
     wanted = {"format": _FORMAT, "python": plan.options.python_from}
     try:
@@ -307,6 +309,7 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
         if plan.installed.conda:
             requested = [each.requested for each in plan.installed.conda if each.requested]
             install_conda(resolution, prefix, channels=plan.channels, requested=requested, progress=progress)
+            merged = tuple(merged_files(prefix))
         packs = os.path.join(folder, "packed")
         kept = [packed(each, packs) for each in plan.installed.pypi if each.name in resolution.kept]
         direct = {each.name: each.folder for each in plan.installed.pypi if each.source}
@@ -324,7 +327,7 @@ def _laid_out(plan: TargetPlan, folder: str, cache: str, reading: _Reading) -> _
         raise cannot_write(folder, "a prefix for another platform", error) from None
     hashed = {replace(each, sha256=digest_of(each, cache)): path for each, path in fetched.items()}
     lock = lock_document(replace(resolution, artifacts=tuple(hashed)), hashed).decode() if wheels else ""
-    return _Placed(prefix, tuple(Finding(*each) for each in known.get("findings", [])), lock)
+    return _Placed(prefix, (*merged, *(Finding(*each) for each in known.get("findings", []))), lock)
 
 
 def _with_python(

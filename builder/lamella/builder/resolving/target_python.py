@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError, NotAnEnvironment
-from lamella.builder.files import elf
+from lamella.builder.files import disk_names, elf
 from lamella.builder.files.scratch import scratch_folder
 from lamella.builder.files.small_file import read_text
 from lamella.builder.prefix.foreign import header_version, own_version
@@ -28,6 +28,7 @@ from lamella.builder.scanning.system_libraries import FOLDER
 from lamella.layers.progress.display import Silent
 from lamella.layers.published.findings import Finding
 from lamella.layers.settings.trust import Trust
+from lamella.layers.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -82,6 +83,7 @@ def place_python(
         found = _Interpreter(source, target)
         libraries, asked = found.libraries(_elf_files(prefix))
         files = {**found.files(), **{f"{FOLDER}/{soname}": node for soname, node in libraries.items()}}
+        files, lost = _distinct(prefix, files)
         version = found.version()
         if short(version) != short(target.python):
             raise _missing(source.name, target)
@@ -94,7 +96,7 @@ def place_python(
             links[f"lib/python{short(version)}/dist-packages"] = "site-packages"
         for path, goal in links.items():
             _link(os.path.join(prefix, *path.split("/")), goal)
-    findings = tuple(_moved(version, source.name, target))
+    findings = (*_moved(version, source.name, target), *lost)
     return PlacedPython(version, source.name, tuple(sorted({*files, *links})), tuple(sorted(asked)), findings)
 
 
@@ -273,6 +275,25 @@ def _moved(version: str, name: str, target: Target) -> Iterator[Finding]:
     if version != target.python:
         message = f"python {target.python} here, {version} for {target.platform} from {name}"
         yield Finding("note", "python", "python", message)
+
+
+def _distinct(prefix: str, files: dict[str, TreeFile]) -> tuple[dict[str, TreeFile], list[Finding]]:
+    """Files that the disk of `prefix` can hold beside each other, and a finding about the others.
+
+    Descriptions of terminals, in `share/terminfo`, differ in case alone.
+    """
+    if not disk_names.merges_names(os.path.dirname(prefix)):
+        return files, []
+    # Names in lower case are those of most terminals.
+    lost = disk_names.indistinct(sorted(files, key=str.swapcase))
+    if not lost:
+        return files, []
+    path, other = min(lost.items())
+    message = (
+        f"python: {counted(len(lost), 'file')} left out, such as {path} beside {other}: this disk cannot hold both"
+    )
+    kept = {path: node for path, node in files.items() if path not in lost}
+    return kept, [Finding("warning", "disk", "python", f"{message}; {disk_names.REMEDY}")]
 
 
 def _elf_files(prefix: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.cache_folder import cannot_write
 from lamella.builder.errors import BuilderError
+from lamella.builder.files import disk_names
 from lamella.builder.files.small_file import read_json
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving.target_tags import short_version
@@ -68,7 +69,8 @@ def install_wheels(paths: Iterable[str | Wheel], prefix: str, python: str, progr
     """Make `prefix` hold exactly the wheels at `paths`, beside its interpreter of version `python`.
 
     Returns the names of the wheels that were installed or removed. Idempotent. Raises `BuilderError` for a damaged
-    wheel, before the prefix is touched, and `CacheError` if the prefix cannot be written.
+    wheel and for files that the disk cannot hold beside each other, before the prefix is touched, and `CacheError` if
+    the prefix cannot be written.
     """
     listed = [each if isinstance(each, Wheel) else Wheel(each) for each in paths]
     wanted = {each.name: each for each in listed}
@@ -92,7 +94,10 @@ def install_wheels(paths: Iterable[str | Wheel], prefix: str, python: str, progr
             again = _sharing({path for laid in stale.values() for path in laid.files}.union(*new.values()), kept)
             new |= _unpacked({name: wanted[name] for name in again}, staging, prefix, python, progress)
             stale |= {name: kept.pop(name) for name in again}
-            _check_folders({**{name: laid.files for name, laid in kept.items()}, **new})
+            every = {**{name: laid.files for name, laid in kept.items()}, **new}
+            _check_folders(every)
+            if disk_names.merges_names(staging):
+                _check_spelling(every)
             _replace(prefix, record, python, staging=staging, kept=kept, stale=stale, new=new)
             done = {name: Laid(identities[name], files) for name, files in new.items()}
             _write(record, python, kept | done)
@@ -124,6 +129,13 @@ def _check_folders(files: Mapping[str, Iterable[str]]) -> None:
         raise BuilderError(
             f"{path}: a file in {owners[path]} and a folder in {folders[path]}; uninstall one of the two"
         )
+
+
+def _check_spelling(files: Mapping[str, Iterable[str]]) -> None:
+    """Raise `BuilderError` if two paths differ in case alone: the disk would hold one of the two."""
+    owners = {path: name for name, paths in files.items() for path in paths}
+    for path, other in disk_names.indistinct(sorted(owners)).items():
+        raise BuilderError(disk_names.refusal(f"wheel of {owners[path]}", path, other))
 
 
 def _unpacked(

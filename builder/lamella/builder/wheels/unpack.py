@@ -1,22 +1,24 @@
 """Unpack a wheel into a folder, as pip would into an environment at a prefix.
 
-`wheel` reads the archive and checks each file against RECORD as it is read, `installer` decides where the file belongs, and
-the destination below writes it. It stands in for `installer.destinations.SchemeDictionaryDestination`, whose shebangs break
-if the prefix is long or has spaces. Sources:
-PyPA specifications, "Binary distribution format" (the data folder, scripts) and "Entry points"; pip for the folder of
-headers.
+`members` reads each file and checks it against RECORD, `installer` decides where the file belongs, and the destination below
+writes it. It stands in for `installer.destinations.SchemeDictionaryDestination`, whose shebangs break if the prefix is long
+or has spaces. Sources: PyPA specifications, "Binary distribution format" (the data folder, scripts) and "Entry points"; pip
+for the folder of headers.
 """
 
 from __future__ import annotations
 
-import hashlib
+import csv
+import errno
 import os
 import stat
+import sys
 import zipfile
+import zlib
 from base64 import urlsafe_b64encode
 from collections import Counter
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from installer import install
 from installer.destinations import WheelDestination
@@ -24,21 +26,38 @@ from installer.exceptions import InstallerError
 from installer.records import Hash, RecordEntry
 from installer.sources import WheelFile
 from installer.utils import construct_record_file
-from wheel.wheelfile import WheelError
-from wheel.wheelfile import WheelFile as Archive
 
 from lamella.builder.content import scripts
 from lamella.builder.errors import BuilderError
+from lamella.builder.files import disk_names
+from lamella.builder.wheels.members import Member, members
+from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from io import FileIO
 
     from installer.sources import WheelContentElement
     from installer.utils import Scheme
 
 _PYTHON = b"#!python"
 _BLOCK = 1 << 20
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NAMES = {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOENT} | ({errno.EACCES} if sys.platform == "win32" else set())
+"""Errors of a file, in a folder that is there, whose name or path is the reason."""
+_DAMAGED = (
+    InstallerError,
+    zipfile.BadZipFile,
+    zlib.error,
+    csv.Error,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,  # an encrypted member, and a compression that zipfile lacks
+)
+
+
+class _NameRefused(Exception):
+    """A path that this disk cannot hold."""
 
 
 def unpack(
@@ -55,28 +74,33 @@ def unpack(
 
     `advice`: what to do about a damaged wheel.
 
-    Raises `BuilderError` if the wheel is damaged, leads out of the environment or has an unsupported Wheel-Version, and
-    `OSError` if a file can't be read or written.
+    Raises `BuilderError` if the wheel is damaged, leads out of the environment, has an unsupported Wheel-Version or a file
+    that the disk cannot hold by its name, and `OSError` if a file can't be read or written.
     """
+    name = os.path.basename(path)
     try:
-        with Archive(path) as archive:
-            source = _Source(archive)
+        with zipfile.ZipFile(path) as archive:
             _check_names(archive)
+            source = _Source(archive)
             destination = _Destination(target, source.dist_info_dir.partition("-")[0], short, prefix)
             install(source, destination, {})
-            return tuple(sorted(destination.written))
-    except (InstallerError, WheelError, zipfile.BadZipFile, ValueError, KeyError) as error:
+            written = tuple(sorted(destination.written))
+    except _DAMAGED as error:
         # InvalidWheelSource carries the source before its reason; a KeyError is zipfile's for a missing member.
         reason = error.args[-1] if isinstance(error, (InstallerError, KeyError)) and error.args else error
-        raise BuilderError(f"wheel {os.path.basename(path)}: {str(reason).rstrip('.')}; {advice}") from None
+        raise BuilderError(f"wheel {name}: {escaped(str(reason), 500).rstrip('.')}; {advice}") from None
+    except _NameRefused as error:
+        raise BuilderError(disk_names.refusal(f"wheel {name}", str(error))) from None
+    if lost := disk_names.unlisted(target, written):
+        raise BuilderError(disk_names.refusal(f"wheel {name}", lost[0]))
+    return written
 
 
-def _check_names(archive: Archive) -> None:
-    """Refuse what the archive does not check: it compares the hash of each file as it is read, so none is read twice."""
+def _check_names(archive: zipfile.ZipFile) -> None:
     names = archive.namelist()
     if len(set(names)) != len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise WheelError(f"holds two files {twice}")
+        raise ValueError(f"holds two files {twice}")
 
 
 class _Source(WheelFile):
@@ -103,13 +127,12 @@ class _Source(WheelFile):
         return "\n".join(["[console_scripts]", *(f"{name} = {':'.join(point)}" for name, point in valid.items())])
 
     def get_contents(self) -> Iterator[WheelContentElement]:
-        """All files but byte code, which is compiled when the layer is built."""
-        for item in self._zipfile.infolist():
-            if item.is_dir() or "__pycache__" in item.filename.split("/"):
+        """All files but RECORD, and byte code, which is compiled when the layer is built."""
+        for item, member in members(self._zipfile, f"{self.dist_info_dir}/RECORD"):
+            if "__pycache__" in item.filename.split("/"):
                 continue
             mode = item.external_attr >> 16
-            with self._zipfile.open(item) as stream:
-                yield (item.filename, "", ""), cast("BinaryIO", stream), stat.S_ISREG(mode) and bool(mode & 0o111)
+            yield (item.filename, "", ""), cast("BinaryIO", member), stat.S_ISREG(mode) and bool(mode & 0o111)
 
 
 class _Destination(WheelDestination):
@@ -164,28 +187,41 @@ class _Destination(WheelDestination):
         with construct_record_file(records, leading) as stream:
             self._write(scheme, record_file_path, stream, executable=False)
 
-    def _write(self, scheme: str, path: str, stream: BinaryIO, *, executable: bool) -> RecordEntry:
+    def _write(self, scheme: str, path: str, stream: IO[bytes] | Member, *, executable: bool) -> RecordEntry:
         if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{path} leads out of the environment")
         name = f"{self._folders[scheme]}/{path}".lstrip("/")
+        # A member is hashed once, on its way.
+        member = stream if isinstance(stream, Member) else Member(stream, "sha256")
+        mode = 0o755 if executable else 0o644
+        descriptor = self._open(name, mode)
+        size = 0
+        try:
+            while block := member.read(_BLOCK):
+                size += _written(descriptor, block)
+            if sys.platform != "win32":
+                os.fchmod(descriptor, mode)  # whatever this user's umask is
+        finally:
+            os.close(descriptor)
+        self.written.add(name)
+        return RecordEntry(path, Hash("sha256", urlsafe_b64encode(member.sha256()).decode().rstrip("=")), size)
+
+    def _open(self, name: str, mode: int) -> int:
         place = f"{self._target}/{name}"
         folder = os.path.dirname(place)
-        if folder not in self._made:
-            os.makedirs(folder, exist_ok=True)
-            self._made.add(folder)
-        hashed, size = hashlib.sha256(), 0
-        # Most files are smaller than one block: a buffer would be one more copy.
-        with open(place, "wb", buffering=0) as file:
-            while block := stream.read(_BLOCK):
-                hashed.update(block)
-                size += _written(file, block)
-        os.chmod(place, 0o755 if executable else 0o644)
-        self.written.add(name)
-        return RecordEntry(path, Hash("sha256", urlsafe_b64encode(hashed.digest()).decode().rstrip("=")), size)
+        try:
+            if folder not in self._made:
+                os.makedirs(folder, exist_ok=True)
+                self._made.add(folder)
+            return os.open(place, _WRITE, mode)
+        except OSError as error:
+            if error.errno in _NAMES and os.path.isdir(folder):
+                raise _NameRefused(name) from None
+            raise
 
 
-def _written(file: FileIO, block: bytes) -> int:
-    done = file.write(block)
+def _written(descriptor: int, block: bytes) -> int:
+    done = os.write(descriptor, block)
     while done < len(block):
-        done += file.write(memoryview(block)[done:])
+        done += os.write(descriptor, memoryview(block)[done:])
     return done
