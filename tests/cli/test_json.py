@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from lamella.cli.verbs import VERBS
 from lamella.layers import AgentOptions
+from support import schemas
 from support.agents import Agent, agent
+from support.caches import warm_cache
 from support.installed import install, venv, wheel
 from support.keys import key_pair
 from support.published import publish
@@ -102,9 +103,10 @@ def registry() -> Iterator[RegistrySimulator]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an environment, a report and a pod."""
+def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """A folder with an environment, a report, a pod, and a cache that `gc` empties."""
     folder = tmp_path_factory.mktemp("json")
+    warm_cache(shared, folder / "cache")
     alpha = wheel(folder, "alpha", "1.0", {"alpha.py": "VALUE = 1\n"})
     beta = wheel(folder, "beta", "2.0", {"beta.py": "import alpha\n"}, requires=["alpha>=1", "absent"])
     install(venv(folder / "env", by="uv"), alpha, beta, by="uv")
@@ -164,14 +166,13 @@ def documents(folder: Path, registry: RegistrySimulator, served: Agent) -> dict[
 
 def problems(document: object, schema: str) -> list[str]:
     """What the schema of that name objects to."""
-    validator = Draft202012Validator(json.loads((SCHEMAS / f"{schema}.json").read_text()))
-    return [f"{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(document)]
+    return schemas.problems(document, SCHEMAS / f"{schema}.json")
 
 
 def test_each_verb_has_a_schema_that_is_valid_and_closed() -> None:
     assert {path.stem for path in SCHEMAS.glob("*.json")} == {*VERBS, "error", "follow", "push-watch", "resolution"}
     for path in SCHEMAS.glob("*.json"):
-        Draft202012Validator.check_schema(json.loads(path.read_text()))
+        schemas.check_schema(path)
         assert problems({"version": 1, "unknown": 1}, path.stem) != []
         assert problems({"version": 2}, path.stem) != []
 

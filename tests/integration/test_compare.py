@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from lamella.comparison import read
 from lamella.comparison.scratch import clear_abandoned
 from support.engines import need, need_root
 from support.installed import install, venv, wheel
 from support.processes import DEADLINE, started
+from support.schemas import problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,7 @@ def compared(prefix: Path, tmp_path: Path, *flags: str, path: str | None = None)
         out, err = process.communicate()
     assert process.returncode == 0, err
     document: dict[str, Any] = json.loads(out)
-    assert list(Draft202012Validator(json.loads(SCHEMA.read_text())).iter_errors(document)) == []
+    assert problems(document, SCHEMA) == []
     assert read(document).complete
     return document
 

@@ -9,10 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 import lamella
 from support.installed import install, venv, wheel
@@ -37,14 +34,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def executed(folder: Path, cells: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def executed(folder: Path, cells: list[str], monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Any]:
     """The notebook's cells after their run."""
+    # Import jsonschema: see `support.schemas`.
+    import nbformat
+    from nbclient import NotebookClient
+
     for name, value in {
         "JUPYTER_PATH": str(folder / "share"),
         "JUPYTER_PLATFORM_DIRS": "1",
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "IPYTHONDIR": str(folder / "ipython"),
-        "LAMELLA_CACHE": str(folder / "cache"),
+        "LAMELLA_CACHE": str(cache),
     }.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -67,11 +68,11 @@ def printed(cell: Any) -> str:
 
 
 def test_the_guide_s_notebook_pushes_the_kernel_s_environment_and_shows_tables(
-    registry: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: str, folder: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = re.findall(r"^```ipython\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     cells = [block.rstrip().replace("localhost:5000", registry) for block in blocks]
-    _, pushed, compared, scanned, again, inspected = executed(folder, cells, monkeypatch)
+    _, pushed, compared, scanned, again, inspected = executed(folder, cells, monkeypatch, shared / "cache")
     assert f"<b>{registry}/team/envs:notebook@sha256:" in html(pushed)
     assert "alpha 1.0" in html(pushed)
     assert "0 different" in html(compared)
@@ -81,11 +82,13 @@ def test_the_guide_s_notebook_pushes_the_kernel_s_environment_and_shows_tables(
 
 
 def test_a_failing_cell_shows_one_sentence_and_stops_the_run(
-    registry: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: str, folder: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from nbclient.exceptions import CellExecutionError
+
     lines = ["%load_ext lamella.integrations.jupyter", f"%lamella inspect {registry}/team/none:v1", "print(1)"]
     with pytest.raises(CellExecutionError) as caught:
-        executed(folder, lines, monkeypatch)
+        executed(folder, lines, monkeypatch, shared / "cache")
     assert "File " not in caught.value.traceback
     sentence = f"lamella: {registry}/team/none: no tag 'v1'; "
     assert caught.value.traceback.partition(f"%lamella inspect {registry}/team/none:v1")[2].count(sentence) == 1
