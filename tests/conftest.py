@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 INTEGRATION = Path(__file__).parent / "integration"
+LONGEST = (
+    "test_agent_pods", "test_kubernetes_guide", "test_node_image", "test_acceptance_engines", "test_acceptance_environment",
+    "test_compare", "test_compare_conda", "test_ray", "test_spark", "test_dask", "test_own_suites", "test_store_processes",
+    "test_runs_on_another_platform", "test_push_registry", "test_push_installers",
+)  # fmt: skip
+"""Modules with which a worker begins: none ends with one of them while the others have nothing left to do."""
 
 # Property tests have no deadline, since the machine may be busy.
 settings.register_profile("lamella", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,12 +40,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stress", action="store_true", help="more kills, processes and rounds")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Read no integration test if none would run: all are slow."""
+    return True if collection_path == INTEGRATION and "not slow" in config.getoption("markexpr") else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest's own, which deselects by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every integration test `slow`."""
+    """Mark every integration test `slow`, and put the longest ones first."""
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 PASSED = pytest.StashKey[bool]()
