@@ -13,6 +13,7 @@ import pytest
 
 from lamella.cli.settings import EVERY, OTHERS
 from lamella.layers import copy
+from support.caches import warm_cache
 from support.installed import install, venv, wheel
 from support.published import publish
 from support.registry_simulator import PASSWORD, USER, RegistrySimulator
@@ -65,9 +66,10 @@ def test_verbose_shows_each_request_with_status_and_time_and_each_decision(
     assert re.search(r"^lamella: method \w+: used$", ran.stderr, re.MULTILINE)
 
 
-def test_verbose_says_why_each_layer_is_built_uploaded_or_reused(tmp_path: Path) -> None:
+def test_verbose_says_why_each_layer_is_built_uploaded_or_reused(tmp_path: Path, shared: Path) -> None:
     alpha = wheel(tmp_path, "alpha", "1.0", {"alpha.py": "VALUE = 1\n"})
     prefix = install(venv(tmp_path / "env", by="uv"), alpha, by="uv")
+    warm_cache(shared, tmp_path / "cache")
 
     def decision(target: str) -> list[str]:
         done = lamella(tmp_path, "push", f"oci:{target}:v1", prefix, "--verbose")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from support.caches import warm_cache
 from support.distribution import PASSWORD, USER, distribution
 from support.installed import install, venv, wheel
 
@@ -49,7 +50,9 @@ def jobs(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("text", [GITHUB, GITLAB], ids=["github", "gitlab"])
-def test_the_commands_push_on_the_main_branch_and_compare_on_a_merge_request(tmp_path: Path, text: str) -> None:
+def test_the_commands_push_on_the_main_branch_and_compare_on_a_merge_request(
+    tmp_path: Path, shared: Path, text: str
+) -> None:
     project = tmp_path / "project"
     project.mkdir()
     prefix = install(venv(project / ".venv"), wheel(tmp_path, "alpha", "1.0", {"alpha.py": "X = 1\n"}))
@@ -57,7 +60,7 @@ def test_the_commands_push_on_the_main_branch_and_compare_on_a_merge_request(tmp
     with distribution(auth=True) as registry:
         variables = {
             "DOCKER_CONFIG": str(tmp_path / "docker"),
-            "LAMELLA_CACHE": str(project / ".lamella-cache"),
+            "LAMELLA_CACHE": str(warm_cache(shared, project / ".lamella-cache")),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             # What the services set.
             "REGISTRY_PASSWORD": PASSWORD,

@@ -17,7 +17,7 @@ from lamella.layers.exporting.export import export
 from lamella.layers.exporting.target import ExportOptions
 from lamella.layers.mounting.mount import mount, umount
 from lamella.layers.store.store import Store
-from support.conda import SHORT, conda_environment, conda_package, python_package
+from support.conda import SHORT, conda_environment, conda_package, python_of_the_run
 from support.engines import need_root
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ TOKEN = "/t/tk-s3cret"
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     """A conda environment whose records and history have a token in the channel's address."""
     channel = tmp_path_factory.mktemp("conda") / "channel"
-    python_package(channel)
+    python_of_the_run(channel, shared)
     conda_package(channel, "pure", PURE, noarch="python", depends=["python"])
     made = conda_environment(channel.parent / "env", channel, ["python", "pure"])
     for path in (made / "conda-meta").glob("*.json"):
@@ -64,18 +64,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def cache(shared: Path) -> str:
+    return str(shared / "cache")
+
+
+@pytest.fixture(scope="module")
+def reference(environment: Path, cache: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("pushed")
-    cache = str(folder / "cache")
     name = f"oci:{folder}/layout:v1"
-    push(name, str(environment), scan_options=ScanOptions(cache=cache), cache=LayerCache(f"{cache}/layers"))
+    push(name, str(environment), scan_options=ScanOptions(cache=cache), cache=LayerCache(cache))
     return name
 
 
-def packed(environment: Path, folder: Path) -> Path:
-    cache = str(folder / "cache")
+def packed(environment: Path, folder: Path, cache: str) -> Path:
     options = ScanOptions(cache=cache)
-    pack(str(environment), str(folder / "env"), scan_options=options, cache=LayerCache(f"{cache}/layers"))
+    pack(str(environment), str(folder / "env"), scan_options=options, cache=LayerCache(cache))
     return folder / "env"
 
 
@@ -83,8 +86,8 @@ def channels(prefix: Path) -> set[str]:
     return {json.loads(path.read_text())["channel"] for path in (prefix / "conda-meta").glob("*.json")}
 
 
-def test_packages_are_listed_and_removed(environment: Path, tmp_path: Path) -> None:
-    place = packed(environment, tmp_path)
+def test_packages_are_listed_and_removed(environment: Path, cache: str, tmp_path: Path) -> None:
+    place = packed(environment, tmp_path, cache)
     package = place / f"lib/python{SHORT}/site-packages/pure"
     assert list((package / "__pycache__").iterdir())
 
@@ -96,8 +99,10 @@ def test_packages_are_listed_and_removed(environment: Path, tmp_path: Path) -> N
     assert subprocess.run([place / "bin/python", "-c", "import json"], check=False).returncode == 0
 
 
-def test_the_history_has_packages_and_requests_and_no_credentials(environment: Path, tmp_path: Path) -> None:
-    place = packed(environment, tmp_path)
+def test_the_history_has_packages_and_requests_and_no_credentials(
+    environment: Path, cache: str, tmp_path: Path
+) -> None:
+    place = packed(environment, tmp_path, cache)
 
     history = (place / "conda-meta/history").read_text()
     assert "+https://conda.example.com/main/noarch::pure-1.0-0" in history
@@ -106,8 +111,10 @@ def test_the_history_has_packages_and_requests_and_no_credentials(environment: P
     assert b"s3cret" not in b"".join(path.read_bytes() for path in place.rglob("*") if path.is_file())
 
 
-def test_an_export_of_a_reference_has_the_same_records(environment: Path, reference: str, tmp_path: Path) -> None:
-    place = packed(environment, tmp_path)
+def test_an_export_of_a_reference_has_the_same_records(
+    environment: Path, reference: str, cache: str, tmp_path: Path
+) -> None:
+    place = packed(environment, tmp_path, cache)
 
     export(reference, str(tmp_path / "exported"), store=Store(str(tmp_path / "store")), options=ExportOptions())
 

@@ -78,6 +78,7 @@ class Site:
     hosts: dict[str, Host]
     registry: str
     prefix: Path
+    cache: Path
 
     def write(self, price: str) -> None:
         """Edit the local package."""
@@ -102,7 +103,7 @@ class Site:
             **os.environ,
             "PATH": f"{self.folder}/hosts/bin:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
-            "LAMELLA_CACHE": str(self.folder / "cache"),
+            "LAMELLA_CACHE": str(self.cache),
         }
         command = [str(self.prefix / "bin/python"), str(path)]
         log = self.folder / "script.log"
@@ -153,20 +154,19 @@ class Script:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("dask")
     (folder / "hosts").mkdir()
     prefix = link_distributions(venv(folder / "project" / ".venv", by="uv", python=base_python()), "distributed")
-    base = tmp_path_factory.getbasetemp()
-    program = node_file(base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base)
+    program = node_file(shared)
     names = ["head", "node1", "node2"]
     with (
         distribution() as registry,
         SlowLine(registry, ROUND_TRIP).serving() as far,
-        hosts(folder / "hosts", names, port := int(far.rpartition(":")[2]), program, folder / "cache") as made,
+        hosts(folder / "hosts", names, port := int(far.rpartition(":")[2]), program, shared / "cache") as made,
     ):
         ssh(folder / "hosts")
-        yield Site(folder, made, f"localhost:{port}", prefix)
+        yield Site(folder, made, f"localhost:{port}", prefix, shared / "cache")
 
 
 def test_an_edit_and_an_upgrade_reach_workers_on_hosts_without_python(site: Site) -> None:

@@ -21,7 +21,7 @@ from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store.store import Store
-from support.conda import PLACEHOLDER, SHORT, conda_environment, conda_package, python_package
+from support.conda import PLACEHOLDER, SHORT, conda_environment, conda_package, python_of_the_run
 from support.engines import need
 from support.installed import install, venv, wheel
 from support.scanned import SITE
@@ -40,9 +40,9 @@ CANONICAL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.js
 
 
 @pytest.fixture(scope="module")
-def conda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def conda(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     folder = tmp_path_factory.mktemp("kinds") / "channel"
-    python_package(folder)
+    python_of_the_run(folder, shared)
     pure = {
         "site-packages/pure/__init__.py": "def main():\n    print('pure')\n",
         "site-packages/pure-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pure\nVersion: 1.0\n",
@@ -75,9 +75,9 @@ def library(folder: Path, name: str, run_path: str) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One for the module: each interpreter's layer is built once."""
-    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path_factory.getbasetemp() / "kinds-cache"))
+def cache(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    """Build the layer of each interpreter once a run."""
+    monkeypatch.setenv("LAMELLA_CACHE", str(shared / "cache"))
 
 
 def pushed(environment: Environment, tmp_path: Path) -> str:

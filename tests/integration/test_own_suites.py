@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support import tars
-from support.conda import conda_environment, conda_package, python_package
+from support.conda import conda_environment, conda_package, python_of_the_run
 from support.engines import need_root
 from support.installed import base_python, uv
 from support.scanned import SITE
@@ -30,18 +30,18 @@ PURE = "itsdangerous==2.2.0"
 PACKAGES = [PURE, "freezegun==1.5.5", "numpy==2.2.6", "pytest==8.4.2", "hypothesis==6.138.0"]
 
 
-def venv(folder: Path) -> Path:
+def venv(folder: Path, shared: Path) -> Path:
     prefix = folder / "env"
     subprocess.run([uv(), "venv", "-q", "--python", base_python(), str(prefix)], check=True)
     installed("--python", f"{prefix}/bin/python")
     return prefix
 
 
-def conda(folder: Path) -> Path:
+def conda(folder: Path, shared: Path) -> Path:
     """The same packages as conda packages, the compiled one's too, in an environment that rattler installs."""
     target, channel = folder / "target", folder / "channel"
     installed("--python", base_python(), "--target", str(target))
-    python_package(channel)
+    python_of_the_run(channel, shared)
     names = []
     for info in target.glob("*.dist-info"):
         names.append(info.name.partition("-")[0].lower().replace("_", "-"))
@@ -78,10 +78,10 @@ def passed(suite: subprocess.CompletedProcess[str]) -> int:
 
 @pytest.mark.parametrize("kind", [venv, conda])
 def test_libraries_pass_their_own_tests_from_a_mount(
-    lamella: Lamella, tmp_path: Path, kind: Callable[[Path], Path]
+    lamella: Lamella, tmp_path: Path, shared: Path, kind: Callable[[Path, Path], Path]
 ) -> None:
     need_root()
-    prefix = kind(tmp_path)
+    prefix = kind(tmp_path, shared)
     # Without the one test that keeps every core busy for half a minute.
     linalg = ["--pyargs", "numpy.linalg", "-m", "not slow", "-k", "not openblas_threading"]
     suites = ([suite_of(PURE, tmp_path / "source")], linalg)

@@ -55,10 +55,11 @@ def layers(pushed: Pushed) -> dict[str, tuple[str, str]]:
 
 
 def test_one_lock_by_pip_and_by_uv_under_other_prefixes_is_the_same_layers(
-    environments: tuple[Path, Path], tmp_path: Path
+    environments: tuple[Path, Path], tmp_path: Path, shared: Path
 ) -> None:
     by_pip, by_uv = environments
-    cache = LayerCache(str(tmp_path / "cache"))
+    # Layers of earlier tests, and layers that are built now.
+    cache = LayerCache(str(shared / "cache"))
     pushed = [
         push(f"oci:{tmp_path}/pip:x", str(by_pip), cache=cache),
         push(f"oci:{tmp_path}/uv:x", str(by_uv), cache=LayerCache(str(tmp_path / "another"))),

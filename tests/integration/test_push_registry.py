@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.environment import Environment
 
-MANY = 1200
+MANY = 600
 LARGE = 400 << 20
 MOST = 200 << 20
 """Bytes of memory that any verb may need."""
@@ -102,7 +102,7 @@ def ask(host: str, method: str, target: str, accept: str = "*/*") -> bytes:
 
 @pytest.mark.engine
 @pytest.mark.root
-def test_1200_packages_are_pushed_pulled_and_mounted(tmp_path: Path) -> None:
+def test_more_packages_than_an_image_may_have_layers_are_pushed_pulled_and_mounted(tmp_path: Path) -> None:
     """Images of more than 500 layers are refused by ECR, mounts of more than 500 by the kernel."""
     need_root()
     env = environment(

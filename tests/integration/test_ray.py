@@ -78,8 +78,8 @@ print(json.dumps(said))
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with ray_cluster(tmp_path_factory.mktemp("cluster")) as found:
+def cluster(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Cluster]:
+    with ray_cluster(tmp_path_factory.mktemp("cluster"), shared / "cache") as found:
         yield found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import zstandard
 
-from support.conda import conda_environment, conda_package, python_package
+from support.conda import conda_environment, conda_package, python_of_the_run
 from support.installed import install, wheel
 from support.scanned import SITE
 
@@ -50,10 +50,10 @@ def direct_url(url: str = "https://me:{}@host/x.whl") -> str:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+def places(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Places:
     folder = tmp_path_factory.mktemp("secrets")
     channel = folder / "channel"
-    python_package(channel)
+    python_of_the_run(channel, shared)
     for name in ("native", "tail", "bare", "asks"):
         conda_package(channel, name, {f"share/{name}.txt": name})
     environment = conda_environment(folder / "env", channel, ["python", "native", "tail", "bare", "asks"])
@@ -209,7 +209,9 @@ def _work(places: Places) -> None:
 
 def lamella(places: Places, *arguments: object, debug: bool = False) -> subprocess.CompletedProcess[str]:
     cache = places.environment.parent / "cache"
-    said = {"LAMELLA_CACHE": str(cache), "HOME": str(places.home), "XDG_CACHE_HOME": str(cache), "PIP_NO_INDEX": "1"}
+    said = {"LAMELLA_CACHE": str(cache), "HOME": str(places.home), "XDG_CACHE_HOME": str(cache)}
+    # pip would wait between its attempts.
+    said |= {"PIP_NO_INDEX": "1", "PIP_RETRIES": "0"}
     command = [sys.executable, "-m", "lamella.cli", *map(str, arguments)]
     clean = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
     if debug:

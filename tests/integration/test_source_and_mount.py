@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.conda import PLACEHOLDER, conda_environment, conda_package, python_package
+from support.conda import PLACEHOLDER, conda_environment, conda_package, python_of_the_run
 from support.engines import missing
 from support.installed import base_python, install, venv, wheel
 from support.projects import editable, project
@@ -117,9 +117,9 @@ def test_an_editable_install(lamella: Lamella, tmp_path: Path) -> None:
     assert compared(lamella, prefix, disk, tmp_path) == []
 
 
-def conda(folder: Path) -> Path:
+def conda(folder: Path, shared: Path) -> Path:
     channel = folder / "channel"
-    python_package(channel)
+    python_of_the_run(channel, shared)
     pure = {
         "site-packages/pure/__init__.py": "def main():\n    print('pure')\n",
         "site-packages/pure-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pure\nVersion: 1.0\n",
@@ -139,13 +139,13 @@ def conda(folder: Path) -> Path:
     return conda_environment(folder / "env", channel, ["python", "pure", "native"])
 
 
-def test_a_conda_environment(lamella: Lamella, tmp_path: Path) -> None:
-    prefix = conda(tmp_path)
+def test_a_conda_environment(lamella: Lamella, tmp_path: Path, shared: Path) -> None:
+    prefix = conda(tmp_path, shared)
     assert compared(lamella, prefix, Disk([(str(prefix), "")], [str(prefix)], conda=True), tmp_path) == []
 
 
-def test_a_conda_environment_with_what_pip_put_over_it(lamella: Lamella, tmp_path: Path) -> None:
-    prefix = fill(conda(tmp_path), tmp_path)
+def test_a_conda_environment_with_what_pip_put_over_it(lamella: Lamella, tmp_path: Path, shared: Path) -> None:
+    prefix = fill(conda(tmp_path, shared), tmp_path)
     changed: dict[str, str | bytes] = {"pure/__init__.py": "NEW = 1\n", "pure/more.py": ""}
     install(prefix, wheel(tmp_path, "pure", "2.0", changed), by="pip", options=["--ignore-installed"])
     disk = Disk([(str(prefix), "")], [str(prefix)], conda=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support import probe
-from support.conda import SHORT, conda_environment, conda_package, python_package
+from support.conda import SHORT, conda_environment, conda_package, python_of_the_run
 from support.engines import missing
 from support.installed import install, uv, venv, wheel
 from support.once import once
@@ -361,9 +361,9 @@ def test_folders_zip_files_and_eggs_of_pythonpath(lamella: Lamella, tmp_path: Pa
     assert found == []
 
 
-def test_conda_environment_with_pip_on_top(lamella: Lamella, tmp_path: Path) -> None:
+def test_conda_environment_with_pip_on_top(lamella: Lamella, tmp_path: Path, shared: Path) -> None:
     channel = tmp_path / "channel"
-    python_package(channel)
+    python_of_the_run(channel, shared)
     pure = {
         "site-packages/pure/__init__.py": MAIN.format("pure"),
         "site-packages/pure-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pure\nVersion: 1.0\n",

@@ -61,6 +61,8 @@ def submitted(folder: Path, *options: str, **settings: str) -> list[list[Any]]:
         "SPARK_LOCAL_DIRS": str(folder / "local"),
         "SPARK_WORKER_DIR": str(folder / "work"),
         "PYSPARK_DRIVER_PYTHON": sys.executable,
+        # Five virtual machines live for seconds: less is compiled.
+        "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         **settings,
     }
     command = [

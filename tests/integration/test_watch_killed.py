@@ -20,7 +20,12 @@ from support.processes import DEADLINE, Lines, started
 if TYPE_CHECKING:
     from pathlib import Path
 
-KILLS = 8
+KILLS = 4
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    monkeypatch.setenv("LAMELLA_CACHE", str(shared / "cache"))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import zstandard
 
 from support.engines import missing, need
 from support.installed import base_python
+from support.once import once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -125,6 +126,17 @@ def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = Fal
     files = {path: for_machine(data, subdir) if isinstance(data, bytes) else data for path, data in files.items()}
     links = {"bin/python": f"python{SHORT}", "bin/python3": f"python{SHORT}", "lib/python3.1": f"python{SHORT}"}
     conda_package(channel, "python", files, version=VERSION, links=links, executables=[executable], subdir=subdir)
+
+
+def python_of_the_run(channel: Path, shared: Path) -> None:
+    """Add `python_package` to `channel`. It takes seconds to make, and is made once a run."""
+    made = shared / "conda-python" / "linux-64"
+    with once(made) as mine:
+        if mine:
+            python_package(made.parent)
+    (channel / made.name).mkdir(parents=True, exist_ok=True)
+    for package in made.iterdir():
+        os.link(package, channel / made.name / package.name)
 
 
 def conda_environment(prefix: Path, channel: Path, specs: Sequence[str], subdir: str = "linux-64") -> Path:

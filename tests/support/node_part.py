@@ -29,11 +29,15 @@ def node_image(shared: Path) -> str:
     layout = shared / "node" / "node-image"
     with once(layout) as mine:
         if mine:
-            make("image", layout, "--machine", os.uname().machine, "--compression", "zstd")
+            options = ("--machine", os.uname().machine, "--compression", "zstd")
+            make("image", layout, *options, LAMELLA_CACHE=str(shared / "cache"))
     return f"oci:{layout}:{project_version()}"
 
 
-def make(module: str, *arguments: object) -> str:
+def make(module: str, *arguments: object, **variables: str) -> str:
     """Run one of the modules of `cli/node_part`; what it prints."""
     command = [sys.executable, "-m", f"node_part.{module}", *map(str, arguments)]
-    return subprocess.run(command, check=True, cwd=ROOT / "cli", stdout=subprocess.PIPE, text=True).stdout
+    environment = os.environ | variables
+    return subprocess.run(
+        command, check=True, cwd=ROOT / "cli", stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout

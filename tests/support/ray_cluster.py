@@ -53,8 +53,8 @@ class Cluster:
 
 
 @contextmanager
-def ray_cluster(folder: Path) -> Iterator[Cluster]:
-    """Start a head, with the resource `keeps`, and a node, with the resource `frees`."""
+def ray_cluster(folder: Path, cache: Path) -> Iterator[Cluster]:
+    """Start a head, with the resource `keeps`, and a node, with the resource `frees`. Drivers build layers in `cache`."""
     if not find_spec("ray"):
         if sys.version_info >= (3, 14):
             pytest.skip("Ray has no release for this Python")
@@ -73,7 +73,7 @@ def ray_cluster(folder: Path) -> Iterator[Cluster]:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_raylet_start_wait_time_s": "90",
-            "LAMELLA_CACHE": str(folder / "cache"),
+            "LAMELLA_CACHE": str(cache),
         }
         plugin = {"RAY_RUNTIME_ENV_PLUGINS": '[{"class": "lamella.integrations.ray.Plugin"}]'}
         head = {**settings, **plugin, "LAMELLA_STORE": str(stores[0])}
@@ -93,7 +93,7 @@ def _started(nodes: Path, arguments: Sequence[str], resource: str, settings: Map
     options = [
         *(f"--{name}-port={port}" for name, port in agents),
         "--block",
-        "--num-cpus=4",
+        "--num-cpus=2",
         f'--resources={{"{resource}": 100}}',
         "--object-store-memory=80000000",
     ]

@@ -13,7 +13,7 @@ import pytest
 from lamella.builder.installed.conda import conda_packages
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
-from support.conda import PLACEHOLDER, SHORT, VERSION, conda_environment, conda_package, python_package
+from support.conda import PLACEHOLDER, SHORT, VERSION, conda_environment, conda_package, python_of_the_run
 from support.installed import install, venv, wheel
 from support.scanned import SITE, file, findings, package, paths, reasons, shipped
 
@@ -35,9 +35,9 @@ NATIVE: dict[str, str | bytes] = {
 
 
 @pytest.fixture(scope="module")
-def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def channel(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     folder = tmp_path_factory.mktemp("conda") / "channel"
-    python_package(folder)
+    python_of_the_run(folder, shared)
     conda_package(folder, "pure", PURE, noarch="python", depends=["python"], entry_points=["pure-tool = pure:main"])
     conda_package(folder, "native", NATIVE, links={"lib/libnative.so": "libnative.so.1"})
     conda_package(folder, "meta", {}, depends=["native"])

@@ -66,12 +66,12 @@ def test_same_files_make_the_same_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_image_is_a_base_that_an_environment_is_pushed_on(tmp_path: Path) -> None:
+def test_image_is_a_base_that_an_environment_is_pushed_on(tmp_path: Path, shared: Path) -> None:
     write(tmp_path / "base", "base", images("amd64", "arm64"), "zstd")
     options = PushOptions(base=f"oci:{tmp_path}/base:base", image=ImageSettings(entrypoint=("tool",)))
 
     pushed = push(
-        f"oci:{tmp_path}/layout:v1", str(venv(tmp_path / "env")), options, cache=LayerCache(str(tmp_path / "cache"))
+        f"oci:{tmp_path}/layout:v1", str(venv(tmp_path / "env")), options, cache=LayerCache(str(shared / "cache"))
     )
 
     assert inspect(pushed.reference).environments

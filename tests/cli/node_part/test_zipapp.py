@@ -26,18 +26,17 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    return node_file(base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base)
+def file(shared: Path) -> Path:
+    return node_file(shared)
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> str:
+def layout(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> str:
     """An environment whose program prints ada."""
     folder = tmp_path_factory.mktemp("environment")
     prefix = install(venv(folder / "env"), wheel(folder, "ada", "1.0", {"ada.py": "print('ada')\n"}))
     reference = f"oci:{folder}/images:v1"
-    push(reference, str(prefix), cache=LayerCache(str(folder / "cache")))
+    push(reference, str(prefix), cache=LayerCache(str(shared / "cache")))
     return reference
 
 
