@@ -78,6 +78,13 @@ def test_no_process_is_started(unchanged: dict[str, list[str]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["packaging", "zstandard", "importlib.metadata", "zipfile", "urllib3"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("packaging", "zstandard", "importlib.metadata", "zipfile", "urllib3"),
+        *("lamella.builder.scanning.computed", "lamella.builder.content.package", "lamella.builder.layer.build"),
+        *("lamella.layers.exporting.recognition", "lamella.layers.signing.cosign", "lamella.builder.image.sbom"),
+    ],
+)
 def test_a_module_for_new_content_is_not_imported(unchanged: dict[str, list[str]], module: str) -> None:
     assert module not in unchanged["loaded"]

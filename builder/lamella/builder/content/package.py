@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-import re
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from lamella.builder.content import metadata, scripts
 from lamella.builder.content.bytecode import modules
 from lamella.builder.content.entry import Entry, Rewritten, head, measured, read_file, read_rewritten
+from lamella.builder.content.header_places import canonical_place
 from lamella.builder.content.payload import find_payload
 from lamella.builder.content.script_templates import LONGEST
 from lamella.builder.environment import File, RunPath
@@ -30,9 +30,6 @@ RPATH = "$ORIGIN/../lib:$ORIGIN/../lib/system"
 """Run path of the interpreter's executable: its own libraries, then those shipped from the system."""
 
 _SMALL = 256 << 10
-VENV_HEADERS = "include/site/"
-"""Folder of headers in a venv."""
-_VENV_HEADERS = re.compile(r"include/site/(python3\.\d+t?)/")
 
 
 class Measurements(Protocol):
@@ -204,24 +201,6 @@ def _check_name(path: str, package: Package) -> None:
             f"{path} of {package.name}: cannot be in an image, in which names that begin with '.wh.' delete files; "
             "rename it or leave it out"
         )
-
-
-def canonical_place(file: File) -> tuple[str, str | None]:
-    """Path and target of a header, in the folder that sysconfig names for a plain prefix.
-
-    A venv has another folder for headers.
-    """
-    # Most files begin otherwise: a comparison takes a third of the time of an expression.
-    match = file.path.startswith("include/") and _VENV_HEADERS.match(file.path)
-    if not match:
-        return file.path, file.target
-    path = f"include/{match[1]}/{file.path[match.end() :]}"
-    if file.target is None:
-        return path, None
-    led_to = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), file.target))
-    other = _VENV_HEADERS.match(led_to)
-    led_to = f"include/{other[1]}/{led_to[other.end() :]}" if other else led_to
-    return path, posixpath.relpath(led_to, posixpath.dirname(path))
 
 
 def _entry_points(package: Package) -> dict[str, tuple[str, str]]:

@@ -17,6 +17,7 @@ from lamella.builder.image import licences
 from lamella.builder.image.dependency_graph import Node, edges, roots
 from lamella.builder.installed.requirements import marker_environment
 from lamella.builder.urls import without_credentials
+from lamella.layers.attaching.listing import SBOM
 from lamella.layers.oci.documents import canonical_json
 from lamella.layers.oci.values import clean_text
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _ROOT = "environment"
 _LONGEST_SUPPLIER = 200
-MEDIA_TYPE = "application/vnd.cyclonedx+json"
+MEDIA_TYPE = SBOM
 
 _IN_URLS = "%:/?#[]@!$&'()*+,;=~"
 """RFC 3986: characters not to escape in a URL; the schema refuses others, such as a space."""

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import tempfile
 from typing import TYPE_CHECKING, BinaryIO
 
-from lamella.builder.content.blob import BlobWriter
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import LayersError
-from lamella.layers.tar.decompress import decompressed
-from lamella.layers.tar.reader import Archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from lamella.builder.content.blob import Compression, LayerBlob
     from lamella.layers.oci.storage import Reader
+    from lamella.layers.tar.reader import Archive
     from lamella.layers.tar.reader import Entry as TarEntry
 
 _CHUNK = 1 << 20
@@ -51,6 +48,12 @@ def merge(members: Iterable[tuple[Reader, str]], out: BinaryIO, compression: Com
     Shared folders are written once. Each member is unpacked to a file in `scratch` first: sixty open
     decompressors would take 150 MB.
     """
+    # Also the module of `partition`, which every push calls.
+    import tempfile
+
+    from lamella.builder.content.blob import BlobWriter
+    from lamella.layers.tar.decompress import decompressed
+
     blob = BlobWriter(out, compression)
     archives = []
     try:
@@ -80,6 +83,8 @@ def merge(members: Iterable[tuple[Reader, str]], out: BinaryIO, compression: Com
 
 
 def _named(stream: Reader) -> Iterator[tuple[bytes, Archive, TarEntry]]:
+    from lamella.layers.tar.reader import Archive
+
     archive = Archive(stream)
     for entry in archive:
         yield entry.path + b"/" if entry.kind == "folder" else entry.path, archive, entry

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.builder.content.package import VENV_HEADERS, canonical_place
+from lamella.builder.content.header_places import VENV_HEADERS, canonical_place
 from lamella.builder.errors import CannotBuild
 from lamella.layers.text import counted
 

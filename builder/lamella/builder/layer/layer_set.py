@@ -9,8 +9,6 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from lamella.builder.content import bytecode
-from lamella.builder.content import package as content
 from lamella.builder.content.blob import compression_name
 from lamella.builder.content.key import bundle_key, layer_key
 from lamella.builder.layer.bundle import partition
@@ -98,6 +96,10 @@ def layers(
 
 def shipped(environment: Environment, package: Package, image_prefix: str, notes: Remembered | None = None) -> Shipped:
     """Return the content of the layer of `package`."""
+    # A push of an unchanged environment has every key without.
+    from lamella.builder.content import bytecode
+    from lamella.builder.content import package as content
+
     entries = content.entries(environment, package, image_prefix, notes)
     installed = package.origin in ("conda", "pypi", "python")
     return Shipped(

@@ -11,7 +11,6 @@ from lamella.builder.environment import LeftOut
 from lamella.builder.files.secrets import VCS, VCS_FOLDER, secret
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.prefix.walk import Tree, find_file, walk
-from lamella.layers.exporting.recognition import is_export
 from lamella.layers.settings.homes import home
 
 if TYPE_CHECKING:
@@ -168,9 +167,15 @@ def never(path: str, name: str, source: str) -> str | None:
         for marks, what in _NO_CODE:
             if all(os.path.exists(os.path.join(source, mark)) for mark in marks):
                 return what
-    elif is_export(source):
+    elif _is_export(source):
         return "an export of an environment"
     return secret(path, name, source)
+
+
+def _is_export(source: str) -> bool:
+    from lamella.layers.exporting.recognition import is_export
+
+    return is_export(source)
 
 
 def is_beside(name: str, *, folder: bool) -> bool:

@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.errors import BuilderError
-from lamella.builder.image.sbom import MEDIA_TYPE as SBOM
 from lamella.builder.pushing import destination
-from lamella.layers.attaching.listing import LOCK
+from lamella.layers.attaching.listing import FINDINGS, LOCK, SBOM
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound
 from lamella.layers.oci import referrers
 from lamella.layers.oci.annotations import PLATFORM
 from lamella.layers.oci.documents import Digest
-from lamella.layers.published.findings import MEDIA_TYPE as FINDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

@@ -8,12 +8,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.builder.content.bytecode import Compiler
 from lamella.builder.environment import Environment
 from lamella.builder.errors import BuilderError
 from lamella.builder.garbage import uncollected
 from lamella.builder.layer import layer_set
-from lamella.builder.layer.build import BuildTools, build
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.prefix.locate import SHARED
 from lamella.builder.pushing.decide import decide
@@ -200,6 +198,9 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
             if layer.built:
                 uploads.layer(layer.built, cache, ask=False)
         if keys:
+            from lamella.builder.content.bytecode import Compiler
+            from lamella.builder.layer.build import BuildTools, build
+
             compiler = stack.enter_context(contextlib.closing(Compiler(environment.interpreter)))
             build(
                 [content for content in resolved.layers.packages if content.wanted.key in keys],

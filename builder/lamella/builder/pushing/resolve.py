@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
-from lamella.builder.image import base as bases
 from lamella.builder.image import findings_report
 from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
 from lamella.builder.layer import layer_set
@@ -128,6 +127,8 @@ def cached_layers(cache: LayerCache, layers: LayerSet, reuse: ReusePolicy) -> di
 def _base(tools: Tools, environment: Environment, options: PushOptions) -> Base | None:
     if not options.base:
         return None
+    from lamella.builder.image import base as bases
+
     reference = Reference.parse(options.base)
     trust = trust_for(reference, tools.target, tools.trust)
     with contextlib.closing(open_storage(reference, trust)) as storage:
