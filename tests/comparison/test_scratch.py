@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lamella.comparison.measuring.processes import below, processes, subreaper
 from lamella.comparison.programs.commands import MARK
 from lamella.comparison.scratch import CLAIM, PREFIX, claimed, clear, clear_abandoned, end_processes, scratch_folder
 from support.processes import DEADLINE, started
@@ -111,3 +112,13 @@ def test_a_user_s_process_in_the_folder_of_a_killed_comparison_is_left_alone(tmp
         os.kill(pid, 0)
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_no_ended_process_is_left_unwaited_for(tmp_path: Path) -> None:
+    folder = claimed(str(tmp_path))
+    family = "for each in 1 2 3 4 5 6 7 8; do sleep 600 & done; echo ready; wait"
+    with subreaper(), started(["sh", "-c", family], env={MARK: folder}, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == "ready\n"
+        clear(folder)
+        assert [each for each in below(os.getpid(), processes()) if each.state == "Z"] == []

@@ -91,6 +91,7 @@ def clear(folder: str) -> None:
 def end_processes(folder: str) -> None:
     """End the processes of the comparison, or of a part of it, that work in `folder`. This is idempotent."""
     until = time.monotonic() + _ENDING_SECONDS
+    ended: set[int] = set()
     while (left := _left(folder)) and time.monotonic() < until:
         for pid in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -98,7 +99,12 @@ def end_processes(folder: str) -> None:
         for pid in left:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        ended |= left
         time.sleep(0.01)
+    # Those that this process adopted after it had tried to wait for them.
+    for pid in ended:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def unmount(folder: str) -> None:
