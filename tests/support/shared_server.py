@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class Projects:
     """The wheel of each project, which is its package."""
     link: str = ""
     """URL that pages lead to in place of the wheel's own."""
+    logins: Mapping[str, str] = field(default_factory=dict)
+    """`USER:PASSWORD` that the pages and files of a project need, which has its files at `/downloads/NAME` then."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Path and Authorization of each request."""
     port: int = 0
@@ -44,12 +47,16 @@ def serve_projects(projects: Projects) -> Iterator[Projects]:
         def do_GET(self) -> None:
             projects.requests.append((self.path, self.headers.get("Authorization", "")))
             _, project, kind, name, *_rest = self.path.split("/")
-            wheel = projects.wheels[project]
-            if kind == "files":
+            if project == "downloads":
+                project, kind = kind, "files"
+            wheel, login = projects.wheels[project], projects.logins.get(project)
+            if login and self.headers.get("Authorization") != f"Basic {base64.b64encode(login.encode()).decode()}":
+                self._send(401, b"", "text/html")
+            elif kind == "files":
                 self._send(200, wheel.read_bytes(), "application/octet-stream")
             elif name == project:
                 digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-                url = projects.link or f"../../files/{wheel.name}"
+                url = projects.link or (f"/downloads/{name}/{wheel.name}" if login else f"../../files/{wheel.name}")
                 page = f'<!DOCTYPE html><html><a href="{url}#sha256={digest}">{wheel.name}</a></html>'
                 self._send(200, page.encode(), "text/html")
             else:
@@ -61,6 +68,8 @@ def serve_projects(projects: Projects) -> Iterator[Projects]:
         def _send(self, status: int, content: bytes, content_type: str) -> None:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
+            if status == 401:
+                self.send_header("WWW-Authenticate", 'Basic realm="projects"')
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             with contextlib.suppress(OSError):

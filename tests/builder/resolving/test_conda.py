@@ -488,3 +488,13 @@ def test_a_failure_has_no_credentials() -> None:
         "https://h.example/c/repodata.json: requires authentication; log in with pixi auth login HOST or set "
         "RATTLER_AUTH_FILE"
     )
+
+
+def test_a_channel_without_an_index_is_named() -> None:
+    text = (
+        "GatewayError: could not find subdir 'noarch' in channel 'file:///srv/channel/' Caused by: failed to open file "
+        "`/srv/channel/noarch/repodata.json`: No such file or directory (os error 2)"
+    )
+    assert failure(text) == (
+        "file:///srv/channel: has no noarch/repodata.json; check the channel's URL, or index the channel"
+    )

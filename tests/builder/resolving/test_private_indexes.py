@@ -246,6 +246,18 @@ def test_projects_on_one_server_get_no_login_of_each_other(with_theirs: bool, by
     assert sent == {("mine", basic(OURS)), *([("other", basic(THEIRS))] if with_theirs else [])}
 
 
+def test_files_outside_the_paths_of_a_server_s_indexes_are_had_with_the_login_of_each(tmp_path: Path) -> None:
+    wheels = {name: wheel(tmp_path / "wheels", name) for name in ("mine", "other")}
+    logins = {"mine": OURS, "other": THEIRS}
+    with serve_projects(Projects(wheels, logins=logins)) as served:
+        urls = {name: f"{served.url}/{name}/simple" for name in logins}
+        private = (PackageIndex(urls[name], explicit=True, login=login(logins[name])) for name in logins)
+        indexes = Indexes((*private, PackageIndex(f"{served.url}/none/simple")), pins=urls)
+        found = resolve_distributions(installed("mine", "other"), TARGET, ResolveOptions(), indexes, resolver="uv")
+        fetch(found.artifacts, TARGET, indexes, str(tmp_path / "caches/lamella"), Silent())
+    assert [each.index for each in found.artifacts] == [urls["mine"], urls["other"]]
+
+
 def test_file_of_this_machine_that_a_page_names_is_refused(by: By, tmp_path: Path) -> None:
     made = wheel(tmp_path / "local", "mine")
     with serve_projects(Projects({"mine": made}, link=made.as_uri())) as served:

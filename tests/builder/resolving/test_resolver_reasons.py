@@ -34,11 +34,13 @@ END = "we can conclude that lamella-target's requirements are unsatisfiable."
                 "Because only source[all]==1.0 is available and source==1.0 has no usable wheels, we can conclude that all versions of "
                 f"source cannot be used. And because app==2 depends on source and lamella-target depends on app==2, {END}"
             ),
-            (
-                "no index has a version of source that is required; source 1.0 has no wheel for linux/arm64 and Python 3.11; "
-                "app 2 requires source"
-            ),
+            ("source 1.0 has no wheel for linux/arm64 and Python 3.11; app 2 requires source"),
             ("source",),
+        ),
+        (
+            f"Because only known==1.0 is available and app==1.0 depends on known>2, {END}",
+            "no index has a version of known that is required; app 1.0 requires known>2",
+            ("known",),
         ),
         (
             f"Because there is no version of Odd.Name==9.9 and lamella-target depends on odd-name==9.9, {END}",

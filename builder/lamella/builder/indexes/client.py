@@ -34,6 +34,10 @@ class IndexUnusable(BuilderError):
     """An index that cannot be asked: down, closed to this user, or not an index."""
 
 
+class LoginRefused(IndexUnusable):
+    """An index that requires a login, or another one."""
+
+
 class IndexClient:
     """Requests to the servers of `indexes` and to those that their pages name, from any number of threads."""
 
@@ -121,10 +125,10 @@ def _failure(response: Response, what: str, signed: bool) -> LayersError | Index
         wait = retry_after(response.header("Retry-After"))
         return Interrupted(f"{host} answered {status}", wait)
     if status == 401 and not signed:
-        return IndexUnusable(f"{what}: {host} requires a login; add it to netrc, or to the index's URL")
+        return LoginRefused(f"{what}: {host} requires a login; add it to netrc, or to the index's URL")
     if status in (401, 403):
         refused = "refuses the login" if signed else "denies access"
-        return IndexUnusable(f"{what}: {host} {refused} ({status}); correct the login of the index")
+        return LoginRefused(f"{what}: {host} {refused} ({status}); correct the login of the index")
     if status == 407:
         return IndexUnusable(f"{what}: the proxy requires a login (407); write USER:PASSWORD@ before its host")
     return IndexUnusable(f"{what}: {host} answered {status}; check the index's URL")

@@ -96,6 +96,11 @@ class Indexes:
         origin = _origin(index.url)
         return not index.login and any(each.login and _origin(each.url) == origin for each in self._places())
 
+    def have_several_logins_on_a_server(self) -> bool:
+        """Whether two of these indexes on one server have different logins."""
+        logins = {(_origin(each.url), each.login) for each in self._places() if each.login}
+        return len({origin for origin, _ in logins}) < len(logins)
+
     def hidden(self, text: str) -> str:
         """Return `text` without the passwords of these indexes, in any form that a server may send back."""
         logins = [each.login for each in self._places() if each.login]

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from lamella.builder.files.scratch import scratch_folder
 from lamella.builder.files.small_file import read_text, read_toml
-from lamella.builder.indexes.client import IndexUnusable
+from lamella.builder.indexes.client import IndexUnusable, LoginRefused
 from lamella.builder.indexes.model import with_login, with_query
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import resolver_reasons, target_tags
@@ -51,6 +51,7 @@ _OWN = (
 )
 """Variables with indexes: those of the question take their place."""
 _STATUS = re.compile(r"HTTP status \w+ error \((\d{3})|\((\d{3}) (?:Unauthorized|Forbidden)\)")
+_NUMBER = re.compile(r" \(os error \d+\)")
 _YANKED = re.compile(r"`([\w.-]+)==[^`]*` is yanked")
 _FETCHED = re.compile(r"(?:Failed to fetch: |index URL \(|url \()`?(\w+://[^\s`)]+)")
 
@@ -209,10 +210,10 @@ def _failure(output: str, question: Question) -> IndexUnusable | Unsolvable:
         number = status[1] or status[2]
         if number in ("401", "403"):
             advice = "requires another login" if number == "401" else "denies access"
-            return IndexUnusable(f"{place}: {advice} ({number}); correct its login in netrc, the keyring or its URL")
+            return LoginRefused(f"{place}: {advice} ({number}); correct its login in netrc, the keyring or its URL")
         return IndexUnusable(f"{place}: answered {number}; check its URL, or try again later")
     if "error sending request" in text or "Request failed" in text or "Failed to fetch" in text:
-        cause = text.rpartition("cause: ")[2] or text
+        cause = _NUMBER.sub("", text.rpartition("cause: ")[2] or text)
         return IndexUnusable(f"{place}: {escaped(cause, 200)}; check its URL and the network, or try again later")
     reason = resolver_reasons.of_uv(text, question.target)
     return Unsolvable(reason.text or "uv found no set of packages, and --verbose shows its reasons", reason.names)

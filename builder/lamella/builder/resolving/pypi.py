@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from lamella.builder.errors import BuilderError
-from lamella.builder.indexes.client import IndexUnusable
+from lamella.builder.indexes.client import IndexUnusable, LoginRefused
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import by_pip, by_uv
 from lamella.builder.resolving.consistency import Resolved, inconsistencies
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     )
     from lamella.builder.resolving.offered import Offer
 
+_NAMED = 8
+"""Packages that a message names."""
 _BY_NAME = 6
 """Packages whose pages are asked for one after the other, as a resolver names them; then those of all."""
 
@@ -185,7 +187,7 @@ def _solved(
         if not question.requirements:
             return ()
         is_uv = asking.resolver == "uv" or (not asking.resolver and by_uv.serves(question))
-        return by_uv.solve(question) if is_uv else by_pip.solve(question)
+        return _by_uv(question) if is_uv else by_pip.solve(question)
 
     tried: set[str] = set()
     while True:
@@ -228,11 +230,32 @@ def _solved(
         wheels = ask(plan, dependencies=False) if wheels is None else wheels
     except Unsolvable as error:
         raise Refused(
-            f"{target.platform}: not all packages can be had: {error}; put the missing ones on an index, or install versions "
+            f"{target.platform}: not all packages can be had: {error}{_required_of(error.names, installed)}; put the missing ones on an index, or install versions "
             "that fit together"
         ) from None
     message = f"not all requirements can be met on {target.platform}: {failed}; the packages ship as they are installed"
     return wheels, plan, [Finding("warning", "requires", installed.prefix, message)]
+
+
+def _by_uv(question: Question) -> tuple[Wheel, ...]:
+    try:
+        return by_uv.solve(question)
+    except LoginRefused:
+        # For a file outside the paths of a server's indexes, uv takes the login of any of them.
+        if not question.indexes.have_several_logins_on_a_server() or not by_pip.find_pip():
+            raise
+        return by_pip.solve(question)
+
+
+def _required_of(names: Iterable[str], installed: InstalledPackages) -> str:
+    """Names of the installed packages that require one of `names`, as the end of a clause."""
+    wanted = set(names)
+    found = [
+        each.name
+        for each in installed.pypi
+        if any(normalised(requirement.name) in wanted for requirement in parsed(each.requires))
+    ]
+    return f" (required by {', '.join(found[:_NAMED])})" if found else ""
 
 
 def _unverified(artifact: Artifact) -> str:

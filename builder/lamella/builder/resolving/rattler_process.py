@@ -25,6 +25,7 @@ _PROGRAM = (
 _STATUS = re.compile(r"\b(?P<status>401|403|404)\b")
 _MISMATCH = re.compile(r"hash mismatch|checksum|sha256|hash did not match", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>()]+")
+_WITHOUT_INDEX = re.compile(r"could not find subdir '([^']+)' in channel '([^']+?)/?'")
 _ADVICE = {
     "401": "requires authentication; log in with pixi auth login HOST or set RATTLER_AUTH_FILE",
     "403": "access denied; log in with pixi auth login HOST or set RATTLER_AUTH_FILE",
@@ -83,6 +84,10 @@ def failure(text: str) -> str:
     url = found[0].rstrip(".,:;") if (found := _URL.search(text)) else "conda channel"
     if status := _STATUS.search(text.replace(url, "")):
         return f"{url}: {_ADVICE[status['status']]}"
+    if missing := _WITHOUT_INDEX.search(text):
+        # A folder that has shards alone is one of them: rattler reads those of servers.
+        subdir, channel = (escaped(each, 300) for each in missing.groups())
+        return f"{channel}: has no {subdir}/repodata.json; check the channel's URL, or index the channel"
     if text.startswith("LookupError: "):
         return text.partition(": ")[2]
     if _MISMATCH.search(text):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROJECT = "lamella-target"
 """Name of the project that uv is given."""
 _SHOWN = 4
+_OTHERS = "no index has a version of "
 _CONCLUSION = re.compile(r"we can conclude that .*?(?=\b[Bb]ecause |$)")
 _WORDS = {PROJECT, "python", "and", "of", "that"}
 _SPECIFIER = r"(?:[<>=!~]=?[^\s,;<>=!~]+(?:,\s?[<>=!~]=?[^\s,;<>=!~]+)*)"
@@ -59,7 +60,7 @@ _UV = (
     _Kind(rf"there (?:is|are) no versions? of {_ONE}", lambda package, *_: f"no index has {package}"),
     _Kind(
         rf"only (?:the following versions of )?{_NAME}\S* (?:is|are) available",
-        lambda package, *_: f"no index has a version of {package} that is required",
+        lambda package, *_: f"{_OTHERS}{package} that is required",
     ),
     _Kind(
         rf"{_ONE} was not found in the (?:package registry|provided package locations|cache)",
@@ -111,5 +112,8 @@ def _reason(text: str, target: Target, kinds: tuple[_Kind, ...]) -> Reason:
             clauses.append((match.start(), kind.clause(package, match, target)))
             names += [normalised(name)] if kind.lacks else []
     shown = list(dict.fromkeys(clause for _, clause in sorted(clauses)))
+    if len(names) > len(set(names)):
+        # uv first states that there is no other version, and then the problem of the one that there is.
+        shown = [clause for clause in shown if not clause.startswith(_OTHERS)]
     rest = f"; and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return Reason(escaped("; ".join(shown[:_SHOWN]) + rest, 600), tuple(dict.fromkeys(names)))
