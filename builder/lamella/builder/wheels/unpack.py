@@ -1,15 +1,16 @@
 """Unpack a wheel into a folder, as pip would into an environment at a prefix.
 
-`members` reads each file and checks it against RECORD, `installer` decides where the file belongs, and the destination below
-writes it. It stands in for `installer.destinations.SchemeDictionaryDestination`, whose shebangs break if the prefix is long
-or has spaces. Sources: PyPA specifications, "Binary distribution format" (the data folder, scripts) and "Entry points"; pip
-for the folder of headers.
+`wheel` reads the archive and checks each file against RECORD as it is read, `installer` decides where the file belongs, and
+the destination below writes it. It stands in for `installer.destinations.SchemeDictionaryDestination`, whose shebangs break
+if the prefix is long or has spaces. Sources: PyPA specifications, "Binary distribution format" (the data folder, scripts) and
+"Entry points"; pip for the folder of headers.
 """
 
 from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import os
 import stat
 import sys
@@ -18,7 +19,7 @@ import zlib
 from base64 import urlsafe_b64encode
 from collections import Counter
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from installer import install
 from installer.destinations import WheelDestination
@@ -26,11 +27,12 @@ from installer.exceptions import InstallerError
 from installer.records import Hash, RecordEntry
 from installer.sources import WheelFile
 from installer.utils import construct_record_file
+from wheel.wheelfile import WheelError
+from wheel.wheelfile import WheelFile as Archive
 
 from lamella.builder.content import scripts
 from lamella.builder.errors import BuilderError
 from lamella.builder.files import disk_names
-from lamella.builder.wheels.members import Member, members
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ _NAMES = {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOENT} | ({errno.EACCES} if s
 """Errors of a file, in a folder that is there, whose name or path is the reason."""
 _DAMAGED = (
     InstallerError,
+    WheelError,
     zipfile.BadZipFile,
     zlib.error,
     csv.Error,
@@ -79,7 +82,7 @@ def unpack(
     """
     name = os.path.basename(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with Archive(path) as archive:
             _check_names(archive)
             source = _Source(archive)
             destination = _Destination(target, source.dist_info_dir.partition("-")[0], short, prefix)
@@ -96,11 +99,12 @@ def unpack(
     return written
 
 
-def _check_names(archive: zipfile.ZipFile) -> None:
+def _check_names(archive: Archive) -> None:
+    """Refuse what the archive does not check: it compares the hash of each file as it is read, so none is read twice."""
     names = archive.namelist()
     if len(set(names)) != len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise ValueError(f"holds two files {twice}")
+        raise WheelError(f"holds two files {twice}")
 
 
 class _Source(WheelFile):
@@ -127,12 +131,13 @@ class _Source(WheelFile):
         return "\n".join(["[console_scripts]", *(f"{name} = {':'.join(point)}" for name, point in valid.items())])
 
     def get_contents(self) -> Iterator[WheelContentElement]:
-        """All files but RECORD, and byte code, which is compiled when the layer is built."""
-        for item, member in members(self._zipfile, f"{self.dist_info_dir}/RECORD"):
-            if "__pycache__" in item.filename.split("/"):
+        """All files but byte code, which is compiled when the layer is built."""
+        for item in self._zipfile.infolist():
+            if item.is_dir() or "__pycache__" in item.filename.split("/"):
                 continue
             mode = item.external_attr >> 16
-            yield (item.filename, "", ""), cast("BinaryIO", member), stat.S_ISREG(mode) and bool(mode & 0o111)
+            with self._zipfile.open(item) as stream:
+                yield (item.filename, "", ""), cast("BinaryIO", stream), stat.S_ISREG(mode) and bool(mode & 0o111)
 
 
 class _Destination(WheelDestination):
@@ -187,24 +192,23 @@ class _Destination(WheelDestination):
         with construct_record_file(records, leading) as stream:
             self._write(scheme, record_file_path, stream, executable=False)
 
-    def _write(self, scheme: str, path: str, stream: IO[bytes] | Member, *, executable: bool) -> RecordEntry:
+    def _write(self, scheme: str, path: str, stream: BinaryIO, *, executable: bool) -> RecordEntry:
         if path.startswith("/") or ".." in path.split("/"):
             raise ValueError(f"{path} leads out of the environment")
         name = f"{self._folders[scheme]}/{path}".lstrip("/")
-        # A member is hashed once, on its way.
-        member = stream if isinstance(stream, Member) else Member(stream, "sha256")
         mode = 0o755 if executable else 0o644
         descriptor = self._open(name, mode)
-        size = 0
+        hashed, size = hashlib.sha256(), 0
         try:
-            while block := member.read(_BLOCK):
+            while block := stream.read(_BLOCK):
+                hashed.update(block)
                 size += _written(descriptor, block)
             if sys.platform != "win32":
                 os.fchmod(descriptor, mode)  # whatever this user's umask is
         finally:
             os.close(descriptor)
         self.written.add(name)
-        return RecordEntry(path, Hash("sha256", urlsafe_b64encode(member.sha256()).decode().rstrip("=")), size)
+        return RecordEntry(path, Hash("sha256", urlsafe_b64encode(hashed.digest()).decode().rstrip("=")), size)
 
     def _open(self, name: str, mode: int) -> int:
         place = f"{self._target}/{name}"
