@@ -64,12 +64,14 @@ def test_folders_without_a_claim_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_does_not_cut_the_clearing_short(number: signal.Signals, tmp_path: Path) -> None:
     program = """if 1:
-        import os, signal, sys
+        import os, signal, sys, time
         from lamella.comparison.scratch import scratch_folder
         with scratch_folder(sys.argv[1]) as folder:
             try:
                 print("ready", flush=True)
-                signal.pause()
+                # Not signal.pause(): a signal just before it is not seen.
+                while True:
+                    time.sleep(0.01)
             finally:
                 os.kill(os.getpid(), signal.SIGINT)
                 os.kill(os.getpid(), signal.SIGTERM)
