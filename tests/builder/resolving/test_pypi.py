@@ -257,13 +257,16 @@ def test_local_project_is_not_looked_for_on_an_index(index: Index, by: By) -> No
     assert not any(path.startswith("/simple/mine") for path, _ in index.requests)
 
 
-def test_index_gets_its_login_and_no_message_shows_it(index: Index, by: By, tmp_path: Path) -> None:
+def test_index_gets_its_login_and_no_message_shows_it(
+    index: Index, by: By, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index.login = "ada:s3cret%word"
     wheel(index.folder, "pure")
     packages = installed(distribution("pure"))
     indexes = Indexes((index.index(login=index.login),))
     assert versions(resolve_distributions(packages, TARGET, ResolveOptions(), indexes, by)) == {"pure": "1.0"}
     assert "s3cret" not in repr(indexes)
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "another-uv-cache"))
     wrong = Indexes((index.index(login="ada:wr0ng"),))
     with pytest.raises(IndexUnusable) as refused:
         resolve_distributions(packages, TARGET, ResolveOptions(), wrong, by)

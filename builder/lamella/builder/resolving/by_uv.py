@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from lamella.builder.files.scratch import scratch_folder
 from lamella.builder.files.small_file import read_text, read_toml
 from lamella.builder.indexes.client import IndexUnusable, LoginRefused
-from lamella.builder.indexes.model import with_login, with_query
+from lamella.builder.indexes.model import PYPI, with_login, with_query
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving import resolver_reasons, target_tags
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel, best_of
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 _OLDEST = (0, 7)
 """The first uv that writes pylock.toml and takes versions to prefer from one."""
+_CACHES = (0, 9)
+"""A uv that has `cache-control` of an index."""
+_FRESH_OF_PYPI = {"cache-control.api": "max-age=600", "cache-control.files": "max-age=365000000, immutable"}
+"""PyPI's own, which mirrors of it leave out."""
+_FRESH = {"cache-control.api": "max-age=60", "cache-control.files": "max-age=600"}
+"""Most indexes state nothing, and uv would ask for every page again in each of its runs for one push."""
 _GLIBC = (17, 28, *range(31, 41))
 """Minor versions of glibc that uv has a platform for."""
 _MACHINES = frozenset({"amd64", "arm64"})
@@ -75,6 +81,7 @@ def _packaged() -> str:
         return ""
 
 
+@functools.cache
 def _version(path: str) -> tuple[int, ...]:
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False)
@@ -125,8 +132,10 @@ def _options(question: Question) -> Iterator[str]:
 
 
 def _write(folder: str, question: Question) -> None:
+    cached = _version(find_uv()) >= _CACHES
     tables = [
         {"name": f"lamella-{number}", "url": with_query(each)}
+        | ((_FRESH_OF_PYPI if each.url == PYPI else _FRESH) if cached else {})
         | ({"explicit": True} if each.explicit else {})
         # uv itself would use the login of any index on that server.
         | ({"authenticate": "never"} if question.indexes.beside_a_login(each) else {})
