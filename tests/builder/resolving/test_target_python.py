@@ -23,6 +23,7 @@ from lamella.layers.oci.documents import Platform
 from support.conda import SHORT, VERSION
 from support.installed import base_python
 from support.interpreter_images import ARM, NAME, TRIPLET, image, interpreter, library, official, tar
+from support.other_systems import ignore_case
 from support.scanned import findings, package, paths, reasons
 
 if TYPE_CHECKING:
@@ -65,6 +66,22 @@ def test_a_scan_takes_the_libraries_of_the_image_as_those_of_a_system(tmp_path: 
     assert paths(package(environment, "system-libraries")) == {"lib/system/libgcc_s.so.1"}
     assert reasons(environment)["lib/system/libextra.so.1"] == "a system's library that no file here needs"
     assert findings(environment, "unowned") == []
+
+
+@pytest.mark.slow
+def test_descriptions_of_terminals_that_the_disk_would_merge_are_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, prefix = "opt/python/share/terminfo", tmp_path / "prefix"
+    files = official("opt/python") | {f"{folder}/X/X-hpterm": b"hp", f"{folder}/x/xterm": b"x"}
+    reference = image(tmp_path / "image", files)
+    with monkeypatch.context() as patched:
+        ignore_case(patched)
+        found = place_python(str(prefix), TARGET, ResolveOptions(python_from=reference))
+    assert [each for each in placed(prefix) if "terminfo" in each] == ["share/terminfo/x/xterm"]
+    (warning,) = found.findings
+    assert (warning.severity, warning.kind) == ("warning", "disk")
+    assert "1 file left out, such as share/terminfo/X/X-hpterm beside share/terminfo/x" in warning.message
 
 
 @pytest.mark.slow
