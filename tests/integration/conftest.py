@@ -53,11 +53,12 @@ def debian(shared: Path) -> Path:
     root = shared / "debian" / "root"
     with once(root) as mine:
         if mine:
-            subprocess.run(
-                [need("mmdebstrap"), "--quiet", "--variant=essential", "bookworm", root],
-                check=True,
-                stdin=subprocess.DEVNULL,
-            )
+            # Unpacked alone: an environment has to run without what a configured system offers.
+            packages = "--include=dash,coreutils,libc-bin"
+            command = [need("mmdebstrap"), "--quiet", "--variant=extract", packages, "bookworm", root]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            for name in ("dev", "opt", "proc", "sys", "tmp"):
+                (root / name).mkdir(exist_ok=True)
     assert not list(root.glob("usr/bin/python*"))
     return root
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,17 +68,20 @@ def changing(published: str, tmp_path: Path) -> str:
 def mounted(published: str, debian: Path, node: Lamella, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A minimal Debian's root, with the environment mounted at the image prefix."""
     root = tmp_path_factory.mktemp("root")
-    subprocess.run(["mount", "--bind", debian, root], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "none", root / "opt"], check=True)
-    subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
-    (root / "opt/env").mkdir()
-    result = node("mount", published, root / "opt/env")
-    try:
+    with ExitStack() as stack:
+        mounts: list[list[Path | str]] = [
+            ["--bind", debian, root],
+            ["-t", "tmpfs", "none", root / "opt"],
+            ["-t", "proc", "proc", root / "proc"],
+        ]
+        for words in mounts:
+            subprocess.run(["mount", *words], check=True)
+            stack.callback(subprocess.run, ["umount", words[-1]], check=True)
+        (root / "opt/env").mkdir()
+        stack.callback(node, "umount", root / "opt/env")
+        result = node("mount", published, root / "opt/env")
         assert result.returncode == 0, result.stderr
         yield root
-    finally:
-        node("umount", root / "opt/env")
-        subprocess.run(["umount", root / "opt", root / "proc", root], check=True)
 
 
 def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:

@@ -35,13 +35,14 @@ class Stress:
     """How much of it: `make stress` runs more."""
 
     kills: int = 10
+    writers: int = 6
     processes: int = 8
     rounds: int = 5
 
 
 @pytest.fixture
 def stress(request: pytest.FixtureRequest) -> Stress:
-    return Stress(300, 50, 100) if request.config.getoption("--stress", default=False) else Stress()
+    return Stress(300, 300, 50, 100) if request.config.getoption("--stress", default=False) else Stress()
 
 
 def program(name: str, *arguments: str) -> list[str]:
@@ -98,7 +99,7 @@ def test_a_push_or_copy_killed_at_any_moment_leaves_no_wrong_byte_and_can_be_rep
     with distribution(folder=str(data)) if where == "registry" else nullcontext("") as host:
         place = f"{host}/team/envs" if host else f"oci:{data}"
         ran = subprocess.run(
-            program("killed", verb, place, str(tmp_path), str(stress.kills), "1", str(data)),
+            program("killed", verb, place, str(tmp_path), str(stress.writers), "1", str(data)),
             cwd=TESTS,
             check=False,
             capture_output=True,
@@ -108,7 +109,7 @@ def test_a_push_or_copy_killed_at_any_moment_leaves_no_wrong_byte_and_can_be_rep
     result = json.loads(ran.stdout)
     print(verb, where, result)
     assert result["wrong"] == []
-    assert result["kills"] == stress.kills
+    assert result["kills"] == stress.writers
 
 
 def test_remains_of_killed_pulls_go_with_the_next_gc(tmp_path: Path) -> None:

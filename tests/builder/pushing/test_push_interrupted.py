@@ -164,7 +164,7 @@ def test_a_push_that_is_killed_at_any_moment_leaves_a_whole_tag_and_cache(tmp_pa
             push(reference, files(tmp_path / text, text), cache=cache)
             whole = time.monotonic() - began
         for number in itertools.count():
-            if killed == 25:
+            if killed == 8:
                 break
             env = files(tmp_path / f"env{number}", f"content {number}\n" * 999)
             with forked(lambda env=env: push(reference, env, cache=cache)) as pushing:  # type: ignore[misc]
