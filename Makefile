@@ -157,7 +157,7 @@ endif
 $(STAMP): pyproject.toml requirements-dev.lock | $(BEFORE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements-dev.lock --editable '.[test]'
+	$(VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint requirements-dev.lock --editable '.[test]'
 	@touch $@
 
 # As root on Debian, installs what is missing; elsewhere, says what to install. If apt-get refuses the whole list, installs

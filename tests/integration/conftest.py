@@ -55,7 +55,7 @@ def debian(shared: Path) -> Path:
         if mine:
             # Unpacked alone: an environment has to run without what a configured system offers.
             packages = "--include=dash,coreutils,libc-bin"
-            command = [need("mmdebstrap"), "--quiet", "--variant=extract", packages, "bookworm", root]
+            command = [need("mmdebstrap"), "--quiet", "--variant=extract", packages, "bookworm", str(root)]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
             for name in ("dev", "opt", "proc", "sys", "tmp"):
                 (root / name).mkdir(exist_ok=True)

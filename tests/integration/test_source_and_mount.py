@@ -65,7 +65,7 @@ def over(prefix: Path, *more: tuple[str, str], left_out: Sequence[str] = ()) -> 
     )
 
 
-def fill(prefix: Path, folder: Path, by: By = "pip") -> Path:
+def fill(prefix: Path, folder: Path, by: By = "uv") -> Path:
     """Install packages with a file of every kind; add an unowned file and links."""
     alpha = wheel(folder, "alpha", "1.0", ALPHA, entry_points=POINTS)
     beta = wheel(folder, "beta", "2.0", {"beta.py": "import alpha\n"}, requires=["alpha"])
@@ -145,7 +145,7 @@ def test_a_conda_environment(lamella: Lamella, tmp_path: Path, shared: Path) -> 
 
 
 def test_a_conda_environment_with_what_pip_put_over_it(lamella: Lamella, tmp_path: Path, shared: Path) -> None:
-    prefix = fill(conda(tmp_path, shared), tmp_path)
+    prefix = fill(conda(tmp_path, shared), tmp_path, "pip")
     changed: dict[str, str | bytes] = {"pure/__init__.py": "NEW = 1\n", "pure/more.py": ""}
     install(prefix, wheel(tmp_path, "pure", "2.0", changed), by="pip", options=["--ignore-installed"])
     disk = Disk([(str(prefix), "")], [str(prefix)], conda=True)

@@ -58,7 +58,7 @@ def wheels(folder: Path, *names: str) -> list[Path]:
     return [wheel(folder, name, files=files(name), entry_points=POINTS.format(name)) for name in names]
 
 
-def filled(prefix: Path, folder: Path, *, by: By = "pip") -> Path:
+def filled(prefix: Path, folder: Path, *, by: By = "uv") -> Path:
     """Install two packages."""
     return executable(install(prefix, *wheels(folder, "alpha", "beta"), by=by))
 
@@ -371,7 +371,7 @@ def test_conda_environment_with_pip_on_top(lamella: Lamella, tmp_path: Path, sha
         "site-packages/pure-1.0.dist-info/entry_points.txt": "[console_scripts]\npure-tool = pure:main\n",
     }
     conda_package(channel, "pure", pure, noarch="python", depends=["python"], entry_points=["pure-tool = pure:main"])
-    prefix = filled(conda_environment(tmp_path / "env", channel, ["python", "pure"]), tmp_path)
+    prefix = filled(conda_environment(tmp_path / "env", channel, ["python", "pure"]), tmp_path, by="pip")
     assert differences(lamella, prefix, tmp_path) == []
 
 
