@@ -155,6 +155,9 @@ class Environment:
     needs: Needs = field(default_factory=Needs)
     locks: Mapping[str, str] = field(default_factory=dict)
     """Texts of lock files of the packages, by file name: attached to a push. A scan makes none."""
+    digest: str = field(default="", init=False, compare=False)
+    """Digest of the scan that made this very environment, for memories of what follows from it. Empty if a change could
+    have gone unnoticed, and for an environment that is made of another one."""
 
     def __repr__(self) -> str:
         """One line, as for a package."""

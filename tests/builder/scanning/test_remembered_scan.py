@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.files import content_cache
+from lamella.builder.layer import layer_set
+from lamella.builder.layer.cache import LayerCache
+from lamella.builder.layer.code_fingerprint import Remembered
 from lamella.builder.scanning import ld_so, remembered
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
@@ -23,10 +26,12 @@ from support.installed import install, venv, wheel
 from support.scanned import SITE, package, shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from lamella.builder.environment import Environment
+    from lamella.builder.layer.layer_set import LayerSet
+    from lamella.builder.layer.plan import WantedLayer
 
 pytestmark = pytest.mark.slow
 
@@ -222,8 +227,9 @@ def test_a_file_that_changed_just_now_keeps_a_scan_from_being_remembered(
     for path in scans.prefix.rglob("*"):
         if not path.is_symlink():
             os.utime(path, ns=(OLD, OLD))
-    scans.scan()  # mtimes are old, ctimes are not
+    environment = scans.scan()  # mtimes are old, ctimes are not
     assert scans.kept() == []
+    assert not environment.digest
 
 
 @pytest.mark.parametrize("at", [0, 40, 200, -1])
@@ -275,6 +281,46 @@ def test_code_is_identified_by_the_folders_of_its_libraries(tmp_path: Path) -> N
 
 def test_code_in_a_zip_file_is_not_identified(tmp_path: Path) -> None:
     assert remembered.code_identity([str(tmp_path / "lamella.pyz" / "lamella")], [str(tmp_path)]) is None
+
+
+def layers(environment: Environment, notes: Remembered, answers: Sequence[WantedLayer | None] | None) -> LayerSet:
+    return layer_set.layers(
+        environment, image_prefix="/opt/env", compression="zstd", image_layers=100, notes=notes, answers=answers
+    )
+
+
+def test_the_layers_of_an_unchanged_environment_are_read_back(scans: Scans, tmp_path: Path) -> None:
+    notes = Remembered(LayerCache(str(tmp_path / "layers")))
+    first = scans.scan()
+    assert layer_set.recall(first, "/opt/env", "zstd", notes) is None
+    computed = layers(first, notes, None)
+    layer_set.remember(first, "/opt/env", "zstd", notes, computed)
+    again = scans.scan()
+    answers = layer_set.recall(again, "/opt/env", "zstd", notes)
+    assert answers
+    assert layers(again, notes, answers) == computed
+    assert layer_set.recall(again, "/opt/other", "zstd", notes) is None
+    assert layer_set.recall(again, "/opt/env", "gzip", notes) is None
+    edit(scans.prefix)
+    assert layer_set.recall(scans.scan(), "/opt/env", "zstd", notes) is None
+
+
+def test_an_environment_made_of_a_scanned_one_is_not_taken_for_it(scans: Scans, tmp_path: Path) -> None:
+    notes = Remembered(LayerCache(str(tmp_path / "layers")))
+    scanned = scans.scan()
+    layer_set.remember(scanned, "/opt/env", "zstd", notes, layers(scanned, notes, None))
+    made = replace(scanned, packages=scanned.packages[1:])
+    assert scanned.digest
+    assert not made.digest
+    assert layer_set.recall(made, "/opt/env", "zstd", notes) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"[]", b"{}", b"5", b'[["x"]]'])
+def test_damaged_layers_are_as_good_as_none(scans: Scans, tmp_path: Path, content: bytes) -> None:
+    notes = Remembered(LayerCache(str(tmp_path / "layers")))
+    scanned = scans.scan()
+    notes.keep_note(layer_set._scan_question(scanned, "/opt/env", "zstd"), content)
+    assert layer_set.recall(scanned, "/opt/env", "zstd", notes) is None
 
 
 class Libraries:
@@ -330,6 +376,7 @@ def test_a_change_of_a_system_library_is_noticed(
     found = scans.scan()
     assert found == scans.computed()
     assert found != before
+    assert found.digest != before.digest
 
 
 def test_a_system_library_that_appears_is_noticed(scans: Scans, libraries: Libraries) -> None:

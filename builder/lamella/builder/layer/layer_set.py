@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import marshal
 from dataclasses import dataclass
 from functools import partial
@@ -71,16 +72,24 @@ def layers(
     image_layers: int,
     notes: Remembered | None = None,
     known: KnownKeys | None = None,
+    answers: Sequence[WantedLayer | None] | None = None,
 ) -> LayerSet:
     """Compute the layers of `environment`. Reads only the files to rewrite, and none of a package in `notes`.
 
-    `image_layers` is the maximum for the runnable image. `known`: layers of the packages of an earlier push.
+    `image_layers` is the maximum for the runnable image. `known`: layers of the packages of an earlier push. `answers`:
+    of `recall`.
     """
     known = known or KnownKeys()
     known.begin((environment.interpreter, environment.prefixes, image_prefix, compression))
+
+    def wanted(number: int, package: Package) -> WantedLayer | None:
+        if answers is not None:
+            return answers[number]
+        return _wanted(environment, package, image_prefix, compression, notes)
+
     found = [
-        (package, known.wanted(package, partial(_wanted, environment, package, image_prefix, compression, notes)))
-        for package in environment.packages
+        (package, known.wanted(package, partial(wanted, number, package)))
+        for number, package in enumerate(environment.packages)
     ]
     contents = [PlannedPackage(package, wanted) for package, wanted in found if wanted]
     by_name = {f"{made.package.origin}:{made.package.name}": made.wanted for made in contents}
@@ -92,6 +101,37 @@ def layers(
         tuple(_bundle([by_name[name] for name in bundle]) for bundle in bundles),
         tuple(by_name[name] for name in alone),
     )
+
+
+def recall(
+    environment: Environment, image_prefix: str, compression: Compression, notes: Remembered
+) -> list[WantedLayer | None] | None:
+    """Return the layer of each package of this very scan, as `remember` kept them, or None."""
+    packages = environment.packages
+    content = notes.note(_scan_question(environment, image_prefix, compression)) if environment.digest else None
+    try:
+        return [
+            WantedLayer(str(key), (_name(package),), int(size)) if key else None
+            for package, (key, size) in zip(packages, json.loads(content or b"null"), strict=True)
+        ]
+    except (ValueError, TypeError):
+        return None  # nothing is remembered, or it is damaged
+
+
+def remember(
+    environment: Environment, image_prefix: str, compression: Compression, notes: Remembered, layers: LayerSet
+) -> None:
+    """Keep the layers of the packages of this scan, in which no two collide."""
+    if not environment.digest:
+        return
+    wanted = {id(each.package): each.wanted for each in layers.packages}
+    found = [wanted.get(id(package)) for package in environment.packages]
+    content = json.dumps([[each.key, each.size] if each else [None, 0] for each in found]).encode()
+    notes.keep_note(_scan_question(environment, image_prefix, compression), content)
+
+
+def _scan_question(environment: Environment, image_prefix: str, compression: Compression) -> str:
+    return f"keys {compression_name(compression)} {image_prefix} {environment.digest}"
 
 
 def shipped(environment: Environment, package: Package, image_prefix: str, notes: Remembered | None = None) -> Shipped:
@@ -115,7 +155,6 @@ def _wanted(
     It follows from the scan's hashes and from the rules, so that a remembered answer for these saves
     computing the content.
     """
-    name = f"{package.name} {package.version}".rstrip()
     question = _question(environment, package, image_prefix, compression) if notes else ""
     answer = (notes.note(question) or b"").decode().split() if notes else []
     if len(answer) != 2:
@@ -130,7 +169,11 @@ def _wanted(
         if notes:
             notes.keep_note(question, " ".join(answer).encode())
     key, size = answer
-    return None if key == "-" else WantedLayer(key, (name,), int(size))
+    return None if key == "-" else WantedLayer(key, (_name(package),), int(size))
+
+
+def _name(package: Package) -> str:
+    return f"{package.name} {package.version}".rstrip()
 
 
 # path, mode, size, digest, target, holds; in C, since a push calls it for 44,000 files.

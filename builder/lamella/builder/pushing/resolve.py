@@ -96,7 +96,10 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
 
     Raises `CannotBuild` if layers would collide.
     """
-    tools.earlier.check_collisions(environment.packages)
+    remembered = Remembered(tools.cache)
+    known = layer_set.recall(environment, options.image_prefix, options.compression, remembered)
+    if known is None:
+        tools.earlier.check_collisions(environment.packages)
     base = _base(tools, environment, options)
     count = len(base.layers) if base else 0
     if count >= options.max_layers:
@@ -104,7 +107,6 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
             f"--base {options.base}: has {count} layers, leaving none of --max-layers {options.max_layers} for the "
             "environment; raise --max-layers, or use a smaller base"
         )
-    remembered = Remembered(tools.cache)
     layers = layer_set.layers(
         environment,
         image_prefix=options.image_prefix,
@@ -112,7 +114,10 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
         image_layers=options.max_layers - count,
         notes=remembered,
         known=tools.earlier.keys,
+        answers=known,
     )
+    if known is None:
+        layer_set.remember(environment, options.image_prefix, options.compression, remembered, layers)
     reuse = reuse_policy(tools.target, options.signing_key, tools.trust)
     cached = cached_layers(tools.cache, layers, reuse)
     tag = destination.current(tools.storage, tools.target)

@@ -67,6 +67,8 @@ class ScanResult(NamedTuple):
     findings: tuple[Finding, ...]
     needs: Needs
     """Without certificates."""
+    digest: str = ""
+    """Digest of this result and of its inputs; empty if it is not remembered."""
 
 
 class ScanKey(NamedTuple):
@@ -107,13 +109,18 @@ def scan_key(prefix: Prefix, options: ScanOptions, collected: Inventory) -> Scan
 def recall(hashes: ContentCache, key: ScanKey, collected: Inventory) -> ScanResult | None:
     """Return the result of an earlier scan with the same inputs, or None."""
     value = hashes.scan(key.name, key.prefixes) or b""
-    if value[:_DIGEST] != _seal(key, value[_DIGEST:]):
+    seal, value = value[:_DIGEST], value[_DIGEST:]
+    if seal != _seal(key, value):
         return None  # other inputs, or damaged
-    return _unpacked(value[_DIGEST:], collected)
+    result = _unpacked(value, collected)
+    return result and result._replace(digest=seal.hex())
 
 
-def keep(hashes: ContentCache, key: ScanKey, collected: Inventory, result: ScanResult, disk: Disk) -> None:
-    """Remember the result of a scan, unless a change since it began could go unnoticed. `disk` is older than its walk."""
+def keep(hashes: ContentCache, key: ScanKey, collected: Inventory, result: ScanResult, disk: Disk) -> ScanResult:
+    """Remember the result of a scan, unless a change since it began could go unnoticed; return it with its digest.
+
+    `disk` is older than its walk.
+    """
     code = _code()
     files = [file for package in result.packages for file in package.files if package.origin != "system"]
     settled = (
@@ -123,9 +130,12 @@ def keep(hashes: ContentCache, key: ScanKey, collected: Inventory, result: ScanR
         and disk.is_settled()
     )
     # Files that only a package left out on request records are not read.
-    if settled and all(file.digest or file.target is not None for file in files):
-        value = _packed(result, files, collected, disk.noted)
-        hashes.keep_scan(key.name, key.prefixes, _seal(key, value) + value)
+    if not settled or not all(file.digest or file.target is not None for file in files):
+        return result
+    value = _packed(result, files, collected, disk.noted)
+    seal = _seal(key, value)
+    hashes.keep_scan(key.name, key.prefixes, seal + value)
+    return result._replace(digest=seal.hex())
 
 
 def _seal(key: ScanKey, value: bytes) -> bytes:

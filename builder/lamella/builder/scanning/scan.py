@@ -55,8 +55,8 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
 
         result = computed.result(task, collected)
         if key:
-            keep(hashes, key, collected, result, task.disk)
-    return Environment(
+            result = keep(hashes, key, collected, result, task.disk)
+    environment = Environment(
         prefix=prefix.path,
         prefixes=task.searched,
         interpreter=_interpreter(prefix),
@@ -66,6 +66,8 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
         findings=result.findings,
         needs=replace(result.needs, certificates=_certificates(prefix)),
     )
+    object.__setattr__(environment, "digest", result.digest)
+    return environment
 
 
 def _interpreter(prefix: Prefix) -> Interpreter:
