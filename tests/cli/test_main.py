@@ -338,8 +338,9 @@ def test_every_module_imports_on_macos() -> None:
         ".".join(path.relative_to(root / part).with_suffix("").parts).removesuffix(".__init__")
         for part in ("layers", "builder", "cli")
         for path in sorted((root / part).rglob("*.py"))
-        # Frameworks import compiled modules of the platform; the single file's start runs the command.
-        if path.name != "__main__.py" and not {"integrations", "node_part"} & set(path.parts)
+        # Frameworks import compiled modules of the platform, as the driver of Ray's jobs does; the single file's start runs
+        # the command.
+        if path.name not in {"__main__.py", "ray_job.py"} and not {"integrations", "node_part"} & set(path.parts)
     ]
     program = (
         # urllib asks a module of macOS for proxies when it is imported there.
