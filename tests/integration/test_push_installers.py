@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -29,18 +30,22 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same distributions, by pip under one prefix and by uv under another."""
     by_pip = tmp_path_factory.mktemp("pip") / "env"
     by_uv = tmp_path_factory.mktemp("uv") / "a" / "longer path" / "environment"
+    # The same files: indexes may each have another build of one version.
+    wheels = by_pip.parent / "wheels"
     subprocess.run([base_python(), "-m", "venv", by_pip], check=True)
-    python = by_pip / "bin" / "python"
+    pip = [by_pip / "bin" / "python", "-m", "pip", "-q"]
+    subprocess.run([*pip, "download", "--only-binary=:all:", "--dest", wheels, *REQUIREMENTS], check=True)
+    local = ["--no-index", "--find-links", str(wheels)]
     subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--no-compile", "--only-binary=:all:", *REQUIREMENTS], check=True
+        [*pip, "install", "--no-compile", "--upgrade", *local, *REQUIREMENTS],
+        check=True,
+        env={name: value for name, value in os.environ.items() if name != "PIP_FIND_LINKS"},
     )
-    frozen = subprocess.run([python, "-m", "pip", "freeze", "--all"], check=True, capture_output=True, text=True).stdout
     lock = by_pip.parent / "lock.txt"
-    lock.write_text(frozen)
+    lock.write_text(subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout)
     subprocess.run([uv(), "venv", "-q", "--python", base_python(), by_uv], check=True)
-    # pip looks for the best version in every index that it is given; uv does so with an option only.
-    command = [uv(), "pip", "install", "-q", "--python", by_uv / "bin/python", "--no-build", "-r", lock]
-    subprocess.run([*map(str, command), "--index-strategy", "unsafe-best-match"], check=True)
+    command = [uv(), "pip", "install", "-q", "--python", by_uv / "bin/python", "--no-build", *local, "-r", lock]
+    subprocess.run([*map(str, command)], check=True)
     return by_pip, by_uv
 
 
