@@ -221,6 +221,7 @@ def test_no_module_is_longer_than_500_lines() -> None:
 IMPORTED_AS = {"zlib-ng": "zlib_ng", "py-rattler": "rattler", "tomli-w": "tomli_w", "ruamel-yaml": "ruamel"}
 
 
+@pytest.mark.slow
 def test_every_dependency_has_a_job() -> None:
     _, _, listed = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")
     names = re.findall(r'^    "([\w-]+)', listed.partition("\n]\n")[0], re.MULTILINE)

@@ -42,6 +42,7 @@ def at_import(nodes: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield node
 
 
+@pytest.mark.slow
 def test_no_module_imports_at_its_start_what_windows_lacks() -> None:
     found = {
         f"{path.relative_to(ROOT)}: {alias.name}"

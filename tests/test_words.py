@@ -124,6 +124,7 @@ def files(place: str) -> list[Path]:
     return [each for each in found if each != Path(__file__)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", CLEAN)
 def test_clean_folders_stay_free_of_slow_phrases(place: str) -> None:
     assert files(place), f"{place} does not exist"

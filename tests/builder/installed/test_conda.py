@@ -99,6 +99,7 @@ def test_links_of_a_package_stay_links(environment: Path) -> None:
     assert file(scanned, "lib/libnative.so").target == "libnative.so.1"
 
 
+@pytest.mark.slow
 def test_files_with_the_prefix_are_found_by_their_bytes(environment: Path) -> None:
     scanned = scan(str(environment))
     held = {path: file(scanned, path).holds for path in ("lib/libnative.so.1", "lib/pkgconfig/native.pc")}

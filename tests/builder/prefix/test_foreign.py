@@ -172,6 +172,7 @@ def test_a_local_project_ships_as_its_wheel_to_another_machine(made: tuple[Path,
     assert f"{SITE}/demo.pth" not in shipped(environment)
 
 
+@pytest.mark.slow
 def test_local_code_that_is_compiled_for_this_machine_is_reported(made: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "code"
     folder.mkdir()

@@ -62,6 +62,7 @@ def with_hashes(algorithm: str) -> Callable[[dict[str, bytes]], None]:
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_members_of_any_size_and_compression_are_unpacked(tmp_path: Path, compression: int) -> None:
     files = {"demo/large.bin": LARGE, "demo/empty.py": b"", "demo/text.txt": b"text\n" * 9000}
