@@ -33,8 +33,8 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     # The same files: indexes may each have another build of one version.
     wheels = by_pip.parent / "wheels"
     subprocess.run([base_python(), "-m", "venv", by_pip], check=True)
-    pip = [by_pip / "bin" / "python", "-m", "pip", "-q"]
-    subprocess.run([*pip, "download", "--only-binary=:all:", "--dest", wheels, *REQUIREMENTS], check=True)
+    pip = [str(by_pip / "bin" / "python"), "-m", "pip", "-q"]
+    subprocess.run([*pip, "download", "--only-binary=:all:", "--dest", str(wheels), *REQUIREMENTS], check=True)
     local = ["--no-index", "--find-links", str(wheels)]
     subprocess.run(
         [*pip, "install", "--no-compile", "--upgrade", *local, *REQUIREMENTS],
