@@ -7,7 +7,7 @@ STAMP := $(VENV)/.lamella-installed
 SYSTEM ?= yes
 export SYSTEM
 # pip and the tests must not depend on an environment that the caller's shell has activated. Byte code is written, or each
-# of 1,500 commands compiles its modules.
+# command of the tests compiles its modules anew.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 # Debian packages that `make test` installs, each with its job.
@@ -82,10 +82,7 @@ help:
 	@echo "make clean     remove what these targets made"
 	@echo "TESTS=tests/cli runs a part of test, unit or coverage."
 
-# Debian packages are installed beside the virtual environment and the checks, which use no engine.
-BESIDE := system check
-test:
-	@$(MAKE) --no-print-directory --jobs=2 $(BESIDE)
+test: check
 	$(PYTEST) pytest $(PARALLEL) $(TESTS)
 
 unit: $(STAMP)
@@ -146,15 +143,9 @@ lock: $(STAMP)
 
 install: $(STAMP)
 
-# Targets that drive no engine install no Debian package either. The virtual environment waits for them if it needs
-# Debian's ensurepip.
+# Targets that drive no engine install no Debian package either.
 QUIET := help unit fuzz check comparison-page docs lock node-pyz clean
-ifeq ($(MAKECMDGOALS),$(BESIDE))
-BEFORE := $(shell $(PYTHON) -c "import ensurepip" 2>/dev/null || echo system)
-else
-BEFORE := $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
-endif
-$(STAMP): pyproject.toml requirements-dev.lock | $(BEFORE)
+$(STAMP): pyproject.toml requirements-dev.lock | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint requirements-dev.lock --editable '.[test]'

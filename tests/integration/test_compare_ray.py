@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.test_compare import base_images, compare, compared, left, prefix
-from support.engines import missing, need
+from support.engines import need
 from support.installed import venv
 from support.own_distributions import link_distributions
 from support.processes import DEADLINE
-from support.ray_cluster import UNUSED
+from support.ray_cluster import UNUSED, need_ray
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,10 +27,7 @@ __all__ = ["base_images", "prefix"]
 def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PATH with a Ray that has little more than it needs: Ray copies its environment for each set of packages."""
     need("docker-registry")
-    if not find_spec("ray"):
-        if sys.version_info >= (3, 14):
-            pytest.skip("Ray has no release for this Python")
-        missing("Ray is not here: install the project with its test extra")
+    need_ray()
     folder = venv(tmp_path_factory.mktemp("ray") / "env")
     link_distributions(folder, "ray", "grpcio", "virtualenv", "pip", leave_out=UNUSED)
     program = folder / "bin/ray"

@@ -52,13 +52,18 @@ class Cluster:
     """The head's, which keeps environments, and the worker node's, whose cache for Ray is too small for any."""
 
 
-@contextmanager
-def ray_cluster(folder: Path, cache: Path) -> Iterator[Cluster]:
-    """Start a head, with the resource `keeps`, and a node, with the resource `frees`. Drivers build layers in `cache`."""
+def need_ray() -> None:
+    """Skip the test, or fail in CI, if Ray is not installed."""
     if not find_spec("ray"):
         if sys.version_info >= (3, 14):
             pytest.skip("Ray has no release for this Python")
         missing("Ray is not here: install the project with its test extra")
+
+
+@contextmanager
+def ray_cluster(folder: Path, cache: Path) -> Iterator[Cluster]:
+    """Start a head, with the resource `keeps`, and a node, with the resource `frees`. Drivers build layers in `cache`."""
+    need_ray()
     nodes = folder / "nodes"
     with once(nodes) as mine:
         if mine:

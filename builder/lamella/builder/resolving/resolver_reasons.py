@@ -113,7 +113,7 @@ def _reason(text: str, target: Target, kinds: tuple[_Kind, ...]) -> Reason:
             names += [normalised(name)] if kind.lacks else []
     shown = list(dict.fromkeys(clause for _, clause in sorted(clauses)))
     if len(names) > len(set(names)):
-        # uv first states that there is no other version, and then the problem of the one that there is.
+        # uv excludes the other versions of a package first. The problem of the remaining one says enough.
         shown = [clause for clause in shown if not clause.startswith(_OTHERS)]
     rest = f"; and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return Reason(escaped("; ".join(shown[:_SHOWN]) + rest, 600), tuple(dict.fromkeys(names)))
