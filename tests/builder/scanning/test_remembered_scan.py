@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.builder.environment import LeftOut
 from lamella.builder.files import content_cache
+from lamella.builder.installed.record import Record
 from lamella.builder.layer import layer_set
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.layer.code_fingerprint import Remembered
+from lamella.builder.local.code_roots import LocalCode
+from lamella.builder.prefix.interpreter import prefix_of
+from lamella.builder.prefix.locate import locate
 from lamella.builder.scanning import ld_so, remembered
+from lamella.builder.scanning.collect import collect
 from lamella.builder.scanning.options import ScanOptions
+from lamella.builder.scanning.remembered import code_identity, scan_key
 from lamella.builder.scanning.scan import scan
 from lamella.layers.oci.documents import Platform
+from lamella.layers.published.findings import Finding
 from support.engines import need
 from support.installed import install, venv, wheel
 from support.scanned import SITE, package, shipped
@@ -30,8 +38,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamella.builder.environment import Environment
+    from lamella.builder.installed.inventory import Inventory
     from lamella.builder.layer.layer_set import LayerSet
     from lamella.builder.layer.plan import WantedLayer
+    from lamella.builder.prefix.interpreter import Prefix
 
 pytestmark = pytest.mark.slow
 
@@ -232,6 +242,103 @@ def test_a_file_that_changed_just_now_keeps_a_scan_from_being_remembered(
     assert not environment.digest
 
 
+FUTURE = 4_000_000_000_000_000_000
+"""A time of change that no clock has reached: its file counts as just changed."""
+
+
+def test_any_file_of_the_environment_keeps_a_scan_from_being_remembered(scans: Scans) -> None:
+    os.utime(scans.prefix / TOOL / "module1.py", ns=(FUTURE, FUTURE))
+    assert not scans.scan().digest
+    assert scans.kept() == []
+
+
+def test_a_module_of_lamella_keeps_a_scan_from_being_remembered(
+    scans: Scans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module.py").touch()
+    os.utime(tmp_path / "module.py", ns=(FUTURE, FUTURE))
+    code = code_identity([str(tmp_path)], [])
+    monkeypatch.setattr(remembered, "_code", lambda: code)
+    assert not scans.scan().digest
+
+
+@pytest.fixture
+def inputs(scans: Scans) -> tuple[Prefix, Inventory]:
+    """An environment with its inventory, in which no part is empty."""
+    with contextlib.closing(content_cache.ContentCache(str(scans.database))) as hashes:
+        prefix = prefix_of(locate(str(scans.prefix)), hashes, None)
+        found = collect(prefix, LocalCode("", (), False), str(scans.database.parent))
+    return (
+        prefix,
+        found._replace(
+            conda=found.pip[:1],
+            findings=[Finding("note", "kind", "subject", "message")],
+            left_out=[LeftOut("path", "reason")],
+            expected={"path": frozenset({"digest"})},
+        ),
+    )
+
+
+def elsewhere(found: Inventory) -> Inventory:
+    path, entry = next(iter(found.entries.items()))
+    return found._replace(entries=found.entries | {path: entry._replace(source="/elsewhere")})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        elsewhere,
+        lambda found: found._replace(entries=dict(list(found.entries.items())[1:])),
+        lambda found: found._replace(places=found.places[1:]),
+        lambda found: found._replace(python=frozenset()),
+        lambda found: found._replace(left_out=[]),
+        lambda found: found._replace(findings=[]),
+        lambda found: found._replace(expected={}),
+        lambda found: found._replace(conda=[]),
+        lambda found: found._replace(pip=found.pip[1:]),
+        lambda found: found._replace(pip=[replace(found.pip[0], version="0"), *found.pip[1:]]),
+        lambda found: found._replace(pip=[replace(found.pip[0], files=Record(b"x,,\n", SITE, ())), *found.pip[1:]]),
+    ],
+)
+def test_every_part_of_the_inventory_is_in_the_key(
+    inputs: tuple[Prefix, Inventory], change: Callable[[Inventory], Inventory]
+) -> None:
+    prefix, found = inputs
+    assert scan_key(prefix, ScanOptions(), change(found)) != scan_key(prefix, ScanOptions(), found)
+
+
+def test_mode_of_a_file_is_in_the_key(inputs: tuple[Prefix, Inventory]) -> None:
+    prefix, found = inputs
+    path, entry = next((path, entry) for path, entry in found.entries.items() if entry.target is None)
+    times = {name: getattr(entry.seen, name) for name in ("st_mtime_ns", "st_ctime_ns")}
+    seen = os.stat_result((entry.seen.st_mode ^ 0o111, *entry.seen[1:]), times)
+    changed = found._replace(entries=found.entries | {path: entry._replace(seen=seen)})
+    assert scan_key(prefix, ScanOptions(), changed) != scan_key(prefix, ScanOptions(), found)
+
+
+def test_environment_options_code_and_machine_are_in_the_key(
+    inputs: tuple[Prefix, Inventory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix, found = inputs
+
+    def digest(of: Prefix = prefix, options: ScanOptions = ScanOptions()) -> bytes:
+        key = scan_key(of, options, found)
+        assert key
+        return key.inputs
+
+    before = digest()
+    assert digest(replace(prefix, executable="/other/bin/python")) != before
+    assert digest(options=ScanOptions(image_prefix="/opt/other")) != before
+    for name, value in (
+        ("_code", lambda: code_identity([os.path.dirname(__file__)], [])),
+        ("conda_specs.available", lambda: "other"),
+        ("Platform.here", lambda: Platform("linux", "riscv64")),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"lamella.builder.scanning.remembered.{name}", value)
+            assert digest() != before, name
+
+
 @pytest.mark.parametrize("at", [0, 40, 200, -1])
 def test_a_damaged_memory_is_as_good_as_none(scans: Scans, at: int) -> None:
     computed = scans.scan()
@@ -377,6 +484,13 @@ def test_a_change_of_a_system_library_is_noticed(
     assert found == scans.computed()
     assert found != before
     assert found.digest != before.digest
+
+
+def test_a_system_library_that_changed_just_now_keeps_a_scan_from_being_remembered(
+    scans: Scans, libraries: Libraries
+) -> None:
+    os.utime(libraries.deep, ns=(FUTURE, FUTURE))
+    assert not scans.scan().digest
 
 
 def test_a_system_library_that_appears_is_noticed(scans: Scans, libraries: Libraries) -> None:
