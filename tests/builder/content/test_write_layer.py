@@ -10,6 +10,7 @@ import tarfile
 import tracemalloc
 import zipfile
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -188,6 +189,21 @@ def test_byte_code_stands_where_its_path_sorts(tmp_path: Path) -> None:
         "__init__",
         "a",
     ]
+
+
+def test_one_process_compiles_for_layer_after_layer(tmp_path: Path) -> None:
+    """Starting Python takes longer than compiling most packages."""
+    starts = tmp_path / "starts"
+    counting = tmp_path / "python"
+    counting.write_text(f'#!/bin/sh\necho start >> {starts}\nexec {sys.executable} "$@"\n')
+    counting.chmod(0o755)
+    by = replace(interpreter(), compiler=str(counting))
+    with closing(Compiler(by)) as compiler:
+        for name in ("one", "two", "three"):
+            one = package(tmp_path / name, name, {f"{SITE}/{name}/__init__.py": "a = 1", f"{SITE}/{name}/z.txt": "z"})
+            made = entries(environment(tmp_path / name, one), one, "/opt/env")
+            write_layer(made, modules(made, by, "/opt/env"), compiler, io.BytesIO(), "zstd")
+    assert starts.read_text() == "start\n"
 
 
 @pytest.mark.slow

@@ -140,15 +140,23 @@ class Compiler:
             worker = self._idle.get_nowait()
         except queue.Empty:
             worker = _Worker(self._interpreter)
-        healthy = False
+        left = len(block)
         try:
-            yield from worker.compile(block)
-            healthy = True
+            for made in worker.compile(block):
+                left -= 1
+                if not left:
+                    # Before the last answer is used: a layer asks for no more.
+                    self._release(worker)
+                yield made
         finally:
-            if healthy and sys.platform != "win32":  # there it serves one request
-                self._idle.put(worker)
-            else:
+            if left:
                 worker.close()
+
+    def _release(self, worker: _Worker) -> None:
+        if sys.platform == "win32":  # there it serves one request
+            worker.close()
+        else:
+            self._idle.put(worker)
 
 
 class _Died(Exception):
