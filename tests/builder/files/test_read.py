@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
+from lamella.builder.errors import EnvironmentChanged
+from lamella.builder.files import read
 from lamella.builder.files.read import same
 
 if TYPE_CHECKING:
@@ -27,3 +32,29 @@ def test_other_bytes_with_the_old_time_count_as_a_change(tmp_path: Path) -> None
         file.write_text("b")
         os.utime(file, ns=(1, 1))
     assert not same(before, os.stat(file))
+
+
+@pytest.mark.parametrize("patience", [0, 60])
+def test_a_slow_disk_changes_neither_results_nor_errors(
+    patience: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small files are then read by several threads, as large ones always are."""
+    monkeypatch.setattr(read, "_PATIENCE", patience)
+    contents = {f"small{number:03}": b"%d /srv/env" % number for number in range(300)}
+    contents |= {f"large{number}": bytes(number) + b"/srv/env" + bytes(5 << 20) for number in range(3)}
+    found = []
+    for name, content in contents.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        found.append((str(path), os.lstat(path)))
+    made = dict(read.read_all(found, (b"/srv/env",)))
+    assert {os.path.basename(path): content.digest for path, content in made.items()} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
+    }
+    assert {content.holds for content in made.values()} == {"text", "binary"}
+    for name in ("small299", "large0"):
+        (tmp_path / name).write_bytes(b"other")
+        with pytest.raises(EnvironmentChanged, match=f"{name}: changed while"):
+            list(read.read_all(found, ()))
+        (tmp_path / name).unlink()
+        found = [each for each in found if not each[0].endswith(name)]

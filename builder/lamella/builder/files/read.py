@@ -1,10 +1,16 @@
-"""Read files once and in parallel: sha256, the environment's prefixes, and ELF requirements."""
+"""Read files once: sha256, the environment's prefixes, and ELF requirements.
+
+Large files are read by several threads, beside the small ones, which one thread reads: they take longer
+in the interpreter, where its lock admits one thread, than in the hash.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
 import os
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,14 +21,22 @@ from lamella.builder.files.small_file import READ
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lamella.builder.environment import Holds
 
+    _Found = tuple[str, os.stat_result]
+    _Contents = list[tuple[str, "FileContent"]]
+
 _CHUNK = 1 << 20
 """Bytes per read: enough to hash outside the interpreter's lock, few enough for 8 threads."""
+_LARGE = 128 << 10
+"""Size of a file, in bytes, that takes longer to hash than to open."""
 _BATCH = 64
-"""Maximum files per task, so that handing out work costs less than the work."""
+"""Small files per task, so that handing out work costs less than the work."""
+_MOST_THREADS = 8
+_PATIENCE = 0.5
+"""Seconds of waiting after which small files are read by several threads: on a cold or a remote disk."""
 
 
 class FileContent(NamedTuple):
@@ -43,21 +57,48 @@ class _Search:
     whole: re.Pattern[bytes] | None
 
 
-def read_all(
-    files: Iterable[tuple[str, os.stat_result]], prefixes: tuple[bytes, ...]
-) -> Iterator[tuple[str, FileContent]]:
+def read_all(files: Iterable[_Found], prefixes: tuple[bytes, ...]) -> Iterator[tuple[str, FileContent]]:
     """Read each of `files` (path, stat of the walk), in any order.
 
     Raises `EnvironmentChanged` for a file that changed since the walk, `CannotBuild` for an unreadable one.
     """
     search = _Search(prefix_pattern.shortest(prefixes), prefix_pattern.pattern(prefixes) if prefixes else None)
 
-    def batch(some: list[tuple[str, os.stat_result]]) -> list[tuple[str, FileContent]]:
-        return [(path, _read(path, seen, search)) for path, seen in some]
+    def read(batch: Sequence[_Found]) -> _Contents:
+        return [(path, _read(path, seen, search)) for path, seen in batch]
 
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "lamella-read") as pool:
-        for contents in pool.map(batch, _batches(files)):
+    large: list[_Found] = []
+    small: list[_Found] = []
+    for file in files:
+        (large if file[1].st_size >= _LARGE else small).append(file)
+    with _threads((os.cpu_count() or 1) - 1) as others:
+        pending = deque(others.submit(read, batch) for batch in _largest_first(large))
+        for contents in _small(read, small):
             yield from contents
+            while pending and pending[0].done():
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+
+def _small(read: Callable[[Sequence[_Found]], _Contents], files: Sequence[_Found]) -> Iterator[_Contents]:
+    """Read small files in this thread, or in several once it has waited for a disk for longer than it worked."""
+    batches = deque(files[start : start + _BATCH] for start in range(0, len(files), _BATCH))
+    waited = worked = 0.0
+    while batches and waited < max(_PATIENCE, 2 * worked):
+        clock, processor = time.perf_counter(), time.thread_time()
+        contents = read(batches.popleft())
+        processor = time.thread_time() - processor
+        worked += processor
+        waited += time.perf_counter() - clock - processor
+        yield contents
+    if batches:
+        with _threads(_MOST_THREADS) as pool:
+            yield from pool.map(read, batches)
+
+
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(_MOST_THREADS, max(1, number)), "lamella-read")
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
@@ -75,12 +116,12 @@ def same(before: os.stat_result, after: os.stat_result) -> bool:
     ) and (linked or before.st_ctime_ns == after.st_ctime_ns)
 
 
-def _batches(files: Iterable[tuple[str, os.stat_result]]) -> list[list[tuple[str, os.stat_result]]]:
-    """Batches with the largest files first: one that starts last would leave the other threads idle."""
-    batches: list[list[tuple[str, os.stat_result]]] = []
+def _largest_first(files: Iterable[_Found]) -> list[list[_Found]]:
+    """Batches of about the same number of bytes. One of the largest that started last would be waited for alone."""
+    batches: list[list[_Found]] = []
     room = 0
     for file in sorted(files, key=lambda file: -file[1].st_size):
-        if room <= 0 or len(batches[-1]) == _BATCH:
+        if room <= 0:
             batches.append([])
             room = 4 * _CHUNK
         batches[-1].append(file)
