@@ -10,10 +10,10 @@ import importlib
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
+from lamella.layers.dataclass import dataclass
 from lamella.layers.settings import homes
 from lamella.layers.text import size
 

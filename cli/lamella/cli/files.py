@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import Column, result, table
+from lamella.layers.dataclass import dataclass
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
+from lamella.layers.dataclass import dataclass, replace
 
 if TYPE_CHECKING:
     import argparse

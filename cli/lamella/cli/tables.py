@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from lamella.layers.dataclass import dataclass, field
 from lamella.layers.text import bar
 
 if TYPE_CHECKING:

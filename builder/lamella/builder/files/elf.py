@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING
+
+from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

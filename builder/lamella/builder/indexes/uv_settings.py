@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +23,7 @@ from lamella.builder.indexes.settings_files import (
     user_folders,
 )
 from lamella.builder.indexes.tool_settings import ToolSettings
+from lamella.layers.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

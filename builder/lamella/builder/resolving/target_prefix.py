@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.cache_folder import STATE, TARGETS, cache_folder, cannot_write
@@ -43,6 +42,7 @@ from lamella.builder.resolving.target_tags import target_markers
 from lamella.builder.resolving.wheels import Wheel, install_wheels
 from lamella.builder.scanning.findings import at_least
 from lamella.builder.scanning.scan import scan
+from lamella.layers.dataclass import dataclass, field, replace
 from lamella.layers.hardening.permissions import make_folders
 from lamella.layers.progress.display import shown
 from lamella.layers.published.findings import Finding

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     import argparse

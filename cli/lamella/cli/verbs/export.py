@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from lamella.cli.settings import (
     platform_of,
     trust_of,
 )
+from lamella.layers.dataclass import dataclass
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
+from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import (
     Busy,
     Denied,

@@ -11,10 +11,10 @@ import os
 import stat
 import struct
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.layers import mountinfo
+from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

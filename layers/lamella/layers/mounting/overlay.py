@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamella.layers.dataclass import dataclass
 from lamella.layers.mounting.kernel import (
     MNT_DETACH,
     MOUNT_ATTR_RDONLY,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.oci.annotations import CERTIFICATES, CPU, DRIVERS, GLIBC, IMAGE, PREFIX, PYTHON
 from lamella.layers.oci.documents import (
