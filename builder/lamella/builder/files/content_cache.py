@@ -95,9 +95,9 @@ class ContentCache:
                 known[path] = content
                 progress.advance(_TASK, unknown[path].st_size)
             progress.end(_TASK)
-            new = {identity(seen): known[path] for path, seen in unknown.items() if is_settled(seen, now)}
+            new = {wanted[path]: known[path] for path, seen in unknown.items() if is_settled(seen, now)}
             self._remember(searched, new)
-            settled = len(new) == len({identity(seen) for seen in unknown.values()})
+            settled = len(new) == len({wanted[path] for path in unknown})
         if settled and len(files) > _FEW:
             self._keep_listing(searched, {each: known[path] for path, each in zip(files, identities, strict=True)})
         return known
@@ -196,11 +196,11 @@ class ContentCache:
 
     def _remember(self, searched: bytes, contents: Mapping[Identity, FileContent]) -> None:
         if self._database:
-            rows = [
+            rows = (
                 (searched, each[1], each[0], *each[2:], *content)
                 for each, content in contents.items()
                 if _is_integer(each)
-            ]
+            )
             with contextlib.suppress(sqlite3.Error), self._database:
                 statement = f"INSERT OR REPLACE INTO content_{VERSION} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 self._database.executemany(statement, rows)

@@ -104,7 +104,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=0,
-        help="threads that compress; 0 for one per processor (default: 0)",
+        help="threads that compress; 0 for one per processor, at most 4 for xz and zst (default: 0)",
     )
     for kind, meaning in (("exclude", "leave out files whose path matches"), ("include", "bring excluded files back")):
         parser.add_argument(

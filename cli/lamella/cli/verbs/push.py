@@ -111,9 +111,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Push, and print the reference pinned to its digest."""
+    from lamella.cli.memory import return_large_blocks
     from lamella.cli.progress import shown
     from lamella.layers import Reference
 
+    return_large_blocks()
     # An invalid option or reference fails before the scan, which takes seconds.
     options, named = _options(arguments), platforms_of(arguments)
     Reference.parse(arguments.reference)
