@@ -287,5 +287,34 @@ def test_no_verb_starts_with_an_import_that_it_does_not_use(verb: str, behind: l
     assert {name for name in names if name.partition(".")[0] in FOREIGN} == set()
     assert [name for name in names if name.startswith("lamella.builder.")] == []
     assert {"ssl", "http.client", "asyncio", "tomllib", "sqlite3", "multiprocessing"} & names == set()
-    # See docs/adr/a-start-loads-what-it-uses.md
-    assert {"dataclasses", "inspect"} & names == set()
+    # See docs/adr/a-start-loads-what-it-uses.md.
+    assert {"dataclasses", "inspect", "argparse", "locale"} & names == set()
+
+
+OF_RUN = """
+cli: configuration errors following main modes output progress settings verbs verbs.run words
+layers: dataclass errors logs pulling pulling.pull storages text
+layers.hardening: durable permissions regular_file
+layers.mounting: kernel ladder lowerdirs namespace overlay
+layers.oci: annotations documents parsing reference storage values
+layers.progress: display
+layers.published: environment lost package preflight
+layers.running: activation ca_bundle run scripts
+layers.settings: folders homes policy trust
+layers.store: document_cache leases locks names store
+"""
+"""The modules that `lamella run` loads of an environment that is in the store."""
+
+
+@pytest.mark.slow
+def test_run_loads_no_other_modules_than_those_listed(tmp_path: Path) -> None:
+    """Each takes a hundredth of its start: a module that only another path needs is imported there."""
+    reference = publish(tmp_path / "layout", [{"bin/tool*": "#!/bin/sh\n"}])
+    imported(["pull", "--quiet", reference], tmp_path / "store")
+    names = imported(["run", reference, "--", "/bin/true"], tmp_path / "store")
+    assert {"threading", "glob", "logging", "shutil", "subprocess", "tempfile"} & names == set()
+    rooms = [line.partition(": ") for line in OF_RUN.strip().splitlines()]
+    listed = {f"lamella.{room}.{name}" for room, _, found in rooms for name in found.split()}
+    packages = {name.rpartition(".")[0] for name in listed} | {"lamella", "lamella.cli.__main__"}
+    # In a container, the mounts are read to know the volumes.
+    assert {name for name in names if name.startswith("lamella")} <= listed | packages | {"lamella.layers.mountinfo"}

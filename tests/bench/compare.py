@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from bench.measure import Took, run
 from bench.table import ROOT, keep
-from lamella.cli.output import Column, aligned
+from lamella.cli.tables import Column, aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import Column, aligned
+from lamella.cli.tables import Column, aligned
 from lamella.layers.text import size
 from support.conda import SHORT, conda_environment, conda_package, python_package
 from support.installed import base_python

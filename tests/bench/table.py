@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import Column, aligned
+from lamella.cli.tables import Column, aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamella.cli.output import Column, event_line, result, table
-from lamella.cli.tables import cells, lines, wrapped
+from lamella.cli.output import event_line, result, table
+from lamella.cli.tables import Column, cells, lines, wrapped
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.environment import AFTER, BEFORE, IMPORTED, UPGRADED, make, tree, upgrade
-from lamella.cli.output import Column, aligned
+from lamella.cli.tables import Column, aligned
 from lamella.layers.text import counted, seconds, size
 
 DEMO = Path(__file__).parents[2] / "demo"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamella.cli.output import Column, result, table
+from lamella.cli.output import result, table
+from lamella.cli.tables import Column
 from lamella.layers.dataclass import dataclass
 from lamella.layers.text import counted, size
 

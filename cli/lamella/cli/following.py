@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ from lamella.cli.settings import trust_of
 from lamella.layers.text import seconds, size
 
 if TYPE_CHECKING:
+    import argparse
+
     from lamella.layers import FollowEvent
 
 
@@ -115,7 +116,9 @@ def _interval(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0.05 <= value <= 86400:
-        raise argparse.ArgumentTypeError("not a number of seconds from 0.05 to 86400")
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError("not a number of seconds from 0.05 to 86400")
     return value
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.output import LOG
 from lamella.cli.verbs import VERBS, module, require_linux
+from lamella.cli.words import COMMON, plain_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,13 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verb(argv: list[str]) -> int:
-    from lamella.cli.parsers import parsed
     from lamella.cli.settings import check_variables, fill
 
     verb, words = _split(argv)
     if verb is None:
         return _without_verb(words)
-    arguments = parsed(verb, words)
+    arguments = plain_arguments(verb, words)
+    if arguments is None:
+        from lamella.cli.parsers import parsed
+
+        arguments = parsed(verb, words)
     if VERBS[verb].needs_linux:
         require_linux(verb)
     _start_records(verbose=arguments.verbose)
@@ -81,8 +85,6 @@ def _start_records(*, verbose: bool) -> None:
 
 def _split(argv: list[str]) -> tuple[str | None, list[str]]:
     """Return the verb, if there is a known one, and the words before and behind it."""
-    from lamella.cli.parsers import COMMON
-
     at = next((at for at, word in enumerate(argv) if word not in COMMON), len(argv))
     word = argv[at] if at < len(argv) else ""
     if word not in VERBS and not word.startswith("-"):

@@ -11,16 +11,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lamella.cli.redaction import without_user
-from lamella.cli.tables import Column, aligned, cells, lines, terminal_columns, wrapped
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lamella.cli.tables import Line
-
-__all__ = ["Column", "aligned", "event_json", "remark", "result", "result_json", "table"]
+    from lamella.cli.tables import Column, Line
 
 LOG = "LAMELLA_LOG"
 _SHORT = 20
@@ -65,6 +61,8 @@ def tell(line: str) -> None:
 
         say(line, sys.stderr)
     else:
+        from lamella.cli.redaction import without_user
+
         # One write: print makes two, and another thread's line may come between them.
         sys.stderr.write(f"{_fitted(escaped(without_user(line)), sys.stderr)}\n")
         sys.stderr.flush()
@@ -82,12 +80,16 @@ def _fitted(line: str, stream: TextIO) -> str:
     """
     if (line.isascii() and len(line) <= _SHORT) or not stream.isatty() or _COMMAND in line:
         return line
+    from lamella.cli.tables import cells, terminal_columns, wrapped
+
     width = terminal_columns()
     return line if any(cells(word) > width for word in line.split()) else "\n".join(wrapped(line, width))
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
     """Print a table to `stream`, by default stdout: fitted to a terminal and in colour there, else as aligned text."""
+    from lamella.cli.tables import aligned, lines, terminal_columns
+
     stream = stream or sys.stdout
     shown = [[escaped(cell) for cell in row] for row in rows]
     if not stream.isatty() or not draws():

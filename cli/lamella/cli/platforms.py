@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
 from lamella.cli.errors import UsageError
-from lamella.cli.output import Column, remark, result, table
+from lamella.cli.output import remark, result, table
 from lamella.cli.settings import CUDA, EXACT, GLIBC, MATCH, PYTHON_FROM, quoted, trust_of
+from lamella.cli.tables import Column
 from lamella.layers.dataclass import replace
 from lamella.layers.text import counted, size
 

@@ -278,7 +278,7 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
 OTHERS = ("LAMELLA_DEBUG", "LAMELLA_LOG", "LAMELLA_TERMINATION_LOG")
 """Variables that are not settings."""
 # A Kubernetes service that is called lamella-... gives each pod variables of its own.
-_OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_OF_KUBERNETES = r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 
 
 def check_variables(*, quiet: bool) -> None:
@@ -288,7 +288,7 @@ def check_variables(*, quiet: bool) -> None:
         return
     known = {*OTHERS, *(setting.variable for setting in EVERY)}
     for name in sorted(set(named) - known):
-        if not _OF_KUBERNETES.fullmatch(name):
+        if not re.fullmatch(_OF_KUBERNETES, name):
             from lamella.cli.output import remark
             from lamella.cli.suggestions import similar
 

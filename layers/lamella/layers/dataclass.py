@@ -99,8 +99,8 @@ def _init(made: type, names: tuple[str, ...], fields: Mapping[str, _Field]) -> C
     def initialise(self: object, /, *given: object, **named: object) -> None:
         if named or len(given) != count:
             given = _bound(made, names, fields, given, named)
-        for put, value in zip(setters, given, strict=True):
-            put(self, value)
+        for at, put in enumerate(setters):
+            put(self, given[at])
         if check:
             check(self)
 

@@ -14,7 +14,7 @@ import pytest
 from lamella.layers.errors import MountError, UnsafeLayer
 from lamella.layers.exporting.export import export
 from lamella.layers.layout import OciLayout
-from lamella.layers.mounting import lowerdirs
+from lamella.layers.mounting import lowerdirs, whole_tree
 from lamella.layers.mounting.mount import MountOptions, mount
 from lamella.layers.progress.display import Silent
 from lamella.layers.pulling.fetch import fetch
@@ -168,4 +168,4 @@ def test_a_relocated_file_takes_the_place_of_another_layers_folder(store: Store,
 def _make(store: Store, environment: PublishedEnvironment, what: str) -> str:
     if what == "relocated":
         return lowerdirs.for_prefix(store, environment, "/elsewhere/env")[-1]
-    return (lowerdirs.linked if what == "linked" else lowerdirs.whole)(store, environment)
+    return (whole_tree.linked if what == "linked" else whole_tree.whole)(store, environment)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lamella.layers.mounting.lowerdirs import folders, linked, merged, smallest
+from lamella.layers.mounting.lowerdirs import folders, merged, smallest
+from lamella.layers.mounting.whole_tree import linked
 from lamella.layers.oci.documents import Digest
 from lamella.layers.pulling.pull import pull
 from lamella.layers.store import derived

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli.output import Column, remark, result_json, table
+from lamella.cli.output import remark, result_json, table
 from lamella.cli.settings import REGISTRY, add_settings, trust_of
+from lamella.cli.tables import Column
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.environment import add_no_local_to, check_folder
 from lamella.cli.modes import Mode, flags_of
-from lamella.cli.output import Column, result, result_json, table
+from lamella.cli.output import result, result_json, table
 from lamella.cli.settings import (
     COMPRESSION,
     IGNORE,
@@ -22,6 +22,7 @@ from lamella.cli.settings import (
     platform_of,
     trust_of,
 )
+from lamella.cli.tables import Column
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

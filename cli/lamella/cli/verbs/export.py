@@ -13,7 +13,7 @@ from lamella.cli.environment import check_folder
 from lamella.cli.errors import UsageError
 from lamella.cli.findings import how_many
 from lamella.cli.modes import Mode, flags_of
-from lamella.cli.output import Column, remark, result, result_json, table
+from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import (
     CACHE,
     IGNORE,
@@ -25,6 +25,7 @@ from lamella.cli.settings import (
     platform_of,
     trust_of,
 )
+from lamella.cli.tables import Column
 from lamella.layers.dataclass import dataclass
 from lamella.layers.text import counted, seconds, size
 

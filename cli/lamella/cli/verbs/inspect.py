@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lamella.cli import findings
 from lamella.cli.modes import Mode, flags_of
-from lamella.cli.output import Column, result, result_json, table
+from lamella.cli.output import result, result_json, table
 from lamella.cli.settings import PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
+from lamella.cli.tables import Column
 from lamella.cli.verbs import artifacts
 from lamella.layers.text import counted, escaped_json, size
 

@@ -6,8 +6,9 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli.output import Column, result, result_json, table
+from lamella.cli.output import result, result_json, table
 from lamella.cli.settings import STORE, add_settings
+from lamella.cli.tables import Column
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

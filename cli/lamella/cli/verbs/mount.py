@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from lamella.cli import following
 from lamella.cli.errors import UsageError
 from lamella.cli.modes import Mode, flags_of
-from lamella.cli.output import Column, remark, result, result_json, table
+from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import ELSEWHERE, METHOD, STORE, TRUST, add_settings, trust_of
+from lamella.cli.tables import Column
 
 if TYPE_CHECKING:
     import argparse

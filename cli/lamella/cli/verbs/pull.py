@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.modes import Mode, flags_of
-from lamella.cli.output import Column, remark, result, result_json, table
+from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import ELSEWHERE, PLATFORM, STORE, TRUST, add_settings, platform_of, trust_of
+from lamella.cli.tables import Column
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:

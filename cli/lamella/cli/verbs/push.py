@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lamella.cli import environment, findings, platforms
 from lamella.cli.errors import UsageError
 from lamella.cli.modes import Mode, flags_of
-from lamella.cli.output import Column, remark, result, result_json, table
+from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import (
     BASE,
     COMPRESSION,
@@ -23,6 +23,7 @@ from lamella.cli.settings import (
     platforms_of,
     quoted,
 )
+from lamella.cli.tables import Column
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:

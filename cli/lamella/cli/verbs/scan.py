@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from lamella.cli import environment, files, findings, platforms
 from lamella.cli.errors import UsageError
 from lamella.cli.modes import Mode, flags_of
-from lamella.cli.output import Column, remark, result, result_json, table
+from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import FAIL_ON, IMAGE_PREFIX, TARGET_PLATFORMS, add_settings, platforms_of, quoted
+from lamella.cli.tables import Column
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

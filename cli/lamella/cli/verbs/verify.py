@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.cli.modes import Mode, flags_of
-from lamella.cli.output import Column, remark, result, result_json, table
+from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import STORE, TRUST, add_settings, trust_of
+from lamella.cli.tables import Column
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import CannotRun, LayersError, MountError
-from lamella.layers.mounting import ladder, lowerdirs, namespace, overlay
+from lamella.layers.mounting import ladder, namespace, overlay, whole_tree
 from lamella.layers.mounting.kernel import here
 from lamella.layers.running import ca_bundle
 from lamella.layers.running.failure import error_of, failure_of
@@ -76,7 +76,7 @@ def _prefix(kernel: Kernel, start: Start) -> str:
     except MountError as error:
         if not start.tree:
             raise MountError(f"{error}; --follow needs a mount here: add --restart, which does without") from error
-        tree = lowerdirs.linked(start.store, start.environment)
+        tree = whole_tree.linked(start.store, start.environment)
         if why_not := ladder.obstacle(tree):
             raise MountError(f"{error}; {why_not}; set LAMELLA_STORE to another disk") from error
         return tree

@@ -13,7 +13,6 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
-from lamella.layers import mountinfo
 from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -158,11 +157,11 @@ def make_folders(path: str) -> None:
 
 
 def _members(group: str) -> Members | None:
+    if not group:
+        return None
     import grp
     import pwd
 
-    if not group:
-        return None
     try:
         found = grp.getgrnam(group)
     except KeyError:
@@ -252,6 +251,8 @@ def _volumes() -> tuple[str, ...]:
     try:
         if os.stat("/proc/self/ns/pid").st_ino == HOST_PROCESSES:
             return ()
+        from lamella.layers import mountinfo
+
         points = {each.point for each in mountinfo.mounts()}
     except OSError:
         return ()

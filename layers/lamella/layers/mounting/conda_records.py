@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from lamella.layers.oci.annotations import CONDA_META
 from lamella.layers.published.conda_meta import ORIGINS, completed
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lamella.layers.oci.documents import Digest
     from lamella.layers.published.environment import PublishedEnvironment
 
-_PACKAGE = ("unowned", "conda-meta")
+_PACKAGE = ("unowned", CONDA_META)
 _FOLDER = "conda-meta"
 _LARGEST = 64 << 20
 """Bytes of a record: the largest packages list some 100,000 files, of 100 bytes each."""

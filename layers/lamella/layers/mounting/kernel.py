@@ -13,7 +13,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lamella.layers import mountinfo
 from lamella.layers.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -140,6 +139,8 @@ class LinuxKernel:
 
     def sources(self, target: str) -> list[str]:
         """See `Kernel`."""
+        from lamella.layers import mountinfo
+
         return [each.source for each in mountinfo.mounts() if each.point == target]
 
     def close(self, descriptor: int) -> None:

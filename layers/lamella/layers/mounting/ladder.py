@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from lamella.layers import logs
 from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import MountError
-from lamella.layers.mounting import link_tree, overlay
+from lamella.layers.mounting import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +89,8 @@ def attempt(
         return "changes of the environment would be written into the store"
     try:
         if method in ("hardlinks", "reflinks", "copies"):
+            from lamella.layers.mounting import link_tree
+
             link_tree.lay(lowers, target, method)
         elif is_bound(lowers, upper):
             overlay.bind(kernel, lowers[0], target)

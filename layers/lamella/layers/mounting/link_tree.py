@@ -34,6 +34,14 @@ def lay(folders: Sequence[str], target: str, how: How, done: Callable[[int], obj
         raise MountError(_why(error, how, target)) from error
 
 
+def lay_linked_or_copied(folders: Sequence[str], target: str) -> None:
+    """Put the files of `folders` into `target`, as `lay` does, by hardlinks, or by copies if that is not possible."""
+    try:
+        lay(folders, target, "hardlinks")
+    except MountError:
+        lay(folders, target, "copies")
+
+
 def place(source: str, target: str, how: How) -> None:
     """Put one file or link at `target`, a free path. Raises `MountError` if this way is not open here."""
     try:

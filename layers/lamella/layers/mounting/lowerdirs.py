@@ -8,17 +8,12 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from lamella.layers.errors import MountError, UnsafeLayer
-from lamella.layers.mounting import conda_records, source_checks
-from lamella.layers.mounting import link_tree as tree
+from lamella.layers.errors import UnsafeLayer
 from lamella.layers.mounting.overlay import MAX_LOWERS
-from lamella.layers.relocation.lists import lists, relocate
-from lamella.layers.relocation.prefixes import CannotRelocate, check_path
-from lamella.layers.store import derived
+from lamella.layers.oci.annotations import CONDA_META, PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,47 +39,23 @@ def for_prefix(store: Store, environment: PublishedEnvironment, prefix: str, *, 
     by which edits show. Raises `MountError` with the name of a file that can't be rewritten, and for an invalid `prefix`.
     """
     parts = folders(store, environment)
-    more = source_checks.checked(environment, parts.values()) if writable else {}
-    records = conda_records.recorded(environment, parts)
-    if prefix == environment.prefix and not more and not records:
-        return merged(store, environment, parts)
-    try:
-        check_path(prefix)
-        moved = prefix != environment.prefix
-        listed = {diff_id: folder for diff_id, folder in parts.items() if moved and lists(folder)}
-    except CannotRelocate as error:
-        raise MountError(f"cannot relocate the environment to {prefix}: {error}") from error
-    if not listed and not more and not records:
-        return merged(store, environment, parts)
-    # A tree is kept as long as its layers: without any to rewrite, it is the first one's.
-    made_of = tuple({**listed, **records}) or tuple(parts)[:1]
-    kind = " ".join([f"relocated to {prefix}", *sorted(more), *(["with records"] if records else [])])
+    top = ""
+    if writable or prefix != environment.prefix or _has_records(environment):
+        from lamella.layers.mounting import added_folder
 
-    def build(target: str) -> None:
-        added = {path: (content, 0o644) for path, content in conda_records.complete(records.values()).items()}
-        _rewrite(listed, prefix, target, {**more, **added})
-
-    top = derived.make(store, kind, made_of, build)
-    return [*merged(store, environment, parts, limit=MAX_LOWERS - 1), top]
+        top = added_folder.make(store, environment, parts, prefix, writable=writable)
+    lowers = merged(store, environment, parts, limit=MAX_LOWERS - bool(top))
+    return [*lowers, top] if top else lowers
 
 
 def for_replacement(store: Store, environment: PublishedEnvironment, prefix: str) -> list[str]:
     """As `for_prefix`, of at least two folders: a mount of one would be a bind mount, which has no source of its own."""
     found = for_prefix(store, environment, prefix)
-    return found if len(found) > 1 else [derived.make(store, "empty", (), lambda _: None), *found]
+    if len(found) > 1:
+        return found
+    from lamella.layers.store import derived
 
-
-def linked(store: Store, environment: PublishedEnvironment) -> str:
-    """The environment as a tree beside the store, made once, that works where it is."""
-    diff_ids = tuple(folders(store, environment))
-    place = derived.path(store, "links", diff_ids)
-    return derived.make(store, "links", diff_ids, lambda target: _lay(for_prefix(store, environment, place), target))
-
-
-def whole(store: Store, environment: PublishedEnvironment) -> str:
-    """The environment as a tree beside the store, made once, that works at the image prefix."""
-    parts = folders(store, environment)
-    return derived.make(store, "whole", tuple(parts), lambda target: _lay(list(parts.values()), target))
+    return [derived.make(store, "empty", (), lambda _: None), *found]
 
 
 def merged(
@@ -100,7 +71,11 @@ def merged(
     sizes = {layer.diff_id: layer.descriptor.size for layer in environment.layers if layer.diff_id in parts}
     small = smallest(sizes, limit)
     among = set(small)
-    lowest = derived.make(store, "merged", small, lambda target: _lay([parts[diff_id] for diff_id in small], target))
+    from lamella.layers.mounting import link_tree
+    from lamella.layers.store import derived
+
+    sources = [parts[diff_id] for diff_id in small]
+    lowest = derived.make(store, "merged", small, lambda target: link_tree.lay_linked_or_copied(sources, target))
     return [lowest, *(folder for diff_id, folder in parts.items() if diff_id not in among)]
 
 
@@ -112,6 +87,11 @@ def smallest(sizes: Mapping[Digest, int], limit: int) -> Sequence[Digest]:
     return tuple(diff_id for diff_id in sizes if diff_id in small)
 
 
+def _has_records(environment: PublishedEnvironment) -> bool:
+    """Whether a layer may hold conda's records, which `added_folder` completes."""
+    return any(layer.descriptor.annotations.get(PACKAGE) == CONDA_META for layer in environment.layers)
+
+
 def _folder(tree: str, prefix: str, layer: Layer) -> str:
     folder, link = _looked_at(tree, prefix)
     if link:
@@ -119,6 +99,12 @@ def _folder(tree: str, prefix: str, layer: Layer) -> str:
 
         raise UnsafeLayer(f"cannot mount layer {named(layer)}: its {link} is a link and must be a folder")
     return folder
+
+
+@functools.lru_cache(maxsize=8)
+def _steps(prefix: str) -> tuple[str, ...]:
+    """Each folder on the way to `prefix`, relative to the root: opt, opt/env."""
+    return tuple(accumulate(prefix.split("/")[1:], "{}/{}".format))
 
 
 @functools.lru_cache(maxsize=1 << 13)
@@ -129,7 +115,7 @@ def _looked_at(tree: str, prefix: str) -> tuple[str, str]:
     """
     # One lstat for each step, for which a mount of hundreds of layers has the time: realpath() takes ten times as long.
     mode = 0
-    for step in accumulate(prefix.split("/")[1:], "{}/{}".format):
+    for step in _steps(prefix):
         try:
             mode = os.lstat(f"{tree}/{step}").st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -137,20 +123,3 @@ def _looked_at(tree: str, prefix: str) -> tuple[str, str]:
         if stat.S_ISLNK(mode):
             return "", step
     return (tree + prefix if stat.S_ISDIR(mode) else ""), ""
-
-
-def _rewrite(listed: Mapping[Digest, str], prefix: str, target: str, more: Mapping[str, tuple[bytes, int]]) -> None:
-    for path, (content, mode) in more.items():
-        tree.put(target, path, content, mode)
-    try:
-        for folder in listed.values():
-            relocate(folder, prefix, partial(tree.put, target))
-    except CannotRelocate as error:
-        raise MountError(f"cannot relocate the environment to {prefix}: {error}") from error
-
-
-def _lay(sources: Sequence[str], target: str) -> None:
-    try:
-        tree.lay(sources, target, "hardlinks")
-    except MountError:
-        tree.lay(sources, target, "copies")

@@ -202,7 +202,7 @@ def _user_attributes(kernel: Kernel, filesystem: int) -> None:
 
 def _in_user_namespace() -> bool:
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as lines:
+        with open("/proc/self/uid_map", encoding="utf-8") as lines:
             return lines.read().split() != ["0", "0", "4294967295"]
     except OSError:
         return False

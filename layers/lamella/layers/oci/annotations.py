@@ -2,6 +2,8 @@
 
 PACKAGE = "dev.lamella.package"
 """On a layer: the package's name, normalised (PEP 503) for a pip distribution."""
+CONDA_META = "conda-meta"
+"""The package, of the origin `unowned`, whose layer completes conda's records."""
 VERSION = "dev.lamella.version"
 """On a layer: the package's version; absent for a package without one."""
 ORIGIN = "dev.lamella.origin"

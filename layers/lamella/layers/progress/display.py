@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -53,6 +52,8 @@ class Bars:
     """rich's bars on a terminal: the amount, the rate, the time left. They vanish when the work ends."""
 
     def __init__(self) -> None:
+        import threading
+
         self._lock = threading.Lock()
         self._ids: dict[str, TaskID] = {}
         self._drawn: RichProgress | None = None
@@ -101,6 +102,8 @@ class Cell:
         self._display = display
         """`IPython.display.display`."""
         self._handle: Any = None
+        import threading
+
         self._lock = threading.Lock()
         self._tasks: dict[str, tuple[int, int | None, str]] = {}
         self._drawn = 0.0

@@ -40,7 +40,8 @@ def obstacle(environment: PublishedEnvironment, c_library: str | None = None, *,
     """
     has = glibc() if c_library is None else c_library
     missing = "" if elsewhere else missing_glibc(environment.glibc, has)
-    missing = missing or missing_level(environment.cpu_level, _cpu_flags())
+    level = environment.cpu_level
+    missing = missing or (missing_level(level, _cpu_flags()) if level > 1 else "")
     return f"this environment cannot run here: {missing}" if missing else ""
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _VARIABLES = "etc/conda/env_vars.d"
 _STATE = "conda-meta/state"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # what shells take
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"  # what shells take
 
 
 def variables(prefix: str, before: Mapping[str, str]) -> dict[str, str]:
@@ -113,7 +113,7 @@ def _is_inside(prefix: str, path: str) -> bool:
 def _strings(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
-    return {name: text for name, text in value.items() if _NAME.fullmatch(name) and _can_be_set(text)}
+    return {name: text for name, text in value.items() if re.fullmatch(_NAME, name) and _can_be_set(text)}
 
 
 def _can_be_set(text: object) -> bool:

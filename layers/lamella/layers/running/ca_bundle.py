@@ -6,7 +6,6 @@ prefix that a venv borrowed its interpreter from is on no node at all.
 
 from __future__ import annotations
 
-import glob
 import os
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,8 @@ def certificate_file(
     """
     if looks is None or before.get("SSL_CERT_FILE") or before.get("SSL_CERT_DIR") or any(map(_holds_any, looks)):
         return ""
+    import glob
+
     certifi = glob.glob(os.path.join(glob.escape(prefix), "lib", "python3.*", "site-packages", "certifi", "cacert.pem"))
     return next(filter(os.path.isfile, (*bundles, *sorted(certifi))), "")
 

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import warnings
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -19,8 +18,7 @@ from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.mounting import kernel, ladder, lowerdirs, namespace, overlay
 from lamella.layers.progress.display import Silent
 from lamella.layers.published import preflight
-from lamella.layers.running import activation, ca_bundle, scripts, signals
-from lamella.layers.running.failure import error_of, failure_of
+from lamella.layers.running import activation, ca_bundle, scripts
 from lamella.layers.settings.trust import Trust
 from lamella.layers.store import leases
 from lamella.layers.store.store import Store
@@ -107,7 +105,7 @@ def exec_command(
                 notify(sentence)
             execute(prefix, command, ca_bundle.certificate_file(prefix, pulled.environment.certificates, os.environ))
 
-        if threading.active_count() > 1:
+        if _has_threads():
             raise SystemExit(_in_child(become))
         become()
 
@@ -153,7 +151,9 @@ def _enter(
         namespace.enter(kernel)
         assemble(kernel, store, environment, folders, keep)
     except MountError as error:
-        tree = lowerdirs.linked(store, environment)
+        from lamella.layers.mounting import whole_tree
+
+        tree = whole_tree.linked(store, environment)
         keep([tree])
         if why_not := ladder.obstacle(tree):
             raise MountError(f"{error}; {why_not}; set LAMELLA_STORE to another disk") from error
@@ -177,7 +177,9 @@ def assemble(
             ladder.assemble(kernel, folders, place, ladder.MOUNTS)
         except MountError:
             # Kernels before 5.11 let users bind folders, and make no overlay.
-            tree = lowerdirs.whole(store, environment)
+            from lamella.layers.mounting import whole_tree
+
+            tree = whole_tree.whole(store, environment)
             keep([tree])
             overlay.bind(kernel, tree, place)
             if why_not := ladder.obstacle(place):
@@ -191,6 +193,9 @@ def assemble(
 
 def _in_child(replaced: Callable[[], NoReturn]) -> int:
     """The exit code of a child that `replaced` turns into a command; raises what that raises instead."""
+    from lamella.layers.running import signals
+    from lamella.layers.running.failure import error_of
+
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     reader, writer = os.pipe()
@@ -214,6 +219,16 @@ def _in_child(replaced: Callable[[], NoReturn]) -> int:
         raise error_of(json.loads(failure))
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _has_threads() -> bool:
+    try:
+        # The kernel's count, which includes threads of libraries and those that are just ending.
+        return len(os.listdir("/proc/self/task")) > 1
+    except OSError:
+        import threading
+
+        return threading.active_count() > 1
 
 
 def _send(child: int, number: int) -> None:
@@ -250,6 +265,8 @@ def report(writer: int, replaced: Callable[[], NoReturn]) -> NoReturn:
     try:
         replaced()
     except LayersError as error:
+        from lamella.layers.running.failure import failure_of
+
         os.write(writer, json.dumps(failure_of(error)).encode())
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

@@ -35,7 +35,8 @@ _REQUIREMENTS = frozenset({"allowed-registries", "insecure", "require-identity",
 
 _MAX_BYTES = 1 << 20
 _HOST = r"[\w-]+(?:\.[\w-]+)*|\[[0-9a-fA-F:]+\]"
-_ALLOWED = re.compile(rf"(?:(?:\*\.)?(?:{_HOST})(?::\d+)?(?:/[\w.-]+)*|oci:(?:/.*)?)", re.ASCII | re.DOTALL)
+_ALLOWED = rf"(?:(?:\*\.)?(?:{_HOST})(?::\d+)?(?:/[\w.-]+)*|oci:(?:/.*)?)"
+_FLAGS = re.ASCII | re.DOTALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def allowing(patterns: Sequence[str]) -> Policy:
     Raises `PolicyError` for a pattern that is invalid, and without any.
     """
     for pattern in patterns:
-        if not _ALLOWED.fullmatch(pattern):
+        if not re.fullmatch(_ALLOWED, pattern, _FLAGS):
             raise PolicyError(
                 f"--allow {escaped(pattern, 200)}: not a registry or repository; "
                 "use HOST[:PORT][/REPOSITORY], *.DOMAIN or oci:/FOLDER"
@@ -176,7 +177,7 @@ def _parsed(path: str, table: dict[str, Any]) -> Policy:
             raise _invalid(path, f"require-signature {key}: not an absolute path")
     registries = _strings(path, table, "allowed-registries")
     for registry in registries:
-        if not _ALLOWED.fullmatch(registry):
+        if not re.fullmatch(_ALLOWED, registry, _FLAGS):
             raise _invalid(
                 path, f"allowed-registries {registry}: not HOST[:PORT][/REPOSITORY], *.DOMAIN or oci:/FOLDER"
             )
