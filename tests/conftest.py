@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lamella.layers.settings import homes, policy
-from support import engines, processes
+from support import engines, installed, processes
 from support.distribution import distribution
 from support.short_folders import short_folder
 
@@ -87,6 +87,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of one run share, for files that are made once (see `support.once`)."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_interpreter(shared: Path) -> None:
+    """Make virtual environments of an interpreter with a part of the standard library."""
+    installed.share_python(shared)
 
 
 @pytest.fixture(scope="module")

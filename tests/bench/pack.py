@@ -99,7 +99,7 @@ def conda_pack(scratch: Path) -> str:
 def made(scratch: Path) -> Path:
     """A conda environment: an interpreter, and this environment's own packages as one conda package."""
     channel = scratch / "channel"
-    python_package(channel)
+    python_package(channel, whole=True)
     site = Path(next(path for path in sys.path if path.endswith("site-packages")))
     files: dict[str, str | bytes] = {
         f"lib/python{SHORT}/site-packages/{path.relative_to(site)}": path.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from lamella.layers.settings.trust import Trust
 from lamella.layers.storages import open_storage
 from support import foreign_trees as trees
 from support.index import Index, serve_index
-from support.installed import install, venv, wheel
+from support.installed import install, venv, venv_python, wheel
 from support.projects import editable, project
 
 if TYPE_CHECKING:
@@ -88,6 +87,11 @@ def laptop(tmp_path: Path, kind: trees.Kind) -> Path:
     return made
 
 
+def python_from() -> str:
+    """The prefix of an interpreter for the target."""
+    return os.path.dirname(os.path.dirname(venv_python()))
+
+
 def fork(folder: Path) -> Path:
     return wheel(folder, "fork", files={"fork.py": "WHO = 'me'\n"})
 
@@ -126,7 +130,7 @@ def test_layers_are_those_of_a_push_on_the_platform_itself(kind: trees.Kind, ind
         wheel(index.folder, "onlinux", files={"onlinux.py": ""}),
     ]
     made = laptop(tmp_path, kind)
-    plan = resolve(str(made), HERE, ResolveOptions(python_from=sys.base_prefix))
+    plan = resolve(str(made), HERE, ResolveOptions(python_from=python_from()))
     changes = [(each.name, each.change) for each in plan.resolution.moved]
     assert changes == [*([("appnope", "dropped")] if kind == "macos" else []), ("onlinux", "added")]
     assert plan.resolution.kept == ("fork",)
@@ -153,7 +157,7 @@ def test_a_second_push_downloads_nothing_and_changes_nothing(index: Index, tmp_p
         "--platform",
         str(HERE),
         "--python-from",
-        sys.base_prefix,
+        python_from(),
         f"oci:{tmp_path}/layout:v1",
         str(made),
     ]
@@ -202,7 +206,7 @@ def test_another_version_is_refused_before_anything_is_downloaded(
     made = trees.venv(tmp_path / "macos", "macos")
     trees.install(made, "macos", wheel(tmp_path / "from", "fast"), requested=["fast"])
     wheel(index.folder, "fast", version="1.0.1")
-    line = [*verb.split(), "--no-local", "--platform", str(HERE), "--python-from", sys.base_prefix]
+    line = [*verb.split(), "--no-local", "--platform", str(HERE), "--python-from", python_from()]
     if verb != "scan":
         line.append(f"oci:{tmp_path}/layout:v1")
     for output in ([], ["--json"]):

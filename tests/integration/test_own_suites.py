@@ -41,7 +41,7 @@ def conda(folder: Path, shared: Path) -> Path:
     """The same packages as conda packages, the compiled one's too, in an environment that rattler installs."""
     target, channel = folder / "target", folder / "channel"
     installed("--python", base_python(), "--target", str(target))
-    python_of_the_run(channel, shared)
+    python_of_the_run(channel, shared, whole=True)
     names = []
     for info in target.glob("*.dist-info"):
         names.append(info.name.partition("-")[0].lower().replace("_", "-"))

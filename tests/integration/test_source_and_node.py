@@ -20,7 +20,7 @@ import pytest
 from support import probe
 from support.conda import SHORT, conda_environment, conda_package, python_of_the_run
 from support.engines import missing
-from support.installed import install, uv, venv, wheel
+from support.installed import base_python, install, uv, venv, wheel
 from support.once import once
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ def code(modules: dict[str, list[str]]) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("by", ["pip", "uv"])
 def test_venv(lamella: Lamella, tmp_path: Path, by: By) -> None:
-    prefix = filled(venv(tmp_path / "env", by=by), tmp_path, by=by)
+    # Once with the whole standard library.
+    prefix = filled(venv(tmp_path / "env", by=by, python=base_python() if by == "pip" else ""), tmp_path, by=by)
     assert differences(lamella, prefix, tmp_path, node_home=trapped(tmp_path / "home")) == []
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 from support.engines import missing, need
-from support.installed import base_python
+from support.installed import base_python, venv_python
 from support.once import once
 
 if TYPE_CHECKING:
@@ -105,16 +105,19 @@ def for_machine(data: bytes, subdir: str) -> bytes:
     return data[:18] + machine + data[20:] if machine and data[:4] == b"\x7fELF" else data
 
 
-def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = False) -> None:
-    """The tests' own interpreter as conda's `python`, relocatable as conda's is.
+def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = False, whole: bool = False) -> None:
+    """The tests' own interpreter as conda's `python`, relocatable as conda's is, with the modules of `venv_python()`.
 
-    `small` leaves most of the standard library out: it is enough to scan and to compile, and not to run pip.
+    `small` leaves most of them out: enough to scan and to compile, and not to run pip. `whole` leaves none out.
     """
     files: dict[str, str | bytes] = {}
     prefix = os.path.dirname(os.path.dirname(base_python()))
     stdlib = sysconfig.get_path("stdlib")
-    for path in _small_library() if small else _library(stdlib):
-        files[f"lib/python{SHORT}/{os.path.relpath(path, stdlib)}"] = _relocatable(path, prefix, "$ORIGIN/../..")
+    modules = stdlib if whole or small else os.path.join(os.path.dirname(venv_python()), "../lib", f"python{SHORT}")
+    for path in _small_library() if small else _library(modules):
+        within = os.path.relpath(path, stdlib if small else modules)
+        # The file that was installed: the copy has lost the prefix.
+        files[f"lib/python{SHORT}/{within}"] = _relocatable(os.path.join(stdlib, within), prefix, "$ORIGIN/../..")
     executable = f"bin/python{SHORT}"
     files[executable] = _relocatable(base_python(), prefix, "$ORIGIN/../lib")
     library = os.path.join(prefix, "lib", f"libpython{SHORT}.so.1.0")
@@ -128,12 +131,12 @@ def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = Fal
     conda_package(channel, "python", files, version=VERSION, links=links, executables=[executable], subdir=subdir)
 
 
-def python_of_the_run(channel: Path, shared: Path) -> None:
+def python_of_the_run(channel: Path, shared: Path, *, whole: bool = False) -> None:
     """Add `python_package` to `channel`. It takes seconds to make, and is made once a run."""
-    made = shared / "conda-python" / "linux-64"
+    made = shared / ("whole-conda-python" if whole else "conda-python") / "linux-64"
     with once(made) as mine:
         if mine:
-            python_package(made.parent)
+            python_package(made.parent, whole=whole)
     (channel / made.name).mkdir(parents=True, exist_ok=True)
     for package in made.iterdir():
         os.link(package, channel / made.name / package.name)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from typing import TYPE_CHECKING, Literal
 
 from support.engines import missing
+from support.once import once
+from support.small_python import small_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +25,27 @@ By = Literal["pip", "uv"]
 def base_python() -> str:
     """The interpreter that the tests' own environment was made from."""
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+_shared: list[Path] = []
+
+
+def share_python(shared: Path) -> None:
+    """Let `venv` make environments of a small interpreter from here on, which lies in `shared`."""
+    _shared[:] = [shared]
+
+
+def venv_python() -> str:
+    """A small copy of `base_python()`, made once a run; outside a run of tests, and in /usr, `base_python()` itself."""
+    python = base_python()
+    if not _shared or python.startswith("/usr/bin/"):
+        return python
+    prefix = _shared[0] / "small-python" / "prefix"
+    with once(prefix) as mine:
+        if mine:
+            shutil.rmtree(prefix, ignore_errors=True)
+            small_python(python, prefix)
+    return str(prefix / "bin" / os.path.basename(python))
 
 
 def uv() -> str:
@@ -70,8 +94,8 @@ def wheel(
 
 
 def venv(folder: Path, *, by: By = "uv", python: str = "", options: Sequence[str] = ()) -> Path:
-    """A virtual environment without pip at `folder`, made by venv or by uv."""
-    interpreter = python or base_python()
+    """A virtual environment without pip at `folder`, made by venv or by uv; `python`: another one than `venv_python()`."""
+    interpreter = python or venv_python()
     if by == "uv":
         _run([uv(), "venv", "--quiet", "--offline", "--python", interpreter, *options, str(folder)])
     else:

@@ -19,7 +19,7 @@ import pytest
 
 import lamella
 from support.engines import missing
-from support.installed import venv
+from support.installed import base_python, venv
 from support.once import once
 from support.own_distributions import link_distributions
 from support.short_folders import short_folder
@@ -67,7 +67,7 @@ def ray_cluster(folder: Path, cache: Path) -> Iterator[Cluster]:
     nodes = folder / "nodes"
     with once(nodes) as mine:
         if mine:
-            _make_nodes(venv(nodes, by="uv"))
+            _make_nodes(venv(nodes, by="uv", python=base_python()))
     stores = (folder / "head-store", folder / "node-store")
     with short_folder() as short:
         settings = {

@@ -12,7 +12,7 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.layer.code_fingerprint import Remembered, code_fingerprint, sources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 FOLDERS = tuple(lamella.__path__)
 # A folder may be in the namespace's path twice.
@@ -21,12 +21,29 @@ DECIDING = sorted(
 )
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources of the project, as an installation has them."""
+    made = tmp_path_factory.mktemp("sources") / "lamella"
     for folder in FOLDERS:
-        shutil.copytree(folder, tmp_path / "lamella", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "lamella"
+        shutil.copytree(folder, made, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return made
+
+
+@pytest.fixture
+def copy(copied: Path) -> Iterator[Path]:
+    """The module's copy of the sources; what a test changes in it is undone."""
+    before = contents(copied)
+    yield copied
+    for path, content in contents(copied).items():
+        if path not in before:
+            path.unlink()
+        elif content != before[path]:
+            path.write_bytes(before[path])
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -73,11 +90,11 @@ def test_answers_stay_when_no_code_changes(copy: Path, cache: LayerCache) -> Non
     "module", ["builder/layer/code_fingerprint.py", "builder/scanning/scan.py", "layers/pulling/pull.py"]
 )
 @pytest.mark.slow
-def test_answers_stay_when_other_code_changes(module: str, copy: Path, cache: LayerCache) -> None:
+def test_answers_stay_when_other_code_changes(module: str, copy: Path, cache: LayerCache, tmp_path: Path) -> None:
     before = fingerprint(cache, copy)
     with (copy / module).open("ab") as file:
         file.write(b"#")
-    assert fingerprint(cache, copy) == before == fingerprint(LayerCache(str(copy / "other")), copy)
+    assert fingerprint(cache, copy) == before == fingerprint(LayerCache(str(tmp_path / "other")), copy)
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_a_venv_over_a_standalone_interpreter_knows_it_by_both_of_its_names(stan
 
 @pytest.mark.slow
 def test_a_venv_of_copies_ships_the_base_interpreter(tmp_path: Path) -> None:
-    scanned = scan(str(venv(tmp_path / "env", by="pip", options=["--copies"])))
+    scanned = scan(str(venv(tmp_path / "env", by="pip", python=base_python(), options=["--copies"])))
     assert file(scanned, f"bin/python{SHORT}").source == base_python()
     assert file(scanned, "bin/python3").target == f"python{SHORT}"
 

@@ -66,7 +66,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp(by)
     alpha = wheel(folder, "Alpha", "1.0", ALPHA, entry_points="[console_scripts]\nalpha = alpha:main\n")
     beta = wheel(folder, "Beta.Two", "2.0", {"beta.py": "import alpha\n"}, requires=["alpha>=1"])
-    return install(venv(folder / "env", by=by), alpha, beta, by=by)
+    return install(venv(folder / "env", by=by, python=base_python()), alpha, beta, by=by)
 
 
 @pytest.fixture
