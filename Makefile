@@ -57,12 +57,19 @@ system: export PACKAGES := $(PACKAGES)
 define PYTEST
 	@scratch=$$(mktemp -d) && chmod 755 $$scratch && \
 	trap 'rm -rf --one-file-system $$scratch' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && \
-	PATH=$(CURDIR)/$(VENV)/bin:$$PATH TMPDIR=$$scratch $(VENV)/bin/python -m
+	PATH=$(CURDIR)/$(VENV)/bin:$$PATH TMPDIR=$$scratch MAKEFLAGS= $(VENV)/bin/python -m
 endef
 # One worker more than processors: many tests wait for other programs.
 PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
 
-.PHONY: help test unit fuzz check stress coverage bench bench-compare comparison-page demo docs lock node-pyz node-image install system clean
+# `make test` installs Debian's packages beside Python's, and checks types beside the tests.
+ifeq ($(MAKECMDGOALS),test)
+MAKEFLAGS += --jobs=2
+# Only an interpreter that Debian's packages do not replace meanwhile.
+BESIDE := $(shell $(PYTHON) -c 'import ensurepip, sys; print("yes" if sys.base_prefix != "/usr" else "")' 2>/dev/null)
+endif
+
+.PHONY: help test lint types tests unit fuzz check stress coverage bench bench-compare comparison-page demo docs lock node-pyz node-image install system clean
 
 help:
 	@echo "make test      everything: ruff, mypy and all tests; SYSTEM=no installs no Debian packages"
@@ -82,7 +89,12 @@ help:
 	@echo "make clean     remove what these targets made"
 	@echo "TESTS=tests/cli runs a part of test, unit or coverage."
 
-test: check
+test: types tests
+
+types: lint
+	$(VENV)/bin/mypy
+
+tests: lint | system
 	$(PYTEST) pytest $(PARALLEL) $(TESTS)
 
 unit: $(STAMP)
@@ -92,10 +104,11 @@ unit: $(STAMP)
 fuzz: $(STAMP)
 	$(PYTEST) pytest -q $(PARALLEL) --hypothesis-profile=fuzz tests/fuzz
 
-check: $(STAMP)
+check: types
+
+lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 
 stress: $(STAMP)
 	$(PYTEST) pytest -s --stress tests/integration/test_store_processes.py -k "killed or many_processes"
@@ -144,8 +157,8 @@ lock: $(STAMP)
 install: $(STAMP)
 
 # Targets that drive no engine install no Debian package either.
-QUIET := help unit fuzz check comparison-page docs lock node-pyz clean
-$(STAMP): pyproject.toml requirements-dev.lock | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
+QUIET := help lint types unit fuzz check comparison-page docs lock node-pyz clean
+$(STAMP): pyproject.toml requirements-dev.lock | $(if $(BESIDE),,$(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint requirements-dev.lock --editable '.[test]'
