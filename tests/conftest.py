@@ -14,6 +14,7 @@ from lamella.layers.settings import homes, policy
 from support import engines, installed, processes
 from support.distribution import distribution
 from support.short_folders import short_folder
+from support.spread_folders import spread_folders
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -87,6 +88,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of one run share, for files that are made once (see `support.once`)."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(autouse=True, scope="session")
+def spread_tests(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> None:
+    """Put the folders of tests apart."""
+    for folder in (shared, tmp_path_factory.getbasetemp()):
+        spread_folders(folder)
 
 
 @pytest.fixture(autouse=True, scope="session")

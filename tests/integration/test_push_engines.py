@@ -34,7 +34,7 @@ EXPECTED = "hello\n/opt/env\n"
 def pushed(tmp_path_factory: pytest.TempPathFactory, registry: str, shared: Path) -> dict[str, str]:
     """A small environment on a base that is nothing but this machine's libc, by compression."""
     folder = tmp_path_factory.mktemp("engines")
-    prefix = venv(folder / "env")
+    prefix = venv(folder / "env", python=base_python())
     install(prefix, wheel(folder, "greet", files={"greet.py": "def main(): print('hello')"}))
     base = libc(folder / "base")
     cache = LayerCache(str(shared / "cache"))
