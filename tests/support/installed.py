@@ -36,7 +36,10 @@ def share_python(shared: Path) -> None:
 
 
 def venv_python() -> str:
-    """A small copy of `base_python()`, made once a run; outside a run of tests, and in /usr, `base_python()` itself."""
+    """A small copy of `base_python()`, made once a run.
+
+    `base_python()` itself outside a run of tests, and if it is the system's.
+    """
     python = base_python()
     if not _shared or python.startswith("/usr/bin/"):
         return python
@@ -94,7 +97,10 @@ def wheel(
 
 
 def venv(folder: Path, *, by: By = "uv", python: str = "", options: Sequence[str] = ()) -> Path:
-    """A virtual environment without pip at `folder`, made by venv or by uv; `python`: another one than `venv_python()`."""
+    """A virtual environment without pip at `folder`, made by venv or by uv.
+
+    `python`: another interpreter than `venv_python()`.
+    """
     interpreter = python or venv_python()
     if by == "uv":
         _run([uv(), "venv", "--quiet", "--offline", "--python", interpreter, *options, str(folder)])

@@ -1,7 +1,7 @@
 """The tests' interpreter with a third of its standard library.
 
-Each scan, push, pull and export of a virtual environment handles every file of its interpreter, which takes longer than the
-rest of most tests. Tests of the interpreter itself use `base_python`.
+Each scan, push, pull and export of a virtual environment handles every file of its interpreter,
+which takes longer than the rest of most tests. Tests of the interpreter itself use `base_python`.
 """
 
 from __future__ import annotations

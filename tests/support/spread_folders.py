@@ -18,8 +18,8 @@ _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x20000
 def spread_folders(folder: Path) -> None:
     """Let ext4 put each folder that is made in `folder` into a block group of its own.
 
-    Without a journal, ext4 gives no inode again for a minute or more after its file was removed, and looks for one that it
-    may give in the folder's group: after other tests' folders were removed there, a new file takes a millisecond.
+    Without a journal, ext4 does not reuse an inode for minutes after the removal of its file, and
+    looks through them all for a new file: a millisecond for each, after thousands of removals.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
