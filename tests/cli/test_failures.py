@@ -52,6 +52,7 @@ def caused(by: int) -> Exception:
         (lamella.layers.CannotRun("x", 126), "not-executable"),
         (lamella.layers.StoreError("x"), "failed"),
         (lamella.layers.ExportError("x"), "failed"),
+        (lamella.layers.ExportError("--threads -1: x", code="invalid"), "invalid"),
         (lamella.builder.NotAnEnvironment("x"), "no-environment"),
         (lamella.builder.EnvironmentChanged("x"), "changed"),
         (lamella.builder.CannotBuild("x"), "failed"),

@@ -15,6 +15,7 @@ from lamella.cli.verbs import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def mentioned(hint: str) -> Iterator[tuple[str, list[str]]]:
@@ -73,7 +74,15 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella run -it host/x -- bash", "run -i: unknown option; leave it out: the command has this terminal"),
         ("lamella run --rm host/x -- bash", "run --rm: unknown option; leave it out"),
         ("lamella run -e A=1 host/x -- bash", "run -e: unknown option; set the variable before"),
-        ("lamella run -v /a:/b host/x -- bash", "run: unknown argument before --; usage: lamella run"),
+        ("lamella run -v /a:/b host/x -- bash", "run -v: shows requests and takes no folders; leave it out: the"),
+        ("lamella run -v /a:/b host/x bash", "run -v: shows requests and takes no folders; leave it out: the"),
+        ("lamella run --gpus all host/x bash", "run --gpus: unknown option; the command sees this machine's devices"),
+        ("lamella run --entrypoint sh host/x", "run --entrypoint: unknown option; write the command behind --"),
+        ("lamella run -p 8888:8888 host/x bash", "run -p: unknown option; leave it out: the command has this"),
+        ("lamella run host/x -m alpha", "run -m: unknown option; write it behind --: lamella run REFERENCE -- python"),
+        ("lamella run -n base python", "run -n: unknown option; name the environment by its reference"),
+        ("lamella run --with rich host/x python", "run --with: unknown option; Lamella installs no packages"),
+        ("lamella run --nosuch value host/x python", "run --nosuch: unknown option; see lamella run --help"),
         ("lamella run host/x bash", "run: missing -- before the command; use lamella run host/x -- bash"),
         ("lamella login -u ada -p x host", "login -p: unknown option; every process can read a command line"),
         ("lamella login --password x host", "login --password: unknown option; every process can read"),
@@ -114,6 +123,8 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella conda-unpack", "conda-unpack: unknown verb; exports need no fixing"),
         # in the wrong order, misspelled, half
         ("lamella", "usage: lamella [options] VERB"),
+        ("lamella help images", "help images: unknown verb; use lamella ls for the store"),
+        ("lamella help pusg", "help pusg: unknown verb; did you mean push?"),
         ("lamella pusg x", "pusg: unknown verb; did you mean push?"),
         ("lamella PULL x", "PULL: unknown verb; did you mean pull?"),
         ("lamella pull", "pull: missing REFERENCE; usage: lamella pull [options] REFERENCE"),
@@ -129,6 +140,51 @@ def test_a_habit_of_another_tool_is_answered(command: str, answer: str, capsys: 
     assert printed.err.removeprefix("lamella: ").startswith(answer)
 
 
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("lamella push .", ".: a folder, not a reference; use lamella push REFERENCE\n"),
+        (
+            "lamella push .venv",
+            ".venv: an environment on this disk, not a reference; use lamella push REFERENCE .venv\n",
+        ),
+        ("lamella push ./.venv host/x:v1", "./.venv: an environment on this disk, not a reference; use lamella push"),
+        ("lamella run .venv -- python", ".venv: an environment on this disk, not a reference; use lamella push"),
+        ("lamella mount .venv target", ".venv: an environment on this disk, not a reference; use lamella push"),
+        ("lamella copy .venv host/x:v1", ".venv: an environment on this disk, not a reference; use lamella push"),
+        ("lamella inspect .venv", ".venv: an environment on this disk, not a reference; use lamella scan .venv\n"),
+        ("lamella pull ./layout", "./layout: an OCI layout folder; write oci:./layout:TAG\n"),
+        ("lamella tags ./layout", "./layout: an OCI layout folder; write oci:./layout:TAG\n"),
+        ("lamella pull env.tar.gz", "env.tar.gz: a file, not a reference; write REGISTRY/REPOSITORY:TAG\n"),
+        ("lamella export env.tar.gz out", "env.tar.gz: a file, not a reference; write REGISTRY/REPOSITORY:TAG\n"),
+        (
+            "lamella export .venv oci:layout:v3",
+            "export oci:layout:v3: a reference, where export writes a folder or archive; use lamella push oci:layout:v3 .venv\n",
+        ),
+        (
+            "lamella export host:5000/a/b:v1 ghcr.io/a/b:v1",
+            "export ghcr.io/a/b:v1: a reference, where export writes a folder or archive; use lamella copy host:5000/a/b:v1 ",
+        ),
+        (
+            "lamella export '' localhost:5000/a/b",
+            "export localhost:5000/a/b: a reference, where export writes a folder",
+        ),
+        ("lamella pull ./absent", "./absent: a path; write oci:./absent:TAG for an OCI layout folder\n"),
+    ],
+)
+def test_a_path_in_place_of_a_reference_is_answered(
+    command: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/pyvenv.cfg").write_text("")
+    (tmp_path / "layout").mkdir()
+    (tmp_path / "layout/oci-layout").write_text("")
+    (tmp_path / "env.tar.gz").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) in {2, 125}
+    assert capsys.readouterr().err.removeprefix("lamella: ").startswith(answer)
+
+
 @pytest.mark.parametrize(("alias", "verb"), [("unmount", "umount"), ("cp", "copy"), ("du", "df")])
 def test_an_alias_is_its_verb(alias: str, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = []
@@ -136,4 +192,6 @@ def test_an_alias_is_its_verb(alias: str, verb: str, capsys: pytest.CaptureFixtu
         with pytest.raises(SystemExit):
             main([name, "--help"])
         shown.append(capsys.readouterr().out)
-    assert shown[0] == shown[1]
+        assert main(["help", name]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown == shown[:1] * 4

@@ -7,7 +7,9 @@ import argparse
 import pytest
 
 from lamella.cli.errors import UsageError
+from lamella.cli.main import main
 from lamella.cli.parsers import Parser
+from lamella.cli.reference import markdown
 from lamella.cli.suggestions import similar, suggestion
 
 
@@ -54,3 +56,9 @@ def test_a_similar_name_is_found_whatever_its_case_or_its_end(word: str, meant: 
 def test_without_a_similar_name_all_are_listed() -> None:
     assert suggestion("xyzzy", ["a1", "b2", "c3"]) == "use a1, b2 or c3"
     assert suggestion("xyzzy", ["a1"]) == "use a1"
+
+
+def test_no_help_outside_argparse_shows_an_escaped_percent_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "--json"]) == 0
+    assert "10%; 0% for no limit" in capsys.readouterr().out
+    assert "%%" not in markdown()

@@ -121,6 +121,43 @@ def test_nothing_is_asked_of_the_registry(
     assert "internal error" not in error
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line",
+    [
+        "push REF env --max-layers 0",
+        "push REF env --image-prefix env",
+        "push REF env --image-prefix /usr",
+        "push REF@sha256:DIGEST env",
+        "push REF env --local absent",
+        "push REF env --include absent",
+        "push REF env --platform windows/amd64",
+        "scan env --platform linux/arm64 --glibc 3",
+        "export env out.rar",
+        "export env out.tar --threads -1",
+        "export env out.tar --compress-level 4",
+        "export env out.zip --compress-level 99",
+        "export env folder --arcroot a",
+        "export env out.tar --arcroot ../a",
+        "export env out.parcel",
+        "export env folder --link",
+        "export REF out.tar --link",
+        "mount REF target --prefix env",
+        "mount REF target --changes file",
+    ],
+)
+def test_an_invalid_value_of_a_flag_exits_as_an_invalid_command_line(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAMELLA_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LAMELLA_CACHE", str(tmp_path / "cache"))
+    install(venv(tmp_path / "env"), wheel(tmp_path, "one", "1.0"))
+    (tmp_path / "file").write_text("")
+    words = line.replace("REF", "localhost:1/team/envs:v1").replace("DIGEST", "a" * 64)
+    assert main(words.split()) == 2, capsys.readouterr().err
+
+
 HERE = str(Platform.here())
 OTHER = "linux/arm64" if HERE == "linux/amd64" else "linux/amd64"
 

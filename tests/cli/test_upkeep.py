@@ -299,6 +299,21 @@ def test_ls_shows_environments_with_names_sizes_and_use(node: Node, tmp_path: Pa
     assert environment["bytes"] == environment["alone_bytes"] + environment["shared_bytes"]
     assert environment["in_use"] == []
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", environment["used"])
+    second = f"oci:{tmp_path}/second:v2"
+    assert node("copy", node.reference, second).returncode == 0
+    assert node("pull", second).returncode == 0
+    rows = [line.split() for line in node("ls").stdout.splitlines()[1:3]]
+    assert [row[0] for row in rows] == [second, f"oci:{node.layout}:v1"]
+    assert rows[0][1] == rows[1][1]
+    assert len(rows[1]) == 3
+
+
+@pytest.mark.parametrize("verb", ["ls", "df", "verify", "gc --older-than 1d", "gc --all --yes"])
+def test_a_file_in_place_of_the_store_is_not_an_empty_store(node: Node, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "file").write_text("")
+    done = node(*verb.split(), "--store", tmp_path / "file")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"lamella: the store {tmp_path}/file is not a folder, or has a file in place of a")
 
 
 def test_df_shows_what_gc_frees(node: Node, tmp_path: Path) -> None:

@@ -482,6 +482,9 @@ def test_scan_and_inspect_list_the_files_of_a_package(lamella: Command, prefix: 
     (listed,) = lamella.json("inspect", reference, "--files", "alpha")["packages"]
     assert {file["path"] for file in listed["files"]} == to_come
     assert lamella("inspect", reference, "--files", "alpha").stdout.startswith("alpha 1.0 (pypi): ")
+    for name in ("Alpha", "ALPHA"):
+        assert lamella("scan", prefix, "--files", name).stdout.splitlines() == shown
+        assert lamella("inspect", reference, "--files", name).stdout.startswith("alpha 1.0 (pypi): ")
     everything = lamella.json("inspect", reference, "--files")["packages"]
     assert {"alpha", "beta", "python"} <= {each["name"] for each in everything}
 
@@ -505,7 +508,7 @@ def test_diff_shows_which_files_changed_and_why(lamella: Command, prefix: Path, 
     path.write_text("patched = True\n")
     shown = lamella("diff", place, changed, "--files").stdout.splitlines()
     assert any(line.split()[:2] == ["changed", "content"] and line.endswith("alpha/more.py") for line in shown)
-    document = lamella.json("diff", place, changed, "--files", "alpha")
+    document = lamella.json("diff", place, changed, "--files", "Alpha")
     (package,) = document["files"]
     assert package["reasons"]["content"] == 1
     unchanged = lamella("diff", place, changed, "--files", "beta")

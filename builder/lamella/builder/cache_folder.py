@@ -28,8 +28,7 @@ def cache_folder(chosen: str | None = None) -> str:
         raise CacheError("no home folder for the cache; set HOME, or LAMELLA_CACHE to a folder of your own")
     path = os.path.abspath(own) if own else os.path.join(caches, "lamella")
     if found := stranger(path, machine_policy().shared_group):
-        remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
-        raise CacheError(f"the cache {path}: {found}; {remedy} another cache with LAMELLA_CACHE")
+        raise CacheError(f"the cache {path}: {found}; {found.advice('another cache with LAMELLA_CACHE')}")
     return path
 
 

@@ -60,7 +60,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in NAMES:
-            raise ComparisonError(f"--story {name}: not a story; use {', '.join(NAMES)}")
+            raise ComparisonError(f"--story {name}: not a story; use {', '.join(NAMES)}", code="invalid")
     return tuple(name for name in NAMES if not names or name in names)
 
 

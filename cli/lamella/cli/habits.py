@@ -69,9 +69,16 @@ _TERMINAL = "leave it out: the command has this terminal, folder, network and us
 _ENVIRONMENT = "set the variable before: NAME=VALUE lamella run REFERENCE -- COMMAND"
 _FLAGS = {
     ("login", _STDIN): "-p --password --token --password-file",
-    ("run", _TERMINAL): "-i -t -it -ti --interactive --tty --rm -d --detach --network --net -w --workdir --user --name",
+    ("run", _TERMINAL): "-i -t -it -ti --interactive --tty --rm -d --detach --network --net -w --workdir --user --name "
+    "-p --publish -P --publish-all --hostname --ipc --shm-size --no-capture-output --live-stream",
     ("run", _ENVIRONMENT): "-e --env --env-file",
     ("run", "the command sees this machine's folders; leave it out"): "--volume --mount -B --bind",
+    ("run", "the command sees this machine's devices; leave it out"): "--gpus --device --nv --rocm --privileged",
+    ("run", "write the command behind --: lamella run REFERENCE -- COMMAND"): "--entrypoint",
+    ("run", "write it behind --: lamella run REFERENCE -- python -m MODULE"): "-m --module",
+    ("run", "write it behind --: lamella run REFERENCE -- python -c CODE"): "-c",
+    ("run", "name the environment by its reference: lamella run REFERENCE -- COMMAND"): "-n --prefix",
+    ("run", _INSTALLERS): "--with --with-requirements --with-editable --extra --group --python",
     ("push", "give the folder as an argument: lamella push REFERENCE PREFIX"): "-p --prefix -n --name",
     ("push", "give the reference as an argument: lamella push REFERENCE"): "-t --tag",
     ("push", "set the base image with --base REFERENCE"): "--from",
@@ -132,6 +139,22 @@ def verb_hint(word: str) -> str:
 def flag_hint(verb: str, flag: str) -> str:
     """Return how `verb` does what `flag` does elsewhere; empty for an unknown flag."""
     return FLAGS.get((verb, flag)) or EVERYWHERE.get(flag, "")
+
+
+def path_sentence(verb: str, words: Sequence[str], sentence: str) -> str:
+    """Return what to type instead of a path that `sentence` finds invalid as a reference; else `sentence`."""
+    path = next((word for word in words if sentence.startswith(f"{word}: ") and os.path.exists(word)), "")
+    if not path or path.startswith("-"):
+        return sentence
+    shown = quote(path)
+    if os.path.isfile(path):
+        return f"{path}: a file, not a reference; write REGISTRY/REPOSITORY:TAG"
+    if os.path.isfile(f"{path}/oci-layout"):
+        return f"{path}: an OCI layout folder; write {quote(f'oci:{path}')}:TAG"
+    if not any(os.path.exists(f"{path}/{name}") for name in ("pyvenv.cfg", "conda-meta", "bin/python")):
+        return sentence if verb != "push" else f"{path}: a folder, not a reference; use lamella push REFERENCE"
+    instead = f"lamella scan {shown}" if verb in {"inspect", "tags", "verify"} else f"lamella push REFERENCE {shown}"
+    return f"{path}: an environment on this disk, not a reference; use {instead}"
 
 
 def top_hint(argv: Sequence[str]) -> str:

@@ -157,9 +157,16 @@ def _is_usage(error: BaseException) -> bool:
 def _fail(error: BaseException, argv: Sequence[str]) -> int:
     from lamella.cli.failures import failure_of, report
 
+    verb, words = _split(list(argv))
     failure = failure_of(error)
+    if failure.code == "invalid" and verb:
+        from dataclasses import replace
+
+        from lamella.cli.habits import path_sentence
+
+        failure = replace(failure, sentence=path_sentence(verb, words, failure.sentence))
     report(failure, as_json=_asks_for_json(argv))
-    return failure.exit_code(_split(list(argv))[0])
+    return failure.exit_code(verb)
 
 
 def _asks_for_json(argv: Sequence[str]) -> bool:

@@ -183,6 +183,11 @@ def whole_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def help_of(action: argparse.Action) -> str:
+    """Return the help of an option or argument as argparse prints it: a %% is a percent sign."""
+    return str(action.help) % ()
+
+
 def sentence(summary: str) -> str:
     """Return a summary as a sentence."""
     return f"{summary[0].upper()}{summary[1:]}."
@@ -221,11 +226,15 @@ def _unknown(verb: str, parser: Parser, arguments: argparse.Namespace, unknown: 
     if flag and not flag.startswith("--"):
         flag = flag[:2]  # -ps3cret: a flag and its value
     hint = flag_hint(verb, flag) if flag else ""
-    if verb == "run" and not hint and not dashes and any(not word.startswith("-") for word in unknown):
+    if verb == "run" and arguments.verbose and arguments.reference.startswith(("/", "./", "../", "~")):
+        # docker run -v FOLDER:FOLDER REFERENCE. The value is not repeated: the right command line lacks it.
+        return "run -v: shows requests and takes no folders; leave it out: the command sees this machine's folders"
+    if verb == "run" and not flag and not dashes:
         # The command's own arguments are not repeated: they may hold a password.
-        first = next(word for word in unknown if not word.startswith("-"))
         more = " ..." if unknown[1:] else ""
-        return f"run: missing -- before the command; use lamella run {arguments.reference} -- {_shown(first)}{more}"
+        return (
+            f"run: missing -- before the command; use lamella run {arguments.reference} -- {_shown(unknown[0])}{more}"
+        )
     if not flag and verb == "inject":
         return f"inject {unknown[0]}: too many arguments; name the environment with --env REFERENCE, and one FILE"
     if not flag:

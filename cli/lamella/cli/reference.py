@@ -6,7 +6,7 @@ from argparse import SUPPRESS
 from typing import TYPE_CHECKING
 
 from lamella.cli.configuration import PROJECT
-from lamella.cli.parsers import sentence, verb_parser
+from lamella.cli.parsers import help_of, sentence, verb_parser
 from lamella.cli.settings import EVERY, Setting
 from lamella.cli.verbs import VERBS, module
 from lamella.cli.words import COMMON
@@ -60,7 +60,7 @@ def _verb(name: str) -> str:
     lines = [f"## lamella {name}", "", sentence(VERBS[name].summary), ""]
     lines += [f"    {parser.usage}", ""]
     lines += ["| argument | meaning |", "|---|---|"] if positional else []
-    lines += [f"| `{action.metavar}` | {action.help} |" for action in positional]
+    lines += [f"| `{action.metavar}` | {help_of(action)} |" for action in positional]
     lines += [""] if positional else []
     options = [action for action in actions if action.option_strings]
     if options:
@@ -81,7 +81,7 @@ def _flag(action: argparse.Action) -> str:
 
 def _meaning(action: argparse.Action, settings: dict[str, Setting]) -> str:
     setting = settings.get(action.dest)
-    return f"{action.help}; `{setting.variable}`" if setting else str(action.help)
+    return f"{help_of(action)}; `{setting.variable}`" if setting else help_of(action)
 
 
 _FILES = """\

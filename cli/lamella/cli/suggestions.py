@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,12 @@ def suggestion(word: str, names: Sequence[str]) -> str:
     if meant := similar(word, names):
         return f"did you mean {meant}?"
     return f"use {', '.join(names[:-1])} or {names[-1]}" if names[1:] else f"use {names[0]}"
+
+
+def same_package(name: str, other: str) -> bool:
+    """Return whether two names are one package's: `Foo.Bar` is `foo-bar`. Source: PEP 503."""
+    plain, others = (re.sub(r"[-_.]+", "-", each).lower() for each in (name, other))
+    return plain == others
 
 
 def similar(word: str, names: Iterable[str]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class LamellaError(Exception):
     """The root of every error that Lamella raises on purpose."""
 
-    code: ClassVar[str] = ""
+    code: str = ""
     """Code in documents of failures; empty if the error of the system below decides. docs/reference/json.md lists them."""
+
+    def __init__(self, message: str = "", *, code: str = "") -> None:
+        super().__init__(message)
+        if code:
+            self.code = code
 
 
 class LayersError(LamellaError):

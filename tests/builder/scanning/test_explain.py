@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,6 +98,15 @@ def test_a_module_and_a_folder_name_every_file_of_theirs(scanned: Environment) -
 def test_modules_of_the_standard_library_are_the_interpreter_s(scanned: Environment) -> None:
     assert names(explain(scanned, "json.decoder")) == {"python"}
     assert names(explain(scanned, "/opt/env/bin/python")) == {"python"}
+    extension = next(iter(os.listdir(f"{sysconfig.get_path('stdlib')}/lib-dynload"))).partition(".")[0]
+    assert names(explain(scanned, extension)) == {"python"}
+
+
+def test_the_name_of_a_package_is_answered_with_the_command_that_lists_its_files(scanned: Environment) -> None:
+    for path in ("Alpha", "ALPHA"):
+        assert explain(scanned, path).reason == (
+            "a package, not a file or module; list its files with lamella scan --files alpha"
+        )
 
 
 def test_generated_files_and_byte_code_are_named_as_such(scanned: Environment) -> None:

@@ -82,6 +82,27 @@ def test_a_sticky_folder_is_safe_only_above_a_folder_of_ones_own(tmp_path: Path)
     assert reason(folder) == f"every user can write {folder}"
 
 
+def test_no_advice_closes_a_folder_that_other_programs_share(tmp_path: Path) -> None:
+    found = stranger(str(made(tmp_path / "tmp", 0o1777)))
+    assert found
+    assert not found.remedy
+    assert found.advice("another store") == "choose a folder in it, or another store"
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/null/store"])
+def test_no_advice_closes_a_device_in_place_of_a_store(path: str) -> None:
+    assert stranger(path) is None
+    with pytest.raises(StoreError, match=f"^the store {path} is not a folder, or has a file in place of a folder"):
+        Store(path).prepare()
+
+
+def test_a_remedy_can_be_typed_for_a_folder_with_spaces(tmp_path: Path) -> None:
+    found = stranger(str(made(tmp_path / "my own", 0o777)))
+    assert found
+    subprocess.run(shlex.split(found.remedy), check=True)
+    assert reason(tmp_path / "my own") == ""
+
+
 @pytest.mark.root
 def test_another_user_s_folder_or_link_is_not_private(tmp_path: Path) -> None:
     need_root()

@@ -101,7 +101,7 @@ def test_one_package_reads_one_layer(store: Store) -> None:
 def test_an_unknown_package_is_reported_with_a_similar_one(reference: str, store: Store) -> None:
     with pytest.raises(NotFound, match="no package alhpa; did you mean alpha"):
         layer_files(reference, "alhpa", store=store)
-    with pytest.raises(NotFound, match="no package zzz; list them with lamella inspect --all"):
+    with pytest.raises(NotFound, match="no package zzz; list them with lamella inspect --all oci:"):
         layer_files(reference, "zzz", store=store)
 
 

@@ -116,11 +116,12 @@ class ImageSettings:
     def __post_init__(self) -> None:
         if not _TIME.fullmatch(self.created):
             raise BuilderError(
-                f"--created {self.created}: not a time in RFC 3339 form; use one such as 2026-01-31T12:00:00Z"
+                f"--created {self.created}: not a time in RFC 3339 form; use one such as 2026-01-31T12:00:00Z",
+                code="invalid",
             )
         for name in self.annotations:
             if not name or name.startswith("dev.lamella.") or name in _OURS:
-                raise BuilderError(f"--annotation {name}: reserved for Lamella; use another name")
+                raise BuilderError(f"--annotation {name}: reserved for Lamella; use another name", code="invalid")
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,13 +78,14 @@ def code_roots(local: LocalCode, installed: Installed) -> CodeRoots:
         return result
     base = os.path.abspath(local.folder)
     if not os.path.isdir(base):
-        raise CannotBuild(f"--local {base}: not a directory; name a project's folder")
+        raise CannotBuild(f"--local {base}: not a directory; name a project's folder", code="invalid")
     for folder in (base, *_pythonpath(base)):
         named = local.asked and folder == base
         if reason := _unfit(folder, installed):
             if named:
                 raise CannotBuild(
-                    f"--local {folder}: {reason}; name a project's folder, or leave local code out with --no-local"
+                    f"--local {folder}: {reason}; name a project's folder, or leave local code out with --no-local",
+                    code="invalid",
                 )
             if _holds_modules(folder) and not (folder != base and _within(folder, installed.folders)):
                 message = f"{folder}: code left out, {reason}; name a project's folder with --local FOLDER"

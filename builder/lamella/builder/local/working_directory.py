@@ -158,20 +158,24 @@ def _include(path: str, base: str, site: str, installed: Mapping[str, FoundFile]
     source = os.path.normpath(os.path.join(base, expanded(path)))
     name = os.path.basename(source)
     if not os.path.lexists(source):
-        raise CannotBuild(f"--include {source}: no such file or folder")
+        raise CannotBuild(f"--include {source}: no such file or folder", code="invalid")
     if too_broad(source):
-        raise CannotBuild(f"--include {source}: more than a project's data; name the files or folders in it to ship")
+        raise CannotBuild(
+            f"--include {source}: more than a project's data; name the files or folders in it to ship", code="invalid"
+        )
     # Judge the path on this disk: a file in `.ssh` stays a secret when it is included by name.
     for real in dict.fromkeys((source, os.path.realpath(source))):
         if reason := never(real.strip("/"), os.path.basename(real), real):
-            raise CannotBuild(f"--include {source}: never ships: {reason}; leave it out")
+            raise CannotBuild(f"--include {source}: never ships: {reason}; leave it out", code="invalid")
     if os.path.isfile(source) and is_private_key(name, os.path.getsize(source), source):
-        raise CannotBuild(f"--include {source}: never ships: {KEY}; leave it out")
+        raise CannotBuild(f"--include {source}: never ships: {KEY}; leave it out", code="invalid")
     inner = os.path.relpath(source, base)
     if inner.startswith(".."):
         inner = name
     if inner == os.curdir:
-        raise CannotBuild(f"--include {source}: the folder of the local code itself; ship that with --local {source}")
+        raise CannotBuild(
+            f"--include {source}: the folder of the local code itself; ship that with --local {source}", code="invalid"
+        )
     target = f"{site}/{inner}"
     known = {entry.path for entry in result.entries}
     if os.path.isdir(source):

@@ -67,7 +67,9 @@ def pack(
     is left at `path`.
     """
     if options.link:
-        raise ExportError(f"--link {path}: only for a reference, whose files are in the store; remove --link")
+        raise ExportError(
+            f"--link {path}: only for a reference, whose files are in the store; remove --link", code="invalid"
+        )
     target = target_of(path, options)
     check_free(target)
     at = target.prefix or scan_options.image_prefix

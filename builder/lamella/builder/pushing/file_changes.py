@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lamella.builder.environment import Environment
 from lamella.builder.errors import BuilderError
+from lamella.builder.installed.distributions import normalised
 from lamella.builder.layer.shipped_files import shipped_files
 from lamella.layers.dataclass import dataclass
 from lamella.layers.oci.reference import Reference
@@ -106,7 +107,7 @@ def file_changes(
     pairs: list[tuple[ComparedPackage | None, ComparedPackage | None]] = [*difference.changed]
     if package:
         pairs += [(None, item) for item in difference.added] + [(item, None) for item in difference.removed]
-        pairs = [pair for pair in pairs if package in {item.name for item in pair if item}]
+        pairs = [pair for pair in pairs if normalised(package) in {normalised(item.name) for item in pair if item}]
         if not pairs:
             raise BuilderError(f"--files {package}: the same on both sides, or in neither")
     sides = []

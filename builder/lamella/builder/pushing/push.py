@@ -239,16 +239,19 @@ def target_of(reference: str, options: PushOptions) -> Reference:
     image_prefix = options.image_prefix
     target = Reference.parse(reference)
     if target.digest or not target.tag:
-        raise BuilderError(f"{reference}: names a digest, which a push creates; name a tag instead")
+        raise BuilderError(f"{reference}: names a digest, which a push creates; name a tag instead", code="invalid")
     if not is_image_prefix(image_prefix):
         raise BuilderError(
-            f"--image-prefix {image_prefix!r}: not an absolute path without spaces; use a path such as /opt/env"
+            f"--image-prefix {image_prefix!r}: not an absolute path without spaces; use a path such as /opt/env",
+            code="invalid",
         )
     if image_prefix in SHARED:
         # A node must not rewrite `#!/usr/bin/env`, which names this folder and not the environment.
-        raise BuilderError(f"--image-prefix {image_prefix}: shared with the system; use a folder such as /opt/env")
+        raise BuilderError(
+            f"--image-prefix {image_prefix}: shared with the system; use a folder such as /opt/env", code="invalid"
+        )
     if options.max_layers < 1:
-        raise BuilderError(f"--max-layers {options.max_layers}: less than 1; the default is 100")
+        raise BuilderError(f"--max-layers {options.max_layers}: less than 1; the default is 100", code="invalid")
     return target
 
 

@@ -105,7 +105,8 @@ def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Res
     if count >= options.max_layers:
         raise BuilderError(
             f"--base {options.base}: has {count} layers, leaving none of --max-layers {options.max_layers} for the "
-            "environment; raise --max-layers, or use a smaller base"
+            "environment; raise --max-layers, or use a smaller base",
+            code="invalid",
         )
     layers = layer_set.layers(
         environment,

@@ -46,7 +46,9 @@ def subdir_of(platform: Platform) -> str:
     """conda's name of a platform, such as `linux-64`. Raises `CannotResolve` if it has none."""
     found = _SUBDIRS.get(platform.architecture) if platform.os == "linux" else None
     if not found:
-        raise CannotResolve(f"--platform {platform}: conda has no such platform; use linux/amd64 or linux/arm64")
+        raise CannotResolve(
+            f"--platform {platform}: conda has no such platform; use linux/amd64 or linux/arm64", code="invalid"
+        )
     return found
 
 

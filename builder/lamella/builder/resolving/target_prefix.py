@@ -124,7 +124,7 @@ def resolve(
     every package that `platform` cannot have.
     """
     if platform.os != "linux":
-        raise BuilderError(f"--platform {platform}: nodes run Linux; name linux/amd64 or linux/arm64")
+        raise BuilderError(f"--platform {platform}: nodes run Linux; name linux/amd64 or linux/arm64", code="invalid")
     with shown(progress) as bars:
         installed = installed_packages(prefix, here)
         options = replace(options, match=options.match or ("exact" if installed.system == "linux" else "minor"))

@@ -41,7 +41,7 @@ def glibc_minor(glibc: str) -> int:
     """The 28 of 2.28. Raises `BuilderError` for anything else."""
     found = re.fullmatch(r"2\.(\d{1,3})", glibc)
     if not found:
-        raise BuilderError(f"--glibc {glibc}: not a version of glibc; write 2.28, for instance")
+        raise BuilderError(f"--glibc {glibc}: not a version of glibc; write 2.28, for instance", code="invalid")
     return int(found[1])
 
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lamella.builder.environment import LeftOut
+from lamella.builder.installed.distributions import normalised
 from lamella.builder.layer.shipped_files import shipped_files
 from lamella.builder.local.exclusion_reason import exclusion_reason
 from lamella.builder.prefix.walk import BYTE_CODE
@@ -55,7 +56,12 @@ def explain(environment: Environment, path: str, *, image_prefix: str = "/opt/en
     chosen = [(package, files) for package in environment.packages if (files := _of(package, places))]
     if not chosen and not os.path.exists(path) and (module := _module(path)):
         places = tuple(
-            f"{folder}/{module}" for folder in (environment.interpreter.purelib, environment.interpreter.stdlib)
+            f"{folder}/{module}"
+            for folder in (
+                environment.interpreter.purelib,
+                environment.interpreter.stdlib,
+                f"{environment.interpreter.stdlib}/lib-dynload",
+            )
         )
         chosen = [(package, files) for package in environment.packages if (files := _of_module(package, places))]
         places = (*places, *(f"{place}.py" for place in places))
@@ -168,6 +174,8 @@ def _unknown(environment: Environment, path: str) -> str:
     if os.path.lexists(here):
         advice = "; ship it with --include" if here.startswith(f"{os.getcwd()}/") else ""
         return f"neither in the environment {environment.prefix} nor in local code{advice}"
+    if package := next((each.name for each in environment.packages if normalised(each.name) == normalised(path)), ""):
+        return f"a package, not a file or module; list its files with lamella scan --files {package}"
     module = ", and no module of that name" if _module(path) else " here, or"
     return f"no such file or folder{module} in {environment.prefix}"
 

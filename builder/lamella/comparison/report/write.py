@@ -40,11 +40,14 @@ def check_report(folder: str | os.PathLike[str]) -> None:
             others = {each.name for each in path.iterdir() if each.name not in FILES and not each.name.startswith(".")}
             if others:
                 raise ComparisonError(
-                    f"--report {folder}: has other files, such as {min(others)!r}; name an empty or a new folder"
+                    f"--report {folder}: has other files, such as {min(others)!r}; name an empty or a new folder",
+                    code="invalid",
                 )
         above = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
         if not above.is_dir():
-            raise ComparisonError(f"--report {folder}: {above} is not a directory; name an empty or a new folder")
+            raise ComparisonError(
+                f"--report {folder}: {above} is not a directory; name an empty or a new folder", code="invalid"
+            )
         if not os.access(above, os.W_OK | os.X_OK):
             raise ComparisonError(f"--report {folder}: {above} cannot be written; name another folder")
     except OSError as error:

@@ -39,5 +39,5 @@ def chosen(names: Sequence[str]) -> tuple[Workflow, ...]:
     known = [each.name for each in WORKFLOWS]
     for name in names:
         if name not in known:
-            raise ComparisonError(f"--workflow {name}: not a workflow; use {', '.join(known)}")
+            raise ComparisonError(f"--workflow {name}: not a workflow; use {', '.join(known)}", code="invalid")
     return tuple(each for each in WORKFLOWS if not names or each.name in names)

@@ -163,12 +163,26 @@ def _source_and_path(arguments: argparse.Namespace) -> tuple[str, str]:
             raise UsageError("export --to-docker: missing REFERENCE")
         return source, ""
     if path:
+        _check_path(source, path)
         return source, path
     if not source:
         raise UsageError("export: missing PATH or --to-docker; for example lamella export environment.tar.gz")
     if source == "-" or (_ARCHIVE.search(source) and not os.path.isdir(source)):
         return "", source
     raise UsageError(f"export {source}: missing PATH or --to-docker; for example lamella export {source} env.tar.gz")
+
+
+def _check_path(source: str, path: str) -> None:
+    """Raise `UsageError` for a reference in place of the folder or archive; ./ before it makes it a path."""
+    host, slash, rest = path.partition("/")
+    tagged = ":" in rest.rpartition("/")[2] and ("." in host.strip(".") or host == "localhost")
+    if not path.startswith("oci:") and not (slash and (tagged or re.search(r":\d+$", host))):
+        return
+    if os.path.isdir(source) or not source:
+        instead = " ".join(["push", *map(quote, filter(None, (path, source)))])
+    else:
+        instead = f"copy {quote(source)} {quote(path)}"
+    raise UsageError(f"export {path}: a reference, where export writes a folder or archive; use lamella {instead}")
 
 
 def _options(arguments: argparse.Namespace) -> ExportOptions:

@@ -6,8 +6,9 @@ from argparse import SUPPRESS
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
+from lamella.cli.habits import ALIASES, verb_hint
 from lamella.cli.output import result_json
-from lamella.cli.parsers import top_parser, verb_parser
+from lamella.cli.parsers import help_of, top_parser, verb_parser
 from lamella.cli.suggestions import suggestion
 from lamella.cli.verbs import VERBS
 
@@ -28,7 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the help."""
     verb = arguments.of
     if verb is not None and verb not in VERBS:
-        raise UsageError(f"help {verb}: unknown verb; {suggestion(verb, list(VERBS))}")
+        verb = ALIASES.get(verb, verb)
+    if verb is not None and verb not in VERBS:
+        raise UsageError(f"help {verb}: unknown verb; {verb_hint(verb) or suggestion(verb, list(VERBS))}")
     if arguments.json:
         result_json({"verbs": [_document(name) for name in ([verb] if verb else VERBS)]})
     else:
@@ -48,7 +51,7 @@ def _document(verb: str) -> dict[str, Any]:
                 "names": action.option_strings or [action.metavar],
                 "value": action.metavar if action.option_strings and action.nargs != 0 else None,
                 "choices": list(action.choices) if action.choices else None,
-                "help": action.help,
+                "help": help_of(action),
             }
             for action in parser._actions
             if action.help != SUPPRESS

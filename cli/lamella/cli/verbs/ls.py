@@ -56,6 +56,20 @@ def document(each: StoredEnvironment) -> dict[str, Any]:
     }
 
 
+def _rows(each: StoredEnvironment) -> list[tuple[str, ...]]:
+    """Return a row for the latest name, and one for each other name, whose sizes and uses would count twice."""
+    names = each.names[::-1] or ("",)
+    known = (each.digest.hex[:12], each.environment.python)
+    uses = (
+        size(each.bytes),
+        size(each.alone),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used)),
+        # The row names the environment.
+        "; ".join(re.sub(r"@sha\d+:[0-9a-f]+", "", user) for user in each.users),
+    )
+    return [(names[0], *known, *uses), *((name, *known, "", "", "", "") for name in names[1:])]
+
+
 def _show(path: str, found: tuple[StoredEnvironment, ...]) -> None:
     if not found:
         result(f"no environments in {path}")
@@ -70,19 +84,7 @@ def _show(path: str, found: tuple[StoredEnvironment, ...]) -> None:
             Column("Used"),
             Column("In use by", shrinks=True),
         ),
-        [
-            (
-                each.names[-1] if each.names else "",
-                each.digest.hex[:12],
-                each.environment.python,
-                size(each.bytes),
-                size(each.alone),
-                time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used)),
-                # The row names the environment.
-                "; ".join(re.sub(r"@sha\d+:[0-9a-f]+", "", user) for user in each.users),
-            )
-            for each in found
-        ],
+        [row for each in found for row in _rows(each)],
     )
     result("")
     result(f"{counted(len(found), 'environment')} in {path}; Alone is in no other environment of the store")

@@ -11,6 +11,7 @@ from lamella.cli.errors import UsageError
 from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import FAIL_ON, IMAGE_PREFIX, TARGET_PLATFORMS, add_settings, platforms_of, quoted
+from lamella.cli.suggestions import same_package
 from lamella.cli.tables import Column
 from lamella.layers.text import counted, size
 
@@ -145,7 +146,7 @@ def _contents(scanned: Environment, arguments: argparse.Namespace) -> Contents:
     from lamella.builder import shipped_files
 
     name = arguments.files
-    chosen = [package for package in scanned.packages if not name or package.name == name]
+    chosen = [package for package in scanned.packages if not name or same_package(package.name, name)]
     if not chosen:
         from difflib import get_close_matches
 

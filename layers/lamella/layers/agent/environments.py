@@ -95,8 +95,7 @@ class Environments:
             # Else they choose, by a link of an environment's name, where a privileged process mounts.
             found = stranger(self._named, machine_policy().shared_group)
         if found:
-            remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
-            raise StoreError(f"--environments {self._named}: {found}; {remedy} another folder")
+            raise StoreError(f"--environments {self._named}: {found}; {found.advice('another folder')}")
 
     def give(self, text: str, c_library: str | None = None) -> NodeEnvironment:
         """Pull and mount what a reference names, unless it is there, and return its place.

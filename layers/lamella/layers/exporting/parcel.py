@@ -57,7 +57,8 @@ def parcel_of(path: str) -> Parcel:
     if not found:
         raise ExportError(
             f"{path}: not the name of a parcel; use NAME-VERSION-DISTRIBUTION.parcel, such as "
-            "envs-2026.11-el7.parcel, with no hyphen in NAME and DISTRIBUTION"
+            "envs-2026.11-el7.parcel, with no hyphen in NAME and DISTRIBUTION",
+            code="invalid",
         )
     return Parcel(*found.groups())
 

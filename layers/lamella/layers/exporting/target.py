@@ -130,7 +130,8 @@ def format_of(path: str) -> Format:
     if not found and other:
         raise ExportError(
             f"{path}: {other[0]} archives are not supported; use .tar.gz, .tar.zst, .zip, .squashfs or .parcel, "
-            "or --format dir for a folder of that name"
+            "or --format dir for a folder of that name",
+            code="invalid",
         )
     return found or "dir"
 
@@ -145,20 +146,23 @@ def target_of(path: str, options: ExportOptions) -> Target:
     """Check `path` and `options`. Raises `ExportError`, before anything is read or downloaded."""
     wanted = options.format or format_of(path)
     if path == STDOUT and wanted in ("dir", "squashfs", "parcel"):
-        raise ExportError(f"--format {wanted}: cannot go to standard output; name a path, or use --format tar")
+        raise ExportError(
+            f"--format {wanted}: cannot go to standard output; name a path, or use --format tar", code="invalid"
+        )
     absolute = path if path == STDOUT else os.path.abspath(path)
     if options.link and wanted != "dir":
-        raise ExportError(f"--link {path}: only a folder can hold links, not {wanted}; remove --link")
+        raise ExportError(f"--link {path}: only a folder can hold links, not {wanted}; remove --link", code="invalid")
     root = _root(options.root)
     if root and wanted == "dir":
-        raise ExportError(f"--arcroot {options.root}: only for archives; name the folder as PATH")
+        raise ExportError(f"--arcroot {options.root}: only for archives; name the folder as PATH", code="invalid")
     prefix = options.prefix.rstrip("/") or options.prefix
     parcel = None
     if wanted == "parcel":
         if root or prefix:
             raise ExportError(
                 f"{path}: a parcel's name sets its folder and prefix; leave out --arcroot and --prefix, "
-                "or set --parcel-root"
+                "or set --parcel-root",
+                code="invalid",
             )
         parcel = parcel_of(absolute)
         root = f"{parcel.folder}/"
@@ -173,7 +177,9 @@ def target_of(path: str, options: ExportOptions) -> Target:
     if wanted == "squashfs" and not shutil.which("mksquashfs"):
         raise ExportError("mksquashfs: not found on PATH; install squashfs-tools, or export another format")
     if options.threads < 0:
-        raise ExportError(f"--threads {options.threads}: less than 0; use 0 for one thread per processor")
+        raise ExportError(
+            f"--threads {options.threads}: less than 0; use 0 for one thread per processor", code="invalid"
+        )
     return Target(
         absolute,
         wanted,
@@ -190,18 +196,20 @@ def target_of(path: str, options: ExportOptions) -> Target:
 def _level(wanted: Format, level: int | None) -> int:
     if wanted not in _LEVELS:
         if level is not None:
-            raise ExportError(f"--compress-level {level}: {wanted} is not compressed; leave it out")
+            raise ExportError(f"--compress-level {level}: {wanted} is not compressed; leave it out", code="invalid")
         return 0
     lowest, highest, usual = _LEVELS[wanted]
     if level is None:
         return usual
     if not lowest <= level <= highest:
-        raise ExportError(f"--compress-level {level}: not a level of {wanted}; use {lowest} to {highest}")
+        raise ExportError(
+            f"--compress-level {level}: not a level of {wanted}; use {lowest} to {highest}", code="invalid"
+        )
     return level
 
 
 def _root(root: str) -> str:
     parts = [part for part in root.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in root:
-        raise ExportError(f"--arcroot {root}: leads out of the archive; use a relative path")
+        raise ExportError(f"--arcroot {root}: leads out of the archive; use a relative path", code="invalid")
     return "".join(f"{part}/" for part in parts)

@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 import sys
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from lamella.layers.dataclass import dataclass
@@ -47,9 +48,17 @@ class Stranger:
     """Who can, as the subject of a sentence."""
     remedy: str
     """A command that ends it; empty without one."""
+    holds_safe_folders: bool = False
+    """Whether a folder in it is safe from others: it is sticky, as /tmp is, and stays open to them."""
 
     def __str__(self) -> str:
         return f"{self.who} can write {self.path}"
+
+    def advice(self, another: str) -> str:
+        """Return what to do, if `another` names something else to choose."""
+        if self.holds_safe_folders:
+            return f"choose a folder in it, or {another}"
+        return f"{self.remedy}, or choose {another}" if self.remedy else f"choose {another}"
 
 
 def stranger(path: str, shared_group: str = "") -> Stranger | None:
@@ -180,18 +189,22 @@ def _owned(path: str, seen: os.stat_result, members: Members | None) -> Stranger
 
 
 def _open_to_others(path: str, seen: os.stat_result, members: Members | None) -> Stranger | None:
+    if not stat.S_ISDIR(seen.st_mode):
+        return None  # such as /dev/null; the use of it as a folder fails
     if seen.st_mode & stat.S_IWOTH:
-        return Stranger(path, "every user", f"chmod o-w {path}")
+        # Never chmod o-w /tmp, which would break every other program.
+        sticky = bool(seen.st_mode & stat.S_ISVTX)
+        return Stranger(path, "every user", "" if sticky else f"chmod o-w {quote(path)}", sticky)
     if not seen.st_mode & stat.S_IWGRP:
         return None
     # With an access list the group's bits are the mask of all that it names.
     users, groups = _writers(path, seen.st_gid)
     for user in users:
         if user not in {0, os.geteuid()}:
-            return Stranger(path, user_name(user), f"setfacl -b {path}")
+            return Stranger(path, user_name(user), f"setfacl -b {quote(path)}")
     for group in groups:
         if not (members and group == members.group) and not _is_own(group):
-            return Stranger(path, f"group {_group_name(group)}", f"chmod g-w {path}")
+            return Stranger(path, f"group {_group_name(group)}", f"chmod g-w {quote(path)}")
     return None
 
 

@@ -100,9 +100,9 @@ def mount(
 def _check_options(options: MountOptions, target: str, store: Store, kernel: Kernel) -> None:
     """Raise `MountError` for what `place` would refuse, whatever the environment: before a download."""
     if options.prefix and not os.path.isabs(options.prefix):
-        raise MountError(f"--prefix {options.prefix}: not an absolute path; use one such as /opt/env")
+        raise MountError(f"--prefix {options.prefix}: not an absolute path; use one such as /opt/env", code="invalid")
     if options.changes and os.path.exists(changes := resolved(options.changes)) and not os.path.isdir(changes):
-        raise MountError(f"--changes {options.changes}: not a directory; use another folder")
+        raise MountError(f"--changes {options.changes}: not a directory; use another folder", code="invalid")
     try:
         _check_empty(target, _topmost_missing(target))
     except MountError:
@@ -255,7 +255,9 @@ def _check_empty(target: str, created: str) -> None:
 
 def _check_changes(known: Iterable[Mounted], state: Mounted, kernel: Kernel) -> None:
     if _overlap(state.changes, state.target):
-        raise MountError(f"--changes {state.changes}: the mount at {state.target} would hide it; use another folder")
+        raise MountError(
+            f"--changes {state.changes}: the mount at {state.target} would hide it; use another folder", code="invalid"
+        )
     for other in known:
         if other.key == state.key:
             continue  # `_finish` removed it

@@ -63,6 +63,8 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """`text` as a reference, with the tag `latest` if it names neither tag nor digest; else `InvalidReference`."""
+        if scheme := re.match(r"(?:file|oci-layout)://(?=[/.])", text):
+            raise InvalidReference(f"{_shown(text)}: a URL; write oci:{_shown(text[scheme.end() :])}")
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text):
             raise InvalidReference(
                 f"{_shown(text)}: a URL; write it without scheme and user, such as ghcr.io/team/envs:v1"
@@ -114,7 +116,7 @@ def _layout(text: str, rest: str, digest: Digest | None) -> Reference:
 
 def _registry(text: str, name: str, digest: Digest | None) -> Reference:
     shown = _shown(text)
-    if re.match(r"\.{0,2}/|~|\.{1,2}$", text):
+    if re.match(r"/|~|\.", text):
         tag = "" if ":" in text.rpartition("/")[2] else ":TAG"
         raise InvalidReference(f"{shown}: a path; write oci:{shown}{tag} for an OCI layout folder")
     head, slash, rest = name.partition("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -214,13 +215,16 @@ def named(packages: Sequence[PublishedPackage], name: str, reference: str) -> tu
         from difflib import get_close_matches
 
         close = get_close_matches(name, [each.name for each in packages], n=1)
-        advice = f"did you mean {escaped(close[0], 100)}?" if close else "list them with lamella inspect --all"
+        advice = (
+            f"did you mean {escaped(close[0], 100)}?" if close else f"list them with lamella inspect --all {reference}"
+        )
         raise NotFound(f"{reference}: no package {escaped(name, 100)}; {advice}")
     return chosen
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("_", "-")
+    # Source: PEP 503.
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _read_blob(fetcher: Fetcher, package: PublishedPackage, listing: _Listing, advance: Callable[[int], None]) -> None:

@@ -103,8 +103,7 @@ class Store:
     def check_private(self) -> None:
         """Raise `StoreError` if others than this user and root can change the store: they would choose what this user runs."""
         if found := stranger(self.path, machine_policy().shared_group):
-            remedy = f"{found.remedy}, or choose" if found.remedy else "choose"
-            raise StoreError(f"the store {self.path}: {found}; {remedy} another store with LAMELLA_STORE")
+            raise StoreError(f"the store {self.path}: {found}; {found.advice('another store with LAMELLA_STORE')}")
 
     def prepare(self) -> None:
         """Make the store's missing folders. Raises `StoreError` if it can't."""
@@ -130,12 +129,12 @@ class Store:
     def is_made(self) -> bool:
         """Whether all of the store's folders are there: a full disk can end `prepare` in its middle.
 
-        Raises `StoreError` for a store that this user can't read.
+        Raises `StoreError` for a store that this user can't read, and for a file in its place.
         """
         try:
             os.stat(f"{self.path}/holds/.")
             os.stat(f"{self.path}/lock")
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return False
         except PermissionError:
             raise StoreError(
