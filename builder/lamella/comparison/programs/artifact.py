@@ -28,6 +28,9 @@ def pull_file(commands: Commands, reference: str, path: str, known: str = "") ->
 
 def main() -> None:
     """Push or pull, as the command line asks."""
+    # jsonschema, which oras imports, takes more than a second to load this grammar of addresses if
+    # it is installed. No schema here has a format.
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     import oras.provider
 
     registry = oras.provider.Registry(insecure=True)
