@@ -8,7 +8,7 @@ import inspect
 import pickle
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -158,6 +158,36 @@ def test_a_value_is_replaced_by_one_with_other_fields(replace: Any) -> None:
     assert replace(Size(1), height=5) == Size(1, 5)
     with pytest.raises(TypeError, match="depth"):
         replace(Size(1), depth=5)
+
+
+class Place(NamedTuple):
+    """A tuple that has a value."""
+
+    size: Size
+    name: str
+
+
+@dataclasses.dataclass
+class Standard:
+    """A dataclass of the standard library that has a value."""
+
+    size: Size
+
+
+@quick.dataclass(frozen=True, slots=True)
+class Holder:
+    """Holds values in each kind of collection."""
+
+    sizes: tuple[Size, ...]
+    by_name: dict[str, list[Size]]
+    place: Place
+    standard: Standard
+
+
+def test_a_value_is_a_dict_of_dicts_as_the_standard_library_makes_it() -> None:
+    holder = Holder((Size(1), Size(2)), {"a": [Size(3)]}, Place(Size(4), "b"), Standard(Size(5)))
+    assert quick.asdict(holder) == dataclasses.asdict(holder)
+    assert quick.asdict(holder)["place"] == ({"width": 4, "height": 3}, "b")
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])

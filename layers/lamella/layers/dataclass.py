@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["dataclass", "field", "replace"]
+__all__ = ["asdict", "dataclass", "field", "replace"]
 
 T = TypeVar("T")
 _MISSING = object()
@@ -55,6 +55,29 @@ def _replace(value: T, /, **changes: Any) -> T:
     names = value.__match_args__  # type: ignore[attr-defined] # every such class has it
     given = [changes.pop(name) if name in changes else getattr(value, name) for name in names]
     return type(value)(*given, **changes)
+
+
+def _asdict(value: object) -> dict[str, Any]:
+    """As `dataclasses.asdict`, for values of this module's classes."""
+    return {name: _plain(getattr(value, name)) for name in type(value).__match_args__}  # type: ignore[attr-defined] # as above
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    fields = kind.__dict__.get("__dataclass_fields__")
+    if isinstance(fields, _OnDemand):
+        return _asdict(value)
+    if fields:
+        import dataclasses
+
+        return dataclasses.asdict(value)
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return kind(*map(_plain, value))
+    if isinstance(value, (list, tuple)):
+        return kind(map(_plain, value))
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value
 
 
 def _made(cls: type[T], **options: bool) -> type[T]:
@@ -191,6 +214,6 @@ class _OnDemand:
 
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass, field, replace
+    from dataclasses import asdict, dataclass, field, replace
 else:
-    dataclass, field, replace = _dataclass, _Field, _replace
+    asdict, dataclass, field, replace = _asdict, _dataclass, _Field, _replace

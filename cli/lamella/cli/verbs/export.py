@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import asdict
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from lamella.cli.settings import (
     trust_of,
 )
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import dataclass
+from lamella.layers.dataclass import asdict, dataclass
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 
-from lamella.layers.dataclass import dataclass
+from lamella.layers.dataclass import asdict, dataclass
 from lamella.layers.errors import (
     Busy,
     Denied,
