@@ -292,7 +292,7 @@ def test_no_verb_starts_with_an_import_that_it_does_not_use(verb: str, behind: l
 
 
 OF_RUN = """
-cli: configuration errors following main modes output progress settings verbs verbs.run words
+cli: configuration dispatch errors following main modes output progress settings verbs verbs.run words
 layers: dataclass errors logs pulling pulling.pull storages text
 layers.hardening: durable permissions regular_file
 layers.mounting: kernel ladder lowerdirs namespace overlay

@@ -153,6 +153,35 @@ def test_values_are_in_the_order_of_their_fields_if_the_class_asks_for_it(librar
         _ = kind(1, 0) < (1, 0)
 
 
+def scanned(library: Any) -> Any:
+    """Return a class with fields that no argument sets."""
+
+    @library.dataclass(frozen=True, slots=True)
+    class Scanned:
+        """A result."""
+
+        path: str
+        parts: list[str] = library.field(init=False)
+        digest: str = library.field(default="", init=False, compare=False)
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "parts", self.path.split("/"))
+
+    return Scanned
+
+
+def test_a_field_that_no_argument_sets_has_its_default_or_what_the_class_makes() -> None:
+    ours, theirs = scanned(QUICK)("a/b"), scanned(STANDARD)("a/b")
+    assert quick.asdict(ours) == dataclasses.asdict(theirs) == {"path": "a/b", "parts": ["a", "b"], "digest": ""}
+    assert repr(ours) == repr(theirs)
+    object.__setattr__(ours, "digest", "c")
+    assert copy.copy(ours).digest == "c"
+    assert quick.replace(ours, path="d").digest == ""
+    assert quick.replace(ours, path="d").parts == ["d"]
+    with pytest.raises(TypeError, match="digest"):
+        type(ours)("a", digest="c")
+
+
 @pytest.mark.parametrize("replace", [quick.replace, dataclasses.replace])
 def test_a_value_is_replaced_by_one_with_other_fields(replace: Any) -> None:
     assert replace(Size(1), height=5) == Size(1, 5)

@@ -20,7 +20,7 @@ _MISSING = object()
 
 
 class _Field:
-    """A field's options, as `dataclasses.field` takes them: `default`, `default_factory`, `repr` and `compare`."""
+    """A field's options, as `dataclasses.field` takes them: `default`, `default_factory`, `init`, `repr` and `compare`."""
 
     __slots__ = ("options",)
 
@@ -59,7 +59,7 @@ def _replace(value: T, /, **changes: Any) -> T:
 
 def _asdict(value: object) -> dict[str, Any]:
     """As `dataclasses.asdict`, for values of this module's classes."""
-    return {name: _plain(getattr(value, name)) for name in type(value).__match_args__}  # type: ignore[attr-defined] # as above
+    return {name: _plain(getattr(value, name)) for name in type(value).__slots__}  # type: ignore[attr-defined] # as above
 
 
 def _plain(value: Any) -> Any:
@@ -91,7 +91,7 @@ def _made(cls: type[T], **options: bool) -> type[T]:
     body |= {
         "__qualname__": cls.__qualname__,
         "__slots__": names,
-        "__match_args__": names,
+        "__match_args__": tuple(name for name in names if name not in fields or fields[name].has("init")),
         "__setattr__": _refuse,
         "__delattr__": _refuse,
         "__reduce__": _reduce,
@@ -110,13 +110,15 @@ def _made(cls: type[T], **options: bool) -> type[T]:
         body |= _order(compared)
     made = type(cls.__name__, cls.__bases__, body)
     # Closed to assignment for values, not for the class: its slots exist only now.
-    made.__init__ = _init(made, names, fields)  # type: ignore[misc] # mypy: on an instance
+    made.__init__ = _init(made, body["__match_args__"], fields)  # type: ignore[misc] # mypy: on an instance
     return made
 
 
 def _init(made: type, names: tuple[str, ...], fields: Mapping[str, _Field]) -> Callable[..., None]:
     setters = [made.__dict__[name].__set__ for name in names]
     count = len(names)
+    # Fields that no argument sets: a default, or left to `__post_init__`.
+    others = [(made.__dict__[name].__set__, each) for name, each in fields.items() if not each.has("init")]
     check = made.__dict__.get("__post_init__")
 
     def initialise(self: object, /, *given: object, **named: object) -> None:
@@ -124,6 +126,9 @@ def _init(made: type, names: tuple[str, ...], fields: Mapping[str, _Field]) -> C
             given = _bound(made, names, fields, given, named)
         for at, put in enumerate(setters):
             put(self, given[at])
+        for put, each in others:
+            if (value := each.value()) is not _MISSING:
+                put(self, value)
         if check:
             check(self)
 
@@ -180,8 +185,16 @@ def _repr(names: list[str]) -> Callable[[object], str]:
     return represent
 
 
-def _reduce(self: Any) -> tuple[type, tuple[object, ...]]:
-    return type(self), tuple(getattr(self, name) for name in self.__slots__)
+def _reduce(self: Any) -> tuple[Callable[..., object], tuple[type, tuple[object, ...]]]:
+    return _restored, (type(self), tuple(getattr(self, name) for name in self.__slots__))
+
+
+def _restored(kind: type[T], values: tuple[object, ...]) -> T:
+    """Return a value as it was: copied, or from another process."""
+    made = object.__new__(kind)
+    for name, value in zip(kind.__slots__, values, strict=True):  # type: ignore[attr-defined] # as above
+        object.__setattr__(made, name, value)
+    return made
 
 
 def _refuse(_self: object, name: str, *_: object) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from lamella.layers.dataclass import dataclass
@@ -49,7 +48,7 @@ class Elf:
 
     def dump(self) -> str:
         """Return text for the cache; see `load`."""
-        return json.dumps([getattr(self, field.name) for field in fields(self)])
+        return json.dumps([getattr(self, name) for name in self.__match_args__])
 
     @classmethod
     def load(cls, text: str) -> Elf:
