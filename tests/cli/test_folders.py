@@ -26,6 +26,7 @@ CASES = {
     "home": ({}, {"store": "~/s", "cache": "~/c"}, {}, ""),
     "turned off": ({}, {"store": "", "cache": ""}, {"store": "/m/s", "cache": "/m/c"}, ".cache/lamella"),
     "variable": ({"store": "/v/s", "cache": "/v/c"}, {"store": "/u/s", "cache": "/u/c"}, {}, "/v"),
+    "home in a variable": ({"store": "~/s", "cache": "~/c"}, {"store": "/u/s", "cache": "/u/c"}, {}, ""),
     "empty variable": ({"store": "", "cache": ""}, {"store": "/u/s", "cache": "/u/c"}, {}, ".cache/lamella"),
 }
 
@@ -61,6 +62,14 @@ def test_python_and_the_command_use_the_same_folders(
     assert main(["df", "--json"]) == 0
     shown = json.loads(capfd.readouterr().out)
     assert (shown["store"]["path"], shown["cache"]["path"]) == found
+
+
+def test_a_flag_with_the_home_that_no_shell_expanded_names_a_folder_of_the_home(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["df", "--json", "--store=~/s", "--cache=~/c"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert (shown["store"]["path"], shown["cache"]["path"]) == (f"{place}/s", f"{place}/c")
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,19 @@ def test_a_closed_pipe_ends_the_command_quietly() -> None:
     assert process.returncode == 128 + signal.SIGPIPE
 
 
+def test_an_export_to_a_pipe_without_reader_ends_like_a_unix_program(tmp_path: Path) -> None:
+    publish(tmp_path / "layout", [{"opt/env/a": ""}], tag="v1")
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lamella.cli", "export", f"oci:{tmp_path}/layout:v1", "-", "--quiet"]
+    with started(
+        command, stdout=write, stderr=subprocess.PIPE, env=os.environ | {"LAMELLA_STORE": str(tmp_path / "store")}
+    ) as process:
+        os.close(write)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (128 + signal.SIGPIPE, "")
+
+
 @pytest.mark.parametrize(
     ("redirected", "code", "output", "errors"),
     [
@@ -390,7 +403,12 @@ def test_a_closed_pipe_ends_the_command_quietly() -> None:
         ("tags oci:layout <&- >&- 2>&-", 0, "", ""),
         ("tags oci:absent >&-", 3, "", "lamella: {}/absent: no such OCI layout\n"),
         ("tags oci:absent --json >&- 2>&-", 3, "", ""),
-        ("tags oci:layout >/dev/full", 6, "", "lamella: No space left on device\n"),
+        (
+            "tags oci:layout >/dev/full",
+            6,
+            "",
+            "lamella: the output can't be written: No space left on device; free some, or write it elsewhere\n",
+        ),
         ("tags oci:absent --json >/dev/full", 3, "", "lamella: {}/absent: no such OCI layout\n"),
         (
             "login localhost:1 -u ada <&-",

@@ -145,6 +145,9 @@ def _sentence(error: BaseException) -> str:
         return "current directory no longer exists; cd to another one"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many open files; raise the limit (ulimit -n)"
+    if isinstance(error, OSError) and not error.filename and _NUMBERS.get(error.errno or 0) == "no-space":
+        # Of a stream: files are opened, and their errors translated, by layers and builder.
+        return f"the output can't be written: {error.strerror}; free some, or write it elsewhere"
     if isinstance(error, OSError) and error.strerror:
         # Not translated by layers or builder: the system's message and the file.
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror

@@ -261,6 +261,7 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
     # An empty flag does not switch a requirement off.
     wanted += [setting for setting in trusted if not getattr(arguments, setting.attribute, None)]
     if not wanted:
+        _expand_homes(arguments, settings)
         return
     from lamella.cli.configuration import files
 
@@ -273,6 +274,17 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
             if source:
                 value = setting.value_of(source.values[setting.name], f"{source.path}: {setting.name}")
         setattr(arguments, setting.attribute, value)
+    _expand_homes(arguments, settings)
+
+
+def _expand_homes(arguments: argparse.Namespace, settings: Sequence[Setting]) -> None:
+    """Put the home in place of a ~ that no shell expanded: `--store=~/store`, or a variable of a unit or manifest."""
+    for setting in settings:
+        value = getattr(arguments, setting.attribute)
+        if setting.metavar in {"FOLDER", "FILE", "KEY"} and isinstance(value, str) and value.startswith("~"):
+            from lamella.layers.settings.homes import expanded
+
+            setattr(arguments, setting.attribute, expanded(value))
 
 
 OTHERS = ("LAMELLA_DEBUG", "LAMELLA_LOG", "LAMELLA_TERMINATION_LOG")

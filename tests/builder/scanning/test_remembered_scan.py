@@ -538,10 +538,12 @@ def test_another_cache_of_the_loader_is_noticed(
     assert found == scans.computed() != before
 
 
-def test_the_lists_of_a_moved_export_are_noticed(scans: Scans) -> None:
+@pytest.mark.parametrize("kind", ["export", "mount"])
+def test_the_lists_of_a_moved_export_or_mount_are_noticed(scans: Scans, kind: str) -> None:
     lists = scans.prefix / ".lamella" / "relocate"
     lists.mkdir(parents=True)
-    (scans.prefix / ".lamella" / "prefix").write_text("/opt/env")
+    if kind == "export":
+        (scans.prefix / ".lamella" / "prefix").write_text("/opt/env")
     (scans.prefix / TOOL / "module5.py").write_text("patched")
     before = scans.scan()
     (lists / "pypi-tool.json").write_text(f'{{"files": [{{"path": "{TOOL}/module5.py"}}]}}')

@@ -100,6 +100,12 @@ def test_an_invalid_reference_is_reported(text: str, message: str) -> None:
         Reference.parse(text)
 
 
+def test_a_layout_below_the_home_is_not_a_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert str(Reference.parse("oci:~/envs:v1")) == "oci:/home/ada/envs:v1"
+    assert str(Reference.parse("oci:./~/envs:v1")) == "oci:./~/envs:v1"
+
+
 def test_a_password_in_a_reference_is_not_shown() -> None:
     for text in ("user:hunter2@ghcr.io/team/envs", "https://user:hunter2@ghcr.io/team/envs:v1"):
         with pytest.raises(InvalidReference) as caught:

@@ -1,7 +1,7 @@
 """Adapt the records of installers to the disk.
 
-A record can name a file through a link, such as `lib64/…`. An export that was moved has files that name its new
-place, whose recorded hashes no longer apply.
+A record can name a file through a link, such as `lib64/…`. An export that was moved, and a mount elsewhere than at the
+image prefix, have files that name their place, whose recorded hashes do not apply.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from lamella.builder.files.small_file import plain_text
 from lamella.builder.prefix.places import in_environment
 from lamella.layers.dataclass import replace
 from lamella.layers.relocation.lists import LISTS
-from lamella.layers.relocation.move import PREFIX_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,10 +55,8 @@ def _by_real_path(found: Iterable[Distribution], collected: Inventory, prefix: s
 
 
 def _unless_moved(found: list[Distribution], prefix: str, disk: Disk) -> list[Distribution]:
-    """Return `found` without the recorded hashes of files that an export at `prefix` rewrote when it was moved."""
+    """Return `found` without the recorded hashes of files that an export or a mount at `prefix` rewrote for its place."""
     lists = os.path.join(prefix, LISTS)
-    if not disk.is_file(os.path.join(prefix, PREFIX_FILE)):
-        return found
     moved: set[str] = set()
     for name in disk.names(lists):
         try:
@@ -67,6 +64,8 @@ def _unless_moved(found: list[Distribution], prefix: str, disk: Disk) -> list[Di
             moved |= {plain_text(each["path"]) for each in listed["files"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # damaged: its files are reported as patched
+    if not moved:
+        return found
     return [
         each
         if moved.isdisjoint(each.files or ())

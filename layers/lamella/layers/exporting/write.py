@@ -84,6 +84,8 @@ def _standard_output() -> Iterator[IO[bytes]]:
     try:
         with os.fdopen(os.dup(1), "wb") as file:
             yield file
+    except BrokenPipeError:
+        raise  # `… - | head`: no failure to report
     except OSError as error:
         raise ExportError(f"standard output can't be written: {error.strerror or error}") from error
 

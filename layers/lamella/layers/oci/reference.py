@@ -13,6 +13,7 @@ import re
 from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidContent, InvalidReference
 from lamella.layers.oci.documents import Digest
+from lamella.layers.settings.homes import expanded
 from lamella.layers.text import escaped
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
@@ -111,7 +112,8 @@ def _layout(text: str, rest: str, digest: Digest | None) -> Reference:
         raise InvalidReference(f"{_shown(text)}: names no folder; write oci:FOLDER:TAG")
     if colon:
         _check_tag(text, tag)
-    return Reference(folder=folder, tag=tag, digest=digest)
+    # No shell expands it behind oci:, and a folder of that name would be made.
+    return Reference(folder=expanded(folder) if folder.startswith("~") else folder, tag=tag, digest=digest)
 
 
 def _registry(text: str, name: str, digest: Digest | None) -> Reference:

@@ -29,7 +29,7 @@ def named_folder(setting: Setting) -> str | None:
     """
     named = os.environ.get(f"LAMELLA_{setting.upper()}")
     if named is not None:
-        return os.path.abspath(named) if named else None
+        return os.path.abspath(homes.expanded(named)) if named else None
     path = homes.settings_file()
     content = _content(path) if path else b""
     # A script that sets nothing there does not import a parser.
