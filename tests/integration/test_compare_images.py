@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
 import lamella.comparison
-from integration.test_compare import base_images, compared, left, prefix
+from integration.test_compare import base_images, compared, left, prefix, small_debian
 from lamella.builder import scan
 from lamella.comparison import CompareOptions
 from lamella.layers import Silent
 from lamella.layers.oci.documents import CONFIG, MANIFEST, Descriptor, ImageConfig, Manifest, Platform
 from lamella.layers.registry.repository import Registry
-from node_part import debian
 from support.engines import need, need_root
-from support.once import once
 from support.published import Blob, blob
 
 if TYPE_CHECKING:
@@ -37,14 +34,8 @@ MAGIC = {b"\x1f\x8b": GZIP, b"\x28\xb5": ZSTD}
 @pytest.fixture(scope="module")
 def small_image(shared: Path, registry: str) -> str:
     """An image of Debian's Python and a shell, which takes seconds to make and to move."""
-    tar = shared / "small-image" / "made.tar"
-    with once(tar) as mine:
-        if mine:
-            packages = "python3-minimal,libpython3-stdlib,dash"
-            command = [need("mmdebstrap"), "--quiet", "--variant=extract", f"--include={packages}", debian.RELEASE]
-            subprocess.run([*command, str(tar)], check=True, stdin=subprocess.DEVNULL)
     storage = Registry(registry, "small", mirrors=False)
-    layer = blob(tar.read_bytes()).pushed(storage).descriptor
+    layer = blob(small_debian(shared).read_bytes()).pushed(storage).descriptor
     # podman builds nothing upon an image without history.
     config = ImageConfig(Platform.here(), (layer.digest,), history=({"created_by": "mmdebstrap"},)).to_json()
     described = Blob(Descriptor.of(CONFIG, config), config).pushed(storage).descriptor
