@@ -54,8 +54,9 @@ def small_python(python: str, folder: Path) -> Path:
     shared = Path(os.path.dirname(os.path.dirname(python)), "lib", f"libpython{short}.so.1.0")
     if shared.exists():
         shutil.copy2(shared, folder / "lib")
-        # It names the library's folder, if the loader does not search there.
+        # They name the library's folder if the loader does not search there.
         subprocess.run([need("patchelf"), "--set-rpath", "$ORIGIN/../lib", executable], check=True)
+        subprocess.run([need("patchelf"), "--remove-rpath", *library.glob("lib-dynload/*.so")], check=True)
         if strip := shutil.which("strip"):
             # An interpreter from source has 20 MB of debugging information.
             subprocess.run([strip, "--strip-debug", folder / "lib" / shared.name], check=True)
