@@ -42,7 +42,7 @@ BOUNDS = {
     "characters of an image prefix; its folders": f"{count(values._MAX_PREFIX)}; {count(values._MAX_PARTS)}",
     "entries of a layer": count(reader.MAX_ENTRIES),
     "folders above a file of a layer": count(reader.MAX_DEPTH),
-    "bytes of a path in a layer": count(reader._MAX_PATH),
+    "bytes of a path in a layer": count(reader.MAX_PATH),
     "bytes of an entry's extended header": size(reader._MAX_PAX),
     "bytes after the end of a layer's tar": size(reader._MAX_END),
     "bytes of a layer's tar": f"{decompress._EXPANSION} times its blob's, or twice those announced, plus "

@@ -96,9 +96,9 @@ The first file with the key counts:
    `require-identity`, `allowed-registries` and `insecure = false` holds whatever flags, variables and
    other files say; see [trust](trust.md#an-administrator).
 
-Paths in a file are relative to it. A `~` at the start of a setting's path is the home,
-also in variables, in flags such as `--store=~/store`, and in `oci:~/FOLDER:TAG`. A repeatable flag is a list in a file, and its variable separates the
-parts with colons; flag, variable and files replace each other's lists.
+Paths in a file are relative to it. A `~` at the start of a setting's path is the home, also in
+variables, in flags such as `--store=~/store`, and in `oci:~/FOLDER:TAG`. A repeatable flag is a list in a
+file, and its variable separates the parts with colons; flag, variable and files replace each other's lists.
 
 | key | variable | in a project | meaning |
 |---|---|---|---|

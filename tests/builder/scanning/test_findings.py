@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -26,9 +26,6 @@ from support.conda import SHORT, conda_environment, conda_package, python_packag
 from support.engines import need, need_root
 from support.installed import install, venv, wheel
 from support.scanned import SITE, findings, package, paths, reasons, shipped
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -100,12 +97,28 @@ def test_a_string_of_a_conda_package_without_room_is_found_before_a_push_is_refu
     assert not findings(scan(str(environment)), "prefix")
 
 
-def test_a_name_that_an_image_can_t_hold_is_an_error_though_a_package_owns_it(made: Path) -> None:
-    (made / SITE / ".wh.data").write_text("")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (b".wh.data", "in which names that begin with '.wh.' delete files"),
+        (b"\xff.bin", "in which names are UTF-8"),
+        (b"/".join([b"d"] * 130), "which is less than 128 folders deep"),
+    ],
+)
+def test_a_name_that_an_image_can_t_hold_is_an_error_though_a_package_owns_it(
+    made: Path, tmp_path: Path, name: bytes, problem: str
+) -> None:
+    path = Path(os.fsdecode(os.fsencode(made / SITE) + b"/" + name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
     dist(made / SITE, "odd", ".wh.data")
-    (found,) = findings(scan(str(made)), "name")
-    assert (found.severity, found.subject) == ("error", "odd")
-    assert found.message.startswith(f"{SITE}/.wh.data: cannot be in an image")
+    scanned = scan(str(made))
+    (found,) = findings(scanned, "name")
+    assert found.severity == "error"
+    assert found.message == f"{SITE}/{os.fsdecode(name)}: cannot be in an image, {problem}; rename it or leave it out"
+    with pytest.raises(CannotBuild, match="cannot be in an image"):
+        push(f"oci:{tmp_path}/out:x", scanned, cache=LayerCache(str(tmp_path / "c")))
+    assert not (tmp_path / "out" / "index.json").exists()
 
 
 # Owners

@@ -10,6 +10,7 @@ from lamella.builder.image import findings_report
 from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
 from lamella.builder.layer import layer_set
 from lamella.builder.layer.code_fingerprint import Remembered
+from lamella.builder.layer.names import check_names
 from lamella.builder.pushing import destination
 from lamella.builder.pushing.earlier import Earlier
 from lamella.builder.pushing.presence import Presence
@@ -94,11 +95,12 @@ class Resolved:
 def resolve(tools: Tools, environment: Environment, options: PushOptions) -> Resolved:
     """Compute the layers of `environment` and look them up in the cache. Reads the base image and the tag.
 
-    Raises `CannotBuild` if layers would collide.
+    Raises `CannotBuild` if layers would collide, or hold a name that no node unpacks.
     """
     remembered = Remembered(tools.cache)
     known = layer_set.recall(environment, options.image_prefix, options.compression, remembered)
     if known is None:
+        check_names(environment.packages, options.image_prefix)
         tools.earlier.check_collisions(environment.packages)
     base = _base(tools, environment, options)
     count = len(base.layers) if base else 0

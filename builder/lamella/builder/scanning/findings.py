@@ -12,6 +12,7 @@ from lamella.builder.files.private_keys import is_private_key
 from lamella.builder.files.secrets import KEY, REASONS, secret
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.layer.collisions import collisions
+from lamella.builder.layer.names import refusal
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:
@@ -97,12 +98,11 @@ def unnamable(packages: Iterable[Package]) -> list[Finding]:
             "error",
             "name",
             package.name,
-            f"{file.path}: cannot be in an image, in which names that begin with '.wh.' delete files; rename it or "
-            "leave it out",
+            f"{file.path}: {problem}",
         )
         for package in packages
         for file in package.files
-        if ".wh." in file.path and ("/.wh." in file.path or file.path.startswith(".wh."))
+        if (problem := refusal(file.path))
     ]
 
 

@@ -1,7 +1,7 @@
 """Adapt the records of installers to the disk.
 
-A record can name a file through a link, such as `lib64/…`. An export that was moved, and a mount elsewhere than at the
-image prefix, have files that name their place, whose recorded hashes do not apply.
+A record can name a file through a link, such as `lib64/…`. An export that was moved, and a mount that is not at
+the image prefix, have files that name their place, whose recorded hashes do not apply.
 """
 
 from __future__ import annotations

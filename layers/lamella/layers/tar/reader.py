@@ -32,7 +32,8 @@ MAX_ENTRIES = 500_000
 """Entries of one layer: the largest environments known have half of that in all their packages together."""
 
 _CHUNK = 1 << 18  # fits a core's L2 cache with its compressed form: 1 MiB was 8 % slower
-_MAX_PATH = 4095  # PATH_MAX counts the NUL
+MAX_PATH = 4095
+"""Bytes of a path: PATH_MAX counts the NUL."""
 _MAX_PAX = 1 << 14  # two paths, a number or two, a comment: an entry of 500,000 costs no more
 _MAX_END = 1 << 20  # bytes of zeros, end marker and all: tar(1) fills up to 10 KiB by default
 _USTAR_SIZE_LIMIT = 1 << 33  # eleven octal digits
@@ -285,7 +286,7 @@ def _checked_path(path: bytes, kind: Kind) -> bytes:
         path = b""
     if not path and kind == "folder":
         return path
-    if not _PATH.fullmatch(path) or len(path) > _MAX_PATH:
+    if not _PATH.fullmatch(path) or len(path) > MAX_PATH:
         raise UnsafeLayer(f"{shown(path)} is refused: {_what_is_wrong(path)}")
     if path.count(b"/") >= MAX_DEPTH:
         raise UnsafeLayer(f"{shown(path)} is refused: it is more than {MAX_DEPTH} folders deep")
@@ -303,8 +304,8 @@ def _what_is_wrong(path: bytes) -> str:
     parts = path.split(b"/")
     if b"\0" in path:
         return "its name holds a NUL"
-    if len(path) > _MAX_PATH:
-        return f"its path has {len(path)} bytes, and {_MAX_PATH} is the most that Linux takes"
+    if len(path) > MAX_PATH:
+        return f"its path has {len(path)} bytes, and {MAX_PATH} is the most that Linux takes"
     if path.startswith(b"/"):
         return "its path is absolute"
     if b".." in parts:
@@ -316,9 +317,9 @@ def _what_is_wrong(path: bytes) -> str:
 
 def _checked_target(path: bytes, target: bytes) -> bytes:
     # Where a symlink leads is not judged: nothing is ever written or read through one.
-    if not target or b"\0" in target or len(target) > _MAX_PATH:
+    if not target or b"\0" in target or len(target) > MAX_PATH:
         raise UnsafeLayer(
-            f"{shown(path)} is a symlink to {shown(target)}, which is not 1 to {_MAX_PATH} bytes without a NUL"
+            f"{shown(path)} is a symlink to {shown(target)}, which is not 1 to {MAX_PATH} bytes without a NUL"
         )
     return target
 
