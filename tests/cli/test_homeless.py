@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamella.cli.configuration import files
+from lamella.cli.errors import UsageError
 from lamella.cli.main import main
+from lamella.layers import LayersError, Store
 from support.engines import need_root
+from support.people import NOBODY, as_user, folder_of
 from support.published import publish
 from support.registry_simulator import PASSWORD, USER, RegistrySimulator
 
@@ -85,3 +89,19 @@ def test_a_cache_needs_a_name(here: Path, capsys: pytest.CaptureFixture[str]) ->
     error = printed(capsys, "gc", "--layer-cache", "--all", code=1)
     assert error == "lamella: no home folder for the cache; set HOME, or LAMELLA_CACHE to a folder of your own\n"
     assert os.listdir(here) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("program", ["command", "library"])
+def test_another_user_s_home_is_named_with_what_to_set(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_root()
+    with folder_of(os.geteuid()) as home:
+        settings = home / "lamella"
+        settings.mkdir(mode=0o700)
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+        monkeypatch.delenv("LAMELLA_STORE", raising=False)
+        with pytest.raises((UsageError, LayersError)) as caught:
+            as_user(NOBODY, lambda: files(".", set()) if program == "command" else Store())
+    assert str(caught.value) == (
+        f"{settings}/config.toml: Permission denied; set HOME to this user's home, or allow this user to read the file"
+    )

@@ -144,6 +144,7 @@ def _parsed(path: str, content: bytes) -> dict[str, Any]:
 
 def _content(path: str, *, optional: bool) -> bytes | None:
     """Return the content of a file; None without one. One that can't be read is empty if it is `optional`, else an error."""
+    advice = "correct or remove it"
     try:
         # A FIFO of that name must not stop the command.
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -157,6 +158,8 @@ def _content(path: str, *, optional: bool) -> bytes | None:
         return None
     except OSError as error:
         content, problem = b"", str(error.strerror)
+        if isinstance(error, PermissionError):
+            advice = homes.NOT_READABLE
     if problem and not optional:
-        raise UsageError(f"{path}: {problem}; correct or remove it")
+        raise UsageError(f"{path}: {problem}; {advice}")
     return b"" if problem else content

@@ -102,6 +102,12 @@ def test_modules_of_the_standard_library_are_the_interpreter_s(scanned: Environm
     assert names(explain(scanned, extension)) == {"python"}
 
 
+def test_an_empty_folder_is_answered_with_how_to_ship_it(scanned: Environment, root: Path) -> None:
+    (root / ".venv" / SITE / "alpha/spool").mkdir(exist_ok=True)
+    found = explain(scanned, f"{SITE}/alpha/spool")
+    assert found.reason == "an empty folder, which no layer holds; add a file to it, such as .keep"
+
+
 def test_the_name_of_a_package_is_answered_with_the_command_that_lists_its_files(scanned: Environment) -> None:
     for path in ("Alpha", "ALPHA"):
         assert explain(scanned, path).reason == (

@@ -43,7 +43,9 @@ class Explanation:
     """Why it is neither; empty if it ships, or is left out."""
 
     def __repr__(self) -> str:
-        return f"<Explanation of {self.path}: {counted(len(self.files), 'file')} ships, {len(self.left_out)} left out>"
+        return (
+            f"<Explanation of {self.path}: {counted(len(self.files), 'file')} shipped, {len(self.left_out)} left out>"
+        )
 
 
 def explain(environment: Environment, path: str, *, image_prefix: str = "/opt/env") -> Explanation:
@@ -171,6 +173,9 @@ def _why_left_out(environment: Environment, path: str) -> str:
 def _unknown(environment: Environment, path: str) -> str:
     """Why a path neither ships nor is left out."""
     here = _absolute(path)
+    inside = os.path.join(environment.prefix, path)
+    if any(_is_empty_folder(each) for each in (here, inside)):
+        return "an empty folder, which no layer holds; add a file to it, such as .keep"
     if os.path.lexists(here):
         advice = "; ship it with --include" if here.startswith(f"{os.getcwd()}/") else ""
         return f"neither in the environment {environment.prefix} nor in local code{advice}"
@@ -178,6 +183,13 @@ def _unknown(environment: Environment, path: str) -> str:
         return f"a package, not a file or module; list its files with lamella scan --files {package}"
     module = ", and no module of that name" if _module(path) else " here, or"
     return f"no such file or folder{module} in {environment.prefix}"
+
+
+def _is_empty_folder(path: str) -> bool:
+    try:
+        return not os.listdir(path)
+    except OSError:
+        return False
 
 
 def _absolute(path: str) -> str:

@@ -62,6 +62,8 @@ def _content(path: str) -> bytes:
             content = stream.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return b""
+    except PermissionError as error:
+        raise LayersError(f"{path}: {error.strerror}; {homes.NOT_READABLE}") from error
     except OSError as error:
         raise _invalid(path, error.strerror or str(error)) from None
     if len(content) > _MAX_BYTES:

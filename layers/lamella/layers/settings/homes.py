@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 
+NOT_READABLE = "set HOME to this user's home, or allow this user to read the file"
+"""Advice for a file of settings that cannot be read: after su and setpriv, HOME is the other user's."""
+
 
 def home() -> str:
     """This user's home, absolute; empty if there is none."""
