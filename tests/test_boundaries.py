@@ -32,7 +32,7 @@ MAY_IMPORT = {
 # From the ground up: a room imports from lower floors only, never from another room of its own floor.
 FLOORS = {
     "layers": (
-        {"dataclass"}, {"errors", "logs", "text", "mountinfo", "relocation"}, {"hardening"}, {"settings", "progress"}, {"oci"}, {"tar", "registry", "layout"},
+        {"errors", "logs", "text", "mountinfo", "relocation"}, {"hardening"}, {"settings", "progress"}, {"oci"}, {"tar", "registry", "layout"},
         {"store", "storages"}, {"signing"}, {"attaching"}, {"published"}, {"pulling"}, {"mounting"}, {"upkeep", "running"}, {"exporting", "following"}, {"agent"},
     ),
     "builder": (
@@ -88,11 +88,8 @@ def test_imports_point_from_cli_to_builder_to_layers_and_never_back(package: str
     assert {(path, name) for path, name in ours if package_of(name) not in MAY_IMPORT[package]} == set()
 
 
-# Quick dataclasses, formatting of numbers, the user's folders and the rewriting of prefixes, shared with layers. They are not
-# worth a public API.
-SHARED_WITH_THE_COMMAND = (
-    "lamella.layers.dataclass.", "lamella.layers.text.", "lamella.layers.settings.homes", "lamella.layers.relocation.",
-)  # fmt: skip
+# Formatting of numbers, the user's folders and the rewriting of prefixes, shared with layers. They are not worth a public API.
+SHARED_WITH_THE_COMMAND = ("lamella.layers.text.", "lamella.layers.settings.homes", "lamella.layers.relocation.")
 
 
 @pytest.mark.parametrize("package", ["cli", "integrations", "comparison"])
@@ -287,13 +284,11 @@ def test_no_verb_starts_with_an_import_that_it_does_not_use(verb: str, behind: l
     assert {name for name in names if name.partition(".")[0] in FOREIGN} == set()
     assert [name for name in names if name.startswith("lamella.builder.")] == []
     assert {"ssl", "http.client", "asyncio", "tomllib", "sqlite3", "multiprocessing"} & names == set()
-    # See docs/adr/a-start-loads-what-it-uses.md.
-    assert {"dataclasses", "inspect", "argparse", "locale"} & names == set()
 
 
 OF_RUN = """
-cli: configuration dispatch errors following main modes output progress settings verbs verbs.run words
-layers: dataclass errors logs pulling pulling.pull storages text
+cli: configuration dispatch errors following main modes output parsers progress settings suggestions verbs verbs.run
+layers: errors logs pulling pulling.pull storages text
 layers.hardening: durable permissions regular_file
 layers.mounting: kernel ladder lowerdirs namespace overlay
 layers.oci: annotations documents parsing reference storage values

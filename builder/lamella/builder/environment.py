@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.text import counted, escaped, size
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ import importlib
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lamella.cli.errors import UsageError
-from lamella.layers.dataclass import dataclass
 from lamella.layers.settings import homes
 from lamella.layers.text import size
 
@@ -32,8 +31,7 @@ _ADMINISTRATORS = frozenset({"allowed-registries", "shared-group"})
 _MAX_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """One file's settings; without the file, none."""
 
     path: str

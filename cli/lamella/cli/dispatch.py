@@ -9,9 +9,9 @@ import os
 import sys
 
 from lamella.cli.output import LOG
+from lamella.cli.parsers import COMMON, parsed
 from lamella.cli.settings import check_variables, fill
 from lamella.cli.verbs import VERBS, module, require_linux
-from lamella.cli.words import COMMON, plain_arguments
 
 INVALID = 2
 
@@ -21,11 +21,7 @@ def run_line(argv: list[str]) -> int:
     verb, words = split(argv)
     if verb is None:
         return _without_verb(words)
-    arguments = plain_arguments(verb, words)
-    if arguments is None:
-        from lamella.cli.parsers import parsed
-
-        arguments = parsed(verb, words)
+    arguments = parsed(verb, words)
     if VERBS[verb].needs_linux:
         require_linux(verb)
     _start_records(verbose=arguments.verbose)

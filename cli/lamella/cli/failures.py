@@ -11,11 +11,11 @@ import json
 import os
 import signal
 import sys
+from dataclasses import dataclass
 
 from lamella.cli.errors import UsageError
 from lamella.cli.output import VERSION, writes_records
 from lamella.cli.redaction import without_user
-from lamella.layers.dataclass import dataclass
 
 EXIT_CODES = {
     "failed": 1,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import result, table
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import dataclass
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

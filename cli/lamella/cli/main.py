@@ -72,8 +72,9 @@ def _fail(error: BaseException, argv: Sequence[str]) -> int:
     verb, words = split(list(argv))
     failure = failure_of(error)
     if failure.code == "invalid" and verb:
+        from dataclasses import replace
+
         from lamella.cli.habits import path_sentence
-        from lamella.layers.dataclass import replace
 
         failure = replace(failure, sentence=path_sentence(verb, words, failure.sentence))
     report(failure, as_json=_asks_for_json(argv))

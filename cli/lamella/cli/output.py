@@ -27,6 +27,20 @@ VERSION = 1
 """Of the documents of --json: rises when a field changes its meaning or goes. docs/reference/schemas describe them."""
 
 
+def terminal_columns() -> int:
+    """Return the columns of the terminal, or 80. shutil's function imports every compressor of the standard library."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdecimal() and 0 < int(stated) < 10_000:
+        return int(stated)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        try:
+            if stream and (columns := os.get_terminal_size(stream.fileno()).columns):
+                return columns
+        except (OSError, ValueError):
+            continue
+    return 80
+
+
 def result(line: str) -> None:
     """Print a line of the result to stdout."""
     print(_fitted(escaped(line), sys.stdout))
@@ -80,7 +94,7 @@ def _fitted(line: str, stream: TextIO) -> str:
     """
     if (line.isascii() and len(line) <= _SHORT) or not stream.isatty() or _COMMAND in line:
         return line
-    from lamella.cli.tables import cells, terminal_columns, wrapped
+    from lamella.cli.tables import cells, wrapped
 
     width = terminal_columns()
     return line if any(cells(word) > width for word in line.split()) else "\n".join(wrapped(line, width))
@@ -88,7 +102,7 @@ def _fitted(line: str, stream: TextIO) -> str:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: TextIO | None = None) -> None:
     """Print a table to `stream`, by default stdout: fitted to a terminal and in colour there, else as aligned text."""
-    from lamella.cli.tables import aligned, lines, terminal_columns
+    from lamella.cli.tables import aligned, lines
 
     stream = stream or sys.stdout
     shown = [[escaped(cell) for cell in row] for row in rows]

@@ -9,14 +9,15 @@ import argparse
 from typing import TYPE_CHECKING, NoReturn
 
 from lamella.cli.errors import UsageError
+from lamella.cli.output import terminal_columns
 from lamella.cli.suggestions import similar, suggestion
-from lamella.cli.tables import terminal_columns
 from lamella.cli.verbs import GROUPS, VERBS, module
-from lamella.cli.words import split_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+COMMON = ("--json", "-q", "--quiet", "-v", "--verbose")
+"""Flags of every verb, which may also stand before it."""
 WIDEST = 100
 """Columns of help on a wide terminal: longer lines are hard to read."""
 DESCRIPTION = "Put your Python environment on every node that needs it, as OCI layers, one per package."
@@ -205,7 +206,7 @@ def _usage(verb: str, parser: argparse.ArgumentParser) -> str:
 
 def parsed(verb: str, argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of a verb. Raises `UsageError`."""
-    words, command = split_command(verb, argv)
+    words, command = _split_command(argv) if verb == "run" else (argv, [])
     parser = verb_parser(verb)
     arguments, unknown = parser.checked(words)
     if unknown:
@@ -250,6 +251,14 @@ def _meant(verb: str, flag: str, parser: Parser) -> str:
         if meant := similar(flag, parser.flags()):
             return f"did you mean {meant}?"
     return f"see lamella {verb} --help"
+
+
+def _split_command(argv: Sequence[str]) -> tuple[Sequence[str], list[str]]:
+    # argparse's treatment of -- differs between Python versions, and it would take the command's own options.
+    if "--" not in argv:
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], list(argv[at + 1 :])
 
 
 def _shown(value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings
@@ -12,7 +13,6 @@ from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result, table
 from lamella.cli.settings import CUDA, EXACT, GLIBC, MATCH, PYTHON_FROM, quoted, trust_of
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import replace
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ from argparse import SUPPRESS
 from typing import TYPE_CHECKING
 
 from lamella.cli.configuration import PROJECT
-from lamella.cli.parsers import help_of, sentence, verb_parser
+from lamella.cli.parsers import COMMON, help_of, sentence, verb_parser
 from lamella.cli.settings import EVERY, Setting
 from lamella.cli.verbs import VERBS, module
-from lamella.cli.words import COMMON
 
 if TYPE_CHECKING:
     import argparse

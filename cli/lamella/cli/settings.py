@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.cli.errors import UsageError
-from lamella.layers.dataclass import dataclass, replace
 
 if TYPE_CHECKING:
     import argparse
@@ -24,8 +23,7 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A setting. `name` is the flag without its dashes and the key in a file.
 
     A list has a repeatable flag; its variable separates the parts as PATH does.
@@ -205,8 +203,7 @@ TRUST = (*REGISTRY, REQUIRE_SIGNATURE, REQUIRE_IDENTITY)
 EVERY = (
     STORE,
     INSECURE,
-    replace(
-        PLATFORM,
+    PLATFORM._replace(
         help="platform to select, such as linux/arm64 (default: this machine's); for scan and push, of the nodes",
     ),
     IMAGE_PREFIX,

@@ -6,12 +6,10 @@ and if the numbers alone do not fit, each row becomes a list of its fields. A si
 
 from __future__ import annotations
 
-import os
 import re
-import sys
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.text import bar
 
 if TYPE_CHECKING:
@@ -103,20 +101,6 @@ def wrapped(text: str, width: int) -> list[str]:
             found.append(part)
             line = line[len(part) :]
     return [*found, line] if line or not found else found
-
-
-def terminal_columns() -> int:
-    """Return the columns of the terminal, or 80. shutil's function imports every compressor of the standard library."""
-    stated = os.environ.get("COLUMNS", "")
-    if stated.isdecimal() and 0 < int(stated) < 10_000:
-        return int(stated)
-    for stream in (sys.__stdout__, sys.__stderr__):
-        try:
-            if stream and (columns := os.get_terminal_size(stream.fileno()).columns):
-                return columns
-        except (OSError, ValueError):
-            continue
-    return 80
 
 
 def _cells(letter: str) -> int:

@@ -287,7 +287,7 @@ def elsewhere(found: Inventory) -> Inventory:
 def other_record(found: Inventory) -> Inventory:
     first, *rest = found.pip
     assert isinstance(first.files, Record)
-    return found._replace(pip=[replace(first, files=Record(b"x,,\n", first.files.base, first.files.prefixes)), *rest])
+    return found._replace(pip=[replace(first, files=replace(first.files, content=b"x,,\n")), *rest])
 
 
 @pytest.mark.parametrize(

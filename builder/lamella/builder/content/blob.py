@@ -13,10 +13,10 @@ import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.oci.documents import LAYER_GZIP, LAYER_ZSTD, Digest
 from lamella.layers.tar import headers
 

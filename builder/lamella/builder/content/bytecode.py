@@ -14,12 +14,12 @@ import queue
 import struct
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, cast
 
 from lamella.builder.content.entry import Rewritten, changed, read_entry
 from lamella.builder.environment import File
 from lamella.builder.errors import CannotBuild
-from lamella.layers.dataclass import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.content.prefix_rewrite import rewrite_binary, rewrite_text
@@ -16,7 +17,6 @@ from lamella.builder.content.rpath import patched
 from lamella.builder.content.scripts import LOOK, with_shebang
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files.small_file import READ, read_small
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

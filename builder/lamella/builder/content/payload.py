@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lamella.builder.content.prefix_rewrite import rewrite_text
 from lamella.builder.content.scripts import named_python, with_shebang
 from lamella.builder.errors import CannotBuild
 from lamella.builder.files.prefix_pattern import pattern
-from lamella.layers.dataclass import dataclass
 from lamella.layers.relocation import zip_payload
 from lamella.layers.relocation.prefixes import CannotRelocate
 from lamella.layers.relocation.rewrite import same_length

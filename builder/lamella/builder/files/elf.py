@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import mmap
 import struct
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
-
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +47,7 @@ class Elf:
 
     def dump(self) -> str:
         """Return text for the cache; see `load`."""
-        return json.dumps([getattr(self, name) for name in self.__match_args__])
+        return json.dumps([getattr(self, field.name) for field in fields(self)])
 
     @classmethod
     def load(cls, text: str) -> Elf:

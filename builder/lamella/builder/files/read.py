@@ -12,12 +12,12 @@ import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files import elf, prefix_pattern
 from lamella.builder.files.small_file import READ
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     import re

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.image.documents import Base
-from lamella.layers.dataclass import replace
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import INDEX_TYPES, ImageConfig, Index, Manifest, Platform, layers_of
 from lamella.layers.oci.reference import Reference

@@ -8,10 +8,10 @@ storage, for the marks that make engines skip the package manifest.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.errors import BuilderError
-from lamella.layers.dataclass import dataclass, field, replace
 from lamella.layers.oci.annotations import (
     CERTIFICATES,
     CPU,

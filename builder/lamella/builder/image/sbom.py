@@ -8,6 +8,7 @@ for licences.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,7 +18,6 @@ from lamella.builder.image.dependency_graph import Node, edges, roots
 from lamella.builder.installed.requirements import marker_environment
 from lamella.builder.urls import without_credentials
 from lamella.layers.attaching.listing import SBOM
-from lamella.layers.dataclass import dataclass
 from lamella.layers.oci.documents import canonical_json
 from lamella.layers.oci.values import clean_text
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import read_text
@@ -19,7 +20,6 @@ from lamella.builder.indexes.pip_settings import pip_settings
 from lamella.builder.indexes.project_sources import pdm_settings, poetry_settings
 from lamella.builder.indexes.uv_logins import login_below, uv_logins
 from lamella.builder.indexes.uv_settings import named_strategy, uv_settings
-from lamella.layers.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import posixpath
 from base64 import b64encode
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from lamella.builder.indexes.settings_files import InvalidIndexSettings
-from lamella.layers.dataclass import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

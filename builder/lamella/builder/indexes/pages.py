@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -13,7 +14,6 @@ from urllib.request import url2pathname
 from lamella.builder.files.small_file import read_small
 from lamella.builder.indexes.client import IndexUnusable
 from lamella.builder.indexes.model import with_query
-from lamella.layers.dataclass import dataclass
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:

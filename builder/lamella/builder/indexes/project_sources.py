@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.indexes.model import PYPI, Login, PackageIndex, link_page, parsed
 from lamella.builder.indexes.settings_files import expanded_variables, table_in, tables_of, toml_table, user_folders
 from lamella.builder.indexes.tool_settings import ToolSettings
-from lamella.layers.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

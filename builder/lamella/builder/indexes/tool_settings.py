@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from lamella.layers.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

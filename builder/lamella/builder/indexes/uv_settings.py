@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,6 @@ from lamella.builder.indexes.settings_files import (
     user_folders,
 )
 from lamella.builder.indexes.tool_settings import ToolSettings
-from lamella.layers.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import os
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import plain_text, read_json, read_small, read_text
 from lamella.builder.installed.record import recorded
 from lamella.builder.urls import without_credentials
-from lamella.layers.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,6 +12,7 @@ import io
 import os
 import posixpath
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import read_small, read_text
@@ -27,17 +28,18 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 """From the URL-safe alphabet of base64 to the usual one."""
 
 
+@dataclass(frozen=True, eq=False)
 class Record(Mapping[str, str]):
     """Files in a RECORD: path to sha256, as `recorded` returns them.
 
-    Decoded on first use, since an unchanged environment is recognised by the bytes of its records. `base`
-    is the parent folder of the metadata, relative to the prefix.
+    Decoded on first use, since an unchanged environment is recognised by the bytes of its records. Not
+    slotted: it caches what it decodes.
     """
 
-    def __init__(self, content: bytes, base: str, prefixes: tuple[str, ...]) -> None:
-        self.content = content
-        self.base = base
-        self.prefixes = prefixes
+    content: bytes
+    base: str
+    """Parent folder of the metadata, relative to the prefix."""
+    prefixes: tuple[str, ...]
 
     @functools.cached_property
     def _files(self) -> dict[str, str]:

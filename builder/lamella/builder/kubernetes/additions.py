@@ -6,11 +6,11 @@ Values alone, as `json` has them; `injection` writes them.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.errors import InvalidManifest
 from lamella.builder.kubernetes.nodes import scalars, text_of, value
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from lamella.builder.kubernetes.options import InjectOptions

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from lamella.builder.errors import InvalidManifest
 from lamella.builder.kubernetes.additions import AGENT_FOLDER, AGENT_SOCKET, ENVIRONMENTS, STORE, Credentials
 from lamella.builder.kubernetes.edits import Style, block
-from lamella.layers.dataclass import dataclass
 
 NAME = "lamella-agent"
 _METRICS = ("127.0.0.1", 9464)

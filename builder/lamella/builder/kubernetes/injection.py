@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.errors import InvalidManifest
@@ -20,7 +21,6 @@ from lamella.builder.kubernetes.pod_templates import WITHOUT_IMAGE_VOLUMES, pod_
 from lamella.builder.kubernetes.records import ENVIRONMENT, KEPT, RECORD, environment_of, prefixes
 from lamella.builder.kubernetes.removal import Injected, InjectedPod, remove_environment
 from lamella.builder.kubernetes.selection import plan_selection
-from lamella.layers.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lamella.builder.errors import InvalidManifest
-from lamella.layers.dataclass import dataclass
 from lamella.layers.oci.reference import Reference
 
 InjectionMethod = Literal["init", "image-volume", "host"]

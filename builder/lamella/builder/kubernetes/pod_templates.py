@@ -6,10 +6,10 @@ shapes of their own: volumes, containers and annotations in other places.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.kubernetes.nodes import entries, items, text_of, value
-from lamella.layers.dataclass import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import replace
 from lamella.layers.published.inspection import inspect
 from lamella.layers.settings.trust import Trust
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from lamella.builder.content.blob import MEDIA_TYPE, Processors
 from lamella.builder.content.write_layer import write_layer
 from lamella.builder.layer.bundle import merge
 from lamella.builder.layer.cache import Learned
-from lamella.layers.dataclass import dataclass
 from lamella.layers.oci.documents import Descriptor
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from lamella.builder.cache_folder import cache_folder, cannot_write
 from lamella.builder.errors import CacheError
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.errors import InvalidContent
 from lamella.layers.hardening.file_locks import try_lock, wait_for_lock
 from lamella.layers.hardening.permissions import make_folders

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.content.header_places import VENV_HEADERS, canonical_place
 from lamella.builder.errors import CannotBuild
-from lamella.layers.dataclass import dataclass
 from lamella.layers.text import counted
 
 if TYPE_CHECKING:

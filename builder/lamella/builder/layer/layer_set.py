@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import marshal
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from lamella.builder.content.key import bundle_key, layer_key
 from lamella.builder.layer.bundle import partition
 from lamella.builder.layer.known_keys import KnownKeys
 from lamella.builder.layer.plan import WantedLayer
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.text import counted
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 from lamella.builder.cache_folder import STATE, TARGETS
 from lamella.builder.layer.cache import RECENT, LayerCache
-from lamella.layers.dataclass import replace
 from lamella.layers.hardening.file_locks import try_lock
 from lamella.layers.upkeep.gc import Candidate, plan
 from lamella.layers.upkeep.usage import MONTH

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lamella.builder.content.entry import Rewritten
 from lamella.builder.environment import File
 from lamella.builder.layer.layer_set import shipped
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import LeftOut
@@ -12,7 +13,6 @@ from lamella.builder.installed.distributions import Distribution, distributions,
 from lamella.builder.local.project_files import project_tree, too_broad
 from lamella.builder.local.pth_pointers import Pointer, egg_links, pointers
 from lamella.builder.prefix.walk import find_file
-from lamella.layers.dataclass import replace
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:

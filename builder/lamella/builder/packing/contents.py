@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from lamella.builder.content.bytecode import BLOCK, Compiler, Module
 from lamella.builder.content.entry import CHUNK, changed, read_entry
 from lamella.builder.environment import File
 from lamella.builder.layer.layer_set import shipped
-from lamella.layers.dataclass import dataclass
 from lamella.layers.exporting.members import Member, chosen, generated, place
 from lamella.layers.published.conda_meta import ORIGINS, completed
 from lamella.layers.running import activation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.environment import Environment
@@ -11,7 +12,6 @@ from lamella.builder.layer.cache import LayerCache
 from lamella.builder.layer.code_fingerprint import Remembered
 from lamella.builder.packing.contents import compiled, contents
 from lamella.builder.scanning.options import ScanOptions
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import ExportError
 from lamella.layers.exporting import additions
 from lamella.layers.exporting.members import generated

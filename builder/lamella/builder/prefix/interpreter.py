@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.prefix import foreign
 from lamella.builder.prefix.locate import broken
 from lamella.builder.prefix.systems import System, system_of
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.oci.documents import Platform
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Literal
 
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.files.small_file import read_text
 from lamella.builder.prefix.systems import INTERPRETERS, System
-from lamella.layers.dataclass import dataclass
 from lamella.layers.settings.homes import expanded
 
 Kind = Literal["venv", "conda", "plain"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import glob
 import os
 import struct
+from dataclasses import dataclass
 from typing import Literal
 
 from lamella.builder.files import elf
 from lamella.builder.files.small_file import read_small
-from lamella.layers.dataclass import dataclass
 from lamella.layers.oci.documents import Platform
 
 SystemName = Literal["linux", "darwin", "windows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.layer.plan import PushPlan, plan
@@ -9,7 +10,6 @@ from lamella.builder.pushing import destination
 from lamella.builder.pushing.survey import find_layers
 from lamella.builder.pushing.upload import blob
 from lamella.layers import logs
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.text import counted
 
 if TYPE_CHECKING:

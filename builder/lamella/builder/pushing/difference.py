@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.layer import layer_set
 from lamella.builder.scanning.options import ScanOptions
-from lamella.layers.dataclass import dataclass, field, replace
 from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, VERSION
 from lamella.layers.oci.documents import LAYER_GZIP, Platform
 from lamella.layers.oci.reference import Reference

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lamella.builder.environment import Environment
 from lamella.builder.errors import BuilderError
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.layer.shipped_files import shipped_files
-from lamella.layers.dataclass import dataclass
 from lamella.layers.oci.reference import Reference
 from lamella.layers.published.layer_files import read_layers
 from lamella.layers.settings.trust import Trust

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.image.documents import ImageSettings
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from lamella.builder.content.blob import Compression

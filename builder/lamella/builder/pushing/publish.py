@@ -7,12 +7,12 @@ finds everything that belongs to it.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.errors import BuilderError
 from lamella.builder.pushing import destination
 from lamella.layers.attaching.listing import FINDINGS, LOCK, SBOM
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import Denied, InvalidContent, LayersError, NotFound
 from lamella.layers.oci import referrers
 from lamella.layers.oci.annotations import PLATFORM

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.environment import Environment
@@ -21,7 +22,6 @@ from lamella.builder.pushing.resolve import cached_layers, resolve, tools_for
 from lamella.builder.pushing.team_cache import tag_name
 from lamella.builder.pushing.upload import Uploads
 from lamella.builder.scanning.options import ScanOptions
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import Denied, InvalidContent, NotFound
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.values import is_image_prefix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
@@ -17,7 +18,6 @@ from lamella.builder.pushing.presence import Presence
 from lamella.builder.pushing.publish import Attachments
 from lamella.builder.pushing.reuse_policy import reuse_policy
 from lamella.layers.attaching.listing import LOCK
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.referrers import Artifact
 from lamella.layers.storages import open_storage, trust_for

@@ -9,10 +9,10 @@ docs/adr/what-a-signed-push-reuses.md.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.layer.cache import Learned
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.settings.policy import machine_policy
 from lamella.layers.settings.trust import Trust

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.pushing import destination
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci.tags import is_derived
 

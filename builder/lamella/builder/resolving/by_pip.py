@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -28,7 +29,6 @@ from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Whee
 from lamella.builder.resolving.reachable import applies, parsed
 from lamella.builder.resolving.resolver_process import ROOM, run_resolver
 from lamella.builder.urls import file_without_credentials, text_without_credentials
-from lamella.layers.dataclass import dataclass
 from lamella.layers.logs import record
 from lamella.layers.text import escaped
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -25,7 +26,6 @@ from lamella.builder.resolving import resolver_reasons, target_tags
 from lamella.builder.resolving.question import ResolverMissing, Unsolvable, Wheel, best_of
 from lamella.builder.resolving.resolver_process import ROOM, run_resolver
 from lamella.builder.urls import file_without_credentials, text_without_credentials, without_credentials
-from lamella.layers.dataclass import replace
 from lamella.layers.logs import record
 from lamella.layers.text import escaped
 

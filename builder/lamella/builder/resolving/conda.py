@@ -7,6 +7,7 @@ those of one system (`libcxx`, `vc`) give way to the target's. Sources: rattler'
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.errors import CannotResolve
@@ -15,7 +16,6 @@ from lamella.builder.resolving.model import Artifact, Moved, Resolution
 from lamella.builder.resolving.one_system import is_of_one_system
 from lamella.builder.resolving.rattler_process import rattler_process
 from lamella.builder.urls import text_without_credentials, without_credentials
-from lamella.layers.dataclass import dataclass, field, replace
 from lamella.layers.progress.display import Silent
 from lamella.layers.published.findings import Finding
 

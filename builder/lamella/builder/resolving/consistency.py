@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving.reachable import applies, parsed
 from lamella.builder.resolving.target_tags import target_markers
-from lamella.layers.dataclass import dataclass
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -26,7 +27,6 @@ from lamella.builder.files.small_file import read_json
 from lamella.builder.indexes.client import IndexClient
 from lamella.builder.resolving.file_lock import exclusive
 from lamella.builder.resolving.sources import built_wheel, is_repository, is_source
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.hardening.permissions import make_folders
 from lamella.layers.text import escaped, size
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.errors import BuilderError
@@ -18,7 +19,6 @@ from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving.sources import filename_in, is_repository, is_source, parsed_repository
 from lamella.builder.resolving.target_tags import machine, short_version
 from lamella.builder.urls import file_without_credentials
-from lamella.layers.dataclass import dataclass, field, replace
 from lamella.layers.published.findings import Finding
 from lamella.layers.text import escaped
 

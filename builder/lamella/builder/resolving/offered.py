@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,7 +13,6 @@ from lamella.builder.indexes.pages import SDISTS, project_files
 from lamella.builder.resolving import target_tags
 from lamella.builder.resolving.question import Wheel
 from lamella.builder.urls import file_without_credentials
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:

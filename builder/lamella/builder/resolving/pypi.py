@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -28,7 +29,6 @@ from lamella.builder.resolving.reachable import applies, fallen_away, parsed
 from lamella.builder.resolving.sources import direct_artifact, filename_in, is_from_index, is_repository
 from lamella.builder.resolving.target_tags import is_for_linux, target_markers
 from lamella.builder.urls import file_without_credentials
-from lamella.layers.dataclass import dataclass, field, replace
 from lamella.layers.published.findings import Finding
 from lamella.layers.text import escaped
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.image.base import read_base
 from lamella.builder.resolving.image_tree import folder_tree, image_tree
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent, NotFound, NotSigned
 from lamella.layers.oci.annotations import IMAGE
 from lamella.layers.oci.documents import INDEX_TYPES, Index

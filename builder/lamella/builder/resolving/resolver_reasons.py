@@ -7,11 +7,11 @@ messages about candidates.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving.target_tags import short_version
-from lamella.layers.dataclass import dataclass
 from lamella.layers.text import escaped
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.builder.cache_folder import STATE, TARGETS, cache_folder, cannot_write
@@ -42,7 +43,6 @@ from lamella.builder.resolving.target_tags import target_markers
 from lamella.builder.resolving.wheels import Wheel, install_wheels
 from lamella.builder.scanning.findings import at_least
 from lamella.builder.scanning.scan import scan
-from lamella.layers.dataclass import dataclass, field, replace
 from lamella.layers.hardening.permissions import make_folders
 from lamella.layers.progress.display import shown
 from lamella.layers.published.findings import Finding

@@ -14,6 +14,7 @@ import posixpath
 import re
 import shutil
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError, NotAnEnvironment
@@ -24,7 +25,6 @@ from lamella.builder.prefix.foreign import header_version, own_version
 from lamella.builder.resolving.python_sources import FLAG, Reading, named_source, repository_source, short
 from lamella.builder.scanning.ld_so import DRIVER, GLIBC, LOADER
 from lamella.builder.scanning.system_libraries import FOLDER
-from lamella.layers.dataclass import dataclass
 from lamella.layers.progress.display import Silent
 from lamella.layers.published.findings import Finding
 from lamella.layers.settings.trust import Trust

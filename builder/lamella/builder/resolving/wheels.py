@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.cache_folder import cannot_write
@@ -22,7 +23,6 @@ from lamella.builder.files.small_file import read_json
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.resolving.target_tags import short_version
 from lamella.builder.wheels.unpack import unpack
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import LeftOut
 from lamella.builder.local.shadowing import InstalledModules
 from lamella.builder.prefix.walk import FoundFile, find_file, walk
 from lamella.builder.scanning.symlinks import folders
-from lamella.layers.dataclass import replace
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -28,7 +29,6 @@ from lamella.builder.scanning import symlinks
 from lamella.builder.scanning.archives import add_archives
 from lamella.builder.scanning.borrowed_sites import visible
 from lamella.builder.scanning.link_targets import LinkTargets
-from lamella.layers.dataclass import replace
 from lamella.layers.published.conda_meta import ORIGINS
 from lamella.layers.published.findings import Finding
 

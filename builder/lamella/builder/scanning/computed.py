@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,6 @@ from lamella.builder.scanning.recorded_paths import with_adapted_records
 from lamella.builder.scanning.remembered import ScanResult
 from lamella.builder.scanning.symlinks import verified, without_dangling
 from lamella.builder.scanning.system_libraries import UNNEEDED, Shipped, is_system_library, libraries
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

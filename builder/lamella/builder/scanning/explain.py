@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.environment import LeftOut
@@ -10,7 +11,6 @@ from lamella.builder.installed.distributions import normalised
 from lamella.builder.layer.shipped_files import shipped_files
 from lamella.builder.local.exclusion_reason import exclusion_reason
 from lamella.builder.prefix.walk import BYTE_CODE
-from lamella.layers.dataclass import dataclass
 from lamella.layers.settings.homes import expanded
 from lamella.layers.text import counted
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 import struct
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.oci.documents import Platform
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lamella.builder.files import elf
@@ -40,19 +41,15 @@ _SOFTWARE = tuple(
 _UNHASHED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 
 
+@dataclass(frozen=True)
 class LinkTargets:
-    """Facts of an environment that decide whether the target of a link ships. It caches the records.
+    """Facts of an environment that decide whether the target of a link ships. Not slotted: it caches the records."""
 
-    `environment`: folders of the environment, which are its prefix, its base interpreter and its sites. `projects`: folders
-    of local code.
-    """
-
-    def __init__(
-        self, environment: tuple[Place, ...], projects: tuple[Place, ...], distributions: Sequence[Distribution]
-    ) -> None:
-        self.environment = environment
-        self.projects = projects
-        self.distributions = distributions
+    environment: tuple[Place, ...]
+    """Folders of the environment: its prefix, its base interpreter, its sites."""
+    projects: tuple[Place, ...]
+    """Folders of local code."""
+    distributions: Sequence[Distribution]
 
     def judge(self, link: FoundFile, real: str) -> Judgement:
         """Decide whether `real`, to which `link` leads, ships in its place.

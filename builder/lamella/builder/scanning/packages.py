@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from lamella.builder.environment import File
-from lamella.layers.dataclass import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.files.small_file import plain_text
 from lamella.builder.prefix.places import in_environment
-from lamella.layers.dataclass import replace
 from lamella.layers.relocation.lists import LISTS
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import os
 import struct
 import sys
 from array import array
+from dataclasses import fields
 from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,7 +54,7 @@ _stat: Callable[[os.stat_result], tuple[int, ...]] = attrgetter(
     "st_mode", "st_ino", "st_dev", "st_size", "st_mtime_ns", "st_ctime_ns"
 )
 _metadata: Callable[[Distribution], tuple[object, ...]] = attrgetter(
-    *(name for name in Distribution.__match_args__ if name != "files")
+    *(each.name for each in fields(Distribution) if each.name != "files")
 )
 
 

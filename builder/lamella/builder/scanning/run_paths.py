@@ -7,13 +7,13 @@ loads never meets the interpreter's DT_RPATH.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.environment import RunPath
 from lamella.builder.prefix.places import in_environment
 from lamella.builder.prefix.walk import FoundFile
 from lamella.builder.scanning.ld_so import expand
-from lamella.layers.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

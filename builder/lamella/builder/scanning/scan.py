@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.cache_folder import cache_folder
@@ -18,7 +19,6 @@ from lamella.builder.scanning.collect import collect
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.remembered import keep, recall, scan_key
 from lamella.builder.scanning.task import ScanTask
-from lamella.layers.dataclass import replace
 from lamella.layers.progress.display import shown
 
 if TYPE_CHECKING:

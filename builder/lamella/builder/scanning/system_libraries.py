@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamella.builder.environment import Needs
@@ -14,7 +15,6 @@ from lamella.builder.scanning import ld_so, run_paths
 from lamella.builder.scanning.disk import Disk
 from lamella.builder.scanning.library_findings import elsewhere, missing, unreachable
 from lamella.builder.scanning.run_paths import Reach
-from lamella.layers.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.local.code_roots import LocalCode
 from lamella.builder.scanning.disk import Disk
-from lamella.layers.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

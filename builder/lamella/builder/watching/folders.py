@@ -6,11 +6,11 @@ Named by their real paths, since an event can come by a link's name (`lib64`).
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from lamella.builder.prefix.locate import SHARED
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

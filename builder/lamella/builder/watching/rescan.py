@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import EnvironmentChanged
@@ -15,7 +16,6 @@ from lamella.builder.files.private_keys import is_private_key
 from lamella.builder.files.read import read_all
 from lamella.builder.files.secrets import REASONS, secret
 from lamella.builder.watching.folders import is_in
-from lamella.layers.dataclass import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

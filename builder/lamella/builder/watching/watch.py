@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from lamella.builder.cache_folder import cache_folder
@@ -26,7 +27,6 @@ from lamella.builder.watching.events import WatchEvent, first_of, new_errors, of
 from lamella.builder.watching.folders import is_in, is_noise, of_environment, of_prefix
 from lamella.builder.watching.installers import half_installed
 from lamella.builder.watching.rescan import ScannedFiles, rescan, scanned_files
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import LamellaError
 from lamella.layers.progress.display import Silent
 from lamella.layers.settings.trust import Trust
@@ -64,9 +64,6 @@ class WatchOptions:
     """Why a scanned environment must not be pushed; an empty string if it may."""
 
 
-_OPTIONS = WatchOptions()
-
-
 def _ignore(_: WatchEvent) -> None:
     """Discard the event."""
 
@@ -74,7 +71,7 @@ def _ignore(_: WatchEvent) -> None:
 def watch(
     reference: str,
     prefix: str,
-    options: WatchOptions = _OPTIONS,
+    options: WatchOptions = WatchOptions(),
     *,
     trust: Trust = Trust(),
     cache: LayerCache | None = None,

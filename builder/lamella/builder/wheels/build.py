@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.builder.errors import BuilderError
@@ -21,7 +22,6 @@ from lamella.builder.files.secrets import secret_behind
 from lamella.builder.local.ignore import Ignore
 from lamella.builder.local.project_files import top_of
 from lamella.builder.prefix.places import Place
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

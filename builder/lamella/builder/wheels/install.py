@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -16,7 +17,6 @@ from lamella.builder.prefix.places import Place
 from lamella.builder.prefix.walk import walk
 from lamella.builder.wheels import cache
 from lamella.builder.wheels.unpack import unpack
-from lamella.layers.dataclass import replace
 from lamella.layers.published.findings import Finding
 from lamella.layers.settings.homes import expanded
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Literal, Protocol
-
-from lamella.layers.dataclass import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import argparse
@@ -26,8 +24,7 @@ GROUPS: dict[Group, str] = {
 """Titles of the groups, in the order of the help."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):
     """A verb as help, manual pages and completion show it, without importing its module."""
 
     summary: str

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result, result_json
 from lamella.cli.settings import REGISTRY, add_settings, trust_of
-from lamella.layers.dataclass import asdict
 from lamella.layers.text import counted
 
 if TYPE_CHECKING:

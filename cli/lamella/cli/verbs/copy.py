@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result, result_json
 from lamella.cli.settings import TRUST, add_settings, trust_of
-from lamella.layers.dataclass import asdict
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import CACHE, STORE, add_settings
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import asdict
 from lamella.layers.text import size
 
 if TYPE_CHECKING:

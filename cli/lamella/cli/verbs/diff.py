@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.environment import add_no_local_to, check_folder
@@ -22,7 +23,6 @@ from lamella.cli.settings import (
     trust_of,
 )
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import asdict
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment
 from lamella.cli.output import result, result_json, table
 from lamella.cli.settings import IMAGE_PREFIX, add_settings
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import asdict
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import asdict, dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,6 @@ from lamella.cli.settings import (
     trust_of,
 )
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import asdict, dataclass
 from lamella.layers.text import counted, seconds, size
 
 if TYPE_CHECKING:

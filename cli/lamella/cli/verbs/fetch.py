@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
 from lamella.cli.output import remark, result, result_json
 from lamella.cli.settings import TRUST, add_settings, trust_of
-from lamella.layers.dataclass import asdict
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli.errors import UsageError
 from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import remark, result_json
 from lamella.cli.settings import NODE_IMAGE, TRUST, add_settings, trust_of
-from lamella.layers.dataclass import dataclass
 
 if TYPE_CHECKING:
     import argparse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import following
@@ -11,7 +12,6 @@ from lamella.cli.modes import Mode, flags_of
 from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import ELSEWHERE, METHOD, STORE, TRUST, add_settings, trust_of
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import asdict
 
 if TYPE_CHECKING:
     import argparse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, files, findings, platforms
@@ -12,7 +13,6 @@ from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import FAIL_ON, IMAGE_PREFIX, TARGET_PLATFORMS, add_settings, platforms_of, quoted
 from lamella.cli.suggestions import same_package
 from lamella.cli.tables import Column
-from lamella.layers.dataclass import asdict
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:

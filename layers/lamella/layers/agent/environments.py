@@ -11,12 +11,12 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers import mountinfo
 from lamella.layers.agent import uses
 from lamella.layers.agent.protocol import NodeEnvironment
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidReference, MountError, NoSpace, StoreError, Unsupported
 from lamella.layers.hardening.permissions import make_folder, make_folders, stranger
 from lamella.layers.mounting import claims

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.text import counted, size
 from lamella.layers.upkeep.gc import gc
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidReference, PolicyError
 from lamella.layers.oci.reference import Reference
 from lamella.layers.settings.policy import Policy, allowing, check_folder, check_registry, machine_policy

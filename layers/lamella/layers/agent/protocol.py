@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, dataclass
 
-from lamella.layers.dataclass import asdict, dataclass
 from lamella.layers.errors import (
     Busy,
     Denied,

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from lamella.layers.agent import freeing, listening, service, uses
 from lamella.layers.agent.environments import Environments
 from lamella.layers.agent.metrics import Counts
 from lamella.layers.agent.options import AgentOptions, allowed
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidReference, LayersError
 from lamella.layers.mounting import claims
 from lamella.layers.settings.trust import Trust

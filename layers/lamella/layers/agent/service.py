@@ -16,12 +16,12 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from lamella.layers.agent.metrics import CONTENT_TYPE
 from lamella.layers.agent.protocol import status_of
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent, InvalidReference, LamellaError
 from lamella.layers.oci.parsing import parse_object
 

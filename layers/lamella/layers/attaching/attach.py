@@ -6,11 +6,11 @@ import os
 import shutil
 import tempfile
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.layers.attaching.file_names import checked_name, place
 from lamella.layers.attaching.listing import MOST, AttachedArtifact, attached_to, check_type, files_of
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import ExportError, InvalidArgument, InvalidContent, NotFound
 from lamella.layers.oci.documents import Digest, Manifest
 from lamella.layers.oci.reference import Reference
@@ -58,9 +58,6 @@ class FetchOptions:
     """Replace files; by default a file in the way is an error."""
     limit: int = 1 << 30
     """Most bytes to download: files beside an environment are small."""
-
-
-_OPTIONS = FetchOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def fetch(
     folder: str,
     artifact_type: str,
     *,
-    options: FetchOptions = _OPTIONS,
+    options: FetchOptions = FetchOptions(),
     dry_run: bool = False,
     trust: Trust = Trust(),
     progress: Progress | None = None,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.errors import InvalidArgument, InvalidContent, NotFound
 from lamella.layers.oci.annotations import PLATFORM, TITLE
 from lamella.layers.oci.documents import INDEX_TYPES, Index, Manifest

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import ExportError, MountError
 from lamella.layers.exporting import additions
 from lamella.layers.exporting.members import chosen, generated, of_folders, place

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from fnmatch import translate
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.relocation.move import PREFIX_FILE
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import ExportError
 from lamella.layers.exporting.members import generated
 

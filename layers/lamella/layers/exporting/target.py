@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import ExportError
 from lamella.layers.exporting.parcel import ROOT as PARCELS
 from lamella.layers.exporting.parcel import parcel_of

@@ -16,9 +16,9 @@ import threading
 import time
 import warnings
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import CannotRun, LayersError
 from lamella.layers.following import namespaced
 from lamella.layers.following.mounted import FollowOptions

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import LayersError, MountError
 from lamella.layers.following.moves import FollowEvent, Moves
 from lamella.layers.following.tag import TaggedDigest
@@ -43,9 +43,6 @@ class FollowOptions:
     """Of a restart: seconds between SIGTERM and SIGKILL."""
 
 
-_OPTIONS = FollowOptions()
-
-
 def _ignore(_: FollowEvent) -> None:
     """Discard the event."""
 
@@ -53,7 +50,7 @@ def _ignore(_: FollowEvent) -> None:
 def follow(
     reference: str,
     target: str,
-    options: FollowOptions = _OPTIONS,
+    options: FollowOptions = FollowOptions(),
     *,
     store: Store | None = None,
     trust: Trust = Trust(),

@@ -18,9 +18,9 @@ import select
 import signal
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import CannotRun, LayersError, MountError
 from lamella.layers.mounting import ladder, namespace, overlay, whole_tree
 from lamella.layers.mounting.kernel import here

@@ -11,10 +11,9 @@ import os
 import stat
 import struct
 import sys
+from dataclasses import dataclass
 from shlex import quote
-from typing import TYPE_CHECKING
-
-from lamella.layers.dataclass import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,8 +29,7 @@ _WRITE = 2
 _SHARED = stat.S_ISGID | stat.S_IWGRP
 
 
-@dataclass(frozen=True, slots=True)
-class Members:
+class Members(NamedTuple):
     """A group and its members."""
 
     group: int

@@ -16,9 +16,9 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.dataclass import asdict, dataclass
 from lamella.layers.mounting.ladder import TREES, Rung
 from lamella.layers.store import leases, locks
 from lamella.layers.store.identity import identity

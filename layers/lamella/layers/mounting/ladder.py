@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lamella.layers import logs
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import MountError
 from lamella.layers.mounting import overlay
 

@@ -11,9 +11,9 @@ import functools
 import os
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import MountError
 from lamella.layers.hardening.permissions import foreign_link, make_folder
 from lamella.layers.mounting import claims, ladder, lowerdirs
@@ -61,14 +61,11 @@ class MountOptions:
     """Programs run in another container: check this machine's CPU, not this system's C library and drivers."""
 
 
-_OPTIONS = MountOptions()
-
-
 def mount(
     reference: str,
     target: str,
     *,
-    options: MountOptions = _OPTIONS,
+    options: MountOptions = MountOptions(),
     store: Store | None = None,
     trust: Trust = Trust(),
     progress: Progress = _SILENT,

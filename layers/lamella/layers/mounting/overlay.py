@@ -10,9 +10,8 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.mounting.kernel import (
     MNT_DETACH,
     MOUNT_ATTR_RDONLY,
@@ -49,8 +48,7 @@ _NO_DESCRIPTORS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})
 _MAX_OPTIONS = 4095  # bytes of mount(2)'s data: a page with its final NUL
 
 
-@dataclass(frozen=True, slots=True)
-class Upper:
+class Upper(NamedTuple):
     """Where changes go. Both folders exist, are empty or an earlier mount's, and are on one file system."""
 
     upper: str

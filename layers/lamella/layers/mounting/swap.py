@@ -7,9 +7,9 @@ is marked before and after, so that the next swap, mount or umount after a crash
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import replace
 from lamella.layers.errors import MountError
 from lamella.layers.mounting import claims, former, lowerdirs, overlay
 from lamella.layers.mounting.kernel import MNT_DETACH

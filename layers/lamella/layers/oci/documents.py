@@ -12,9 +12,9 @@ import json
 import os
 import re
 import sys
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.parsing import (
     annotations_of,

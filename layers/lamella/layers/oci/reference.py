@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass, replace
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidContent, InvalidReference
 from lamella.layers.oci.documents import Digest
 from lamella.layers.settings.homes import expanded

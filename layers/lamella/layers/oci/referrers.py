@@ -6,11 +6,11 @@ Source: distribution-spec v1.1, "Listing Referrers" and "Referrers Tag Schema".
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass, field, replace
 from lamella.layers.errors import NotFound
 from lamella.layers.oci.annotations import TITLE
 from lamella.layers.oci.documents import EMPTY, INDEX_TYPES, MANIFEST, Descriptor, Index, Manifest

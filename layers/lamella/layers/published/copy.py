@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci import referrers
 from lamella.layers.oci.reference import Reference

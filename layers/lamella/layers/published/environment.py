@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidContent, LayersError, NotFound
 from lamella.layers.oci.annotations import CERTIFICATES, CPU, DRIVERS, GLIBC, IMAGE, PREFIX, PYTHON
 from lamella.layers.oci.documents import (
@@ -190,8 +190,7 @@ _manifest = functools.lru_cache(maxsize=8)(Manifest.parse)
 _config = functools.lru_cache(maxsize=8)(ImageConfig.parse)
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
+class _Group(NamedTuple):
     """The package manifests of one environment, and its runnable image."""
 
     entries: tuple[Descriptor, ...]

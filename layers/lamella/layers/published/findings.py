@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lamella.layers.attaching.listing import FINDINGS
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.parsing import fields, list_of, parse_object, text_of
 from lamella.layers.oci.referrers import MOST, content_of, referrers

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamella.layers.attaching.listing import SBOM, attached_to
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import LayersError, NotFound
 from lamella.layers.oci.annotations import PLATFORM
 from lamella.layers.oci.documents import Digest, Platform

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.oci.annotations import KEY, ORIGIN, PACKAGE, UNPACKED, VERSION
 from lamella.layers.oci.values import bounded_decimal
 from lamella.layers.text import size

@@ -7,9 +7,9 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent, InvalidReference, NotFound
 from lamella.layers.oci.annotations import CREATED, IMAGE
 from lamella.layers.oci.documents import INDEX_TYPES, Index

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent, NotFound
 from lamella.layers.oci import referrers
 from lamella.layers.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidReference, LayersError, NotFound
 from lamella.layers.oci.reference import Reference
 from lamella.layers.oci.tags import is_derived

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidContent, LayersError, NotFound, SignatureError, StoreError, UnsafeLayer
 from lamella.layers.oci.annotations import IMAGE, PACKAGE, TITLE, VERSION
 from lamella.layers.oci.documents import (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lamella.layers import logs
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import NoSpace
 from lamella.layers.oci.annotations import UNPACKED
 from lamella.layers.oci.documents import Platform

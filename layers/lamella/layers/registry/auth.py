@@ -14,10 +14,10 @@ import io
 import re
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import CredentialsError, Denied, InvalidContent, LayersError, NotFound
 from lamella.layers.registry.client import Body
 from lamella.layers.registry.remembered import Remembered

@@ -11,10 +11,10 @@ import contextlib
 import os
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lamella.layers import logs
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import Denied, InvalidContent, Unreachable
 from lamella.layers.registry.address_policy import AddressPolicy
 from lamella.layers.registry.connection import TARGET, manager

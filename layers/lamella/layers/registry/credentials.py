@@ -13,9 +13,9 @@ import json
 import os
 import re
 import shutil
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.errors import CredentialsError
 from lamella.layers.registry import credential_helper
 from lamella.layers.settings.homes import config_folder, home, runtime_folder

@@ -12,9 +12,9 @@ import importlib
 import os
 import re
 import sys
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import LayersError
 from lamella.layers.registry.tls import certificates_in
 from lamella.layers.registry.url import Address

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import LayersError
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import Unreachable
 
 if TYPE_CHECKING:

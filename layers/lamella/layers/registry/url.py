@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urljoin, urlsplit
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidContent
 
 _NAME = re.compile(r"[a-z0-9_~.-]+", re.ASCII)

@@ -12,9 +12,9 @@ import os
 import re
 import stat
 import sys
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.dataclass import dataclass, field
 from lamella.layers.errors import PolicyError
 from lamella.layers.text import escaped, size
 

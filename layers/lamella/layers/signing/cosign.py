@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidContent, NotFound, NotSigned, SignatureError
 from lamella.layers.oci.documents import (
     CONFIG,

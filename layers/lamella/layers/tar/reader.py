@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent, UnsafeLayer
 from lamella.layers.text import escaped
 

@@ -12,9 +12,9 @@ import os
 import stat
 import sys
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import StoreError, UnsafeLayer
 from lamella.layers.tar.reader import Archive, Entry, shown
 
@@ -57,10 +57,7 @@ class Bounds:
     """Bytes that all files may have together; None if nothing was announced."""
 
 
-_BOUNDS = Bounds()
-
-
-def unpack(stream: Reader, folder: int, skeleton: Writer | None = None, bounds: Bounds = _BOUNDS) -> Unpacked:
+def unpack(stream: Reader, folder: int, skeleton: Writer | None = None, bounds: Bounds = Bounds()) -> Unpacked:
     """Write the tar in `stream` below the open, empty folder.
 
     `skeleton` gets every byte of the tar that is not a file's content, from which and the files the same tar can be made

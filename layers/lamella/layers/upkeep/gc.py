@@ -10,9 +10,9 @@ import contextlib
 import errno
 import os
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass, replace
 from lamella.layers.errors import InvalidContent
 from lamella.layers.hardening.permissions import user_name
 from lamella.layers.mounting import claims, former

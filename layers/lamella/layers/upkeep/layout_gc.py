@@ -11,9 +11,9 @@ import json
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent, StoreError
 from lamella.layers.hardening.regular_file import open_regular
 from lamella.layers.layout import OciLayout

@@ -6,9 +6,9 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent
 from lamella.layers.mounting import claims
 from lamella.layers.published.environment import PublishedEnvironment, available_environments

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamella.layers.dataclass import dataclass
 from lamella.layers.errors import InvalidContent, UnsafeLayer
 from lamella.layers.progress.display import Progress, Silent
 from lamella.layers.store import derived, leases
