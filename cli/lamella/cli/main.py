@@ -65,13 +65,19 @@ def _is_usage(error: BaseException) -> bool:
     return isinstance(error, UsageError | KeyboardInterrupt | MemoryError)
 
 
+def _is_no_reference(error: BaseException) -> bool:
+    from lamella.layers import InvalidReference
+
+    return isinstance(error, InvalidReference)
+
+
 def _fail(error: BaseException, argv: Sequence[str]) -> int:
     from lamella.cli.dispatch import split
     from lamella.cli.failures import failure_of, report
 
     verb, words = split(list(argv))
     failure = failure_of(error)
-    if failure.code == "invalid" and verb:
+    if verb and _is_no_reference(error):
         from dataclasses import replace
 
         from lamella.cli.habits import path_sentence
