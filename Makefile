@@ -62,11 +62,9 @@ endef
 # One worker more than processors: many tests wait for other programs.
 PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
 
-# `make test` installs Debian's packages beside Python's, and checks types beside the tests.
+# `make test` checks types beside the tests. Debian's packages come first: some bring what pip needs, such as certificates.
 ifeq ($(MAKECMDGOALS),test)
 MAKEFLAGS += --jobs=2
-# Only an interpreter that Debian's packages do not replace meanwhile.
-BESIDE := $(shell $(PYTHON) -c 'import ensurepip, sys; print("yes" if sys.base_prefix != "/usr" else "")' 2>/dev/null)
 endif
 
 .PHONY: help test lint types tests unit fuzz check stress coverage bench bench-compare comparison-page demo docs lock node-pyz node-image install system clean
@@ -158,7 +156,7 @@ install: $(STAMP)
 
 # Targets that drive no engine install no Debian package either.
 QUIET := help lint types unit fuzz check comparison-page docs lock node-pyz clean
-$(STAMP): pyproject.toml requirements-dev.lock | $(if $(BESIDE),,$(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system))
+$(STAMP): pyproject.toml requirements-dev.lock | $(if $(filter-out $(QUIET),$(MAKECMDGOALS)),system)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Lamella needs Python 3.10 or newer: set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint requirements-dev.lock --editable '.[test]'
