@@ -144,8 +144,7 @@ def flag_hint(verb: str, flag: str) -> str:
 def path_sentence(verb: str, words: Sequence[str], sentence: str) -> str:
     """Return what to type instead of a path that `sentence` finds invalid as a reference; else `sentence`."""
     path = next((word for word in words if sentence.startswith(f"{word}: ") and os.path.exists(word)), "")
-    # The path of `inject` is a manifest.
-    if not path or path.startswith("-") or verb == "inject":
+    if not path or path.startswith("-"):
         return sentence
     shown = quote(path)
     if os.path.isfile(path):
