@@ -166,7 +166,7 @@ def test_a_habit_of_another_tool_is_answered(command: str, answer: str, capsys: 
             "export ghcr.io/a/b:v1: a reference, where export writes a folder or archive; use lamella copy host:5000/a/b:v1 ",
         ),
         (
-            "lamella export '' localhost:5000/a/b",
+            "lamella export .venv localhost:5000/a/b",
             "export localhost:5000/a/b: a reference, where export writes a folder",
         ),
         ("lamella pull ./absent", "./absent: a path; write oci:./absent:TAG for an OCI layout folder\n"),
@@ -183,6 +183,26 @@ def test_a_path_in_place_of_a_reference_is_answered(
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(command)[1:]) in {2, 125}
     assert capsys.readouterr().err.removeprefix("lamella: ").startswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("lamella verify ''", "REFERENCE"),
+        ("lamella gc '' --all --yes", "oci:FOLDER"),
+        ("lamella push host/x:v1 ''", "PREFIX"),
+        ("lamella export '' env.tar", "SOURCE"),
+        ("lamella umount ''", "TARGET"),
+        ("lamella run '' -- true", "REFERENCE"),
+        ("lamella login ''", "REGISTRY"),
+    ],
+)
+def test_an_empty_argument_does_not_stand_for_another(
+    command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb = command.split()[1]
+    assert main(shlex.split(command)[1:]) in {2, 125}
+    assert capsys.readouterr().err.startswith(f"lamella: {verb}: empty {name}; usage: lamella {verb}")
 
 
 @pytest.mark.parametrize(("alias", "verb"), [("unmount", "umount"), ("cp", "copy"), ("du", "df")])

@@ -211,6 +211,10 @@ def parsed(verb: str, argv: Sequence[str]) -> argparse.Namespace:
     arguments, unknown = parser.checked(words)
     if unknown:
         raise UsageError(_unknown(verb, parser, arguments, unknown, "--" in argv))
+    for action in parser._actions:
+        # "$UNSET" in a script: not the store in place of a reference, nor this folder in place of another.
+        if not action.option_strings and action.default != "" == getattr(arguments, action.dest, None):
+            raise UsageError(f"{verb}: empty {action.metavar}; usage: {parser.usage}")
     if modes := getattr(module(verb), "MODES", ()):
         from lamella.cli.modes import check
 
