@@ -16,11 +16,11 @@ import pytest
 
 from lamella.layers.errors import CannotRun, MountError
 from lamella.layers.mounting.kernel import LinuxKernel
-from lamella.layers.pulling import fetch, pull  # noqa: F401 # a child without privileges may be unable to import them
+from lamella.layers.pulling import pull
 from lamella.layers.running.run import exec_command, run
 from lamella.layers.store.store import Store
 from support.engines import need_root
-from support.people import NOBODY, as_user, folder_of, give
+from support.people import NOBODY, as_user, folder_of, give, import_everything
 from support.processes import forked, started
 from support.published import publish
 
@@ -88,6 +88,12 @@ def waiting_command(node: Node, reference: str, then: str) -> Iterator[Callable[
 
         assert output.read(1) == b"\n"
         yield end
+
+
+@pytest.fixture(autouse=True, scope="module")
+def modules() -> None:
+    """Children without privileges may be unable to read this folder."""
+    import_everything()
 
 
 @pytest.fixture(params=[0, NOBODY], ids=["root", "ordinary user"])

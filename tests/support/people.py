@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import encodings.ascii  # noqa: F401 # a child without privileges may be unable to load it
+import functools
 import grp  # noqa: F401 # the same
 import importlib
 import os
@@ -57,6 +58,7 @@ def as_user(uid: int, do: Callable[[], T]) -> T:
     return in_child(lambda: become(uid), do)
 
 
+@functools.cache
 def import_everything() -> None:
     """Import every module of Lamella, for a child that can't read this folder."""
     for package in (lamella.layers, lamella.builder):
@@ -66,6 +68,7 @@ def import_everything() -> None:
 
 def in_child(prepare: Callable[[], None], do: Callable[[], T]) -> T:
     """Return what `do` returns, or raise what it raises, in a child process after `prepare`."""
+    import_everything()
     reader, writer = os.pipe()
     sys.stdout.flush()
 
