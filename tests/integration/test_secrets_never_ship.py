@@ -313,6 +313,6 @@ def test_no_byte_of_any_secret_is_in_an_error(places: Places, debug: bool) -> No
         done = [lamella(places, *arguments, debug=debug) for arguments in provoked]
     finally:
         denied.unlink()
-    # The last two are invalid references; with LAMELLA_DEBUG each error ends the process by its traceback.
-    assert [each.returncode for each in done] == [1] * (len(done) - 2) + [1 if debug else 2] * 2
+    # All but the first two are invalid values; with LAMELLA_DEBUG each error but a usage error ends by its traceback.
+    assert [each.returncode for each in done] == [1] * 2 + [1 if debug else 2] * (len(done) - 2)
     assert [found_in(each.stdout + each.stderr) for each in done] == [set()] * len(done)
