@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import random
 import subprocess
 import sys
@@ -42,9 +43,11 @@ def entry(path: str, content: bytes, mode: int = 0o644) -> Entry:
     return Entry(path, mode, len(content), hashlib.sha256(content).hexdigest(), content)
 
 
-def packed(some: Sequence[Entry], compression: Compression = "zstd") -> tuple[LayerBlob, bytes]:
+def packed(
+    some: Sequence[Entry], compression: Compression = "zstd", *, settled: bool = False
+) -> tuple[LayerBlob, bytes]:
     out = io.BytesIO()
-    return write_layer(some, (), None, out, compression), out.getvalue()
+    return write_layer(some, (), None, out, compression, settled=settled), out.getvalue()
 
 
 def tar_of(blob: bytes) -> bytes:
@@ -162,16 +165,40 @@ def test_how_a_file_is_read_does_not_show(tmp_path: Path) -> None:
         assert packed(streamed, compression)[0] == packed(whole, compression)[0]
 
 
+@pytest.mark.parametrize("settled", [False, True])
 @pytest.mark.parametrize("now", [b"other content", b"short", b"much longer content"])
-def test_a_file_that_changed_after_the_scan_makes_no_layer(tmp_path: Path, now: bytes) -> None:
+def test_a_file_that_changed_after_the_scan_makes_no_layer(tmp_path: Path, now: bytes, settled: bool) -> None:
     one = package(tmp_path, "thing", {"lib/data": b"first content"})
     made = entries(environment(tmp_path, one), one, "/opt/env")
-    (tmp_path / "lib/data").write_bytes(now)
+    data = tmp_path / "lib/data"
+    scanned = data.stat()
+    while data.stat().st_ctime_ns == scanned.st_ctime_ns:
+        data.write_bytes(now)
+        os.utime(data, ns=(scanned.st_mtime_ns, scanned.st_mtime_ns))
     with pytest.raises(EnvironmentChanged, match="lib/data: changed while it was being packed"):
-        packed(made)
-    (tmp_path / "lib/data").unlink()
+        packed(made, settled=settled)
+    data.unlink()
     with pytest.raises(EnvironmentChanged):
-        packed(made)
+        packed(made, settled=settled)
+
+
+def test_another_environments_link_to_a_file_does_not_count_as_a_change(tmp_path: Path) -> None:
+    """It changes the times of the inode, and the hash then shows that no byte did."""
+    one = package(tmp_path, "thing", {"lib/data": b"content"})
+    made = entries(environment(tmp_path, one), one, "/opt/env")
+    alone = packed(made, settled=True)
+    os.link(tmp_path / "lib/data", tmp_path / "linked")
+    assert packed(made, settled=True) == alone
+
+
+def test_only_a_settled_file_is_known_by_its_times(tmp_path: Path) -> None:
+    """A change shortly before the scan may have left a later one the same times."""
+    one = package(tmp_path, "thing", {"lib/data": b"content"})
+    (made,) = entries(environment(tmp_path, one), one, "/opt/env")
+    other = [replace(made, digest=hashlib.sha256(b"another").hexdigest())]
+    assert packed(other, settled=True) == packed([made])
+    with pytest.raises(EnvironmentChanged):
+        packed(other)
 
 
 def test_byte_code_stands_where_its_path_sorts(tmp_path: Path) -> None:

@@ -111,27 +111,30 @@ class BlobWriter:
         self.write(headers.padding(size))
         self._unpacked += size
 
-    def copy_file(self, read_into: Callable[[Sequence[memoryview | bytearray]], int], size: int) -> str | None:
-        """Write the `size` bytes of a file, fill its last block, and return their sha256.
+    def copy_file(
+        self, read_into: Callable[[Sequence[memoryview | bytearray]], int], size: int, *, hashes: bool = True
+    ) -> str | None:
+        """Write the `size` bytes of a file, fill its last block, and return their sha256; empty without `hashes`.
 
         None if the file is shorter or longer. `read_into` reads its next bytes into buffers, here the
         frame itself: no byte is copied in between.
         """
-        seen = hashlib.sha256()
+        seen = hashlib.sha256() if hashes else None
         left, beyond = size, bytearray(1)
         while True:
             part = memoryview(self._frame)[self._end : self._end + left]
             read = read_into([part, beyond] if len(part) == left else [part])
             if read > left or (left and not read):
                 return None
-            seen.update(part[:read])
+            if seen:
+                seen.update(part[:read])
             self._advance(read)
             left -= read
             if not left:
                 break
         self.write(headers.padding(size))
         self._unpacked += size
-        return seen.hexdigest()
+        return seen.hexdigest() if seen else ""
 
     def finish(self) -> LayerBlob:
         """Write the end of the tar and of the blob. The caller closes `out`."""

@@ -100,6 +100,11 @@ def changed(file: File) -> EnvironmentChanged:
     )
 
 
+def has_times(file: File, seen: os.stat_result) -> bool:
+    """Whether a file has the size and the times that it was scanned with."""
+    return (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns) == (file.size, file.mtime_ns, file.ctime_ns)
+
+
 def read_file(file: File) -> Iterator[bytes]:
     """Yield a file's bytes as scanned. Raises `EnvironmentChanged` at the end if they changed."""
     seen = hashlib.sha256()

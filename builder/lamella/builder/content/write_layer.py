@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from lamella.builder.content.blob import BlobWriter
-from lamella.builder.content.entry import Entry, changed, opened, read_entry, read_into
+from lamella.builder.content.entry import Entry, changed, has_times, opened, read_entry, read_into
 from lamella.builder.environment import File
 from lamella.builder.errors import CannotBuild
+from lamella.builder.files.read import same
 from lamella.layers.tar import headers
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ def write_layer(
     compression: Compression,
     *,
     processors: Processors | None = None,
+    settled: bool = False,
 ) -> LayerBlob:
     """Write the layer of `entries` and of the byte code of `wanted` to `out`.
 
-    Frames of a large layer are compressed on the idle ones of `processors`.
+    Frames of a large layer are compressed on the idle ones of `processors`. `settled`: no change since the scan leaves a
+    file its times, so that a file with the scan's times is not hashed again.
     """
     blob = BlobWriter(out, compression, processors)
     compiled = compiler.compile(wanted) if compiler and wanted else iter(())
@@ -51,17 +55,20 @@ def write_layer(
             blob.write(headers.symlink_header(name, entry.target.encode("utf-8", "surrogateescape")))
         else:
             blob.write(headers.file_header(name, entry.mode, entry.size))
-            _write_file(blob, entry)
+            _write_file(blob, entry, settled=settled)
     return blob.finish()
 
 
-def _write_file(blob: BlobWriter, entry: Entry) -> None:
+def _write_file(blob: BlobWriter, entry: Entry, *, settled: bool) -> None:
     file = entry.content
     if not isinstance(file, File):
         blob.write_file(read_entry(entry), entry.size)
         return
     with opened(file) as descriptor:
-        if blob.copy_file(partial(read_into, descriptor, file), entry.size) != entry.digest:
+        before = os.fstat(descriptor)
+        known = settled and has_times(file, before)
+        digest = blob.copy_file(partial(read_into, descriptor, file), entry.size, hashes=not known)
+        if digest is None or not (same(before, os.fstat(descriptor)) if known else digest == entry.digest):
             raise changed(file)
 
 

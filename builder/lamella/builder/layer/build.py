@@ -44,6 +44,8 @@ class BuildTools:
     storage: Storage
     """Has the blobs of bundles' members that the cache lacks."""
     progress: Progress
+    settled: bool = False
+    """Whether a file with the scan's times has the scan's bytes."""
 
 
 def build(
@@ -68,12 +70,18 @@ def build(
         # Another process may have built it meanwhile. The plan has all learned layers already.
         made = cache.find(wanted.key)
         if made is None or cache.blob_path(made) is None:
-            what = tools.ship(item.package)
+            what = item.content or tools.ship(item.package)
             made = cache.add(
                 wanted.key,
                 MEDIA_TYPE[compression],
                 lambda out: write_layer(
-                    what.entries, what.modules, tools.compiler, out, compression, processors=processors
+                    what.entries,
+                    what.modules,
+                    tools.compiler,
+                    out,
+                    compression,
+                    processors=processors,
+                    settled=tools.settled,
                 ),
             )
         built[wanted.key] = made

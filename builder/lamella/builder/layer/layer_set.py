@@ -41,6 +41,8 @@ class PlannedPackage:
 
     package: Package
     wanted: WantedLayer
+    content: Shipped | None = None
+    """Content of the layer, if its key had to be computed from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +83,23 @@ def layers(
     """
     known = known or KnownKeys()
     known.begin((environment.interpreter, environment.prefixes, image_prefix, compression))
+    made: dict[int, Shipped] = {}
+
+    def ship(number: int, package: Package) -> Shipped:
+        made[number] = shipped(environment, package, image_prefix, notes)
+        return made[number]
 
     def wanted(number: int, package: Package) -> WantedLayer | None:
         if answers is not None:
             return answers[number]
-        return _wanted(environment, package, image_prefix, compression, notes)
+        return _wanted(environment, package, image_prefix, compression, notes, ship=partial(ship, number, package))
 
     found = [
         (package, known.wanted(package, partial(wanted, number, package)))
         for number, package in enumerate(environment.packages)
     ]
-    contents = [PlannedPackage(package, wanted) for package, wanted in found if wanted]
-    by_name = {f"{made.package.origin}:{made.package.name}": made.wanted for made in contents}
+    contents = [PlannedPackage(each, layer, made.get(number)) for number, (each, layer) in enumerate(found) if layer]
+    by_name = {f"{each.package.origin}:{each.package.name}": each.wanted for each in contents}
     alone, bundles = partition([(name, wanted.size) for name, wanted in by_name.items()], image_layers)
     # The interpreter changes least: engines that keep layers by their order keep it longest.
     alone.sort(key=lambda name: (not name.endswith(":python"), name))
@@ -148,17 +155,23 @@ def shipped(environment: Environment, package: Package, image_prefix: str, notes
 
 
 def _wanted(
-    environment: Environment, package: Package, image_prefix: str, compression: Compression, notes: Remembered | None
+    environment: Environment,
+    package: Package,
+    image_prefix: str,
+    compression: Compression,
+    notes: Remembered | None,
+    *,
+    ship: Callable[[], Shipped],
 ) -> WantedLayer | None:
     """Layer of a package, or None if nothing of it ships.
 
     It follows from the scan's hashes and from the rules, so that a remembered answer for these saves
-    computing the content.
+    computing the content, which `ship` does.
     """
     question = _question(environment, package, image_prefix, compression) if notes else ""
     answer = (notes.note(question) or b"").decode().split() if notes else []
     if len(answer) != 2:
-        made = shipped(environment, package, image_prefix, notes)
+        made = ship()
         key = layer_key(
             made.entries,
             image_prefix=image_prefix,

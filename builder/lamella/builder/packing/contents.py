@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lamella.builder.content.bytecode import BLOCK, Compiler, Module
-from lamella.builder.content.entry import CHUNK, changed, read_entry
+from lamella.builder.content.entry import CHUNK, changed, has_times, read_entry
 from lamella.builder.environment import File
 from lamella.builder.layer.layer_set import shipped
 from lamella.layers.exporting.members import Member, chosen, generated, place
@@ -156,20 +156,15 @@ def _unchanged(entry: Entry) -> Iterator[bytes]:
     if not isinstance(file, File):
         raise AssertionError("only files of this disk are read by their times")
     with open(file.source, "rb", buffering=0) as stream:
-        if not _as_scanned(file, stream.fileno()):
+        if not has_times(file, os.fstat(stream.fileno())):
             yield from read_entry(entry)
             return
         left = file.size
         while left and (piece := stream.read(min(left, CHUNK))):
             left -= len(piece)
             yield piece
-        if left or not _as_scanned(file, stream.fileno()):
+        if left or not has_times(file, os.fstat(stream.fileno())):
             raise changed(file)
-
-
-def _as_scanned(file: File, descriptor: int) -> bool:
-    status = os.fstat(descriptor)
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns) == (file.size, file.mtime_ns, file.ctime_ns)
 
 
 def _content(entry: Entry) -> bytes:

@@ -212,6 +212,7 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
                     options.compression,
                     tools.storage,
                     tools.progress,
+                    settled=bool(environment.digest),
                 ),
                 known=results,
                 done=done,
