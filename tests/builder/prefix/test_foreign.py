@@ -94,7 +94,10 @@ def plain(prefix: Path, short: str) -> Path:
     for folder in ("bin", f"lib/python{short}/site-packages", f"include/python{short}"):
         (prefix / folder).mkdir(parents=True)
     with open(sys.executable, "rb") as python:
-        (prefix / f"bin/python{short}").write_bytes(for_machine(python.read(), "linux-aarch64"))
+        # Its version is in it, unless the interpreter's library is a file of its own.
+        version = platform.python_version().encode()
+        versionless = python.read().replace(version, b"-" * len(version))
+    (prefix / f"bin/python{short}").write_bytes(for_machine(versionless, "linux-aarch64"))
     (prefix / "bin/python").symlink_to(f"python{short}")
     (prefix / f"lib/python{short}/os.py").write_text("")
     (prefix / f"include/python{short}/patchlevel.h").write_text(f'#define PY_VERSION  "{short}.4+"\n')
