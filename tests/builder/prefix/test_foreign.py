@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -94,9 +95,8 @@ def plain(prefix: Path, short: str) -> Path:
     for folder in ("bin", f"lib/python{short}/site-packages", f"include/python{short}"):
         (prefix / folder).mkdir(parents=True)
     with open(sys.executable, "rb") as python:
-        # Its version is in it, unless the interpreter's library is a file of its own.
-        version = platform.python_version().encode()
-        versionless = python.read().replace(version, b"-" * len(version))
+        # Versions are in it, unless the interpreter's library is a file of its own.
+        versionless = re.sub(rb"\0(3\.\d+\.\d+)", lambda found: b"-" * len(found[0]), python.read())
     (prefix / f"bin/python{short}").write_bytes(for_machine(versionless, "linux-aarch64"))
     (prefix / "bin/python").symlink_to(f"python{short}")
     (prefix / f"lib/python{short}/os.py").write_text("")
