@@ -163,12 +163,12 @@ def environment_of_lock(lock: Path, prefix: Path) -> Path:
 
 
 def _library(stdlib: str) -> Iterator[str]:
-    """Files of the standard library, except tests and modules that need a screen."""
+    """Files of the standard library, except tests, modules that need a screen, and Debian's refusal of pip."""
     left_out = {"__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages"}
     left_out |= {"test", "tests", "tkinter", "turtledemo"}
     for folder, folders, names in os.walk(stdlib):
         folders[:] = [name for name in folders if name not in left_out and not name.startswith("config-")]
-        yield from (os.path.join(folder, name) for name in names)
+        yield from (os.path.join(folder, name) for name in names if name != "EXTERNALLY-MANAGED")
 
 
 def _small_library() -> list[str]:
