@@ -354,6 +354,20 @@ def test_a_blob_that_rotted_in_the_cache_is_not_pushed_and_built_again(tmp_path:
     assert again.reference.partition("@")[2] == first.reference.partition("@")[2]
 
 
+def test_a_file_is_hashed_again_unless_the_scan_excludes_late_changes(tmp_path: Path, cache: LayerCache) -> None:
+    """A false hash in the inventory shows whether a push looks."""
+    env = small(tmp_path / "env", count=1)
+    one = env.packages[0]
+    false = replace(
+        one, files=tuple(file._replace(digest="0" * 64) if file.path.endswith(".py") else file for file in one.files)
+    )
+    late, settled = replace(env, packages=(false,)), replace(env, packages=(false,))
+    object.__setattr__(settled, "digest", "of a scan")
+    with pytest.raises(EnvironmentChanged):
+        push(f"oci:{tmp_path}/late:v1", late, cache=cache)
+    push(f"oci:{tmp_path}/settled:v1", settled, cache=cache)
+
+
 def test_an_environment_that_changes_meanwhile_is_not_pushed(tmp_path: Path, cache: LayerCache) -> None:
     env = small(tmp_path / "env")
     (tmp_path / "env" / SITE / "p2.py").write_text("value = 0\n")

@@ -15,6 +15,7 @@ from lamella.builder.content import metadata, scripts
 from lamella.builder.content.bytecode import modules
 from lamella.builder.content.entry import Entry, Rewritten, head, measured, read_file, read_rewritten
 from lamella.builder.content.header_places import canonical_place
+from lamella.builder.content.names import is_whiteout, refusal
 from lamella.builder.content.payload import find_payload
 from lamella.builder.content.script_templates import LONGEST
 from lamella.builder.environment import File, RunPath
@@ -51,7 +52,8 @@ def entries(
     """
     layer = _Layer(environment, package, image_prefix, measurements)
     for file in package.files:
-        _check_name(file.path, package)
+        if is_whiteout(file.path):
+            raise CannotBuild(f"{file.path} of {package.name}: {refusal(file.path)}")
         if file.target is not None or not (layer.metadata(file) or layer.script(file)):
             layer.file(file)
     return layer.finished()
@@ -193,14 +195,6 @@ class _Layer:
 
 def _of(content: bytes) -> tuple[str, int]:
     return hashlib.sha256(content).hexdigest(), len(content)
-
-
-def _check_name(path: str, package: Package) -> None:
-    if "/.wh." in path or path.startswith(".wh."):
-        raise CannotBuild(
-            f"{path} of {package.name}: cannot be in an image, in which names that begin with '.wh.' delete files; "
-            "rename it or leave it out"
-        )
 
 
 def _entry_points(package: Package) -> dict[str, tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import marshal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ class PlannedPackage:
 
     package: Package
     wanted: WantedLayer
-    content: Shipped | None = None
+    content: Shipped | None = field(default=None, compare=False)
     """Content of the layer, if its key had to be computed from it."""
 
 

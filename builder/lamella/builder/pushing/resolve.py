@@ -6,12 +6,12 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lamella.builder.content.names import check_names
 from lamella.builder.errors import BuilderError
 from lamella.builder.image import findings_report
 from lamella.builder.image.documents import About, ImageLayer, PackageLayer, documents
 from lamella.builder.layer import layer_set
 from lamella.builder.layer.code_fingerprint import Remembered
-from lamella.builder.layer.names import check_names
 from lamella.builder.pushing import destination
 from lamella.builder.pushing.earlier import Earlier
 from lamella.builder.pushing.presence import Presence

@@ -6,13 +6,13 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from lamella.builder.content.names import refusal
 from lamella.builder.environment import LeftOut
 from lamella.builder.files import elf
 from lamella.builder.files.private_keys import is_private_key
 from lamella.builder.files.secrets import KEY, REASONS, secret
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.layer.collisions import collisions
-from lamella.builder.layer.names import refusal
 from lamella.layers.published.findings import Finding
 
 if TYPE_CHECKING:

@@ -12,17 +12,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lamella.layers.attaching.lean_import import without_grammar
+import oras.oci
+import oras.provider
+
 from lamella.layers.attaching.listing import files_of
 from lamella.layers.errors import LayersError
 from lamella.layers.oci import referrers
 from lamella.layers.oci.annotations import TITLE
 from lamella.layers.oci.documents import EMPTY, MANIFEST, Descriptor, Digest, Manifest
 from lamella.layers.oci.storage import save
-
-with without_grammar():
-    import oras.oci
-    import oras.provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Package
 
 
+def is_whiteout(path: str) -> bool:
+    """Whether engines would delete a file instead of writing this one. Source: OCI image specification, layer.md."""
+    return ".wh." in path and ("/.wh." in path or path.startswith(".wh."))
+
+
 def refusal(path: str, image_prefix: str = "") -> str:
     """Return the reason why `path`, relative to the prefix, cannot be in an image; empty for a usual path."""
-    if ".wh." in path and ("/.wh." in path or path.startswith(".wh.")):
+    if is_whiteout(path):
         problem = "in which names that begin with '.wh.' delete files"
     elif not path.isascii() and not _is_utf_8(path):
         problem = "in which names are UTF-8"
