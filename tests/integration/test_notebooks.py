@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def executed(folder: Path, cells: list[str], monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Any]:
     """The notebook's cells after their run."""
-    # Import jsonschema: see `support.schemas`.
+    # Take a third of a second to import.
     import nbformat
     from nbclient import NotebookClient
 

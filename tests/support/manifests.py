@@ -7,6 +7,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jsonschema import Draft202012Validator
+from kubernetes_validate import utils
+from referencing import Registry, Resource
 from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
@@ -73,11 +76,6 @@ def schema_problems(text: str, version: str) -> list[str]:
 @cache
 def _validator(version: str, api: str, kind: str) -> Any:
     """The validator of a kind, with kubernetes-validate's schemas; its own function reads them again each time."""
-    # Takes seconds: see `support.schemas`.
-    from jsonschema import Draft202012Validator
-    from kubernetes_validate import utils
-    from referencing import Resource
-
     folder = f"kubernetes-json-schema/v{version}.0-local-strict"
     schema = utils.schema_contents(f"{folder}/{kind.lower()}-{api.replace('/', '-')}.json", version)
     return Draft202012Validator(schema, registry=Resource.from_contents(schema) @ _definitions(version))
@@ -85,9 +83,6 @@ def _validator(version: str, api: str, kind: str) -> Any:
 
 @cache
 def _definitions(version: str) -> Any:
-    from kubernetes_validate import utils
-    from referencing import Registry, Resource
-
     contents = utils.schema_contents(f"kubernetes-json-schema/v{version}.0-local-strict/_definitions.json", version)
     return Resource.from_contents(contents) @ Registry()
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from lamella.builder.environment import Origin
 from lamella.builder.image.documents import PackageLayer
@@ -98,10 +100,6 @@ def test_a_conda_package_has_build_channel_and_subdir_without_a_token(tmp_path: 
 
 @pytest.mark.slow
 def test_bill_of_every_origin_fits_the_schema(tmp_path: Path) -> None:
-    # Takes seconds to import.
-    from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
-
     origins = get_args(Origin)
     packages = [package(tmp_path / origin, origin, {"x": origin}, origin=origin) for origin in origins]
     sources = ("https://host/a b/é.whl", "git+ssh://host/repository@main", "file:///project", "", "", "")
@@ -113,6 +111,20 @@ def test_bill_of_every_origin_fits_the_schema(tmp_path: Path) -> None:
     packages.append(distribution(tmp_path, "mixed", "Classifier: License :: X", "Classifier: License :: MIT License"))
     bill = document(*packages)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill.decode()) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "url"),
+    [
+        ("https://host/a b/é.whl", "https://host/a%20b/%C3%A9.whl"),
+        ("https://host/a%20b/c.whl#sha256=1", "https://host/a%20b/c.whl#sha256=1"),
+        ('https://host/"<>\\^`{|}', "https://host/%22%3C%3E%5C%5E%60%7B%7C%7D"),
+        ("git+ssh://host/repository@main", "git+ssh://host/repository@main"),
+    ],
+)
+def test_a_source_is_a_valid_url(tmp_path: Path, source: str, url: str) -> None:
+    found = component(replace(package(tmp_path, "tool", {"x": ""}), source=source))
+    assert [each["url"] for each in found["externalReferences"]] == [url]
 
 
 def test_unowned_files_are_a_component_without_a_purl(tmp_path: Path) -> None:
