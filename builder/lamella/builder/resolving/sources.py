@@ -6,6 +6,7 @@ Only pure ones: this machine's compiler builds for this machine.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import lzma
 import os
 import re
@@ -54,8 +55,10 @@ _OF_A_REPOSITORY = frozenset(
     }
 )
 """Variables that git sets for its hooks: with them it would write to the user's repository."""
+# 3.10.12 and 3.11.4 are the first with filters; Debian 12 has 3.11.2.
+_TARFILE = tarfile if hasattr(tarfile, "data_filter") else importlib.import_module("backports.tarfile")
 _DAMAGED = (
-    tarfile.TarError,
+    _TARFILE.TarError,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -215,8 +218,7 @@ def _extracted(archive: str, folder: str, who: str) -> str:
             with zipfile.ZipFile(archive) as opened:
                 opened.extractall(folder)  # it keeps to the folder by itself
         else:
-            with tarfile.open(archive) as tar:
-                # Python 3.10 and 3.11 have the filter from their later patch versions on.
+            with _TARFILE.open(archive) as tar:
                 tar.extractall(folder, filter="data")
     except _DAMAGED as error:
         raise _damaged(who, error) from None
