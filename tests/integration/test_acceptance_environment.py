@@ -14,6 +14,7 @@ import pytest
 
 from support.command_line import command_line
 from support.engines import need_root
+from support.installed import install, venv, wheel
 from support.once import once
 
 if TYPE_CHECKING:
@@ -130,17 +131,21 @@ def test_byte_code_is_shipped_and_used(mounted: Path) -> None:
 
 
 @pytest.mark.root
-def test_python_sees_what_relocation_rewrote(published: str, node: Lamella, tmp_path: Path) -> None:
+def test_python_sees_what_relocation_rewrote(lamella: Lamella, tmp_path: Path) -> None:
     """Byte code that did not look at its source would still say the image prefix."""
     need_root()
-    target = tmp_path / "elsewhere"
-    assert node("mount", published, target).returncode == 0
+    prefix, target, reference = tmp_path / "env", tmp_path / "elsewhere", f"oci:{tmp_path}/layout:v1"
+    install(venv(prefix), wheel(tmp_path, "placed", files={"placed.py": f"PREFIX = {str(prefix)!r}\n"}))
+    assert lamella("push", reference, prefix).returncode == 0
+    assert lamella("mount", reference, target).returncode == 0
     try:
-        asked = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
+        asked = "import placed; print(placed.PREFIX, placed.__cached__)"
         said = subprocess.run([target / "bin/python", "-c", asked], check=True, capture_output=True, text=True)
+        place, code = said.stdout.split()
+        assert os.path.exists(code)
     finally:
-        node("umount", target)
-    assert said.stdout.strip() == str(target / "lib")
+        lamella("umount", target)
+    assert place == str(target)
 
 
 def test_an_unchanged_environment_uploads_nothing(changing: str, science: Path, lamella: Lamella) -> None:

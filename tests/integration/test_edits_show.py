@@ -10,6 +10,7 @@ import pytest
 
 from lamella.builder.scanning.scan import scan
 from lamella.layers.mounting.source_checks import NAME
+from support import tars
 from support.command_line import command_line
 from support.installed import install, venv, wheel
 from support.scanned import SITE, findings, reasons
@@ -93,7 +94,7 @@ def test_an_edit_shows_in_an_export(tmp_path: Path, lamella: Lamella, reference:
     assert done.returncode == 0, done.stderr
     if made.is_file():
         with tarfile.open(made) as tar:
-            tar.extractall(tmp_path / "unpacked", filter="fully_trusted")
+            tars.extract(tar, tmp_path / "unpacked", trusted=True)
         made = tmp_path / "unpacked"
     assert edited(made) == "two"
 

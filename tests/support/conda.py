@@ -52,6 +52,8 @@ asyncio.run(rattler.install(records, prefix, cache_dir=cache, show_progress=Fals
 os._exit(0)
 """
 PLACEHOLDER = "/placeholder" + "_placehold" * 24 + "_pl"
+_PATCHED = {"site.py", "sysconfig.py", "sysconfig/__init__.py"}
+"""Modules in which Debian changes where packages are."""
 SHORT = ".".join(map(str, sys.version_info[:2]))
 VERSION = ".".join(map(str, sys.version_info[:3]))
 
@@ -102,7 +104,10 @@ def conda_package(
 def for_machine(data: bytes, subdir: str) -> bytes:
     """`data`, which an ELF file of `subdir`'s machine would begin with, if it is an ELF file. Nothing runs it then."""
     machine = {"linux-64": b"", "linux-aarch64": b"\xb7\0"}[subdir]
-    return data[:18] + machine + data[20:] if machine and data[:4] == b"\x7fELF" else data
+    if not machine or data[:4] != b"\x7fELF":
+        return data
+    # Independent of its position: patchelf refuses others with segments that are not aligned to arm64's pages of 64 KiB.
+    return data[:16] + b"\x03\0" + machine + data[20:]
 
 
 def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = False, whole: bool = False) -> None:
@@ -117,7 +122,8 @@ def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = Fal
     for path in _small_library() if small else _library(modules):
         within = os.path.relpath(path, stdlib if small else modules)
         # The file that was installed: the copy has lost the prefix.
-        files[f"lib/python{SHORT}/{within}"] = _relocatable(os.path.join(stdlib, within), prefix, "$ORIGIN/../..")
+        data = _relocatable(os.path.join(stdlib, within), prefix, "$ORIGIN/../..")
+        files[f"lib/python{SHORT}/{within}"] = _without_debian(data) if within in _PATCHED else data
     executable = f"bin/python{SHORT}"
     files[executable] = _relocatable(base_python(), prefix, "$ORIGIN/../lib")
     library = os.path.join(prefix, "lib", f"libpython{SHORT}.so.1.0")
@@ -169,6 +175,11 @@ def _library(stdlib: str) -> Iterator[str]:
     for folder, folders, names in os.walk(stdlib):
         folders[:] = [name for name in folders if name not in left_out and not name.startswith("config-")]
         yield from (os.path.join(folder, name) for name in names if name != "EXTERNALLY-MANAGED")
+
+
+def _without_debian(source: bytes) -> bytes:
+    """Let packages be in site-packages, as in conda's Python, if `source` is Debian's."""
+    return source.replace(b"dist-packages", b"site-packages").replace(b"base}/local", b"base}")
 
 
 def _small_library() -> list[str]:

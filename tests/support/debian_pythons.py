@@ -17,6 +17,7 @@ from node_part import debian
 from support.engines import need
 from support.once import once
 from support.published import push_image, push_index
+from support.tars import extract
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,4 +100,4 @@ def _extract(entries: tarfile.TarFile, wanted: Sequence[tarfile.TarInfo], folder
         if entry.issym() and posixpath.isabs(entry.linkname):
             start = posixpath.dirname(f"/{entry.name.removeprefix('./')}")
             entry.linkname = posixpath.relpath(entry.linkname, os.fspath(start))
-        entries.extract(entry, folder)
+    extract(entries, folder, wanted, trusted=True)

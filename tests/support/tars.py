@@ -15,7 +15,7 @@ from lamella.layers.oci.annotations import PACKAGE, UNPACKED, VERSION
 from lamella.layers.oci.documents import LAYER_TAR, LAYER_ZSTD, Descriptor, Digest, Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     Files = Mapping[str, str | bytes]
 
@@ -57,10 +57,20 @@ def header(
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
-def extract(archive: tarfile.TarFile, folder: str | os.PathLike[str]) -> None:
-    """Extract by the `data` filter, which the first releases of Python 3.10 and 3.11 lack."""
-    archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
-    archive.extractall(folder)
+def extract(
+    archive: tarfile.TarFile,
+    folder: str | os.PathLike[str],
+    members: Iterable[tarfile.TarInfo] | None = None,
+    *,
+    trusted: bool = False,
+) -> None:
+    """Extract by the `data` filter, which the first releases of Python 3.10 and 3.11 lack; by none if `trusted`."""
+    archive.extraction_filter = _unfiltered if trusted else getattr(tarfile, "data_filter", _unfiltered)
+    archive.extractall(folder, members)
+
+
+def _unfiltered(member: tarfile.TarInfo, _: str) -> tarfile.TarInfo:
+    return member
 
 
 def padded(content: bytes) -> bytes:

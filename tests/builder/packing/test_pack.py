@@ -18,6 +18,7 @@ from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from lamella.layers.errors import ExportError
 from lamella.layers.exporting.target import ExportOptions
+from support import tars
 from support.engines import need, need_root
 from support.installed import install, venv, wheel
 from support.processes import forked, started
@@ -60,7 +61,7 @@ def packed(made: Path, path: Path | str, cache: str, options: ExportOptions = NO
 def unpacked(archive: Path, folder: Path) -> Path:
     folder.mkdir()
     with tarfile.open(archive) as tar:
-        tar.extractall(folder)
+        tars.extract(tar, folder, trusted=True)
     return folder
 
 

@@ -54,16 +54,17 @@ def laid_out(prefix: Path, python_from: str, cache: Path, *wheels: Path) -> Envi
 def test_a_wheel_that_is_added_later_gets_its_system_libraries(tmp_path: Path) -> None:
     files = {path: content for path, content in official().items() if "lib-dynload" not in path}
     files[f"usr/lib/{TRIPLET}/libstdc++.so.6"] = library("libstdc++.so.6")
-    files[f"usr/lib/{TRIPLET}/libz.so.1"] = library()
+    # A name that the interpreter needs nowhere, as Debian's needs libz.
+    files[f"usr/lib/{TRIPLET}/libx.so.1"] = library().replace(b"libz.so.1\0", b"libx.so.1\0")
     reference = image(tmp_path / "image", files)
     pure = wheel(tmp_path, "pure", files={"pure.py": ""})
-    content = {"native.so": library("libgcc_s.so.1").replace(b"libc.so.6\0", b"libz.so.1\0")}
+    content = {"native.so": library("libgcc_s.so.1").replace(b"libc.so.6\0", b"libx.so.1\0")}
     native = wheel(tmp_path, "native", files=content, tag=f"{TAG}-{TAG}-manylinux_2_28_aarch64")
     source, cache = venv(tmp_path / "source"), tmp_path / "cache"
     before = laid_out(source, reference, cache, pure)
     assert "system-libraries" not in {each.name for each in before.packages}
     after = laid_out(source, reference, cache, pure, native)
-    assert "lib/system/libz.so.1" in paths(package(after, "system-libraries"))
+    assert "lib/system/libx.so.1" in paths(package(after, "system-libraries"))
     fresh = laid_out(source, reference, tmp_path / "another", pure, native)
     assert {each.name: paths(each) for each in after.packages} == {each.name: paths(each) for each in fresh.packages}
 

@@ -25,6 +25,7 @@ from support.installed import base_python
 from support.interpreter_images import ARM, NAME, TRIPLET, image, interpreter, library, official, tar
 from support.other_systems import ignore_case
 from support.scanned import findings, package, paths, reasons
+from support.tars import extract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,7 +138,7 @@ def test_debian_s_python_reads_site_packages_through_its_own_folder(tmp_path: Pa
 def test_a_folder_gives_its_interpreter(tmp_path: Path) -> None:
     prefix, folder = tmp_path / "prefix", tmp_path / "folder"
     with tarfile.open(fileobj=io.BytesIO(tar({k: v for k, v in official("x").items() if k[:2] == "x/"}))) as archive:
-        archive.extractall(tmp_path, filter="fully_trusted", members=[m for m in archive if not m.isdev()])
+        extract(archive, tmp_path, [each for each in archive if not each.isdev()], trusted=True)
     (tmp_path / "x").rename(folder)
     found = place_python(str(prefix), TARGET, ResolveOptions(python_from=str(folder)))
     assert found.source == f"--python-from {folder}"
