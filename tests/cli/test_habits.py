@@ -114,7 +114,7 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella cluster start", "cluster: unknown verb; use lamella.integrations in Python for Dask and Ray"),
         ("lamella daemon", "daemon: unknown verb; use lamella agent for a node, or lamella inject --daemonset --allow"),
         # conda-pack
-        ("lamella pack -p env", "pack: unknown verb; use lamella export"),
+        ("lamella pack", "pack: unknown verb; use lamella export PREFIX env.tar.gz for an environment on this disk"),
         ("lamella -p . -o out.tar.gz", "-p: unknown option; use lamella export . out.tar.gz\n"),
         ("lamella --prefix=. --output=out.zip", "--prefix: unknown option; use lamella export . out.zip\n"),
         ("lamella -p absent -o a.tgz", "-p: unknown option; use lamella export PREFIX a.tgz\n"),
@@ -129,7 +129,8 @@ def test_no_hint_or_alias_stands_for_a_verb_that_exists() -> None:
         ("lamella PULL x", "PULL: unknown verb; did you mean pull?"),
         ("lamella pull", "pull: missing REFERENCE; usage: lamella pull [options] REFERENCE"),
         ("lamella pull --plattform x y", "pull --plattform: unknown option; did you mean --platform?"),
-        ("lamella export env x.tar -j 2", "export -j: unknown option; use --threads N"),
+        ("lamella export env x.tar -j 2 --nosuch", "export -j: unknown option; use --threads N"),
+        ("lamella export env x.tar --nosuch", "export --nosuch: unknown option; see lamella export --help"),
     ],
 )
 def test_a_habit_of_another_tool_is_answered(command: str, answer: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,6 +204,67 @@ def test_an_empty_argument_does_not_stand_for_another(
     verb = command.split()[1]
     assert main(shlex.split(command)[1:]) in {2, 125}
     assert capsys.readouterr().err.startswith(f"lamella: {verb}: empty {name}; usage: lamella {verb}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("pack -p .venv -o out.tgz", "lamella export .venv out.tgz"),
+        ("conda-pack -n science", "lamella export {home}/envs/science env.tar.gz"),
+        (
+            "conda-pack -n other",
+            "lamella export PREFIX env.tar.gz; conda env list shows the prefix of each environment",
+        ),
+        ("-n science -o s.zip -f", "lamella export -f {home}/envs/science s.zip"),
+        ("export .venv -o out.tgz", "lamella export .venv out.tgz"),
+        ("export .venv --output=out.tgz", "lamella export .venv out.tgz"),
+        ("export -p .venv", "lamella export .venv env.tar.gz"),
+        ("export -p absent -o out.tgz", "lamella export PREFIX out.tgz"),
+        ("export --prefix .venv -o out.tgz", "lamella export .venv out.tgz"),
+        ("export -o out.tgz -q", "lamella export -q out.tgz"),
+        ("export -n science --format zip", "lamella export --format zip {home}/envs/science env.zip"),
+        ("export -n science --format no-archive", "lamella export --format dir {home}/envs/science env"),
+        ("export .venv out.tgz -j 4 --ignore-missing-files", "lamella export --threads 4 .venv out.tgz"),
+        ("export .venv out.tgz --n-threads -1", "lamella export .venv out.tgz"),
+        ("export .venv out.tgz -d /srv/a -j2", "lamella export --prefix /srv/a --threads 2 .venv out.tgz"),
+        ("export out.tgz -d /srv/a", "lamella export --prefix /srv/a out.tgz"),
+        (
+            "export .venv -o out.tgz --exclude '*.pyx' --include 'a b' --compress-level 9",
+            "lamella export --exclude '*.pyx' --include 'a b' --compress-level 9 .venv out.tgz",
+        ),
+    ],
+)
+def test_a_line_of_conda_pack_is_answered_with_the_whole_line_of_export(
+    typed: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (".venv", "envs/science", ".conda"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / ".conda/environments.txt").write_text(f"{tmp_path}/envs/science\n{tmp_path}/envs/gone\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(typed)) == 2
+    printed = capsys.readouterr().err.rstrip("\n")
+    assert printed.partition("; use ")[2] == line.format(home=tmp_path)
+    # The line is a valid one.
+    words = shlex.split(printed.partition("; use lamella export ")[2].partition(";")[0])
+    assert verb_parser("export").checked(words)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "example"),
+    [
+        ("export .venv -f", "lamella export --force .venv env.tar.gz"),
+        ("export .venv --format zip", "lamella export .venv env.zip"),
+        ("export .venv --format no-archive", "lamella export .venv env"),
+        ("export .venv", "lamella export .venv env.tar.gz"),
+    ],
+)
+def test_an_export_without_a_path_is_answered_with_an_example(
+    typed: str, example: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed.split()) == 2
+    printed = capsys.readouterr().err
+    assert printed == f"lamella: export .venv: missing PATH or --to-docker; for example {example}\n"
 
 
 @pytest.mark.parametrize(("alias", "verb"), [("unmount", "umount"), ("cp", "copy"), ("du", "df")])

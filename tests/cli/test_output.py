@@ -92,8 +92,8 @@ class Terminal(io.StringIO):
         ("80", ["Package          Layer      Size", "numpy-financial  01234  1,234 MB  ████████████"]),
         ("40", ["Package          Layer      Size", "numpy-financial  01234  1,234 MB"]),
         ("30", ["Package              Size", "numpy-financial  1,234 MB"]),
-        ("20", ["Package         Size", "numpy-fina  1,234 MB", "ncial"]),
-        ("17", ["Package  numpy-fi", "         nancial", "Layer    01234", "Size     1,234 MB"]),
+        ("20", ["Package         Size", "numpy-      1,234 MB", "financial"]),
+        ("17", ["Package  numpy-", "         financia", "         l", "Layer    01234", "Size     1,234 MB"]),
     ],
 )
 def test_a_narrow_terminal_loses_bars_then_spare_columns_and_keeps_numbers_whole(
@@ -142,6 +142,32 @@ def test_no_line_is_wider_than_the_terminal_and_no_text_is_lost(
     assert sum("118 MB" in line for line in drawn) == len(rows)
 
 
+def test_a_word_that_would_be_in_many_pieces_makes_each_row_a_list_of_its_fields() -> None:
+    columns = (Column("Environment", shrinks=True), Column("Size", "right"), Column("In use by", shrinks=True))
+    rows = [
+        ("localhost:5000/team/machine-learning/envs:v1", "224 MB", "mount at /srv/env"),
+        ("oci:envs:v2", "9 MB", ""),
+    ]
+    assert text(lines(columns, rows, 40)) == [
+        "Environment  localhost:5000/team/",
+        "             machine-learning/envs:v1",
+        "Size         224 MB",
+        "In use by    mount at /srv/env",
+        "",
+        "Environment  oci:envs:v2",
+        "Size         9 MB",
+    ]
+    assert text(lines(columns, rows, 55))[1:3] == [
+        "localhost:5000/team/          224 MB  mount at /srv/env",
+        "machine-learning/envs:v1",
+    ]
+
+
+def test_a_word_that_a_list_of_fields_would_break_too_stays_in_the_table() -> None:
+    columns = (Column("Kind"), Column("What", shrinks=True))
+    assert text(lines(columns, [("link", f"/{'x' * 100} is a loop")], 40))[0] == "Kind  What"
+
+
 def test_wide_and_combining_characters_stay_aligned() -> None:
     columns = (Column("Package"), Column("Size", "right"))
     rows = [("数据-工具", "1.2 MB"), ("🎉-party", "9 kB"), ("cafe\u0301", "12 kB"), ("six", "118 kB")]
@@ -156,13 +182,23 @@ def test_wide_and_combining_characters_stay_aligned() -> None:
         ("one two three", 7, ["one two", "three"]),
         ("free 35 GB of 271 GB", 11, ["free 35 GB", "of 271 GB"]),
         ("free 271 GB", 9, ["free", "271 GB"]),
-        ("registry.example.com/team/envs", 12, ["registry.exa", "mple.com/tea", "m/envs"]),
+        ("registry.example.com/team/envs", 12, ["registry.", "example.com/", "team/envs"]),
+        ("lib/python3.11/site-packages/six.py", 20, ["lib/python3.11/", "site-packages/six.py"]),
+        (
+            "lib/python3.11/__pycache__/six.cpython-311.pyc",
+            16,
+            ["lib/python3.11/", "__pycache__/", "six.cpython-311.", "pyc"],
+        ),
+        ("at /srv/env protobuf<8.0.0,>=6.33.5", 12, ["at /srv/env", "protobuf", "<8.0.0,", ">=6.33.5"]),
+        ("a-3141592653589793", 12, ["a-3141592653", "589793"]),
         ("数据工具", 5, ["数据", "工具"]),
         ("", 5, [""]),
         ("  indented", 10, ["  indented"]),
     ],
 )
-def test_text_breaks_at_spaces_and_else_at_the_width(words: str, width: int, broken: list[str]) -> None:
+def test_text_breaks_at_spaces_then_behind_parts_of_a_word_and_else_at_the_width(
+    words: str, width: int, broken: list[str]
+) -> None:
     assert wrapped(words, width) == broken
 
 

@@ -15,6 +15,7 @@ from lamella.layers import sign
 from lamella.layers.pulling.pull import leased
 from lamella.layers.store.store import Store
 from support.distribution import distribution
+from support.engines import need_root
 from support.keys import key_pair
 from support.published import publish
 
@@ -316,8 +317,74 @@ def test_a_file_in_place_of_the_store_is_not_an_empty_store(node: Node, tmp_path
     assert done.stderr.startswith(f"lamella: the store {tmp_path}/file is not a folder, or has a file in place of a")
 
 
+LOOKS = ["ls", "df", "verify", "gc --older-than 1d", "gc --all --yes"]
+
+
+@pytest.mark.parametrize("verb", [*LOOKS, "umount /mnt"])
+def test_a_mistyped_store_is_not_an_empty_store(node: Node, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/notes.txt").write_text("")
+    for folder in (tmp_path / "missing", tmp_path / "home"):
+        done = node(*verb.split(), "--store", folder)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr == (
+            f"lamella: --store {folder}: no store there; name the folder that lamella pull used, or leave out --store\n"
+        )
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("verb", LOOKS)
+def test_a_store_that_no_pull_has_made_yet_is_empty(node: Node, tmp_path: Path, verb: str) -> None:
+    assert not node.store.exists()
+    assert node(*verb.split()).returncode == 0
+    (tmp_path / "empty").mkdir()
+    assert node(*verb.split(), "--store", tmp_path / "empty").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("pull {0} --store /proc/lamella", "choose another with LAMELLA_STORE"),
+        ("copy {0} oci:/proc/lamella:v1", "name another folder"),
+        ("export {0} /proc/lamella", "export to"),
+        ("mount {0} /proc/lamella", "use another folder"),
+    ],
+)
+@pytest.mark.root
+def test_a_place_where_no_folder_can_be_made_is_answered_with_another(node: Node, command: str, advice: str) -> None:
+    need_root()
+    done = node(*command.format(node.reference).split())
+    assert done.returncode == 1
+    assert done.stderr.startswith("lamella: ")
+    assert advice in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["df", "gc --layer-cache --all --yes"])
+def test_a_mistyped_cache_is_not_an_empty_cache(node: Node, tmp_path: Path, verb: str) -> None:
+    done = node(*verb.split(), "--cache", tmp_path / "missing")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        f"lamella: --cache {tmp_path}/missing: no such folder; name the one that lamella push used, or leave out --cache\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("gc --all --yes --store", "--store: empty FOLDER; name a folder, or leave out --store"),
+        ("gc --layer-cache --all --yes --cache", "--cache: empty FOLDER; name a folder, or leave out --cache"),
+        ("mount oci:a:v1", "mount: empty TARGET; usage: lamella mount [options] REFERENCE [TARGET]"),
+        ("mount oci:a:v1 --agent", "--agent: empty SOCKET; name the agent's socket, or leave out --agent"),
+    ],
+)
+def test_an_unset_variable_in_a_script_is_reported_as_empty(node: Node, command: str, problem: str) -> None:
+    done = node(*command.split(), "")
+    assert (done.returncode, done.stderr) == (2, f"lamella: {problem}\n")
+
+
 def test_df_shows_what_gc_frees(node: Node, tmp_path: Path) -> None:
     assert node("pull", node.reference).returncode == 0
+    (tmp_path / "cache").mkdir()
     document = node.json("df", "--cache", tmp_path / "cache")
     assert document["store"]["layers"] == 2
     assert document["cache"]["bytes"] == 0

@@ -282,7 +282,8 @@ def test_umount_of_a_folder_without_an_environment_fails(lamella: Command, tmp_p
     done = lamella("umount", tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
-        f"lamella: {tmp_path}: no environment of the store {lamella.settings['LAMELLA_STORE']} is mounted here\n"
+        f"lamella: {tmp_path}: no environment of the store {lamella.settings['LAMELLA_STORE']} is mounted here; "
+        "lamella ls lists the mounts of a store, and --store names another\n"
     )
 
 
@@ -487,14 +488,28 @@ def test_scan_and_inspect_list_the_files_of_a_package(lamella: Command, prefix: 
         assert lamella("inspect", reference, "--files", name).stdout.startswith("alpha 1.0 (pypi): ")
     everything = lamella.json("inspect", reference, "--files")["packages"]
     assert {"alpha", "beta", "python"} <= {each["name"] for each in everything}
+    # A reference or folder behind --files is no package.
+    assert lamella.json("inspect", "--files", reference)["packages"] == everything
+    scanned = lamella.json("scan", "--files", prefix)["packages"]
+    assert {"alpha", "beta", "python"} <= {each["name"] for each in scanned}
+    assert lamella.json("diff", "--files", reference, reference)["changed"] == []
+    done = lamella("inspect", "--files", reference, "alpha")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "lamella: inspect: too many arguments; name a package directly behind --files: --files alpha\n",
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("alpah", "did you mean alpha?"), ("nothing-like-it", "list them with lamella scan --all")],
+    [
+        ("alpah", "did you mean alpha?"),
+        ("nothing-like-it", "list them with lamella scan --all"),
+        ("lib", "lamella explain lib names the package of a file or folder"),
+    ],
 )
 def test_files_of_an_unknown_package_is_a_usage_error(lamella: Command, prefix: Path, name: str, advice: str) -> None:
-    done = lamella("scan", prefix, "--files", name)
+    done = lamella("scan", prefix, "--files", name, cwd=prefix)
     assert done.returncode == 2
     assert done.stderr == f"lamella: --files {name}: no such package in {prefix}; {advice}\n"
 

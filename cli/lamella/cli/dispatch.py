@@ -65,7 +65,7 @@ def _without_verb(argv: list[str]) -> int:
         parser.print_help(sys.stderr)
         return INVALID
     if not argv[0].startswith("-"):
-        raise UsageError(_unknown_verb(argv[0]))
+        raise UsageError(_unknown_verb(argv))
     arguments, unknown = parser.checked(argv)
     if unknown:
         raise UsageError(_unknown_flag(argv, unknown))
@@ -77,10 +77,14 @@ def _without_verb(argv: list[str]) -> int:
     raise AssertionError(argv)
 
 
-def _unknown_verb(word: str) -> str:
+def _unknown_verb(argv: list[str]) -> str:
+    from lamella.cli.conda_pack import export_line
     from lamella.cli.habits import verb_hint
     from lamella.cli.suggestions import similar
 
+    word = argv[0]
+    if word in {"pack", "conda-pack"} and (line := export_line(argv[1:])):
+        return f"{word}: unknown verb; use {line}"
     if hint := verb_hint(word):
         return f"{word}: unknown verb; {hint}"
     meant = similar(word, VERBS)
@@ -88,8 +92,9 @@ def _unknown_verb(word: str) -> str:
 
 
 def _unknown_flag(argv: list[str], unknown: list[str]) -> str:
-    from lamella.cli.habits import top_hint
+    from lamella.cli.conda_pack import export_line
 
     flag = unknown[0].partition("=")[0]
-    hint = top_hint(argv) or "missing VERB before it; see lamella --help"
+    line = export_line(argv)
+    hint = f"use {line}" if line else "missing VERB before it; see lamella --help"
     return f"{flag if flag.startswith('--') else flag[:2]}: unknown option; {hint}"

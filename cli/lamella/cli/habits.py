@@ -36,7 +36,7 @@ _DELETE = "use lamella untag REFERENCE for a tag, or lamella gc --older-than 30d
 _VERBS = {
     _INSTALLERS: "install add create update upgrade remove uninstall lock init pip tool global self env venv python",
     _SHELL: "shell exec activate deactivate shell-hook sh bash",
-    _PACK: "pack package save archive tar zip squashfs",
+    _PACK: "pack conda-pack package save archive tar zip squashfs",
     _UNPACK: "unpack conda-unpack",
     _FREE: "clean prune cache system clear",
     _PUSH: "build publish upload deploy commit",
@@ -105,7 +105,7 @@ _FLAGS = {
     ("export", "give the path as an argument: lamella export PREFIX env.tar.gz"): "-o --output -O --out",
     ("export", "give the folder as an argument: lamella export PREFIX env.tar.gz"): "-p -n --name",
     ("export", "use --prefix PATH"): "-d --dest-prefix",
-    ("export", "use --threads N"): "-j --n-threads",
+    ("export", "use --threads N"): "-j --n-threads --jobs",
     ("export", "leave it out: links stay links, and ZIP64 is used if needed"): "--zip-symlinks --no-zip-64",
     ("export", "leave it out: editable packages ship, and missing files are findings"): "--ignore-editable-packages "
     "--ignore-missing-files",
@@ -155,24 +155,3 @@ def path_sentence(verb: str, words: Sequence[str], sentence: str) -> str:
         return sentence if verb != "push" else f"{path}: a folder, not a reference; use lamella push REFERENCE"
     instead = f"lamella scan {shown}" if verb in {"inspect", "tags", "verify"} else f"lamella push REFERENCE {shown}"
     return f"{path}: an environment on this disk, not a reference; use {instead}"
-
-
-def top_hint(argv: Sequence[str]) -> str:
-    """Return the command line for one without a verb, as conda-pack's are; empty for others."""
-    values = _values(argv)
-    path = values.get("-o") or values.get("--output") or "env.tar.gz"
-    prefix = values.get("-p") or values.get("--prefix") or ""
-    # Only a folder is repeated: elsewhere -p is a password.
-    if os.path.isdir(prefix):
-        return f"use lamella export {quote(prefix)} {quote(path)}"
-    if values.keys() & {"-p", "--prefix"}:
-        return f"use lamella export PREFIX {quote(path)}"
-    if values.keys() & {"-n", "--name", "-o", "--output"}:
-        return f"use lamella export PREFIX {quote(path)}; conda env list shows the prefix of each environment"
-    return ""
-
-
-def _values(argv: Sequence[str]) -> dict[str, str]:
-    """Return the value behind each flag."""
-    pairs = [(word.partition("=")[0], word.partition("=")[2]) for word in argv if word.startswith("--") and "=" in word]
-    return dict([*zip(argv, [*argv[1:], ""], strict=True), *pairs])

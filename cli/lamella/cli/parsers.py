@@ -208,9 +208,10 @@ def parsed(verb: str, argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of a verb. Raises `UsageError`."""
     words, command = _split_command(argv) if verb == "run" else (argv, [])
     parser = verb_parser(verb)
+    words = _apart(parser, words)
     arguments, unknown = parser.checked(words)
     if unknown:
-        raise UsageError(_unknown(verb, parser, arguments, unknown, "--" in argv))
+        raise UsageError(_unknown(verb, parser, arguments, unknown, argv))
     for action in parser._actions:
         # "$UNSET" in a script: not the store in place of a reference, nor this folder in place of another.
         if not action.option_strings and action.default != "" == getattr(arguments, action.dest, None):
@@ -223,7 +224,22 @@ def parsed(verb: str, argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _unknown(verb: str, parser: Parser, arguments: argparse.Namespace, unknown: Sequence[str], dashes: bool) -> str:
+def _apart(parser: Parser, words: Sequence[str]) -> Sequence[str]:
+    """Return `words` with a reference or path apart from an option before it whose value can be left out, as of `--files`.
+
+    argparse would take it as the value, which is a package: no package's name has a slash or begins with a dot.
+    """
+    flags = {flag for action in parser._actions if action.nargs == "?" for flag in action.option_strings}
+    apart = list(words)
+    for at, after in enumerate(words[1:]):
+        if words[at] in flags and ("/" in after or after.startswith((".", "oci:"))):
+            apart[at] += "="
+    return apart
+
+
+def _unknown(
+    verb: str, parser: Parser, arguments: argparse.Namespace, unknown: Sequence[str], argv: Sequence[str]
+) -> str:
     """Return the message for words that the parser does not know."""
     from lamella.cli.habits import flag_hint
 
@@ -231,10 +247,15 @@ def _unknown(verb: str, parser: Parser, arguments: argparse.Namespace, unknown: 
     if flag and not flag.startswith("--"):
         flag = flag[:2]  # -ps3cret: a flag and its value
     hint = flag_hint(verb, flag) if flag else ""
+    if verb == "export" and hint:
+        from lamella.cli.conda_pack import export_line
+
+        line = export_line(argv)
+        hint = f"use {line}" if line else hint
     if verb == "run" and arguments.verbose and arguments.reference.startswith(("/", "./", "../", "~")):
         # docker run -v FOLDER:FOLDER REFERENCE. The value is not repeated: the right command line lacks it.
         return "run -v: shows requests and takes no folders; leave it out: the command sees this machine's folders"
-    if verb == "run" and not flag and not dashes:
+    if verb == "run" and not flag and "--" not in argv:
         # The command's own arguments are not repeated: they may hold a password.
         more = " ..." if unknown[1:] else ""
         return (
@@ -242,6 +263,8 @@ def _unknown(verb: str, parser: Parser, arguments: argparse.Namespace, unknown: 
         )
     if not flag and verb == "inject":
         return f"inject {unknown[0]}: too many arguments; name the environment with --env REFERENCE, and one FILE"
+    if not flag and getattr(arguments, "files", None) == "":
+        return f"{verb}: too many arguments; name a package directly behind --files: --files {_shown(unknown[0])}"
     if not flag:
         many = "too many arguments" if verb != "run" else "unknown argument before --"
         return f"{verb}: {many}; usage: {parser.usage}"

@@ -250,6 +250,9 @@ def fill(arguments: argparse.Namespace, settings: Sequence[Setting], folder: str
         setting.attribute for setting in settings if getattr(arguments, setting.attribute) is not None
     )
     for setting in settings:
+        if setting in (STORE, CACHE) and getattr(arguments, setting.attribute) == "":
+            # "$UNSET" in a script: not the default folder, which `gc` would free.
+            raise UsageError(f"--{setting.name}: empty {setting.metavar}; name a folder, or leave out --{setting.name}")
         # A number is checked here, so that its message is the same as that of a variable.
         if setting.kind is int and (flag := getattr(arguments, setting.attribute)) is not None:
             setattr(arguments, setting.attribute, setting.value_of(flag, f"--{setting.name}"))

@@ -1,7 +1,8 @@
 """Tables as lines of cells, for a terminal of any width or for a file: a value, made without I/O.
 
 On a terminal that is too narrow, a table first loses its bars, then its spare columns, from the right; then long text wraps;
-and if the numbers alone do not fit, each row becomes a list of its fields. A size or version is never cut.
+and if the numbers alone do not fit, or a long word would be in pieces, each row becomes a list of its fields. A size or version
+is never cut.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ GAP = 2
 """Spaces between columns."""
 NARROWEST = 10
 """Characters of a column whose text wraps, at least."""
+PIECES = 2
+"""Lines that a word, such as a path or reference, may take in a column; in more it is hard to read, and to copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Cell:
 
 _SPACE = re.compile(r"(?<!\d) | (?!(?:[kMGTP]?B|s|min|ms)\b)")
 """A space where a line may break: not the one of `271 GB`."""
+_ENDS = (re.compile("/"), re.compile(r"[:,;@-]|\.(?!\d)|\w(?=[<>=!~])"))
+"""Ends of a part of a path, and of a file's name, reference, media type or requirement: a word breaks behind one, not in `3.11`."""
 TITLE = "bold dim"
 Line = list[Cell]
 
@@ -64,7 +69,7 @@ def lines(
         for at in [*_dropped(columns, "bar"), *reversed(_dropped(columns, "spare"))]:
             if _total(widths) > width:
                 widths.pop(at, None)
-        if not _shrink(columns, widths, width):
+        if not _shrink(columns, widths, width) or _in_pieces(columns, rows, widths, width):
             return _records(columns, rows, width)
     titles: Line = [Cell(columns[at].title, TITLE) for at in widths]
     drawn = _row(columns, widths, titles)
@@ -86,7 +91,10 @@ def cells(text: str) -> int:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return `text` in lines of at most `width` columns, broken at spaces if possible, never between number and unit."""
+    """Return `text` in lines of at most `width` columns, broken at spaces if possible, never between number and unit.
+
+    A word that is too long breaks behind one of its parts if possible.
+    """
     if cells(text) <= width:
         return [text]
     found, line = [], ""
@@ -97,7 +105,7 @@ def wrapped(text: str, width: int) -> list[str]:
         else:
             line = f"{line} {word}" if line else word
         while cells(line) > width:
-            part = _head(line, width)
+            part = _part(line, width)
             found.append(part)
             line = line[len(part) :]
     return [*found, line] if line or not found else found
@@ -109,6 +117,16 @@ def _cells(letter: str) -> int:
     if unicodedata.combining(letter) or unicodedata.category(letter) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(letter) in {"W", "F"} else 1
+
+
+def _part(text: str, width: int) -> str:
+    """Return the beginning of `text` that fits, up to the end of a part unless all are in its first third."""
+    head = _head(text, width)
+    for end in _ENDS:
+        at = max((found.end() for found in end.finditer(text) if found.end() <= len(head)), default=0)
+        if at * 3 > len(head):
+            return head[:at]
+    return head
 
 
 def _head(text: str, width: int) -> str:
@@ -146,6 +164,18 @@ def _shrink(columns: Sequence[Column], widths: dict[int, int], width: int) -> bo
     return True
 
 
+def _in_pieces(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Mapping[int, int], width: int) -> bool:
+    """Whether a word is in many pieces that a list of fields would spare it."""
+    for at, room in widths.items():
+        # The cells of a column that was not narrowed fit.
+        long = [word for row in rows if cells(row[at]) > room for word in _SPACE.split(row[at]) if cells(word) > room]
+        for word in long:
+            pieces = len(wrapped(word, room))
+            if pieces > PIECES and pieces - len(wrapped(word, width - _label(columns))) >= PIECES:
+                return True
+    return False
+
+
 def _cell(column: Column, text: str) -> Cell:
     return Cell(bar(float(text), BAR), "cyan") if column.bar else Cell(text, column.styles.get(text, column.style))
 
@@ -174,10 +204,15 @@ def _stripped(line: Line) -> Line:
     return [*spaced, Cell(line[-1].text.rstrip(), line[-1].style)]
 
 
+def _label(columns: Sequence[Column]) -> int:
+    """Return the characters before a field in a list of fields."""
+    return max(cells(column.title) for column in columns if not column.bar) + GAP
+
+
 def _records(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[Line]:
     """Return the fields of each row below each other."""
     shown = [at for at, column in enumerate(columns) if not column.bar]
-    room = max(cells(columns[at].title) for at in shown) + GAP
+    room = _label(columns)
     found: list[Line] = []
     for row in rows:
         found += [[]] if found else []

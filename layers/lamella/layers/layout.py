@@ -457,4 +457,4 @@ def _failure(error: OSError, action: str) -> StoreError:
         errno.EEXIST: "a file is where a folder should be; name another folder",
         errno.ELOOP: "a symlink is in the place of a file, and is not followed; remove it",
     }
-    return StoreError(f"{action}: {advice.get(error.errno or 0, error.strerror or str(error))}")
+    return StoreError(f"{action}: {advice.get(error.errno or 0, f'{error.strerror or error}; name another folder')}")

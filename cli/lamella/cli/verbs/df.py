@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lamella.cli.named_folders import existing_cache, existing_store
 from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import CACHE, STORE, add_settings
 from lamella.cli.tables import Column
@@ -26,16 +27,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the store, and the cache if this user has one."""
-    from lamella.layers import LamellaError, Store, Unsupported, disk_usage
+    from lamella.layers import LamellaError, NotFound, Unsupported, disk_usage
 
-    store = disk_usage(Store(arguments.store))
+    store = disk_usage(existing_store(arguments))
     cache = None
     try:
-        from lamella.builder import LayerCache, cache_usage
+        from lamella.builder import cache_usage
 
-        cache = cache_usage(LayerCache(arguments.cache))
+        cache = cache_usage(existing_cache(arguments))
     except Unsupported:
         pass  # The node's part of Lamella has no cache.
+    except NotFound:
+        raise
     except LamellaError as error:
         # A node has none, if its user has no home.
         remark(str(error), quiet=arguments.quiet)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 SETTINGS = (STORE, PLATFORM, IMAGE_PREFIX, IGNORE, CACHE, *TRUST)
 FORMATS = ("dir", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "squashfs", "parcel")
+_ALIASES = {"no-archive": "dir", "tgz": "tar.gz", "tbz2": "tar.bz2", "txz": "tar.xz", "tzst": "tar.zst"}
+"""Formats by conda-pack's and suffixes' names."""
 _EVERY = flags_of(
     "--format --link --prefix --arcroot --compress-level --threads --exclude --include --no-byte-code",
     "--no-system-libraries --parcel-root --force --dry-run",
@@ -77,7 +79,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--to-docker", action="store_true", help="load the runnable image into the local Docker engine; without PATH"
     )
     parser.add_argument(
-        "--format", choices=FORMATS, help="format to write (default: by the suffix of PATH, else dir; tar for -)"
+        "--format",
+        choices=FORMATS,
+        type=_format,
+        help="format to write (default: by the suffix of PATH, else dir; tar for -)",
     )
     parser.add_argument(
         "--link",
@@ -135,6 +140,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, SETTINGS)
 
 
+def _format(name: str) -> str:
+    return _ALIASES.get(name, name)
+
+
 def _filter(kind: str) -> Callable[[str], tuple[str, str]]:
     return lambda pattern: (kind, pattern)
 
@@ -168,7 +177,9 @@ def _source_and_path(arguments: argparse.Namespace) -> tuple[str, str]:
         raise UsageError("export: missing PATH or --to-docker; for example lamella export environment.tar.gz")
     if source == "-" or (_ARCHIVE.search(source) and not os.path.isdir(source)):
         return "", source
-    raise UsageError(f"export {source}: missing PATH or --to-docker; for example lamella export {source} env.tar.gz")
+    name = "env" if arguments.format == "dir" else f"env.{arguments.format or 'tar.gz'}"
+    words = ["export", *(["--force"] if arguments.force else []), quote(source), name]
+    raise UsageError(f"export {source}: missing PATH or --to-docker; for example lamella {' '.join(words)}")
 
 
 def _check_path(source: str, path: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
 from lamella.cli.modes import Mode, flags_of
+from lamella.cli.named_folders import existing_cache, existing_store
 from lamella.cli.output import remark, result_json
 from lamella.cli.quantities import age_of, size_of
 from lamella.cli.settings import CACHE, STORE, add_settings, quoted
@@ -49,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Free space, and print the amount."""
-    from lamella.layers import Store, gc
+    from lamella.layers import gc
 
     if arguments.all and (arguments.keep or arguments.older_than):
         flag = "--keep" if arguments.keep else "--older-than"
@@ -61,8 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     keep_bytes, older_than = 0 if arguments.all else size_of(arguments.keep), age_of(arguments.older_than)
     if arguments.layer_cache:
         return _prune(arguments, keep_bytes, older_than)
-    store = Store(arguments.store)
-    if _asks(arguments):
+    asks = _asks(arguments)
+    store = existing_store(arguments)
+    if asks:
         planned = gc(store, keep_bytes=keep_bytes, older_than=older_than, dry_run=True)
         if not _agreed(f"free {size(planned.bytes)}, {counted(len(planned.layers), 'layer')} of {store.path}?"):
             return 1
@@ -130,10 +132,11 @@ def _without_tag(text: str, tag: str) -> bool:
 
 
 def _prune(arguments: argparse.Namespace, keep_bytes: int | None, older_than: float | None) -> int:
-    from lamella.builder import LayerCache, prune_cache
+    from lamella.builder import prune_cache
 
-    cache = LayerCache(arguments.cache)
-    if _asks(arguments):
+    asks = _asks(arguments)
+    cache = existing_cache(arguments)
+    if asks:
         planned = prune_cache(cache, keep_bytes=keep_bytes, older_than=older_than, dry_run=True)
         if not _agreed(f"free {size(planned.bytes)}, {counted(planned.blobs, 'built layer')} of {cache.path}?"):
             return 1

@@ -6,6 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from lamella.cli.named_folders import existing_store
 from lamella.cli.output import result, result_json, table
 from lamella.cli.settings import STORE, add_settings
 from lamella.cli.tables import Column
@@ -26,9 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List the environments, the latest used first."""
-    from lamella.layers import Store, stored_environments
+    from lamella.layers import stored_environments
 
-    store = Store(arguments.store)
+    store = existing_store(arguments)
     found = stored_environments(store)
     if arguments.json:
         result_json({"store": store.path, "environments": [document(each) for each in found]})
@@ -77,7 +78,8 @@ def _show(path: str, found: tuple[StoredEnvironment, ...]) -> None:
     table(
         (
             Column("Environment", style="bold", shrinks=True),
-            Column("Digest", style="dim", spare=True),
+            # The name of an environment whose tag was moved.
+            Column("Digest", style="dim", spare=all(each.names for each in found)),
             Column("Python", spare=True),
             Column("Size", "right"),
             Column("Alone", "right"),

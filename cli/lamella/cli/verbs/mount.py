@@ -30,13 +30,10 @@ MODES = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag@digest, or oci:FOLDER:tag")
-    parser.add_argument(
-        "target", nargs="?", default="", metavar="TARGET", help="empty folder to mount at; created if missing"
-    )
+    parser.add_argument("target", nargs="?", metavar="TARGET", help="empty folder to mount at; created if missing")
     parser.add_argument(
         "--agent",
         metavar="SOCKET",
-        default="",
         help="ask the node's agent at this Unix socket to mount, and print its folder; without TARGET",
     )
     parser.add_argument(
@@ -64,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         from lamella.cli.verbs import agent
 
         return agent.ask(arguments)
+    if arguments.agent == "":
+        raise UsageError("--agent: empty SOCKET; name the agent's socket, or leave out --agent")
     if not arguments.target:
         raise UsageError("mount: missing TARGET; name an empty folder, or use --agent SOCKET")
     if arguments.dry_run:

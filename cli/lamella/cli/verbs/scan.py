@@ -151,11 +151,13 @@ def _contents(scanned: Environment, arguments: argparse.Namespace) -> Contents:
         from difflib import get_close_matches
 
         close = get_close_matches(name, [package.name for package in scanned.packages], n=1)
-        if os.path.isdir(name):
+        advice = f"did you mean {close[0]}?" if close else "list them with lamella scan --all"
+        if os.path.exists(f"{name}/bin/python"):
             raise UsageError(
                 f"--files {quoted(name)}: a folder, not a package; use lamella scan {quoted(name)} --files"
             )
-        advice = f"did you mean {close[0]}?" if close else "list them with lamella scan --all"
+        if os.path.exists(name):
+            advice = f"lamella explain {quoted(name)} names the package of a file or folder"
         raise UsageError(f"--files {quoted(name)}: no such package in {scanned.prefix}; {advice}")
     return {package.name: shipped_files(scanned, package, arguments.image_prefix) for package in chosen}
 

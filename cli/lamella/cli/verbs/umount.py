@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lamella.cli.named_folders import existing_store
 from lamella.cli.output import remark, result_json
 from lamella.cli.settings import STORE, add_settings
 from lamella.cli.verbs.mount import document
@@ -26,9 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Unmount."""
-    from lamella.layers import Store, umount
+    from lamella.layers import umount
 
-    store = Store(arguments.store)
+    store = existing_store(arguments)
     mounted = umount(arguments.target, store=store, lazy=arguments.lazy, dry_run=arguments.dry_run)
     if arguments.json:
         result_json(document(mounted) | {"whole": mounted.whole, "dry_run": arguments.dry_run})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lamella.cli.modes import Mode, flags_of
+from lamella.cli.named_folders import existing_store
 from lamella.cli.output import remark, result, result_json, table
 from lamella.cli.settings import STORE, TRUST, add_settings, trust_of
 from lamella.cli.tables import Column
@@ -86,10 +87,10 @@ def _reference(arguments: argparse.Namespace) -> int:
 def _store(arguments: argparse.Namespace) -> int:
     from lamella.cli.progress import shown
     from lamella.cli.verbs import require_linux
-    from lamella.layers import Store, verify
+    from lamella.layers import verify
 
     require_linux("verify")
-    store = Store(arguments.store)
+    store = existing_store(arguments)
     with shown(quiet=arguments.quiet) as progress:
         verified = verify(store, remove=not arguments.dry_run, progress=progress)
     if arguments.json:

@@ -80,4 +80,4 @@ def _failure(error: OSError, path: str) -> ExportError:
         errno.ENOSPC: "the disk is full; free some space and fetch again",
         errno.EDQUOT: "the quota is used up; free some space and fetch again",
     }
-    return ExportError(f"{path}: {problem.get(error.errno or 0, error.strerror or str(error))}")
+    return ExportError(f"{path}: {problem.get(error.errno or 0, f'{error.strerror or error}; name another folder')}")

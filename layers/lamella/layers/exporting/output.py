@@ -101,7 +101,7 @@ def explained(target: Target, error: OSError) -> ExportError:
     elif error.errno in (errno.EACCES, errno.EROFS):
         why = f"{error.strerror}: export to a folder that this user can write"
     else:
-        why = error.strerror or str(error)
+        why = f"{error.strerror or error}: export to another folder"
     return ExportError(f"{path} can't be written: {why}")
 
 

@@ -177,7 +177,10 @@ def umount(
             held.enter_context(alone(home, target, state.changes if state.keeps_changes else ""))
             state = claims.find(home, target, kernel)  # another process may have unmounted it
         if state is None:
-            raise MountError(f"{target}: no environment of the store {home.path} is mounted here")
+            raise MountError(
+                f"{target}: no environment of the store {home.path} is mounted here; lamella ls lists the mounts of a "
+                "store, and --store names another"
+            )
         if dry_run:
             return state
         there = claims.is_there(state, kernel)
@@ -319,8 +322,9 @@ def _make_folders(state: Mounted) -> Upper | None:
         for folder in (*wanted, *((upper.upper, upper.work) if upper else ())):
             _make_with_parents(folder)
     except OSError as error:
-        advice = "; mount at a folder that this user can write" if error.errno in (errno.EACCES, errno.EROFS) else ""
-        raise MountError(f"cannot create {error.filename}: {error.strerror}{advice}") from error
+        denied = error.errno in (errno.EACCES, errno.EROFS)
+        advice = "mount at a folder that this user can write" if denied else "use another folder"
+        raise MountError(f"cannot create {error.filename}: {error.strerror}; {advice}") from error
     return upper
 
 

@@ -119,4 +119,6 @@ def _write(path: str, document: dict[str, Any]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(partial)
-        raise CredentialsError(f"cannot write the credentials to {path}: {error.strerror}") from error
+        raise CredentialsError(
+            f"cannot write the credentials to {path}: {error.strerror}; set DOCKER_CONFIG to another folder"
+        ) from error

@@ -145,6 +145,15 @@ class Store:
             raise StoreError(_explanation(self.path, error)) from error
         return True
 
+    def exists(self) -> bool:
+        """Whether a store is here, or an empty folder for one. Raises as `is_made`."""
+        if self.is_made():
+            return True
+        with self.explained():
+            names = os.listdir(self.path) if os.path.isdir(self.path) else ["not a folder"]
+        # A full disk can end `prepare` behind the first of its folders.
+        return not names or "layers" in names
+
     def _close_locks(self) -> None:
         # Earlier versions made it readable, and a process that can open a lock's file can lock it.
         status = os.stat(f"{self.path}/locks")
@@ -178,7 +187,7 @@ def _explanation(path: str, error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many open files; raise the limit (ulimit -n)"
     what = f" ({error.filename})" if error.filename else ""
-    return f"the store {path} failed: {error.strerror}{what}"
+    return f"the store {path} failed: {error.strerror}{what}; choose another with LAMELLA_STORE"
 
 
 def _names(folder: str) -> list[str]:
