@@ -488,7 +488,7 @@ def test_scan_and_inspect_list_the_files_of_a_package(lamella: Command, prefix: 
         assert lamella("inspect", reference, "--files", name).stdout.startswith("alpha 1.0 (pypi): ")
     everything = lamella.json("inspect", reference, "--files")["packages"]
     assert {"alpha", "beta", "python"} <= {each["name"] for each in everything}
-    # A reference or folder behind --files is no package.
+    # A reference or folder behind --files is an argument.
     assert lamella.json("inspect", "--files", reference)["packages"] == everything
     scanned = lamella.json("scan", "--files", prefix)["packages"]
     assert {"alpha", "beta", "python"} <= {each["name"] for each in scanned}

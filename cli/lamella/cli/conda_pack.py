@@ -91,8 +91,10 @@ def _source(typed: argparse.Namespace, others: Sequence[str]) -> tuple[str, str]
 
 def _known_to_conda() -> list[str]:
     """Return the prefixes that conda, mamba and pixi noted for this user."""
+    from lamella.layers.settings.homes import expanded
+
     try:
-        with open(os.path.expanduser("~/.conda/environments.txt"), encoding="utf-8", errors="replace") as file:
+        with open(expanded("~/.conda/environments.txt"), encoding="utf-8", errors="replace") as file:
             return file.read().split("\n")
     except OSError:
         return []
