@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamella.builder.content.entry import CHUNK, Entry, Rewritten, read_entry
+from lamella.builder.content.entry import CHUNK, Entry, Rewritten, read_entry, read_rewritten
 from lamella.builder.environment import File
 from lamella.builder.errors import EnvironmentChanged
+from lamella.layers.relocation.rewrite import rewrite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +56,24 @@ def test_a_rewritten_file_ships_whole_only_if_its_result_is_the_announced_one(tm
         assert b"".join(read_entry(entry)) == result
     else:
         assert len(received(entry)) < len(result)
+
+
+@pytest.mark.parametrize("prefix", ["/srv/env", "/srv/my env", f"/srv/{'x' * 130}"])
+@pytest.mark.parametrize("first", ["#!/opt/env/bin/python3.11\n", "#!/opt/env/bin/python3.11 -E -s\n", "# text\n"])
+def test_what_an_export_wrote_for_its_prefix_is_read_as_it_was_shipped(tmp_path: Path, prefix: str, first: str) -> None:
+    """As CPython's lib/python3.11/config-*/python-config.py, a text outside bin with a first line for Python."""
+    shipped = f"{first}prefix = '/opt/env'\n".encode()
+    exported = rewrite(shipped, {"kind": "text"}, b"/opt/env", prefix.encode())
+    file = scanned(tmp_path / "python-config.py", exported)
+    again = Rewritten(file, prefixes=(prefix.encode(),), image_prefix="/opt/env", holds="text")
+    assert b"".join(read_rewritten(again)) == shipped
+
+
+def test_a_trampoline_for_another_python_stays(tmp_path: Path) -> None:
+    content = b"#!/bin/sh\n'''exec' \"/srv/other env/bin/python\" \"$0\" \"$@\"\n' '''\nprefix = '/srv/env'\n"
+    file = scanned(tmp_path / "tool.py", content)
+    again = Rewritten(file, prefixes=(b"/srv/env",), image_prefix="/opt/env", holds="text")
+    assert b"".join(read_rewritten(again)) == content.replace(b"/srv/env", b"/opt/env")
 
 
 def test_a_file_that_is_gone_is_reported_as_changed(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from lamella.builder.content.prefix_rewrite import rewrite_binary, rewrite_text
 from lamella.builder.content.rpath import patched
-from lamella.builder.content.scripts import LOOK, with_shebang
+from lamella.builder.content.scripts import LOOK, with_direct_line, with_shebang
 from lamella.builder.errors import CannotBuild, EnvironmentChanged
 from lamella.builder.files.small_file import READ, read_small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lamella.builder.content.payload import Payload
     from lamella.builder.environment import File, Holds, RunPath
@@ -175,7 +175,9 @@ def read_rewritten(content: Rewritten) -> Iterator[bytes]:
         return
     if content.shebang:
         # `padded` files are a conda package's.
-        chunks = _with_shebang(chunks, content.image_prefix, conda=content.padded)
+        chunks = _with_first(chunks, lambda head: with_shebang(head, content.image_prefix, conda=content.padded))
+    elif content.holds == "text":
+        chunks = _with_first(chunks, lambda head: with_direct_line(head, content.prefixes))
     if content.prefixes:
         target = os.fsencode(content.image_prefix)
         if content.holds == "binary":
@@ -188,14 +190,15 @@ def read_rewritten(content: Rewritten) -> Iterator[bytes]:
     yield from chunks
 
 
-def _with_shebang(chunks: Iterable[bytes], image_prefix: str, *, conda: bool) -> Iterator[bytes]:
+def _with_first(chunks: Iterable[bytes], change: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """Yield `chunks` after `change` of their first bytes, which hold every first line for Python."""
     pieces = iter(chunks)
     head = b""
     for chunk in pieces:
         head += chunk
         if len(head) >= LOOK:
             break
-    yield with_shebang(head, image_prefix, conda=conda)
+    yield change(head)
     yield from pieces
 
 

@@ -7,8 +7,12 @@ wheel's entry_points.txt defines. Source: PyPA's entry points specification, and
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from lamella.builder.content.script_templates import written_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _OBJECT = re.compile(r"\s*(?P<module>[\w.]+)\s*:\s*(?P<attr>[\w.]+)\s*(?:\[[^\]]*\]\s*)?(?:#.*)?")
 # `#!/path/python -E`, and the form for a path that is too long or has spaces:
@@ -125,6 +129,18 @@ def with_shebang(content: bytes, image_prefix: str, *, conda: bool = False) -> b
         return content
     args = (match["args"] or b"").strip()
     return shebang(image_prefix, args) + content[match.end() :]
+
+
+def with_direct_line(content: bytes, prefixes: Iterable[bytes]) -> bytes:
+    """Write a trampoline for a Python below one of `prefixes` as the one line that a prefix without spaces needs.
+
+    `layers/relocation` writes trampolines into any text, such as CPython's own lib/python3.12/config-*/python-config.py.
+    """
+    match = _TRAMPOLINE.match(content)
+    if not match or not any(match["python"].startswith(prefix + b"/") for prefix in prefixes):
+        return content
+    line = b" ".join(filter(None, (b"#!" + match["python"], (match["args"] or b"").strip())))
+    return line + b"\n" + content[match.end() :]
 
 
 def _first(content: bytes, *, conda: bool = False) -> re.Match[bytes] | None:
