@@ -9,7 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,6 @@ from support.engines import need_root
 from support.installed import install, venv, wheel
 from support.processes import started
 from support.projects import project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +156,9 @@ def test_push_names_the_environment_and_its_python(
     lamella: Command, prefix: Path, layout: Path, reference: str, tmp_path: Path
 ) -> None:
     version = sys.version.split()[0]
-    assert f"environment {prefix}: Python {version} on linux/" in lamella("push", f"oci:{layout}:v1", prefix).stderr
+    for named in (prefix, os.path.relpath(prefix)):
+        done = lamella("push", f"oci:{layout}:v1", named, cwd=Path.cwd())
+        assert f"environment {prefix}: Python {version} on linux/" in done.stderr
     (tmp_path / ".venv").symlink_to(prefix)
     (tmp_path / "deep").mkdir()
     # The package's own environment on PATH is not taken for the project's.

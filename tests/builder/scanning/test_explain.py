@@ -149,6 +149,17 @@ def test_a_module_that_is_left_out_on_request_is_explained(root: Path) -> None:
     ]
 
 
+def test_a_file_of_an_environment_in_a_project_is_explained_once(root: Path, tmp_path: Path) -> None:
+    made = venv(tmp_path / "plain/.pixi/envs/default")
+    (tmp_path / "plain/train.py").write_text("")
+    scanned = scan(str(made), ScanOptions(local=str(tmp_path / "plain")))
+    found = explain(scanned, str(made / "bin/activate"))
+    assert [item.path for item in found.left_out] == ["bin/activate"]
+    found = explain(scanned, str(made / "bin/python"))
+    assert (found.files != (), found.left_out) == (True, ())
+    assert [item.reason for item in explain(scanned, str(tmp_path / "plain/.pixi")).left_out] != []
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [

@@ -69,6 +69,9 @@ def explain(environment: Environment, path: str, *, image_prefix: str = "/opt/en
         places = (*places, *(f"{place}.py" for place in places))
     found = [each for package, files in chosen for each in _shipped(environment, package, files, image_prefix)]
     left_out = tuple(item for item in environment.left_out if _concerns(item.path, places))
+    if _is_at(_absolute(path), [environment.prefix]):
+        # The local code around it leaves the environment's folder out; its files are the environment's own.
+        left_out = tuple(item for item in left_out if not _is_at(environment.prefix, [item.path]))
     # Byte code is left out only to be compiled again, in the layer of its module.
     compiled = [each for each in _compiled(environment, places, image_prefix) if each not in found]
     left_out = tuple(item for item in left_out if item.reason != BYTE_CODE or (item.path in places and not compiled))

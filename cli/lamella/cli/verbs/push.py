@@ -184,7 +184,7 @@ def _check(arguments: argparse.Namespace, scanned: Sequence[Environment]) -> Non
             raise BuilderError(f"nothing pushed: {objection}")
     for each in scanned:
         python = f"Python {each.interpreter.version} on {each.platform}"
-        remark(f"environment {arguments.prefix or each.prefix}: {python}", quiet=arguments.quiet)
+        remark(f"environment {os.path.abspath(arguments.prefix or each.prefix)}: {python}", quiet=arguments.quiet)
 
 
 def _finish(arguments: argparse.Namespace, options: PushOptions, pushed: Pushed, took: float) -> int:
