@@ -101,3 +101,16 @@ def test_a_file_of_another_size_is_not_copied(content: bytes, *, says: bool) -> 
 
     blob = BlobWriter(io.BytesIO(), "zstd")
     assert (blob.copy_file(read_into, 5) == hashlib.sha256(b"12345").hexdigest()) is says
+
+
+def test_buffers_serve_layer_after_layer() -> None:
+    content = random.Random(3).randbytes(3 * FRAME)
+    with closing(Processors(2)) as processors:
+        made = [blob_of(content, processors=processors) for _ in range(3)]
+        kept = [processors.frame() for _ in range(20)]
+    assert made == [blob_of(content)] * 3
+    with closing(Processors(2)) as processors:
+        frame = processors.frame()
+        processors.give_back(frame)
+        assert processors.frame() is frame
+    assert len(set(map(id, kept))) == 20, "no buffer is given back twice"

@@ -58,3 +58,15 @@ def test_a_slow_disk_changes_neither_results_nor_errors(
             list(read.read_all(found, ()))
         (tmp_path / name).unlink()
         found = [each for each in found if not each[0].endswith(name)]
+
+
+def test_what_a_thread_read_before_is_not_found_in_the_next_file(tmp_path: Path) -> None:
+    contents = [bytes(2 << 20) + b"/srv/env", b"/srv" + bytes(200 << 10), b"/env" + bytes(3 << 20), bytes(130 << 10)]
+    found = []
+    for number, content in enumerate(contents):
+        path = tmp_path / f"{number}"
+        path.write_bytes(content)
+        found.append((str(path), os.lstat(path)))
+    made = dict(read.read_all(found, (b"/srv/env",)))
+    assert [made[path].holds for path, _ in found] == ["binary", "", "", ""]
+    assert [made[path].digest for path, _ in found] == [hashlib.sha256(content).hexdigest() for content in contents]

@@ -8,13 +8,13 @@ window of its own, and search it with a match finder that takes a third longer.
 from __future__ import annotations
 
 import hashlib
+import queue
 import threading
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from lamella.layers.oci.documents import LAYER_GZIP, LAYER_ZSTD, Digest
@@ -57,6 +57,7 @@ class Processors:
     def __init__(self, count: int) -> None:
         self._idle = threading.Semaphore(count)
         self._pool = ThreadPoolExecutor(count, "lamella-compress")
+        self._frames: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
 
     def close(self) -> None:
         """End the threads. Idempotent."""
@@ -67,6 +68,17 @@ class Processors:
         """Occupy one processor, once one is idle."""
         with self._idle:
             yield
+
+    def frame(self) -> bytearray:
+        """Return a buffer of a frame, with any content: a new one costs the system a thousand pages."""
+        try:
+            return self._frames.get_nowait()
+        except queue.Empty:
+            return bytearray(FRAME)
+
+    def give_back(self, frame: bytearray) -> None:
+        """Take a buffer that is not in use any more."""
+        self._frames.put(frame)
 
     def offer(self, work: Callable[[], bytes]) -> Future[bytes] | None:
         """Start `work` on an idle processor; None if all are occupied."""
@@ -88,7 +100,7 @@ class BlobWriter:
         self._pending: deque[Future[bytes]] = deque()
         self._tar = hashlib.sha256()
         self._blob = hashlib.sha256()
-        self._frame = bytearray(FRAME)
+        self._frame = processors.frame() if processors else bytearray(FRAME)
         self._end = 0
         self._size = 0
         self._unpacked = 0
@@ -144,6 +156,8 @@ class BlobWriter:
             self._put(self._pending.popleft().result())
         if self._gzip:
             self._put(self._gzip.flush())
+        if self._processors:
+            self._processors.give_back(self._frame)
         tar, blob = Digest("sha256", self._tar.hexdigest()), Digest("sha256", self._blob.hexdigest())
         return LayerBlob(blob, self._size, tar, self._unpacked)
 
@@ -160,15 +174,25 @@ class BlobWriter:
             return
         if not frame:
             return
-        compressed = self._processors.offer(partial(_compressed, frame)) if self._processors else None
-        if compressed:
-            self._frame = bytearray(FRAME)
-        else:
-            compressed = Future()
-            compressed.set_result(_compressed(frame))
-        self._pending.append(compressed)
+        self._pending.append(self._offered(frame) or _done(_compressed(frame)))
         while self._pending and (self._pending[0].done() or len(self._pending) > _PENDING):
             self._put(self._pending.popleft().result())
+
+    def _offered(self, frame: memoryview) -> Future[bytes] | None:
+        """Start to compress the current buffer on an idle processor, and go on with another; None if all are occupied."""
+        processors, buffer = self._processors, self._frame
+        if not processors:
+            return None
+
+        def work() -> bytes:
+            compressed = _compressed(frame)
+            processors.give_back(buffer)
+            return compressed
+
+        compressed = processors.offer(work)
+        if compressed:
+            self._frame = processors.frame()
+        return compressed
 
     def _put(self, data: bytes) -> None:
         self._blob.update(data)
@@ -176,11 +200,24 @@ class BlobWriter:
         self._out.write(data)
 
 
+def _done(result: bytes) -> Future[bytes]:
+    future: Future[bytes] = Future()
+    future.set_result(result)
+    return future
+
+
+_of_thread = threading.local()
+
+
 def _compressed(frame: memoryview) -> bytes:
     """A zstd frame with its content's size, which readers need to decompress it at once, and without a checksum."""
-    import zstandard
+    compressor = getattr(_of_thread, "compressor", None)
+    if compressor is None:
+        import zstandard
 
-    # threads=0: with 1 or more, libzstd cuts the input into jobs, which gives other bytes.
-    return zstandard.ZstdCompressor(
-        level=LEVEL["zstd"], threads=0, write_checksum=False, write_content_size=True, write_dict_id=False
-    ).compress(frame)
+        # threads=0: with 1 or more, libzstd cuts the input into jobs, which gives other bytes.
+        compressor = _of_thread.compressor = zstandard.ZstdCompressor(
+            level=LEVEL["zstd"], threads=0, write_checksum=False, write_content_size=True, write_dict_id=False
+        )
+    compressed: bytes = compressor.compress(frame)
+    return compressed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -159,7 +160,7 @@ def _changed(path: str) -> EnvironmentChanged:
 
 def _content(descriptor: int, size: int, search: _Search) -> FileContent | None:
     """Read the open file; None if it does not have `size` bytes any more."""
-    if size < _CHUNK:
+    if size < _LARGE:
         data = os.read(descriptor, size + 1)
         if len(data) != size:
             return None
@@ -173,10 +174,22 @@ def _content(descriptor: int, size: int, search: _Search) -> FileContent | None:
     return FileContent(digest, holds, facts.dump() if facts else "")
 
 
+_of_thread = threading.local()
+
+
+def _buffer(size: int) -> bytearray:
+    """A buffer that the thread uses for file after file: the pages of a new one take longer than a file of their size."""
+    buffer: bytearray | None = getattr(_of_thread, "buffer", None)
+    if buffer is None or len(buffer) != size:
+        buffer = _of_thread.buffer = bytearray(size)
+    return buffer
+
+
 def _stream(descriptor: int, begins: tuple[bytes, ...]) -> tuple[str, bytes, bool]:
     """sha256 and first bytes of a large file, and whether it contains any of `begins`."""
     kept = max((len(begin) for begin in begins), default=1) - 1
-    buffer = bytearray(kept + _CHUNK)
+    buffer = _buffer(kept + _CHUNK)
+    buffer[:kept] = bytes(kept)
     view = memoryview(buffer)
     digest, magic, maybe = hashlib.sha256(), b"", False
     while read := os.readv(descriptor, [view[kept:]]):
