@@ -14,6 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from lamella.layers import layout
 from lamella.layers.errors import InvalidContent, NotFound, StoreError
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci.documents import MANIFEST, Descriptor, Digest
-from lamella.layers.oci.storage import fetch_document
+from lamella.layers.oci.storage import HashedFile, fetch_document
 from support.engines import need, need_root
 from support.other_systems import refuse_open_files
 from support.people import NOBODY, as_user, folder_of
@@ -494,3 +495,29 @@ def test_a_symlink_in_the_place_of_the_lock_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".lock").symlink_to("/etc/passwd")
     with pytest.raises(StoreError, match="cannot write to the layout: a symlink is in the place of a file"):
         push_image(layout, [b"two"], "v2")
+
+
+@pytest.mark.parametrize("answer", [None, errno.EXDEV, errno.EOPNOTSUPP])
+def test_a_file_that_was_hashed_is_copied_by_the_kernel_or_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int | None
+) -> None:
+    content = bytes(range(256)) * 5_000
+    (tmp_path / "blob").write_bytes(content)
+    layout = OciLayout(str(tmp_path / "layout"), create=True)
+    copies = []
+
+    def copy(source: int, target: int, count: int, real: Any = os.copy_file_range) -> int:
+        copies.append(count)
+        # Some of it, and then an error: the copy starts again.
+        if answer and len(copies) > 1:
+            raise OSError(answer, os.strerror(answer))
+        copied: int = real(source, target, 1000 if answer else count)
+        return copied
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    descriptor = blob(content).descriptor
+    layout.push(descriptor, lambda: HashedFile(str(tmp_path / "blob")))
+    assert copies
+    assert (tmp_path / "layout/blobs/sha256" / descriptor.digest.hex).read_bytes() == content
+    with pytest.raises(InvalidContent, match=r"another size|longer than"):
+        layout.push(blob(content[1:]).descriptor, lambda: HashedFile(str(tmp_path / "blob")))

@@ -22,11 +22,12 @@ from lamella.layers.hardening.regular_file import open_regular
 from lamella.layers.oci.documents import INDEX, MAX_DOCUMENT, Descriptor, Digest, canonical_json
 from lamella.layers.oci.layout_index import tag_of, tagged, tags_of, without_tag
 from lamella.layers.oci.parsing import parse_object, shallow
-from lamella.layers.oci.storage import VerifiedReader
+from lamella.layers.oci.storage import HashedFile, VerifiedReader
 from lamella.layers.oci.tags import listed
 from lamella.layers.text import seconds, size
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Iterator
 
     from lamella.layers.oci.storage import OpenContent, Reader
@@ -40,6 +41,10 @@ PATIENCE = 60.0
 _POLL = 0.01
 _STALE = 24 * 3600
 """Age in seconds of a partial file that is removed if its writer is gone too: clocks jump, so the lock decides."""
+_CHUNK = 256 << 10
+"""Bytes per read: for more, the allocator takes new pages from the system each time."""
+_NO_KERNEL_COPY = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY})
+"""Answers of kernels and file systems that copy between no two files, or not between these."""
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 """Answers of file systems without hard links: exFAT, FAT, object stores behind FUSE."""
 
@@ -99,7 +104,7 @@ class OciLayout:
         try:
             os.makedirs(self._folder, exist_ok=True)
             with contextlib.closing(content()) as stream:
-                self._write(blob, lambda file: _copy_verified(stream, file, descriptor))
+                self._write(blob, lambda file: _copy(stream, file, descriptor))
             self._relied_on.add(descriptor.digest)
             self._make()
             if tag:
@@ -417,10 +422,30 @@ def _is_digest(algorithm: str, name: str) -> bool:
     return True
 
 
-def _copy_verified(stream: Reader, file: BinaryIO, descriptor: Descriptor) -> None:
+def _copy(stream: Reader, file: BinaryIO, descriptor: Descriptor) -> None:
+    """Write what `descriptor` names from `stream` to a new file. Raises `InvalidContent`."""
+    if isinstance(stream, HashedFile) and hasattr(os, "copy_file_range"):
+        try:
+            _copy_in_kernel(stream, file.fileno())
+        except OSError as error:
+            if error.errno not in _NO_KERNEL_COPY:
+                raise
+            stream.seek(0)
+            file.seek(0)
+            file.truncate()
+        else:
+            if os.fstat(file.fileno()).st_size != descriptor.size:
+                raise InvalidContent(f"{descriptor.digest} has another size than its {descriptor.size} bytes")
+            return
     reader = VerifiedReader(stream, descriptor)
-    while chunk := reader.read(1 << 20):
+    while chunk := reader.read(_CHUNK):
         file.write(chunk)
+
+
+def _copy_in_kernel(source: io.FileIO, target: int) -> None:
+    # Both share their blocks on file systems that can.
+    while os.copy_file_range(source.fileno(), target, 1 << 30):
+        pass
 
 
 def _writer(content: bytes) -> Callable[[BinaryIO], object]:

@@ -54,11 +54,11 @@ def build(
     tools: BuildTools,
     *,
     known: Mapping[str, BuiltLayer],
-    done: Callable[[str, BuiltLayer], object],
+    done: Callable[[str, BuiltLayer, bool], object],
 ) -> None:
-    """Build `contents`, then `bundles`; call `done(key, built)` for each, from several threads.
+    """Build `contents`, then `bundles`; call `done(key, built, new)` for each, from several threads.
 
-    `known` has the bundles' other members. The first error is raised, and nothing new begins after it.
+    `new` is false for a layer that another process built meanwhile. `known` has the bundles' other members. The first error is raised, and nothing new begins after it.
     """
     cache, compression, progress = tools.cache, tools.compression, tools.progress
     task = "build"
@@ -68,8 +68,10 @@ def build(
     def package(item: PlannedPackage) -> None:
         wanted = item.wanted
         # Another process may have built it meanwhile. The plan has all learned layers already.
-        made = cache.find(wanted.key)
-        if made is None or cache.blob_path(made) is None:
+        found = cache.find(wanted.key)
+        made = found if found and cache.blob_path(found) else None
+        new = made is None
+        if made is None:
             what = item.content or tools.ship(item.package)
             made = cache.add(
                 wanted.key,
@@ -85,7 +87,7 @@ def build(
                 ),
             )
         built[wanted.key] = made
-        done(wanted.key, made)
+        done(wanted.key, made, new)
         progress.advance(task, wanted.size)
 
     def bundle(wanted: WantedLayer) -> None:
@@ -93,7 +95,7 @@ def build(
             return merge(_blobs(wanted, built, cache, tools.storage), out, compression, scratch=cache.scratch())
 
         made = cache.add(wanted.key, MEDIA_TYPE[compression], write, _source([built[key] for key in wanted.members]))
-        done(wanted.key, made)
+        done(wanted.key, made, True)
         progress.advance(task, wanted.size)
 
     def occupying(make: Callable[[_Item], None], item: _Item) -> None:

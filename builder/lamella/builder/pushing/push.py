@@ -187,9 +187,9 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
         tools.storage.check_writable()
     uploads.begin()
 
-    def done(key: str, built: BuiltLayer) -> None:
+    def done(key: str, built: BuiltLayer, new: bool) -> None:
         results[key] = built
-        uploads.layer(built, cache)
+        uploads.layer(built, cache, hashed=new)
 
     with contextlib.ExitStack() as stack:
         if resolved.base and options.base and _lacking(resolved.base, decided.there):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from lamella.builder.errors import CacheError
 from lamella.layers.errors import InvalidContent
 from lamella.layers.oci.documents import Descriptor
-from lamella.layers.oci.storage import VerifiedReader, transfer
+from lamella.layers.oci.storage import HashedFile, VerifiedReader, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lamella.builder.image.documents import Document, Documents
     from lamella.builder.layer.cache import BuiltLayer, LayerCache
-    from lamella.layers.oci.storage import ReadOnlyStorage, Storage
+    from lamella.layers.oci.storage import OpenContent, ReadOnlyStorage, Storage
     from lamella.layers.progress.display import Progress
 
 _THREADS = 8
@@ -57,15 +57,15 @@ class Uploads:
         """Cancel uploads that have not begun, and wait for the others."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def layer(self, built: BuiltLayer, cache: LayerCache, *, ask: bool = True) -> None:
-        """Upload a layer from the cache. `ask`: unless the destination has it."""
+    def layer(self, built: BuiltLayer, cache: LayerCache, *, ask: bool = True, hashed: bool = False) -> None:
+        """Upload a layer from the cache. `ask`: unless the destination has it. `hashed`: just now, as it was written."""
 
         def send() -> None:
             path = cache.blob_path(built)
             if path is None:
                 raise CacheError(f"layer {built.digest.short}: removed from the cache during the push; push again")
             if not ask or not self._storage.exists(blob(built)):
-                self._send(built, path, cache)
+                self._send(built, partial(HashedFile if hashed else _opened, path), path, cache)
 
         self._submit(str(built.digest), send)
 
@@ -98,9 +98,9 @@ class Uploads:
                 future.result()
         self.document(documents.index)
 
-    def _send(self, built: BuiltLayer, path: str, cache: LayerCache) -> None:
+    def _send(self, built: BuiltLayer, content: OpenContent, path: str, cache: LayerCache) -> None:
         try:
-            self._storage.push(blob(built), partial(_opened, path))
+            self._storage.push(blob(built), content)
         except InvalidContent as error:
             # Registries also refuse for other reasons: read the blob to see whether it is at fault.
             if (damage := _damage(built, path)) is None:

@@ -6,6 +6,7 @@ The engine never knows which of the two it talks to; `lamella.layers.storages` o
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -38,6 +39,10 @@ class Opened(Reader, Protocol):
 
 OpenContent = Callable[[], Opened]
 """Opens the same bytes again at every call, so that an upload can be tried again. The caller closes each."""
+
+
+class HashedFile(io.FileIO):
+    """A file that this process hashed while it wrote it: a storage on this disk copies it without another look."""
 
 
 class Fetcher(Protocol):
