@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lamella.builder.content.blob import Compression
+    from lamella.builder.content.precompiler import Precompiler
     from lamella.builder.environment import Environment, File, Interpreter, LeftOut, Needs, Package
     from lamella.builder.errors import (
         BuilderError,
@@ -100,6 +101,7 @@ __all__ = [
     "Packed",
     "PackedPackage",
     "PlannedLayer",
+    "Precompiler",
     "Pruned",
     "PushOptions",
     "PushPlan",
@@ -137,6 +139,7 @@ __all__ = [
 
 _MODULES = {
     "Compression": "lamella.builder.content.blob",
+    "Precompiler": "lamella.builder.content.precompiler",
     "Environment": "lamella.builder.environment",
     "File": "lamella.builder.environment",
     "Interpreter": "lamella.builder.environment",

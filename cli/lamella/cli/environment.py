@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from lamella.builder import Environment, ScanOptions, TargetPlan
+    from lamella.builder import Environment, Precompiler, ScanOptions, TargetPlan
     from lamella.layers import Finding, Platform, Progress, Severity
 
 CONTENTS = (LOCAL, INCLUDE, IGNORE, CACHE)
@@ -82,14 +82,19 @@ def add_no_local_to(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def scanned(arguments: argparse.Namespace, progress: Progress, options: ScanOptions | None = None) -> Environment:
+def scanned(
+    arguments: argparse.Namespace,
+    progress: Progress,
+    options: ScanOptions | None = None,
+    precompiler: Precompiler | None = None,
+) -> Environment:
     """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
     from lamella.builder import active_prefix, scan
 
     gc.disable()
     try:
         chosen = options or options_of(arguments, platform_of(arguments))
-        environment = scan(arguments.prefix or active_prefix(), chosen, progress=progress)
+        environment = scan(arguments.prefix or active_prefix(), chosen, progress=progress, precompiler=precompiler)
         # A scan's hundreds of thousands of objects stay and form no cycles: spare Python the search for some.
         gc.freeze()
     finally:

@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lamella.builder.content import bytecode, precompiler
+from lamella.builder.content.precompiler import Precompiler
 from lamella.builder.errors import BuilderError, CacheError, EnvironmentChanged
 from lamella.builder.image.documents import ImageSettings
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.pushing.options import PushOptions
 from lamella.builder.pushing.push import push
+from lamella.builder.scanning.options import ScanOptions
+from lamella.builder.scanning.scan import scan
 from lamella.layers.errors import Denied, LayersError, NotFound, StoreError
 from lamella.layers.layout import OciLayout
 from lamella.layers.oci import referrers
@@ -33,6 +38,7 @@ from support.engines import need, need_root
 from support.installed import install, venv, wheel
 from support.keys import key_pair
 from support.packages import SITE, environment, package
+from support.processes import DEADLINE
 from support.published import push_image
 from support.registry_simulator import PASSWORD, USER, Fault, RegistrySimulator
 from support.tars import archive
@@ -703,3 +709,45 @@ def test_a_dry_run_lists_the_bases_layers_that_the_destination_lacks(
     push(reference, env, PushOptions(base=base), cache=cache)
     again = push(reference, small(tmp_path / "b", changed="p1"), PushOptions(base=base, dry_run=True), cache=cache)
     assert again.plan.base == ()
+
+
+@pytest.mark.slow
+def test_a_first_push_takes_the_byte_code_that_was_compiled_during_its_scan(
+    tmp_path: Path, cache: LayerCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = install(venv(tmp_path / "env"), wheel(tmp_path, "greet", files={"greet/__init__.py": "a = 1\n"}))
+    options = ScanOptions(cache=str(tmp_path / "hashes"), system_libraries=False)
+    alone = push(
+        f"oci:{tmp_path}/alone:v1",
+        scan(str(prefix), replace(options, cache=str(tmp_path / "other"))),
+        cache=LayerCache(str(tmp_path / "other")),
+    )
+    starts = []
+    begin = Precompiler.start
+
+    def start(self: Precompiler, *arguments: Any) -> None:
+        starts.append(len(list(arguments[2])))
+        begin(self, *arguments)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(Precompiler, "start", start)
+    monkeypatch.setattr(precompiler, "_kill", lambda process: process.wait(DEADLINE))
+    # No process of the build itself compiles.
+    monkeypatch.setattr(bytecode, "_Worker", None)
+
+    def pushed(to: str) -> str:
+        made = push(f"oci:{tmp_path}/{to}:v1", str(prefix), scan_options=options, cache=cache)
+        return made.reference.partition("@")[2]
+
+    push(
+        f"oci:{tmp_path}/dry:v1",
+        str(prefix),
+        PushOptions(dry_run=True),
+        scan_options=replace(options, cache=str(tmp_path / "dry-hashes")),
+    )
+    assert starts == []
+    assert pushed("layout") == alone.reference.partition("@")[2]
+    assert len(starts) == 1
+    # The environment is known: a later push has the layers, and compiles the few that changed itself.
+    assert pushed("layout") == pushed("again") == alone.reference.partition("@")[2]
+    assert len(starts) == 1

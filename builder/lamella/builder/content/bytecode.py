@@ -15,7 +15,8 @@ import struct
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, cast
+from itertools import groupby
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from lamella.builder.content.entry import Rewritten, changed, read_entry
 from lamella.builder.environment import File
@@ -40,7 +41,7 @@ rarely imported on nodes, and compiling takes most of a first push. Part of the 
 
 _WORKER = os.path.join(os.path.dirname(__file__), "_compile_worker.py")
 # The order of a frozenset follows the hash seed. No setting of the user reaches the compiler.
-_CLEAN = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
+CLEAN = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +69,55 @@ def modules(
     there = {entry.path for entry in entries}
     found = []
     for entry in entries:
-        if entry.target is None and entry.path.endswith(".py") and entry.path.startswith(root):
-            folder, _, name = entry.path.rpartition("/")
-            if not _TESTS.isdisjoint(folder[len(root) :].split("/")):
-                continue
-            path = f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
-            if path not in there:
-                found.append(Module(path, entry, _beside(entry, interpreter) if installed else ""))
+        path = byte_code_path(entry.path, root, interpreter.cache_tag) if entry.target is None else ""
+        # A source that ships rewritten has no matching byte code on this disk.
+        on_disk = entry.content.source if installed and isinstance(entry.content, File) else ""
+        if path and path not in there:
+            found.append(Module(path, entry, installed_path(on_disk, interpreter.cache_tag) if on_disk else ""))
     return sorted(found, key=lambda module: module.path.encode("utf-8", "surrogateescape"))
 
 
-def _beside(source: Entry, interpreter: Interpreter) -> str:
-    # A source that ships rewritten has no matching byte code on this disk.
-    if not isinstance(source.content, File):
+def byte_code_path(source: str, root: str, cache_tag: str) -> str:
+    """Return where the byte code of a source ships; empty for a package's test, and for any file but a module below `root`."""
+    if not source.endswith(".py") or not source.startswith(root):
         return ""
-    folder, _, name = source.content.source.rpartition("/")
-    return f"{folder}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc"
+    folder, _, name = source.rpartition("/")
+    return "" if not _TESTS.isdisjoint(folder[len(root) :].split("/")) else _beside(folder, name, cache_tag)
+
+
+def installed_path(source: str, cache_tag: str) -> str:
+    """Return where an installer or Python leaves the byte code of the source at this absolute path."""
+    folder, _, name = source.rpartition("/")
+    return _beside(folder, name, cache_tag)
+
+
+def _beside(folder: str, name: str, cache_tag: str) -> str:
+    return f"{folder}/__pycache__/{name[:-3]}.{cache_tag}.pyc"
+
+
+def block_size(installed: str) -> int:
+    """Return the maximum number of modules of one child process, the first with byte code at `installed`."""
+    return _BLOCK_INSTALLED if os.path.exists(installed) else BLOCK
 
 
 def _relocatable(source: Entry) -> bool:
     """Whether a node may rewrite the source for another prefix: Python must then see that its pyc is outdated."""
     return isinstance(source.content, Rewritten) and bool(source.content.holds)
+
+
+def command(interpreter: Interpreter) -> list[str]:
+    """Return the command of a process that compiles, to be run in `CLEAN`."""
+    return [interpreter.compiler, "-s", "-S", "-B", _WORKER]
+
+
+class Known(Protocol):
+    """Byte code of modules that was made before."""
+
+    def has(self, module: Module, /) -> bool:
+        """Whether it has the answer for `module`, as it is now."""
+
+    def read(self, module: Module, /) -> bytes | None:
+        """Return the answer for a module that this `has`: its pyc file, or None if it does not compile."""
 
 
 class Compiler:
@@ -97,8 +126,10 @@ class Compiler:
     Threads may call `compile` concurrently; each has a process of its own.
     """
 
-    def __init__(self, interpreter: Interpreter) -> None:
+    def __init__(self, interpreter: Interpreter, known: Known | None = None) -> None:
+        """`known`: byte code that is there already."""
         self._interpreter = interpreter
+        self._known = known
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
     def close(self) -> None:
@@ -112,9 +143,18 @@ class Compiler:
 
         Raises `EnvironmentChanged` for a source that does not match its entry.
         """
+        known = self._known
+        if not known:
+            yield from self._compiled(wanted)
+            return
+        for is_known, group in groupby(wanted, known.has):
+            run = list(group)
+            yield from map(known.read, run) if is_known else self._compiled(run)
+
+    def _compiled(self, wanted: Sequence[Module]) -> Iterator[bytes | None]:
         start = 0
         while start < len(wanted):
-            size = _BLOCK_INSTALLED if os.path.exists(wanted[start].installed) else BLOCK
+            size = block_size(wanted[start].installed)
             yield from self._block(wanted[start : start + size])
             start += size
 
@@ -168,11 +208,11 @@ class _Worker:
         self._name = interpreter.compiler
         try:
             self._process = subprocess.Popen(
-                [interpreter.compiler, "-s", "-S", "-B", _WORKER],
+                command(interpreter),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=_CLEAN,
+                env=CLEAN,
                 cwd=os.path.abspath(os.sep),
                 bufsize=1 << 16,
                 # Ignore a terminal's interrupt, which is for the waiting process: it would look like a bad source.

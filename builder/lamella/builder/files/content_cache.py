@@ -69,6 +69,17 @@ class ContentCache:
             self._database.close()
             self._database = None
 
+    def knows(self, prefixes: tuple[bytes, ...]) -> bool:
+        """Whether a scan for `prefixes` has read its files before."""
+        searched = _searched(prefixes)
+        if self._database:
+            for table in (f"listing_{VERSION}", f"content_{VERSION}"):
+                with contextlib.suppress(sqlite3.Error):
+                    row = self._database.execute(f"SELECT 1 FROM {table} WHERE searched = ? LIMIT 1", (searched,))
+                    if row.fetchone():
+                        return True
+        return False
+
     def contents(
         self, files: Mapping[str, os.stat_result], prefixes: tuple[bytes, ...], progress: Progress
     ) -> dict[str, FileContent]:

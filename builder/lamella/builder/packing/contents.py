@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lamella.builder.content.bytecode import BLOCK, Compiler, Module
+from lamella.builder.content.bytecode import BLOCK, Module
 from lamella.builder.content.entry import CHUNK, changed, has_times, read_entry
 from lamella.builder.environment import File
 from lamella.builder.layer.layer_set import shipped
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from lamella.builder.content.bytecode import Compiler
     from lamella.builder.content.entry import Entry
     from lamella.builder.environment import Environment, Package
     from lamella.builder.layer.code_fingerprint import Remembered
@@ -98,16 +99,16 @@ def contents(environment: Environment, prefix: str, options: ExportOptions, reme
 
 
 def compiled(
-    environment: Environment, members: Sequence[Member], modules: Mapping[str, Module], threads: int
+    compiler: Compiler, members: Sequence[Member], modules: Mapping[str, Module], threads: int
 ) -> Generator[Member, None, None]:
     """Yield `members` and the byte code of `modules`, in the order of an archive.
 
-    Modules are compiled by the environment's own interpreter, `threads` blocks at once, ahead of their turn.
+    Modules are compiled by `compiler`, which is closed at the end, `threads` blocks at once, ahead of their turn.
     """
     by_path = {member.path: member for member in members}
     order = sorted([*by_path, *modules], key=place)
     wanted = [modules[path] for path in order if path in modules]
-    with contextlib.closing(_Ahead(Compiler(environment.interpreter), wanted, threads)) as ahead:
+    with contextlib.closing(_Ahead(compiler, wanted, threads)) as ahead:
         made = iter(ahead)
         for path in order:
             if path in by_path:

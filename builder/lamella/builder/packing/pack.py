@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lamella.builder.content.bytecode import Compiler
+from lamella.builder.content.precompiler import Precompiler
 from lamella.builder.environment import Environment
 from lamella.builder.layer.cache import LayerCache
 from lamella.builder.layer.code_fingerprint import Remembered
@@ -73,13 +75,14 @@ def pack(
     target = target_of(path, options)
     check_free(target)
     at = target.prefix or scan_options.image_prefix
-    with shown(progress) as bars:
+    with shown(progress) as bars, contextlib.closing(Precompiler(scan_options.cache)) as precompiler:
         if not isinstance(environment, Environment):
             from lamella.builder.scanning.scan import scan
 
             ships = scan_options.system_libraries and options.system_libraries
             scan_options = replace(scan_options, image_prefix=at, system_libraries=ships)
-            environment = scan(environment, scan_options, progress=bars)
+            meanwhile = precompiler if options.byte_code and not options.dry_run else None
+            environment = scan(environment, scan_options, progress=bars, precompiler=meanwhile)
         found = contents(environment, at, options, Remembered(cache or LayerCache()))
         named = [(each.package.name, _version(each)) for each in found.packages]
         added = additions.members(at, found.variables, conda=found.is_conda, of_parcel=target.parcel, packages=named)
@@ -99,7 +102,8 @@ def pack(
         )
         if not options.dry_run:
             threads = target.threads or os.cpu_count() or 1
-            with contextlib.closing(compiled(environment, members, found.modules, threads)) as stream:
+            compiler = Compiler(environment.interpreter, precompiler.stop(environment.interpreter, at))
+            with contextlib.closing(compiled(compiler, members, found.modules, threads)) as stream:
                 # Byte code is about as large as its source.
                 total = result.bytes + sum(module.source.size for module in found.modules.values())
                 write(target, stream, total, bars)

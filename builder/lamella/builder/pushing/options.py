@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lamella.builder.image.documents import ImageSettings
 
 if TYPE_CHECKING:
     from lamella.builder.content.blob import Compression
+    from lamella.builder.content.precompiler import Precompiler
     from lamella.layers.oci.documents import Platform
     from lamella.layers.signing.keys import PrivateKey
 
@@ -39,3 +40,5 @@ class PushOptions:
     """Attach a CycloneDX bill of materials."""
     signing_key: PrivateKey | None = None
     """Sign the index with this key."""
+    precompiler: Precompiler | None = field(default=None, repr=False, compare=False)
+    """That of the scan, for the byte code that it made meanwhile."""

@@ -91,15 +91,21 @@ def push(
     lost is sent again. Raises `BuilderError` and `LayersError`.
     """
     target = target_of(reference, options)
-    with shown(progress) as bars, uncollected():
+    with contextlib.ExitStack() as stack:
+        bars = stack.enter_context(shown(progress))
+        stack.enter_context(uncollected())
         if not isinstance(environment, Environment):
+            from lamella.builder.content.precompiler import Precompiler
             from lamella.builder.scanning.scan import scan
 
+            if not options.dry_run:
+                precompiler = stack.enter_context(contextlib.closing(Precompiler(scan_options.cache)))
+                options = replace(options, precompiler=precompiler)
             scan_options = replace(scan_options, image_prefix=options.image_prefix)
-            environment = scan(environment, scan_options, progress=bars)
+            environment = scan(environment, scan_options, progress=bars, precompiler=options.precompiler)
         cache = cache or LayerCache()
-        with contextlib.closing(destination_of(target, trust, cache)) as storage:
-            return push_to(storage, target, environment, options, trust=trust, cache=cache, progress=bars)
+        storage = stack.enter_context(contextlib.closing(destination_of(target, trust, cache)))
+        return push_to(storage, target, environment, options, trust=trust, cache=cache, progress=bars)
 
 
 def destination_of(target: Reference, trust: Trust, cache: LayerCache) -> Storage:
@@ -201,7 +207,9 @@ def _execute(tools: Tools, resolved: Resolved, decided: Decided, uploads: Upload
             from lamella.builder.content.bytecode import Compiler
             from lamella.builder.layer.build import BuildTools, build
 
-            compiler = stack.enter_context(contextlib.closing(Compiler(environment.interpreter)))
+            precompiler = options.precompiler
+            known = precompiler.stop(environment.interpreter, options.image_prefix) if precompiler else None
+            compiler = stack.enter_context(contextlib.closing(Compiler(environment.interpreter, known)))
             build(
                 [content for content in resolved.layers.packages if content.wanted.key in keys],
                 [bundle for bundle in resolved.layers.bundles if bundle.key in keys],

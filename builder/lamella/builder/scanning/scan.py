@@ -22,6 +22,7 @@ from lamella.builder.scanning.task import ScanTask
 from lamella.layers.progress.display import shown
 
 if TYPE_CHECKING:
+    from lamella.builder.content.precompiler import Precompiler
     from lamella.builder.prefix.interpreter import Prefix
     from lamella.layers.progress.display import Progress
 
@@ -29,21 +30,27 @@ _SYSTEM = ("/usr/", "/etc/")
 
 
 def scan(
-    prefix: str | None = None, options: ScanOptions = ScanOptions(), *, progress: Progress | None = None
+    prefix: str | None = None,
+    options: ScanOptions = ScanOptions(),
+    *,
+    progress: Progress | None = None,
+    precompiler: Precompiler | None = None,
 ) -> Environment:
     """Scan the environment at `prefix`; the default is the running interpreter's, `sys.prefix`.
 
-    Raises `NotAnEnvironment` if there is none, `EnvironmentChanged` if another process writes to it
+    `precompiler` compiles modules of an environment that no scan has read before, for a push of the result. Raises `NotAnEnvironment` if there is none, `EnvironmentChanged` if another process writes to it
     meanwhile, `CannotBuild` for an unreadable file and for too much local code, and `BuilderError` for
     a wheel that cannot be built.
     """
     located = locate(sys.prefix if prefix is None else prefix)
     path = os.path.join(cache_folder(options.cache), "hashes.sqlite")
     with shown(progress) as bars, contextlib.closing(ContentCache(path)) as hashes, uncollected():
-        return _scan(prefix_of(located, hashes, options.companion), options, hashes, bars)
+        return _scan(prefix_of(located, hashes, options.companion), options, hashes, bars, precompiler)
 
 
-def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: Progress) -> Environment:
+def _scan(
+    prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: Progress, precompiler: Precompiler | None
+) -> Environment:
     task = ScanTask(prefix, options, recorded_platform(prefix, options.platform), prefixes(prefix), hashes, progress)
     collected = collect(prefix, task.local, cache_folder(options.cache))
     # A wheel is built of more than the inventory has.
@@ -53,6 +60,9 @@ def _scan(prefix: Prefix, options: ScanOptions, hashes: ContentCache, progress: 
         # Most scans find an unchanged environment: what computes one is imported only then.
         from lamella.builder.scanning import computed
 
+        if precompiler and not hashes.knows(task.searched):
+            sources = [(entry.path, entry.source) for entry in collected.entries.values() if entry.target is None]
+            precompiler.start(_interpreter(prefix), options.image_prefix, sources)
         result = computed.result(task, collected)
         if key:
             result = keep(hashes, key, collected, result, task.disk)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lamella.cli import environment, findings, platforms
@@ -112,6 +114,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Push, and print the reference pinned to its digest."""
+    from lamella.builder import Precompiler
     from lamella.cli.memory import return_large_blocks
     from lamella.cli.progress import shown
     from lamella.layers import Reference
@@ -125,11 +128,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--watch: follows an environment for its own platform alone; push again after a change")
     if named:
         return _push_platforms(arguments, options, named, others)
-    with shown(quiet=arguments.quiet) as progress:
+    with shown(quiet=arguments.quiet) as progress, contextlib.closing(Precompiler(arguments.cache)) as precompiler:
         began = time.monotonic()
-        scanned = environment.scanned(arguments, progress)
+        first = options if options.dry_run else replace(options, precompiler=precompiler)
+        scanned = environment.scanned(arguments, progress, precompiler=first.precompiler)
         _check(arguments, [scanned])
-        ((pushed, _),) = platforms.push_each(arguments, options, [scanned], progress)
+        ((pushed, _),) = platforms.push_each(arguments, first, [scanned], progress)
     return _finish(arguments, options, pushed, time.monotonic() - began)
 
 
