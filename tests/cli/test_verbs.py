@@ -500,6 +500,16 @@ def test_scan_and_inspect_list_the_files_of_a_package(lamella: Command, prefix: 
     )
 
 
+def test_local_code_without_a_version_is_named_alone(lamella: Command, prefix: Path, tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/train.py").write_text("x = 1\n")
+    local = ("--local", tmp_path / "jobs")
+    assert lamella("push", f"oci:{tmp_path}/layout:v1", prefix, *local).returncode == 0
+    (tmp_path / "jobs/train.py").write_text("x = 2\n")
+    done = lamella("diff", "--files", f"oci:{tmp_path}/layout:v1", prefix, *local)
+    assert "jobs: 1 file (1 content)" in done.stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     ("name", "advice"),
     [

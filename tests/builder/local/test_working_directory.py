@@ -115,6 +115,17 @@ def test_gitignore_and_lamellaignore_are_followed_in_every_folder(made: Path, fo
     assert not found & {"data/big.csv", "a/log.txt", "a/b/secret.txt", "notes.md", "other.so", "core.so"}
 
 
+def test_an_environment_without_records_in_a_project_does_not_ship(made: Path, folder: Path) -> None:
+    """As a mount or export of a system's Python is, or an interpreter that was unpacked there."""
+    write(folder, "env/bin/python3", "env/lib/python3.11/os.py", "env/lib/python3.11/dist-packages/rich/__init__.py")
+    write(folder, "tools/bin/python3", "tools/lib/helpers.py")
+    found = local(made, folder)
+    assert {"tools/bin/python3", "tools/lib/helpers.py", "app.py"} <= found
+    assert not [path for path in found if path.startswith("env/")]
+    scanned = scan(str(made), ScanOptions(local=str(folder)))
+    assert reasons(scanned)[f"{folder}/env"] == "an environment of its own"
+
+
 def test_data_beside_no_code_ships_only_when_it_is_included(made: Path, tmp_path: Path) -> None:
     root = tmp_path / "src-only"
     write(root, "pkg/__init__.py", "data/table.csv", "readme.txt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -158,6 +159,19 @@ def test_a_file_of_an_environment_in_a_project_is_explained_once(root: Path, tmp
     found = explain(scanned, str(made / "bin/python"))
     assert (found.files != (), found.left_out) == (True, ())
     assert [item.reason for item in explain(scanned, str(tmp_path / "plain/.pixi")).left_out] != []
+
+
+def test_a_file_that_another_package_ships_is_not_left_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/train.py").write_text("")
+    with zipfile.ZipFile(tmp_path / "plain/libs.zip", "w") as archive:
+        archive.writestr("libs.py", "")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "plain/libs.zip"))
+    scanned = scan(str(root / ".venv"), ScanOptions(local=str(tmp_path / "plain")))
+    found = explain(scanned, str(tmp_path / "plain/libs.zip"))
+    assert (names(found), found.left_out) == ({"libs"}, ())
 
 
 @pytest.mark.parametrize(

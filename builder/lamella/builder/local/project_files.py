@@ -167,9 +167,21 @@ def never(path: str, name: str, source: str) -> str | None:
         for marks, what in _NO_CODE:
             if all(os.path.exists(os.path.join(source, mark)) for mark in marks):
                 return what
+        if _is_prefix(source):
+            return "an environment of its own"
     elif _is_export(source):
         return "an export of an environment"
     return secret(path, name, source)
+
+
+def _is_prefix(folder: str) -> bool:
+    """Whether an interpreter and its library are in `folder`, as in a mount or export of a system's Python."""
+    if not os.path.lexists(os.path.join(folder, "bin", "python3")):
+        return False
+    try:
+        return any(name.startswith("python3") for name in os.listdir(os.path.join(folder, "lib")))
+    except OSError:
+        return False
 
 
 def _is_export(source: str) -> bool:

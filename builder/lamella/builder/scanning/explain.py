@@ -76,6 +76,8 @@ def explain(environment: Environment, path: str, *, image_prefix: str = "/opt/en
     compiled = [each for each in _compiled(environment, places, image_prefix) if each not in found]
     left_out = tuple(item for item in left_out if item.reason != BYTE_CODE or (item.path in places and not compiled))
     found = sorted([*found, *compiled], key=lambda each: each.file.path)
+    # What one package leaves out, another may ship: an editable install, or an archive on PYTHONPATH.
+    left_out = tuple(item for item in left_out if not any(each.file.source == item.path for each in found))
     if not found and not left_out and (why := _why_left_out(environment, path)):
         left_out = (LeftOut(path, why),)
     reason = "" if found or left_out else _unknown(environment, path)

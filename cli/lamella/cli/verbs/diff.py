@@ -119,7 +119,7 @@ def _show_changes(package: PackageChanges, *, everything: bool) -> None:
         result(f"{f'{package.name} {versions}'.rstrip()}: the same files, {where}")
         return
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in package.reasons.items())
-    result(f"{package.name} {versions}: {counted(len(package.files), 'file')} ({reasons})")
+    result(f"{f'{package.name} {versions}'.rstrip()}: {counted(len(package.files), 'file')} ({reasons})")
     # The cause before its consequences: records and byte code follow content.
     ordered = sorted(package.files, key=lambda each: (each.reason == "record" or each.path.endswith(".pyc"), each.path))
     count = len(ordered) if everything else SHOWN
