@@ -171,9 +171,14 @@ def test_a_habit_of_another_tool_is_answered(command: str, answer: str, capsys: 
             "export localhost:5000/a/b: a reference, where export writes a folder",
         ),
         ("lamella pull ./absent", "./absent: a path; write oci:./absent:TAG for an OCI layout folder\n"),
+        ("lamella scan oci:a:v1", "oci:a:v1: a reference, not the folder of an environment; lamella inspect oci:a:v1 "),
+        ("lamella push host:5000/a:v2 host:5000/a:v1", "host:5000/a:v1: a reference, not the folder of an environment"),
+        ("lamella explain x ghcr.io/a/b:v1", "ghcr.io/a/b:v1: a reference, not the folder of an environment; lamella"),
+        ("lamella compare localhost:5000/a/b:v1", "localhost:5000/a/b:v1: a reference, not the folder of an environ"),
+        ("lamella scan absent", "{here}/absent: no such folder; name the folder that holds bin/python"),
     ],
 )
-def test_a_path_in_place_of_a_reference_is_answered(
+def test_a_path_in_place_of_a_reference_and_the_reverse_are_answered(
     command: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / ".venv").mkdir()
@@ -182,8 +187,8 @@ def test_a_path_in_place_of_a_reference_is_answered(
     (tmp_path / "layout/oci-layout").write_text("")
     (tmp_path / "env.tar.gz").write_text("")
     monkeypatch.chdir(tmp_path)
-    assert main(shlex.split(command)[1:]) in {2, 125}
-    assert capsys.readouterr().err.removeprefix("lamella: ").startswith(answer)
+    assert main(shlex.split(command)[1:]) in {2, 12, 125}
+    assert capsys.readouterr().err.removeprefix("lamella: ").startswith(answer.format(here=tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lamella.comparison.errors import ComparisonError
 from lamella.comparison.measuring.processes import below, processes, subreaper
 from lamella.comparison.programs.commands import MARK
 from lamella.comparison.scratch import CLAIM, PREFIX, claimed, clear, clear_abandoned, end_processes, scratch_folder
@@ -84,6 +85,15 @@ def test_a_second_signal_does_not_cut_the_clearing_short(number: signal.Signals,
         assert child.stdout.read() == "cleared\n"
         assert child.wait(DEADLINE) != 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_that_cannot_be_made_is_named_with_its_flag(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ComparisonError, match=r"^--scratch \S+/file/below: Not a directory; name another folder$"),
+        scratch_folder(f"{tmp_path}/file/below"),
+    ):
+        pass
 
 
 def test_folders_of_sockets_that_a_signal_left_are_cleared_at_the_end(

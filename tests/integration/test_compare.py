@@ -204,6 +204,16 @@ def test_images_reach_a_node_and_leave_nothing(
 
 
 @pytest.mark.engine
+def test_a_comparison_without_a_workflow_that_can_run_fails(prefix: Path, tmp_path: Path) -> None:
+    need("docker-registry")
+    with compare(prefix, tmp_path, "--workflow=conda-pack-gz", "--story=new") as process:
+        out, err = process.communicate()
+    assert process.returncode == 1, err
+    assert "Left out:\n  conda-pack, tar.gz: conda-pack: packs conda environments alone" in out
+    assert left(tmp_path) == []
+
+
+@pytest.mark.engine
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_at_any_moment_leaves_nothing(number: signal.Signals, prefix: Path, tmp_path: Path) -> None:
     need("docker-registry")

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from lamella.comparison.errors import ComparisonError
 from lamella.comparison.measuring.processes import below, processes
 from lamella.comparison.programs.commands import MARK
 
@@ -35,7 +36,10 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def scratch_folder(parent: str | None) -> Iterator[str]:
     """Make a claimed folder in `parent`, default the system's temporary folder, and clear it at the end, whatever happens."""
     where = os.path.abspath(parent or tempfile.gettempdir())
-    os.makedirs(where, exist_ok=True)
+    try:
+        os.makedirs(where, exist_ok=True)
+    except OSError as error:
+        raise ComparisonError(f"--scratch {where}: {error.strerror}; name another folder") from error
     for former in {where, _short_parent()}:
         clear_abandoned(former)
     with _one_signal(), contextlib.ExitStack() as stack:

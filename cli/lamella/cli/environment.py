@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from typing import TYPE_CHECKING
 
 from lamella.cli.errors import UsageError
 from lamella.cli.findings import how_many
 from lamella.cli.output import remark
-from lamella.cli.settings import CACHE, FAIL_ON, IGNORE, INCLUDE, LOCAL, RECORDED_PLATFORM, platform_of
+from lamella.cli.settings import CACHE, FAIL_ON, IGNORE, INCLUDE, LOCAL, RECORDED_PLATFORM, platform_of, quoted
 from lamella.layers.text import counted, size
 
 if TYPE_CHECKING:
@@ -34,6 +35,21 @@ def check_folder(verb: str, text: str) -> None:
             f"{verb} {text}: no such folder; name the folder of an environment, such as .venv, or a reference "
             "(oci:FOLDER:TAG for an OCI layout folder)"
         )
+
+
+def check_prefix(text: str | None) -> None:
+    """Raise `UsageError` if `text`, the folder of an environment, is a reference."""
+    if text and names_reference(text) and not os.path.lexists(text):
+        raise UsageError(
+            f"{text}: a reference, not the folder of an environment; lamella inspect {quoted(text)} shows what it holds"
+        )
+
+
+def names_reference(text: str) -> bool:
+    """Whether `text` is written as a reference to a layout folder, or to a registry; ./ before it makes it a path."""
+    host, slash, rest = text.partition("/")
+    tagged = ":" in rest.rpartition("/")[2] and ("." in host.strip(".") or host == "localhost")
+    return text.startswith("oci:") or bool(slash and (tagged or re.search(r":\d+$", host)))
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +107,7 @@ def scanned(
     """Scan the environment that `arguments` name. Remark on local code, which ships by default."""
     from lamella.builder import active_prefix, scan
 
+    check_prefix(arguments.prefix)
     gc.disable()
     try:
         chosen = options or options_of(arguments, platform_of(arguments))

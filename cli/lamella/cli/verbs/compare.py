@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lamella.comparison import check_report, compare, write_result
 
     options = _options(arguments)
+    environment.check_prefix(arguments.prefix)
     if arguments.report:
         check_report(arguments.report)
     path = os.path.join(arguments.report, "result.json") if arguments.report else None
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
             _show(arguments, latest[0])
         raise
     _show(arguments, compared)
-    return 1 if compared.runs and all(run.failed for run in compared.runs) else 0
+    return 0 if any(not run.failed for run in compared.runs) else 1
 
 
 def _show(arguments: argparse.Namespace, compared: Comparison) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from lamella.cli.environment import check_folder
+from lamella.cli.environment import check_folder, names_reference
 from lamella.cli.errors import UsageError
 from lamella.cli.findings import how_many
 from lamella.cli.modes import Mode, flags_of
@@ -184,9 +184,7 @@ def _source_and_path(arguments: argparse.Namespace) -> tuple[str, str]:
 
 def _check_path(source: str, path: str) -> None:
     """Raise `UsageError` for a reference in place of the folder or archive; ./ before it makes it a path."""
-    host, slash, rest = path.partition("/")
-    tagged = ":" in rest.rpartition("/")[2] and ("." in host.strip(".") or host == "localhost")
-    if not path.startswith("oci:") and not (slash and (tagged or re.search(r":\d+$", host))):
+    if not names_reference(path):
         return
     if os.path.isdir(source) or not source:
         instead = " ".join(["push", *map(quote, filter(None, (path, source)))])
