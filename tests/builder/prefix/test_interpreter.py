@@ -142,6 +142,19 @@ def test_a_venv_with_the_system_s_packages_ships_its_own_before_them(
 
 
 @pytest.mark.slow
+def test_a_file_of_the_user_s_site_is_not_reported_as_a_link(
+    user_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUSERBASE", str(user_base))
+    (site,) = user_base.glob("lib/python3.*/site-packages")
+    (site / "loose.py").write_text("")
+    scanned = scan(str(venv(tmp_path / "env", python=SYSTEM_PYTHON, options=["--system-site-packages"])))
+    loose = [each for each in scanned.findings if "loose.py" in each.message]
+    assert [each.kind for each in loose] == ["unowned"]
+    assert [each for each in scanned.findings if each.kind == "links"] == []
+
+
+@pytest.mark.slow
 def test_without_system_site_packages_neither_the_system_s_nor_the_user_s_packages_ship(
     user_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

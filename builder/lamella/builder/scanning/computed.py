@@ -14,6 +14,8 @@ from lamella.builder.installed.conda_virtual import unchecked
 from lamella.builder.installed.distributions import normalised
 from lamella.builder.installed.requirements import unmet
 from lamella.builder.local.working_directory import within_limit
+from lamella.builder.prefix.places import Place
+from lamella.builder.prefix.sites import sites
 from lamella.builder.scanning.exclusions import SYSTEM_LIBRARIES, UNREAD, unread, without
 from lamella.builder.scanning.findings import (
     colliding,
@@ -219,10 +221,12 @@ def _findings(
 ) -> list[Finding]:
     owned = assigned.owned
     local = [entry for each, files in owned.owned if each.editable or each.origin == "local" for entry in files]
+    # Python searches the system's and the user's own packages itself: no link leads there.
+    searched = [Place(site.source, prefix.site_packages) for site in sites(prefix) if site.borrowed]
     return [
         *assigned.findings,
         *secrets(assigned.left_out),
-        *outside([*local, *owned.unowned], collected.places),
+        *outside([*local, *owned.unowned], [*collected.places, *searched]),
         *unowned(owned.unowned, prefix.site_packages),
         *uncompiled(prefix.python),
         *made_for(prefix),
