@@ -192,6 +192,33 @@ def test_a_path_in_place_of_a_reference_and_the_reverse_are_answered(
 
 
 @pytest.mark.parametrize(
+    ("verb", "words", "answer"),
+    [
+        ("pull", ["layout"], "layout: an OCI layout folder; write oci:layout:TAG"),
+        ("inspect", ["--json", "layout"], "layout: an OCI layout folder; write oci:layout:TAG"),
+        (
+            "run",
+            ["env", "--", "true"],
+            "env: an environment on this disk, not a reference; use lamella push REFERENCE env",
+        ),
+        ("verify", ["env"], "env: an environment on this disk, not a reference; use lamella scan env"),
+        ("run", ["busybox", "--", "ls", "layout"], "docker.io: cannot connect"),
+        ("push", ["busybox", "env"], "docker.io: cannot connect"),
+        ("pull", ["busybox"], "docker.io: cannot connect"),
+    ],
+)
+def test_a_folder_that_was_looked_for_on_docker_io_is_answered(
+    verb: str, words: list[str], answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env/pyvenv.cfg").write_text("")
+    (tmp_path / "layout").mkdir()
+    (tmp_path / "layout/oci-layout").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert habits.path_sentence(verb, words, "docker.io: cannot connect") == answer
+
+
+@pytest.mark.parametrize(
     ("command", "name"),
     [
         ("lamella verify ''", "REFERENCE"),

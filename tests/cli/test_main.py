@@ -368,7 +368,10 @@ def test_verbs_that_run_everywhere_start_on_windows(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, "inspect", reference], check=False, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (3, f"lamella: {tmp_path}/absent: no such OCI layout\n")
+    assert (done.returncode, done.stderr) == (
+        3,
+        f"lamella: {tmp_path}/absent: no such OCI layout; correct the folder of oci:FOLDER:TAG\n",
+    )
 
 
 def test_a_closed_pipe_ends_the_command_quietly() -> None:
@@ -401,7 +404,12 @@ def test_an_export_to_a_pipe_without_reader_ends_like_a_unix_program(tmp_path: P
         ("tags oci:layout 2>&-", 0, "Tag  ", ""),
         ("tags oci:layout <&-", 0, "Tag  ", ""),
         ("tags oci:layout <&- >&- 2>&-", 0, "", ""),
-        ("tags oci:absent >&-", 3, "", "lamella: {}/absent: no such OCI layout\n"),
+        (
+            "tags oci:absent >&-",
+            3,
+            "",
+            "lamella: {}/absent: no such OCI layout; correct the folder of oci:FOLDER:TAG\n",
+        ),
         ("tags oci:absent --json >&- 2>&-", 3, "", ""),
         (
             "tags oci:layout >/dev/full",
@@ -409,7 +417,12 @@ def test_an_export_to_a_pipe_without_reader_ends_like_a_unix_program(tmp_path: P
             "",
             "lamella: the output can't be written: No space left on device; free some, or write it elsewhere\n",
         ),
-        ("tags oci:absent --json >/dev/full", 3, "", "lamella: {}/absent: no such OCI layout\n"),
+        (
+            "tags oci:absent --json >/dev/full",
+            3,
+            "",
+            "lamella: {}/absent: no such OCI layout; correct the folder of oci:FOLDER:TAG\n",
+        ),
         (
             "login localhost:1 -u ada <&-",
             2,

@@ -141,9 +141,23 @@ def flag_hint(verb: str, flag: str) -> str:
     return FLAGS.get((verb, flag)) or EVERYWHERE.get(flag, "")
 
 
+_READING = frozenset(["artifacts", "inspect", "mount", "pull", "run", "tags", "untag", "verify"])
+"""Verbs that take references, not environments on this disk."""
+
+
+def _is_layout_or_environment(word: str) -> bool:
+    return any(os.path.isfile(f"{word}/{name}") for name in ("oci-layout", "pyvenv.cfg"))
+
+
 def path_sentence(verb: str, words: Sequence[str], sentence: str) -> str:
-    """Return what to type instead of a path that `sentence` finds invalid as a reference; else `sentence`."""
+    """Return what to type instead of a path that `sentence` finds invalid as a reference, or looked for on docker.io.
+
+    Else `sentence`.
+    """
     path = next((word for word in words if sentence.startswith(f"{word}: ") and os.path.exists(word)), "")
+    if not path and sentence.startswith("docker.io"):
+        own = words[: list(words).index("--")] if "--" in words else words
+        path = next((word for word in own if verb in _READING and _is_layout_or_environment(word)), "")
     if not path or path.startswith("-"):
         return sentence
     shown = quote(path)

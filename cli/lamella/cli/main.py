@@ -77,7 +77,8 @@ def _fail(error: BaseException, argv: Sequence[str]) -> int:
 
     verb, words = split(list(argv))
     failure = failure_of(error)
-    if verb and _is_no_reference(error):
+    # A name without a registry is one of docker.io.
+    if verb and (_is_no_reference(error) or failure.sentence.startswith("docker.io")):
         from dataclasses import replace
 
         from lamella.cli.habits import path_sentence

@@ -274,7 +274,8 @@ def _unknown(
 def _meant(verb: str, flag: str, parser: Parser) -> str:
     if flag.startswith("--"):
         if having := [name for name in VERBS if name != verb and flag in verb_parser(name).flags()]:
-            return f"it is an option of {' and '.join(having)}; see lamella {verb} --help"
+            names = " and ".join(filter(None, (", ".join(having[:-1]), having[-1])))
+            return f"it is an option of {names}; see lamella {verb} --help"
         if meant := similar(flag, parser.flags()):
             return f"did you mean {meant}?"
     return f"see lamella {verb} --help"

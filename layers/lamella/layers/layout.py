@@ -36,6 +36,7 @@ _MARKER = canonical_json({"imageLayoutVersion": "1.0.0"})
 _EMPTY_INDEX = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
 _PARTIAL = ".partial-"
 _LOCK = ".lock"
+_NO_LAYOUT = "no such OCI layout; correct the folder of oci:FOLDER:TAG"
 PATIENCE = 60.0
 """Seconds to wait for another push, which holds the lock for milliseconds."""
 _POLL = 0.01
@@ -179,7 +180,7 @@ class OciLayout:
         try:
             names = os.listdir(folder)
         except FileNotFoundError:
-            raise NotFound(f"{folder}: no such OCI layout") from None
+            raise NotFound(f"{folder}: {_NO_LAYOUT}") from None
         except NotADirectoryError:
             raise StoreError(f"{folder}: not a directory; use the folder of an OCI layout") from None
         except OSError as error:
@@ -358,7 +359,7 @@ class OciLayout:
         """The entries of index.json as they are; `NotFound` before the first push."""
         # A first push that was killed leaves blobs without an index: the next one starts over.
         if not self._whole and not os.path.lexists(os.path.join(self._folder, "index.json")):
-            raise NotFound(f"{self._folder}: no such OCI layout")
+            raise NotFound(f"{self._folder}: {_NO_LAYOUT}")
         manifests: list[dict[str, Any]] = self._index()["manifests"]
         return manifests
 
