@@ -26,7 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prefix = install(venv(folder / ".venv", by="uv"), wheel(folder, "alpha", files={"alpha.py": ""}), by="uv")
     paths = [*map(os.path.dirname, lamella.__path__), *(path for path in sys.path if "site-packages" in path)]
     (site,) = prefix.glob("lib/python*/site-packages")
-    (site / "sitecustomize.py").write_text(f"import sys\nsys.path += {paths!r}\n")
+    # Not sitecustomize.py: Debian's Python has its own, which is found first.
+    (site / "tests.pth").write_text(f"import sys; sys.path += {paths!r}\n")
     kernel = {"argv": [f"{prefix}/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
     specification = folder / "share/kernels/lamella/kernel.json"
     specification.parent.mkdir(parents=True)

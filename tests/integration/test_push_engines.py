@@ -97,12 +97,12 @@ def test_podman_runs_the_image_and_mounts_it_as_a_volume(
         # Of a container that ends at once podman 4.3 now and then loses the exit code ("no such exit code").
         assert done.stdout == EXPECTED, done.stderr
         mount = f"type=image,source={pushed[compression]},destination=/mnt"
-        inside = "import os; print(sorted(os.listdir('/mnt/opt/env'))[:2])"
+        inside = "import os; print({'bin', 'include', 'lib'} <= set(os.listdir('/mnt/opt/env')))"
         done = run(
             [*podman, "run", *flags, "--mount", mount, pushed[compression], "python", "-c", inside],
             CONTAINERS_CONF=str(limits),
         )
-        assert done.stdout == "['.lamella', 'bin']\n", done.stderr
+        assert done.stdout == "True\n", done.stderr
     finally:
         run([*podman, "system", "reset", "--force"])
 

@@ -16,6 +16,7 @@ from support.engines import need
 from support.installed import venv
 from support.own_distributions import link_distributions
 from support.ray_cluster import UNUSED_BY_WORKERS, ray_cluster
+from support.scanned import SITE_ON_NODES
 from support.supervised import supervised
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def test_jobs_run_in_the_pushed_environment_and_see_an_edit(tmp_path: Path, clus
     prefix = link_distributions(venv(tmp_path / "env", by="uv"), "ray", leave_out=UNUSED_BY_WORKERS)
     answer = driver(cluster, elsewhere, EDITS, prefix, f"oci:{layout}:v1", project)
 
-    place = f"/opt/env/lib/python3.{sys.version_info.minor}/site-packages/job.py"
+    place = f"/opt/env/{SITE_ON_NODES}/job.py"
     one, two = ["one", place, "/opt/env"], ["two", place, "/opt/env"]
     assert answer["said"] == [one, two, one], "an actor keeps its environment, and a new one sees the edit"
     first, second = answer["first"], answer["second"]

@@ -14,6 +14,7 @@ import pytest
 from support.distribution import distribution
 from support.engines import need
 from support.installed import install, venv, wheel
+from support.scanned import SITE_ON_NODES
 from support.short_folders import short_folder
 from support.slurm import slurm
 
@@ -55,7 +56,7 @@ def test_each_node_of_a_batch_job_pulls_once_into_its_own_store(tmp_path: Path, 
             )
         output = (tmp_path / "output").read_text()
     assert ran.returncode == 0, ran.stderr + output
-    module = f"/opt/env/lib/python3.{sys.version_info.minor}/site-packages/train.py"
+    module = f"/opt/env/{SITE_ON_NODES}/train.py"
     tasks = sorted(re.findall(r"^TASK (.*)$", output, re.MULTILINE))
     assert tasks == [f"node{node} {task} {module} /opt/env" for node, task in ((1, 0), (1, 1), (2, 2), (2, 3))]
     stores = [tmp_path / f"scratch/node{number}/ada/lamella/layers/sha256" for number in (1, 2)]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 from support.engines import missing, need
-from support.installed import base_python, venv_python
+from support.installed import base_python, is_debians, venv_python
 from support.once import once
 
 if TYPE_CHECKING:
@@ -52,8 +52,6 @@ asyncio.run(rattler.install(records, prefix, cache_dir=cache, show_progress=Fals
 os._exit(0)
 """
 PLACEHOLDER = "/placeholder" + "_placehold" * 24 + "_pl"
-_PATCHED = {"site.py", "sysconfig.py", "sysconfig/__init__.py"}
-"""Modules in which Debian changes where packages are."""
 SHORT = ".".join(map(str, sys.version_info[:2]))
 VERSION = ".".join(map(str, sys.version_info[:3]))
 
@@ -123,7 +121,9 @@ def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = Fal
         within = os.path.relpath(path, stdlib if small else modules)
         # The file that was installed: the copy has lost the prefix.
         data = _relocatable(os.path.join(stdlib, within), prefix, "$ORIGIN/../..")
-        files[f"lib/python{SHORT}/{within}"] = _without_debian(data) if within in _PATCHED else data
+        if within in ("sysconfig.py", "sysconfig/__init__.py"):
+            data = _without_debian(data)
+        files[f"lib/python{SHORT}/{within}"] = data
     executable = f"bin/python{SHORT}"
     files[executable] = _relocatable(base_python(), prefix, "$ORIGIN/../lib")
     library = os.path.join(prefix, "lib", f"libpython{SHORT}.so.1.0")
@@ -134,6 +134,9 @@ def python_package(channel: Path, subdir: str = "linux-64", *, small: bool = Fal
         files[header] = lines.read()
     files = {path: for_machine(data, subdir) if isinstance(data, bytes) else data for path, data in files.items()}
     links = {"bin/python": f"python{SHORT}", "bin/python3": f"python{SHORT}", "lib/python3.1": f"python{SHORT}"}
+    if is_debians():
+        # Its executable has Debian's site module frozen in it, which reads this folder.
+        links[f"lib/python{SHORT}/dist-packages"] = "site-packages"
     conda_package(channel, "python", files, version=VERSION, links=links, executables=[executable], subdir=subdir)
 
 
@@ -178,8 +181,9 @@ def _library(stdlib: str) -> Iterator[str]:
 
 
 def _without_debian(source: bytes) -> bytes:
-    """Let packages be in site-packages, as in conda's Python, if `source` is Debian's."""
-    return source.replace(b"dist-packages", b"site-packages").replace(b"base}/local", b"base}")
+    """Let installers put packages in site-packages, as in conda's Python, if this sysconfig is Debian's."""
+    own = source.replace(b"dist-packages", b"site-packages").replace(b"base}/local", b"base}")
+    return own.replace(b"/python3/site-packages", b"/python{py_version_short}/site-packages")
 
 
 def _small_library() -> list[str]:

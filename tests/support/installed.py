@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import shutil
+import site
 import subprocess
 import sys
 import zipfile
@@ -25,6 +26,12 @@ By = Literal["pip", "uv"]
 def base_python() -> str:
     """The interpreter that the tests' own environment was made from."""
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def is_debians() -> bool:
+    """Whether that interpreter is Debian's, which reads dist-packages outside of a virtual environment."""
+    with open(site.__file__, encoding="utf-8") as source:
+        return "dist-packages" in source.read()
 
 
 _shared: list[Path] = []

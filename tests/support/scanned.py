@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from support.installed import is_debians
+
 if TYPE_CHECKING:
     from lamella.builder.environment import Environment, File, Package
     from lamella.layers.published.findings import Finding
 
 SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 """site-packages of environments that are made with the tests' own interpreter."""
+SITE_ON_NODES = SITE.replace("site-", "dist-") if is_debians() else SITE
+"""The same folder, as that interpreter names it on a node."""
 
 
 def package(environment: Environment, name: str, origin: str = "") -> Package:

@@ -14,7 +14,7 @@ from lamella.builder.installed.conda import conda_packages
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.scan import scan
 from support.conda import PLACEHOLDER, SHORT, VERSION, conda_environment, conda_package, python_of_the_run
-from support.installed import install, venv, wheel
+from support.installed import install, is_debians, venv, wheel
 from support.scanned import SITE, file, findings, package, paths, reasons, shipped
 
 if TYPE_CHECKING:
@@ -120,6 +120,28 @@ def test_the_interpreter_s_library_ships_once(environment: Path) -> None:
     path = f"lib/python{SHORT}/{folder.name}/libpython3.a"
     assert reasons(scanned)[path] == "only needed to build programs that embed Python"
     assert {each for each in shipped(scanned) if "config-3-" in each} == {f"lib/python{SHORT}/{folder.name}/Makefile"}
+
+
+@pytest.mark.slow
+def test_the_link_by_which_debians_python_reads_site_packages_is_the_package_s_that_records_it(
+    environment: Path, tmp_path: Path
+) -> None:
+    link, module = (environment / f"lib/python{SHORT}" / name for name in ("dist-packages", "site.py"))
+    if not is_debians():
+        shutil.copy(module, tmp_path)
+        module.write_text(f"# dist-packages\n{module.read_text()}")
+        link.symlink_to("site-packages")
+        (environment / "conda-meta/link-1.0-0.json").write_text(
+            json.dumps({"name": "link", "version": "1.0", "build": "0", "files": [str(link.relative_to(environment))]})
+        )
+    try:
+        scanned = scan(str(environment))
+    finally:
+        if not is_debians():
+            link.unlink()
+            shutil.copy(tmp_path / "site.py", module)
+    assert findings(scanned, "missing") == []
+    assert package(scanned, "python").origin == "conda"
 
 
 @pytest.mark.slow

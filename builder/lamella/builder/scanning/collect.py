@@ -73,8 +73,8 @@ def collect(prefix: Prefix, local: LocalCode, cache_path: str) -> Inventory:
     gathered = _add_local(gathered, local, prefix)
     resolved = symlinks.resolve(gathered.entries, gathered.places, gathered.left_out, _link_targets(prefix, gathered))
     entries = {entry.path: entry for entry in resolved.entries}
-    # An export of Debian's Python has its link on disk.
-    exported = os.path.islink(os.path.join(prefix.path, prefix.stdlib, "dist-packages"))
+    # An export of Debian's Python has its link on disk. In a conda environment, a record owns such a link.
+    exported = prefix.kind == "plain" and os.path.islink(os.path.join(prefix.path, prefix.stdlib, "dist-packages"))
     for path, target in _second_names(prefix, entries) if base.entries or exported else ():
         entries[path] = FoundFile(path, prefix.python.stdlib, os.stat(prefix.python.stdlib), target)
         python.add(path)
