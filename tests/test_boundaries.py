@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / PACKAGES[package] / "lamella" / package).rglob("*.py"))
 
 
-def imports(path: Path, *, types: bool = False) -> set[str]:
+@cache
+def imports(path: Path, *, types: bool = False) -> frozenset[str]:
     """Dotted names that a module imports anywhere in it; with `types`, those for annotations alone as well."""
     found: set[str] = set()
 
@@ -70,8 +72,13 @@ def imports(path: Path, *, types: bool = False) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(ast.parse(path.read_text()))
-    return found
+    visit(_parsed(path))
+    return frozenset(found)
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def package_of(name: str) -> str:
