@@ -163,6 +163,27 @@ def test_the_environment_in_poetry_s_cache_is_found_by_the_project_s_path(projec
         active_prefix()
 
 
+@pytest.mark.parametrize("variable", ["", "WORKON_HOME"])
+def test_pipenv_s_environment_is_found_by_the_project_that_it_names(
+    project: Path, tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept" if variable else tmp_path / ".local/share/virtualenvs"
+    monkeypatch.delenv("WORKON_HOME", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    if variable:
+        monkeypatch.setenv(variable, str(kept))
+    (project / "Pipfile").write_text("")
+    # Named as pipenv 2026.10 names it; its name is not looked at.
+    made = fake(kept / "demo-Vx-jTUo5")
+    (made / ".project").write_text(str(project))
+    other = fake(kept / "other-Vx-jTUo6")
+    (other / ".project").write_text(f"{tmp_path}\n")
+    assert active_prefix() == str(made)
+    (other / ".project").write_text(f"{project}\n")
+    with pytest.raises(NotAnEnvironment, match=r"pipenv has 2 environments for this project; name one, such as \$\("):
+        active_prefix()
+
+
 def test_conda_s_base_stands_behind_a_project_s_environment(
     made: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from lamella.builder.errors import NotAnEnvironment
 from lamella.builder.files.small_file import read_text
 from lamella.builder.prefix.locate import ADVICE, configuration, locate
-from lamella.layers.settings.homes import cache_folder, home
+from lamella.layers.settings.homes import cache_folder, data_folder, expanded, home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from lamella.builder.prefix.locate import LocatedPrefix
 
@@ -116,13 +116,13 @@ def _is_top(folder: str) -> bool:
 
 
 def _of_project(folder: str) -> str:
-    """Environment of the project in `folder`, as uv, pixi, pdm and poetry keep it; empty without one."""
+    """Environment of the project in `folder`, as uv, pixi, pdm, poetry and pipenv keep it; empty without one."""
     is_project = os.path.isfile(os.path.join(folder, "pyproject.toml"))
     named = os.environ.get("UV_PROJECT_ENVIRONMENT") if is_project else ""
     for name in (named, *_HERE):
         if name and os.path.isdir(os.path.join(folder, name, "bin")):
             return os.path.join(folder, name)
-    return _of_pdm(folder) or (_of_poetry(folder) if is_project else "")
+    return _of_pdm(folder) or (_of_poetry(folder) if is_project else "") or _of_pipenv(folder)
 
 
 def _of_pdm(folder: str) -> str:
@@ -142,10 +142,33 @@ def _of_poetry(folder: str) -> str:
     if not os.path.isabs(environments):
         return ""
     found = sorted(glob.glob(os.path.join(glob.escape(environments), f"*-{poetry_name(folder)}-py*")))
+    return _only(found, folder, "poetry", "$(poetry env info --path)")
+
+
+def _of_pipenv(folder: str) -> str:
+    """The environment that pipenv keeps for the project, by the `.project` file in it; empty without one."""
+    if not os.path.isfile(os.path.join(folder, "Pipfile")):
+        return ""
+    environments = expanded(os.environ.get("WORKON_HOME") or os.path.join(data_folder(), "virtualenvs"))
+    if not os.path.isabs(environments):
+        return ""
+    notes = sorted(glob.glob(os.path.join(glob.escape(environments), "*", ".project")))
+    found = [os.path.dirname(note) for note in notes if _leads_to(note, folder)]
+    return _only(found, folder, "pipenv", "$(pipenv --venv)")
+
+
+def _leads_to(note: str, folder: str) -> bool:
+    try:
+        named = read_text(note, 1 << 12).strip()
+        return bool(named) and os.path.samefile(named, folder)
+    except OSError:
+        return False
+
+
+def _only(found: Sequence[str], folder: str, tool: str, example: str) -> str:
     if len(found) > 1:
         raise NotAnEnvironment(
-            f"{folder}: poetry has {len(found)} environments for this project; name one, such as "
-            "$(poetry env info --path)"
+            f"{folder}: {tool} has {len(found)} environments for this project; name one, such as {example}"
         )
     return found[0] if found else ""
 
