@@ -67,6 +67,12 @@ def test_a_page_refers_to_the_files_beside_it_and_to_documentation_alone(report:
     assert "@import" not in report["index.html"]
 
 
+@pytest.mark.parametrize(("took", "shown"), [(16.4, "in 16.4 s"), (89.0, "in 1 min 29 s"), (5400.0, "in 90 minutes")])
+def test_the_time_of_a_short_comparison_is_not_rounded_away(tmp_path: Path, took: float, shown: str) -> None:
+    page = written(replace(comparison(), seconds=took), tmp_path / "report")["index.html"]
+    assert shown in Elements(page).text
+
+
 def test_every_id_of_a_page_is_there_once(report: dict[str, str]) -> None:
     found = [attrs["id"] for _, attrs in Elements(report["index.html"]).tags if "id" in attrs]
     assert len(found) == len(set(found)) > 8

@@ -10,7 +10,7 @@ from lamella.comparison.report.charts import draw
 from lamella.comparison.report.colours import variables
 from lamella.comparison.report.figures import KINDS, figure
 from lamella.comparison.summary import REFERENCE, digits, ratio, summarize
-from lamella.layers.text import counted, escaped, size
+from lamella.layers.text import counted, escaped, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,8 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     whose = "named by the user; its disk is not counted" if comparison.registry.given else "started for the comparison"
     yield "Registry", f"{comparison.registry.program}, {whose}"
     yield "Load", f"{' before, '.join(f'{load:.2f}' for load in machine.load)} after" if machine.load else "unknown"
-    yield "Duration", f"{counted(len(comparison.runs), 'run')} in {comparison.seconds / 60:,.0f} minutes"
+    took = f"{comparison.seconds / 60:,.0f} minutes" if comparison.seconds >= 90 else seconds(comparison.seconds)
+    yield "Duration", f"{counted(len(comparison.runs), 'run')} in {took}"
 
 
 def _workflow(workflow: Workflow) -> dict[str, Any]:
