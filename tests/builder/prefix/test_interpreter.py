@@ -13,6 +13,7 @@ import pytest
 from lamella.builder.scanning.scan import scan
 from support.engines import missing
 from support.installed import base_python, install, venv, wheel
+from support.projects import editable, project
 from support.scanned import SITE, file, package, paths, reasons, shipped
 
 if TYPE_CHECKING:
@@ -152,6 +153,29 @@ def test_a_file_of_the_user_s_site_is_not_reported_as_a_link(
     loose = [each for each in scanned.findings if "loose.py" in each.message]
     assert [each.kind for each in loose] == ["unowned"]
     assert [each for each in scanned.findings if each.kind == "links"] == []
+
+
+@pytest.mark.parametrize("system", ["the system's Python", "a venv with its packages"])
+@pytest.mark.slow
+def test_a_project_installed_for_the_user_in_place_ships_without_a_warning(
+    user_base: Path, tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site,) = user_base.glob("lib/python3.*/site-packages")
+    base = tmp_path / "base"
+    inner = base / site.relative_to(user_base)
+    inner.mkdir(parents=True)
+    editable(inner, project(tmp_path / "demo", "demo", {"demo.py": ""}), "demo")
+    with (inner / "demo-1.0.dist-info/RECORD").open("a") as record:
+        record.write("../../../bin/demo,,\n")
+    (base / "bin").mkdir()
+    (base / "bin/demo").write_text("#!/usr/bin/python3\n")
+    monkeypatch.setenv("PYTHONUSERBASE", str(base))
+    venvs = ["--system-site-packages"]
+    prefix = "/usr" if "venv" not in system else venv(tmp_path / "env", python=SYSTEM_PYTHON, options=venvs)
+    scanned = scan(str(prefix))
+    purelib = scanned.interpreter.purelib
+    assert {f"{purelib}/demo/__init__.py", "bin/demo"} <= paths(package(scanned, "demo"))
+    assert [each.message for each in scanned.findings if each.kind in {"missing", "links"}] == []
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def visible(
             gone.add(entry.path)
         else:
             kept[entry.path] = entry
-    ours = [_without(each, gone) for each in found if each.name not in first]
+    ours = [without_files(each, gone) for each in found if each.name not in first]
     # Python searches PYTHONPATH before the environment: with another version there, a node imports what this machine doesn't.
     findings = [
         Finding(
@@ -118,7 +118,8 @@ def _in_prefix(inner: str, path: str) -> str:
     return inner.removeprefix(above)
 
 
-def _without(each: Distribution, gone: set[str]) -> Distribution:
+def without_files(each: Distribution, gone: set[str]) -> Distribution:
+    """Return `each` without the files of these paths in its record."""
     if gone.isdisjoint(each.files or ()):
         return each
     return replace(each, files={path: digest for path, digest in (each.files or {}).items() if path not in gone})

@@ -27,7 +27,7 @@ from lamella.builder.prefix.venv import isolation, venv_skip
 from lamella.builder.prefix.walk import FoundFile, Tree, find_file
 from lamella.builder.scanning import symlinks
 from lamella.builder.scanning.archives import add_archives
-from lamella.builder.scanning.borrowed_sites import visible
+from lamella.builder.scanning.borrowed_sites import visible, without_files
 from lamella.builder.scanning.link_targets import LinkTargets
 from lamella.layers.published.conda_meta import ORIGINS
 from lamella.layers.published.findings import Finding
@@ -203,10 +203,15 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
         entries.pop(replaced, None)
     for entry in brought.entries:
         entries.setdefault(entry.path, entry)
+    pip = brought.distributions
+    if site.borrowed:
+        # What is left out of a borrowed folder is listed by its path on this disk, not by the recorded one.
+        gone = {path for path in brought.replaced if path not in entries}
+        pip = [without_files(each, gone) for each in pip]
     return gathered._replace(
         entries=entries,
         places=(*brought.places, *gathered.places),
-        pip=[*gathered.pip, *brought.distributions],
+        pip=[*gathered.pip, *pip],
         left_out=[*left_out, *brought.left_out],
         findings=[*findings, *brought.findings],
     )

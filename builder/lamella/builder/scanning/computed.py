@@ -222,7 +222,9 @@ def _findings(
     owned = assigned.owned
     local = [entry for each, files in owned.owned if each.editable or each.origin == "local" for entry in files]
     # Python searches the system's and the user's own packages itself: no link leads there.
-    searched = [Place(site.source, prefix.site_packages) for site in sites(prefix) if site.borrowed]
+    searched = [
+        Place(folder, "") for site in sites(prefix) if site.borrowed for folder in (site.source, f"{site.root}/bin")
+    ]
     return [
         *assigned.findings,
         *secrets(assigned.left_out),
