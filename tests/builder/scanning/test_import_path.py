@@ -81,6 +81,17 @@ def test_target_folder_on_pythonpath_ships_its_packages_with_their_metadata_and_
 
 
 @pytest.mark.slow
+def test_a_file_in_a_target_folder_is_not_reported_as_a_link(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = targeted(tmp_path, "uv", wheel(tmp_path, "alpha", "1.0", {"alpha.py": ""}))
+    (folder / "loose.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    found = [each for each in scanned(made, tmp_path / "empty").findings if "loose.py" in each.message]
+    assert [each.kind for each in found] == ["unowned"]
+
+
+@pytest.mark.slow
 def test_another_version_in_the_environment_than_on_pythonpath_is_named(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,3 +29,5 @@ class Inventory(NamedTuple):
     findings: list[Finding]
     expected: Mapping[str, frozenset[str]]
     """Path to the digests of which a file outside the environment, to which it is a link, must have one to ship."""
+    searched: tuple[str, ...] = ()
+    """Folders outside the environment in which Python, or PATH, finds packages and their scripts without a link."""

@@ -203,9 +203,10 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
         entries.pop(replaced, None)
     for entry in brought.entries:
         entries.setdefault(entry.path, entry)
-    pip = brought.distributions
+    pip, searched = brought.distributions, gathered.searched
     if site.borrowed:
-        # What is left out of a borrowed folder is listed by its path on this disk, not by the recorded one.
+        searched += (site.source, f"{site.root}/bin")
+        # A path that is left out of a borrowed folder is listed as on this disk, not as recorded.
         gone = {path for path in brought.replaced if path not in entries}
         pip = [without_files(each, gone) for each in pip]
     return gathered._replace(
@@ -214,6 +215,7 @@ def _add_site(gathered: Inventory, site: Site, path: str, cache_path: str) -> In
         pip=[*gathered.pip, *pip],
         left_out=[*left_out, *brought.left_out],
         findings=[*findings, *brought.findings],
+        searched=searched,
     )
 
 

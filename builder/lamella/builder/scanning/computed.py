@@ -15,7 +15,6 @@ from lamella.builder.installed.distributions import normalised
 from lamella.builder.installed.requirements import unmet
 from lamella.builder.local.working_directory import within_limit
 from lamella.builder.prefix.places import Place
-from lamella.builder.prefix.sites import sites
 from lamella.builder.scanning.exclusions import SYSTEM_LIBRARIES, UNREAD, unread, without
 from lamella.builder.scanning.findings import (
     colliding,
@@ -221,14 +220,10 @@ def _findings(
 ) -> list[Finding]:
     owned = assigned.owned
     local = [entry for each, files in owned.owned if each.editable or each.origin == "local" for entry in files]
-    # Python searches the system's and the user's own packages itself: no link leads there.
-    searched = [
-        Place(folder, "") for site in sites(prefix) if site.borrowed for folder in (site.source, f"{site.root}/bin")
-    ]
     return [
         *assigned.findings,
         *secrets(assigned.left_out),
-        *outside([*local, *owned.unowned], [*collected.places, *searched]),
+        *outside([*local, *owned.unowned], [*collected.places, *(Place(folder, "") for folder in collected.searched)]),
         *unowned(owned.unowned, prefix.site_packages),
         *uncompiled(prefix.python),
         *made_for(prefix),
