@@ -93,8 +93,10 @@ def test_an_option_may_stand_between_positional_arguments(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_json_and_its_settings(verb: str) -> None:
-    text = lamella(verb, "--help").stdout
+def test_every_verb_has_help_with_json_and_its_settings(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    text = capsys.readouterr().out
     assert "--json" in text
     assert f"usage: lamella {verb} " in text
     for setting in module(verb).SETTINGS:
@@ -132,9 +134,10 @@ def test_a_missing_verb_is_a_usage_error_that_shows_the_verbs() -> None:
         (("help", "pul"), "help pul: unknown verb; did you mean pull?"),
     ],
 )
-def test_an_invalid_command_line_exits_with_2(arguments: tuple[str, ...], words: str) -> None:
-    done = lamella(*arguments)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"lamella: {words}\n")
+def test_an_invalid_command_line_exits_with_2(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (main(arguments), *capsys.readouterr()) == (2, "", f"lamella: {words}\n")
 
 
 @pytest.mark.parametrize(
@@ -163,11 +166,13 @@ def test_an_invalid_command_line_exits_with_2(arguments: tuple[str, ...], words:
         ("--password=s3cret", "pull"),
     ],
 )
-def test_a_usage_error_repeats_no_value_that_may_be_a_password(arguments: tuple[str, ...]) -> None:
-    done = lamella(*arguments)
-    assert done.returncode != 0
-    assert done.stderr.count("\n") == 1
-    assert "s3cret" not in done.stdout + done.stderr
+def test_a_usage_error_repeats_no_value_that_may_be_a_password(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) != 0
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert "s3cret" not in shown.out + shown.err
 
 
 def test_an_abbreviation_of_a_flag_is_not_a_flag() -> None:
