@@ -67,6 +67,8 @@ def test_python_and_the_command_use_the_same_folders(
 def test_a_flag_with_the_home_that_no_shell_expanded_names_a_folder_of_the_home(
     place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    for name in ("s", "c"):
+        (place / name).mkdir()
     assert main(["df", "--json", "--store=~/s", "--cache=~/c"]) == 0
     shown = json.loads(capfd.readouterr().out)
     assert (shown["store"]["path"], shown["cache"]["path"]) == (f"{place}/s", f"{place}/c")

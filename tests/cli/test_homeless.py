@@ -86,7 +86,7 @@ def test_a_store_needs_a_name(here: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_cache_needs_a_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    error = printed(capsys, "gc", "--layer-cache", "--all", code=1)
+    error = printed(capsys, "gc", "--layer-cache", "--all", "--yes", code=1)
     assert error == "lamella: no home folder for the cache; set HOME, or LAMELLA_CACHE to a folder of your own\n"
     assert os.listdir(here) == []
 
