@@ -163,6 +163,24 @@ def test_the_environment_in_poetry_s_cache_is_found_by_the_project_s_path(projec
         active_prefix()
 
 
+@pytest.mark.parametrize("variable", ["", "HATCH_DATA_DIR"])
+def test_hatch_s_default_environment_is_found_by_the_project_s_path(
+    project: Path, tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "kept" if variable else tmp_path / ".local/share/hatch"
+    for name in ("HATCH_DATA_DIR", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, str(data))
+    (project / "pyproject.toml").write_text("[project]\nname = 'Demo_App'\n")
+    # As hatch 1.18 lays them out.
+    below = data / "env/virtual/demo-app" / poetry_name(str(project))
+    fake(below / "hatch-test.py3.12")
+    made = fake(below / "demo-app")
+    fake(data / "env/virtual/demo-app" / poetry_name("/srv/demo-app") / "demo-app")
+    assert active_prefix() == str(made)
+
+
 @pytest.mark.parametrize("variable", ["", "WORKON_HOME"])
 def test_pipenv_s_environment_is_found_by_the_project_that_it_names(
     project: Path, tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch

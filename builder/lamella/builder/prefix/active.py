@@ -116,13 +116,16 @@ def _is_top(folder: str) -> bool:
 
 
 def _of_project(folder: str) -> str:
-    """Environment of the project in `folder`, as uv, pixi, pdm, poetry and pipenv keep it; empty without one."""
+    """Environment of the project in `folder`, as uv, pixi, pdm, poetry, hatch and pipenv keep it; empty without one."""
     is_project = os.path.isfile(os.path.join(folder, "pyproject.toml"))
     named = os.environ.get("UV_PROJECT_ENVIRONMENT") if is_project else ""
     for name in (named, *_HERE):
         if name and os.path.isdir(os.path.join(folder, name, "bin")):
             return os.path.join(folder, name)
-    return _of_pdm(folder) or (_of_poetry(folder) if is_project else "") or _of_pipenv(folder)
+    found = _of_pdm(folder)
+    if is_project:
+        found = found or _of_poetry(folder) or _of_hatch(folder)
+    return found or _of_pipenv(folder)
 
 
 def _of_pdm(folder: str) -> str:
@@ -143,6 +146,17 @@ def _of_poetry(folder: str) -> str:
         return ""
     found = sorted(glob.glob(os.path.join(glob.escape(environments), f"*-{poetry_name(folder)}-py*")))
     return _only(found, folder, "poetry", "$(poetry env info --path)")
+
+
+def _of_hatch(folder: str) -> str:
+    """The project's default environment in hatch's data folder; empty without one."""
+    data = os.environ.get("HATCH_DATA_DIR") or os.path.join(data_folder(), "hatch")
+    if not os.path.isabs(data):
+        return ""
+    found = glob.glob(os.path.join(glob.escape(data), "env", "virtual", "*", poetry_name(folder), "*", "bin"))
+    # <project's name>/<hash of its folder>/<environment's name>, which is the project's for the default one.
+    parts = [os.path.dirname(each).split(os.sep) for each in sorted(found)]
+    return _only([os.sep.join(each) for each in parts if each[-1] == each[-3]], folder, "hatch", "$(hatch env find)")
 
 
 def _of_pipenv(folder: str) -> str:
@@ -174,7 +188,10 @@ def _only(found: Sequence[str], folder: str, tool: str, example: str) -> str:
 
 
 def poetry_name(folder: str) -> str:
-    """Name of a project's folder in the names of its environments. Source: poetry, `EnvManager.generate_env_name`."""
+    """Name of a project's folder in the names of its environments, by poetry and by hatch.
+
+    Source: poetry, `EnvManager.generate_env_name`; hatch, `utils/fs.py`, `Path.id`.
+    """
     path = os.path.normcase(os.path.realpath(folder)).encode()
     return base64.urlsafe_b64encode(hashlib.sha256(path).digest()).decode()[:8]
 
