@@ -29,8 +29,11 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-@pytest.mark.parametrize(("command", "kept"), [("push oci:images:v1 missing", False), ("scan missing", True)])
-def test_a_push_gives_the_memory_of_each_frame_back(command: str, kept: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [("push oci:images:v1 missing", False), ("export missing out.tar", False), ("scan missing", True)],
+)
+def test_a_push_and_an_export_give_large_blocks_back(command: str, kept: bool, tmp_path: Path) -> None:
     """Beside another verb, which shows that blocks that stay are seen."""
     pushed = subprocess.run(
         [sys.executable, "-c", PUSH, *command.split()], cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True

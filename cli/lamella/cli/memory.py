@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
+_M_ARENA_MAX = -8
 _LARGE = 1 << 20
 
 
@@ -12,8 +13,9 @@ def return_large_blocks() -> None:
     """Let glibc give every block of 1 MiB and more back as soon as it is freed.
 
     It does so until the first is freed, and then keeps them for each thread, as ever more of its heap: 90 MB
-    in a push on 16 processors. For a command's own process only, since a program that imports Lamella may
-    be quicker with blocks that stay.
+    in a push on 16 processors. Smaller blocks are of one heap for all threads: one thread allocates most of
+    them and another frees them, and the interpreter's lock admits one at a time. For a command's own process
+    only, since a program that imports Lamella may be quicker with blocks that stay.
     """
     if sys.platform != "linux":
         return
@@ -22,3 +24,4 @@ def return_large_blocks() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, and gives them back anyway
     if mallopt:
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_ARENA_MAX, 1)

@@ -276,23 +276,28 @@ def test_a_library_that_a_package_brings_does_not_ship_from_a_toolkit_of_this_ma
     assert not [each for each in findings(scanned, "libraries") if each.subject == "torch"]
 
 
-@pytest.mark.parametrize("requires", [(), ("between>=1",)])
+@pytest.mark.parametrize(
+    ("holder", "requires"), [("Holder", ()), ("Holder", ("between>=1",)), ("nvidia-holder-cu13", ())]
+)
 @pytest.mark.slow
-def test_a_library_of_the_distribution_ships_unless_a_required_package_brings_it(
-    made: Path, site: Path, requires: tuple[str, ...]
+def test_a_library_of_the_distribution_ships_unless_a_required_package_or_one_of_nvidia_brings_it(
+    made: Path, site: Path, holder: str, requires: tuple[str, ...]
 ) -> None:
-    """Another package's private copy is not loaded for it."""
+    """Another package's private copy is not loaded for it; cupy loads NCCL from NVIDIA's package, which it does not require."""
     held = site / "holder/libstdc++.so.6"
     built(site / "holder/held.so", soname=held.name).rename(held)
-    distribution(site, "Holder", held)
+    distribution(site, holder, held)
     distribution(site, "between", requires=("holder[extra] >=1 ; extra == 'x'",))
     module = built(site / "user/module.so", options=("-Wl,--no-as-needed", "-lstdc++"))
     distribution(site, "user", module, requires=requires)
     scanned = scan(str(made))
-    assert ("lib/system/libstdc++.so.6" in shipped(scanned)) is not bool(requires)
+    loaded = bool(requires) or holder.startswith("nvidia-")
+    assert ("lib/system/libstdc++.so.6" in shipped(scanned)) is not loaded
     notes = [each.message for each in findings(scanned, "libraries") if each.subject == "user"]
     assert notes == (
-        ["libstdc++.so.6: needed by user; holder has it, so that this system's does not ship"] if requires else []
+        [f"libstdc++.so.6: needed by user; {holder.lower()} has it, so that this system's does not ship"]
+        if loaded
+        else []
     )
 
 

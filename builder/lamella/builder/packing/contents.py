@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _SMALL = 64 << 10
 """Bytes of a file whose hash takes less time than a look at its times."""
+_MOST_THREADS = 8
+"""Maximum number of blocks that are compiled at once, whose byte code is in memory until its turn."""
+_BLOCK_BYTES = 1 << 20
+"""Bytes of source after which a block ends. Its byte code is about as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +52,13 @@ class Contents:
     """Everything that an export of an environment holds, beside the export's own files."""
 
     packages: tuple[PackedPackage, ...]
-    members: tuple[Member, ...]
+    members: Mapping[str, Entry | Member]
+    """By path. An entry becomes a member in its turn: together they would take 20 MB in an environment of 50,000 files."""
     modules: Mapping[str, Module]
     """Modules to compile, by the path of their byte code."""
     is_conda: bool
     variables: Mapping[str, str]
     """Variables that activation sets, for conda's packages and its user."""
-
-    @property
-    def files(self) -> int:
-        """Number of files, with those of byte code."""
-        return len(self.members) + len(self.modules)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the files, without byte code."""
-        return sum(member.size for member in self.members)
 
 
 def contents(environment: Environment, prefix: str, options: ExportOptions, remembered: Remembered) -> Contents:
@@ -76,7 +71,7 @@ def contents(environment: Environment, prefix: str, options: ExportOptions, reme
     entries = {entry.path[below:]: entry for _, each in found for entry in each.entries}
     modules = {module.path[below:]: module for _, each in found for module in each.modules}
     kept = chosen([*entries, *modules], options.filters, byte_code=options.byte_code)
-    members = {path: _member(path, entry) for path, entry in entries.items() if path in kept}
+    members: dict[str, Entry | Member] = {path: entry for path, entry in entries.items() if path in kept}
     if ORIGINS in entries:
         members.pop(ORIGINS, None)
         records = {path: _content(entry) for path, entry in entries.items() if path in members and _is_record(path)}
@@ -89,7 +84,7 @@ def contents(environment: Environment, prefix: str, options: ExportOptions, reme
             packages.append(PackedPackage(package, len(own), sum(member.size for member in own)))
     return Contents(
         tuple(packages),
-        tuple(members.values()),
+        members,
         {path: module for path, module in modules.items() if path in kept},
         any(path.startswith("conda-meta/") for path in members),
         activation.variables_of(
@@ -99,20 +94,20 @@ def contents(environment: Environment, prefix: str, options: ExportOptions, reme
 
 
 def compiled(
-    compiler: Compiler, members: Sequence[Member], modules: Mapping[str, Module], threads: int
+    compiler: Compiler, members: Mapping[str, Entry | Member], modules: Mapping[str, Module], threads: int
 ) -> Generator[Member, None, None]:
     """Yield `members` and the byte code of `modules`, in the order of an archive.
 
-    Modules are compiled by `compiler`, which is closed at the end, `threads` blocks at once, ahead of their turn.
+    Modules are compiled by `compiler`, which is closed at the end, up to `threads` blocks at once, ahead of their turn.
     """
-    by_path = {member.path: member for member in members}
-    order = sorted([*by_path, *modules], key=place)
+    order = sorted([*members, *modules], key=place)
     wanted = [modules[path] for path in order if path in modules]
-    with contextlib.closing(_Ahead(compiler, wanted, threads)) as ahead:
+    with contextlib.closing(_Ahead(compiler, wanted, min(threads, _MOST_THREADS))) as ahead:
         made = iter(ahead)
         for path in order:
-            if path in by_path:
-                yield by_path[path]
+            if path in members:
+                member = members[path]
+                yield member if isinstance(member, Member) else _member(path, member)
             elif (content := next(made)) is not None:
                 yield generated(path, content)
 
@@ -121,7 +116,7 @@ class _Ahead:
     """Byte code of modules, in their order, of which the first blocks are compiled before they are asked for."""
 
     def __init__(self, compiler: Compiler, wanted: Sequence[Module], threads: int) -> None:
-        self._blocks = (wanted[start : start + BLOCK] for start in range(0, len(wanted), BLOCK))
+        self._blocks = byte_code_blocks(wanted)
         self._compiler = compiler
         self._pool = ThreadPoolExecutor(threads, "lamella-compile")
         self._pending: deque[Future[list[bytes | None]]] = deque()
@@ -142,6 +137,20 @@ class _Ahead:
         """End the threads and processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._compiler.close()
+
+
+def byte_code_blocks(wanted: Sequence[Module]) -> Iterator[list[Module]]:
+    """Cut `wanted` into blocks that limit what compiling leaves behind, and the byte code that waits for its turn."""
+    block: list[Module] = []
+    size = 0
+    for module in wanted:
+        block.append(module)
+        size += module.source.size
+        if len(block) == BLOCK or size >= _BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def _member(path: str, entry: Entry) -> Member:

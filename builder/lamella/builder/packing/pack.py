@@ -89,8 +89,7 @@ def pack(
         if target.format != "squashfs":
             # Edits show, where files can be written.
             added.append(generated(f"{environment.interpreter.purelib}/{source_checks.NAME}", source_checks.CONTENT))
-        replaced = {member.path for member in added}
-        members = [*(member for member in found.members if member.path not in replaced), *added]
+        members = {**found.members, **{member.path: member for member in added}}
         result = Packed(
             target.path,
             target.format,
@@ -98,7 +97,7 @@ def pack(
             environment,
             found.packages,
             len(members) + len(found.modules),
-            sum(member.size for member in members),
+            sum(member.size for member in members.values()),
         )
         if not options.dry_run:
             threads = target.threads or os.cpu_count() or 1

@@ -84,6 +84,9 @@ class Environment(Protocol):
     def relies(self, source: str, holder: str) -> bool:
         """Whether the package of the file `source` requires that of the file `holder`; False for the interpreter's."""
 
+    def by_vendor(self, holder: str) -> bool:
+        """Whether the file `holder` is in a package of a driver's vendor, from which others load libraries by themselves."""
+
     def installed(self, source: str) -> bool:
         """Whether an installed package, and not the interpreter, has the file `source`."""
 
@@ -120,7 +123,9 @@ def needed(
         # The interpreter looks in these folders before that of system libraries.
         if search.by_interpreter(soname):
             return True
-        return environment.installed(source) and (search.is_toolkit(path) or environment.relies(source, holder))
+        # NVIDIA's repositories for distributions put NCCL and cuDNN into the distribution's own folders.
+        known = search.is_toolkit(path) or environment.by_vendor(holder) or environment.relies(source, holder)
+        return environment.installed(source) and known
 
     while pending:
         found: dict[str, str] = {}

@@ -76,6 +76,10 @@ class Shipped:
         path = source.removeprefix(f"{self.prefix}/")
         return path in self.entries and path not in self.interpreter and self.owners.get(path) != "python"
 
+    def by_vendor(self, holder: str) -> bool:
+        """Whether `holder` is in one of NVIDIA's own packages, from which others load libraries without requiring them."""
+        return self.owners.get(holder.removeprefix(f"{self.prefix}/"), "").startswith("nvidia-")
+
     def relies(self, source: str, holder: str) -> bool:
         """Whether the package of `source` requires that of `holder`, directly or through others."""
         start, end = (self.owners.get(each.removeprefix(f"{self.prefix}/"), "") for each in (source, holder))

@@ -109,7 +109,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=0,
-        help="threads that compress; 0 for one per processor, at most 4 for xz and zst (default: 0)",
+        help="threads that compress; 0 for one per processor, as many as 72 MB of memory are enough for (default: 0)",
     )
     for kind, meaning in (("exclude", "leave out files whose path matches"), ("include", "bring excluded files back")):
         parser.add_argument(
@@ -150,6 +150,9 @@ def _filter(kind: str) -> Callable[[str], tuple[str, str]]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print the path."""
+    from lamella.cli.memory import return_large_blocks
+
+    return_large_blocks()
     source, path = _source_and_path(arguments)
     if arguments.to_docker:
         return _to_docker(arguments, source)

@@ -62,7 +62,7 @@ def _archive(file: IO[bytes], target: Target, members: Iterable[Member], done: C
     if target.format == "zip":
         write_zip(file, _nameable(members), target.root, target.level, done)
         return
-    threads = threads_for(target.compression, target.threads, os.cpu_count() or 1)
+    threads = threads_for(target.compression, target.level, target.threads, os.cpu_count() or 1)
     with compressed(file, target.compression, target.level, threads) as out:
         write_tar(out, members, target.root, done)
 
