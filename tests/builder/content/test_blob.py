@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from lamella.builder.content.blob import FRAME, BlobWriter, Processors
+from lamella.builder.content.blob import FRAME, BlobWriter, Compressors, Processors
 from lamella.layers.oci.documents import LAYER_ZSTD
 from lamella.layers.tar.decompress import decompressed
 from support.engines import need
@@ -107,10 +107,10 @@ def test_buffers_serve_layer_after_layer() -> None:
     content = random.Random(3).randbytes(3 * FRAME)
     with closing(Processors(2)) as processors:
         made = [blob_of(content, processors=processors) for _ in range(3)]
-        kept = [processors.frame() for _ in range(20)]
+        kept = [processors.compressors.frame() for _ in range(20)]
     assert made == [blob_of(content)] * 3
-    with closing(Processors(2)) as processors:
-        frame = processors.frame()
-        processors.give_back(frame)
-        assert processors.frame() is frame
+    compressors = Compressors()
+    frame = compressors.frame()
+    compressors.give_back(frame)
+    assert compressors.frame() is frame
     assert len(set(map(id, kept))) == 20, "no buffer is given back twice"

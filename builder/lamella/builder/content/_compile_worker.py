@@ -36,6 +36,7 @@ _REUSES = sys.version_info >= (3, 11)
 _rename = _imp._fix_co_filename  # type: ignore[attr-defined] # importlib's own way, also for nested code
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _SLICE = "\0a slice\0"
+_HAS_SLICES = sys.version_info >= (3, 14)
 _UNCHECKED_HASH, _CHECKED_HASH = b"\1\0\0\0", b"\3\0\0\0"  # PEP 552
 
 
@@ -106,7 +107,7 @@ def _unpacked(value: "Any") -> "Any":
 def _written(values: bytes, name: str) -> bytes:
     """Write code from the result of `_values` in canonical form, with `name` as its file."""
     code = marshal.loads(values)
-    return _named(_unpacked(code) if _SLICE.encode() in values else code, name)
+    return _named(_unpacked(code) if _HAS_SLICES and _SLICE.encode() in values else code, name)
 
 
 def _named(code: types.CodeType, name: str) -> bytes:

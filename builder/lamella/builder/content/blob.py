@@ -23,6 +23,8 @@ from lamella.layers.tar import headers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from zstandard import ZstdCompressor
+
 Compression = Literal["zstd", "gzip"]
 
 LEVEL = {"zstd": 3, "gzip": 6}
@@ -51,13 +53,51 @@ def compression_name(compression: Compression) -> str:
     return f"{compression}:{LEVEL[compression]}"
 
 
+class Compressors:
+    """Buffers and contexts of zstd that serve frame after frame: the system takes long to provide new memory for each."""
+
+    def __init__(self) -> None:
+        self._frames: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._contexts: queue.SimpleQueue[ZstdCompressor] = queue.SimpleQueue()
+
+    def frame(self) -> bytearray:
+        """Return a buffer of a frame, with any content."""
+        try:
+            return self._frames.get_nowait()
+        except queue.Empty:
+            return bytearray(FRAME)
+
+    def give_back(self, frame: bytearray) -> None:
+        """Take a buffer that is not in use any more."""
+        self._frames.put(frame)
+
+    def compressed(self, frame: memoryview) -> bytes:
+        """Return a zstd frame with its content's size, which readers need to decompress it at once, and without a checksum."""
+        try:
+            context = self._contexts.get_nowait()
+        except queue.Empty:
+            context = _context()
+        compressed: bytes = context.compress(frame)
+        self._contexts.put(context)
+        return compressed
+
+
+def _context() -> ZstdCompressor:
+    import zstandard
+
+    # threads=0: with 1 or more, libzstd cuts the input into jobs, which gives other bytes.
+    return zstandard.ZstdCompressor(
+        level=LEVEL["zstd"], threads=0, write_checksum=False, write_content_size=True, write_dict_id=False
+    )
+
+
 class Processors:
     """Processors of a build. A layer occupies one; the frames of a large layer use those that are idle."""
 
     def __init__(self, count: int) -> None:
         self._idle = threading.Semaphore(count)
         self._pool = ThreadPoolExecutor(count, "lamella-compress")
-        self._frames: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self.compressors = Compressors()
 
     def close(self) -> None:
         """End the threads. Idempotent."""
@@ -68,17 +108,6 @@ class Processors:
         """Occupy one processor, once one is idle."""
         with self._idle:
             yield
-
-    def frame(self) -> bytearray:
-        """Return a buffer of a frame, with any content: a new one costs the system a thousand pages."""
-        try:
-            return self._frames.get_nowait()
-        except queue.Empty:
-            return bytearray(FRAME)
-
-    def give_back(self, frame: bytearray) -> None:
-        """Take a buffer that is not in use any more."""
-        self._frames.put(frame)
 
     def offer(self, work: Callable[[], bytes]) -> Future[bytes] | None:
         """Start `work` on an idle processor; None if all are occupied."""
@@ -100,7 +129,8 @@ class BlobWriter:
         self._pending: deque[Future[bytes]] = deque()
         self._tar = hashlib.sha256()
         self._blob = hashlib.sha256()
-        self._frame = processors.frame() if processors else bytearray(FRAME)
+        self._compressors = processors.compressors if processors else Compressors()
+        self._frame = self._compressors.frame()
         self._end = 0
         self._size = 0
         self._unpacked = 0
@@ -156,8 +186,7 @@ class BlobWriter:
             self._put(self._pending.popleft().result())
         if self._gzip:
             self._put(self._gzip.flush())
-        if self._processors:
-            self._processors.give_back(self._frame)
+        self._compressors.give_back(self._frame)
         tar, blob = Digest("sha256", self._tar.hexdigest()), Digest("sha256", self._blob.hexdigest())
         return LayerBlob(blob, self._size, tar, self._unpacked)
 
@@ -174,24 +203,22 @@ class BlobWriter:
             return
         if not frame:
             return
-        self._pending.append(self._offered(frame) or _done(_compressed(frame)))
+        self._pending.append(self._offered(frame) or _done(self._compressors.compressed(frame)))
         while self._pending and (self._pending[0].done() or len(self._pending) > _PENDING):
             self._put(self._pending.popleft().result())
 
     def _offered(self, frame: memoryview) -> Future[bytes] | None:
         """Start to compress the current buffer on an idle processor, and go on with another; None if all are occupied."""
-        processors, buffer = self._processors, self._frame
-        if not processors:
-            return None
+        compressors, buffer = self._compressors, self._frame
 
         def work() -> bytes:
-            compressed = _compressed(frame)
-            processors.give_back(buffer)
+            compressed = compressors.compressed(frame)
+            compressors.give_back(buffer)
             return compressed
 
-        compressed = processors.offer(work)
+        compressed = self._processors.offer(work) if self._processors else None
         if compressed:
-            self._frame = processors.frame()
+            self._frame = compressors.frame()
         return compressed
 
     def _put(self, data: bytes) -> None:
@@ -204,20 +231,3 @@ def _done(result: bytes) -> Future[bytes]:
     future: Future[bytes] = Future()
     future.set_result(result)
     return future
-
-
-_of_thread = threading.local()
-
-
-def _compressed(frame: memoryview) -> bytes:
-    """A zstd frame with its content's size, which readers need to decompress it at once, and without a checksum."""
-    compressor = getattr(_of_thread, "compressor", None)
-    if compressor is None:
-        import zstandard
-
-        # threads=0: with 1 or more, libzstd cuts the input into jobs, which gives other bytes.
-        compressor = _of_thread.compressor = zstandard.ZstdCompressor(
-            level=LEVEL["zstd"], threads=0, write_checksum=False, write_content_size=True, write_dict_id=False
-        )
-    compressed: bytes = compressor.compress(frame)
-    return compressed

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from lamella.builder.cache_folder import cache_folder
 from lamella.builder.content.bytecode import CLEAN, block_size, byte_code_path, command, installed_path
+from lamella.builder.environment import File
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,24 +31,18 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Interpreter
 
 _MOST = 8
+_Source = tuple[str, str]
+"""Path relative to the prefix, and absolute path on this disk. No new text: an environment has tens of thousands."""
 _HEADER = struct.Struct(">c32sI")
 """Of an answer: status, sha256 of the source, bytes of byte code."""
 _START, _DIED = b"K", b"X"
 
 
-class _Asked(NamedTuple):
-    """A module, by its paths."""
-
-    source: str
-    """Path of the source in the image, without a leading slash."""
-    path: str
-    """Absolute path of the source on this disk."""
-    installed: str
-    """As `Module.installed`."""
-
-
 class _Answer(NamedTuple):
-    digest: str
+    path: str
+    """Path of the source relative to the prefix."""
+    digest: bytes
+    """sha256 of the source."""
     answers: int
     """File descriptor."""
     offset: int
@@ -59,7 +54,7 @@ class _Answer(NamedTuple):
 class _Process:
     process: subprocess.Popen[bytes]
     answers: IO[bytes]
-    blocks: Sequence[Sequence[_Asked]]
+    blocks: Sequence[Sequence[_Source]]
 
 
 class Precompiler:
@@ -69,10 +64,10 @@ class Precompiler:
         """`cache`: folder for the answers, as of a scan; None for the user's."""
         self._scratch = cache_folder(cache)
         self._about: tuple[Interpreter, str] | None = None
-        self._answers: dict[tuple[str, str], _Answer] = {}
+        self._answers: dict[str, _Answer] = {}
         self._processes: list[_Process] = []
 
-    def start(self, interpreter: Interpreter, image_prefix: str, sources: Iterable[tuple[str, str]]) -> None:
+    def start(self, interpreter: Interpreter, image_prefix: str, sources: Iterable[_Source]) -> None:
         """Start to compile `sources`: path relative to the prefix, and absolute path.
 
         Without a processor to spare, or room for the answers, nothing is started, and a build compiles all.
@@ -80,10 +75,11 @@ class Precompiler:
         self._about = interpreter, image_prefix
         number = min(_MOST, (os.cpu_count() or 1) // 2)
         if number and interpreter.compiler and sys.platform != "win32":
-            blocks = list(_blocks(list(_asked(interpreter, image_prefix, sources))))
+            blocks = list(_blocks(list(_modules(interpreter, sources)), interpreter))
             with contextlib.suppress(OSError):
                 for first in range(min(number, len(blocks))):
-                    self._processes.append(_started(interpreter, blocks[first::number], self._scratch))
+                    started = _started(interpreter, image_prefix, blocks[first::number], self._scratch)
+                    self._processes.append(started)
 
     def stop(self, interpreter: Interpreter, image_prefix: str) -> Precompiler | None:
         """End the processes, and return this with their answers; None if they are for another interpreter or prefix."""
@@ -94,12 +90,18 @@ class Precompiler:
 
     def has(self, module: Module) -> bool:
         """See `Known`."""
-        found = self._answers.get((module.source.path, module.installed))
-        return found is not None and found.digest == module.source.digest
+        source = module.source.content
+        # Code that people edit has no `installed`: it is not known by the times of its file.
+        found = self._answers.get(source.source) if module.installed and isinstance(source, File) else None
+        if not found or not self._about:
+            return False
+        path = f"{self._about[1].strip('/')}/{found.path}"
+        return module.source.path == path and module.source.digest == found.digest.hex()
 
     def read(self, module: Module) -> bytes | None:
         """See `Known`."""
-        found = self._answers[module.source.path, module.installed]
+        source = cast("File", module.source.content)
+        found = self._answers[source.source]
         return os.pread(found.answers, found.size, found.offset) if found.size else None
 
     def close(self) -> None:
@@ -111,26 +113,28 @@ class Precompiler:
             each.answers.close()
 
 
-def _asked(interpreter: Interpreter, image_prefix: str, sources: Iterable[tuple[str, str]]) -> Iterator[_Asked]:
+def _modules(interpreter: Interpreter, sources: Iterable[_Source]) -> Iterator[_Source]:
     """Modules among `sources`, those of small packages first: beside a fork they take the least time."""
-    root, below = f"{interpreter.stdlib}/", image_prefix.strip("/")
-    found: dict[str, list[_Asked]] = {}
-    for path, source in sources:
-        if byte_code_path(path, root, interpreter.cache_tag):
-            package = path.removeprefix(f"{interpreter.purelib}/").partition("/")[0]
-            asked = _Asked(f"{below}/{path}", source, installed_path(source, interpreter.cache_tag))
-            found.setdefault(package, []).append(asked)
+    root, site = f"{interpreter.stdlib}/", f"{interpreter.purelib}/"
+    found: dict[str, list[_Source]] = {}
+    for source in sources:
+        if byte_code_path(source[0], root, interpreter.cache_tag):
+            package = source[0].removeprefix(site).partition("/")[0]
+            found.setdefault(package, []).append(source)
     for modules in sorted(found.values(), key=len):
         yield from modules
 
 
-def _blocks(asked: Sequence[_Asked]) -> Iterator[Sequence[_Asked]]:
-    rest = iter(asked)
+def _blocks(sources: Sequence[_Source], interpreter: Interpreter) -> Iterator[Sequence[_Source]]:
+    rest = iter(sources)
     while first := next(rest, None):
-        yield [first, *islice(rest, block_size(first.installed) - 1)]
+        size = block_size(installed_path(first[1], interpreter.cache_tag))
+        yield [first, *islice(rest, size - 1)]
 
 
-def _started(interpreter: Interpreter, blocks: Sequence[Sequence[_Asked]], scratch: str) -> _Process:
+def _started(
+    interpreter: Interpreter, image_prefix: str, blocks: Sequence[Sequence[_Source]], scratch: str
+) -> _Process:
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     answers = cast("IO[bytes]", tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115 - closed by `Precompiler.close`
     process = subprocess.Popen(
@@ -141,30 +145,39 @@ def _started(interpreter: Interpreter, blocks: Sequence[Sequence[_Asked]], scrat
         env=CLEAN,
         cwd=os.path.abspath(os.sep),
     )
-    # The pipe holds a part of a request; and a process whose parent was killed reads its end.
-    threading.Thread(target=_ask, args=(process, blocks), name="lamella-precompile", daemon=True).start()
+    requests = (_request(block, image_prefix, interpreter) for block in blocks)
+    # The pipe holds a part of them; and a process whose parent was killed reads its end.
+    threading.Thread(target=_send, args=(process, requests), name="lamella-precompile", daemon=True).start()
     return _Process(process, answers, blocks)
 
 
-def _ask(process: subprocess.Popen[bytes], blocks: Iterable[Sequence[_Asked]]) -> None:
+def _request(block: Sequence[_Source], image_prefix: str, interpreter: Interpreter) -> bytes:
+    asked = [
+        (f"{image_prefix}/{path}", source, 0, installed_path(source, interpreter.cache_tag), False)
+        for path, source in block
+    ]
+    encoded = json.dumps(asked).encode()
+    return b"R" + struct.pack(">I", len(encoded)) + encoded
+
+
+def _send(process: subprocess.Popen[bytes], requests: Iterable[bytes]) -> None:
     stream = cast("IO[bytes]", process.stdin)
     with contextlib.suppress(OSError, ValueError):  # it was killed, or died
-        for block in blocks:
-            request = json.dumps([(f"/{each.source}", each.path, 0, each.installed, False) for each in block]).encode()
-            stream.write(b"R" + struct.pack(">I", len(request)) + request)
+        for request in requests:
+            stream.write(request)
             stream.flush()
     with contextlib.suppress(OSError):
         stream.close()
 
 
-def _answered(process: _Process) -> Iterator[tuple[tuple[str, str], _Answer]]:
-    """Answers by source and installed byte code, up to the one that was cut short."""
+def _answered(process: _Process) -> Iterator[tuple[str, _Answer]]:
+    """Answers by path of the source, up to the one that was cut short."""
     answers = process.answers.fileno()
     if os.pread(answers, 1, 0) != _START:
         return
     offset, length = 1, os.fstat(answers).st_size
     for block in process.blocks:
-        for asked in block:
+        for path, source in block:
             header = os.pread(answers, _HEADER.size, offset)
             if header[:1] == _DIED:
                 break
@@ -174,7 +187,7 @@ def _answered(process: _Process) -> Iterator[tuple[tuple[str, str], _Answer]]:
             offset += _HEADER.size
             if offset + size > length:
                 return
-            yield (asked.source, asked.installed), _Answer(digest.hex(), answers, offset, size)
+            yield source, _Answer(path, digest, answers, offset, size)
             offset += size
         if os.pread(answers, 1, offset) == _DIED:
             offset += 1

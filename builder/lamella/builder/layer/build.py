@@ -92,7 +92,8 @@ def build(
 
     def bundle(wanted: WantedLayer) -> None:
         def write(out: BinaryIO) -> LayerBlob:
-            return merge(_blobs(wanted, built, cache, tools.storage), out, compression, scratch=cache.scratch())
+            members = _blobs(wanted, built, cache, tools.storage)
+            return merge(members, out, compression, scratch=cache.scratch(), processors=processors)
 
         made = cache.add(wanted.key, MEDIA_TYPE[compression], write, _source([built[key] for key in wanted.members]))
         done(wanted.key, made, True)

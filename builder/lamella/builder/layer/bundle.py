@@ -16,7 +16,7 @@ from lamella.layers.errors import LayersError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from lamella.builder.content.blob import Compression, LayerBlob
+    from lamella.builder.content.blob import Compression, LayerBlob, Processors
     from lamella.layers.oci.storage import Reader
     from lamella.layers.tar.reader import Archive
     from lamella.layers.tar.reader import Entry as TarEntry
@@ -42,7 +42,14 @@ def partition(sizes: Sequence[tuple[str, int]], most: int) -> tuple[list[str], l
     return sorted(alone), [bundles[number] for number in sorted(bundles)]
 
 
-def merge(members: Iterable[tuple[Reader, str]], out: BinaryIO, compression: Compression, *, scratch: str) -> LayerBlob:
+def merge(
+    members: Iterable[tuple[Reader, str]],
+    out: BinaryIO,
+    compression: Compression,
+    *,
+    scratch: str,
+    processors: Processors | None = None,
+) -> LayerBlob:
     """Write one layer with the content of the layers `members` (blob, media type), sorted by path.
 
     Shared folders are written once. Each member is unpacked to a file in `scratch` first: sixty open
@@ -54,7 +61,7 @@ def merge(members: Iterable[tuple[Reader, str]], out: BinaryIO, compression: Com
     from lamella.builder.content.blob import BlobWriter
     from lamella.layers.tar.decompress import decompressed
 
-    blob = BlobWriter(out, compression)
+    blob = BlobWriter(out, compression, processors)
     archives = []
     try:
         for stream, media_type in members:
