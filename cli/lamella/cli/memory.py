@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
 _M_ARENA_MAX = -8
-_LARGE = 1 << 20
+_LARGE, _LARGE_ON_FEW = 1 << 20, 8 << 20
+"""Bytes of a block that goes back. Up to 8 MiB, a compressed frame among them, the heap of few threads keeps blocks: new
+pages for each take a push a twentieth of its processor time."""
+_FEW = 4
+"""Processors."""
 
 
 def return_large_blocks() -> None:
-    """Let glibc give every block of 1 MiB and more back as soon as it is freed.
+    """Let glibc give every large block back as soon as it is freed.
 
     It does so until the first is freed, and then keeps them for each thread, as ever more of its heap: 90 MB
     in a push on 16 processors. Smaller blocks are of one heap for all threads: one thread allocates most of
@@ -23,5 +28,5 @@ def return_large_blocks() -> None:
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, and gives them back anyway
     if mallopt:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_ON_FEW if (os.cpu_count() or 1) <= _FEW else _LARGE)
         mallopt(_M_ARENA_MAX, 1)
