@@ -131,6 +131,8 @@ class BlobWriter:
         self._blob = hashlib.sha256()
         self._compressors = processors.compressors if processors else Compressors()
         self._frame = self._compressors.frame()
+        # Writing to a slice of the array itself would first copy what is written.
+        self._view = memoryview(self._frame)
         self._end = 0
         self._size = 0
         self._unpacked = 0
@@ -140,10 +142,10 @@ class BlobWriter:
         view = memoryview(data)
         while len(view) >= FRAME - self._end:
             room = FRAME - self._end
-            self._frame[self._end :] = view[:room]
+            self._view[self._end :] = view[:room]
             self._advance(room)
             view = view[room:]
-        self._frame[self._end : self._end + len(view)] = view
+        self._view[self._end : self._end + len(view)] = view
         self._end += len(view)
 
     def write_file(self, chunks: Iterable[bytes], size: int) -> None:
@@ -164,7 +166,7 @@ class BlobWriter:
         seen = hashlib.sha256() if hashes else None
         left, beyond = size, bytearray(1)
         while True:
-            part = memoryview(self._frame)[self._end : self._end + left]
+            part = self._view[self._end : self._end + left]
             read = read_into([part, beyond] if len(part) == left else [part])
             if read > left or (left and not read):
                 return None
@@ -181,7 +183,7 @@ class BlobWriter:
     def finish(self) -> LayerBlob:
         """Write the end of the tar and of the blob. The caller closes `out`."""
         self.write(headers.END)
-        self._compress(memoryview(self._frame)[: self._end])
+        self._compress(self._view[: self._end])
         while self._pending:
             self._put(self._pending.popleft().result())
         if self._gzip:
@@ -193,7 +195,7 @@ class BlobWriter:
     def _advance(self, size: int) -> None:
         self._end += size
         if self._end == FRAME:
-            self._compress(memoryview(self._frame))
+            self._compress(self._view)
             self._end = 0
 
     def _compress(self, frame: memoryview) -> None:
@@ -219,6 +221,7 @@ class BlobWriter:
         compressed = self._processors.offer(work) if self._processors else None
         if compressed:
             self._frame = compressors.frame()
+            self._view = memoryview(self._frame)
         return compressed
 
     def _put(self, data: bytes) -> None:

@@ -140,7 +140,8 @@ def _read(path: str, seen: os.stat_result, search: _Search) -> FileContent:
         message = f"cannot read {path}: {error.strerror}; make it readable, or leave its package out"
         raise CannotBuild(message) from error
     try:
-        if not same(seen, os.fstat(descriptor)):
+        # What replaced a large file may have no end. Of a small one, the look after its bytes shows as much.
+        if seen.st_size >= _LARGE and not same(seen, os.fstat(descriptor)):
             raise _changed(path)
         content = _content(descriptor, seen.st_size, search)
         if content is None or not same(seen, os.fstat(descriptor)):
