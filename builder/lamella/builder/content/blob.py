@@ -131,7 +131,7 @@ class BlobWriter:
         self._blob = hashlib.sha256()
         self._compressors = processors.compressors if processors else Compressors()
         self._frame = self._compressors.frame()
-        # Writing to a slice of the array itself would first copy what is written.
+        # Writing to a slice of the array itself would copy the bytes twice.
         self._view = memoryview(self._frame)
         self._end = 0
         self._size = 0
