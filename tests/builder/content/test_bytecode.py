@@ -211,10 +211,14 @@ def test_a_source_that_does_not_compile_has_none_and_stops_nothing(tmp_path: Pat
     assert [one is not None for one in made] == [True, False, False, False, True]
 
 
-def test_a_source_that_kills_the_compiler_has_none_and_stops_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begun", ["b''", "b'C'", "b'C'+hashlib.sha256(s).digest()+bytes((0,0,0,9))"])
+def test_a_source_that_kills_the_compiler_has_none_and_stops_nothing(tmp_path: Path, begun: str) -> None:
     wanted = sources(tmp_path, ["a = 1", "kill", "b = 2"])
     killer = tmp_path / "python"
-    hook = "import os,builtins;c=compile;builtins.compile=lambda s,*a:os.abort() if s==b'kill' else c(s,*a);"
+    hook = (
+        "import os,builtins,hashlib;c=compile;"
+        f"builtins.compile=lambda s,*a:os.write(1,{begun}) + os.abort() if s==b'kill' else c(s,*a);"
+    )
     killer.write_text(
         f"#!/bin/sh\nfor last; do :; done\nexec {sys.executable} -s -S -B -c \"{hook}exec(c(open('$last').read(),'x','exec'))\"\n"
     )

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -124,14 +125,18 @@ def test_answers_that_were_cut_short_are_not_used(tmp_path: Path, monkeypatch: p
             assert list(compiler.compile(wanted)) == expected
 
 
-def test_a_source_that_ends_the_compiler_costs_its_block_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", [b"", b"C", b"C%s"], ids=["before", "in the header", "before the byte code"])
+def test_a_compiler_that_dies_in_an_answer_leaves_the_rest_to_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes
+) -> None:
     fatal = tmp_path / "fatal"
+    begun = "b'C' + hashlib.sha256(source).digest() + bytes((0, 0, 0, 9))" if b"%" in written else repr(written)
     fatal.write_text(
         "#!/bin/sh\n"
-        f'exec {sys.executable} -c "import os, sys, builtins\n'
+        f'exec {sys.executable} -c "import os, sys, builtins, hashlib\n'
         "there = builtins.compile\n"
         "def fails(source, *others):\n"
-        "    if b'fatal' in source: os._exit(9)\n"
+        f"    if b'fatal' in source: os.write(1, {begun}); os._exit(9)\n"
         "    return there(source, *others)\n"
         "builtins.compile = fails\n"
         'sys.argv = sys.argv[4:]; exec(there(open(sys.argv[0]).read(), sys.argv[0], \'exec\'))" "$@"\n'
@@ -141,14 +146,45 @@ def test_a_source_that_ends_the_compiler_costs_its_block_alone(tmp_path: Path, m
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     contents = {f"m{number}.py": f"a = {number}\n" for number in range(9)} | {"m4.py": "fatal = 1\n"}
     wanted = modules_of(tmp_path, contents)
+    expected = compiled(wanted)
     waits(monkeypatch)
     with closing(Precompiler(str(tmp_path / "cache"))) as precompiler:
         by = replace(interpreter(), compiler=str(fatal))
         precompiler.start(by, PREFIX, sources(wanted))
         known = precompiler.stop(by, PREFIX)
         assert known
-        # m4 is the second of the second block.
-        assert [known.has(module) for module in wanted] == [True] * 4 + [False] * 2 + [True] * 3
+        assert [known.has(module) for module in wanted] == [True] * 4 + [False] * 5
+        with closing(Compiler(interpreter(), known)) as compiler:
+            assert list(compiler.compile(wanted)) == expected
+
+
+def test_without_a_thread_nothing_is_compiled_and_no_process_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with closing(started(modules_of(tmp_path, {"a.py": "a = 1\n"}), tmp_path / "cache")) as precompiler:
+        processes = [each.process for each in precompiler._processes]
+        assert precompiler.stop(interpreter(), PREFIX) is None
+    assert [process.returncode for process in processes] == [-signal.SIGKILL]
+
+
+def test_a_process_that_has_ended_is_reaped_where_its_group_refuses_signals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS."""
+
+    def refused(_group: int, _signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", refused)
+    precompiler = started(modules_of(tmp_path, {"a.py": "a = 1\n"}), tmp_path / "cache")
+    processes = [each.process for each in precompiler._processes]
+    precompiler.close()
+    assert processes
+    assert None not in [process.returncode for process in processes]
 
 
 def test_without_a_processor_to_spare_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@
 # Requests on stdin: "R", then 4 bytes of length and that many bytes of JSON: [[name in the code, source path or null,
 # length of the source that follows, path of byte code that may exist, whether Python is to check the source], ...].
 # Answers on stdout, one for each source: "C" for code, "S" for a source that does not compile, then the source's
-# sha256, 4 bytes of length and that many bytes of byte code; "X" if the child died instead. With the argument --idle,
-# it takes the time that other processes leave.
+# sha256, 4 bytes of length and that many bytes of byte code. If a child dies, this process ends: the child may have
+# written a part of an answer, and further ones would be taken for the rest. With the argument --idle, it takes the time
+# that other processes leave.
 import _imp
 import gc
 import hashlib
@@ -200,7 +201,7 @@ def _main() -> None:
             _serve()
             os._exit(0)
         if os.waitpid(child, 0)[1]:
-            _write(b"X")
+            os._exit(1)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from lamella.builder.cache_folder import cache_folder
@@ -35,7 +35,7 @@ _Source = tuple[str, str]
 """Path relative to the prefix, and absolute path on this disk. No new text: an environment has tens of thousands."""
 _HEADER = struct.Struct(">c32sI")
 """Of an answer: status, sha256 of the source, bytes of byte code."""
-_START, _DIED = b"K", b"X"
+_START = b"K"
 
 
 class _Answer(NamedTuple):
@@ -62,7 +62,7 @@ class Precompiler:
 
     def __init__(self, cache: str | None = None) -> None:
         """`cache`: folder for the answers, as of a scan; None for the user's."""
-        self._scratch = cache_folder(cache)
+        self._cache = cache
         self._about: tuple[Interpreter, str] | None = None
         self._answers: dict[str, _Answer] = {}
         self._processes: list[_Process] = []
@@ -76,10 +76,12 @@ class Precompiler:
         number = min(_MOST, (os.cpu_count() or 1) // 2)
         if number and interpreter.compiler and sys.platform != "win32":
             blocks = list(_blocks(list(_modules(interpreter, sources)), interpreter))
-            with contextlib.suppress(OSError):
+            scratch = cache_folder(self._cache)
+            with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no room for a thread
                 for first in range(min(number, len(blocks))):
-                    started = _started(interpreter, image_prefix, blocks[first::number], self._scratch)
+                    started = _started(interpreter, blocks[first::number], scratch)
                     self._processes.append(started)
+                    _request(started, image_prefix, interpreter)
 
     def stop(self, interpreter: Interpreter, image_prefix: str) -> Precompiler | None:
         """End the processes, and return this with their answers; None if they are for another interpreter or prefix."""
@@ -132,9 +134,7 @@ def _blocks(sources: Sequence[_Source], interpreter: Interpreter) -> Iterator[Se
         yield [first, *islice(rest, size - 1)]
 
 
-def _started(
-    interpreter: Interpreter, image_prefix: str, blocks: Sequence[Sequence[_Source]], scratch: str
-) -> _Process:
+def _started(interpreter: Interpreter, blocks: Sequence[Sequence[_Source]], scratch: str) -> _Process:
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     answers = cast("IO[bytes]", tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115 - closed by `Precompiler.close`
     process = subprocess.Popen(
@@ -145,13 +145,21 @@ def _started(
         env=CLEAN,
         cwd=os.path.abspath(os.sep),
     )
-    requests = (_request(block, image_prefix, interpreter) for block in blocks)
-    # The pipe holds a part of them; and a process whose parent was killed reads its end.
-    threading.Thread(target=_send, args=(process, requests), name="lamella-precompile", daemon=True).start()
     return _Process(process, answers, blocks)
 
 
-def _request(block: Sequence[_Source], image_prefix: str, interpreter: Interpreter) -> bytes:
+def _request(started: _Process, image_prefix: str, interpreter: Interpreter) -> None:
+    requests = (_encoded(block, image_prefix, interpreter) for block in started.blocks)
+    # The pipe holds a part of them; and a process whose parent was killed reads its end.
+    thread = threading.Thread(target=_send, args=(started.process, requests), name="lamella-precompile", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        _send(started.process, ())
+        raise
+
+
+def _encoded(block: Sequence[_Source], image_prefix: str, interpreter: Interpreter) -> bytes:
     asked = [
         (f"{image_prefix}/{path}", source, 0, installed_path(source, interpreter.cache_tag), False)
         for path, source in block
@@ -176,27 +184,24 @@ def _answered(process: _Process) -> Iterator[tuple[str, _Answer]]:
     if os.pread(answers, 1, 0) != _START:
         return
     offset, length = 1, os.fstat(answers).st_size
-    for block in process.blocks:
-        for path, source in block:
-            header = os.pread(answers, _HEADER.size, offset)
-            if header[:1] == _DIED:
-                break
-            if len(header) < _HEADER.size:
-                return
-            _, digest, size = _HEADER.unpack(header)
-            offset += _HEADER.size
-            if offset + size > length:
-                return
-            yield source, _Answer(path, digest, answers, offset, size)
-            offset += size
-        if os.pread(answers, 1, offset) == _DIED:
-            offset += 1
+    for path, source in chain.from_iterable(process.blocks):
+        header = os.pread(answers, _HEADER.size, offset)
+        if len(header) < _HEADER.size:
+            return
+        _, digest, size = _HEADER.unpack(header)
+        offset += _HEADER.size
+        if offset + size > length:
+            return
+        yield source, _Answer(path, digest, answers, offset, size)
+        offset += size
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.returncode is None:
-        # Its group, with its child; it has none before it has a group of its own.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
+        # First the process, which then forks no more, and then its group, with its child: it has none before it has a
+        # group of its own. macOS refuses a group of which only a zombie is left. `Popen.kill` may reap the process, and
+        # another group could get its number.
+        for kill in (os.kill, os.killpg):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(process.pid, signal.SIGKILL)
         process.wait()

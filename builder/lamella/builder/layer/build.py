@@ -58,7 +58,8 @@ def build(
 ) -> None:
     """Build `contents`, then `bundles`; call `done(key, built, new)` for each, from several threads.
 
-    `new` is false for a layer that another process built meanwhile. `known` has the bundles' other members. The first error is raised, and nothing new begins after it.
+    `new` is false for a layer that another process built meanwhile. `known` has the bundles' other members.
+    The first error is raised, and nothing new begins after it.
     """
     cache, compression, progress = tools.cache, tools.compression, tools.progress
     task = "build"

@@ -38,9 +38,10 @@ def scan(
 ) -> Environment:
     """Scan the environment at `prefix`; the default is the running interpreter's, `sys.prefix`.
 
-    `precompiler` compiles modules of an environment that no scan has read before, for a push of the result. Raises `NotAnEnvironment` if there is none, `EnvironmentChanged` if another process writes to it
-    meanwhile, `CannotBuild` for an unreadable file and for too much local code, and `BuilderError` for
-    a wheel that cannot be built.
+    `precompiler` compiles the modules of an environment that no scan has read before, for a push or
+    export of the result. Raises `NotAnEnvironment` if there is none, `EnvironmentChanged` if another
+    process writes to it meanwhile, `CannotBuild` for an unreadable file and for too much local code,
+    and `BuilderError` for a wheel that cannot be built.
     """
     located = locate(sys.prefix if prefix is None else prefix)
     path = os.path.join(cache_folder(options.cache), "hashes.sqlite")
