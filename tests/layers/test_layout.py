@@ -497,7 +497,7 @@ def test_a_symlink_in_the_place_of_the_lock_is_reported(tmp_path: Path) -> None:
         push_image(layout, [b"two"], "v2")
 
 
-@pytest.mark.parametrize("answer", [None, errno.EXDEV, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("answer", [None, 0, errno.EXDEV, errno.EOPNOTSUPP])
 def test_a_file_that_was_hashed_is_copied_by_the_kernel_or_as_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int | None
 ) -> None:
@@ -508,10 +508,12 @@ def test_a_file_that_was_hashed_is_copied_by_the_kernel_or_as_any_other(
 
     def copy(source: int, target: int, count: int, real: Any = os.copy_file_range) -> int:
         copies.append(count)
-        # Some of it, and then an error: the copy starts again.
+        # Some of it, and then an error or an early end: the copy starts again.
         if answer and len(copies) > 1:
             raise OSError(answer, os.strerror(answer))
-        copied: int = real(source, target, 1000 if answer else count)
+        if answer == 0 and len(copies) > 1:
+            return 0
+        copied: int = real(source, target, count if answer is None else 1000)
         return copied
 
     monkeypatch.setattr(os, "copy_file_range", copy)
@@ -519,5 +521,5 @@ def test_a_file_that_was_hashed_is_copied_by_the_kernel_or_as_any_other(
     layout.push(descriptor, lambda: HashedFile(str(tmp_path / "blob")))
     assert copies
     assert (tmp_path / "layout/blobs/sha256" / descriptor.digest.hex).read_bytes() == content
-    with pytest.raises(InvalidContent, match=r"another size|longer than"):
+    with pytest.raises(InvalidContent, match="longer than"):
         layout.push(blob(content[1:]).descriptor, lambda: HashedFile(str(tmp_path / "blob")))

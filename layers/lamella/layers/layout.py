@@ -426,27 +426,27 @@ def _is_digest(algorithm: str, name: str) -> bool:
 def _copy(stream: Reader, file: BinaryIO, descriptor: Descriptor) -> None:
     """Write what `descriptor` names from `stream` to a new file. Raises `InvalidContent`."""
     if isinstance(stream, HashedFile) and hasattr(os, "copy_file_range"):
-        try:
-            _copy_in_kernel(stream, file.fileno())
-        except OSError as error:
-            if error.errno not in _NO_KERNEL_COPY:
-                raise
-            stream.seek(0)
-            file.seek(0)
-            file.truncate()
-        else:
-            if os.fstat(file.fileno()).st_size != descriptor.size:
-                raise InvalidContent(f"{descriptor.digest} has another size than its {descriptor.size} bytes")
+        if _copied_in_kernel(stream, file.fileno(), descriptor):
             return
+        stream.seek(0)
+        file.seek(0)
+        file.truncate()
     reader = VerifiedReader(stream, descriptor)
     while chunk := reader.read(_CHUNK):
         file.write(chunk)
 
 
-def _copy_in_kernel(source: io.FileIO, target: int) -> None:
-    # Both share their blocks on file systems that can.
-    while os.copy_file_range(source.fileno(), target, 1 << 30):
-        pass
+def _copied_in_kernel(source: io.FileIO, target: int, descriptor: Descriptor) -> bool:
+    """Copy a file. False if the kernel cannot, or another number of bytes came: some file systems end a copy early."""
+    try:
+        # Both share their blocks on file systems that can.
+        while os.copy_file_range(source.fileno(), target, 1 << 30):
+            pass
+    except OSError as error:
+        if error.errno not in _NO_KERNEL_COPY:
+            raise
+        return False
+    return os.fstat(target).st_size == descriptor.size
 
 
 def _writer(content: bytes) -> Callable[[BinaryIO], object]:
