@@ -6,13 +6,14 @@ import os
 import py_compile
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -225,6 +226,45 @@ def test_a_source_that_kills_the_compiler_has_none_and_stops_nothing(tmp_path: P
     killer.chmod(0o755)
     made = compiled(wanted, interpreter(str(killer)))
     assert [one is not None for one in made] == [True, False, True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no SIGCHLD, and a process for each block")
+def test_a_process_that_ignores_its_children_compiles_block_after_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = []
+
+    class Counted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            starts.append(args)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    wanted = sources(tmp_path, [f"a = {number}" for number in range(BLOCK + 1)])
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        made = compiled(wanted)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert None not in made
+    assert len(starts) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there no process waits for another block")
+def test_processes_that_died_while_they_were_idle_cost_no_module(tmp_path: Path) -> None:
+    wanted = sources(tmp_path, ["a = 1", "b = 2"])
+    with closing(Compiler(interpreter())) as compiler:
+        streams = [compiler.compile(wanted) for _ in range(3)]
+        for stream in streams:
+            next(stream)
+        for stream in streams:
+            list(stream)
+        workers = [compiler._idle.get() for _ in streams]
+        for worker in workers:
+            worker._process.kill()
+            worker._process.wait()
+            compiler._idle.put(worker)
+        assert None not in list(compiler.compile(wanted))
 
 
 def test_a_compiler_that_dies_by_accident_changes_no_bytes(tmp_path: Path) -> None:

@@ -158,6 +158,12 @@ def test_a_compiler_that_dies_in_an_answer_leaves_the_rest_to_the_build(
             assert list(compiler.compile(wanted)) == expected
 
 
+def test_a_cache_folder_is_asked_for_only_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precompiling, "cache_folder", None)
+    with closing(Precompiler()) as precompiler:
+        assert precompiler.stop(interpreter(), PREFIX) is None
+
+
 def test_without_a_thread_nothing_is_compiled_and_no_process_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

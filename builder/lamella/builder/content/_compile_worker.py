@@ -22,6 +22,7 @@ import hashlib
 import json
 import marshal
 import os
+import signal
 import struct
 import sys
 import types
@@ -187,6 +188,9 @@ def _main() -> None:
 
         for stream in (0, 1):
             msvcrt.setmode(stream, os.O_BINARY)
+    else:
+        # Ignored, as some supervisors leave it to their children, it would take the status that `waitpid` asks for.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if "--idle" in sys.argv:
         # A group of its own, with the child, to be ended together; a terminal's interrupt does not reach it.
         os.setpgid(0, 0)

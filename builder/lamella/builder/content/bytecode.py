@@ -162,7 +162,7 @@ class Compiler:
         at, died_at = 0, -1
         while at < len(block):
             try:
-                for made in self._once(block[at:]):
+                for made in self._once(block[at:], fresh=at == died_at):
                     yield made
                     at += 1
             except _Died:
@@ -175,9 +175,10 @@ class Compiler:
                 else:
                     died_at = at
 
-    def _once(self, block: Sequence[Module]) -> Iterator[bytes | None]:
+    def _once(self, block: Sequence[Module], *, fresh: bool) -> Iterator[bytes | None]:
+        """Yield answers from one process. `fresh`: a new one, since idle ones may have died as well."""
         try:
-            worker = self._idle.get_nowait()
+            worker = _Worker(self._interpreter) if fresh else self._idle.get_nowait()
         except queue.Empty:
             worker = _Worker(self._interpreter)
         left = len(block)
