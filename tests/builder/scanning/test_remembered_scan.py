@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import struct
 import subprocess
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from lamella.builder.prefix.interpreter import prefix_of
 from lamella.builder.prefix.locate import locate
 from lamella.builder.scanning import ld_so, remembered
 from lamella.builder.scanning.collect import collect
+from lamella.builder.scanning.disk import Disk
 from lamella.builder.scanning.options import ScanOptions
 from lamella.builder.scanning.remembered import code_identity, scan_key
 from lamella.builder.scanning.scan import scan
@@ -562,3 +564,26 @@ def test_a_recorded_path_through_a_link_outside_the_environment_is_noticed(scans
     (tmp_path / "link").symlink_to(tmp_path)
     found = scans.scan()
     assert found == scans.computed() != before
+
+
+def test_the_first_scan_of_a_settled_environment_is_remembered_though_it_generates_a_file(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push of it hashes no file again, and the next one reads the scan back."""
+    shutil.copytree(made, tmp_path / "env", symlinks=True)
+    new = time.time_ns()
+
+    def is_old(seen: os.stat_result, _: int) -> bool:
+        return seen.st_mtime_ns < new
+
+    monkeypatch.setattr(Disk, "is_settled", lambda _: True)
+    monkeypatch.setattr(remembered, "is_settled", is_old)
+    monkeypatch.setattr(content_cache, "is_settled", is_old)
+    first = Scans(tmp_path / "env", tmp_path / "cache")
+    assert first.scan().digest
+    (generated,) = (tmp_path / "cache/generated").rglob("pyvenv.cfg")
+    assert generated.stat().st_mtime_ns >= new
+    assert first.is_read_back()
+    # A file of the environment itself that is as new could change again.
+    os.utime(tmp_path / "env" / TOOL / "module1.py")
+    assert not Scans(tmp_path / "env", tmp_path / "other").scan().digest

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from lamella.builder.cache_folder import cache_folder
 from lamella.builder.files import read
 from lamella.builder.files.content_listing import Listing, identity, packed, unpacked
+from lamella.builder.files.generated import generated_in
 from lamella.builder.files.read import FileContent
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ class ContentCache:
     """An open cache, or an empty one if the file cannot be opened. For one thread; call `close`."""
 
     def __init__(self, path: str | None = None) -> None:
-        self._database = _open(path or os.path.join(cache_folder(), "hashes.sqlite"))
+        path = path or os.path.join(cache_folder(), "hashes.sqlite")
+        self._database = _open(path)
+        self._generated = generated_in(os.path.dirname(path))
         self._listings: dict[bytes, dict[Identity, FileContent]] = {}
 
     def close(self) -> None:
@@ -68,6 +71,10 @@ class ContentCache:
         if self._database:
             self._database.close()
             self._database = None
+
+    def is_settled(self, path: str, seen: os.stat_result, now: int) -> bool:
+        """As the function, for the file at `path`. Of generated files no change is possible: their content names them."""
+        return path.startswith(self._generated) or is_settled(seen, now)
 
     def knows(self, prefixes: tuple[bytes, ...]) -> bool:
         """Whether a scan for `prefixes` has read its files before."""
@@ -106,7 +113,7 @@ class ContentCache:
                 known[path] = content
                 progress.advance(_TASK, unknown[path].st_size)
             progress.end(_TASK)
-            new = {wanted[path]: known[path] for path, seen in unknown.items() if is_settled(seen, now)}
+            new = {wanted[path]: known[path] for path, seen in unknown.items() if self.is_settled(path, seen, now)}
             self._remember(searched, new)
             settled = len(new) == len({wanted[path] for path in unknown})
         if settled and len(files) > _FEW:

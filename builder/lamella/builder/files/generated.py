@@ -12,7 +12,7 @@ from lamella.layers.hardening.permissions import make_folders
 
 def generated(cache_path: str, name: str, content: bytes) -> str:
     """Return the path of a file `name` with `content`; it is written once. Raises `CacheError` if it cannot be."""
-    folder = os.path.join(cache_path, "generated", hashlib.sha256(content).hexdigest())
+    folder = os.path.join(generated_in(cache_path), hashlib.sha256(content).hexdigest())
     source = os.path.join(folder, name)
     try:
         if not os.path.exists(source):
@@ -24,3 +24,8 @@ def generated(cache_path: str, name: str, content: bytes) -> str:
     except OSError as error:
         raise cannot_write(cache_path, "the files that Lamella generates", error) from None
     return source
+
+
+def generated_in(cache_path: str) -> str:
+    """Return the folder of the cache that has these files, with a slash at its end."""
+    return os.path.join(cache_path, "generated", "")

@@ -124,7 +124,11 @@ def keep(hashes: ContentCache, key: ScanKey, collected: Inventory, result: ScanR
     code = _code()
     files = [file for package in result.packages for file in package.files if package.origin != "system"]
     settled = (
-        all(is_settled(entry.seen, disk.began) for entry in collected.entries.values() if entry.target is None)
+        all(
+            hashes.is_settled(entry.source, entry.seen, disk.began)
+            for entry in collected.entries.values()
+            if entry.target is None
+        )
         and code is not None
         and all(is_settled(seen, disk.began) for seen in code.seen)
         and disk.is_settled()
