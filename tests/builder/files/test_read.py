@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import TYPE_CHECKING
@@ -58,6 +59,25 @@ def test_a_slow_disk_changes_neither_results_nor_errors(
             list(read.read_all(found, ()))
         (tmp_path / name).unlink()
         found = [each for each in found if not each[0].endswith(name)]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+@pytest.mark.parametrize("size", [0, 1, 200_000])
+@pytest.mark.parametrize("kind", ["folder", "FIFO", "FIFO with a writer"])
+def test_a_file_that_was_replaced_by_another_kind_has_changed(tmp_path: Path, size: int, kind: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+    seen = os.lstat(path)
+    path.unlink()
+    with contextlib.ExitStack() as stack:
+        if kind == "folder":
+            path.mkdir()
+        else:
+            os.mkfifo(path)
+        if kind == "FIFO with a writer":
+            stack.callback(os.close, os.open(path, os.O_RDWR))
+        with pytest.raises(EnvironmentChanged, match="file: changed while"):
+            list(read.read_all([(str(path), seen)], ()))
 
 
 def test_what_a_thread_read_before_is_not_found_in_the_next_file(tmp_path: Path) -> None:

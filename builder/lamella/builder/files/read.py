@@ -148,6 +148,9 @@ def _read(path: str, seen: os.stat_result, search: _Search) -> FileContent:
             raise _changed(path)
         return content
     except OSError as error:
+        # A folder, or a FIFO with a writer, in the place of a small file.
+        if not same(seen, os.fstat(descriptor)):
+            raise _changed(path) from error
         raise CannotBuild(f"cannot read {path}: {error.strerror}") from error
     finally:
         os.close(descriptor)
