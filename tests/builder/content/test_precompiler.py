@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -207,6 +209,13 @@ def test_without_room_for_answers_nothing_is_started(tmp_path: Path, monkeypatch
         assert precompiler.stop(interpreter(), PREFIX) is None
 
 
+def test_on_a_disk_that_is_nearly_full_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with closing(started(modules_of(tmp_path, {"a.py": "", "b.py": ""}), tmp_path / "cache")) as precompiler:
+        assert precompiler.stop(interpreter(), PREFIX) is None
+
+
 def many(tmp_path: Path, functions: int) -> list[Module]:
     """Modules that take minutes to compile, each with a number of functions."""
     text = "".join(f"def f{number}(a, b={number}): return [a, b, {{'x': a}}]\n" for number in range(functions))
@@ -214,7 +223,9 @@ def many(tmp_path: Path, functions: int) -> list[Module]:
     return [module] * (3_000_000 // functions)
 
 
-def test_closing_ends_the_processes_at_once(tmp_path: Path) -> None:
+def test_closing_ends_the_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precompiling, "_ROOM", 0)
+
     def group(number: int) -> list[str]:
         listed = subprocess.run(["ps", "-o", "stat=", "-g", str(number)], capture_output=True, text=True, check=False)
         return [state for state in listed.stdout.split() if not state.startswith("Z")]
@@ -231,7 +242,8 @@ def test_closing_ends_the_processes_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_processes_end_soon_after_a_parent_that_was_killed(tmp_path: Path) -> None:
+def test_the_processes_end_soon_after_a_parent_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precompiling, "_ROOM", 0)
     wanted = many(tmp_path, 100)
     read, write = os.pipe()
 

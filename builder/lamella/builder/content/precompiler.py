@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from lamella.builder.environment import Interpreter
 
 _MOST = 8
+_ROOM = 64 << 10
+"""Bytes of free space for each module, several times an answer's: the scan and the build write to the same disk."""
 _Source = tuple[str, str]
 """Path relative to the prefix, and absolute path on this disk. No new text: an environment has tens of thousands."""
 _HEADER = struct.Struct(">c32sI")
@@ -75,9 +78,13 @@ class Precompiler:
         self._about = interpreter, image_prefix
         number = min(_MOST, (os.cpu_count() or 1) // 2)
         if number and interpreter.compiler and sys.platform != "win32":
-            blocks = list(_blocks(list(_modules(interpreter, sources)), interpreter))
+            modules = list(_modules(interpreter, sources))
+            blocks = list(_blocks(modules, interpreter))
             scratch = cache_folder(self._cache)
             with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no room for a thread
+                os.makedirs(scratch, mode=0o700, exist_ok=True)
+                if shutil.disk_usage(scratch).free < _ROOM * len(modules):
+                    return
                 for first in range(min(number, len(blocks))):
                     started = _started(interpreter, blocks[first::number], scratch)
                     self._processes.append(started)
@@ -135,7 +142,6 @@ def _blocks(sources: Sequence[_Source], interpreter: Interpreter) -> Iterator[Se
 
 
 def _started(interpreter: Interpreter, blocks: Sequence[Sequence[_Source]], scratch: str) -> _Process:
-    os.makedirs(scratch, mode=0o700, exist_ok=True)
     answers = cast("IO[bytes]", tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115 - closed by `Precompiler.close`
     process = subprocess.Popen(
         [*command(interpreter), "--idle"],
