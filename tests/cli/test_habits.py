@@ -260,6 +260,7 @@ def test_an_empty_argument_does_not_stand_for_another(
         ("export .venv out.tgz --n-threads -1", "lamella export .venv out.tgz"),
         ("export .venv out.tgz -d /srv/a -j2", "lamella export --prefix /srv/a --threads 2 .venv out.tgz"),
         ("export out.tgz -d /srv/a", "lamella export --prefix /srv/a out.tgz"),
+        ("export .venv out.tgz --prefix /srv/a -j2", "lamella export --prefix /srv/a --threads 2 .venv out.tgz"),
         (
             "export .venv -o out.tgz --exclude '*.pyx' --include 'a b' --compress-level 9",
             "lamella export --exclude '*.pyx' --include 'a b' --compress-level 9 .venv out.tgz",

@@ -157,6 +157,8 @@ def test_an_invalid_command_line_exits_with_2(
         ("run", "localhost:1/x", "-e", "PASSWORD=s3cret", "tool"),
         ("run", "localhost:1/x", "-e", "PASSWORD=s3cret", "--", "tool"),
         ("-p", "s3cret"),
+        ("-p", "s3cret", "localhost:1/x", "env"),
+        ("export", "-p", "s3cret", "localhost:1/x", "env"),
         ("scan", "https://ada:s3cret@localhost:1/x"),
         ("https://ada:s3cret@localhost:1/x",),
         ("help", "https://ada:s3cret@localhost:1/x"),

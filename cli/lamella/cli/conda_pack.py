@@ -64,7 +64,7 @@ def export_line(words: Sequence[str]) -> str:
         typed.output = others.pop()
     source, hint = _source(typed, others)
     if source and typed.prefix and others:
-        prefix = typed.prefix
+        prefix = typed.prefix if os.path.isabs(typed.prefix) else "PATH"
     if typed.format:
         options += ["--format", "dir" if typed.format == "no-archive" else typed.format]
     options += ["--prefix", prefix] if prefix else []
