@@ -106,6 +106,16 @@ def test_answers_for_another_interpreter_or_prefix_are_not_used(
         assert precompiler.stop(interpreter(), PREFIX) is precompiler
 
 
+def test_a_second_start_forgets_the_answers_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits(monkeypatch)
+    wanted = modules_of(tmp_path, {"a.py": "a = 1\n"})
+    with closing(started(wanted, tmp_path / "cache")) as precompiler:
+        # The byte code names the file by the other prefix.
+        precompiler.start(interpreter(), "/srv/env", sources(wanted))
+        precompiler.start(interpreter(), PREFIX, [])
+        assert precompiler.stop(interpreter(), PREFIX) is None
+
+
 @pytest.mark.parametrize("kept", [0, 1, 20, 37, 60, 300, 600])
 def test_answers_that_were_cut_short_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
     wanted = modules_of(tmp_path, {f"m{number}.py": f"a = {number}\n" for number in range(9)})

@@ -71,10 +71,11 @@ class Precompiler:
         self._processes: list[_Process] = []
 
     def start(self, interpreter: Interpreter, image_prefix: str, sources: Iterable[_Source]) -> None:
-        """Start to compile `sources`: path relative to the prefix, and absolute path.
+        """Start to compile `sources`: path relative to the prefix, and absolute path. Forgets an earlier start.
 
         Without a processor to spare, or room for the answers, nothing is started, and a build compiles all.
         """
+        self.close()
         self._about = interpreter, image_prefix
         number = min(_MOST, (os.cpu_count() or 1) // 2)
         if number and interpreter.compiler and sys.platform != "win32":
