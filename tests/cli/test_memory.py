@@ -17,11 +17,11 @@ def resident():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
 
 assert main(sys.argv[1:]) != 0
-bytearray(4 << 20)  # freed at once: from then on glibc keeps such blocks, unless a limit is set
+bytearray(12 << 20)  # freed at once: from then on glibc keeps such blocks, unless a limit is set
 before = resident()
-blocks = [bytearray(4 << 20) for _ in range(10)]
+blocks = [bytearray(12 << 20) for _ in range(5)]
 for block in blocks:
-    block[::4096] = b"x" * 1024
+    block[::4096] = b"x" * 3072
 last = blocks.pop()  # on top of the heap, if they are there
 del blocks, block
 print(resident() - before)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from lamella.builder.content import metadata, scripts
 from lamella.builder.content.bytecode import modules
+from lamella.builder.content.conda_shebangs import can_shorten, originals, restored
 from lamella.builder.content.entry import Entry, Rewritten, head, measured, read_file, read_rewritten
 from lamella.builder.content.header_places import canonical_place
 from lamella.builder.content.names import is_whiteout, refusal
 from lamella.builder.content.payload import find_payload
+from lamella.builder.content.prefix_rewrite import rewrite_text
 from lamella.builder.content.script_templates import LONGEST
 from lamella.builder.environment import File, RunPath
 from lamella.builder.errors import CannotBuild
@@ -24,6 +26,7 @@ from lamella.builder.errors import CannotBuild
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from lamella.builder.content.conda_shebangs import Original
     from lamella.builder.content.payload import Payload
     from lamella.builder.environment import Environment, Package
 
@@ -54,7 +57,7 @@ def entries(
     for file in package.files:
         if is_whiteout(file.path):
             raise CannotBuild(f"{file.path} of {package.name}: {refusal(file.path)}")
-        if file.target is not None or not (layer.metadata(file) or layer.script(file)):
+        if file.target is not None or not (layer.metadata(file) or layer.script(file) or layer.shortened(file)):
             layer.file(file)
     return layer.finished()
 
@@ -75,6 +78,7 @@ class _Layer:
         self._dist_info = package.records if package.records.endswith(".dist-info") else ""
         self._record = False
         self._points = _entry_points(package)
+        self._originals = _originals(package, environment.prefixes)
         self._versioned = False
         # A package from an index is public, including its files that look like secrets.
         direct_url = f"{self._dist_info}/{metadata.DIRECT_URL}"
@@ -128,6 +132,18 @@ class _Layer:
             self._versioned = True
         else:
             self._generated_script(name, point)
+        return True
+
+    def shortened(self, file: File) -> bool:
+        """Take the file if it is a conda package's script whose first line was too long at this prefix."""
+        original = self._originals.get(file.path)
+        prefixes = self._environment.prefixes
+        content = restored(b"".join(read_file(file)), prefixes, original) if original else None
+        if content is None:
+            return False
+        image_prefix = self._image_prefix.encode("utf-8", "surrogateescape")
+        self._generated(file.path, b"".join(rewrite_text([content], prefixes, image_prefix)), file.mode)
+        self._relocate(file.path, "text")
         return True
 
     def file(self, file: File) -> None:
@@ -205,6 +221,16 @@ def _entry_points(package: Package) -> dict[str, tuple[str, str]]:
         if file.path == wanted and file.target is None:
             return scripts.entry_points(b"".join(read_file(file)))
     return {}
+
+
+def _originals(package: Package, prefixes: Sequence[bytes]) -> dict[str, Original]:
+    if package.origin != "conda" or not can_shorten(prefixes):
+        return {}
+    found: dict[str, Original] = {}
+    for file in package.files:
+        if file.path == package.records and file.target is None:
+            found |= originals(b"".join(read_file(file)))
+    return found
 
 
 def _is_versioned(package: str, name: str) -> bool:

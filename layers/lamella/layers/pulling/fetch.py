@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
@@ -47,6 +48,9 @@ def fetch(layers: Sequence[Layer], fetcher: Fetcher, store: Store, progress: Pro
     """
     store.prepare()
     total = sum(layer.descriptor.size for layer in layers)
+    # Before the threads: if an import fails in one, for too few open files, another finds a module without content.
+    if layers:
+        importlib.import_module("zstandard")
     with ExitStack() as stack:
         run = _Run(layers, fetcher, store, progress, _workers(stack) if total >= LARGE else None, prefix=prefix)
         progress.begin(_TASK, total, "B")
