@@ -284,6 +284,20 @@ def test_a_limit_that_is_too_low_is_reported_in_one_line(tmp_path: Path, limits:
 
 
 @pytest.mark.slow
+def test_a_scan_that_can_start_no_thread_names_the_limits(tmp_path: Path) -> None:
+    limits = 'ulimit -s 4000000; ulimit -v 1500000; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", limits, "sh", sys.executable, "-m", "lamella.cli", "scan", venv(tmp_path / "env")],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"LAMELLA_CACHE": str(tmp_path / "cache")},
+    )
+    words = "cannot start a thread; raise the limits on processes and memory (ulimit -u, -v)"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"lamella: {words}\n")
+
+
+@pytest.mark.slow
 def test_pull_warns_before_the_download_if_this_machine_cannot_run_the_environment(tmp_path: Path) -> None:
     reference = publish(tmp_path / "layout", [{"a": ""}], glibc="9.99", drivers="libnone.so.1")
     done = lamella("pull", reference, LAMELLA_STORE=str(tmp_path / "store"))

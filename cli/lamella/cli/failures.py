@@ -83,7 +83,9 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def internal(kind: type[BaseException], error: BaseException) -> Failure:
-    """Return an error that is a bug as a failure."""
+    """Return an error that is a bug, or a limit that Python has no class for, as a failure."""
+    if str(error) == "can't start new thread":  # a RuntimeError, from any place that starts one
+        return Failure("failed", "cannot start a thread; raise the limits on processes and memory (ulimit -u, -v)")
     sentence = f"internal error: {kind.__name__}: {error}; rerun with LAMELLA_DEBUG=1 and report the traceback"
     return Failure("internal", sentence)
 
