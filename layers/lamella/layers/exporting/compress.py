@@ -27,8 +27,10 @@ _XZ_DICTIONARY = 1 << 20
 the memory of a thread and a fifth more of its time."""
 _XZ_PRESETS = (1 << 18, 1 << 20, 2 << 20, 4 << 20, 4 << 20, 8 << 20, 8 << 20, 16 << 20, 32 << 20, 64 << 20)
 """Bytes of the dictionary by level. Source: xz(1)."""
-_XZ_OWN_LEVEL = 4
-"""The last level with `_XZ_DICTIONARY`. Who asks for a higher one wants size."""
+_XZ_DEFAULT_LEVEL = 4
+"""The last level with `_XZ_DICTIONARY`: higher ones are for size."""
+_XZ_BINARY_TREES = 4
+"""The first level that searches binary trees. Source: xz(1)."""
 _ZSTD_WINDOW_LOG = 23
 _ZSTD_JOB = 2 << 20
 """Bytes that one thread compresses at once. Four times as many gain 1.8 % of the size, and take 60 MB more for four threads."""
@@ -220,7 +222,7 @@ def _bzip2_block(level: int) -> int:
 
 def _xz_dictionary(level: int) -> int:
     own = _XZ_PRESETS[level]
-    return min(own, _XZ_DICTIONARY) if level <= _XZ_OWN_LEVEL else own
+    return min(own, _XZ_DICTIONARY) if level <= _XZ_DEFAULT_LEVEL else own
 
 
 def _xz_block(level: int) -> int:
@@ -243,7 +245,7 @@ def _memory_of_thread(compression: Compression, level: int) -> int:
         return _bzip2_block(level) * 19 // 2  # bzip2(1): 8 times its block, and 400 kB
     if compression == "xz":
         # xz(1): eight times the dictionary with hash chains, and 12 with binary trees.
-        return _xz_dictionary(level) * (8 if level < _XZ_OWN_LEVEL else 12) + _xz_block(level) * 3 // 2
+        return _xz_dictionary(level) * (8 if level < _XZ_BINARY_TREES else 12) + _xz_block(level) * 3 // 2
     import zstandard
 
     chosen = zstandard.ZstdCompressionParameters.from_level(level, window_log=_ZSTD_WINDOW_LOG)
