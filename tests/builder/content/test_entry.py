@@ -69,6 +69,14 @@ def test_what_an_export_wrote_for_its_prefix_is_read_as_it_was_shipped(tmp_path:
     assert b"".join(read_rewritten(again)) == shipped
 
 
+@pytest.mark.parametrize("target", ["/srv/its env", f"/srv/{'y' * 130}"])
+def test_a_trampoline_stays_for_a_prefix_that_no_first_line_can_name(tmp_path: Path, target: str) -> None:
+    content = b"#!/bin/sh\n'''exec' \"/srv/my env/bin/python3.11\" \"$0\" \"$@\"\n' '''\n"
+    file = scanned(tmp_path / "tool.py", content)
+    again = Rewritten(file, prefixes=(b"/srv/my env",), image_prefix=target, holds="text")
+    assert b"".join(read_rewritten(again)) == content.replace(b"/srv/my env", target.encode())
+
+
 def test_a_trampoline_for_another_python_stays(tmp_path: Path) -> None:
     content = b"#!/bin/sh\n'''exec' \"/srv/other env/bin/python\" \"$0\" \"$@\"\n' '''\nprefix = '/srv/env'\n"
     file = scanned(tmp_path / "tool.py", content)

@@ -177,7 +177,7 @@ def read_rewritten(content: Rewritten) -> Iterator[bytes]:
         # `padded` files are a conda package's.
         chunks = _with_first(chunks, lambda head: with_shebang(head, content.image_prefix, conda=content.padded))
     elif content.holds == "text":
-        chunks = _with_first(chunks, lambda head: with_direct_line(head, content.prefixes))
+        chunks = _with_first(chunks, lambda head: with_direct_line(head, content.prefixes, content.image_prefix))
     if content.prefixes:
         target = os.fsencode(content.image_prefix)
         if content.holds == "binary":

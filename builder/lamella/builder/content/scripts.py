@@ -6,6 +6,7 @@ wheel's entry_points.txt defines. Source: PyPA's entry points specification, and
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -131,16 +132,19 @@ def with_shebang(content: bytes, image_prefix: str, *, conda: bool = False) -> b
     return shebang(image_prefix, args) + content[match.end() :]
 
 
-def with_direct_line(content: bytes, prefixes: Iterable[bytes]) -> bytes:
-    """Write a trampoline for a Python below one of `prefixes` as the one line that a prefix without spaces needs.
+def with_direct_line(content: bytes, prefixes: Iterable[bytes], image_prefix: str) -> bytes:
+    """Write a trampoline for a Python below one of `prefixes` as one line, if that can name it below `image_prefix`.
 
     `layers/relocation` writes trampolines into any text, such as CPython's own lib/python3.12/config-*/python-config.py.
     """
     match = _TRAMPOLINE.match(content)
-    if not match or not any(match["python"].startswith(prefix + b"/") for prefix in prefixes):
+    prefix = next((each for each in prefixes if match and match["python"].startswith(each + b"/")), None)
+    if not match or prefix is None:
         return content
-    line = b" ".join(filter(None, (b"#!" + match["python"], (match["args"] or b"").strip())))
-    return line + b"\n" + content[match.end() :]
+    line = b" ".join(filter(None, (b"#!" + match["python"], (match["args"] or b"").strip()))) + b"\n"
+    target = os.fsencode(image_prefix)
+    fits = len(line) - len(prefix) + len(target) <= LONGEST_SHEBANG and not re.search(rb"\s", target)
+    return line + content[match.end() :] if fits else content
 
 
 def _first(content: bytes, *, conda: bool = False) -> re.Match[bytes] | None:
