@@ -289,6 +289,29 @@ def test_a_compiler_that_dies_by_accident_changes_no_bytes(tmp_path: Path) -> No
     assert None not in interrupted
 
 
+@pytest.mark.parametrize("which", ["getpid", "getppid"], ids=["child", "process"])
+def test_a_source_whose_compiler_is_killed_again_and_again_is_no_module_without_byte_code(
+    which: str, tmp_path: Path
+) -> None:
+    """The kernel kills the largest process when memory is short. The layer would be kept, and be another one."""
+    wanted = sources(tmp_path, ["a = 1", "large = 2"])
+    hook = tmp_path / "hook.py"
+    hook.write_text(
+        "import builtins, os, signal, sys\n"
+        "c = compile\n"
+        "def f(s, *a):\n"
+        f"    if s.startswith(b'large'): os.kill(os.{which}(), signal.SIGKILL); os._exit(0)\n"
+        "    return c(s, *a)\n"
+        "builtins.compile = f\n"
+        "exec(c(open(sys.argv[1]).read(), 'x', 'exec'))\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nfor last; do :; done\nexec {sys.executable} -s -S -B {hook} $last\n")
+    python.chmod(0o755)
+    with pytest.raises(CannotBuild, match=r"m001\.py: its compiler was killed twice, .* memory"):
+        compiled(wanted, interpreter(str(python)))
+
+
 def test_more_modules_than_one_process_compiles_come_in_order(tmp_path: Path) -> None:
     wanted = sources(tmp_path, [f"a = {number}" for number in range(BLOCK * 2 + 3)])
     found: dict[str, int] = {}

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _REUSES = sys.version_info >= (3, 11)
 _rename = _imp._fix_co_filename  # type: ignore[attr-defined] # importlib's own way, also for nested code
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_KILLED = 137  # as a shell's
 _SLICE = "\0a slice\0"
 _HAS_SLICES = sys.version_info >= (3, 14)
 _UNCHECKED_HASH, _CHECKED_HASH = b"\1\0\0\0", b"\3\0\0\0"  # PEP 552
@@ -204,8 +205,9 @@ def _main() -> None:
         if not child:
             _serve()
             os._exit(0)
-        if os.waitpid(child, 0)[1]:
-            os._exit(1)
+        status = os.waitpid(child, 0)[1]
+        if status:
+            os._exit(_KILLED if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else 1)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ _TESTS = frozenset({"test", "tests"})
 """Folders of modules that ship as source only. A third of an environment's code is its packages' tests,
 rarely imported on nodes, and compiling takes most of a first push. Part of the layer format."""
 
+_KILLED = (-9, 137)
+"""Exit codes: of a process that SIGKILL ended, and of one whose child it did."""
 _WORKER = os.path.join(os.path.dirname(__file__), "_compile_worker.py")
 # The order of a frozenset follows the hash seed. No setting of the user reaches the compiler.
 CLEAN = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "PATH": os.defpath}
@@ -165,15 +167,21 @@ class Compiler:
                 for made in self._once(block[at:], fresh=at == died_at):
                     yield made
                     at += 1
-            except _Died:
-                # The process may have died by accident (out of memory) or through byte code from the disk: try once
-                # more without that. Dying twice at one source is the source's fault.
+            except _Died as died:
+                # The process may have died by accident or through byte code from the disk: try once more without that.
+                # Dying twice at one source is the source's fault, unless it was killed: a source can't do that, and a
+                # layer without its byte code would be kept.
                 block = [replace(module, installed="") for module in block]
-                if at == died_at:
+                if at != died_at:
+                    died_at = at
+                elif died.killed:
+                    raise CannotBuild(
+                        f"/{block[at].source.path}: its compiler was killed twice, as Linux does when memory is short; "
+                        "free memory, or raise its limit, and push again"
+                    ) from None
+                else:
                     yield None
                     at += 1
-                else:
-                    died_at = at
 
     def _once(self, block: Sequence[Module], *, fresh: bool) -> Iterator[bytes | None]:
         """Yield answers from one process. `fresh`: a new one, since idle ones may have died as well."""
@@ -189,6 +197,8 @@ class Compiler:
                     # Before the last answer is used: a layer asks for no more.
                     self._release(worker)
                 yield made
+        except _Died:
+            raise _Died(killed=worker.was_killed()) from None
         finally:
             if left:
                 worker.close()
@@ -201,7 +211,9 @@ class Compiler:
 
 
 class _Died(Exception):
-    pass
+    def __init__(self, *, killed: bool = False) -> None:
+        super().__init__()
+        self.killed = killed
 
 
 class _Worker:
@@ -274,6 +286,13 @@ class _Worker:
         if len(data) != size:
             raise _Died
         return data
+
+    def was_killed(self) -> bool:
+        """Whether SIGKILL ended the process or its child; it has closed its output already."""
+        try:
+            return self._process.wait(5) in _KILLED
+        except subprocess.TimeoutExpired:
+            return False
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
