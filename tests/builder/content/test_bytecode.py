@@ -290,9 +290,7 @@ def test_a_compiler_that_dies_by_accident_changes_no_bytes(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("which", ["getpid", "getppid"], ids=["child", "process"])
-def test_a_source_whose_compiler_is_killed_again_and_again_is_no_module_without_byte_code(
-    which: str, tmp_path: Path
-) -> None:
+def test_a_push_fails_if_a_compiler_is_killed_again_and_again(which: str, tmp_path: Path) -> None:
     """The kernel kills the largest process when memory is short. The layer would be kept, and be another one."""
     wanted = sources(tmp_path, ["a = 1", "large = 2"])
     hook = tmp_path / "hook.py"
