@@ -17,12 +17,12 @@
 # written a part of an answer, and further ones would be taken for the rest. With the argument --idle, it takes the time
 # that other processes leave.
 import _imp
+import _signal  # type: ignore[import-not-found] # built in; `signal` loads enum, and is missing from a small library
 import gc
 import hashlib
 import json
 import marshal
 import os
-import signal
 import struct
 import sys
 import types
@@ -191,7 +191,7 @@ def _main() -> None:
             msvcrt.setmode(stream, os.O_BINARY)
     else:
         # Ignored, as some supervisors leave it to their children, it would take the status that `waitpid` asks for.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     if "--idle" in sys.argv:
         # A group of its own, with the child, to be ended together; a terminal's interrupt does not reach it.
         os.setpgid(0, 0)
@@ -207,7 +207,7 @@ def _main() -> None:
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         if status:
-            os._exit(_KILLED if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else 1)
+            os._exit(_KILLED if os.WIFSIGNALED(status) and os.WTERMSIG(status) == _signal.SIGKILL else 1)
 
 
 if __name__ == "__main__":
