@@ -107,8 +107,13 @@ def test_buffers_serve_layer_after_layer() -> None:
     content = random.Random(3).randbytes(3 * FRAME)
     with closing(Processors(2)) as processors:
         made = [blob_of(content, processors=processors) for _ in range(3)]
+        # A buffer for each frame under way on two processors, and the writer's own.
+        assert 1 <= processors.compressors._frames.qsize() <= 3
         kept = [processors.compressors.frame() for _ in range(20)]
     assert made == [blob_of(content)] * 3
+    with closing(Processors(1)) as processors, processors.occupied():
+        assert {blob_of(b"small", processors=processors)[1] for _ in range(3)} == {blob_of(b"small")[1]}
+        assert processors.compressors._frames.qsize() == 1
     compressors = Compressors()
     frame = compressors.frame()
     compressors.give_back(frame)

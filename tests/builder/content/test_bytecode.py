@@ -267,7 +267,8 @@ def test_processes_that_died_while_they_were_idle_cost_no_module(tmp_path: Path)
         assert None not in list(compiler.compile(wanted))
 
 
-def test_a_compiler_that_dies_by_accident_changes_no_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accident", ["os.abort()", "raise MemoryError"])
+def test_a_compiler_that_fails_by_accident_changes_no_bytes(accident: str, tmp_path: Path) -> None:
     wanted = sources(tmp_path, ["a = 'x'", "b = ('x', 'y')", "c = 'y'"])
     once = tmp_path / "once"
     dying = tmp_path / "python"
@@ -275,7 +276,7 @@ def test_a_compiler_that_dies_by_accident_changes_no_bytes(tmp_path: Path) -> No
         f"import os,builtins;c=compile\n"
         f"def f(s,*a):\n"
         f"    if s.startswith(b'c') and not os.path.exists('{once}'):\n"
-        f"        os.mkdir('{once}'); os.abort()\n"
+        f"        os.mkdir('{once}'); {accident}\n"
         f"    return c(s,*a)\n"
         f"builtins.compile=f\n"
     )

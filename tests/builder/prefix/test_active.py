@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamella.builder.errors import NotAnEnvironment
-from lamella.builder.prefix.active import active_prefix, poetry_name
+from lamella.builder.prefix.active import active_prefix, folder_id
 from support.installed import venv
 
 if TYPE_CHECKING:
@@ -153,12 +153,12 @@ def test_a_system_python_that_pdm_chose_is_not_a_project_s_environment(
 
 
 def test_the_environment_in_poetry_s_cache_is_found_by_the_project_s_path(project: Path, tmp_path: Path) -> None:
-    assert poetry_name("/srv/demo-app") == "a1Isy_2P", "poetry 2.5 names it demo-app-a1Isy_2P-py3.11"
+    assert folder_id("/srv/demo-app") == "a1Isy_2P", "poetry 2.5 names it demo-app-a1Isy_2P-py3.11"
     cache = tmp_path / ".cache/pypoetry/virtualenvs"
-    kept = fake(cache / f"demo-app-{poetry_name(str(project))}-py3.11")
+    kept = fake(cache / f"demo-app-{folder_id(str(project))}-py3.11")
     (project / "pyproject.toml").write_text("[project]\nname = 'demo-app'\n")
     assert active_prefix() == str(kept)
-    fake(cache / f"demo-app-{poetry_name(str(project))}-py3.12")
+    fake(cache / f"demo-app-{folder_id(str(project))}-py3.12")
     with pytest.raises(NotAnEnvironment, match=r"poetry has 2 environments for this project; name one, such as \$\("):
         active_prefix()
 
@@ -174,10 +174,10 @@ def test_hatch_s_default_environment_is_found_by_the_project_s_path(
         monkeypatch.setenv(variable, str(data))
     (project / "pyproject.toml").write_text("[project]\nname = 'Demo_App'\n")
     # As hatch 1.18 lays them out.
-    below = data / "env/virtual/demo-app" / poetry_name(str(project))
+    below = data / "env/virtual/demo-app" / folder_id(str(project))
     fake(below / "hatch-test.py3.12")
     made = fake(below / "demo-app")
-    fake(data / "env/virtual/demo-app" / poetry_name("/srv/demo-app") / "demo-app")
+    fake(data / "env/virtual/demo-app" / folder_id("/srv/demo-app") / "demo-app")
     assert active_prefix() == str(made)
 
 

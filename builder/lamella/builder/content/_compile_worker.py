@@ -168,6 +168,8 @@ def _serve() -> None:
         digest = hashlib.sha256(source).digest()
         try:
             code = _compiled(source, name) if values is None else _written(values, name)
+        except MemoryError:  # of this process, or of any: it is tried again in another
+            os._exit(1)
         except Exception:  # any failure of the compiler on a source: pip skips such files too
             _write(b"S" + digest + struct.pack(">I", 0))
         else:

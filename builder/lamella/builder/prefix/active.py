@@ -144,7 +144,7 @@ def _of_poetry(folder: str) -> str:
     environments = os.environ.get("POETRY_VIRTUALENVS_PATH") or os.path.join(caches, "virtualenvs")
     if not os.path.isabs(environments):
         return ""
-    found = sorted(glob.glob(os.path.join(glob.escape(environments), f"*-{poetry_name(folder)}-py*")))
+    found = sorted(glob.glob(os.path.join(glob.escape(environments), f"*-{folder_id(folder)}-py*")))
     return _only(found, folder, "poetry", "$(poetry env info --path)")
 
 
@@ -153,7 +153,7 @@ def _of_hatch(folder: str) -> str:
     data = os.environ.get("HATCH_DATA_DIR") or os.path.join(data_folder(), "hatch")
     if not os.path.isabs(data):
         return ""
-    found = glob.glob(os.path.join(glob.escape(data), "env", "virtual", "*", poetry_name(folder), "*", "bin"))
+    found = glob.glob(os.path.join(glob.escape(data), "env", "virtual", "*", folder_id(folder), "*", "bin"))
     # <project's name>/<hash of its folder>/<environment's name>, which is the project's for the default one.
     parts = [os.path.dirname(each).split(os.sep) for each in sorted(found)]
     return _only([os.sep.join(each) for each in parts if each[-1] == each[-3]], folder, "hatch", "$(hatch env find)")
@@ -187,7 +187,7 @@ def _only(found: Sequence[str], folder: str, tool: str, example: str) -> str:
     return found[0] if found else ""
 
 
-def poetry_name(folder: str) -> str:
+def folder_id(folder: str) -> str:
     """Name of a project's folder in the names of its environments, by poetry and by hatch.
 
     Source: poetry, `EnvManager.generate_env_name`; hatch, `utils/fs.py`, `Path.id`.

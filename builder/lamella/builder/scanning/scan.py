@@ -39,8 +39,8 @@ def scan(
     """Scan the environment at `prefix`; the default is the running interpreter's, `sys.prefix`.
 
     `precompiler` compiles the modules of an environment that no scan has read before, for a push or
-    export of the result. Raises `NotAnEnvironment` if there is none, `EnvironmentChanged` if another
-    process writes to it meanwhile, `CannotBuild` for an unreadable file and for too much local code,
+    export of the result. Raises `NotAnEnvironment` if there is none, `EnvironmentChanged` if it
+    changes during the scan, `CannotBuild` for an unreadable file and for too much local code,
     and `BuilderError` for a wheel that cannot be built.
     """
     located = locate(sys.prefix if prefix is None else prefix)
